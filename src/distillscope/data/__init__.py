@@ -1,0 +1,1 @@
+"""Data sets, augmented views and preprocessing: images with stable ids."""

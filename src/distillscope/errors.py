@@ -1,0 +1,35 @@
+"""The one error that a user is meant to see."""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Iterable
+
+
+class UserError(Exception):
+    """Bad input, said in one line: ``where: expected X, got Y. The next thing to do``.
+
+    The command line prints it without a traceback and exits with 2. Any other exception is a bug.
+
+    >>> str(UserError("a.yaml seeds", "a list of whole numbers", "'x'", "Write seeds: [42]."))
+    "a.yaml seeds: expected a list of whole numbers, got 'x'. Write seeds: [42]."
+    """
+
+    def __init__(self, where: str, expected: str, got: str, todo: str = "") -> None:
+        self.where, self.expected, self.got, self.todo = where, expected, got, todo
+        super().__init__(" ".join(f"{where}: expected {expected}, got {got}. {todo}".split()))
+
+    def __reduce__(self):  # crosses process boundaries whole
+        return type(self), (self.where, self.expected, self.got, self.todo)
+
+
+def unknown_name(where: str, kind: str, name: str, known: Iterable[str]) -> UserError:
+    """The error for a name that is not in a list: it guesses what was meant, and lists what is known.
+
+    >>> str(unknown_name("objective", "objective", "cosin", ["cosine", "mse"]))
+    "objective: expected a known objective, got 'cosin'. Did you mean 'cosine'? Known: cosine, mse."
+    """
+    known = sorted(known)
+    close = difflib.get_close_matches(str(name), known, n=1)
+    guess = f"Did you mean '{close[0]}'? " if close else ""
+    return UserError(where, f"a known {kind}", f"'{name}'", f"{guess}Known: {', '.join(known)}.")

@@ -1,0 +1,1 @@
+"""Measures of embeddings: pure functions on arrays."""

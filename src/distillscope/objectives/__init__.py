@@ -1,0 +1,1 @@
+"""Losses between embeddings, and transforms of the targets."""

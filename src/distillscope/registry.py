@@ -1,0 +1,118 @@
+"""Name -> function, for every kind of part.
+
+A part is one function in one file of its kind's folder, registered by a decorator::
+
+    @objectives.register("mse")
+    def mse(student, teacher, *, reduction: str = "mean"):
+        "Mean squared error of the raw embeddings."
+
+What the program hands over is positional, what the user sets is keyword-only; so YAML's ``{name: mse, reduction: sum}``
+can be checked against the signature before any work starts. The first docstring line is what ``distillscope list``
+prints. All files of the folder are imported at the first look-up: dropping a file in is all it takes.
+"""
+
+from __future__ import annotations
+
+import importlib
+import inspect
+import pkgutil
+import typing
+from collections.abc import Callable, Mapping
+from typing import Any
+
+from pydantic import ConfigDict, TypeAdapter, ValidationError
+
+from distillscope.errors import UserError, unknown_name
+
+
+class Registry:
+    """The parts of one kind. ``package`` is the folder whose files register them."""
+
+    def __init__(self, kind: str, package: str) -> None:
+        self.kind, self.package = kind, package
+        self._parts: dict[str, Callable[..., Any]] = {}
+        self._loaded = False
+
+    def register(self, name: str) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
+        """Register the decorated function under ``name``; a name that is taken raises."""
+
+        def add(function: Callable[..., Any]) -> Callable[..., Any]:
+            known = self._parts.get(name)
+            if known is not None and (known.__module__, known.__qualname__) != (function.__module__, function.__qualname__):
+                raise ValueError(f"{self.kind} '{name}' is registered twice: {known.__module__} and {function.__module__}")
+            self._parts[name] = function
+            return function
+
+        return add
+
+    def _load(self) -> None:
+        if not self._loaded:
+            package = importlib.import_module(self.package)
+            for module in pkgutil.iter_modules(package.__path__):
+                importlib.import_module(f"{self.package}.{module.name}")
+            self._loaded = True
+
+    def __iter__(self):
+        self._load()
+        return iter(sorted(self._parts))
+
+    def __getitem__(self, name: str) -> Callable[..., Any]:
+        return self.get(name)
+
+    def get(self, name: str, where: str | None = None) -> Callable[..., Any]:
+        """The function of that name, or a UserError that lists the known ones."""
+        self._load()
+        if name not in self._parts:
+            raise unknown_name(where or self.kind, self.kind, name, self._parts)
+        return self._parts[name]
+
+    def summary(self, name: str) -> str:
+        """First line of the part's docstring."""
+        return (inspect.getdoc(self.get(name)) or "").split("\n")[0]
+
+    def settings(self, name: str) -> dict[str, inspect.Parameter]:
+        """The keyword-only parameters: what a user may set."""
+        parameters = inspect.signature(self.get(name)).parameters.values()
+        return {p.name: p for p in parameters if p.kind is p.KEYWORD_ONLY}
+
+    def check(self, name: str, given: Mapping[str, Any], where: str | None = None) -> dict[str, Any]:
+        """``given`` with each value checked and converted to its annotated type; nothing is called."""
+        where = where or self.kind
+        function, known = self.get(name, f"{where}.name"), self.settings(name)
+        hints = typing.get_type_hints(function)
+        for key in given:
+            if key not in known:
+                raise unknown_name(f"{where}.{key}", f"setting of {self.kind} '{name}'", key, known or ["(none)"])
+        missing = [k for k, p in known.items() if p.default is p.empty and k not in given]
+        if missing:
+            raise UserError(f"{where}.{missing[0]}", f"a value ({self.kind} '{name}' needs it)", "nothing",
+                            f"Set {where}.{missing[0]}=...")
+        checked = {}
+        for key, value in given.items():
+            try:
+                adapter = TypeAdapter(hints.get(key, Any), config=ConfigDict(arbitrary_types_allowed=True))
+                checked[key] = adapter.validate_python(value)
+            except ValidationError as error:
+                raise UserError(f"{where}.{key}", str(hints[key]).replace("<class '", "").replace("'>", ""),
+                                repr(value), error.errors()[0]["msg"] + ".") from None
+        return checked
+
+    def call(self, name: str, given: Mapping[str, Any], *context: Any, where: str | None = None) -> Any:
+        """Check the settings, then call the part with the context and them."""
+        checked = self.check(name, given, where)
+        return self.get(name)(*context, **checked)
+
+
+datasets = Registry("dataset", "distillscope.data")
+views = Registry("view", "distillscope.data")
+teachers = Registry("teacher", "distillscope.teachers")
+students = Registry("student", "distillscope.students")
+objectives = Registry("objective", "distillscope.objectives")
+targets = Registry("target", "distillscope.objectives")
+stresses = Registry("stress", "distillscope.stress")
+measures = Registry("measure", "distillscope.measure")
+
+KINDS: dict[str, Registry] = {
+    f"{r.kind}{'es' if r.kind.endswith('s') else 's'}": r
+    for r in (datasets, views, teachers, students, objectives, targets, stresses, measures)
+}

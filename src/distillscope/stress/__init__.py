@@ -1,0 +1,1 @@
+"""What must run the model: noise, corruptions, latency."""

@@ -1,0 +1,1 @@
+"""Small networks to distil into, and loading of distilled ones."""
