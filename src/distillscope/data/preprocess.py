@@ -1,0 +1,73 @@
+"""From images as they are stored to what one model wants to see. Every model has its own."""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import torch
+from torchvision.transforms import InterpolationMode
+from torchvision.transforms.v2 import functional as F
+
+from distillscope.data.source import Images, stack
+
+CLIP_MEAN = (0.48145466, 0.4578275, 0.40821073)
+CLIP_STD = (0.26862954, 0.26130258, 0.27577711)
+
+
+@dataclass(frozen=True)
+class Preprocess:
+    """Resize the shorter side, centre crop, scale to [0, 1], normalise.
+
+    ``crop_fraction`` is timm's crop_pct: the shorter side is resized to size / crop_fraction before the crop of
+    ``size``. uint8 images are resized in uint8, as PIL does it; float images in [0, 1] are clamped after resizing,
+    since uint8 cannot overshoot either.
+
+    >>> import torch
+    >>> Preprocess(size=4, mean=(0.5,) * 3, std=(0.5,) * 3)(torch.full((1, 3, 2, 2), 255, dtype=torch.uint8)).unique()
+    tensor([1.])
+    """
+
+    size: int
+    mean: tuple[float, ...] = CLIP_MEAN
+    std: tuple[float, ...] = CLIP_STD
+    interpolation: str = "bicubic"
+    crop_fraction: float = 1.0
+
+    def __call__(self, images: Images) -> torch.Tensor:
+        """(b, 3, size, size) float32, normalised, in channels-last memory."""
+        if isinstance(images, list):
+            return torch.cat([self(image[None]) for image in images])
+        return self.normalise(self.resize(images))
+
+    def resize(self, images: Images) -> torch.Tensor:
+        """(b, 3, size, size) float32 in [0, 1], not normalised."""
+        if isinstance(images, list):
+            return torch.cat([self.resize(image[None]) for image in images])
+        height, width = images.shape[-2:]
+        shorter = round(self.size / self.crop_fraction)
+        if min(height, width) != shorter:
+            mode = InterpolationMode(self.interpolation)
+            images = F.resize(images, [shorter], interpolation=mode, antialias=True)
+        if tuple(images.shape[-2:]) != (self.size, self.size):
+            images = F.center_crop(images, [self.size, self.size])
+        if images.dtype == torch.uint8:
+            return images.float().div_(255)
+        return images.float().clamp(0, 1)
+
+    def normalise(self, images: torch.Tensor) -> torch.Tensor:
+        """(images - mean) / std, per channel."""
+        mean = torch.tensor(self.mean, device=images.device).view(1, -1, 1, 1)
+        scale = torch.tensor(self.std, device=images.device).reciprocal().view(1, -1, 1, 1)
+        return images.sub(mean).mul_(scale).contiguous(memory_format=torch.channels_last)
+
+    def describe(self) -> dict[str, Any]:
+        """Plain values that name this preprocessing, for cache keys and for the file beside a student's weights."""
+        return asdict(self)
+
+
+def unit_floats(images: Images) -> Images:
+    """uint8 images as float32 in [0, 1]; floats as they are."""
+    if isinstance(images, list):
+        return stack([unit_floats(i) for i in images])
+    return images.float().div(255) if images.dtype == torch.uint8 else images

@@ -1,0 +1,61 @@
+"""Progress bars with time left; plain lines where nobody watches a terminal."""
+
+from __future__ import annotations
+
+import sys
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+
+console = Console(stderr=True)
+_LINE_SECONDS = 30.0
+_live: Progress | None = None
+
+
+@contextmanager
+def task(label: str, total: int | None, unit: str = "images") -> Iterator[Callable[[int], None]]:
+    """Gives ``advance(count)``. Tasks may be nested; bars then stand below one another."""
+    global _live
+    if not console.is_terminal:
+        yield from _lines(label, total, unit)
+        return
+    outermost = _live is None
+    if outermost:
+        _live = Progress(TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TextColumn("{task.fields[unit]}"),
+                         TimeElapsedColumn(), TextColumn("left"), TimeRemainingColumn(), console=console, transient=False)
+        _live.start()
+    progress = _live
+    bar = progress.add_task(label, total=total, unit=unit)
+    try:
+        yield lambda count=1: progress.advance(bar, count)
+    finally:
+        if outermost:
+            progress.stop()
+            _live = None
+        else:
+            progress.remove_task(bar)
+
+
+def _lines(label: str, total: int | None, unit: str) -> Iterator[Callable[[int], None]]:
+    start = last = time.monotonic()
+    done = 0
+
+    def advance(count: int = 1) -> None:
+        nonlocal done, last
+        done += count
+        now = time.monotonic()
+        if now - last >= _LINE_SECONDS:
+            last = now
+            rate = done / (now - start)
+            left = f", {(total - done) / rate:.0f} s left" if total and rate else ""
+            print(f"{label}: {done}/{total or '?'} {unit}, {rate:.0f} a second{left}", file=sys.stderr, flush=True)
+
+    yield advance
+
+
+def say(text: str) -> None:
+    """One line for the user, on stderr, beside any bars."""
+    console.print(text, markup=False, highlight=False, soft_wrap=True)

