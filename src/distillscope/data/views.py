@@ -7,6 +7,7 @@ target is what a live teacher would have given.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
@@ -29,8 +30,21 @@ def crop_flip(image: torch.Tensor, rng: np.random.Generator, *, padding: int = 4
     return image.flip(-1) if mirrored else image
 
 
-def apply_view(name: str, settings: dict[str, Any], images: Images, ids: Sequence[str], seed: int, epoch: int) -> Images:
-    """The view of each image (uint8 in, uint8 out) at that epoch."""
-    view = partial(views.get(name), **settings)
-    seen = [view(image, keyed_rng(seed, "view", name, epoch, item)) for image, item in zip(images, ids, strict=True)]
-    return stack(seen)
+@dataclass(frozen=True)
+class View:
+    """A registered view at one epoch of one seed: a perturbation that any encoder can be given."""
+
+    name: str
+    settings: dict[str, Any]
+    seed: int
+    epoch: int
+    where: str = "source"
+
+    def __call__(self, images: Images, ids: Sequence[str]) -> Images:
+        view = partial(views.get(self.name), **self.settings)
+        keyed = ((image, keyed_rng(self.seed, "view", self.name, self.epoch, item)) for image, item in zip(images, ids, strict=True))
+        return stack([view(image, rng) for image, rng in keyed])
+
+    def describe(self) -> dict[str, Any]:
+        settings = {k: p.default for k, p in views.settings(self.name).items()} | self.settings
+        return {"kind": "view", "name": self.name, "settings": settings, "seed": self.seed, "epoch": self.epoch}

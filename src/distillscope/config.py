@@ -1,0 +1,365 @@
+"""What a study is: frozen models, YAML presets, and path=value overrides."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from importlib import resources
+from pathlib import Path
+from typing import Any, Literal
+
+import yaml
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
+
+from distillscope import registry
+from distillscope.data.preprocess import CLIP_MEAN, CLIP_STD
+from distillscope.errors import UserError, unknown_name
+
+
+class _Frozen(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+class Part(BaseModel):
+    """``{name, **settings}``: a registered function and what it is to be called with. A bare string is a name."""
+
+    model_config = ConfigDict(frozen=True, extra="allow")
+    name: str
+
+    @model_validator(mode="before")
+    @classmethod
+    def _from_text(cls, value: Any) -> Any:
+        return {"name": value} if isinstance(value, str) else value
+
+    @property
+    def settings(self) -> dict[str, Any]:
+        return dict(self.model_extra or {})
+
+
+class Dataset(Part):
+    """A data set: a registered name, a path, or the name of one on the Hub (``owner/name``)."""
+
+    @model_validator(mode="before")
+    @classmethod
+    def _from_text(cls, value: Any) -> Any:
+        if isinstance(value, str):
+            value = {"name": value}
+        if isinstance(value, Mapping) and isinstance(value.get("name"), str) and value["name"] not in registry.datasets:
+            name, rest = value["name"], {k: v for k, v in value.items() if k != "name"}
+            found = data_kind(name)
+            return {"name": found, "path": name, **rest} if found else value
+        return value
+
+
+def data_kind(text: str) -> str | None:
+    """Which data set function reads what a path or a Hub name points to; None where it is neither."""
+    path = Path(text).expanduser()
+    if path.exists():
+        if path.suffix == ".parquet" or (path.is_dir() and (list(path.glob("*.parquet")) or list(path.glob("data/*.parquet")))):
+            return "parquet"
+        if path.suffix == ".tar" or (path.is_dir() and any(path.glob("**/*.tar"))):
+            return "webdataset"
+        if path.is_dir():
+            return "image_folder"
+    return "hub" if text.count("/") == 1 and not text.startswith((".", "/", "~")) else None
+
+
+class Teacher(Part):
+    """A teacher: ``efficientnet_lite0``, ``timm/MODEL``, ``open_clip/MODEL:WEIGHTS``, or a registered name."""
+
+    precision: Literal["float32", "bfloat16", "float16"] | None = None
+    label: str | None = None
+
+    @model_validator(mode="before")
+    @classmethod
+    def _from_text(cls, value: Any) -> Any:
+        if isinstance(value, str):
+            value = {"name": value}
+        if isinstance(value, Mapping) and isinstance(value.get("name"), str):
+            library, _, model = value["name"].partition("/")
+            if model and library in ("timm", "open_clip"):
+                return {**value, "name": library, "model": model}
+        return value
+
+    @property
+    def title(self) -> str:
+        """What the tables call it."""
+        return self.label or str(self.settings.get("model") or self.name)
+
+
+class Student(Part):
+    """A student network, its label in the tables, and what it wants to see."""
+
+    label: str
+    image_size: int = Field(32, ge=4)
+    mean: tuple[float, float, float] = CLIP_MEAN
+    std: tuple[float, float, float] = CLIP_STD
+
+    @model_validator(mode="before")
+    @classmethod
+    def _label(cls, value: Any) -> Any:
+        if isinstance(value, str):
+            library, _, model = value.partition("/")
+            value = {"name": library, "model": model} if model else {"name": value}
+        if isinstance(value, Mapping) and "label" not in value:
+            return {**value, "label": str(value.get("model") or value.get("name"))}
+        return value
+
+
+class Objective(Part):
+    """One term of the loss."""
+
+    weight: float = Field(1.0, ge=0)
+
+
+class Training(_Frozen):
+    """How a student is trained."""
+
+    epochs: int = Field(5, ge=1)
+    batch_size: int = Field(64, ge=2)
+    optimizer: Literal["adam", "adamw", "sgd"] = "adam"
+    learning_rate: float = Field(1e-3, gt=0)
+    weight_decay: float = Field(0.0, ge=0)
+    schedule: Literal["constant", "cosine", "one_cycle"] = "constant"
+    drop_last: bool = True
+
+
+class Arm(_Frozen):
+    """One way to train: the students named in ``students`` (default all) with the seeds in ``seeds`` (default all)."""
+
+    name: str
+    objective: tuple[Objective, ...] = (Objective(name="cosine"),)
+    target: Part | None = None
+    view: Part | None = None
+    students: tuple[str, ...] | None = None
+    seeds: tuple[int, ...] | None = None
+    training: Training | None = None
+
+    @field_validator("objective", mode="before")
+    @classmethod
+    def _one(cls, value: Any) -> Any:
+        return [value] if isinstance(value, (str, Mapping)) else value
+
+    @property
+    def objective_name(self) -> str:
+        """The terms and their weights, as the tables show them."""
+        return " + ".join(o.name if o.weight == 1 else f"{o.weight:g} {o.name}" for o in self.objective)
+
+
+class NoiseSweep(_Frozen):
+    """Gaussian noise at test time. Sigma 0 is the clean condition and always measured."""
+
+    sigmas: tuple[float, ...] = (0.05, 0.1, 0.2)
+    draws: int = Field(3, ge=1)
+    where: Literal["source", "input"] = "source"
+    unit: Literal["pixel", "normalised"] = "normalised"
+    clip: bool = True
+    std: tuple[float, float, float] = CLIP_STD
+    seed: int = 0
+
+
+class Probes(_Frozen):
+    """Which linear probes are fitted: the paper's (C 1, unit norm), and one tuned on a validation part of train."""
+
+    paper: bool = True
+    tuned: bool = False
+    max_iter: int = 2000
+    cs: tuple[float, ...] = (0.001, 0.01, 0.1, 1.0)
+
+
+class Published(_Frozen):
+    """A figure that a paper printed, shown beside the measured one."""
+
+    student: str
+    measure: str
+    value: float
+    condition: str = "clean"
+    std: float | None = None
+
+
+class Study(_Frozen):
+    """A grid of trials: every data set x teacher x arm x student x seed."""
+
+    name: str
+    description: str = ""
+    data: tuple[Dataset, ...]
+    teacher: tuple[Teacher, ...]
+    students: tuple[Student, ...]
+    arms: tuple[Arm, ...] = (Arm(name="cosine"),)
+    seeds: tuple[int, ...] = (42, 123, 456)
+    target: Part = Part(name="none")
+    training: Training = Training()
+    noise: NoiseSweep = NoiseSweep()
+    probes: Probes = Probes()
+    streams: Literal["keyed", "notebook"] = "keyed"
+    spread: Literal["sample", "population"] = "sample"
+    validation: int = Field(1000, ge=0, description="items of train held out for health, kNN and tuning")
+    limit: int | None = Field(None, ge=2, description="a stratified part of train")
+    limit_test: int | None = Field(None, ge=2)
+    corrupt: Literal["error", "skip"] = "error"
+    published: tuple[Published, ...] = ()
+
+    @field_validator("data", "teacher", "students", "arms", mode="before")
+    @classmethod
+    def _one(cls, value: Any) -> Any:
+        return [value] if isinstance(value, (str, Mapping)) else value
+
+    @field_validator("seeds", mode="before")
+    @classmethod
+    def _one_seed(cls, value: Any) -> Any:
+        return [value] if isinstance(value, int) else value
+
+    @model_validator(mode="after")
+    def _consistent(self) -> Study:
+        for what, names in (("students' labels", [s.label for s in self.students]), ("arms' names", [a.name for a in self.arms]),
+                            ("teachers' titles", [t.title for t in self.teacher]), ("seeds", list(self.seeds))):
+            if not names:
+                raise UserError(what, "at least one", "none", "Name one.")
+            if len(set(names)) != len(names):
+                raise UserError(what, "each name once", str(names), "Give them different names (label: ...).")
+        for arm in self.arms:
+            for label in arm.students or ():
+                if label not in [s.label for s in self.students]:
+                    raise unknown_name(f"arms.{arm.name}.students", "student's label", label, [s.label for s in self.students])
+        return self
+
+    def target_of(self, arm: Arm) -> Part:
+        return arm.target or self.target
+
+    def training_of(self, arm: Arm) -> Training:
+        return arm.training or self.training
+
+    def check_parts(self) -> None:
+        """Check every part's name and settings against the function that it names, before any work starts."""
+        for where, kind, parts in (("data", registry.datasets, self.data), ("teacher", registry.teachers, self.teacher),
+                                   ("students", registry.students, self.students), ("target", registry.targets, [self.target])):
+            for part in parts:
+                kind.check(part.name, part.settings, where)
+        for arm in self.arms:
+            where = f"arms.{arm.name}"
+            if sum(o.weight for o in arm.objective) == 0:
+                raise UserError(f"{where}.objective", "weights that sum to more than 0", "0", "Give one term a weight.")
+            for objective in arm.objective:
+                registry.objectives.check(objective.name, objective.settings, f"{where}.objective")
+            if arm.target:
+                registry.targets.check(arm.target.name, arm.target.settings, f"{where}.target")
+            if arm.view:
+                registry.views.check(arm.view.name, arm.view.settings, f"{where}.view")
+
+    def dump(self) -> dict[str, Any]:
+        """Plain values, every default written out."""
+        return self.model_dump(mode="json", exclude_none=True)
+
+
+def preset_names() -> list[str]:
+    """The presets that come with the package."""
+    folder = resources.files("distillscope") / "presets"
+    return sorted(f.name.removesuffix(".yaml") for f in folder.iterdir() if f.name.endswith(".yaml"))
+
+
+def load_preset(name: str, overrides: Sequence[str] = ()) -> Study:
+    """A preset by its name, or a YAML file by its path, with ``path=value`` overrides.
+
+    >>> load_preset("quickstart", ["seeds=[1, 2]", "training.epochs=1"]).seeds
+    (1, 2)
+    """
+    path = Path(name).expanduser()
+    if path.suffix in (".yaml", ".yml") or path.is_file():
+        if not path.is_file():
+            raise UserError("run", "a preset's name or a YAML file that exists", f"'{name}'",
+                            f"Presets: {', '.join(preset_names())}.")
+        where, text = str(path), path.read_text(encoding="utf-8")
+    elif name in preset_names():
+        where, text = name, (resources.files("distillscope") / "presets" / f"{name}.yaml").read_text(encoding="utf-8")
+    else:
+        raise unknown_name("run", "preset or YAML file", name, preset_names())
+    try:
+        values = yaml.safe_load(text)
+    except yaml.YAMLError as error:
+        raise UserError(where, "YAML", " ".join(str(error).split())[:200], "Mend that line.") from None
+    if not isinstance(values, dict):
+        raise UserError(where, "a mapping (key: value lines)", type(values).__name__,
+                        "Start from a preset: `distillscope list presets`.")
+    for override in overrides:
+        apply_override(values, override)
+    return study_from(values, where)
+
+
+def study_from(values: Mapping[str, Any], where: str = "study") -> Study:
+    """A checked Study from plain values; what does not fit is said in one line."""
+    try:
+        study = Study.model_validate(values)
+    except ValidationError as error:
+        raise _one_line(error, where) from None
+    study.check_parts()
+    return study
+
+
+def apply_override(values: dict[str, Any], override: str) -> None:
+    """Set one dotted path: ``training.epochs=3``, ``students.0.width=2``, ``students.S.width=2``, ``seeds=[1,2]``.
+
+    A step into a list is an index, or the label or name of an item; into a one-item list, the item's own key
+    (``teacher.weights=FILE``).
+    """
+    path, equals, text = override.partition("=")
+    if not equals or not path.strip():
+        raise UserError("--set", "path=value", f"'{override}'", "For instance --set training.epochs=3.")
+    try:
+        value = yaml.safe_load(text)
+    except yaml.YAMLError:
+        value = text
+    *steps, last = path.strip().split(".")
+    here: Any = values
+    for depth, step in enumerate([*steps, last]):
+        if isinstance(here, list):
+            names = [i.get("label", i.get("name")) if isinstance(i, dict) else i for i in here]
+            if step.isdigit() and int(step) < len(here):
+                here, index = here, int(step)
+            elif step in names:
+                index = names.index(step)
+            elif len(here) == 1 and isinstance(here[0], dict):
+                here, index = here[0], step
+            else:
+                raise unknown_name(f"--set {path}", "index or name", step, map(str, names))
+        else:
+            index = step
+        if depth == len(steps):
+            here[index] = value
+            return
+        child = here[index] if isinstance(index, int) or index in here else {}
+        if isinstance(child, str):
+            child = {"name": child}
+        if not isinstance(child, (dict, list)):
+            raise UserError(f"--set {path}", f"a mapping at '{step}'", repr(child), "Shorten the path.")
+        here[index] = child
+        here = child
+
+
+def _one_line(error: ValidationError, where: str) -> UserError:
+    first = error.errors()[0]
+    nested = first.get("ctx", {}).get("error")
+    if isinstance(nested, UserError):
+        return nested
+    at = ".".join(str(p) for p in first["loc"])
+    if first["type"] == "extra_forbidden":
+        owner = Study
+        for step in first["loc"][:-1]:
+            field = owner.model_fields.get(str(step)) if isinstance(owner, type) and issubclass(owner, BaseModel) else None
+            if field is not None:
+                owner = _model_in(field.annotation) or owner
+        return unknown_name(f"{where} {at}", "key", str(first["loc"][-1]), owner.model_fields)
+    todo = "It has no default." if first["type"] == "missing" else "Mend the value."
+    got = "nothing" if first["type"] == "missing" else repr(first["input"])[:80]
+    expected = first["msg"].removeprefix("Input should be ").removeprefix("Value error, ")
+    return UserError(f"{where} {at}", "a value" if first["type"] == "missing" else expected, got, todo)
+
+
+def _model_in(annotation: Any) -> type[BaseModel] | None:
+    if isinstance(annotation, type) and issubclass(annotation, BaseModel):
+        return annotation
+    for inner in getattr(annotation, "__args__", ()):
+        found = _model_in(inner)
+        if found:
+            return found
+    return None
+
+

@@ -1,0 +1,75 @@
+"""Student networks: built from (embedding_dim, settings)."""
+
+from __future__ import annotations
+
+import torch
+from torch import nn
+
+from distillscope.errors import UserError
+from distillscope.registry import students
+
+
+@students.register("paper_cnn")
+def paper_cnn(embedding_dim: int, image_size: int, *, width: int = 1) -> nn.Module:
+    """The paper's CNN: three 3x3 convolutions of (16, 32, 64) x width, 4x4 average pool, two linear layers.
+
+    811,264 / 1,405,440 / 2,732,032 parameters at widths 1 / 2 / 4 with 512 outputs (the paper says 0.5 / 2 / 8 M).
+
+    >>> sum(p.numel() for p in paper_cnn(512, 32, width=1).parameters())
+    811264
+    """
+    if width < 1:
+        raise UserError("student.width", "a whole number from 1 up", str(width), "Widths 1, 2, 4 are the paper's S, M, L.")
+    channels = [3, 16 * width, 32 * width, 64 * width]
+    layers: list[nn.Module] = []
+    for block, (inputs, outputs) in enumerate(zip(channels, channels[1:], strict=False)):
+        layers += [nn.Conv2d(inputs, outputs, 3, padding=1), nn.BatchNorm2d(outputs), nn.ReLU(inplace=True)]
+        if block < 2:
+            layers.append(nn.MaxPool2d(2))
+    layers += [nn.AdaptiveAvgPool2d(4), nn.Flatten(), nn.Linear(channels[-1] * 16, embedding_dim), nn.ReLU(inplace=True),
+               nn.Linear(embedding_dim, embedding_dim)]
+    return nn.Sequential(*layers)
+
+
+@students.register("timm")
+def timm_student(embedding_dim: int, image_size: int, *, model: str, pretrained: bool = False, projection: str = "linear",
+                 settings: dict | None = None) -> nn.Module:
+    """Any timm model, from scratch or pretrained, with a projection ("linear" or "none") to the teacher's dimension."""
+    import timm
+
+    if not timm.is_model(model.split(".")[0]):
+        near = timm.list_models(f"*{model[:8]}*")[:5]
+        raise UserError("student.model", "a model that timm knows", f"'{model}'", f"Near it: {', '.join(near) or 'none'}.")
+    if projection not in ("linear", "none"):
+        raise UserError("student.projection", "linear or none", f"'{projection}'", "Use linear where dims differ.")
+    extra = dict(settings or {})
+    if "vit" in model or "deit" in model:
+        extra.setdefault("img_size", image_size)
+    try:
+        body = timm.create_model(model, pretrained=pretrained, num_classes=0, **extra)
+    except Exception as error:
+        raise UserError(f"student timm/{model}", "a model that timm can build with those settings",
+                        f"{type(error).__name__}: {str(error).splitlines()[0][:100]}",
+                        "Check student.settings, or set student.pretrained=false where offline.") from None
+    body.eval()
+    with torch.no_grad():
+        features = body(torch.zeros(1, 3, image_size, image_size)).shape[-1]
+    body.train()
+    if projection == "none":
+        if features != embedding_dim:
+            raise UserError("student.projection", f"linear, since {model} gives {features} and the target has {embedding_dim}",
+                            "none", "Set student.projection=linear.")
+        return body
+    return nn.Sequential(body, nn.Linear(features, embedding_dim))
+
+
+def capacity(module: nn.Module, image_size: int) -> dict[str, int]:
+    """Parameters, and multiply-adds of one image (half of the floating-point operations that PyTorch counts)."""
+    from torch.utils.flop_counter import FlopCounterMode
+
+    device = next(module.parameters()).device
+    was_training = module.training
+    with FlopCounterMode(display=False) as counter, torch.no_grad():
+        module.eval()(torch.zeros(1, 3, image_size, image_size, device=device))
+    module.train(was_training)
+    return {"parameters": sum(p.numel() for p in module.parameters()), "multiply_adds": counter.get_total_flops() // 2}
