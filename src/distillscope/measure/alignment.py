@@ -1,0 +1,129 @@
+"""Measures of how the student's variance lies in the teacher's space, and how much of the teacher it predicts.
+
+A captured-variance curve alone says little: any regressor concentrates on the teacher's leading components. So the
+teacher's own curve and the k/d null stand beside it, and R^2 says what part of the teacher is recovered at all.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+
+from distillscope.measure import tolerances
+from distillscope.measure.quantity import NotMeasured, Points, curve, gives
+from distillscope.registry import measures
+
+TOP = 20
+
+
+def cumulative_share(energy: np.ndarray) -> np.ndarray:
+    """Cumulative share (d,) of ``energy`` (d,).
+
+    >>> cumulative_share(np.array([2.0, 1.0, 1.0])).tolist()
+    [0.5, 0.75, 1.0]
+    """
+    total = energy.sum()
+    if not total > 0:
+        raise NotMeasured("all embeddings are equal, so there is no variance to measure")
+    return np.cumsum(energy) / total
+
+
+@measures.register("alignment.mean_cosine")
+@gives("cosine", group="alignment", interval="items")
+def mean_cosine(paired_cosines: np.ndarray) -> float:
+    """Mean cosine between an item's student and teacher embeddings, as given (one dimension)."""
+    return float(np.mean(paired_cosines))
+
+
+@measures.register("alignment.student_variance_top20")
+@gives("share", group="alignment", interval="jackknife")
+def student_variance_top20(student_energy_on_teacher: np.ndarray) -> float:
+    """Share of the centred student's variance along the teacher's first 20 principal components (one dimension)."""
+    return float(cumulative_share(student_energy_on_teacher)[min(TOP, len(student_energy_on_teacher)) - 1])
+
+
+@measures.register("alignment.teacher_variance_top20")
+@gives("share", group="alignment", interval="jackknife")
+def teacher_variance_top20(teacher_eigenvalues: np.ndarray) -> float:
+    """Share of the centred teacher's own variance along its first 20 principal components: the reference."""
+    return float(cumulative_share(teacher_eigenvalues)[min(TOP, len(teacher_eigenvalues)) - 1])
+
+
+@measures.register("alignment.teacher_variance_captured")
+@gives("share", group="alignment", interval="jackknife")
+def teacher_variance_captured(teacher_energy_on_student: np.ndarray) -> float:
+    """Share of the centred teacher's variance along the student's first 20 principal components (one dimension)."""
+    return float(cumulative_share(teacher_energy_on_student)[min(TOP, len(teacher_energy_on_student)) - 1])
+
+
+@measures.register("alignment.teacher_r2")
+@gives("R2", group="alignment", interval="jackknife")
+def teacher_r2(teacher_residual_energy: np.ndarray, teacher_eigenvalues: np.ndarray) -> float:
+    """Share of the teacher's variance that a ridge regression on the student predicts, 5-fold cross-validated.
+
+    At most 1, and slightly below 0 where the student knows nothing. Exists for any two dimensions.
+    """
+    cumulative_share(teacher_eigenvalues)
+    return float(1 - teacher_residual_energy.sum() / teacher_eigenvalues.sum())
+
+
+@measures.register("alignment.principal_angle_mean")
+@gives("degrees", group="alignment", interval="jackknife")
+def principal_angle_mean(principal_angles: np.ndarray) -> float:
+    """Mean principal angle between the spans of the first 20 principal components of both (one dimension)."""
+    return float(np.mean(principal_angles))
+
+
+@measures.register("alignment.principal_angle_max")
+@gives("degrees", group="alignment", interval="jackknife")
+def principal_angle_max(principal_angles: np.ndarray) -> float:
+    """Largest principal angle between the spans of the first 20 principal components of both (one dimension)."""
+    return float(np.max(principal_angles))
+
+
+def angles_between(a: np.ndarray, b: np.ndarray) -> np.ndarray:
+    """Principal angles in degrees, ascending, between the spans of orthonormal columns ``a`` (d, k) and ``b`` (d, k).
+
+    Small angles come from the sine, large ones from the cosine: each is exact where the other loses digits.
+
+    >>> angles_between(np.eye(3)[:, :2], np.eye(3)[:, 1:]).round(6).tolist()
+    [0.0, 90.0]
+    """
+    cosines = np.linalg.svd(a.T @ b, compute_uv=False).clip(max=1)
+    sines = np.linalg.svd(b - a @ (a.T @ b), compute_uv=False)[::-1].clip(max=1)
+    return np.degrees(np.where(cosines**2 < 0.5, np.arccos(cosines), np.arcsin(sines)))
+
+
+@curve("alignment.student_on_teacher", "share", group="alignment")
+def student_on_teacher_curve(student_energy_on_teacher: np.ndarray) -> Points:
+    """Cumulative share of the student's variance on the teacher's first k principal components."""
+    share = cumulative_share(student_energy_on_teacher)
+    return Points(np.arange(1, len(share) + 1), share)
+
+
+@curve("alignment.teacher_on_teacher", "share", group="alignment")
+def teacher_on_teacher_curve(teacher_eigenvalues: np.ndarray) -> Points:
+    """Cumulative share of the teacher's own variance on its first k principal components."""
+    share = cumulative_share(teacher_eigenvalues)
+    return Points(np.arange(1, len(share) + 1), share)
+
+
+@curve("alignment.teacher_on_student", "share", group="alignment")
+def teacher_on_student_curve(teacher_energy_on_student: np.ndarray) -> Points:
+    """Cumulative share of the teacher's variance on the student's first k principal components."""
+    share = cumulative_share(teacher_energy_on_student)
+    return Points(np.arange(1, len(share) + 1), share)
+
+
+@curve("alignment.null", "share", group="alignment")
+def null_curve(teacher_dim: int) -> Points:
+    """k/d: what isotropic embeddings put on any k components."""
+    k = np.arange(1, teacher_dim + 1)
+    return Points(k, k / teacher_dim)
+
+
+@curve("alignment.teacher_r2_per_component", "R2", group="alignment")
+def teacher_r2_per_component_curve(teacher_residual_energy: np.ndarray, teacher_eigenvalues: np.ndarray) -> Points:
+    """Cross-validated R2 of each of the teacher's principal components, predicted from the student."""
+    cumulative_share(teacher_eigenvalues)
+    kept = int((teacher_eigenvalues > tolerances.RANK * teacher_eigenvalues[0]).sum())
+    return Points(np.arange(1, kept + 1), 1 - teacher_residual_energy[:kept] / teacher_eigenvalues[:kept])

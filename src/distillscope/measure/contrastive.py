@@ -1,0 +1,162 @@
+"""Contrastive retention: can an item's teacher embedding be told from K - 1 others by its student embedding?
+
+InfoNCE is at most log K in what it can show, and teacher and student are deterministic functions of one image, so this
+is no estimate of mutual information; it is always shown with log K.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+
+from distillscope.measure.quantity import Points, curve, gives
+from distillscope.measure.rows import unit
+from distillscope.registry import measures
+
+PAPER_BATCH, PAPER_TEMPERATURE = 64, 0.1
+BATCHES = (16, 64, 256, 1024, 4096)
+TEMPERATURES = (0.01, 0.02, 0.03, 0.05, 0.07, 0.1, 0.2, 0.5, 1.0)
+SATURATED = 0.1
+
+
+def infonce_losses(student: np.ndarray, teacher: np.ndarray, temperature: float = 0.1) -> np.ndarray:
+    """Cross-entropy (..., K) in nats of each student row against its own teacher row among the K of its batch.
+
+    ``student``, ``teacher``: (..., K, d), scaled to unit rows here. Between 0 and, at chance, about log K. The logits
+    are student @ teacher.T / temperature (van den Oord et al. 2018; one direction, as arXiv:2603.06698).
+
+    >>> infonce_losses(np.eye(4)[:, :1] * 0 + 1, np.ones((4, 1))).round(6).tolist() == [round(float(np.log(4)), 6)] * 4
+    True
+    """
+    return _losses(_cosines(student, teacher), temperature)
+
+
+def _cosines(student: np.ndarray, teacher: np.ndarray) -> np.ndarray:
+    shape = student.shape
+    student, teacher = (unit(z.reshape(-1, shape[-1])).reshape(shape) for z in (student, teacher))
+    return student @ np.swapaxes(teacher, -1, -2)
+
+
+def _losses(cosines: np.ndarray, temperature: float) -> np.ndarray:
+    logits = cosines / temperature
+    own = np.diagonal(logits, axis1=-2, axis2=-1)
+    top = logits.max(axis=-1)
+    return np.log(np.exp(logits - top[..., None]).sum(axis=-1)) + top - own
+
+
+def batch_uniformity(z: np.ndarray) -> np.ndarray:
+    """log mean exp(-2 |z_i - z_j|^2) over all pairs of each batch of ``z`` (..., K, d), self-pairs included.
+
+    The paper's quirk: with self-pairs it is never below -log K.
+    """
+    return np.log(np.exp(4 * _cosines(z, z).clip(-1, 1) - 4).mean(axis=(-2, -1)))
+
+
+def in_batches(rows: np.ndarray, size: int) -> np.ndarray:
+    """``rows`` (n, d) cut into (n // size, size, d); the rest is dropped, so that log K is one number."""
+    count = len(rows) // size
+    return rows[: count * size].reshape(count, size, -1)
+
+
+# -- a batch of K in content order, the incomplete last one dropped ------------------------------------------------------
+
+
+@measures.register("contrastive.infonce")
+@gives("nats", group="contrastive", interval="items", n="contrastive_count")
+def infonce(contrastive_losses: np.ndarray) -> float:
+    """Mean InfoNCE loss of student against teacher at K = 1,024 (or the largest that fits), temperature 0.1."""
+    return float(np.mean(contrastive_losses))
+
+
+@measures.register("contrastive.ceiling")
+@gives("nats", group="contrastive", n="contrastive_count")
+def ceiling(contrastive_batch: int) -> float:
+    """log K: the loss at chance, and the most that log K - loss can show."""
+    return float(np.log(contrastive_batch))
+
+
+@measures.register("contrastive.teacher_infonce")
+@gives("nats", group="contrastive", interval="items", n="contrastive_count")
+def teacher_infonce(contrastive_teacher_losses: np.ndarray) -> float:
+    """Mean InfoNCE loss of the teacher against itself, same K and temperature: what a perfect student would reach."""
+    return float(np.mean(contrastive_teacher_losses))
+
+
+@measures.register("contrastive.retained_share")
+@gives("share", group="contrastive", interval="items", n="contrastive_count")
+def retained_share(contrastive_losses: np.ndarray, contrastive_teacher_losses: np.ndarray,
+                   contrastive_chance: np.ndarray) -> float:
+    """(log K - student's loss) / (log K - teacher's own loss): 1 is as good as the teacher itself, 0 is chance."""
+    chance = contrastive_chance.mean()
+    return float((chance - contrastive_losses.mean()) / (chance - contrastive_teacher_losses.mean()))
+
+
+@measures.register("contrastive.saturated")
+@gives("flag", group="contrastive", n="contrastive_count")
+def saturated(contrastive_losses: np.ndarray, contrastive_batch: int) -> int:
+    """1 where the loss is below a tenth of log K: K is then too small to tell students apart; else 0."""
+    return int(np.mean(contrastive_losses) < SATURATED * np.log(contrastive_batch))
+
+
+@measures.register("contrastive.best_temperature")
+@gives("temperature", group="contrastive", n="contrastive_count")
+def best_temperature(contrastive_by_temperature: dict) -> float:
+    """The temperature of the curve at which the loss is least."""
+    return float(min(contrastive_by_temperature, key=lambda t: contrastive_by_temperature[t].mean()))
+
+
+@measures.register("contrastive.infonce_best_temperature")
+@gives("nats", group="contrastive", n="contrastive_count")
+def infonce_best_temperature(contrastive_by_temperature: dict) -> float:
+    """Mean InfoNCE loss at the temperature at which it is least: free of the choice of 0.1."""
+    return float(min(losses.mean() for losses in contrastive_by_temperature.values()))
+
+
+@curve("contrastive.infonce_by_temperature", "nats", group="contrastive")
+def infonce_by_temperature_curve(contrastive_by_temperature: dict) -> Points:
+    """Mean InfoNCE loss over the temperature, at K = 1,024 or the largest that fits."""
+    return Points(np.array(list(contrastive_by_temperature)),
+                  np.array([losses.mean() for losses in contrastive_by_temperature.values()]))
+
+
+@curve("contrastive.infonce_by_k", "nats", group="contrastive")
+def infonce_by_k_curve(contrastive_by_k: dict) -> Points:
+    """Mean InfoNCE loss over the batch K, at temperature 0.1."""
+    return Points(np.array(list(contrastive_by_k)), np.array([losses.mean() for losses in contrastive_by_k.values()]))
+
+
+@curve("contrastive.ceiling_by_k", "nats", group="contrastive")
+def ceiling_by_k_curve(contrastive_by_k: dict) -> Points:
+    """log K, the loss at chance, over the batch K."""
+    k = np.array(list(contrastive_by_k))
+    return Points(k, np.log(k))
+
+
+# -- the paper's: batches of 64 in the order given, the short last one with equal weight ---------------------------------
+
+
+@measures.register("paper.infonce")
+@gives("nats", group="paper", interval="items")
+def paper_infonce(paper_batch_losses: np.ndarray) -> float:
+    """The paper's InfoNCE: batches of 64 in the order given, temperature 0.1, mean over batches."""
+    return float(np.mean(paper_batch_losses))
+
+
+@measures.register("paper.infonce_ceiling")
+@gives("nats", group="paper")
+def paper_infonce_ceiling(paper_batch_sizes: np.ndarray) -> float:
+    """The loss at chance of the paper's InfoNCE: mean over batches of the log of their size."""
+    return float(np.mean(np.log(paper_batch_sizes)))
+
+
+@measures.register("paper.uniformity")
+@gives("log kernel", group="paper", interval="items")
+def paper_uniformity(paper_student_uniformities: np.ndarray) -> float:
+    """The paper's uniformity of the student: unit norm, self-pairs included, batches of 64, mean over batches."""
+    return float(np.mean(paper_student_uniformities))
+
+
+@measures.register("paper.teacher_uniformity")
+@gives("log kernel", group="paper", interval="items")
+def paper_teacher_uniformity(paper_teacher_uniformities: np.ndarray) -> float:
+    """The paper's uniformity, of the teacher: unit norm, self-pairs included, batches of 64, mean over batches."""
+    return float(np.mean(paper_teacher_uniformities))

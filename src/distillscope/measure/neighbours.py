@@ -1,0 +1,73 @@
+"""Nearest neighbours by cosine or by distance, in blocks: never an n x n matrix at once."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from distillscope.errors import UserError
+from distillscope.measure.rows import unit
+
+BLOCK = 1024
+
+
+def nearest(gallery: np.ndarray, queries: np.ndarray, k: int, *, exclude_self: bool = False) -> np.ndarray:
+    """Positions (m, k) in ``gallery`` (n, d) of the k most similar unit rows for each unit row of ``queries`` (m, d).
+
+    Most similar first; equal similarities go by position. ``exclude_self``: queries are the gallery itself, and row i is
+    no neighbour of row i.
+
+    >>> nearest(np.eye(3), np.array([[0.9, 0.1, 0.0]]), 2).tolist()
+    [[0, 1]]
+    """
+    available = len(gallery) - exclude_self
+    if not 1 <= k <= available:
+        raise UserError("neighbours k", f"a number from 1 to {available}", str(k), "Choose a smaller k or pass more items.")
+    found = np.empty((len(queries), k), np.intp)
+    for start in range(0, len(queries), BLOCK):
+        similarity = queries[start : start + BLOCK] @ gallery.T
+        if exclude_self:
+            rows = np.arange(len(similarity))
+            similarity[rows, start + rows] = -np.inf
+        found[start : start + BLOCK] = top_positions(similarity, k)
+    return found
+
+
+def top_positions(scores: np.ndarray, k: int) -> np.ndarray:
+    """Positions (m, k) of the k largest of each row of ``scores`` (m, n), largest first, ties by position."""
+    if k < scores.shape[1]:
+        edge = -np.partition(-scores, k - 1, axis=1)[:, k - 1 : k]
+        above = scores > edge
+        tied = (scores == edge) & ((np.cumsum(scores == edge, axis=1) + above.sum(axis=1, keepdims=True)) <= k)
+        chosen = np.nonzero(above | tied)[1].reshape(len(scores), k)
+    else:
+        chosen = np.broadcast_to(np.arange(k), scores.shape)
+    order = np.argsort(-np.take_along_axis(scores, chosen, axis=1), axis=1, kind="stable")
+    return np.take_along_axis(chosen, order, axis=1)
+
+
+def knn_predictions(gallery: np.ndarray, gallery_labels: np.ndarray, queries: np.ndarray, k: int = 10,
+                    exclude_self: bool = False) -> np.ndarray:
+    """Label (m,) of each query by vote of its k nearest gallery rows by cosine; a tie goes to the nearest of the tied."""
+    classes, codes = np.unique(gallery_labels, return_inverse=True)
+    voters = codes[nearest(unit(np.asarray(gallery, np.float64)), unit(np.asarray(queries, np.float64)), k,
+                           exclude_self=exclude_self)]
+    votes = np.zeros((len(voters), len(classes)))
+    rows = np.arange(len(voters))
+    for place in range(k):
+        # a first vote adds less than half a vote, and less for a farther neighbour: it only breaks ties
+        first = votes[rows, voters[:, place]] == 0
+        votes[rows, voters[:, place]] += 1 + first * 0.5 * (1 - place / k) / 2
+    return classes[np.argmax(votes, axis=1)]
+
+
+def knn_accuracy(gallery: np.ndarray, gallery_labels: np.ndarray, queries: np.ndarray, query_labels: np.ndarray,
+                 k: int = 10, exclude_self: bool = False) -> float:
+    """Share of ``queries`` (m, d) whose k nearest rows of ``gallery`` (n, d) by cosine vote for their label.
+
+    Between 0 and 1. ``exclude_self=True`` with the gallery as queries is leave-one-out.
+
+    >>> knn_accuracy(np.eye(2), [0, 1], np.array([[1.0, 0.2], [0.2, 1.0]]), [0, 1], k=1)
+    1.0
+    """
+    predicted = knn_predictions(gallery, gallery_labels, queries, k, exclude_self)
+    return float(np.mean(predicted == np.asarray(query_labels)))

@@ -1,0 +1,237 @@
+"""What measures of a row-aligned teacher and student are made from, each computed once and lazily."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from functools import cached_property
+from typing import Any
+
+import numpy as np
+
+from distillscope.measure import alignment, contrastive
+from distillscope.measure.moments import Accumulator, Moments, merged
+from distillscope.measure.pool import Side, energy_along
+from distillscope.measure.quantity import NotMeasured, needs
+from distillscope.measure.ridge import Map, fold_groups, residual_energy, ridge
+
+
+class Pair:
+    """Row-aligned teacher and student, and everything derived from both.
+
+    The student's groups and subsamples are the teacher's, so that both sides leave out the same items.
+    """
+
+    def __init__(self, teacher: Side, student: Side) -> None:
+        self.teacher, self.student, self.settings = teacher, student, teacher.settings
+        self._whole = self
+
+    def without(self, group: int) -> Pair:
+        """This pair with one group of items left out on both sides."""
+        part = object.__new__(type(self))
+        part.teacher, part.student = self.teacher.without(group), self.student.without(group)
+        part.settings, part._whole = self.settings, self._whole
+        return part
+
+    @property
+    def kept(self) -> tuple[int, ...]:
+        return self.teacher.kept
+
+    @property
+    def count(self) -> int:
+        return self.teacher.count
+
+    @property
+    def sample_count(self) -> int:
+        return self.teacher.sample_count
+
+    def need_one_dim(self) -> int:
+        """The common dimension; what compares coordinates exists only where there is one."""
+        if self.teacher.dim != self.student.dim:
+            raise NotMeasured(f"it compares coordinates, and the teacher has {self.teacher.dim} dimensions, "
+                              f"the student {self.student.dim}")
+        return self.teacher.dim
+
+    @cached_property
+    def cross_group_moments(self) -> list[Moments]:
+        """Cross moments (student, teacher) of each group."""
+        if self is not self._whole:
+            return self._whole.cross_group_moments
+        parts = [Accumulator() for _ in self.teacher.kept]
+        size = min(self.teacher.rows.block_rows(), self.student.rows.block_rows())
+        for where, block in self.student.rows.blocks(size):
+            groups, other = self.teacher.group_of[where], self.teacher.rows.take(where)
+            for group, part in enumerate(parts):
+                part.add(block[groups == group], other[groups == group])
+        return [part.result() for part in parts]
+
+    def cross_moments_of(self, groups: tuple[int, ...]) -> Moments:
+        """Cross moments (student, teacher) of the items of ``groups``."""
+        return merged(self.cross_group_moments[g] for g in groups)
+
+    @cached_property
+    def cross_moments(self) -> Moments:
+        return self.cross_moments_of(self.teacher.kept)
+
+    @cached_property
+    def paired_cosines(self) -> np.ndarray:
+        """Cosine (n,) between each item's two embeddings, in row order."""
+        self.need_one_dim()
+        cosines = np.empty(self.teacher.rows.count)
+        for where, block in self.student.rows.blocks():
+            other = self.teacher.rows.take(where)
+            lengths = np.linalg.norm(block, axis=1) * np.linalg.norm(other, axis=1)
+            if not lengths.all():
+                raise NotMeasured("a row is all zeros, so it has no direction")
+            cosines[where] = (block * other).sum(axis=1) / lengths
+        return cosines
+
+    @cached_property
+    def student_energy_on_teacher(self) -> np.ndarray:
+        """Energy (d,) of the centred student along each of the teacher's principal directions."""
+        self.need_one_dim()
+        return energy_along(self.teacher.components, self.student.moments.scatter)
+
+    @cached_property
+    def teacher_energy_on_student(self) -> np.ndarray:
+        """Energy (d,) of the centred teacher along each of the student's principal directions."""
+        self.need_one_dim()
+        return energy_along(self.student.components, self.teacher.moments.scatter)
+
+    @cached_property
+    def principal_angles(self) -> np.ndarray:
+        """Principal angles (k,) in degrees between the spans of the first k = 20 components of both sides."""
+        k = min(alignment.TOP, self.need_one_dim())
+        return alignment.angles_between(self.teacher.components[:, :k], self.student.components[:, :k])
+
+    # -- the cross-validated linear map ------------------------------------------------------------------------------
+
+    @cached_property
+    def folds(self) -> list[tuple[int, ...]]:
+        """The groups of items, cut into folds."""
+        return fold_groups(self.teacher.kept)
+
+    @cached_property
+    def fold_maps(self) -> list[Map]:
+        """For each fold, the ridge map student -> teacher fitted on the other folds."""
+        maps = []
+        for fold in self.folds:
+            train = tuple(g for g in self.teacher.kept if g not in fold)
+            energy = np.trace(self.teacher.moments_of(train).scatter)
+            maps.append(ridge(self.student.moments_of(train), self.cross_moments_of(train), float(energy)))
+        return maps
+
+    @cached_property
+    def teacher_residual_energy(self) -> np.ndarray:
+        """Out-of-fold squared error (d,) of the linear map along each of the teacher's principal directions."""
+        total = np.zeros(self.teacher.dim)
+        for fold, model in zip(self.folds, self.fold_maps, strict=True):
+            total += residual_energy(model, self.teacher.components, self.student.moments_of(fold),
+                                     self.cross_moments_of(fold), self.teacher.moments_of(fold))
+        return total
+
+    # -- contrastive -------------------------------------------------------------------------------------------------
+
+    @cached_property
+    def contrastive_batch(self) -> int:
+        """K: as set, or all items where there are fewer."""
+        return min(self.settings.infonce_batch, self.count)
+
+    @cached_property
+    def contrastive_rows(self) -> tuple[np.ndarray, np.ndarray]:
+        """Student's and teacher's unit rows of the items that take part, in content order."""
+        self.need_one_dim()
+        index = self.teacher.kept_order[: max(self.settings.infonce_items, self.contrastive_batch)]
+        return self.student.unit_rows(index), self.teacher.unit_rows(index)
+
+    @cached_property
+    def contrastive_count(self) -> int:
+        """Items in whole batches of K."""
+        return len(self.contrastive_losses)
+
+    @cached_property
+    def contrastive_losses(self) -> np.ndarray:
+        """InfoNCE loss of each item in its batch of K."""
+        return self._losses(*self.contrastive_rows, self.contrastive_batch)
+
+    @cached_property
+    def contrastive_teacher_losses(self) -> np.ndarray:
+        """The same with the teacher in both places."""
+        _, teacher = self.contrastive_rows
+        return self._losses(teacher, teacher, self.contrastive_batch)
+
+    @cached_property
+    def contrastive_chance(self) -> np.ndarray:
+        """log K for each item."""
+        return np.full(self.contrastive_count, np.log(self.contrastive_batch))
+
+    @cached_property
+    def contrastive_by_k(self) -> dict[int, np.ndarray]:
+        """Losses at the set temperature for several K up to the number of items."""
+        sizes = sorted({k for k in (*contrastive.BATCHES, self.contrastive_batch) if k <= self.count})
+        return {k: self._losses(*self.contrastive_rows, k) for k in sizes}
+
+    @cached_property
+    def contrastive_by_temperature(self) -> dict[float, np.ndarray]:
+        """Losses at the set K for several temperatures, on at most four batches."""
+        rows = [z[: 4 * self.contrastive_batch] for z in self.contrastive_rows]
+        return {t: self._losses(*rows, self.contrastive_batch, t) for t in contrastive.TEMPERATURES}
+
+    def _losses(self, student: np.ndarray, teacher: np.ndarray, size: int, temperature: float | None = None) -> np.ndarray:
+        temperature = temperature or self.settings.infonce_temperature
+        step = max(1, 2**20 // (size * size))  # batches at a time: the cosines of one step stay in cache
+        student, teacher = contrastive.in_batches(student, size), contrastive.in_batches(teacher, size)
+        parts = [contrastive.infonce_losses(student[i : i + step], teacher[i : i + step], temperature)
+                 for i in range(0, len(student), step)]
+        return np.concatenate(parts).ravel()
+
+    # -- the paper's, in row order -----------------------------------------------------------------------------------
+
+    @cached_property
+    def paper_batch_sizes(self) -> np.ndarray:
+        """Sizes of batches of 64 in row order, the short last one included."""
+        size, count = contrastive.PAPER_BATCH, self.teacher.rows.count
+        return np.array([min(size, count - start) for start in range(0, count, size)])
+
+    @cached_property
+    def paper_batch_losses(self) -> np.ndarray:
+        """Mean InfoNCE loss of each of the paper's batches."""
+        self.need_one_dim()
+        return self._by_paper_batch(
+            lambda s, t: contrastive.infonce_losses(s, t, contrastive.PAPER_TEMPERATURE).mean(axis=-1),
+            self.student, self.teacher)
+
+    @cached_property
+    def paper_student_uniformities(self) -> np.ndarray:
+        """The paper's uniformity of each batch of the student."""
+        return self._by_paper_batch(contrastive.batch_uniformity, self.student)
+
+    @cached_property
+    def paper_teacher_uniformities(self) -> np.ndarray:
+        """The paper's uniformity of each batch of the teacher."""
+        return self._by_paper_batch(contrastive.batch_uniformity, self.teacher)
+
+    def _by_paper_batch(self, measure: Callable[..., np.ndarray], *sides: Side) -> np.ndarray:
+        size, count, values = contrastive.PAPER_BATCH, self.teacher.rows.count, []
+        for start in range(0, count, 16 * size):
+            blocks = [side.unit_rows(slice(start, min(start + 16 * size, count))) for side in sides]
+            whole = len(blocks[0]) // size * size
+            if whole:
+                values.append(measure(*(contrastive.in_batches(b, size) for b in blocks)))
+            if whole < len(blocks[0]):
+                values.append(measure(*(b[None, whole:] for b in blocks)))
+        return np.concatenate(values)
+
+
+def resolve(pool: Side | Pair, function: Callable[..., Any]) -> list[Any]:
+    """The arguments that ``function`` names, computed where they were not yet."""
+    return [resolve_name(pool, name) for name in needs(function)]
+
+
+def resolve_name(pool: Side | Pair, name: str) -> Any:
+    """One attribute of the pool; on a pair ``teacher_x`` and ``student_x`` are a side's x where the pair has none."""
+    if hasattr(type(pool), name):
+        return getattr(pool, name)
+    side, _, rest = name.partition("_")
+    if isinstance(pool, Pair) and side in ("teacher", "student") and hasattr(Side, rest):
+        return getattr(getattr(pool, side), rest)
+    raise LookupError(f"no '{name}' in the pool, known: {', '.join(sorted(n for n in dir(type(pool)) if n[0] != '_'))}")

@@ -1,0 +1,122 @@
+"""What an audit gives back: values, curves, and the ways to look at them."""
+
+from __future__ import annotations
+
+import html
+import json
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+
+@dataclass(frozen=True)
+class Value:
+    """One measured number, its interval over items where there is one, the items behind it, and what it is."""
+
+    value: float
+    low: float | None
+    high: float | None
+    n: int
+    definition: str
+    unit: str
+
+
+@dataclass(frozen=True)
+class Curve:
+    """``y`` over ``x``, with a band where there is one; ``unit`` is y's."""
+
+    x: np.ndarray
+    y: np.ndarray
+    low: np.ndarray | None
+    high: np.ndarray | None
+    unit: str
+    definition: str = ""
+
+
+@dataclass
+class Audit:
+    """Everything measured on a teacher and a student. ``left_out`` says what was not measured, and why."""
+
+    values: dict[str, Value] = field(default_factory=dict)
+    curves: dict[str, Curve] = field(default_factory=dict)
+    left_out: dict[str, str] = field(default_factory=dict)
+    notes: list[str] = field(default_factory=list)
+
+    def __getitem__(self, key: str) -> float:
+        return self.values[key].value
+
+    def to_frame(self):
+        """A pandas DataFrame with one row a value, indexed by its key."""
+        import pandas as pd
+
+        frame = pd.DataFrame({key: asdict(value) for key, value in self.values.items()}).T
+        frame.index.name = "measure"
+        return frame.astype({"value": float, "low": float, "high": float, "n": int}) if len(frame) else frame
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain numbers and lists: ``measures``, ``curves``, ``left_out``, ``notes``."""
+        return {
+            "measures": {key: asdict(value) for key, value in self.values.items()},
+            "curves": {key: {name: _plain(getattr(c, name)) for name in ("x", "y", "low", "high", "unit", "definition")}
+                       for key, c in self.curves.items()},
+            "left_out": dict(self.left_out),
+            "notes": list(self.notes),
+        }
+
+    def to_json(self, path: str | Path | None = None) -> str:
+        """The same as JSON text, written to ``path`` where one is given."""
+        text = json.dumps(self.to_dict(), indent=2, allow_nan=False)
+        if path is not None:
+            from distillscope.files import write_text
+
+            write_text(Path(path), text + "\n")
+        return text
+
+    def rows(self) -> list[tuple[str, str, str, str, str]]:
+        """(measure, teacher, student, retained, interval) as text: both sides of one measure share a row."""
+        table = []
+        for key, value in self.values.items():
+            other = key.replace("student.", "teacher.", 1)
+            if key.startswith("teacher.") and key.replace("teacher.", "student.", 1) in self.values:
+                continue
+            if key.startswith("student.") and other in self.values:
+                reference = self.values[other]
+                share = f"{100 * value.value / reference.value:.1f} %" if _keeps(value, reference) else ""
+                table.append((key[8:], _short(reference.value), _short(value.value), share, _between(value)))
+            elif key.startswith("teacher."):
+                table.append((key[8:], _short(value.value), "", "", _between(value)))
+            else:
+                table.append((key, "", _short(value.value), "", _between(value)))
+        return table
+
+    def __repr__(self) -> str:
+        rows = [("measure", "teacher", "student", "retained", "95 % interval"), *self.rows()]
+        widths = [max(len(row[i]) for row in rows) for i in range(5)]
+        lines = ["  ".join(cell.ljust(w) if i == 0 else cell.rjust(w) for i, (cell, w) in enumerate(zip(row, widths)))
+                 for row in rows]
+        return "\n".join([*(line.rstrip() for line in lines), *(f"note: {note}" for note in self.notes)])
+
+    def _repr_html_(self) -> str:
+        cells = "".join("<tr>" + "".join(f"<td>{html.escape(cell)}</td>" for cell in row) + "</tr>" for row in self.rows())
+        head = "".join(f"<th>{name}</th>" for name in ("measure", "teacher", "student", "retained", "95 % interval"))
+        notes = "".join(f"<p>{html.escape(note)}</p>" for note in self.notes)
+        return f"<table><thead><tr>{head}</tr></thead><tbody>{cells}</tbody></table>{notes}"
+
+
+def _plain(value: Any) -> Any:
+    return value.tolist() if isinstance(value, np.ndarray) else value
+
+
+def _short(value: float) -> str:
+    return f"{value:.0f}" if float(value).is_integer() and abs(value) < 1e9 else f"{value:.4g}"
+
+
+def _between(value: Value) -> str:
+    return "" if value.low is None else f"{_short(value.low)} to {_short(value.high)}"
+
+
+def _keeps(value: Value, reference: Value) -> bool:
+    """A percentage of the teacher means something only for counts of dimensions."""
+    return value.unit == "dims" and reference.value > 0

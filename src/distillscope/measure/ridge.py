@@ -1,0 +1,62 @@
+"""Cross-validated ridge regression from the student to the teacher, from moments alone: no second look at the rows."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from distillscope.measure.moments import Moments
+
+PENALTIES = 10.0 ** np.arange(-9, 3)  # relative to the largest eigenvalue of the student's scatter
+FOLDS = 5
+
+
+@dataclass(frozen=True)
+class Map:
+    """Affine map x -> target_mean + (x - mean) @ weights, with the penalty that was chosen."""
+
+    mean: np.ndarray
+    weights: np.ndarray
+    target_mean: np.ndarray
+    penalty: float
+
+    def __call__(self, x: np.ndarray) -> np.ndarray:
+        return self.target_mean + (x - self.mean) @ self.weights
+
+
+def ridge(x: Moments, cross: Moments, y_energy: float) -> Map:
+    """Ridge map fitted to moments, its penalty chosen by generalised cross-validation (Golub, Heath & Wahba 1979).
+
+    ``x``: moments of the inputs, ``cross``: of inputs and targets, ``y_energy``: trace of the targets' scatter. Only the
+    rows behind these moments take part in the choice.
+    """
+    values, vectors = np.linalg.eigh(x.scatter)
+    values = values.clip(min=0)
+    rotated = vectors.T @ cross.scatter
+    explained = np.square(rotated).sum(axis=1)
+    best, chosen = np.inf, None
+    largest = values[-1] if values[-1] > 0 else 1.0
+    for penalty in PENALTIES * largest:
+        shrunk = 1 / (values + penalty)
+        residual = max(y_energy - (explained * (2 * shrunk - values * shrunk**2)).sum(), 0.0)
+        free = x.count - 1 - (values * shrunk).sum()
+        score = residual / free**2 if free > 0.05 * x.count else np.inf  # near interpolation the score means nothing
+        if score < best or chosen is None:
+            best, chosen = score, (penalty, shrunk)
+    penalty, shrunk = chosen
+    return Map(x.mean, vectors @ (shrunk[:, None] * rotated), cross.other_mean, float(penalty))
+
+
+def fold_groups(groups: tuple[int, ...]) -> list[tuple[int, ...]]:
+    """The groups of items, cut into folds."""
+    return [tuple(fold) for fold in np.array_split(np.array(groups), min(FOLDS, len(groups)))]
+
+
+def residual_energy(model: Map, directions: np.ndarray, x: Moments, cross: Moments, y: Moments) -> np.ndarray:
+    """Sum of squared errors of ``model`` along each column of ``directions``, on the rows behind these moments."""
+    weights = model.weights @ directions
+    centred = ((directions * (y.scatter @ directions)).sum(axis=0) - 2 * (weights * (cross.scatter @ directions)).sum(axis=0)
+               + (weights * (x.scatter @ weights)).sum(axis=0))
+    shift = (y.mean - model.target_mean) @ directions - (x.mean - model.mean) @ weights
+    return centred.clip(min=0) + x.count * shift**2

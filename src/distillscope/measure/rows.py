@@ -1,0 +1,73 @@
+"""Reading rows in blocks, and an order of the rows that depends on their content alone.
+
+Subsamples, folds, batches and jackknife groups are cut from that order, so that no result depends on the order in which
+rows were stored; and a data set sorted by class does not make batches of one class.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import numpy as np
+
+from distillscope.draws import keyed_rng
+
+BLOCK_VALUES = 2**22  # values in one float64 block: 32 MiB, past which larger blocks were not faster
+
+
+class Rows:
+    """Embeddings (n, d) of any float dtype, in memory or memory-mapped, read as float64 blocks.
+
+    ``normalize="l2"`` scales each row to unit norm as it is read.
+    """
+
+    def __init__(self, z: np.ndarray, normalize: str | None = None) -> None:
+        self.z, self.normalize = z, normalize
+
+    @property
+    def count(self) -> int:
+        return self.z.shape[0]
+
+    @property
+    def dim(self) -> int:
+        return self.z.shape[1]
+
+    def block_rows(self) -> int:
+        """Rows in a block."""
+        return max(64, min(8192, BLOCK_VALUES // self.dim))
+
+    def take(self, index: np.ndarray | slice) -> np.ndarray:
+        """The rows of ``index`` in float64, normalised where asked."""
+        block = np.asarray(self.z[index], np.float64)
+        return unit(block) if self.normalize == "l2" else block
+
+    def blocks(self, size: int | None = None) -> Iterator[tuple[slice, np.ndarray]]:
+        """Consecutive blocks and where they are."""
+        size = size or self.block_rows()
+        for start in range(0, self.count, size):
+            where = slice(start, min(start + size, self.count))
+            yield where, self.take(where)
+
+
+def unit(z: np.ndarray) -> np.ndarray:
+    """``z`` with rows of unit norm; a row of zeros stays zero."""
+    norm = np.linalg.norm(z, axis=1, keepdims=True)
+    return z / np.where(norm > 0, norm, 1)
+
+
+def row_keys(z: np.ndarray, seed: int = 0) -> np.ndarray:
+    """A 64-bit hash of each row of ``z`` (n, d): multilinear hashing of the float64 bits with odd random constants.
+
+    The same values in float16 and in float64 have the same key.
+    """
+    bits = np.ascontiguousarray(z, np.float64) + 0.0  # + 0.0: minus zero and zero are one value
+    constants = keyed_rng(seed, "rows", z.shape[1]).integers(0, 2**64, size=z.shape[1], dtype=np.uint64) | np.uint64(1)
+    words = bits.view(np.uint64)
+    words ^= words >> np.uint64(29)  # the low half of a float16's float64 bits is all zeros
+    return (words * constants).sum(axis=1, dtype=np.uint64)
+
+
+def content_order(keys: np.ndarray) -> np.ndarray:
+    """Positions of the rows in the order of their keys; rows with one key keep their order."""
+    mixed = keys * np.uint64(0x9E3779B97F4A7C15)  # spreads keys of nearly equal rows
+    return np.argsort(mixed ^ (mixed >> np.uint64(32)), kind="stable")

@@ -1,0 +1,225 @@
+"""Measures of one side's spectrum: how many directions the embeddings use.
+
+Throughout, s are the singular values of the centred embeddings and ``eigenvalues`` are s^2 in descending order (the
+eigenvalues of the centred scatter matrix). Every rank is biased low by small N: for isotropic data it reads about
+d exp(-d / (2 (N - 1))).
+"""
+
+from __future__ import annotations
+
+import numpy as np
+
+from distillscope.measure import tolerances
+from distillscope.measure.quantity import NotMeasured, Points, curve, gives
+from distillscope.registry import measures
+
+
+def entropy_rank(weights: np.ndarray) -> float:
+    """exp of the entropy of ``weights`` (k,) >= 0 scaled to sum one; 0 log 0 is 0.
+
+    >>> round(entropy_rank([1, 1, 1, 0]), 12)
+    3.0
+    """
+    weights = np.asarray(weights, np.float64)
+    total = weights.sum()
+    if not total > 0:
+        raise NotMeasured("all embeddings are equal, so there is no variance to measure")
+    p = weights[weights > 0] / total
+    return float(np.exp(-(p * np.log(p)).sum()))
+
+
+def effective_rank_from_singular_values(s: np.ndarray) -> float:
+    """Effective rank of singular values ``s`` (k,), with p = s^2 / sum s^2: for a spectrum averaged over seeds.
+
+    >>> round(effective_rank_from_singular_values([2, 2, 0]), 12)
+    2.0
+    """
+    return entropy_rank(np.square(np.asarray(s, np.float64)))
+
+
+def dims_for_share(s: np.ndarray, share: float) -> int:
+    """The first k whose largest singular values ``s`` hold ``share`` of sum s^2.
+
+    >>> dims_for_share([3, 1, 0], 0.9), dims_for_share([3, 1, 0], 0.91)
+    (1, 2)
+    """
+    return dims_for_energy(np.sort(np.square(np.asarray(s, np.float64)))[::-1], share)
+
+
+def dims_for_energy(eigenvalues: np.ndarray, share: float) -> int:
+    """The first k for which the k largest ``eigenvalues`` (descending) hold ``share`` of their sum."""
+    total = eigenvalues.sum()
+    if not total > 0:
+        raise NotMeasured("all embeddings are equal, so there is no variance to measure")
+    # the slack keeps a share that is met exactly from being missed by a rounding error
+    reached = np.cumsum(eigenvalues) >= share * total * (1 - 16 * tolerances.EPSILON)
+    return int(np.argmax(reached)) + 1
+
+
+def eigenvalues_of(z: np.ndarray) -> np.ndarray:
+    """Squared singular values (d,) of the centred ``z`` (n, d), descending, for the functions of this file.
+
+    >>> eigenvalues_of(np.array([[1.0, 0.0], [-1.0, 0.0]])).tolist()
+    [2.0, 0.0]
+    """
+    from distillscope.measure.moments import moments
+
+    return np.linalg.eigvalsh(moments(z).scatter)[::-1].clip(min=0)
+
+
+@measures.register("effective_rank")
+@gives("dims", group="spectrum", interval="jackknife")
+def effective_rank(eigenvalues: np.ndarray) -> float:
+    """Effective rank: exp(-sum p ln p) with p = s^2 / sum s^2 of the centred embeddings.
+
+    Between 1 and min(n - 1, d). Entropy after Roy & Vetterli (2007), who take p = s / sum s; s^2 is arXiv:2603.06698's.
+
+    >>> z = np.random.default_rng(0).normal(size=(4000, 8))
+    >>> round(effective_rank(eigenvalues_of(z)))
+    8
+    """
+    return entropy_rank(eigenvalues)
+
+
+@measures.register("effective_rank_corrected")
+@gives("dims", group="spectrum", interval="jackknife")
+def effective_rank_corrected(eigenvalues: np.ndarray, half_eigenvalues: list, half_counts: list, count: int) -> float:
+    """Effective rank with its small-sample bias removed: log R = 2 log R(N) - mean log R(N/2), over two halves.
+
+    The bias of log R is about -c / N, so the line through (1/N, log R) is followed to 1/N = 0; with exact halves that is
+    the formula above.
+    """
+    whole = np.log(entropy_rank(eigenvalues))
+    halves = np.mean([np.log(entropy_rank(half)) for half in half_eigenvalues])
+    step = (1 / count) / (np.mean([1 / c for c in half_counts]) - 1 / count)
+    return float(np.exp(whole + step * (whole - halves)))
+
+
+@measures.register("effective_rank_by_s")
+@gives("dims", group="spectrum", interval="jackknife")
+def effective_rank_by_s(eigenvalues: np.ndarray) -> float:
+    """Roy & Vetterli's effective rank: exp(-sum p ln p) with p = s / sum s of the centred embeddings.
+
+    Never below ``effective_rank``; never to be put into one table with it.
+    """
+    return entropy_rank(np.sqrt(eigenvalues))
+
+
+@measures.register("rankme")
+@gives("dims", group="spectrum", interval="jackknife")
+def rankme(uncentred_eigenvalues: np.ndarray, count: int) -> float:
+    """RankMe: exp(-sum p ln p) with p = s / sum s + 1e-7 of the embeddings as they are, not centred.
+
+    Garrido et al. (2023), equation 1, over the min(n, d) singular values. Their p does not sum to one, which is kept.
+    It compares runs of one method; with a large mean it reads near 1 whatever the data.
+    """
+    s = np.sqrt(uncentred_eigenvalues[: min(count, len(uncentred_eigenvalues))])
+    if not s.sum() > 0:
+        raise NotMeasured("all embeddings are zero")
+    p = s / s.sum() + tolerances.RANKME
+    return float(np.exp(-(p * np.log(p)).sum()))
+
+
+@measures.register("dims_90")
+@gives("dims", group="spectrum", interval="jackknife")
+def dims_90(eigenvalues: np.ndarray) -> int:
+    """The fewest principal components that hold 90 % of the centred variance."""
+    return dims_for_energy(eigenvalues, 0.90)
+
+
+@measures.register("dims_95")
+@gives("dims", group="spectrum", interval="jackknife")
+def dims_95(eigenvalues: np.ndarray) -> int:
+    """The fewest principal components that hold 95 % of the centred variance."""
+    return dims_for_energy(eigenvalues, 0.95)
+
+
+@measures.register("dims_99")
+@gives("dims", group="spectrum", interval="jackknife")
+def dims_99(eigenvalues: np.ndarray) -> int:
+    """The fewest principal components that hold 99 % of the centred variance."""
+    return dims_for_energy(eigenvalues, 0.99)
+
+
+@measures.register("participation_ratio")
+@gives("dims", group="spectrum", interval="jackknife")
+def participation_ratio(eigenvalues: np.ndarray) -> float:
+    """Participation ratio: (sum s^2)^2 / sum s^4 of the centred embeddings. Never above the effective rank.
+
+    >>> participation_ratio(np.array([1.0, 1.0, 0.0]))
+    2.0
+    """
+    entropy_rank(eigenvalues)  # says so where there is no variance
+    return float(eigenvalues.sum() ** 2 / np.square(eigenvalues).sum())
+
+
+@measures.register("stable_rank")
+@gives("dims", group="spectrum", interval="jackknife")
+def stable_rank(eigenvalues: np.ndarray) -> float:
+    """Stable rank: sum s^2 / s_1^2 of the centred embeddings (Rudelson & Vershynin 2007)."""
+    entropy_rank(eigenvalues)
+    return float(eigenvalues.sum() / eigenvalues[0])
+
+
+@measures.register("algebraic_rank")
+@gives("dims", group="spectrum")
+def algebraic_rank(eigenvalues: np.ndarray) -> int:
+    """The number of s^2 of the centred embeddings above 1e-12 of the largest: what float64 can tell from zero."""
+    entropy_rank(eigenvalues)
+    return int((eigenvalues > tolerances.RANK * eigenvalues[0]).sum())
+
+
+@measures.register("spectral_decay")
+@gives("exponent", group="spectrum", interval="jackknife")
+def spectral_decay(eigenvalues: np.ndarray) -> float:
+    """Spectral decay alpha: s_k^2 falls as k^-alpha, by least squares in log-log weighted by 1/k.
+
+    The fit is Stringer et al. (2019)'s: components 11 to 500 where there are at least 40, else all of them. alpha near 1
+    is the smooth, high-dimensional code of their theory; a flat spectrum has 0.
+
+    >>> round(spectral_decay(np.arange(1.0, 101) ** -1.5), 9)
+    1.5
+    """
+    rank = algebraic_rank(eigenvalues)
+    if rank < 3:
+        raise NotMeasured(f"a decay needs three components, and the embeddings have {rank}")
+    first, last = (10, min(rank, 500)) if rank >= 40 else (0, rank)
+    k = np.arange(first + 1, last + 1, dtype=np.float64)
+    slope, _ = np.polyfit(np.log(k), np.log(eigenvalues[first:last]), 1, w=np.sqrt(1 / k))
+    return float(-slope)
+
+
+@measures.register("mean_energy")
+@gives("share", group="spectrum", interval="jackknife")
+def mean_energy(mean: np.ndarray, eigenvalues: np.ndarray, count: int) -> float:
+    """The share of the energy sum |z|^2 that is the mean's: n |mean|^2 / sum |z|^2. Between 0 and 1."""
+    of_mean = count * float(mean @ mean)
+    if not of_mean + eigenvalues.sum() > 0:
+        raise NotMeasured("all embeddings are zero")
+    return float(of_mean / (of_mean + eigenvalues.sum()))
+
+
+@measures.register("undersampled")
+@gives("flag", group="spectrum")
+def undersampled(count: int, dim: int) -> int:
+    """1 where n < 2 d, so that every rank of this side is biased low by the sample; else 0."""
+    return int(count < 2 * dim)
+
+
+@curve("spectrum", "singular value", group="spectrum")
+def spectrum_curve(eigenvalues: np.ndarray) -> Points:
+    """Singular values of the centred embeddings over the component."""
+    return Points(np.arange(1, len(eigenvalues) + 1), np.sqrt(eigenvalues))
+
+
+@curve("cumulative_variance", "share", group="spectrum")
+def cumulative_variance_curve(eigenvalues: np.ndarray) -> Points:
+    """Share of the centred variance held by the first k principal components."""
+    entropy_rank(eigenvalues)
+    return Points(np.arange(1, len(eigenvalues) + 1), np.cumsum(eigenvalues) / eigenvalues.sum())
+
+
+@curve("rank_by_n", "dims", group="spectrum")
+def rank_by_n_curve(nested_eigenvalues: list, nested_counts: list) -> Points:
+    """Effective rank of nested subsamples without replacement, over their size: flat where n suffices."""
+    return Points(np.array(nested_counts), np.array([entropy_rank(e) for e in nested_eigenvalues]))
