@@ -1,0 +1,145 @@
+"use strict";
+// Draws the prepared panels, and keeps theme, highlight and axis scale. Everything it shows is in the JSON above it.
+(() => {
+  const data = JSON.parse(document.getElementById("distillscope-data").textContent);
+  const dark = matchMedia("(prefers-color-scheme: dark)");
+  const coarse = matchMedia("(pointer: coarse)").matches;
+  const panels = new Map(); // element -> {spec, log}
+  let printing = false;
+  let highlighted = null;
+
+  const tone = () => (dark.matches && !printing ? 1 : 0);
+
+  function themed(spec, log) {
+    const t = tone();
+    const [ink, line] = t ? ["#c9d0d8", "#2f353c"] : ["#3b434c", "#e4e7eb"];
+    const traces = spec.data.map((source) => {
+      const trace = { ...source };
+      const { colours, kind, highlight } = source.meta;
+      const colour = colours[t];
+      const dim = highlighted !== null && highlight !== highlighted;
+      if (trace.line) trace.line = { ...trace.line, color: colour };
+      if (trace.marker) trace.marker = { ...trace.marker, color: colour, line: { ...(trace.marker.line || {}), color: colour } };
+      if (kind === "band") trace.fillcolor = colour;
+      for (const axis of ["error_x", "error_y"]) {
+        if (trace[axis]) trace[axis] = { ...trace[axis], color: kind === "bars" ? ink : colour };
+      }
+      const base = source.opacity === undefined ? 1 : source.opacity;
+      trace.opacity = dim ? base * 0.15 : base;
+      return trace;
+    });
+    const source = spec.layout;
+    const axis = (a) => ({ ...a, gridcolor: line, linecolor: line, zerolinecolor: ink, tickfont: { color: ink, size: 12 },
+      title: { ...a.title, font: { color: ink, size: 12.5 } } });
+    const x = axis(source.xaxis);
+    if (spec.can_log) {
+      x.type = log ? "log" : "linear";
+      if (!log) delete x.dtick;
+    }
+    const layout = {
+      ...source, xaxis: x, yaxis: axis(source.yaxis), paper_bgcolor: "rgba(0,0,0,0)", plot_bgcolor: "rgba(0,0,0,0)",
+      font: { family: getComputedStyle(document.documentElement).fontFamily, color: ink, size: 12.5 },
+      hoverlabel: { bgcolor: t ? "#262c33" : "#ffffff", bordercolor: line, font: { color: t ? "#f1f3f5" : "#16191d", size: 13 }, align: "left" },
+      dragmode: coarse ? false : "zoom", // a finger scrolls the page, it does not zoom the plot
+      shapes: source.shapes.map((s, i) => ({ ...s, line: { ...s.line, color: spec.mark_colours[i][t] } })),
+      annotations: source.annotations.map((a, i) => ({ ...a, font: { ...a.font, color: spec.mark_colours[i][t] } })),
+    };
+    return [traces, layout];
+  }
+
+  const config = { responsive: true, displaylogo: false, showTips: false,
+    modeBarButtonsToRemove: ["select2d", "lasso2d", "autoScale2d", "toImage"] };
+
+  function draw(element) {
+    const state = panels.get(element);
+    const [traces, layout] = themed(state.spec, state.log);
+    state.drawn = true;
+    return Plotly.react(element, traces, layout, config);
+  }
+
+  const redraw = () => Promise.all([...panels].filter(([, s]) => s.drawn).map(([e]) => draw(e)));
+  const drawAll = () => Promise.all([...panels.keys()].map(draw));
+
+  function save(name, type, text) {
+    const link = document.createElement("a");
+    link.href = URL.createObjectURL(new Blob([text], { type }));
+    link.download = name;
+    link.click();
+    setTimeout(() => URL.revokeObjectURL(link.href), 5000);
+  }
+
+  function csv(rows) {
+    if (!rows.length) return "";
+    const cell = (v) => {
+      if (v === null || v === undefined) return "";
+      let text = String(v);
+      if (typeof v === "string" && /^[=+\-@\t\r]/.test(text)) text = "'" + text; // a spreadsheet would run it as a formula
+      return /[",\n]/.test(text) ? '"' + text.replaceAll('"', '""') + '"' : text;
+    };
+    const head = Object.keys(rows[0]);
+    return [head.join(","), ...rows.map((r) => head.map((h) => cell(r[h])).join(","))].join("\n") + "\n";
+  }
+
+  async function saveSvg(figure, elements) {
+    for (const [i, element] of elements.entries()) {
+      const { spec, log } = panels.get(element);
+      const [traces, layout] = themed(spec, log);
+      const named = traces.map((t) => ({ ...t, showlegend: !["band", "faint", "bars"].includes(t.meta.kind) }));
+      const ground = getComputedStyle(document.documentElement).getPropertyValue("--card");
+      const whole = { ...layout, showlegend: true, paper_bgcolor: ground, legend: { orientation: "h", y: -0.3 }, title: { text: "" } };
+      const url = await Plotly.toImage({ data: named, layout: whole }, { format: "svg", width: 640, height: 480 });
+      const text = decodeURIComponent(url.slice(url.indexOf(",") + 1));
+      save(elements.length > 1 ? `${figure.key}-${i + 1}.svg` : `${figure.key}.svg`, "image/svg+xml", text);
+    }
+  }
+
+  const watch = "IntersectionObserver" in window
+    ? new IntersectionObserver((seen) => seen.forEach((e) => { if (e.isIntersecting) { watch.unobserve(e.target); draw(e.target); } }),
+        { rootMargin: "600px" })
+    : null;
+
+  for (const figure of data.figures) {
+    const root = document.getElementById("figure-" + figure.key);
+    if (!root) continue;
+    const elements = [...root.querySelectorAll(".plot")];
+    elements.forEach((element, i) => {
+      panels.set(element, { spec: figure.panels[i], log: figure.panels[i].layout.xaxis.type === "log", drawn: false });
+      if (watch) watch.observe(element); else draw(element);
+    });
+    root.querySelectorAll(".tool").forEach((button) => button.addEventListener("click", () => {
+      if (button.dataset.do === "csv") save(figure.key + ".csv", "text/csv", csv(figure.rows));
+      if (button.dataset.do === "svg") saveSvg(figure, elements);
+      if (button.dataset.do === "log") {
+        const on = button.getAttribute("aria-pressed") !== "true";
+        button.setAttribute("aria-pressed", String(on));
+        button.textContent = on ? "log x" : "linear x";
+        elements.forEach((e) => { panels.get(e).log = on; });
+        elements.forEach(draw);
+      }
+    }));
+  }
+
+  const chips = [...document.querySelectorAll(".chip")];
+  chips.forEach((chip) => chip.addEventListener("click", () => {
+    highlighted = highlighted === chip.dataset.highlight ? null : chip.dataset.highlight;
+    chips.forEach((c) => c.setAttribute("aria-pressed", String(c.dataset.highlight === highlighted)));
+    document.querySelectorAll("[data-model]").forEach((e) => {
+      e.style.opacity = highlighted === null || e.dataset.model === highlighted ? "" : "0.3";
+    });
+    redraw();
+  }));
+
+  document.querySelectorAll("[data-copy]").forEach((button) => button.addEventListener("click", () => {
+    const text = document.getElementById(button.dataset.copy).textContent;
+    const said = button.textContent;
+    navigator.clipboard?.writeText(text).then(() => {
+      button.textContent = "copied";
+      setTimeout(() => { button.textContent = said; }, 1500);
+    });
+  }));
+
+  dark.addEventListener("change", redraw);
+  addEventListener("beforeprint", () => { printing = true; drawAll(); });
+  addEventListener("afterprint", () => { printing = false; drawAll(); });
+  window.distillscope = { data, drawAll, get highlighted() { return highlighted; } };
+})();

@@ -1,0 +1,117 @@
+"""Prepared figures -> Plotly figures as plain JSON. The page's script adds theme, highlight and unit of the axis."""
+
+from __future__ import annotations
+
+import html
+import math
+from typing import Any
+
+from distillscope.report.plot import Figure, Mark, Panel, Series
+
+DASHES = {"solid": "solid", "dash": "dash", "dot": "dot", "dashdot": "dashdot"}
+MARGIN = {"l": 56, "r": 16, "t": 30, "b": 56}
+
+
+def _text(text: str) -> str:
+    """Plotly renders a subset of HTML in its texts: names from data must not be taken for any."""
+    return html.escape(text, quote=False).replace("\n", "<br>")
+
+
+def rounded(values: list[float] | None) -> list[float | None] | None:
+    """Seven significant digits: more than a screen shows, at half the size. Not finite becomes null."""
+    if values is None:
+        return None
+    return [float(f"{v:.7g}") if v is not None and math.isfinite(v) else None for v in values]
+
+
+def _hover(s: Series, panel: Panel) -> str:
+    x = f"{_text(panel.x_label.splitlines()[0])} %{{x:,.6~g}}<br>" if panel.x_label and s.kind != "bars" else ""
+    y = "%{y:.2%}" if panel.y_percent else "%{y:.4~g}"
+    low_high = "%{customdata[0]:.2%}, %{customdata[1]:.2%}" if panel.y_percent else "%{customdata[0]:.4~g}, %{customdata[1]:.4~g}"
+    interval = f"<br>95 % [{low_high}]" if s.low and s.high else ""
+    seeds = f"<br>n = {s.n} seed{'' if s.n == 1 else 's'}" if s.n and s.highlight != "teacher" else ""
+    if s.kind == "faint":
+        seeds = "<br>one seed"
+    return f"<b>{_text(s.label)}</b><br>{x}{y}{interval}{seeds}<extra></extra>"
+
+
+def _errors(centre, low, high) -> dict[str, Any]:
+    return {"type": "data", "symmetric": False, "array": rounded([h - c for c, h in zip(centre, high, strict=True)]),
+            "arrayminus": rounded([c - v for c, v in zip(centre, low, strict=True)]), "thickness": 1.5, "width": 4}
+
+
+def _traces(s: Series, panel: Panel) -> list[dict[str, Any]]:
+    colour = s.colour[0]
+    trace: dict[str, Any] = {"name": _text(s.label), "x": rounded(s.x), "y": rounded(s.y), "hovertemplate": _hover(s, panel),
+                             "legendgroup": s.label, "showlegend": False,
+                             "meta": {"highlight": s.highlight, "colours": list(s.colour), "kind": s.kind, "label": s.label}}
+    if s.low and s.high:
+        trace["customdata"] = [list(pair) for pair in zip(rounded(s.low), rounded(s.high), strict=True)]
+    if s.kind == "bars":
+        trace |= {"type": "bar", "width": 0.62, "marker": {"color": colour},
+                  "texttemplate": "%{y:.3f}", "textposition": "outside", "cliponaxis": False}
+        if s.low and s.high:
+            trace["error_y"] = _errors(s.y, s.low, s.high)
+        return [trace]
+    trace["type"] = "scatter"
+    if s.kind in ("points", "faint"):
+        faint = s.kind == "faint"
+        symbol = (s.marker or "circle") + ("" if s.dash == "solid" else "-open")
+        trace |= {"mode": "markers", "opacity": 0.4 if faint else 1,
+                  "marker": {"symbol": symbol, "size": 6 if faint else 12, "color": colour, "line": {"width": 2}}}
+        if s.low and s.high:
+            trace["error_y"] = _errors(s.y, s.low, s.high)
+        if s.x_low and s.x_high:
+            trace["error_x"] = _errors(s.x, s.x_low, s.x_high)
+        return [trace]
+    few = len(s.x) <= 12
+    trace |= {"mode": "lines+markers" if few else "lines", "line": {"color": colour, "dash": DASHES.get(s.dash, "solid"), "width": 2.2},
+              "marker": {"symbol": s.marker or "circle", "size": 8, "color": colour}}
+    if not (s.low and s.high):
+        return [trace]
+    band = {"type": "scatter", "mode": "lines", "x": rounded([*s.x, *reversed(s.x)]), "y": rounded([*s.high, *reversed(s.low)]),
+            "fill": "toself", "line": {"width": 0, "color": colour}, "fillcolor": colour, "opacity": 0.16, "hoverinfo": "skip",
+            "showlegend": False, "legendgroup": s.label,
+            "meta": {"highlight": s.highlight, "colours": list(s.colour), "kind": "band", "label": s.label}}
+    return [band, trace]
+
+
+def _mark(mark: Mark, x_log: bool) -> tuple[dict[str, Any], dict[str, Any]]:
+    line = {"type": "line", "layer": "below", "line": {"color": mark.colour[0], "width": 1.5, "dash": DASHES.get(mark.dash, "dash")}}
+    note = {"text": _text(mark.label), "showarrow": False, "font": {"size": 11, "color": mark.colour[0]}}
+    if mark.axis == "y":
+        line |= {"xref": "paper", "x0": 0, "x1": 1, "yref": "y", "y0": mark.value, "y1": mark.value}
+        note |= {"xref": "paper", "x": 1, "xanchor": "right", "yref": "y", "y": mark.value, "yanchor": "bottom"}
+    else:
+        line |= {"yref": "paper", "y0": 0, "y1": 1, "xref": "x", "x0": mark.value, "x1": mark.value}
+        note |= {"yref": "paper", "y": 1, "yanchor": "bottom", "xref": "x", "xanchor": "left",
+                 "x": math.log10(mark.value) if x_log else mark.value}  # annotations, unlike shapes, want the exponent
+    return line, note
+
+
+def _layout(panel: Panel) -> dict[str, Any]:
+    marks = [_mark(m, panel.x_log) for m in panel.marks]
+    x: dict[str, Any] = {"title": {"text": _text(panel.x_label), "standoff": 8}, "zeroline": False, "automargin": True,
+                         "type": "log" if panel.x_log else "linear", "tickformat": "~s" if panel.x_log else ""}
+    if panel.x_log:
+        x["dtick"] = "D2"
+    y: dict[str, Any] = {"title": {"text": _text(panel.y_label), "standoff": 6}, "zeroline": False, "automargin": True}
+    if panel.x_ticks:
+        x |= {"tickvals": [p for p, _ in panel.x_ticks], "ticktext": [_text(t) for _, t in panel.x_ticks], "tickformat": ""}
+    if panel.y_percent:
+        y["tickformat"] = ".0%"
+    if panel.x_range:
+        x["range"] = list(panel.x_range)
+    if panel.y_range:
+        y["range"] = list(panel.y_range)
+    if any(s.kind == "bars" for s in panel.series):
+        x["range"] = [-0.6, max(s.x[0] for s in panel.series) + 0.6]
+        y |= {"zeroline": True}
+    return {"xaxis": x, "yaxis": y, "shapes": [s for s, _ in marks], "annotations": [a for _, a in marks], "margin": MARGIN,
+            "hovermode": "closest", "barmode": "overlay", "showlegend": False}
+
+
+def to_plotly(figure: Figure) -> list[dict[str, Any]]:
+    """{data, layout, mark_colours, can_log} per panel; data and layout are valid Plotly JSON."""
+    return [{"data": [t for s in panel.series for t in _traces(s, panel)], "layout": _layout(panel),
+             "mark_colours": [list(m.colour) for m in panel.marks], "can_log": panel.can_log} for panel in figure.panels]

@@ -1,0 +1,128 @@
+"""The models of a run, in the order, with the name and the colour that they keep in every table and figure."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Any
+
+import pandas as pd
+
+from distillscope.report.read import TEACHER, Run, names_of
+
+# Okabe & Ito's palette, told apart by colour-blind readers; black is the teacher's. The second of each pair is the same
+# hue, lightened until it has a contrast of at least 4.5 on the page's dark ground.
+STUDENT_COLOURS = [("#0072B2", "#4FA8E0"), ("#D55E00", "#F58A3C"), ("#009E73", "#2FC79B"),
+                   ("#CC79A7", "#E39BC4"), ("#56B4E9", "#9AD3F5"), ("#E69F00", "#F3BD4E")]
+TEACHER_COLOUR = ("#1A1A1A", "#F4F4F4")
+TEACHER_RAW_COLOUR = ("#767676", "#A9A9A9")
+NULL_COLOUR = ("#8C8C8C", "#8C8C8C")
+MARKERS = ["circle", "square", "diamond", "triangle-up", "triangle-down", "x"]
+DASHES = ["solid", "dash", "dot", "dashdot"]
+
+
+@dataclass(frozen=True)
+class Model:
+    """One line of a figure, one row of a table: a teacher's target, or a student under an arm."""
+
+    dataset: str
+    teacher: str
+    target: str
+    arm: str
+    student: str
+    label: str
+    highlight: str  # models with one highlight key light up together
+    colour: tuple[str, str]  # on light, on dark
+    marker: str = "circle"
+    dash: str = "solid"
+    objective: str = field(default="", compare=False)
+
+    @property
+    def is_teacher(self) -> bool:
+        return self.student == TEACHER
+
+
+@dataclass(frozen=True)
+class Setting:
+    """One data set under one teacher: a panel in every figure."""
+
+    dataset: str
+    teacher: str
+    teachers: tuple[Model, ...]  # one per target; the one that students are measured against comes first
+    students: tuple[Model, ...]
+
+    @property
+    def title(self) -> str:
+        return f"{self.dataset}, teacher {self.teacher}"
+
+    @property
+    def models(self) -> tuple[Model, ...]:
+        return (*self.teachers, *self.students)
+
+    @property
+    def reference(self) -> Model | None:
+        """The teacher as the students see it (its reduced target where there is one)."""
+        return self.teachers[0] if self.teachers else None
+
+
+def _order(known: list[str], found: list[str]) -> list[str]:
+    return [k for k in known if k in found] + sorted(f for f in found if f not in known)
+
+
+def _labels(parts: Any) -> dict[str, str]:
+    return {str(p["name"]): str(p.get("label") or p["name"]) for p in names_of(parts)}
+
+
+def _mode(values: pd.Series) -> str:
+    return str(values.value_counts().index[0]) if len(values) else ""
+
+
+def _ordered_results(results: pd.DataFrame) -> list[tuple[str, str]]:
+    return list(dict.fromkeys(zip(results["dataset"], results["teacher"], strict=True)))
+
+
+def settings_of(run: Run) -> list[Setting]:
+    """Every (data set, teacher) of the run with its models, in the study's own order."""
+    results = run.results
+    students_named, arms_named = _labels(run.study.get("students")), _labels(run.study.get("arms"))
+    every = results[results["student"] != TEACHER]
+    students = _order(list(students_named), every["student"].unique().tolist())
+    arms = _order(list(arms_named), every["arm"].unique().tolist())
+    settings = []
+    for dataset, teacher in _ordered_results(results):
+        here = results[(results["dataset"] == dataset) & (results["teacher"] == teacher)]
+        own = here[here["student"] != TEACHER]
+        present = [a for a in arms if a in set(own["arm"])]
+        models, used = [], []
+        for arm in present:
+            for student in students:
+                rows = own[(own["arm"] == arm) & (own["student"] == student)]
+                if rows.empty:
+                    continue
+                target, index = _mode(rows["target"]), students.index(student)
+                used.append(target)
+                name, arm_name = students_named.get(student, student), arms_named.get(arm, arm)
+                # The first arm is the study itself; only what departs from it needs a name.
+                label = name if arm == arms[0] or not arm else f"{name}, {arm_name}"
+                models.append(Model(dataset, teacher, target, arm, student, label, student,
+                                    STUDENT_COLOURS[index % len(STUDENT_COLOURS)], MARKERS[index % len(MARKERS)],
+                                    DASHES[arms.index(arm) % len(DASHES)], _mode(rows["objective"])))
+        settings.append(Setting(dataset, teacher, _teachers(here, used), tuple(models)))
+    return settings
+
+
+def _teachers(here: pd.DataFrame, used: list[str]) -> tuple[Model, ...]:
+    rows = here[here["student"] == TEACHER]
+    found = rows["target"].unique().tolist()
+    order = _order(list(dict.fromkeys(used)), found)
+    teachers = []
+    for position, target in enumerate(order):
+        raw = target in ("none", "")
+        if len(order) == 1:
+            label = "teacher"
+        else:
+            label = "teacher, raw" if raw else f"teacher, {target}"
+        first = rows[rows["target"] == target].iloc[0]
+        teachers.append(Model(first["dataset"], first["teacher"], target, first["arm"], TEACHER, label, TEACHER,
+                              TEACHER_COLOUR if position == 0 else TEACHER_RAW_COLOUR, "star",
+                              "solid" if position == 0 else "dashdot"))
+    return tuple(teachers)

@@ -1,0 +1,131 @@
+"""The figures on what the geometry is good for: information kept, accuracy under noise, the course of training."""
+
+from __future__ import annotations
+
+import math
+
+from distillscope.report.curves import curve_over_seeds
+from distillscope.report.geometry import panel_title
+from distillscope.report.models import Setting
+from distillscope.report.noise import crossovers, sigma_label, sigma_ticks
+from distillscope.report.plot import Figure, Mark, Panel, Series
+from distillscope.report.read import Run
+from distillscope.report.summary import Summary, sigma_of, statistic
+from distillscope.report.words import INFONCE, UNIFORMITY, accuracy_of, first_known, number, seeds_text
+
+
+def _bars(models, summary: Summary, key: str) -> tuple[list[Series], list[tuple[float, str]]]:
+    series, ticks = [], []
+    for model in models:
+        found = summary.get(model, key)
+        if found:
+            known = math.isfinite(found.low)
+            place = float(len(ticks))
+            ticks.append((place, model.label))
+            series.append(Series.of(model, [place], [found.mean], kind="bars", n=found.n_seeds,
+                                    low=[found.low] if known else None, high=[found.high] if known else None))
+    return series, ticks
+
+
+def information(run: Run, settings: list[Setting], summary: Summary) -> Figure:
+    """InfoNCE with its ceiling, uniformity, and InfoNCE over the number of candidates."""
+    panels, findings = [], []
+    for setting in settings:
+        title = panel_title(settings, setting)
+        prefix = f"{title}: " if title else ""
+        loss = first_known(INFONCE, summary)
+        if loss:
+            key, ceiling_key, how = loss
+            series, ticks = _bars(setting.students, summary, key)
+            ceilings = [c.mean for m in setting.students if (c := summary.get(m, ceiling_key))]
+            marks = [Mark(ceilings[0], f"ceiling {number(ceilings[0], 3)}: nothing kept")] if ceilings else []
+            if series:
+                top = max([m.value for m in marks] + [s.high[0] if s.high else s.y[0] for s in series])
+                panels.append(Panel(f"{prefix}InfoNCE", "", "InfoNCE loss, nats (lower keeps more)", series, marks,
+                                    x_ticks=ticks, y_range=(0.0, 1.12 * top), note=how))
+                if ceilings:
+                    kept = [f"{t[1]} {number(ceilings[0] - s.y[0], 3)}" for t, s in zip(ticks, series, strict=True)]
+                    findings.append(f"Nats below the ceiling ({setting.title}): {', '.join(kept)}.")
+        spread = first_known(UNIFORMITY, summary)
+        if spread:
+            series, ticks = _bars(setting.models if spread[0] == "student.uniformity" else setting.students, summary, spread[0])
+            if series:
+                panels.append(Panel(f"{prefix}uniformity", "", "uniformity (lower is more spread)", series,
+                                    x_ticks=ticks, note=spread[1]))
+        by_k = [s for m in setting.students if (s := curve_over_seeds(run, m, "contrastive.infonce_by_k", marker=m.marker))]
+        if by_k:
+            x = by_k[0].x
+            bound = Series("ceiling, ln K", "null", ("#8C8C8C", "#8C8C8C"), x, [math.log(v) for v in x], dash="dot")
+            panels.append(Panel(f"{prefix}InfoNCE over K", "candidates K", "InfoNCE loss, nats", [*by_k, bound], x_log=True))
+    return Figure("information", "Contrastive retention",
+                  "How well a student's embedding picks its own image's teacher embedding out of a batch. The ceiling is what "
+                  "chance gives; the distance below it is what is kept, and it can never exceed the ceiling itself, so it is no "
+                  "mutual information. Uniformity says how evenly the embeddings cover the sphere.",
+                  panels, "" if panels else "This run holds no InfoNCE and no uniformity.", findings)
+
+
+def robustness(run: Run, settings: list[Setting], summary: Summary) -> Figure:
+    """Accuracy against the noise's sigma, teacher and students, with the crossover."""
+    accuracy = accuracy_of(summary)
+    title = "Accuracy under noise"
+    if not accuracy:
+        return Figure("noise", title, "", absent="No accuracy: this run has no labels, so nothing was probed under noise.")
+    key, name = accuracy
+    panels, findings = [], []
+    for setting in settings:
+        series = []
+        conditions = [c for c in summary.conditions() if sigma_of(c) is not None]
+        for model in setting.models:
+            points = [(sigma_of(c), s) for c in conditions if (s := summary.get(model, key, c))]
+            if points:
+                known = all(math.isfinite(s.low) for _, s in points)
+                series.append(Series.of(model, [x for x, _ in points], [s.mean for _, s in points], marker=model.marker,
+                                        low=[s.low for _, s in points] if known else None,
+                                        high=[s.high for _, s in points] if known else None, n=points[0][1].n_seeds))
+        if not series:
+            continue
+        found = crossovers(setting, summary, key)
+        findings += [c.sentence for c in found]
+        marks = [Mark(c.sigma, c.label, "x", dash="dot") for c in found]
+        sigmas = sorted({x for s in series for x in s.x})
+        panels.append(Panel(panel_title(settings, setting), sigma_label(run), f"accuracy, {name}", series, marks,
+                            x_ticks=sigma_ticks(run, sigmas), y_percent=True,
+                            note="" if len(sigmas) > 1 else "Only clean images were probed."))
+    return Figure("noise", title,
+                  "Top-1 accuracy of a probe that was fitted on clean embeddings, as noise is added to the images. Bands are 95 % t "
+                  "intervals over seeds. The dotted line marks where the means of the smallest and the largest student cross.",
+                  panels, "" if panels else "No accuracy was found for any model.", findings)
+
+
+TRAINING = [("loss", "loss", False), ("effective_rank", "effective rank, held-out part of train", False),
+            ("cosine", "cosine with the target", False), ("knn_accuracy", "kNN accuracy, held-out part of train", True)]
+
+
+def training(run: Run, settings: list[Setting], summary: Summary) -> Figure:
+    """Loss, cosine, effective rank and kNN accuracy over epochs, mean over seeds."""
+    panels = []
+    log = run.training
+    for setting in settings if len(log) else []:
+        for column, label, as_percent in TRAINING:
+            if column not in log or not log[column].notna().any():
+                continue
+            series = []
+            for model in setting.students:
+                own = log[(log["dataset"] == model.dataset) & (log["teacher"] == model.teacher)
+                          & (log["arm"] == model.arm) & (log["student"] == model.student)]
+                points = [(int(e), statistic(g.drop_duplicates("seed", keep="last")[column].astype(float)))
+                          for e, g in own.groupby("epoch")]
+                points = [(e, s) for e, s in points if s.n_seeds]
+                if points:
+                    known = all(math.isfinite(s.low) for _, s in points)
+                    series.append(Series.of(model, [e for e, _ in points], [s.mean for _, s in points],
+                                            low=[s.low for _, s in points] if known else None,
+                                            high=[s.high for _, s in points] if known else None, n=points[-1][1].n_seeds))
+            if series:
+                title = panel_title(settings, setting)
+                panels.append(Panel(f"{title}: {label}" if title else label, "epoch", label, series, y_percent=as_percent))
+    seeds = max((s.n or 0 for p in panels for s in p.series), default=0)
+    return Figure("training", "Training, epoch by epoch",
+                  "Means over seeds with 95 % t intervals. A rank that still rises at the last epoch says that training was "
+                  "stopped, not that it had converged." + (f" {seeds_text(seeds).capitalize()}." if seeds else ""),
+                  panels, "" if panels else "This run holds no training log.")

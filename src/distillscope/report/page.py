@@ -1,0 +1,82 @@
+"""report.html: one file that opens offline, asks nothing of any network, and shows everything that a run found."""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+import json
+import math
+from pathlib import Path
+from string import Template
+
+import pandas as pd
+
+from distillscope.files import write_text
+from distillscope.report import sections
+from distillscope.report.interactive import rounded, to_plotly
+from distillscope.report.models import Setting
+from distillscope.report.plot import Figure
+from distillscope.report.read import Run
+from distillscope.report.sections import escape
+from distillscope.report.summary import Summary
+from distillscope.report.tables import Table
+
+ASSETS = Path(__file__).parent / "assets"
+
+
+def asset(name: str) -> str:
+    """A file of report/assets, with the line ends that the browser will hash."""
+    return (ASSETS / name).read_text(encoding="utf-8").replace("\r\n", "\n").strip()
+
+
+def script_hash(source: str) -> str:
+    """The Content-Security-Policy source that lets exactly this inline script run."""
+    return f"'sha256-{base64.b64encode(hashlib.sha256(source.encode('utf-8')).digest()).decode()}'"
+
+
+def content_policy(scripts: list[str]) -> str:
+    """Nothing may load: no host, no eval, no script but ours by hash; images only from within the page."""
+    return (f"default-src 'none'; script-src {' '.join(map(script_hash, scripts))}; style-src 'unsafe-inline'; "
+            "img-src data: blob:; base-uri 'none'; form-action 'none'")
+
+
+def json_for_script(value: object) -> str:
+    """JSON that is safe inside <script>: no '<' can end the element, and no name from data can begin one."""
+    text = json.dumps(value, allow_nan=False, separators=(",", ":"), default=str)
+    return text.replace("<", "\\u003c").replace(">", "\\u003e").replace("&", "\\u0026")
+
+
+def _plain(value: object) -> object:
+    if value is None or value is pd.NA or (isinstance(value, float) and not math.isfinite(value)):
+        return None
+    return value.item() if hasattr(value, "item") else value
+
+
+def page_data(run: Run, figures: list[Figure]) -> dict:
+    """Everything that the page's script reads: results.csv whole, and each figure drawn and as rows for its CSV."""
+    results = {"columns": list(run.results.columns),
+               "rows": [[_plain(v) for v in row] for row in run.results.itertuples(index=False, name=None)]}
+    shown = []
+    for figure in figures:
+        rows = [{**r, **dict(zip(("x", "y", "low", "high"), rounded([r[k] for k in ("x", "y", "low", "high")]), strict=True))}
+                for r in figure.rows()]
+        shown.append({"key": figure.key, "panels": to_plotly(figure), "rows": rows})
+    return {"study": run.name, "results": results, "figures": shown}
+
+
+def render_page(run: Run, settings: list[Setting], summary: Summary, figures: list[Figure], table: Table) -> str:
+    """The page as text."""
+    from plotly.offline import get_plotlyjs
+
+    plotly, script = get_plotlyjs().replace("\r\n", "\n"), asset("page.js")
+    return Template(asset("page.html")).substitute(
+        policy=content_policy([plotly, script]), title=escape(f"{run.name}: what the students lost"), style=asset("page.css"),
+        study=sections.study_line(run), headline=sections.headline(settings, summary), notices=sections.notices(run),
+        merits=sections.merit_tiles(run, settings, summary), legend=sections.legend(settings),
+        sections=sections.body(run, settings, summary, {f.key: f for f in figures}, table), footer=sections.footer(run),
+        data=json_for_script(page_data(run, figures)), plotly=plotly, script=script) + "\n"
+
+
+def write_page(run: Run, settings: list[Setting], summary: Summary, figures: list[Figure], table: Table) -> Path:
+    """Write report.html into the run directory."""
+    return write_text(run.path / "report.html", render_page(run, settings, summary, figures, table))

@@ -1,0 +1,95 @@
+"""What a figure shows, before anything is drawn: matplotlib and Plotly both draw from these, so they cannot disagree."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+from distillscope.report.models import Model
+
+
+@dataclass(frozen=True)
+class Series:
+    """One line, cloud of points or row of bars. ``low`` and ``high`` bound y; ``x_low`` and ``x_high`` bound x."""
+
+    label: str
+    highlight: str
+    colour: tuple[str, str]
+    x: list[float]
+    y: list[float]
+    kind: str = "line"  # line, points, faint (one point per seed), bars
+    low: list[float] | None = None
+    high: list[float] | None = None
+    x_low: list[float] | None = None
+    x_high: list[float] | None = None
+    hover: list[str] = field(default_factory=list)
+    dash: str = "solid"
+    marker: str | None = None
+    legend: bool = True
+    n: int | None = None  # seeds
+    arm: str = ""  # the arm's dotted name, for the data that can be downloaded
+
+    @classmethod
+    def of(cls, model: Model, x, y, **more) -> Series:
+        """A series in the model's own name, colour, marker and dash."""
+        settings = {"dash": model.dash, "arm": model.arm, "label": model.label, **more}
+        return cls(highlight=model.highlight, colour=model.colour, x=list(x), y=list(y), **settings)
+
+
+@dataclass(frozen=True)
+class Mark:
+    """A straight reference line across the panel, with its name written on it."""
+
+    value: float
+    label: str
+    axis: str = "y"
+    colour: tuple[str, str] = ("#8C8C8C", "#8C8C8C")
+    dash: str = "dash"
+    highlight: str = ""
+    band: tuple[float, float] | None = None
+
+
+@dataclass(frozen=True)
+class Panel:
+    """One pair of axes."""
+
+    title: str
+    x_label: str
+    y_label: str
+    series: list[Series]
+    marks: list[Mark] = field(default_factory=list)
+    x_log: bool = False
+    can_log: bool = False  # offers the reader a switch between linear and logarithmic x
+    y_percent: bool = False
+    x_ticks: list[tuple[float, str]] | None = None
+    x_range: tuple[float, float] | None = None
+    y_range: tuple[float, float] | None = None
+    note: str = ""
+
+
+@dataclass(frozen=True)
+class Figure:
+    """A figure of one or more panels; ``absent`` says why there is none, and is shown in its place."""
+
+    key: str
+    title: str
+    reading: str  # how to read it, in a sentence or two
+    panels: list[Panel] = field(default_factory=list)
+    absent: str = ""
+    findings: list[str] = field(default_factory=list)  # computed sentences
+
+    @property
+    def alt(self) -> str:
+        """Alternative text: what is drawn, and the computed findings."""
+        shown = [s.label for p in self.panels for s in p.series if s.legend]
+        names = ", ".join(dict.fromkeys(shown))
+        return " ".join([f"{self.title}: {names}.", *self.findings]) if self.panels else self.absent
+
+    def rows(self) -> list[dict]:
+        """Every drawn value as a tidy row, which the page offers as CSV."""
+        rows = []
+        for panel in self.panels:
+            for s in panel.series:
+                for i, (x, y) in enumerate(zip(s.x, s.y, strict=True)):
+                    rows.append({"panel": panel.title, "model": s.label, "kind": s.kind, "x": x, "y": y,
+                                 "low": s.low[i] if s.low else None, "high": s.high[i] if s.high else None, "seeds": s.n})
+        return rows

@@ -1,0 +1,17 @@
+"""All figures of a run, in the order in which the page shows them."""
+
+from __future__ import annotations
+
+from distillscope.report import geometry, outcome
+from distillscope.report.models import Setting
+from distillscope.report.plot import Figure
+from distillscope.report.read import Run
+from distillscope.report.summary import Summary
+
+FIGURES = [outcome.robustness, geometry.cumulative_variance, geometry.rank_and_size, geometry.cosine_and_rank,
+           geometry.alignment, outcome.information, outcome.training]
+
+
+def prepare_figures(run: Run, settings: list[Setting], summary: Summary) -> list[Figure]:
+    """One `Figure` per function of FIGURES; one that lacks its measures says so in ``absent``."""
+    return [prepare(run, settings, summary) for prepare in FIGURES]

@@ -1,0 +1,194 @@
+"""A run directory -> tables in memory. Tolerant of what is missing, loud about what is broken.
+
+Only complete trials are read (their ``complete.json`` is written last). A trial that has not finished is listed as
+missing; one that says it is complete but cannot be read is listed as a problem. Neither stops the report.
+"""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+import yaml
+
+from distillscope.errors import UserError
+
+COLUMNS = ["study", "dataset", "split", "teacher", "student", "target", "objective", "seed", "condition", "draw",
+           "measure", "value", "n", "unit", "arm"]
+TEACHER = "teacher"  # what the column `student` says in the teacher's own rows
+
+
+@dataclass(frozen=True)
+class Trial:
+    """What one folder of trials/ or references/ holds; a reference has neither arm nor seed."""
+
+    folder: str
+    dataset: str
+    teacher: str
+    target: str
+    arm: str
+    student: str
+    seed: int | None
+    curves: dict[str, dict[str, Any]]
+    seconds: float | None = None
+    warnings: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class Run:
+    """Everything that a report needs, and what it could not find."""
+
+    path: Path
+    study: dict[str, Any]
+    provenance: dict[str, Any]
+    results: pd.DataFrame
+    trials: list[Trial]
+    references: list[Trial]
+    training: pd.DataFrame
+    missing: list[str] = field(default_factory=list)
+    problems: list[str] = field(default_factory=list)
+
+    @property
+    def name(self) -> str:
+        return str(self.study.get("name") or self.path.name)
+
+    @property
+    def split(self) -> str:
+        """The split that the report shows: test where there is one."""
+        splits = self.results["split"].unique().tolist()
+        return "test" if "test" in splits or not splits else splits[0]
+
+
+def _mapping(path: Path, text: str, load) -> dict[str, Any]:
+    try:
+        value = load(text)
+    except (ValueError, yaml.YAMLError) as error:
+        raise UserError(str(path), "a readable file", f"{str(error).splitlines()[0]}",
+                        "Run the study again with --resume to write it anew.") from None
+    if not isinstance(value, dict):
+        raise UserError(str(path), "a mapping", type(value).__name__, "Run the study again with --resume.")
+    return value
+
+
+def read_results(path: Path) -> pd.DataFrame:
+    """A tidy results.csv with typed columns; raises ValueError, which names what is wrong.
+
+    Everything is read as text first: a student called "NA" must stay a student, and float() round-trips where
+    pandas' fast parser may differ in the last digit.
+    """
+    frame = pd.read_csv(path, dtype=str, keep_default_na=False)
+    absent = [c for c in COLUMNS if c not in frame.columns and c != "arm"]
+    if absent:
+        raise ValueError(f"column {absent[0]!r} is missing")
+    if "arm" not in frame.columns:
+        frame["arm"] = ""
+    frame = frame[COLUMNS].copy()
+    frame["value"] = [float(v) if v.strip() else float("nan") for v in frame["value"]]
+    for column in ("seed", "draw", "n"):
+        frame[column] = pd.array([int(float(v)) if v.strip() else pd.NA for v in frame[column]], dtype="Int64")
+    return frame
+
+
+def _read_curves(path: Path) -> dict[str, Any]:
+    if not path.exists():
+        return {}
+    curves = json.loads(path.read_text(encoding="utf-8"))
+    return {k: c for k, c in curves.items() if isinstance(c, dict) and c.get("x") and len(c["x"]) == len(c.get("y", []))}
+
+
+def _read_trial(folder: Path) -> tuple[pd.DataFrame, Trial]:
+    results = read_results(folder / "results.csv")
+    done = json.loads((folder / "complete.json").read_text(encoding="utf-8") or "{}")
+    if results.empty:
+        raise ValueError("results.csv has no rows")
+    own = results[results["student"] != TEACHER]
+    row = (own if len(own) and folder.parent.name == "trials" else results).iloc[0]
+    trial = Trial(folder.name, row["dataset"], row["teacher"], row["target"], row["arm"], row["student"],
+                  None if pd.isna(row["seed"]) else int(row["seed"]), _read_curves(folder / "curves.json"),
+                  done.get("seconds"), tuple(map(str, done.get("warnings") or ())))
+    return results, trial
+
+
+def _read_training(path: Path, trial: Trial) -> list[dict[str, Any]]:
+    rows = []
+    for line in path.read_text(encoding="utf-8").splitlines() if path.exists() else []:
+        try:
+            row = json.loads(line)
+        except ValueError:
+            continue  # a run that was killed while it wrote leaves half a line at the end
+        if isinstance(row, dict) and "epoch" in row:
+            rows.append({**row, "dataset": trial.dataset, "teacher": trial.teacher, "target": trial.target,
+                         "arm": trial.arm, "student": trial.student, "seed": trial.seed})
+    return rows
+
+
+def names_of(parts: Any) -> list[dict[str, Any]]:
+    """A config's list of parts as dicts, each with a name; entries that are plain names are allowed."""
+    listed = [p if isinstance(p, dict) else {"name": p} for p in parts or []]
+    return [p for p in listed if p.get("name") is not None]
+
+
+def expected_trials(study: dict[str, Any], pairs: list[tuple[str, str]]) -> list[tuple[str, str, str, str, int]]:
+    """(dataset, teacher, arm, student, seed) of every trial that the study plans for these data sets and teachers.
+
+    An arm may name the students or the seeds that it is limited to.
+    """
+    planned = []
+    for dataset, teacher in pairs:
+        for arm in names_of(study.get("arms")):
+            for student in names_of(study.get("students")):
+                if arm.get("students") and student["name"] not in arm["students"]:
+                    continue
+                for seed in arm.get("seeds") or study.get("seeds") or []:
+                    planned.append((dataset, teacher, str(arm["name"]), str(student["name"]), int(seed)))
+    return planned
+
+
+def read_run(run_dir: Path) -> Run:
+    """Read a run directory. Raises UserError when it is not one; a partial run is fine."""
+    run_dir = Path(run_dir)
+    config = run_dir / "study.yaml"
+    if not config.exists():
+        raise UserError(str(run_dir), "a run directory with study.yaml", "none there" if run_dir.is_dir() else "no folder",
+                        "Name the folder that `distillscope run ... --out DIR` made.")
+    study = _mapping(config, config.read_text(encoding="utf-8"), yaml.safe_load)
+    record = run_dir / "provenance.json"
+    provenance = _mapping(record, record.read_text(encoding="utf-8"), json.loads) if record.exists() else {}
+
+    frames, training, problems = [], [], []
+    found: dict[str, list[Trial]] = {"references": [], "trials": []}
+    unfinished = []
+    for kind in found:
+        for folder in sorted(p for p in (run_dir / kind).glob("*") if p.is_dir()):
+            if not (folder / "complete.json").exists():
+                unfinished.append(folder.name)
+                continue
+            try:
+                results, trial = _read_trial(folder)
+                rows = _read_training(folder / "metrics.jsonl", trial)
+            except (OSError, ValueError, KeyError) as error:
+                problems.append(f"{kind}/{folder.name}: says that it is complete, but cannot be read "
+                                f"({str(error).splitlines()[0]}). Delete it and run with --resume.")
+                continue
+            frames.append(results)
+            found[kind].append(trial)
+            training += rows
+
+    results = pd.concat(frames, ignore_index=True) if frames else read_empty()
+    results = results.drop_duplicates(ignore_index=True)  # trials may repeat the teacher's rows
+    pairs = list(dict.fromkeys((t.dataset, t.teacher) for t in found["references"] + found["trials"]))
+    done = {(t.dataset, t.teacher, t.arm, t.student, t.seed) for t in found["trials"]}
+    missing = [f"{d}--{t}--{a}--{s}--seed{seed}" for d, t, a, s, seed in expected_trials(study, pairs)
+               if (d, t, a, s, seed) not in done]
+    missing += [name for name in unfinished if name not in missing]
+    return Run(run_dir, study, provenance, results, found["trials"], found["references"], pd.DataFrame(training),
+               missing, problems)
+
+
+def read_empty() -> pd.DataFrame:
+    """Results without a row, with the columns and types of `read_results`."""
+    frame = pd.DataFrame({c: pd.Series(dtype=str) for c in COLUMNS})
+    return frame.astype({"value": float, "seed": "Int64", "draw": "Int64", "n": "Int64"})

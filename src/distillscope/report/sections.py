@@ -1,0 +1,214 @@
+"""The HTML of the page, part by part. Every text that comes from data goes through `escape`."""
+
+from __future__ import annotations
+
+import base64
+import html
+from typing import Any
+
+import yaml
+
+from distillscope.report import verdict
+from distillscope.report.models import NULL_COLOUR, Model, Setting
+from distillscope.report.noise import noise_conditions
+from distillscope.report.plot import Figure
+from distillscope.report.read import Run
+from distillscope.report.summary import Summary
+from distillscope.report.tables import Table, interval_line
+
+SHAPES = {"circle": "M11 6m-4 0a4 4 0 1 0 8 0a4 4 0 1 0 -8 0", "square": "M7 2h8v8h-8z", "diamond": "M11 1l5 5l-5 5l-5 -5z",
+          "triangle-up": "M11 1.5l4.6 8h-9.2z", "triangle-down": "M11 10.5l4.6 -8h-9.2z",
+          "x": "M7 2l8 8m0 -8l-8 8", "star": "M11 0.6l1.6 3.6l4 .4l-3 2.6l.9 3.9l-3.5 -2l-3.5 2l.9 -3.9l-3 -2.6l4 -.4z"}
+STROKES = {"solid": "", "dash": "5 3", "dot": "2 3", "dashdot": "6 2 1.5 2"}
+
+
+def escape(text: Any) -> str:
+    """HTML text and attribute values alike."""
+    return html.escape(str(text), quote=True)
+
+
+def _list(sentences: list[str]) -> str:
+    return f'<ul class="findings">{"".join(f"<li>{escape(s)}</li>" for s in sentences)}</ul>' if sentences else ""
+
+
+def study_line(run: Run) -> str:
+    text = f"<strong>{escape(run.name)}</strong>"
+    return text + (f". {escape(run.study['description'])}" if run.study.get("description") else "")
+
+
+def headline(settings: list[Setting], summary: Summary) -> str:
+    return escape(verdict.headline(settings[0], summary)) if settings else "No trial of this study has finished yet."
+
+
+def notices(run: Run) -> str:
+    """What is missing, what is broken, and what the trials warned of, before any number is read."""
+    parts = []
+    if run.missing:
+        total = len(run.missing) + len(run.trials)
+        names = "".join(f"<li><code>{escape(name)}</code></li>" for name in run.missing)
+        parts.append(f'<details class="notice"><summary><strong>Partial run:</strong> {len(run.trials)} of {total} trials are '
+                     f"complete; every figure shows those alone. Finish with <code>--resume</code>.</summary><ul>{names}</ul></details>")
+    if run.problems:
+        parts.append(f'<div class="notice"><p><strong>Unreadable, and left out:</strong></p>{_list(run.problems)}</div>')
+    warnings = [f"{t.folder}: {w}" for t in run.trials for w in t.warnings]
+    if warnings:
+        parts.append(f'<details class="notice"><summary><strong>{len(warnings)} warnings</strong> from training</summary>'
+                     f"{_list(warnings)}</details>")
+    return "\n".join(parts)
+
+
+def _colours(pair: tuple[str, str]) -> str:
+    return f"--l:{pair[0]};--d:{pair[1]}"
+
+
+def swatch(colour: tuple[str, str], marker: str | None, dash: str) -> str:
+    """A model's line and marker as they are in the figures."""
+    shape = f'<path d="{SHAPES[marker]}"/>' if marker in SHAPES else ""
+    stroke = f' stroke-dasharray="{STROKES[dash]}"' if STROKES.get(dash) else ""
+    hollow = " open" if marker and dash != "solid" else ""
+    return (f'<svg class="swatch{hollow}" style="{_colours(colour)}" viewBox="0 0 22 12" aria-hidden="true">'
+            f'<line x1="0" y1="6" x2="22" y2="6"{stroke}/>{shape}</svg>')
+
+
+def merit_tiles(run: Run, settings: list[Setting], summary: Summary) -> str:
+    parts = []
+    for setting in settings:
+        if len(settings) > 1:
+            parts.append(f'<p class="setting">{escape(setting.title)}</p>')
+        tiles = []
+        for merit in verdict.merits(run, setting, summary):
+            rows = "".join(
+                f'<li data-model="{escape(m.highlight)}"><span>{escape(m.label)}</span><b class="num">{escape(value)}</b>'
+                f'<span class="bar"><i style="{_colours(m.colour)};width:{max(0.0, min(100.0, 100 * s.mean / merit.full)):.2f}%"></i></span>'
+                + (f'<span class="interval num">95 % {escape(interval)}</span>' if interval else "") + "</li>"
+                for m, s, value, interval in merit.rows if merit.full)
+            tiles.append(f'<div class="merit"><h3>{escape(merit.title)}</h3><p class="note">{escape(merit.note)}</p><ul>{rows}</ul></div>')
+        parts.append(f'<div class="merits">{"".join(tiles)}</div>')
+    return "\n".join(parts)
+
+
+def legend(settings: list[Setting]) -> str:
+    """One legend for the whole page, which highlights a model everywhere."""
+    models: dict[str, Model] = {}
+    for setting in settings:
+        for model in setting.models:
+            models.setdefault(model.label, model)
+    chips = "".join(
+        f'<button class="chip" type="button" aria-pressed="false" data-highlight="{escape(m.highlight)}" style="{_colours(m.colour)}">'
+        f"{swatch(m.colour, m.marker, m.dash)}{escape(m.label)}</button>" for m in models.values())
+    return f'<nav class="legend" aria-label="Models: click to highlight"><span class="hint">Highlight</span>{chips}</nav>' if chips else ""
+
+
+def figure_html(figure: Figure, run: Run) -> str:
+    """A figure with its tools and how to read it; without JavaScript the static drawing stands in."""
+    if not figure.panels:
+        return f'<figure class="absent" id="figure-{figure.key}"><h3>{escape(figure.title)}</h3><p>{escape(figure.absent)}</p></figure>'
+    scale = ('<button class="tool" type="button" data-do="log" aria-pressed="true">log x</button>'
+             if any(p.can_log for p in figure.panels) else "")
+    panels = "".join(
+        f'<div class="panel">{f"<h4>{escape(p.title)}</h4>" if p.title else ""}<div class="plot" role="img" '
+        f'aria-label="{escape(f"{p.title}. " if p.title else "")}{escape(figure.alt)}"></div>'
+        f'{f"<p class=note>{escape(p.note)}</p>" if p.note else ""}</div>' for p in figure.panels)
+    static = run.path / "figures" / f"{figure.key}.svg"
+    fallback = ""
+    if static.exists():
+        encoded = base64.b64encode(static.read_bytes()).decode()
+        fallback = f'<noscript><img alt="{escape(figure.alt)}" src="data:image/svg+xml;base64,{encoded}"></noscript>'
+    null = any(s.highlight == "null" for p in figure.panels for s in p.series)
+    names = dict.fromkeys(s.label for p in figure.panels for s in p.series if s.highlight == "null")
+    key = f'<p>{swatch(NULL_COLOUR, None, "dot")} {escape(", ".join(names))}</p>' if null else ""
+    return (f'<figure id="figure-{figure.key}"><div class="bar-top"><h3>{escape(figure.title)}</h3><div class="tools">{scale}'
+            '<button class="tool" type="button" data-do="csv">CSV</button>'
+            '<button class="tool" type="button" data-do="svg">SVG</button></div></div>'
+            f'<div class="panels{" single" if len(figure.panels) == 1 else ""}">{panels}</div>{fallback}'
+            f"<figcaption>{key}{_list(figure.findings)}<p>{escape(figure.reading)}</p></figcaption></figure>")
+
+
+def table_html(table: Table) -> str:
+    """The main table with intervals and seeds in every cell."""
+    places = ["data", "teacher"] if table.settings > 1 else []
+    head = '<th class="name" scope="col">model</th>' + "".join(f'<th class="place" scope="col">{p}</th>' for p in places)
+    head += "".join(f'<th scope="col" title="{escape(c.hint)}">{escape(c.title)}</th>' for c in table.columns)
+    rows, previous = [], None
+    for row in table.rows:
+        m = row.model
+        group = (m.dataset, m.teacher, m.arm, m.is_teacher)
+        kind = ["teacher"] * m.is_teacher + ["first"] * (previous not in (None, group))
+        previous = group
+        cells = "".join(f'<td class="place">{escape(v)}</td>' for v in ((m.dataset, m.teacher) if places else ()))
+        for cell, column in zip(row.cells, table.columns, strict=True):
+            shown, _, paper = table.text(cell, column).partition(" (paper ")
+            small = f"<small>{escape(interval_line(cell, column))}</small>" if not (m.is_teacher or column.short) else ""
+            small += f'<small class="paper">paper {escape(paper.removesuffix(")"))}</small>' if paper else ""
+            cells += f'<td class="num">{escape(shown)}{small}</td>'
+        rows.append(f'<tr class="{" ".join(kind)}" data-model="{escape(m.highlight)}"><th class="name" scope="row">'
+                    f"{swatch(m.colour, m.marker, m.dash)} {escape(m.label)}</th>{cells}</tr>")
+    notes = "".join(f"<p class=note>{escape(n)}</p>" for n in table.notes)
+    return (f'<div class="scroll" tabindex="0" role="region" aria-label="Main table"><table><thead><tr>{head}</tr></thead>'
+            f'<tbody>{"".join(rows)}</tbody></table></div>{notes}')
+
+
+def provenance_html(run: Run, summary: Summary) -> str:
+    """Where the numbers come from, and the command that makes them again."""
+    known = run.provenance
+    versions = known.get("versions") if isinstance(known.get("versions"), dict) else {}
+    facts = {"distillscope": known.get("distillscope"), "commit": known.get("commit"), "device": known.get("device"),
+             "threads": known.get("threads"), "hardware": known.get("hardware"), "started": known.get("started"),
+             "duration": _duration(known.get("seconds")), "seeds": ", ".join(map(str, run.study.get("seeds") or [])),
+             "versions": ", ".join(f"{k} {v}" for k, v in versions.items())}
+    listed = "".join(f"<dt>{k}</dt><dd>{escape(v)}</dd>" for k, v in facts.items() if v not in (None, ""))
+    levels = noise_conditions(run, summary)
+    noise = f"<h3>Noise, in both units</h3>{_list([_noise_line(s) for s in levels])}" if levels else ""
+    command = known.get("command")
+    repeat = ('<h3>Repeat it</h3><pre id="command">' + escape(command) + '</pre>'
+              '<button class="tool" type="button" data-copy="command">copy</button>') if command else ""
+    config = escape(yaml.safe_dump(run.study, sort_keys=False, allow_unicode=True))
+    missing = "" if known else "<p>This run has no provenance.json, so its versions and its command are not known.</p>"
+    return (f"{missing}<dl>{listed}</dl>{repeat}{noise}<details><summary>The whole configuration (study.yaml)</summary>"
+            f"<pre>{config}</pre></details>")
+
+
+def _noise_line(sigma) -> str:
+    how = ", ".join(p for p in (f"added to {sigma.where}" if sigma.where else "",
+                                {True: "clipped", False: "not clipped"}.get(sigma.clipped, "")) if p)
+    return f"{sigma.text}{'; ' + how if how else ''}"
+
+
+def _duration(seconds: Any) -> str:
+    if not isinstance(seconds, (int, float)):
+        return ""
+    minutes, rest = divmod(round(seconds), 60)
+    hours, minutes = divmod(minutes, 60)
+    return f"{hours} h {minutes} min" if hours else f"{minutes} min {rest} s" if minutes else f"{rest} s"
+
+
+def body(run: Run, settings: list[Setting], summary: Summary, figures: dict[str, Figure], table: Table) -> str:
+    """The sections in the order in which a reader asks: what was lost, does it matter, why, and is it to be believed."""
+    def per_setting(say) -> str:
+        parts = []
+        for setting in settings:
+            name = f'<p class="setting">{escape(setting.title)}</p>' if len(settings) > 1 else ""
+            parts.append(name + _list(say(setting)))
+        return "".join(parts)
+
+    def drawn(*keys: str) -> str:
+        return "".join(figure_html(figures[k], run) for k in keys)
+
+    others = [verdict.headline(s, summary) for s in settings[1:]]
+    parts = [
+        ("lost", "What was lost", per_setting(lambda s: verdict.what_was_lost(s, summary)) + _list(others)),
+        ("matter", "Does it matter?", per_setting(lambda s: verdict.does_it_matter(run, s, summary)) + drawn("noise")),
+        ("geometry", "Geometry", drawn("cumulative_variance") + f'<div class="pair">{drawn("effective_rank", "cosine_rank")}</div>'
+         + drawn("alignment")),
+        ("information", "Information", drawn("information")),
+        ("training", "Training", drawn("training")),
+        ("table", "All numbers", table_html(table) if table.rows else "<p>No trial has finished yet.</p>"),
+        ("provenance", "Where this comes from", provenance_html(run, summary)),
+    ]
+    return "\n".join(f'<section id="{key}" aria-labelledby="{key}-title"><h2 id="{key}-title">{title}</h2>{content}</section>'
+                     for key, title, content in parts)
+
+
+def footer(run: Run) -> str:
+    return (f"Made by Distillscope {escape(run.provenance.get('distillscope') or '')} from {len(run.trials)} trials. "
+            "This file is complete: it loads nothing.")

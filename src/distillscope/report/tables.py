@@ -1,0 +1,251 @@
+"""The main table: teachers, then students under each arm; built once, then written as Markdown, LaTeX, CSV, or for a terminal."""
+
+from __future__ import annotations
+
+import csv
+import io
+import math
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from distillscope.files import write_text
+from distillscope.report.models import Model, Setting
+from distillscope.report.noise import noise_conditions
+from distillscope.report.read import TEACHER, Run, read_run
+from distillscope.report.summary import Statistic, Summary, teacher_key
+from distillscope.report.words import INFONCE, UNIFORMITY, accuracy_of, count, first_known, interval_text, number, seeds_text
+
+
+@dataclass(frozen=True)
+class Column:
+    """One quantity of the table. ``scale`` turns the stored unit into the shown one (100 for per cent)."""
+
+    key: str
+    title: str
+    measure: str
+    condition: str = "clean"
+    digits: int = 2
+    scale: float = 1.0
+    hint: str = ""
+    short: bool = False  # show as 1.41 M
+
+
+@dataclass(frozen=True)
+class Cell:
+    """A measured value with its spread, and the published one where there is one."""
+
+    statistic: Statistic | None = None
+    published: float | None = None
+    published_std: float | None = None
+
+
+@dataclass(frozen=True)
+class Row:
+    model: Model
+    cells: list[Cell]
+
+
+@dataclass(frozen=True)
+class Table:
+    """The table, ready to be written in any format."""
+
+    columns: list[Column]
+    rows: list[Row]
+    spread: str
+    notes: list[str] = field(default_factory=list)
+    settings: int = 1
+
+    @property
+    def head(self) -> list[str]:
+        place = ["data", "teacher"] if self.settings > 1 else []
+        return [*place, "model", *(c.title for c in self.columns)]
+
+    def names(self, row: Row) -> list[str]:
+        place = [row.model.dataset, row.model.teacher] if self.settings > 1 else []
+        return [*place, row.model.label]
+
+    def text(self, cell: Cell, column: Column, plus_minus: str = " ± ") -> str:
+        """'71.10 ± 0.44 (paper 71.11 ± 0.44)'; a dash where nothing was measured."""
+        s = cell.statistic
+        shown = "–"
+        if s is not None:
+            shown = count(s.mean) if column.short else number(column.scale * s.mean, column.digits)
+            spread = column.scale * s.spread(self.spread)
+            if math.isfinite(spread) and not column.short:
+                shown += f"{plus_minus}{number(spread, column.digits)}"
+        if cell.published is not None:
+            value = number(column.scale * cell.published, column.digits)
+            if cell.published_std is not None:
+                value += f"{plus_minus}{number(column.scale * cell.published_std, column.digits)}"
+            shown += f" (paper {value})"
+        return shown
+
+
+def _columns(run: Run, summary: Summary) -> list[Column]:
+    columns = [Column("parameters", "parameters", "capacity.parameters", short=True, digits=0),
+               Column("effective_rank", "effective rank", "student.effective_rank",
+                      hint="exp of the entropy of p = s²/Σs², centred; mean over seeds"),
+               Column("rank_of_mean_spectrum", "rank of mean spectrum", "student.effective_rank_of_mean_spectrum",
+                      hint="the same of the singular values averaged over seeds, as the paper computes it"),
+               Column("dims_90", "dims 90 %", "student.dims_90", digits=1, hint="components that hold 90 % of the variance")]
+    published = {p.get("measure") for p in _published(run)}
+    if run.study.get("spread") != "population" and "student.effective_rank_of_mean_spectrum" not in published:
+        columns = [c for c in columns if c.key != "rank_of_mean_spectrum"]
+    accuracy = accuracy_of(summary)
+    if accuracy:
+        columns.append(Column("accuracy_clean", "clean, %", accuracy[0], scale=100, digits=2, hint=accuracy[1]))
+        columns += [Column(f"accuracy_{s.condition}", f"σ {s.value:g}, %", accuracy[0], s.condition, 2, 100,
+                           f"{accuracy[1]}, {s.text}") for s in noise_conditions(run, summary)]
+    loss, spread = first_known(INFONCE, summary), first_known(UNIFORMITY, summary)
+    if loss:
+        columns.append(Column("infonce", "InfoNCE, nats", loss[0], digits=3, hint=f"{loss[0]} {loss[2]}".strip()))
+        columns.append(Column("infonce_ceiling", "its ceiling", loss[1], digits=3, hint="what chance gives"))
+    if spread:
+        columns.append(Column("uniformity", "uniformity", spread[0], digits=3, hint=f"{spread[0]} {spread[1]}".strip()))
+    columns.append(Column("mean_cosine", "mean cosine", "alignment.mean_cosine", digits=3, hint="with the teacher"))
+    return columns
+
+
+def _published(run: Run) -> list[dict[str, Any]]:
+    return [p for p in run.study.get("published") or [] if isinstance(p, dict)]
+
+
+def _find_published(entries: list[dict], model: Model, column: Column, first_arm: str) -> dict | None:
+    for entry in entries:
+        arm = str(entry.get("arm") or first_arm)
+        student = str(entry.get("student") or TEACHER)
+        where = all(entry.get(k) in (None, getattr(model, k)) for k in ("dataset", "teacher", "target"))
+        if (where and student == model.student and (model.is_teacher or arm == model.arm)
+                and str(entry.get("condition") or "clean") == column.condition
+                and teacher_key(str(entry.get("measure"))) == teacher_key(column.measure)):
+            return entry
+    return None
+
+
+def build_table(run: Run, settings: list[Setting], summary: Summary) -> Table:
+    """The main table of a run; columns that no model has are left out."""
+    entries, columns = _published(run), _columns(run, summary)
+    rows, used = [], set()
+    for setting in settings:
+        first_arm = setting.students[0].arm if setting.students else ""
+        for model in setting.models:
+            cells = []
+            for column in columns:
+                entry = _find_published(entries, model, column, first_arm)
+                used.add(id(entry))
+                value, std = (entry.get("value"), entry.get("std")) if entry else (None, None)
+                cells.append(Cell(summary.get(model, column.measure, column.condition), value, std))
+            rows.append(Row(model, cells))
+    kept = [i for i in range(len(columns)) if any(r.cells[i].statistic or r.cells[i].published is not None for r in rows)]
+    spread = "population" if run.study.get("spread") == "population" else "sample"
+    table = Table([columns[i] for i in kept], [Row(r.model, [r.cells[i] for i in kept]) for r in rows], spread,
+                  settings=len(settings))
+    return Table(table.columns, table.rows, spread, _notes(table, sum(id(e) not in used for e in entries)), len(settings))
+
+
+def _notes(table: Table, unplaced: int) -> list[str]:
+    seeds = sorted({c.statistic.n_seeds for r in table.rows if not r.model.is_teacher for c in r.cells if c.statistic})
+    notes = []
+    if seeds:
+        how = seeds_text(seeds[0]) if len(seeds) == 1 else f"n = {seeds[0]} to {seeds[-1]} seeds"
+        notes.append(f"Mean ± {table.spread} standard deviation over seeds; {how}."
+                     if seeds[-1] > 1 else f"One run each: {how}.")
+    if any(c.key.startswith("accuracy_") for c in table.columns):
+        notes.append("Accuracies are per cent of the test images; noise draws are averaged within a seed.")
+    notes.append("The teacher is frozen: it has no seeds.")
+    if unplaced:
+        notes.append(f"{unplaced} published values have no row or column here.")
+    return notes
+
+
+def to_markdown(table: Table) -> str:
+    """GitHub's table syntax; '|' in a name is escaped."""
+    def line(cells):
+        return "| " + " | ".join(c.replace("|", "\\|").replace("<", "&lt;").replace("\n", " ") for c in cells) + " |"
+
+    names = len(table.head) - len(table.columns)
+    rows = [line([*table.names(r), *(table.text(c, k) for c, k in zip(r.cells, table.columns, strict=True))])
+            for r in table.rows]
+    rule = "| " + " | ".join(["---"] * names + ["---:"] * len(table.columns)) + " |"
+    return "\n".join([line(table.head), rule, *rows, "", *table.notes, ""])
+
+
+_LATEX = {"\\": r"\textbackslash{}", "&": r"\&", "%": r"\%", "$": r"\$", "#": r"\#", "_": r"\_", "{": r"\{", "}": r"\}",
+          "~": r"\textasciitilde{}", "^": r"\textasciicircum{}", "<": r"\textless{}", ">": r"\textgreater{}",
+          "±": r"$\pm$", "−": "$-$", "–": "--", "σ": r"$\sigma$", "\n": " "}
+
+
+def _tex(text: str) -> str:
+    return "".join(_LATEX.get(c, c) for c in text)
+
+
+def to_latex(table: Table) -> str:
+    """A tabular with booktabs' rules."""
+    names = len(table.head) - len(table.columns)
+    lines = ["% needs \\usepackage{booktabs}", f"\\begin{{tabular}}{{{'l' * names}{'r' * len(table.columns)}}}", "\\toprule",
+             " & ".join(map(_tex, table.head)) + r" \\", "\\midrule"]
+    previous = None
+    for row in table.rows:
+        group = (row.model.dataset, row.model.teacher, row.model.arm, row.model.is_teacher)
+        if previous is not None and group != previous and (row.model.is_teacher is False or previous[:2] != group[:2]):
+            lines.append("\\midrule")
+        previous = group
+        cells = [table.text(c, k) for c, k in zip(row.cells, table.columns, strict=True)]
+        lines.append(" & ".join(map(_tex, [*table.names(row), *cells])) + r" \\")
+    return "\n".join([*lines, "\\bottomrule", "\\end{tabular}", *(f"% {n}" for n in table.notes), ""])
+
+
+def to_csv(table: Table) -> str:
+    """Full precision in the stored units: mean, both standard deviations, interval, seeds and published value a column each."""
+    out = io.StringIO()
+    writer = csv.writer(out, lineterminator="\n")
+    parts = ["", "_std", "_std_population", "_low", "_high", "_seeds", "_published"]
+    writer.writerow(["dataset", "teacher", "target", "arm", "student", *(c.key + p for c in table.columns for p in parts)])
+    for row in table.rows:
+        m, cells = row.model, []
+        for cell in row.cells:
+            s = cell.statistic
+            values = [s.mean, s.std, s.std_population, s.low, s.high, s.n_seeds] if s else [None] * 6
+            cells += ["" if v is None or v != v else v for v in [*values, cell.published]]
+        writer.writerow([m.dataset, m.teacher, m.target, m.arm, m.student, *cells])
+    return out.getvalue()
+
+
+def interval_line(cell: Cell, column: Column) -> str:
+    """'95 % [70.0, 72.2], n = 3 seeds' for the page; empty without a measurement."""
+    s = cell.statistic
+    if s is None:
+        return ""
+    interval = interval_text(s, column.digits, column.scale)
+    return f"95 % {interval}, {seeds_text(s.n_seeds)}" if interval else seeds_text(s.n_seeds)
+
+
+def write_tables(table: Table, folder: Path) -> list[Path]:
+    """table.md, table.tex and table.csv."""
+    return [write_text(folder / name, write(table)) for name, write in
+            (("table.md", to_markdown), ("table.tex", to_latex), ("table.csv", to_csv))]
+
+
+def terminal_table(run_dir: Path):
+    """The main table as a ``rich.table.Table``, to be printed at the end of a run."""
+    from rich.table import Table as RichTable
+    from rich.text import Text
+
+    from distillscope.report.models import settings_of
+
+    run = read_run(run_dir)
+    table = build_table(run, settings_of(run), Summary.of(run))
+    shown = RichTable(title=Text(run.name), caption=Text(" ".join(table.notes)), title_justify="left", caption_justify="left")
+    for index, name in enumerate(table.head):
+        shown.add_column(Text(name), justify="left" if index < len(table.head) - len(table.columns) else "right")
+    previous = None
+    for row in table.rows:
+        group = (row.model.dataset, row.model.teacher, row.model.arm, row.model.is_teacher)
+        if previous not in (None, group):
+            shown.add_section()
+        previous = group
+        cells = [table.text(c, k, " ±") for c, k in zip(row.cells, table.columns, strict=True)]
+        style = "bold" if row.model.is_teacher else ""
+        shown.add_row(*(Text(t, style=style) for t in [*table.names(row), *cells]))
+    return shown

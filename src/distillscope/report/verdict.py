@@ -1,0 +1,147 @@
+"""What the numbers say, in sentences computed from them. None of it is typed by hand, and each says its n."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+from distillscope.report.geometry import COSINE, PARAMETERS, RANK
+from distillscope.report.models import Model, Setting
+from distillscope.report.noise import Sigma, by_size, noise_conditions, paired_difference
+from distillscope.report.read import Run
+from distillscope.report.summary import Statistic, Summary
+from distillscope.report.words import accuracy_of, count, interval_text, joined, number, percent, seeds_text, span
+
+
+def _main_arm(setting: Setting) -> list[Model]:
+    """The students of the study's first arm: what the verdict is about."""
+    return [m for m in setting.students if m.arm == setting.students[0].arm] if setting.students else []
+
+
+def _found(models, summary: Summary, key: str, condition: str = "clean") -> list[tuple[Model, Statistic]]:
+    return [(m, s) for m in models if (s := summary.get(m, key, condition))]
+
+
+def _seeds(found: list[tuple[Model, Statistic]]) -> str:
+    counts = sorted({s.n_seeds for _, s in found})
+    return seeds_text(counts[0]) if len(counts) == 1 else f"n = {counts[0]} to {counts[-1]} seeds"
+
+
+def headline(setting: Setting, summary: Summary) -> str:
+    """What was lost under one teacher on one data set, in one sentence."""
+    students = _main_arm(setting)
+    accuracy, parts, seen = accuracy_of(summary), [], []
+    teacher = setting.reference
+    own = summary.get(teacher, RANK) if teacher else None
+    ranks = _found(students, summary, RANK)
+    if ranks:
+        seen += ranks
+        parts.append(f"fill {span(s.mean for _, s in ranks)} effective dimensions"
+                     + (f" where the teacher fills {number(own.mean, 1)}" if own else ""))
+    scores = _found(students, summary, accuracy[0]) if accuracy else []
+    if scores:
+        seen += scores
+        best = summary.get(teacher, accuracy[0]) if teacher else None
+        parts.append(f"reach {span(100 * s.mean for _, s in scores)} % accuracy"
+                     + (f" where the teacher reaches {percent(best.mean)}" if best else ""))
+    if not parts:
+        return f"On {setting.dataset} no student of {setting.teacher} has a finished trial yet."
+    who = "the student" if len(students) == 1 else f"the students {joined(m.label for m in students)}"
+    text = f"On {setting.dataset}, {who} of {setting.teacher} {' and '.join(parts)} ({_seeds(seen)})."
+    return text.replace(" fill ", " fills ").replace(" reach ", " reaches ") if len(students) == 1 else text
+
+
+def what_was_lost(setting: Setting, summary: Summary) -> list[str]:
+    """The gap of the best student, and what size changed."""
+    sentences, students = [], _main_arm(setting)
+    accuracy, teacher = accuracy_of(summary), setting.reference
+    if accuracy and teacher:
+        scores, own = _found(students, summary, accuracy[0]), summary.get(teacher, accuracy[0])
+        if scores and own:
+            best, s = max(scores, key=lambda pair: pair[1].mean)
+            gap = 100 * (own.mean - s.mean)
+            interval = f" [{number(100 * (own.mean - s.high), 1)}, {number(100 * (own.mean - s.low), 1)}]" if math.isfinite(s.low) else ""
+            sentences.append(f"{best.label} comes closest on clean images: {number(abs(gap), 1)} points "
+                             f"{'below' if gap >= 0 else 'above'} the teacher{interval}, {seeds_text(s.n_seeds)}.")
+    ordered = by_size(setting, summary, students[0].arm) if students else []
+    if len(ordered) > 1:
+        small, large = ordered[0], ordered[-1]
+        sizes = [summary.get(m, PARAMETERS) for m in (small, large)]
+        times = f" ({count(sizes[1].mean)} parameters, {sizes[1].mean / sizes[0].mean:.1f} times as many)" if all(sizes) else ""
+        sentence = _difference(summary, large, small, RANK, f"From {small.label} to {large.label}{times} the effective rank", 2, 1, "")
+        sentences += [sentence] if sentence else []
+    return sentences
+
+
+def _difference(summary: Summary, a: Model, b: Model, key: str, subject: str, digits: int, scale: float, unit: str) -> str:
+    """'<subject> changes by +0.75 [0.1, 1.4], paired over n = 3 seeds.' and what such an interval can and cannot say."""
+    d = paired_difference(summary, a, b, key, "clean")
+    if d is None:
+        return ""
+    sign = "+" if d.mean > 0 else ""
+    text = f"{subject} changes by {sign}{number(scale * d.mean, digits)}{unit}"
+    if not math.isfinite(d.low):
+        return f"{text}; {seeds_text(d.n_seeds)}, so nothing is known of its spread."
+    text += f" {interval_text(d, digits, scale)} (95 %, paired over {d.n_seeds} seeds)"
+    if d.low <= 0 <= d.high:
+        return f"{text}: the interval includes zero, which shows neither a difference nor that there is none."
+    return f"{text}{'; three seeds or fewer are few, so read it with care' if d.n_seeds <= 3 else ''}."
+
+
+def middle_noise(run: Run, summary: Summary) -> Sigma | None:
+    """The noise level in the middle of the study's list: fixed by the design, not picked by its outcome."""
+    levels = noise_conditions(run, summary)
+    return levels[len(levels) // 2] if levels else None
+
+
+def does_it_matter(run: Run, setting: Setting, summary: Summary) -> list[str]:
+    """How much accuracy noise costs the teacher and each student, at the middle and at the strongest level."""
+    accuracy = accuracy_of(summary)
+    levels = noise_conditions(run, summary)
+    if not accuracy:
+        return ["This run has no labels, so no accuracy was measured, clean or noisy."]
+    if not levels:
+        return ["Only clean images were probed; nothing is known of noise."]
+    sentences = []
+    for level in dict.fromkeys((middle_noise(run, summary), levels[-1])):
+        falls = []
+        for model in [*setting.teachers[:1], *setting.students]:
+            clean, noisy = summary.get(model, accuracy[0]), summary.get(model, accuracy[0], level.condition)
+            if clean and noisy:
+                falls.append((model.label, 100 * (clean.mean - noisy.mean)))
+        if falls:
+            each = joined(f"{label} {number(fall, 1)}" for label, fall in falls)
+            sentences.append(f"Points of accuracy lost at {level.text}: {each}.")
+    return sentences
+
+
+@dataclass(frozen=True)
+class Merit:
+    """A figure of merit at the head of the page: one value per model."""
+
+    title: str
+    note: str
+    rows: list[tuple[Model, Statistic, str, str]]  # model, statistic, shown value, interval
+    full: float  # the value that fills the bar
+
+
+def merits(run: Run, setting: Setting, summary: Summary) -> list[Merit]:
+    """Clean and noisy accuracy, rank, cosine and size, teacher beside students."""
+    wanted = []
+    accuracy, level = accuracy_of(summary), middle_noise(run, summary)
+    if accuracy:
+        wanted.append(("Accuracy, clean", accuracy[1], accuracy[0], "clean", 100, 1, " %", 1.0))
+        if level:
+            wanted.append(("Accuracy under noise", level.text, accuracy[0], level.condition, 100, 1, " %", 1.0))
+    wanted += [("Effective rank", "directions that are filled", RANK, "clean", 1, 1, "", None),
+               ("Mean cosine", "with the teacher", COSINE, "clean", 1, 3, "", 1.0),
+               ("Parameters", "", PARAMETERS, "clean", 1, 0, "", None)]
+    found = []
+    for title, note, key, condition, scale, digits, unit, full in wanted:
+        rows = []
+        for model, s in _found([*setting.teachers[:1], *setting.students], summary, key, condition):
+            value = count(s.mean) if key == PARAMETERS else number(scale * s.mean, digits) + unit
+            rows.append((model, s, value, "" if key == PARAMETERS else interval_text(s, digits, scale)))
+        if rows:
+            found.append(Merit(title, note, rows, full or max(s.mean for _, s, _, _ in rows)))
+    return found

@@ -1,0 +1,49 @@
+"""write_report: a run directory -> results.csv, summary.json, tables/, figures/ and report.html."""
+
+from __future__ import annotations
+
+import math
+from pathlib import Path
+from typing import Any
+
+from distillscope.files import write_atomic, write_json
+from distillscope.report.figures import write_figures
+from distillscope.report.models import settings_of
+from distillscope.report.page import write_page
+from distillscope.report.prepare import prepare_figures
+from distillscope.report.read import Run, read_run
+from distillscope.report.summary import Summary
+from distillscope.report.tables import build_table, write_tables
+from distillscope.report.verdict import headline
+
+
+def _finite(value: Any) -> Any:
+    """JSON has no NaN: a missing interval is null."""
+    if isinstance(value, float):
+        return value if math.isfinite(value) else None
+    if isinstance(value, dict):
+        return {k: _finite(v) for k, v in value.items()}
+    return [_finite(v) for v in value] if isinstance(value, list) else value
+
+
+def write_summary(run: Run, summary: Summary, verdicts: list[str]) -> Path:
+    """summary.json: what is complete, the verdict of each setting, and every quantity over seeds."""
+    return write_json(run.path / "summary.json", _finite({
+        "study": run.name, "complete": len(run.trials), "missing": run.missing, "problems": run.problems,
+        "verdicts": verdicts, "quantities": summary.frame.to_dict("records")}))
+
+
+def write_report(run_dir: Path) -> Path:
+    """Write everything that a reader of the run needs, and return the path of report.html.
+
+    Reads the run directory only: no model, no data set. A partial run is reported as what it is. Raises UserError when
+    ``run_dir`` is no run directory.
+    """
+    run = read_run(Path(run_dir))
+    settings, summary = settings_of(run), Summary.of(run)
+    write_atomic(run.path / "results.csv", lambda p: run.results.to_csv(p, index=False))
+    write_summary(run, summary, [headline(s, summary) for s in settings])
+    figures, table = prepare_figures(run, settings, summary), build_table(run, settings, summary)
+    write_tables(table, run.path / "tables")
+    write_figures(figures, run.path / "figures")
+    return write_page(run, settings, summary, figures, table)
