@@ -10,6 +10,7 @@ import numpy as np
 
 from distillscope.errors import UserError, unknown_name
 from distillscope.measure.intervals import bootstrap_interval, jackknife_interval, wilson_interval
+from distillscope.measure.labelled import LabelledPair
 from distillscope.measure.pair import Pair, resolve
 from distillscope.measure.pool import Scan, Settings, Side, scan
 from distillscope.measure.quantity import CURVES, GROUPS, NotMeasured, definition
@@ -18,19 +19,22 @@ from distillscope.measure.rows import Rows, content_order
 from distillscope.registry import measures
 
 FEWEST = 10
+TWONN_RELIABLE = 20
 SIDE_GROUPS = {"spectrum"}
 
 
 def audit(teacher: Any, student: Any, labels: Any = None, *, train_teacher: Any = None, train_student: Any = None,
-          train_labels: Any = None, normalize: str | None = None, groups: Collection[str] | None = None,
-          intervals: bool = True, seed: int = 0, settings: Settings | None = None) -> Audit:
+          train_labels: Any = None, text: Any = None, normalize: str | None = None,
+          groups: Collection[str] | None = None, intervals: bool = True, seed: int = 0,
+          settings: Settings | None = None) -> Audit:
     """Everything that can be measured on row-aligned embeddings ``teacher`` (n, d) and ``student`` (n, d').
 
-    Arrays of floats (NumPy, memory-mapped, or tensors); a teacher that is compared with many students may be passed as
-    ``prepare(teacher)``, so that its own work is done once. ``labels`` (n,) and training embeddings with labels add probes
-    and k-nearest neighbours. ``normalize="l2"`` scales rows to unit norm first; otherwise embeddings are measured as
-    given. ``groups`` picks among spectrum, alignment, contrastive, paper, similarity, retrieval, probe and knn;
-    ``intervals=False`` skips the 95 % intervals over items. What does not apply is named in ``left_out`` with the reason.
+    Arrays of floats (NumPy, memory-mapped, or tensors). A teacher that is compared with many students may be passed as
+    ``prepare(teacher)``, so that its own work is done once. ``labels`` (n,) add probes and k-nearest neighbours, fitted to
+    ``train_*`` where given, else cross-validated on the items themselves; ``text`` (classes, d), embeddings of the class
+    names, adds zero-shot accuracy. ``normalize="l2"`` scales rows to unit norm first; otherwise embeddings are measured
+    as given. ``groups`` picks among spectrum, alignment, contrastive, paper, similarity, retrieval, probe, knn and
+    zero_shot; ``intervals=False`` skips the 95 % intervals over items. What does not apply is named in ``left_out``.
 
     >>> rng = np.random.default_rng(0)
     >>> teacher = rng.normal(size=(200, 8))
@@ -38,31 +42,85 @@ def audit(teacher: Any, student: Any, labels: Any = None, *, train_teacher: Any 
     >>> round(found["teacher.effective_rank"], 1), round(found["student.effective_rank"], 1)
     (7.8, 2.0)
     """
+    chosen = _chosen(groups)
     settings = replace(settings or Settings(), seed=seed)
-    pool = Pair(*_two_sides(teacher, student, normalize, settings, ("teacher", "student")))
-    return _measure(pool, _chosen(groups), intervals)
+    sides = _two_sides(teacher, student, normalize, settings, ("teacher", "student"))
+    labels = _labels(labels, "labels", sides[0].rows.count)
+    train, train_labels = _training(train_teacher, train_student, train_labels, normalize, settings, sides)
+    if train is not None and labels is None:
+        raise UserError("labels", "labels of the items", "only train_labels", "Pass labels= too.")
+    text = _text(text, labels)
+    return _measure(LabelledPair(*sides, labels, train, train_labels, text), chosen, intervals)
 
 
-def audit_one(embeddings: Any, labels: Any = None, side: str = "teacher", *, normalize: str | None = None,
-              intervals: bool = True, seed: int = 0, settings: Settings | None = None) -> Audit:
+def audit_one(embeddings: Any, *, side: str = "teacher", normalize: str | None = None, intervals: bool = True,
+              seed: int = 0, settings: Settings | None = None) -> Audit:
     """What can be measured on one set of embeddings (n, d) alone, under keys that begin with ``side``.
 
     >>> found = audit_one(np.random.default_rng(0).normal(size=(100, 4)), intervals=False)
     >>> sorted(found.values)[:2]
     ['teacher.algebraic_rank', 'teacher.dims_90']
     """
-    settings = replace(settings or Settings(), seed=seed)
-    pool = prepare(embeddings, side, normalize=normalize, settings=settings)
+    pool = embeddings if isinstance(embeddings, Side) else prepare(embeddings, side, normalize=normalize, seed=seed,
+                                                                   settings=settings)
     return _measure(pool, {"spectrum"}, intervals, side)
 
 
-def prepare(embeddings: Any, name: str = "teacher", *, normalize: str | None = None,
+def prepare(embeddings: Any, name: str = "teacher", *, normalize: str | None = None, seed: int = 0,
             settings: Settings | None = None) -> Side:
     """Checked embeddings (n, d) whose moments and spectrum are kept for every audit that they are passed to."""
-    settings = settings or Settings()
+    settings = replace(settings or Settings(), seed=seed)
     rows = _rows(embeddings, name, normalize)
-    found = _check(rows, name, settings)
-    return Side(rows, settings, content_order(found.keys))
+    return Side(rows, settings, content_order(_check(rows, name, settings).keys))
+
+
+def _training(teacher: Any, student: Any, labels: Any, normalize: str | None, settings: Settings,
+              tested: tuple[Side, Side]) -> tuple[Pair | None, np.ndarray | None]:
+    """The training pair and its labels, all three or none."""
+    given = {"train_teacher": teacher, "train_student": student, "train_labels": labels}
+    missing = [name for name, value in given.items() if value is None]
+    if len(missing) == 3:
+        return None, None
+    if missing:
+        raise UserError(missing[0], "all of train_teacher, train_student and train_labels", "nothing", f"Pass {missing[0]}=.")
+    train = Pair(*_two_sides(teacher, student, normalize, settings, ("train_teacher", "train_student")))
+    for name, side, other in zip(given, (train.teacher, train.student), tested, strict=False):
+        if side.dim != other.dim:
+            raise UserError(name, f"{other.dim} dimensions like the {name[6:]}", f"{side.dim}",
+                            "Pass embeddings made by one model.")
+    return train, _labels(labels, "train_labels", train.count)
+
+
+def _labels(labels: Any, name: str, count: int) -> np.ndarray | None:
+    """Labels (n,) of at least two classes, or the line that says what is wrong with them."""
+    if labels is None:
+        return None
+    labels = _array(labels)
+    if labels.shape != (count,):
+        raise UserError(name, f"one label an item, shape ({count},)", f"shape {labels.shape}", "Pass labels in row order.")
+    if labels.dtype.kind == "f" and not np.isfinite(labels).all():
+        raise UserError(name, "finite labels", "NaN or infinite", "Drop the items that have no label.")
+    if labels.dtype.kind not in "iufbUS":
+        raise UserError(name, "whole numbers or strings", f"dtype {labels.dtype}", "Convert them first.")
+    if len(np.unique(labels)) < 2:
+        raise UserError(name, "at least two classes", "one", "Leave the labels out, or pass items of more classes.")
+    return labels
+
+
+def _text(text: Any, labels: np.ndarray | None) -> np.ndarray | None:
+    """Embeddings of the class names, which the labels must index."""
+    if text is None:
+        return None
+    text = _array(text)
+    if text.ndim != 2 or text.dtype.kind != "f" or not np.isfinite(text).all():
+        raise UserError("text", "a finite float array of shape (classes, dimensions)", f"{text.dtype} {text.shape}",
+                        "Pass one embedding a class name.")
+    if labels is None:
+        raise UserError("labels", "labels that index the rows of text", "nothing", "Pass labels=.")
+    if labels.dtype.kind not in "iu" or labels.min() < 0 or labels.max() >= len(text):
+        raise UserError("labels", f"whole numbers from 0 to {len(text) - 1}, rows of text", f"{labels.min()} to {labels.max()}",
+                        "Number the classes in the order of the rows of text.")
+    return np.asarray(text, np.float64)
 
 
 def _two_sides(teacher: Any, student: Any, normalize: str | None, settings: Settings,
@@ -87,10 +145,7 @@ def _rows(embeddings: Any, name: str, normalize: str | None) -> Rows:
     """``embeddings`` as rows, or the line that says what is wrong with them."""
     if normalize not in (None, "l2"):
         raise unknown_name("normalize", "normalization", str(normalize), ["l2"])
-    if hasattr(embeddings, "detach"):  # a tensor, told without importing torch
-        embeddings = embeddings.detach().cpu()
-        embeddings = (embeddings.float() if str(embeddings.dtype) == "torch.bfloat16" else embeddings).numpy()
-    z = embeddings if isinstance(embeddings, np.ndarray) else np.asarray(embeddings)
+    z = _array(embeddings)
     if z.ndim != 2:
         raise UserError(name, "an array of shape (items, dimensions)", f"shape {z.shape}",
                         "Pass one embedding a row.")
@@ -101,6 +156,17 @@ def _rows(embeddings: Any, name: str, normalize: str | None) -> Rows:
     if z.shape[1] < 2:
         raise UserError(name, "at least 2 dimensions", f"{z.shape[1]}", "A single number has no geometry to measure.")
     return Rows(z, normalize)
+
+
+def _array(given: Any) -> np.ndarray:
+    """A NumPy array, without a copy where it is one; tensors are told without importing torch."""
+    if hasattr(given, "detach"):
+        given = given.detach().cpu()
+        given = (given.float() if str(given.dtype) == "torch.bfloat16" else given).numpy()
+    try:
+        return given if isinstance(given, np.ndarray) else np.asarray(given)
+    except ValueError:  # rows of different lengths
+        return np.empty(0, object)
 
 
 def _check(rows: Rows, name: str, settings: Settings) -> Scan:
@@ -182,11 +248,15 @@ def _value(function: Callable[..., Any], pool: Pair | Side, intervals: bool) -> 
 def _left_out_values(pool: Pair | Side, jackknifed: dict[str, tuple[Callable[..., Any], str | None]]) -> dict[str, list]:
     """Each of these measures with every group of items left out in turn."""
     found: dict[str, list] = {key: [] for key in jackknifed}
+    refused: set[str] = set()
     for group in pool.kept if jackknifed else ():
         reduced = pool.without(group)
         for key, (function, at) in jackknifed.items():
-            found[key].append(function(*resolve(_part(reduced, at), function)))
-    return found
+            try:
+                found[key].append(function(*resolve(_part(reduced, at), function)))
+            except NotMeasured:  # too little is left: the value stands, without an interval
+                refused.add(key)
+    return {key: values for key, values in found.items() if key not in refused}
 
 
 def _place(key: str) -> tuple:
@@ -204,6 +274,10 @@ def _notes(result: Audit) -> list[str]:
         if key.endswith(".undersampled") and value.value:
             notes.append(f"{key.split('.')[0]}: n = {value.n} is less than 2 d, so its ranks are biased low; "
                          "compare effective_rank_corrected.")
+        if key.endswith(".duplicates") and value.value:
+            notes.append(f"{key.split('.')[0]}: {value.value:.1%} of the sampled rows repeat another one exactly.")
+        if key.endswith(".twonn_dimension") and value.value > TWONN_RELIABLE:
+            notes.append(f"{key}: TwoNN reads low above about {TWONN_RELIABLE} dimensions.")
         if key == "contrastive.saturated" and value.value:
             notes.append("contrastive: the loss is below a tenth of log K, so this K cannot tell students apart.")
     reasons: dict[str, list[str]] = {}

@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 
 from distillscope.errors import UserError
+from distillscope.measure.quantity import NotMeasured
 from distillscope.measure.rows import unit
 
 BLOCK = 1024
@@ -34,15 +35,49 @@ def nearest(gallery: np.ndarray, queries: np.ndarray, k: int, *, exclude_self: b
 
 def top_positions(scores: np.ndarray, k: int) -> np.ndarray:
     """Positions (m, k) of the k largest of each row of ``scores`` (m, n), largest first, ties by position."""
-    if k < scores.shape[1]:
-        edge = -np.partition(-scores, k - 1, axis=1)[:, k - 1 : k]
-        above = scores > edge
-        tied = (scores == edge) & ((np.cumsum(scores == edge, axis=1) + above.sum(axis=1, keepdims=True)) <= k)
-        chosen = np.nonzero(above | tied)[1].reshape(len(scores), k)
+    count = scores.shape[1]
+    if k < count:
+        chosen = np.sort(np.argpartition(scores, count - k, axis=1)[:, count - k :], axis=1)
+        edge = np.take_along_axis(scores, chosen, axis=1).min(axis=1, keepdims=True)
+        for row in np.flatnonzero((scores >= edge).sum(axis=1) > k):  # argpartition picks among equals as it likes
+            chosen[row] = np.sort(np.argsort(-scores[row], kind="stable")[:k])
     else:
         chosen = np.broadcast_to(np.arange(k), scores.shape)
     order = np.argsort(-np.take_along_axis(scores, chosen, axis=1), axis=1, kind="stable")
     return np.take_along_axis(chosen, order, axis=1)
+
+
+def nearest_by_distance(z: np.ndarray, k: int) -> tuple[np.ndarray, np.ndarray]:
+    """Positions (n, k') and Euclidean distances (n, k') of the k' = min(k, n - 1) nearest other rows of ``z`` (n, d).
+
+    Found through inner products, then measured again from the differences, since |a|^2 + |b|^2 - 2 ab loses the digits
+    of small distances.
+    """
+    k = min(k, len(z) - 1)
+    if k < 1:
+        return np.empty((len(z), 0), np.intp), np.empty((len(z), 0))
+    energy = np.square(z).sum(axis=1)
+    positions, distances = np.empty((len(z), k), np.intp), np.empty((len(z), k))
+    size = max(1, 2**22 // (k * z.shape[1]))
+    for start in range(0, len(z), size):
+        block = z[start : start + size]
+        closeness = 2 * (block @ z.T) - energy
+        rows = np.arange(len(block))
+        closeness[rows, start + rows] = -np.inf
+        found = top_positions(closeness, k)
+        measured = np.linalg.norm(block[:, None, :] - z[found], axis=2)
+        order = np.argsort(measured, axis=1, kind="stable")
+        positions[start : start + size] = np.take_along_axis(found, order, axis=1)
+        distances[start : start + size] = np.take_along_axis(measured, order, axis=1)
+    return positions, distances
+
+
+def first_kept(positions: np.ndarray, kept: np.ndarray, k: int) -> np.ndarray:
+    """Columns (n, k) of the first k entries of each row of ``positions`` (n, m) that are ``kept`` (n,)."""
+    usable = kept[positions]
+    if positions.shape[1] < k or (usable[kept].sum(axis=1) < k).any():
+        raise NotMeasured(f"it needs {k} neighbours of every item, and there are too few items")
+    return np.argsort(~usable, axis=1, kind="stable")[:, :k]
 
 
 def knn_predictions(gallery: np.ndarray, gallery_labels: np.ndarray, queries: np.ndarray, k: int = 10,

@@ -72,6 +72,11 @@ class Pair:
     def cross_moments(self) -> Moments:
         return self.cross_moments_of(self.teacher.kept)
 
+    @property
+    def cross_scatter(self) -> np.ndarray:
+        """Centred cross scatter (student's d, teacher's d)."""
+        return self.cross_moments.scatter
+
     @cached_property
     def paired_cosines(self) -> np.ndarray:
         """Cosine (n,) between each item's two embeddings, in row order."""

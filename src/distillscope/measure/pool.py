@@ -12,9 +12,13 @@ from functools import cached_property
 
 import numpy as np
 
+from distillscope.measure.geometry import kernel_sums
 from distillscope.measure.moments import Accumulator, Moments, merged
+from distillscope.measure.neighbours import first_kept, nearest, nearest_by_distance
 from distillscope.measure.quantity import NotMeasured
 from distillscope.measure.rows import Rows, content_order, row_keys, unit
+
+SPARE = 30  # neighbours kept in reserve, so that leaving a tenth of the items out needs no new search
 
 
 @dataclass(frozen=True)
@@ -33,6 +37,7 @@ class Settings:
     null_items: int = 4096
     null_draws: int = 39
     rsa_items: int = 1024
+    probe_items: int = 50_000
 
 
 @dataclass(frozen=True)
@@ -196,12 +201,111 @@ class Side:
     def nested_counts(self) -> list[int]:
         return [*(m.count for m in self._nested), self.half_counts[0], self.count]
 
+    @property
+    def scatter(self) -> np.ndarray:
+        """Centred scatter (d, d)."""
+        return self.moments.scatter
+
+    @cached_property
+    def centred_energy(self) -> np.ndarray:
+        """Squared distance (n,) of each row from the mean of all, in row order.
+
+        With a group left out the mean hardly moves, and these only make a correction of order 1/n, so they stay.
+        """
+        if self is not self._whole:
+            return self._whole.centred_energy[np.isin(self.group_of, self.kept)]
+        energy = np.empty(self.rows.count)
+        for where, block in self.rows.blocks():
+            energy[where] = np.square(block - self.mean).sum(axis=1)
+        return energy
+
     # -- pairs of items of the sample --------------------------------------------------------------------------------
+
+    @cached_property
+    def _distinct(self) -> np.ndarray:
+        """Positions in the sample of the rows that repeat no earlier one; of the whole, whatever is left out."""
+        if self is not self._whole:
+            return self._whole._distinct
+        return np.sort(np.unique(row_keys(self.sample_rows, self.settings.seed), return_index=True)[1])
+
+    @cached_property
+    def _kept_distinct(self) -> np.ndarray:
+        """Which of the distinct rows are in kept groups."""
+        return np.isin(self.group_of[self._whole.sample[self._distinct]], self.kept)
+
+    @cached_property
+    def distinct_count(self) -> int:
+        return int(self._kept_distinct.sum())
+
+    @cached_property
+    def _distance_table(self) -> tuple[np.ndarray, np.ndarray]:
+        """Positions among the distinct rows, and distances, of each distinct row's nearest ones."""
+        if self is not self._whole:
+            return self._whole._distance_table
+        return nearest_by_distance(self.sample_rows[self._distinct] - self.mean, SPARE)
+
+    @cached_property
+    def two_nearest(self) -> np.ndarray:
+        """Distances (m, 2) of each distinct sampled row to its first and second neighbour."""
+        positions, distances = self._distance_table
+        if self is self._whole:
+            return distances[:, :2] if distances.shape[1] > 1 else np.empty((0, 2))
+        first = first_kept(positions, self._kept_distinct, 2)
+        return np.take_along_axis(distances, first, axis=1)[self._kept_distinct]
+
+    @cached_property
+    def _neighbour_table(self) -> np.ndarray:
+        """Positions in the sample of each sampled row's nearest ones by cosine: more than asked, to leave some out."""
+        if self is not self._whole:
+            return self._whole._neighbour_table
+        k = min(self.settings.neighbours + SPARE, self.sample_count - 1)
+        return nearest(self.unit_sample, self.unit_sample, k, exclude_self=True)
+
+    @cached_property
+    def neighbours(self) -> np.ndarray:
+        """Positions (m, k) in the whole sample of the k nearest by cosine among the sampled rows that are kept."""
+        kept = np.isin(self.group_of[self._whole.sample], self.kept)
+        first = first_kept(self._neighbour_table, kept, self.settings.neighbours)
+        return np.take_along_axis(self._neighbour_table, first, axis=1)[kept]
+
+    @cached_property
+    def rsa_count(self) -> int:
+        return len(self._rsa_kept)
+
+    @cached_property
+    def _rsa_kept(self) -> np.ndarray:
+        chosen = self.order[: self.settings.rsa_items]
+        return np.flatnonzero(np.isin(self.group_of[chosen], self.kept))
+
+    @cached_property
+    def _rsa_square(self) -> np.ndarray:
+        if self is not self._whole:
+            return self._whole._rsa_square
+        from scipy.spatial.distance import pdist, squareform
+
+        return squareform(pdist(self.rows.take(self.order[: self.settings.rsa_items])))
+
+    @cached_property
+    def rsa_distances(self) -> np.ndarray:
+        """Euclidean distances (m (m - 1) / 2,) between the first items in content order."""
+        square = self._rsa_square[np.ix_(self._rsa_kept, self._rsa_kept)]
+        return square[np.triu_indices(len(square), 1)]
 
     @cached_property
     def unit_sample(self) -> np.ndarray:
         """Unit rows (m, d) of the sample; an all-zero row has no direction."""
         return self.unit_rows(self.sample)
+
+    @cached_property
+    def _kernel_sums(self) -> np.ndarray:
+        if self is not self._whole:
+            return self._whole._kernel_sums
+        return kernel_sums(self.unit_sample, self.group_of[self.sample], len(self.kept))
+
+    @property
+    def kernel_sum(self) -> float:
+        """Sum of uniformity's kernel over pairs i != j of the sample."""
+        return float(self._kernel_sums[np.ix_(self.kept, self.kept)].sum())
 
     def unit_rows(self, index: np.ndarray | slice) -> np.ndarray:
         """Unit rows (m, d) of the embeddings at ``index``."""

@@ -16,7 +16,7 @@ import numpy as np
 from distillscope.errors import UserError
 from distillscope.measure.rows import unit
 
-CS = (0.001, 0.01, 0.1, 1.0, 10.0)
+CS = (0.0001, 0.001, 0.01, 0.1, 1.0)
 
 
 @dataclass(frozen=True)

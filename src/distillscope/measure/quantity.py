@@ -9,7 +9,8 @@ from typing import Any, Literal, NamedTuple
 
 import numpy as np
 
-GROUPS = ("spectrum", "alignment", "contrastive", "paper", "similarity", "retrieval", "probe", "knn")
+GROUPS = ("spectrum", "alignment", "contrastive", "paper", "similarity", "retrieval", "probe", "knn",
+          "zero_shot")
 
 Interval = Literal["items", "jackknife", "draws"] | None
 

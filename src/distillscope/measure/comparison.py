@@ -1,0 +1,128 @@
+"""What similarity, its nulls and retrieval are made from: a ``Pair`` that compares items with items."""
+
+from __future__ import annotations
+
+from functools import cached_property
+
+import numpy as np
+
+from distillscope.measure import nulls
+from distillscope.measure.neighbours import nearest
+from distillscope.measure.pair import Pair
+from distillscope.measure.retrieval import own_ranks
+from distillscope.measure.rows import unit
+from distillscope.measure.similarity import overlap
+
+
+class Comparison(Pair):
+    """Row-aligned teacher and student, with shuffled draws and a search index."""
+
+    @property
+    def rsa_count(self) -> int:
+        return self.teacher.rsa_count
+
+    # -- shuffled items ----------------------------------------------------------------------------------------------
+
+    @cached_property
+    def null_count(self) -> int:
+        """Items in the shuffles."""
+        return min(self.settings.null_items, self.count)
+
+    @cached_property
+    def _moment_draws(self) -> dict[str, np.ndarray]:
+        index = self.teacher.order[: self.null_count]
+        return nulls.moment_draws(self.teacher.rows.take(index), self.student.rows.take(index),
+                                  self.settings.null_draws, self.settings.seed)
+
+    @property
+    def linear_cka_draws(self) -> np.ndarray:
+        return self._moment_draws["linear_cka"]
+
+    @property
+    def linear_cka_debiased_draws(self) -> np.ndarray:
+        return self._moment_draws["linear_cka_debiased"]
+
+    @property
+    def procrustes_draws(self) -> np.ndarray:
+        return self._moment_draws["procrustes"]
+
+    @cached_property
+    def rsa_spearman_draws(self) -> np.ndarray:
+        return nulls.rsa_draws(self.teacher.rsa_distances, self.student.rsa_distances,
+                               self.settings.null_draws, self.settings.seed)
+
+    @cached_property
+    def mutual_knn_draws(self) -> np.ndarray:
+        return nulls.mutual_knn_draws(self.teacher.neighbours, self.student.neighbours,
+                                      self.settings.null_draws, self.settings.seed)
+
+    # -- the search index --------------------------------------------------------------------------------------------
+
+    @cached_property
+    def gallery_index(self) -> np.ndarray:
+        """Row numbers of the gallery, in content order."""
+        return self.teacher.order[: self.settings.gallery_items]
+
+    @cached_property
+    def retrieval_count(self) -> int:
+        """Queries: the first items of the gallery."""
+        gallery = len(self.gallery_index)
+        return min(gallery, max(1, self.settings.retrieval_pairs // gallery))
+
+    @cached_property
+    def _teacher_gallery(self) -> np.ndarray:
+        return self.teacher.unit_rows(self.gallery_index)
+
+    @cached_property
+    def retrieval_ranks(self) -> np.ndarray:
+        """Rank (m,) of each student query's own item in the teacher's gallery."""
+        self.need_one_dim()
+        own = np.arange(self.retrieval_count)
+        return own_ranks(self._teacher_gallery, self.student.unit_rows(self.gallery_index[own]), own)
+
+    @property
+    def found_at_1(self) -> np.ndarray:
+        return self.retrieval_ranks <= 1
+
+    @property
+    def found_at_5(self) -> np.ndarray:
+        return self.retrieval_ranks <= 5
+
+    @property
+    def found_at_10(self) -> np.ndarray:
+        return self.retrieval_ranks <= 10
+
+    @cached_property
+    def mapped_retrieval_ranks(self) -> np.ndarray:
+        """The same for queries mapped by the ridge map of the folds that they are not in."""
+        own = np.arange(self.retrieval_count)
+        index = self.gallery_index[own]
+        queries = np.empty((len(own), self.teacher.dim))
+        for fold, model in zip(self.folds, self.fold_maps, strict=True):
+            inside = np.isin(self.teacher.group_of[index], fold)
+            queries[inside] = model(self.student.rows.take(index[inside]))
+        return own_ranks(self._teacher_gallery, unit(queries), own)
+
+    @property
+    def mapped_found_at_1(self) -> np.ndarray:
+        return self.mapped_retrieval_ranks <= 1
+
+    @property
+    def mapped_found_at_5(self) -> np.ndarray:
+        return self.mapped_retrieval_ranks <= 5
+
+    @property
+    def mapped_found_at_10(self) -> np.ndarray:
+        return self.mapped_retrieval_ranks <= 10
+
+    @cached_property
+    def neighbour_overlaps(self) -> np.ndarray:
+        """Share (m,) of each query's first results in the student's index that the teacher's index gives too."""
+        k = min(self.settings.neighbours, len(self.gallery_index) - 1)
+        return overlap(*(_results(side.unit_rows(self.gallery_index), self.retrieval_count, k)
+                         for side in (self.student, self.teacher)))
+
+
+def _results(gallery: np.ndarray, num_queries: int, k: int) -> np.ndarray:
+    """The k nearest in the gallery of its first rows, each without itself."""
+    return nearest(gallery, gallery[:num_queries], k, exclude_self=True)

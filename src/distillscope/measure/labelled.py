@@ -1,0 +1,170 @@
+"""What probes, k-nearest neighbours and zero-shot accuracy are made from: a ``Comparison`` whose items have labels."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from functools import cached_property
+
+import numpy as np
+
+from distillscope.errors import UserError
+from distillscope.measure.comparison import Comparison
+from distillscope.measure.neighbours import knn_predictions
+from distillscope.measure.pair import Pair
+from distillscope.measure.pool import Side
+from distillscope.measure.probe import LinearProbe, linear_probe, tuned_probe
+from distillscope.measure.quantity import NotMeasured
+from distillscope.measure.ridge import FOLDS
+from distillscope.measure.rows import unit
+
+VALIDATION = 0.2
+
+
+class LabelledPair(Comparison):
+    """Teacher and student with ``labels`` (n,), and where there is one a training set ``train`` with its own.
+
+    Without a training set, probes are cross-validated over five folds of the items themselves, and neighbours leave the
+    item out. ``text`` (classes, d) are embeddings of the class names for zero-shot accuracy.
+    """
+
+    def __init__(self, teacher: Side, student: Side, labels: np.ndarray | None = None, train: Pair | None = None,
+                 train_labels: np.ndarray | None = None, text: np.ndarray | None = None) -> None:
+        super().__init__(teacher, student)
+        self.train, self.text, self._labels, self._train_labels = train, text, labels, train_labels
+        self._fitted: dict[tuple[str, str], tuple[list[LinearProbe], np.ndarray]] = {}
+
+    @property
+    def labels(self) -> np.ndarray:
+        if self._labels is None:
+            raise NotMeasured("it needs labels, and none were given")
+        return self._labels
+
+    # -- probes ------------------------------------------------------------------------------------------------------
+
+    @cached_property
+    def probe_index(self) -> np.ndarray:
+        """Row numbers of the items whose labels are predicted."""
+        return np.arange(self.count) if self.train is not None else self.teacher.order[: self.settings.probe_items]
+
+    @property
+    def probe_count(self) -> int:
+        return len(self.probe_index)
+
+    def _outcome(self, side: str, kind: str) -> tuple[list[LinearProbe], np.ndarray]:
+        """Probes of a side, and for each item whether it was classified rightly by one that had not seen it."""
+        if (side, kind) not in self._fitted:
+            fit = {"paper": linear_probe, "tuned": _tuned}[kind]
+            try:
+                self._fitted[side, kind] = self._fit(side, fit)
+            except UserError as error:
+                raise NotMeasured(f"no probe can be fitted ({error})") from None
+        return self._fitted[side, kind]
+
+    def _fit(self, side: str, fit: Callable[..., LinearProbe]) -> tuple[list[LinearProbe], np.ndarray]:
+        labels, rows, index = self.labels, getattr(self, side).rows, self.probe_index
+        if self.train is not None:
+            chosen = self.train.teacher.order[: self.settings.probe_items]
+            probe = fit(getattr(self.train, side).rows.take(chosen), self._train_labels[chosen])
+            correct = np.empty(len(index), bool)
+            for where, block in rows.blocks():
+                correct[where] = probe.predict(block) == labels[where]
+            return [probe], correct
+        probes, correct, z, y = [], np.empty(len(index), bool), rows.take(index), labels[index]
+        fold_of = np.arange(len(index)) % FOLDS
+        for fold in range(FOLDS):
+            probes.append(fit(z[fold_of != fold], y[fold_of != fold]))
+            correct[fold_of == fold] = probes[-1].predict(z[fold_of == fold]) == y[fold_of == fold]
+        return probes, correct
+
+    @property
+    def teacher_probe_correct(self) -> np.ndarray:
+        return self._outcome("teacher", "tuned")[1]
+
+    @property
+    def student_probe_correct(self) -> np.ndarray:
+        return self._outcome("student", "tuned")[1]
+
+    @property
+    def teacher_paper_probe_correct(self) -> np.ndarray:
+        return self._outcome("teacher", "paper")[1]
+
+    @property
+    def student_paper_probe_correct(self) -> np.ndarray:
+        return self._outcome("student", "paper")[1]
+
+    @property
+    def teacher_probes(self) -> list[LinearProbe]:
+        return self._outcome("teacher", "tuned")[0]
+
+    @property
+    def student_probes(self) -> list[LinearProbe]:
+        return self._outcome("student", "tuned")[0]
+
+    @property
+    def teacher_paper_probes(self) -> list[LinearProbe]:
+        return self._outcome("teacher", "paper")[0]
+
+    @property
+    def student_paper_probes(self) -> list[LinearProbe]:
+        return self._outcome("student", "paper")[0]
+
+    # -- k-nearest neighbours ----------------------------------------------------------------------------------------
+
+    @cached_property
+    def knn_index(self) -> np.ndarray:
+        """Row numbers of the items whose neighbours vote; at most 10^8 pairs are compared."""
+        pairs = self.settings.retrieval_pairs
+        most = int(pairs**0.5) if self.train is None else max(1, pairs // len(self._knn_gallery))
+        return self.teacher.order[:most]
+
+    @property
+    def _knn_gallery(self) -> np.ndarray:
+        return self.train.teacher.order[: self.settings.gallery_items]
+
+    @property
+    def knn_count(self) -> int:
+        return len(self.knn_index)
+
+    def _knn_correct(self, side: str) -> np.ndarray:
+        labels, queries = self.labels[self.knn_index], getattr(self, side).rows.take(self.knn_index)
+        if self.train is None:
+            k = min(self.settings.neighbours, len(queries) - 1)
+            return knn_predictions(queries, labels, queries, k, exclude_self=True) == labels
+        gallery = getattr(self.train, side).rows.take(self._knn_gallery)
+        k = min(self.settings.neighbours, len(gallery))
+        return knn_predictions(gallery, self._train_labels[self._knn_gallery], queries, k) == labels
+
+    @cached_property
+    def teacher_knn_correct(self) -> np.ndarray:
+        return self._knn_correct("teacher")
+
+    @cached_property
+    def student_knn_correct(self) -> np.ndarray:
+        return self._knn_correct("student")
+
+    # -- zero-shot ---------------------------------------------------------------------------------------------------
+
+    def _zero_shot_correct(self, side: str) -> np.ndarray:
+        if self.text is None:
+            raise NotMeasured("it needs embeddings of the class names, and none were given")
+        labels, rows = self.labels, getattr(self, side).rows
+        if rows.dim != self.text.shape[1]:
+            raise NotMeasured(f"the class names have {self.text.shape[1]} dimensions, the {side} {rows.dim}")
+        correct, text = np.empty(self.count, bool), unit(self.text)
+        for where, block in rows.blocks():
+            correct[where] = np.argmax(unit(block) @ text.T, axis=1) == labels[where]
+        return correct
+
+    @cached_property
+    def teacher_zero_shot_correct(self) -> np.ndarray:
+        return self._zero_shot_correct("teacher")
+
+    @cached_property
+    def student_zero_shot_correct(self) -> np.ndarray:
+        return self._zero_shot_correct("student")
+
+
+def _tuned(z: np.ndarray, labels: np.ndarray) -> LinearProbe:
+    """Tuned probe whose validation split is the last fifth of ``z``, which comes in content order: a random fifth."""
+    cut = len(z) - max(1, round(VALIDATION * len(z)))
+    return tuned_probe(z[:cut], labels[:cut], z[cut:], labels[cut:])

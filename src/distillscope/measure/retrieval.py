@@ -1,0 +1,80 @@
+"""Can the student replace the teacher in a search index of the teacher's embeddings?
+
+Student queries are searched for among the teacher's embeddings of the same items (at most 50,000, and as many queries as
+keep the pairs below 10^8). Recall falls as the gallery grows, so compare only galleries of one size.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+
+from distillscope.measure import tolerances
+from distillscope.measure.neighbours import BLOCK
+from distillscope.measure.quantity import gives
+from distillscope.registry import measures
+
+
+def own_ranks(gallery: np.ndarray, queries: np.ndarray, own: np.ndarray) -> np.ndarray:
+    """Rank (m,), from 1, of each query's own item in the gallery by inner product of unit rows.
+
+    ``gallery`` (n, d), ``queries`` (m, d), ``own`` (m,) positions of the right answers. Ties count against the query, so
+    that a collapsed student, for whom all items are alike, finds nothing.
+
+    >>> own_ranks(np.eye(2), np.array([[1.0, 0.0], [1.0, 1.0]]), np.array([0, 1])).tolist()
+    [1, 2]
+    """
+    ranks = np.empty(len(queries), np.int64)
+    for start in range(0, len(queries), BLOCK):
+        similarity = queries[start : start + BLOCK] @ gallery.T
+        right = similarity[np.arange(len(similarity)), own[start : start + BLOCK]]
+        ranks[start : start + BLOCK] = (similarity >= right[:, None] - tolerances.TIE).sum(axis=1)
+    return ranks
+
+
+@measures.register("retrieval.recall_at_1")
+@gives("share", group="retrieval", interval="items", n="retrieval_count")
+def recall_at_1(found_at_1: np.ndarray) -> float:
+    """Share of student queries whose own item is first in the teacher's gallery by cosine (one dimension)."""
+    return float(np.mean(found_at_1))
+
+
+@measures.register("retrieval.recall_at_5")
+@gives("share", group="retrieval", interval="items", n="retrieval_count")
+def recall_at_5(found_at_5: np.ndarray) -> float:
+    """Share of student queries whose own item is among the first 5 in the teacher's gallery (one dimension)."""
+    return float(np.mean(found_at_5))
+
+
+@measures.register("retrieval.recall_at_10")
+@gives("share", group="retrieval", interval="items", n="retrieval_count")
+def recall_at_10(found_at_10: np.ndarray) -> float:
+    """Share of student queries whose own item is among the first 10 in the teacher's gallery (one dimension)."""
+    return float(np.mean(found_at_10))
+
+
+@measures.register("retrieval.mapped_recall_at_1")
+@gives("share", group="retrieval", interval="items", n="retrieval_count")
+def mapped_recall_at_1(mapped_found_at_1: np.ndarray) -> float:
+    """recall_at_1 after the out-of-fold ridge map from student to teacher, for any dimensions."""
+    return float(np.mean(mapped_found_at_1))
+
+
+@measures.register("retrieval.mapped_recall_at_5")
+@gives("share", group="retrieval", interval="items", n="retrieval_count")
+def mapped_recall_at_5(mapped_found_at_5: np.ndarray) -> float:
+    """recall_at_5 after the out-of-fold ridge map from student to teacher, for any dimensions."""
+    return float(np.mean(mapped_found_at_5))
+
+
+@measures.register("retrieval.mapped_recall_at_10")
+@gives("share", group="retrieval", interval="items", n="retrieval_count")
+def mapped_recall_at_10(mapped_found_at_10: np.ndarray) -> float:
+    """recall_at_10 after the out-of-fold ridge map from student to teacher, for any dimensions."""
+    return float(np.mean(mapped_found_at_10))
+
+
+@measures.register("retrieval.neighbour_overlap_10")
+@gives("share", group="retrieval", interval="items", n="retrieval_count")
+def neighbour_overlap_10(neighbour_overlaps: np.ndarray) -> float:
+    """Share of an item's first 10 results in the student's own index that are in the teacher's first 10 too."""
+    return float(np.mean(neighbour_overlaps))
