@@ -62,7 +62,8 @@ def make_run(path: Path, *, students=("S", "M", "L"), seeds=(42, 123, 456), arms
     path = Path(path)
     path.mkdir(parents=True, exist_ok=True)
     study = {"name": "synthetic", "description": "Invented numbers for tests.", "seeds": list(seeds),
-             "students": [{"name": s, "label": s} for s in students],
+             "data": [{"name": d} for d in datasets], "teacher": [{"name": t} for t in teachers],
+             "students": [{"name": "paper_cnn", "label": s} for s in students],
              "arms": [{"name": a, "objective": [{"name": "cosine", "weight": 1.0}]} for a in arms],
              "published": list(published), "spread": spread, "noise": {"sigmas": list(SIGMAS), "where": where}}
     (path / "study.yaml").write_text(yaml.safe_dump(study, sort_keys=False))
@@ -79,6 +80,11 @@ def make_run(path: Path, *, students=("S", "M", "L"), seeds=(42, 123, 456), arms
     return path
 
 
+def _folder(*names: str) -> str:
+    """A folder's name can hold less than a label can."""
+    return "--".join("".join(c if c.isalnum() or c in "-_." else "_" for c in n) for n in names)
+
+
 def _setting(path, dataset, teacher, students, seeds, arms, target, labels, draws, incomplete, epochs, dim) -> None:
     shared = {"study": "synthetic", "dataset": dataset, "split": "test", "teacher": teacher}
     teacher_curve = None
@@ -90,13 +96,13 @@ def _setting(path, dataset, teacher, students, seeds, arms, target, labels, draw
         rows = [("clean", "", m, v, 10_000, "dimensions") for m, v in _measures_of_spectrum(s, "teacher").items()]
         if labels:
             rows += _accuracy_rows("paper.probe.teacher.accuracy", 0.943, 0.11, rng, draws)
-        _write(path / "references" / f"{dataset}--{teacher}--{name}",
+        _write(path / "references" / _folder(dataset, teacher, name),
                {**shared, "student": "teacher", "target": name, "objective": "", "seed": "", "arm": ""}, rows,
                {"teacher.spectrum": _curve(s, "singular value"), "teacher.cumulative_variance": _curve(share, "share")}, True)
     for arm_index, arm in enumerate(arms):
         for size, student in enumerate(students):
             for seed in seeds:
-                folder = path / "trials" / f"{dataset}--{teacher}--{arm}--{student}--seed{seed}"
+                folder = path / "trials" / _folder(dataset, teacher, arm, student, f"seed{seed}")
                 rng = keyed_rng(dataset, teacher, arm, student, seed)
                 _trial(folder, {**shared, "student": student, "target": target, "objective": "cosine", "seed": seed, "arm": arm},
                        size, arm_index, labels, draws, epochs, dim, teacher_curve, rng, (arm, student, seed) not in incomplete)

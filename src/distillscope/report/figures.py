@@ -8,7 +8,7 @@ from pathlib import Path
 import matplotlib
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure as Canvas
-from matplotlib.ticker import FuncFormatter, LogFormatterSciNotation, NullFormatter, PercentFormatter
+from matplotlib.ticker import FuncFormatter, LogFormatterSciNotation, NullFormatter, NullLocator, PercentFormatter
 
 from distillscope.files import write_atomic
 from distillscope.report.plot import Figure, Mark, Panel, Series
@@ -40,7 +40,8 @@ def _draw_series(axes, s: Series) -> None:
     colour, marker = s.colour[0], MARKERS.get(s.marker or "", None)
     label = _clean(s.label) if s.legend else "_" + s.label
     if s.kind == "bars":
-        axes.bar(s.x, s.y, width=0.62, color=colour, alpha=0.85, label="_" + s.label, zorder=2, yerr=_errors(s.low, s.high, s.y),
+        axes.bar(s.x, s.y, width=0.62, color=colour, alpha=0.85, label="_" + s.label, zorder=2, hatch="" if s.dash == "solid" else "///",
+                 edgecolor="white", linewidth=0, yerr=_errors(s.low, s.high, s.y),
                  error_kw={"elinewidth": 1, "capsize": 2, "ecolor": "#333333"})
         for x, y, low, high in zip(s.x, s.y, s.low or s.y, s.high or s.y, strict=True):
             end = max(high, y) if y >= 0 else min(low, y)
@@ -89,6 +90,7 @@ def _format_axes(axes, panel: Panel) -> None:
             axes.xaxis.set_minor_formatter(NullFormatter())
             axes.xaxis.set_major_formatter(FuncFormatter(lambda v, _: count(v)) if max(x) < 1e6 else LogFormatterSciNotation())
     if panel.x_ticks:
+        axes.xaxis.set_minor_locator(NullLocator())
         axes.set_xticks([p for p, _ in panel.x_ticks], [_clean(t) for _, t in panel.x_ticks])
     if panel.y_percent:
         axes.yaxis.set_major_formatter(PercentFormatter(1.0, decimals=None))
@@ -124,8 +126,9 @@ def draw(figure: Figure) -> Canvas:
         for axes in list(grid.flat)[len(figure.panels):]:
             axes.set_visible(False)
         if handles:
-            canvas.legend(handles.values(), handles.keys(), loc="outside lower center", ncols=min(4, len(handles)),
-                          frameon=False)
+            room = 16 * PANEL_WIDTH * columns  # characters that fit across, with their lines
+            ncols = max(1, min(len(handles), int(room // (max(map(len, handles)) + 7))))
+            canvas.legend(handles.values(), handles.keys(), loc="outside lower center", ncols=ncols, frameon=False)
     return canvas
 
 

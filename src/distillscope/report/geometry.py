@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from itertools import pairwise
+
 from distillscope.report.curves import curve_over_seeds, shared_curve
 from distillscope.report.models import NULL_COLOUR, Setting
 from distillscope.report.plot import Figure, Mark, Panel, Series
 from distillscope.report.read import Run
 from distillscope.report.summary import Summary
-from distillscope.report.words import number
+from distillscope.report.words import count, number, span
 
 RANK = "student.effective_rank"
 COSINE = "alignment.mean_cosine"
@@ -18,6 +20,11 @@ RANK_LABEL = "effective rank"
 def panel_title(settings: list[Setting], setting: Setting) -> str:
     """A panel needs the name of its data set and teacher only where there are several."""
     return setting.title if len(settings) > 1 else ""
+
+
+def of_setting(settings: list[Setting], setting: Setting) -> str:
+    """' (data, teacher)' for a sentence, where there are several to tell apart."""
+    return f" ({setting.title})" if len(settings) > 1 else ""
 
 
 def cumulative_variance(run: Run, settings: list[Setting], summary: Summary) -> Figure:
@@ -36,7 +43,7 @@ def cumulative_variance(run: Run, settings: list[Setting], summary: Summary) -> 
         named = [(m.label, summary.get(m, "student.dims_90")) for m in setting.models]
         known = [f"{label} {number(s.mean, 0 if float(s.mean).is_integer() else 1)}" for label, s in named if s]
         if known:
-            findings.append(f"Components that hold 90 % of the variance ({setting.title}): {', '.join(known)}.")
+            findings.append(f"Components that hold 90 % of the variance{of_setting(settings, setting)}: {', '.join(known)}.")
     return Figure("cumulative_variance", "Cumulative variance",
                   "Each curve says how much of the variance of the embeddings its first k principal components hold. "
                   "A curve that rises early is a cloud with few effective dimensions; where it crosses 90 % is the number "
@@ -64,6 +71,13 @@ def _teacher_marks(setting: Setting, summary: Summary, axis: str) -> list[Mark]:
     return marks
 
 
+def _size_ticks(sizes: list[float]) -> list[tuple[float, str]] | None:
+    """The students' own sizes as ticks, where there is room to print them."""
+    distinct = sorted(set(sizes))
+    roomy = all(b / a > 1.25 for a, b in pairwise(distinct))
+    return [(s, count(s)) for s in distinct] if roomy and len(distinct) <= 5 else None
+
+
 def rank_and_size(run: Run, settings: list[Setting], summary: Summary) -> Figure:
     """Effective rank against the logarithm of the number of parameters."""
     panels, findings = [], []
@@ -77,10 +91,10 @@ def rank_and_size(run: Run, settings: list[Setting], summary: Summary) -> Figure
         if series:
             top = max([m.value for m in marks] + [v for s in series for v in (s.high or s.y)])
             panels.append(Panel(panel_title(settings, setting), "parameters of the student", RANK_LABEL, series, marks,
-                                x_log=True, y_range=(0.0, 1.08 * top)))
+                                x_log=True, x_ticks=_size_ticks([s.x[0] for s in series]), y_range=(0.0, 1.08 * top)))
             means = [s.y[0] for s in series if s.kind == "points"]
-            findings.append(f"Effective rank of the students ({setting.title}): {number(min(means), 1)} to "
-                            f"{number(max(means), 1)}{'; ' + marks[0].label if marks else ''}.")
+            findings.append(f"Effective rank of the students{of_setting(settings, setting)}: {span(means)}"
+                            f"{'; ' + marks[0].label if marks else ''}.")
     return Figure("effective_rank", "Effective rank against size",
                   "The number of directions that the embeddings fill evenly: exp of the entropy of p = s²/Σs², on centred "
                   "test embeddings. Bars are 95 % t intervals over seeds, faint points single seeds, the dashed line the teacher. "
@@ -119,7 +133,8 @@ def alignment(run: Run, settings: list[Setting], summary: Summary) -> Figure:
             series.append(Series("null, k/d", "null", NULL_COLOUR, list(null["x"]), list(null["y"]),
                                  low=null.get("low"), high=null.get("high"), dash="dot"))
         if series:
-            panels.append(Panel(title, "the teacher's components k", "student's variance in the first k", series,
+            name = "Where the student's variance lies"
+            panels.append(Panel(f"{title}: {name[0].lower()}{name[1:]}" if title else name, "the teacher's components k", "student's variance in the first k", series,
                                 x_log=True, can_log=True, y_percent=True, y_range=(0.0, 1.02)))
         per_component = [s for m in setting.students
                          if (s := curve_over_seeds(run, m, "alignment.teacher_r2_per_component"))]

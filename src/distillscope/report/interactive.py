@@ -14,7 +14,7 @@ MARGIN = {"l": 56, "r": 16, "t": 30, "b": 56}
 
 def _text(text: str) -> str:
     """Plotly renders a subset of HTML in its texts: names from data must not be taken for any."""
-    return html.escape(text, quote=False).replace("\n", "<br>")
+    return html.escape(text, quote=False).replace("$", "&#36;").replace("\n", "<br>")  # $...$ would be taken for TeX
 
 
 def rounded(values: list[float] | None) -> list[float | None] | None:
@@ -25,7 +25,8 @@ def rounded(values: list[float] | None) -> list[float | None] | None:
 
 
 def _hover(s: Series, panel: Panel) -> str:
-    x = f"{_text(panel.x_label.splitlines()[0])} %{{x:,.6~g}}<br>" if panel.x_label and s.kind != "bars" else ""
+    name = _text(panel.x_label.partition(" (")[0])
+    x = f"{name} %{{x:,.6~g}}<br>" if panel.x_label and s.kind != "bars" else ""
     y = "%{y:.2%}" if panel.y_percent else "%{y:.4~g}"
     low_high = "%{customdata[0]:.2%}, %{customdata[1]:.2%}" if panel.y_percent else "%{customdata[0]:.4~g}, %{customdata[1]:.4~g}"
     interval = f"<br>95 % [{low_high}]" if s.low and s.high else ""
@@ -48,7 +49,7 @@ def _traces(s: Series, panel: Panel) -> list[dict[str, Any]]:
     if s.low and s.high:
         trace["customdata"] = [list(pair) for pair in zip(rounded(s.low), rounded(s.high), strict=True)]
     if s.kind == "bars":
-        trace |= {"type": "bar", "width": 0.62, "marker": {"color": colour},
+        trace |= {"type": "bar", "width": 0.62, "marker": {"color": colour, "pattern": {"shape": "" if s.dash == "solid" else "/", "fillmode": "overlay"}},
                   "texttemplate": "%{y:.3f}", "textposition": "outside", "cliponaxis": False}
         if s.low and s.high:
             trace["error_y"] = _errors(s.y, s.low, s.high)
@@ -97,7 +98,7 @@ def _layout(panel: Panel) -> dict[str, Any]:
         x["dtick"] = "D2"
     y: dict[str, Any] = {"title": {"text": _text(panel.y_label), "standoff": 6}, "zeroline": False, "automargin": True}
     if panel.x_ticks:
-        x |= {"tickvals": [p for p, _ in panel.x_ticks], "ticktext": [_text(t) for _, t in panel.x_ticks], "tickformat": ""}
+        x |= {"tickvals": [p for p, _ in panel.x_ticks], "ticktext": [_text(t) for _, t in panel.x_ticks], "tickformat": "", "tickangle": 0}
     if panel.y_percent:
         y["tickformat"] = ".0%"
     if panel.x_range:
@@ -106,6 +107,7 @@ def _layout(panel: Panel) -> dict[str, Any]:
         y["range"] = list(panel.y_range)
     if any(s.kind == "bars" for s in panel.series):
         x["range"] = [-0.6, max(s.x[0] for s in panel.series) + 0.6]
+        x |= {"showgrid": False}
         y |= {"zeroline": True}
     return {"xaxis": x, "yaxis": y, "shapes": [s for s, _ in marks], "annotations": [a for _, a in marks], "margin": MARGIN,
             "hovermode": "closest", "barmode": "overlay", "showlegend": False}

@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import Any
 
 import pandas as pd
 
-from distillscope.report.read import TEACHER, Run, names_of
+from distillscope.report.read import TEACHER, Run, names_of, student_key
 
 # Okabe & Ito's palette, told apart by colour-blind readers; black is the teacher's. The second of each pair is the same
 # hue, lightened until it has a contrast of at least 4.5 on the page's dark ground.
@@ -68,10 +67,6 @@ def _order(known: list[str], found: list[str]) -> list[str]:
     return [k for k in known if k in found] + sorted(f for f in found if f not in known)
 
 
-def _labels(parts: Any) -> dict[str, str]:
-    return {str(p["name"]): str(p.get("label") or p["name"]) for p in names_of(parts)}
-
-
 def _mode(values: pd.Series) -> str:
     return str(values.value_counts().index[0]) if len(values) else ""
 
@@ -83,10 +78,11 @@ def _ordered_results(results: pd.DataFrame) -> list[tuple[str, str]]:
 def settings_of(run: Run) -> list[Setting]:
     """Every (data set, teacher) of the run with its models, in the study's own order."""
     results = run.results
-    students_named, arms_named = _labels(run.study.get("students")), _labels(run.study.get("arms"))
+    known_students = [student_key(p) for p in names_of(run.study.get("students"))]
+    known_arms = [str(p["name"]) for p in names_of(run.study.get("arms"))]
     every = results[results["student"] != TEACHER]
-    students = _order(list(students_named), every["student"].unique().tolist())
-    arms = _order(list(arms_named), every["arm"].unique().tolist())
+    students = _order(known_students, every["student"].unique().tolist())
+    arms = _order(known_arms, every["arm"].unique().tolist())
     settings = []
     for dataset, teacher in _ordered_results(results):
         here = results[(results["dataset"] == dataset) & (results["teacher"] == teacher)]
@@ -100,9 +96,8 @@ def settings_of(run: Run) -> list[Setting]:
                     continue
                 target, index = _mode(rows["target"]), students.index(student)
                 used.append(target)
-                name, arm_name = students_named.get(student, student), arms_named.get(arm, arm)
                 # The first arm is the study itself; only what departs from it needs a name.
-                label = name if arm == arms[0] or not arm else f"{name}, {arm_name}"
+                label = student if arm == arms[0] or not arm else f"{student} ({arm})"
                 models.append(Model(dataset, teacher, target, arm, student, label, student,
                                     STUDENT_COLOURS[index % len(STUDENT_COLOURS)], MARKERS[index % len(MARKERS)],
                                     DASHES[arms.index(arm) % len(DASHES)], _mode(rows["objective"])))
@@ -120,7 +115,7 @@ def _teachers(here: pd.DataFrame, used: list[str]) -> tuple[Model, ...]:
         if len(order) == 1:
             label = "teacher"
         else:
-            label = "teacher, raw" if raw else f"teacher, {target}"
+            label = "teacher (raw)" if raw else f"teacher ({target})"
         first = rows[rows["target"] == target].iloc[0]
         teachers.append(Model(first["dataset"], first["teacher"], target, first["arm"], TEACHER, label, TEACHER,
                               TEACHER_COLOUR if position == 0 else TEACHER_RAW_COLOUR, "star",

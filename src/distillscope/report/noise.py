@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
+from itertools import pairwise
 from typing import Any
 
 import numpy as np
@@ -26,10 +28,12 @@ class Sigma:
 
     @property
     def text(self) -> str:
-        """'σ 0.05 (12.75/255 in pixels, 0.19 normalised)'"""
+        """'σ 0.05 (12.8/255 in pixels, 0.186 normalised)'; the unit that the study counts in is not repeated."""
         units = [f"{_short(255 * self.pixel)}/255 in pixels"] if self.pixel is not None else []
-        units += [f"{_short(self.normalised)} normalised"] if self.normalised is not None else []
-        return f"σ {_short(self.value)}" + (f" ({', '.join(units)})" if units else "")
+        if self.normalised is not None:
+            same = math.isclose(self.normalised, self.value, rel_tol=1e-3)
+            units.append("normalised" if same else f"{_short(self.normalised)} normalised")
+        return f"σ {_short(self.value)}" + (f" ({', '.join(reversed(units))})" if units else "")
 
 
 def _short(value: float) -> str:
@@ -67,8 +71,8 @@ def sigma_label(run: Run) -> str:
     if not known:
         return "noise σ (the run recorded no units)"
     clipped = {True: ", clipped", False: ", not clipped"}.get(known[0].clipped, "")
-    where = f" of {known[0].where}" if known[0].where else ""
-    return f"noise σ{where}{clipped}\ntop: pixels, of 255; below: normalised input"
+    where = f"added to {known[0].where}{clipped}" if known[0].where else ""
+    return f"noise σ (pixels of 255; normalised below)\n{where}".strip()
 
 
 def sigma_ticks(run: Run, sigmas: list[float]) -> list[tuple[float, str]]:
@@ -80,7 +84,7 @@ def sigma_ticks(run: Run, sigmas: list[float]) -> list[tuple[float, str]]:
     for sigma in sigmas:
         info = by_value.get(sigma)
         if sigma == 0:
-            ticks.append((sigma, "0\nclean"))
+            ticks.append((sigma, "0\n0"))
         else:
             ticks.append((sigma, f"{_short(255 * info.pixel)}\n{_short(info.normalised)}" if info else f"{_short(sigma)}\n?"))
     return ticks
@@ -125,7 +129,7 @@ def crossovers(setting: Setting, summary: Summary, key: str) -> list[Crossover]:
         if sigma is not None and a and b:
             points.append((sigma, a.mean - b.mean, condition))
     found = []
-    for (s0, d0, _), (s1, d1, after) in zip(points, points[1:], strict=False):
+    for (s0, d0, _), (s1, d1, after) in pairwise(points):
         if d0 * d1 >= 0 or d0 == d1:
             continue
         sigma = s0 + (s1 - s0) * d0 / (d0 - d1)

@@ -5,13 +5,22 @@ from __future__ import annotations
 import math
 
 from distillscope.report.curves import curve_over_seeds
-from distillscope.report.geometry import panel_title
-from distillscope.report.models import Setting
+from distillscope.report.geometry import of_setting, panel_title
+from distillscope.report.models import TEACHER_COLOUR, Model, Setting
 from distillscope.report.noise import crossovers, sigma_label, sigma_ticks
 from distillscope.report.plot import Figure, Mark, Panel, Series
 from distillscope.report.read import Run
 from distillscope.report.summary import Summary, sigma_of, statistic
-from distillscope.report.words import INFONCE, UNIFORMITY, accuracy_of, first_known, number, seeds_text
+from distillscope.report.words import INFONCE, UNIFORMITY, accuracy_of, first_known, number, seeds_text, shortened
+
+
+def _tick(model: Model, group: list[Model]) -> str:
+    """A bar's name. An arm is named once, under the middle of its bars, or the names would run into each other."""
+    if model.is_teacher:
+        return model.label.replace(" (", "\n(")
+    name = shortened(model.student)
+    named = model.label != model.student and model is group[len(group) // 2]
+    return f"{name}\n({shortened(model.arm)})" if named else name
 
 
 def _bars(models, summary: Summary, key: str) -> tuple[list[Series], list[tuple[float, str]]]:
@@ -21,7 +30,7 @@ def _bars(models, summary: Summary, key: str) -> tuple[list[Series], list[tuple[
         if found:
             known = math.isfinite(found.low)
             place = float(len(ticks))
-            ticks.append((place, model.label))
+            ticks.append((place, _tick(model, [m for m in models if m.arm == model.arm and not m.is_teacher])))
             series.append(Series.of(model, [place], [found.mean], kind="bars", n=found.n_seeds,
                                     low=[found.low] if known else None, high=[found.high] if known else None))
     return series, ticks
@@ -44,13 +53,15 @@ def information(run: Run, settings: list[Setting], summary: Summary) -> Figure:
                 panels.append(Panel(f"{prefix}InfoNCE", "", "InfoNCE loss, nats (lower keeps more)", series, marks,
                                     x_ticks=ticks, y_range=(0.0, 1.12 * top), note=how))
                 if ceilings:
-                    kept = [f"{t[1]} {number(ceilings[0] - s.y[0], 3)}" for t, s in zip(ticks, series, strict=True)]
-                    findings.append(f"Nats below the ceiling ({setting.title}): {', '.join(kept)}.")
+                    kept = [f"{s.label} {number(ceilings[0] - s.y[0], 3)}" for s in series]
+                    findings.append(f"Nats below the ceiling{of_setting(settings, setting)}: {', '.join(kept)}.")
         spread = first_known(UNIFORMITY, summary)
         if spread:
             series, ticks = _bars(setting.models if spread[0] == "student.uniformity" else setting.students, summary, spread[0])
+            own = [u.mean for m in setting.students if (u := summary.get(m, "paper.teacher_uniformity"))]
+            marks = [Mark(own[0], f"teacher {number(own[0], 3)}", colour=TEACHER_COLOUR, highlight="teacher")] if own else []
             if series:
-                panels.append(Panel(f"{prefix}uniformity", "", "uniformity (lower is more spread)", series,
+                panels.append(Panel(f"{prefix}{'u' if prefix else 'U'}niformity", "", "uniformity (lower is more spread)", series, marks,
                                     x_ticks=ticks, note=spread[1]))
         by_k = [s for m in setting.students if (s := curve_over_seeds(run, m, "contrastive.infonce_by_k", marker=m.marker))]
         if by_k:
@@ -88,17 +99,26 @@ def robustness(run: Run, settings: list[Setting], summary: Summary) -> Figure:
         findings += [c.sentence for c in found]
         marks = [Mark(c.sigma, c.label, "x", dash="dot") for c in found]
         sigmas = sorted({x for s in series for x in s.x})
-        panels.append(Panel(panel_title(settings, setting), sigma_label(run), f"accuracy, {name}", series, marks,
-                            x_ticks=sigma_ticks(run, sigmas), y_percent=True,
-                            note="" if len(sigmas) > 1 else "Only clean images were probed."))
+        panels.append(Panel(panel_title(settings, setting), sigma_label(run), "accuracy", series, marks,
+                            x_ticks=sigma_ticks(run, sigmas), y_percent=True, y_range=(0.0, 1.02),
+                            note=f"{name}{'' if len(sigmas) > 1 else '; only clean images were probed'}"))
     return Figure("noise", title,
                   "Top-1 accuracy of a probe that was fitted on clean embeddings, as noise is added to the images. Bands are 95 % t "
                   "intervals over seeds. The dotted line marks where the means of the smallest and the largest student cross.",
                   panels, "" if panels else "No accuracy was found for any model.", findings)
 
 
-TRAINING = [("loss", "loss", False), ("effective_rank", "effective rank, held-out part of train", False),
-            ("cosine", "cosine with the target", False), ("knn_accuracy", "kNN accuracy, held-out part of train", True)]
+TRAINING = [("loss", "training loss", "loss", False),
+            ("effective_rank", "effective rank on the held-out part of train", "effective rank", False),
+            ("cosine", "cosine with the target, held-out part of train", "mean cosine", False),
+            ("knn_accuracy", "kNN accuracy on the held-out part of train", "accuracy", True)]
+
+
+def _epoch_ticks(epochs: list[float]) -> list[tuple[float, str]]:
+    """Whole epochs, ten at most."""
+    first, last = int(min(epochs)), int(max(epochs))
+    step = max(1, math.ceil((last - first) / 9))
+    return [(float(e), str(e)) for e in range(first, last + 1, step)]
 
 
 def training(run: Run, settings: list[Setting], summary: Summary) -> Figure:
@@ -106,7 +126,7 @@ def training(run: Run, settings: list[Setting], summary: Summary) -> Figure:
     panels = []
     log = run.training
     for setting in settings if len(log) else []:
-        for column, label, as_percent in TRAINING:
+        for column, label, short, as_percent in TRAINING:
             if column not in log or not log[column].notna().any():
                 continue
             series = []
@@ -123,9 +143,11 @@ def training(run: Run, settings: list[Setting], summary: Summary) -> Figure:
                                             high=[s.high for _, s in points] if known else None, n=points[-1][1].n_seeds))
             if series:
                 title = panel_title(settings, setting)
-                panels.append(Panel(f"{title}: {label}" if title else label, "epoch", label, series, y_percent=as_percent))
+                name = (label[0].upper() + label[1:] if label[1:2].islower() else label) if not title else f"{title}: {label}"
+                panels.append(Panel(name, "epoch", short, series, y_percent=as_percent,
+                                    x_ticks=_epoch_ticks([x for s in series for x in s.x])))
     seeds = max((s.n or 0 for p in panels for s in p.series), default=0)
     return Figure("training", "Training, epoch by epoch",
                   "Means over seeds with 95 % t intervals. A rank that still rises at the last epoch says that training was "
-                  "stopped, not that it had converged." + (f" {seeds_text(seeds).capitalize()}." if seeds else ""),
+                  "stopped, not that it had converged." + (f" Here {seeds_text(seeds)}." if seeds else ""),
                   panels, "" if panels else "This run holds no training log.")

@@ -49,6 +49,7 @@ class Run:
     references: list[Trial]
     training: pd.DataFrame
     missing: list[str] = field(default_factory=list)
+    unstarted: int = 0  # pairs of data set and teacher of which nothing has finished
     problems: list[str] = field(default_factory=list)
 
     @property
@@ -126,9 +127,15 @@ def _read_training(path: Path, trial: Trial) -> list[dict[str, Any]]:
 
 
 def names_of(parts: Any) -> list[dict[str, Any]]:
-    """A config's list of parts as dicts, each with a name; entries that are plain names are allowed."""
+    """A config's part, or list of parts, as dicts, each with a name; entries that are plain names are allowed."""
+    parts = [parts] if isinstance(parts, (str, dict)) else parts
     listed = [p if isinstance(p, dict) else {"name": p} for p in parts or []]
     return [p for p in listed if p.get("name") is not None]
+
+
+def student_key(part: dict[str, Any]) -> str:
+    """What results call a student of the config: its label, since several may share one function."""
+    return str(part.get("label") or part["name"])
 
 
 def expected_trials(study: dict[str, Any], pairs: list[tuple[str, str]]) -> list[tuple[str, str, str, str, int]]:
@@ -140,10 +147,10 @@ def expected_trials(study: dict[str, Any], pairs: list[tuple[str, str]]) -> list
     for dataset, teacher in pairs:
         for arm in names_of(study.get("arms")):
             for student in names_of(study.get("students")):
-                if arm.get("students") and student["name"] not in arm["students"]:
+                if arm.get("students") and student_key(student) not in arm["students"]:
                     continue
                 for seed in arm.get("seeds") or study.get("seeds") or []:
-                    planned.append((dataset, teacher, str(arm["name"]), str(student["name"]), int(seed)))
+                    planned.append((dataset, teacher, str(arm["name"]), student_key(student), int(seed)))
     return planned
 
 
@@ -161,7 +168,7 @@ def read_run(run_dir: Path) -> Run:
     frames, training, problems = [], [], []
     found: dict[str, list[Trial]] = {"references": [], "trials": []}
     unfinished = []
-    for kind in found:
+    for kind, kept in found.items():
         for folder in sorted(p for p in (run_dir / kind).glob("*") if p.is_dir()):
             if not (folder / "complete.json").exists():
                 unfinished.append(folder.name)
@@ -174,7 +181,7 @@ def read_run(run_dir: Path) -> Run:
                                 f"({str(error).splitlines()[0]}). Delete it and run with --resume.")
                 continue
             frames.append(results)
-            found[kind].append(trial)
+            kept.append(trial)
             training += rows
 
     results = pd.concat(frames, ignore_index=True) if frames else read_empty()
@@ -184,8 +191,9 @@ def read_run(run_dir: Path) -> Run:
     missing = [f"{d}--{t}--{a}--{s}--seed{seed}" for d, t, a, s, seed in expected_trials(study, pairs)
                if (d, t, a, s, seed) not in done]
     missing += [name for name in unfinished if name not in missing]
+    planned = len(names_of(study.get("data"))) * len(names_of(study.get("teacher")))
     return Run(run_dir, study, provenance, results, found["trials"], found["references"], pd.DataFrame(training),
-               missing, problems)
+               missing, max(0, planned - len(pairs)), problems)
 
 
 def read_empty() -> pd.DataFrame:

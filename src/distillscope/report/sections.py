@@ -4,21 +4,24 @@ from __future__ import annotations
 
 import base64
 import html
+import math
 from typing import Any
 
+import numpy as np
 import yaml
 
 from distillscope.report import verdict
 from distillscope.report.models import NULL_COLOUR, Model, Setting
 from distillscope.report.noise import noise_conditions
 from distillscope.report.plot import Figure
-from distillscope.report.read import Run
-from distillscope.report.summary import Summary
+from distillscope.report.read import TEACHER, Run
+from distillscope.report.summary import Statistic, Summary
 from distillscope.report.tables import Table, interval_line
 
 SHAPES = {"circle": "M11 6m-4 0a4 4 0 1 0 8 0a4 4 0 1 0 -8 0", "square": "M7 2h8v8h-8z", "diamond": "M11 1l5 5l-5 5l-5 -5z",
           "triangle-up": "M11 1.5l4.6 8h-9.2z", "triangle-down": "M11 10.5l4.6 -8h-9.2z",
           "x": "M7 2l8 8m0 -8l-8 8", "star": "M11 0.6l1.6 3.6l4 .4l-3 2.6l.9 3.9l-3.5 -2l-3.5 2l.9 -3.9l-3 -2.6l4 -.4z"}
+PANEL_CLASS = {1: "single", 3: "three"}
 STROKES = {"solid": "", "dash": "5 3", "dot": "2 3", "dashdot": "6 2 1.5 2"}
 
 
@@ -48,6 +51,14 @@ def notices(run: Run) -> str:
         names = "".join(f"<li><code>{escape(name)}</code></li>" for name in run.missing)
         parts.append(f'<details class="notice"><summary><strong>Partial run:</strong> {len(run.trials)} of {total} trials are '
                      f"complete; every figure shows those alone. Finish with <code>--resume</code>.</summary><ul>{names}</ul></details>")
+    if run.unstarted:
+        parts.append(f'<div class="notice"><p><strong>Partial run:</strong> {run.unstarted} combinations of data set and teacher '
+                     "have no finished trial, and are not shown.</p></div>")
+    bad = run.results[~np.isfinite(run.results["value"])]
+    if len(bad):
+        kinds = _list([f"{r.arm} {r.student} seed {r.seed}, {r.condition}: {r.measure}" for r in bad.itertuples()][:50])
+        parts.append(f'<details class="notice"><summary><strong>{len(bad)} values are not finite</strong> and are left out of every '
+                     f"mean; the n beside it says how many remain.</summary>{kinds}</details>")
     if run.problems:
         parts.append(f'<div class="notice"><p><strong>Unreadable, and left out:</strong></p>{_list(run.problems)}</div>')
     warnings = [f"{t.folder}: {w}" for t in run.trials for w in t.warnings]
@@ -78,13 +89,22 @@ def merit_tiles(run: Run, settings: list[Setting], summary: Summary) -> str:
         tiles = []
         for merit in verdict.merits(run, setting, summary):
             rows = "".join(
-                f'<li data-model="{escape(m.highlight)}"><span>{escape(m.label)}</span><b class="num">{escape(value)}</b>'
-                f'<span class="bar"><i style="{_colours(m.colour)};width:{max(0.0, min(100.0, 100 * s.mean / merit.full)):.2f}%"></i></span>'
-                + (f'<span class="interval num">95 % {escape(interval)}</span>' if interval else "") + "</li>"
+                f'<li data-model="{escape(m.highlight)}"><span title="{escape(m.label)}">{escape(TEACHER if m.is_teacher else m.label)}</span><span class="interval num">{escape(interval)}</span>'
+                f'<b class="num">{escape(value)}</b>{_bar(m, s, merit.full)}</li>'
                 for m, s, value, interval in merit.rows if merit.full)
             tiles.append(f'<div class="merit"><h3>{escape(merit.title)}</h3><p class="note">{escape(merit.note)}</p><ul>{rows}</ul></div>')
         parts.append(f'<div class="merits">{"".join(tiles)}</div>')
     return "\n".join(parts)
+
+
+def _bar(model: Model, s: Statistic, full: float) -> str:
+    """A bar with its interval as a whisker, drawn by the style sheet alone."""
+    def place(value: float) -> float:
+        return max(0.0, min(100.0, 100 * value / full))
+
+    known = math.isfinite(s.low) and s.high > s.low
+    whisker = f'<u style="left:{place(s.low):.2f}%;width:{place(s.high) - place(s.low):.2f}%"></u>' if known else ""
+    return f'<span class="bar" style="{_colours(model.colour)}"><i style="width:{place(s.mean):.2f}%"></i>{whisker}</span>'
 
 
 def legend(settings: list[Setting]) -> str:
@@ -120,7 +140,7 @@ def figure_html(figure: Figure, run: Run) -> str:
     return (f'<figure id="figure-{figure.key}"><div class="bar-top"><h3>{escape(figure.title)}</h3><div class="tools">{scale}'
             '<button class="tool" type="button" data-do="csv">CSV</button>'
             '<button class="tool" type="button" data-do="svg">SVG</button></div></div>'
-            f'<div class="panels{" single" if len(figure.panels) == 1 else ""}">{panels}</div>{fallback}'
+            f'<div class="panels {PANEL_CLASS.get(len(figure.panels), "")}">{panels}</div>{fallback}'
             f"<figcaption>{key}{_list(figure.findings)}<p>{escape(figure.reading)}</p></figcaption></figure>")
 
 
@@ -138,12 +158,13 @@ def table_html(table: Table) -> str:
         cells = "".join(f'<td class="place">{escape(v)}</td>' for v in ((m.dataset, m.teacher) if places else ()))
         for cell, column in zip(row.cells, table.columns, strict=True):
             shown, _, paper = table.text(cell, column).partition(" (paper ")
-            small = f"<small>{escape(interval_line(cell, column))}</small>" if not (m.is_teacher or column.short) else ""
+            small = f"<small>{escape(interval_line(cell, column, table.usual_seeds))}</small>" if not (m.is_teacher or column.constant) else ""
             small += f'<small class="paper">paper {escape(paper.removesuffix(")"))}</small>' if paper else ""
             cells += f'<td class="num">{escape(shown)}{small}</td>'
         rows.append(f'<tr class="{" ".join(kind)}" data-model="{escape(m.highlight)}"><th class="name" scope="row">'
                     f"{swatch(m.colour, m.marker, m.dash)} {escape(m.label)}</th>{cells}</tr>")
-    notes = "".join(f"<p class=note>{escape(n)}</p>" for n in table.notes)
+    explained = [*table.notes, "Brackets: 95 % t interval over seeds."] if table.usual_seeds > 1 else table.notes
+    notes = "".join(f"<p class=note>{escape(n)}</p>" for n in explained)
     return (f'<div class="scroll" tabindex="0" role="region" aria-label="Main table"><table><thead><tr>{head}</tr></thead>'
             f'<tbody>{"".join(rows)}</tbody></table></div>{notes}')
 
@@ -194,9 +215,12 @@ def body(run: Run, settings: list[Setting], summary: Summary, figures: dict[str,
     def drawn(*keys: str) -> str:
         return "".join(figure_html(figures[k], run) for k in keys)
 
-    others = [verdict.headline(s, summary) for s in settings[1:]]
+    def lost(setting: Setting) -> list[str]:  # the page's head already says the first setting's headline
+        own = [verdict.headline(setting, summary)] if setting is not settings[0] else []
+        return own + verdict.what_was_lost(setting, summary)
+
     parts = [
-        ("lost", "What was lost", per_setting(lambda s: verdict.what_was_lost(s, summary)) + _list(others)),
+        ("lost", "What was lost", per_setting(lost)),
         ("matter", "Does it matter?", per_setting(lambda s: verdict.does_it_matter(run, s, summary)) + drawn("noise")),
         ("geometry", "Geometry", drawn("cumulative_variance") + f'<div class="pair">{drawn("effective_rank", "cosine_rank")}</div>'
          + drawn("alignment")),

@@ -5,16 +5,17 @@ from __future__ import annotations
 import csv
 import io
 import math
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 from distillscope.files import write_text
+from distillscope.report import words
 from distillscope.report.models import Model, Setting
-from distillscope.report.noise import noise_conditions
+from distillscope.report.noise import Sigma, noise_conditions
 from distillscope.report.read import TEACHER, Run, read_run
 from distillscope.report.summary import Statistic, Summary, teacher_key
-from distillscope.report.words import INFONCE, UNIFORMITY, accuracy_of, count, first_known, interval_text, number, seeds_text
+from distillscope.report.words import accuracy_of, count, first_known, interval_text, number, seeds_text
 
 
 @dataclass(frozen=True)
@@ -29,6 +30,7 @@ class Column:
     scale: float = 1.0
     hint: str = ""
     short: bool = False  # show as 1.41 M
+    constant: bool = False  # has no spread to speak of
 
 
 @dataclass(frozen=True)
@@ -57,6 +59,11 @@ class Table:
     settings: int = 1
 
     @property
+    def usual_seeds(self) -> int:
+        """The most seeds that any cell of a student has."""
+        return max((c.statistic.n_seeds for r in self.rows if not r.model.is_teacher for c in r.cells if c.statistic), default=0)
+
+    @property
     def head(self) -> list[str]:
         place = ["data", "teacher"] if self.settings > 1 else []
         return [*place, "model", *(c.title for c in self.columns)]
@@ -72,7 +79,7 @@ class Table:
         if s is not None:
             shown = count(s.mean) if column.short else number(column.scale * s.mean, column.digits)
             spread = column.scale * s.spread(self.spread)
-            if math.isfinite(spread) and not column.short:
+            if math.isfinite(spread) and not (column.short or column.constant):
                 shown += f"{plus_minus}{number(spread, column.digits)}"
         if cell.published is not None:
             value = number(column.scale * cell.published, column.digits)
@@ -83,7 +90,7 @@ class Table:
 
 
 def _columns(run: Run, summary: Summary) -> list[Column]:
-    columns = [Column("parameters", "parameters", "capacity.parameters", short=True, digits=0),
+    columns = [Column("parameters", "parameters", "capacity.parameters", short=True, digits=0, constant=True),
                Column("effective_rank", "effective rank", "student.effective_rank",
                       hint="exp of the entropy of p = s²/Σs², centred; mean over seeds"),
                Column("rank_of_mean_spectrum", "rank of mean spectrum", "student.effective_rank_of_mean_spectrum",
@@ -97,10 +104,10 @@ def _columns(run: Run, summary: Summary) -> list[Column]:
         columns.append(Column("accuracy_clean", "clean, %", accuracy[0], scale=100, digits=2, hint=accuracy[1]))
         columns += [Column(f"accuracy_{s.condition}", f"σ {s.value:g}, %", accuracy[0], s.condition, 2, 100,
                            f"{accuracy[1]}, {s.text}") for s in noise_conditions(run, summary)]
-    loss, spread = first_known(INFONCE, summary), first_known(UNIFORMITY, summary)
+    loss, spread = first_known(words.INFONCE, summary), first_known(words.UNIFORMITY, summary)
     if loss:
         columns.append(Column("infonce", "InfoNCE, nats", loss[0], digits=3, hint=f"{loss[0]} {loss[2]}".strip()))
-        columns.append(Column("infonce_ceiling", "its ceiling", loss[1], digits=3, hint="what chance gives"))
+        columns.append(Column("infonce_ceiling", "its ceiling", loss[1], digits=3, hint="what chance gives", constant=True))
     if spread:
         columns.append(Column("uniformity", "uniformity", spread[0], digits=3, hint=f"{spread[0]} {spread[1]}".strip()))
     columns.append(Column("mean_cosine", "mean cosine", "alignment.mean_cosine", digits=3, hint="with the teacher"))
@@ -141,10 +148,11 @@ def build_table(run: Run, settings: list[Setting], summary: Summary) -> Table:
     spread = "population" if run.study.get("spread") == "population" else "sample"
     table = Table([columns[i] for i in kept], [Row(r.model, [r.cells[i] for i in kept]) for r in rows], spread,
                   settings=len(settings))
-    return Table(table.columns, table.rows, spread, _notes(table, sum(id(e) not in used for e in entries)), len(settings))
+    unplaced = sum(id(e) not in used for e in entries)
+    return Table(table.columns, table.rows, spread, _notes(table, noise_conditions(run, summary) if accuracy_of(summary) else [], unplaced), len(settings))
 
 
-def _notes(table: Table, unplaced: int) -> list[str]:
+def _notes(table: Table, levels: list[Sigma], unplaced: int) -> list[str]:
     seeds = sorted({c.statistic.n_seeds for r in table.rows if not r.model.is_teacher for c in r.cells if c.statistic})
     notes = []
     if seeds:
@@ -153,6 +161,7 @@ def _notes(table: Table, unplaced: int) -> list[str]:
                      if seeds[-1] > 1 else f"One run each: {how}.")
     if any(c.key.startswith("accuracy_") for c in table.columns):
         notes.append("Accuracies are per cent of the test images; noise draws are averaged within a seed.")
+    notes += ["Noise: " + "; ".join(s.text for s in levels) + "."] if levels else []
     notes.append("The teacher is frozen: it has no seeds.")
     if unplaced:
         notes.append(f"{unplaced} published values have no row or column here.")
@@ -207,24 +216,39 @@ def to_csv(table: Table) -> str:
         for cell in row.cells:
             s = cell.statistic
             values = [s.mean, s.std, s.std_population, s.low, s.high, s.n_seeds] if s else [None] * 6
-            cells += ["" if v is None or v != v else v for v in [*values, cell.published]]
+            cells += ["" if v is None or math.isnan(v) else v for v in [*values, cell.published]]
         writer.writerow([m.dataset, m.teacher, m.target, m.arm, m.student, *cells])
     return out.getvalue()
 
 
-def interval_line(cell: Cell, column: Column) -> str:
-    """'95 % [70.0, 72.2], n = 3 seeds' for the page; empty without a measurement."""
+def interval_line(cell: Cell, column: Column, usual: int) -> str:
+    """'[70.0, 72.2]' for the page, with n where it is not the table's ``usual`` one; empty without a measurement."""
     s = cell.statistic
     if s is None:
         return ""
-    interval = interval_text(s, column.digits, column.scale)
-    return f"95 % {interval}, {seeds_text(s.n_seeds)}" if interval else seeds_text(s.n_seeds)
+    n = "" if s.n_seeds == usual else f"n = {s.n_seeds}"
+    return " ".join(p for p in (interval_text(s, column.digits, column.scale), n) if p)
 
 
 def write_tables(table: Table, folder: Path) -> list[Path]:
     """table.md, table.tex and table.csv."""
     return [write_text(folder / name, write(table)) for name, write in
             (("table.md", to_markdown), ("table.tex", to_latex), ("table.csv", to_csv))]
+
+
+# What a terminal has room for, with the digits that it shows; the files have the rest.
+_TERMINAL = {"parameters": ("params", 0), "effective_rank": ("eff. rank", 1), "dims_90": ("dims 90 %", 0), "infonce": ("InfoNCE", 2),
+             "mean_cosine": ("cosine", 2)}
+
+
+def _for_terminal(table: Table) -> Table:
+    kept = [(i, c) for i, c in enumerate(table.columns) if c.key in _TERMINAL or c.key.startswith("accuracy_")]
+    columns = []
+    for _, c in kept:
+        title, digits = _TERMINAL.get(c.key, (c.title.replace(", ", " "), 1))
+        columns.append(replace(c, title=title, digits=digits))
+    rows = [Row(r.model, [r.cells[i] for i, _ in kept]) for r in table.rows]
+    return replace(table, columns=columns, rows=rows)
 
 
 def terminal_table(run_dir: Path):
@@ -235,10 +259,11 @@ def terminal_table(run_dir: Path):
     from distillscope.report.models import settings_of
 
     run = read_run(run_dir)
-    table = build_table(run, settings_of(run), Summary.of(run))
+    table = _for_terminal(build_table(run, settings_of(run), Summary.of(run)))
     shown = RichTable(title=Text(run.name), caption=Text(" ".join(table.notes)), title_justify="left", caption_justify="left")
     for index, name in enumerate(table.head):
-        shown.add_column(Text(name), justify="left" if index < len(table.head) - len(table.columns) else "right")
+        shown.add_column(Text(name), justify="left" if index < len(table.head) - len(table.columns) else "right",
+                         overflow="fold")
     previous = None
     for row in table.rows:
         group = (row.model.dataset, row.model.teacher, row.model.arm, row.model.is_teacher)

@@ -10,7 +10,7 @@ from distillscope.report.models import Model, Setting
 from distillscope.report.noise import Sigma, by_size, noise_conditions, paired_difference
 from distillscope.report.read import Run
 from distillscope.report.summary import Statistic, Summary
-from distillscope.report.words import accuracy_of, count, interval_text, joined, number, percent, seeds_text, span
+from distillscope.report.words import NBSP, accuracy_of, count, interval_text, joined, number, percent, seeds_text, span
 
 
 def _main_arm(setting: Setting) -> list[Model]:
@@ -42,7 +42,7 @@ def headline(setting: Setting, summary: Summary) -> str:
     if scores:
         seen += scores
         best = summary.get(teacher, accuracy[0]) if teacher else None
-        parts.append(f"reach {span(100 * s.mean for _, s in scores)} % accuracy"
+        parts.append(f"reach {span(100 * s.mean for _, s in scores)}{NBSP}% accuracy"
                      + (f" where the teacher reaches {percent(best.mean)}" if best else ""))
     if not parts:
         return f"On {setting.dataset} no student of {setting.teacher} has a finished trial yet."
@@ -61,8 +61,9 @@ def what_was_lost(setting: Setting, summary: Summary) -> list[str]:
             best, s = max(scores, key=lambda pair: pair[1].mean)
             gap = 100 * (own.mean - s.mean)
             interval = f" [{number(100 * (own.mean - s.high), 1)}, {number(100 * (own.mean - s.low), 1)}]" if math.isfinite(s.low) else ""
-            sentences.append(f"{best.label} comes closest on clean images: {number(abs(gap), 1)} points "
-                             f"{'below' if gap >= 0 else 'above'} the teacher{interval}, {seeds_text(s.n_seeds)}.")
+            who = f"{best.label} comes closest on clean images" if len(scores) > 1 else f"{best.label} on clean images"
+            sentences.append(f"{who}: {number(abs(gap), 1)} points {'below' if gap >= 0 else 'above'} the teacher{interval}, "
+                             f"{seeds_text(s.n_seeds)}.")
     ordered = by_size(setting, summary, students[0].arm) if students else []
     if len(ordered) > 1:
         small, large = ordered[0], ordered[-1]
@@ -70,6 +71,19 @@ def what_was_lost(setting: Setting, summary: Summary) -> list[str]:
         times = f" ({count(sizes[1].mean)} parameters, {sizes[1].mean / sizes[0].mean:.1f} times as many)" if all(sizes) else ""
         sentence = _difference(summary, large, small, RANK, f"From {small.label} to {large.label}{times} the effective rank", 2, 1, "")
         sentences += [sentence] if sentence else []
+    return sentences + _other_arms(setting, summary, accuracy)
+
+
+def _other_arms(setting: Setting, summary: Summary, accuracy: tuple[str, str] | None) -> list[str]:
+    """What each further arm changed for the largest student that it shares with the first, paired over seeds."""
+    sentences, first = [], _main_arm(setting)
+    for arm in dict.fromkeys(m.arm for m in setting.students[len(first):]):
+        own = {m.student: m for m in setting.students if m.arm == arm}
+        pair = next(((own[m.student], m) for m in reversed(first) if m.student in own), None)
+        wanted = [(RANK, "the effective rank", 2, 1, "")] + ([(accuracy[0], "clean accuracy", 1, 100, " points")] if accuracy else [])
+        for key, what, digits, scale, unit in wanted if pair else []:
+            text = _difference(summary, *pair, key, f"“{arm}” instead of “{pair[1].arm}”: for {pair[1].student}, {what}", digits, scale, unit)
+            sentences += [text] if text else []
     return sentences
 
 
@@ -82,7 +96,7 @@ def _difference(summary: Summary, a: Model, b: Model, key: str, subject: str, di
     text = f"{subject} changes by {sign}{number(scale * d.mean, digits)}{unit}"
     if not math.isfinite(d.low):
         return f"{text}; {seeds_text(d.n_seeds)}, so nothing is known of its spread."
-    text += f" {interval_text(d, digits, scale)} (95 %, paired over {d.n_seeds} seeds)"
+    text += f" {interval_text(d, digits, scale)} (95{NBSP}%, paired over {d.n_seeds} seeds)"
     if d.low <= 0 <= d.high:
         return f"{text}: the interval includes zero, which shows neither a difference nor that there is none."
     return f"{text}{'; three seeds or fewer are few, so read it with care' if d.n_seeds <= 3 else ''}."
@@ -130,16 +144,16 @@ def merits(run: Run, setting: Setting, summary: Summary) -> list[Merit]:
     wanted = []
     accuracy, level = accuracy_of(summary), middle_noise(run, summary)
     if accuracy:
-        wanted.append(("Accuracy, clean", accuracy[1], accuracy[0], "clean", 100, 1, " %", 1.0))
+        wanted.append(("Accuracy, clean", accuracy[1], accuracy[0], "clean", 100, 1, f"{NBSP}%", 1.0))
         if level:
-            wanted.append(("Accuracy under noise", level.text, accuracy[0], level.condition, 100, 1, " %", 1.0))
+            wanted.append(("Accuracy under noise", level.text, accuracy[0], level.condition, 100, 1, f"{NBSP}%", 1.0))
     wanted += [("Effective rank", "directions that are filled", RANK, "clean", 1, 1, "", None),
                ("Mean cosine", "with the teacher", COSINE, "clean", 1, 3, "", 1.0),
                ("Parameters", "", PARAMETERS, "clean", 1, 0, "", None)]
     found = []
     for title, note, key, condition, scale, digits, unit, full in wanted:
         rows = []
-        for model, s in _found([*setting.teachers[:1], *setting.students], summary, key, condition):
+        for model, s in _found([*setting.teachers[:1], *_main_arm(setting)], summary, key, condition):
             value = count(s.mean) if key == PARAMETERS else number(scale * s.mean, digits) + unit
             rows.append((model, s, value, "" if key == PARAMETERS else interval_text(s, digits, scale)))
         if rows:

@@ -5,7 +5,9 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable
 
-from distillscope.report.summary import Statistic, Summary
+from distillscope.report.summary import Statistic, Summary, teacher_key
+
+NBSP = "\u00a0"  # a number and its unit stay on one line
 
 # The accuracy that the report shows, first found first: the study's own probe, the tuned one, neighbours.
 ACCURACIES = [("paper.probe.student.accuracy", "linear probe (C = 1, unit norm)"),
@@ -20,7 +22,7 @@ UNIFORMITY = [("paper.uniformity", "batches of 64, self-pairs included, as in th
 def accuracy_of(summary: Summary) -> tuple[str, str] | None:
     """(dotted key, its name) of the accuracy that this run can show; None without labels."""
     measures = summary.measures()
-    return next(((k, name) for k, name in ACCURACIES if k in measures), None)
+    return next(((k, name) for k, name in ACCURACIES if k in measures or teacher_key(k) in measures), None)
 
 
 def first_known(keys: Iterable[tuple], summary: Summary) -> tuple | None:
@@ -43,21 +45,21 @@ def number(value: float | None, digits: int = 2) -> str:
 def percent(value: float | None, digits: int = 1) -> str:
     """A fraction as per cent.
 
-    >>> percent(0.7111)
-    '71.1 %'
+    >>> percent(0.7111) == f"71.1{NBSP}%"
+    True
     """
-    return "–" if value is None or not math.isfinite(value) else f"{number(100 * value, digits)} %"
+    return "–" if value is None or not math.isfinite(value) else f"{number(100 * value, digits)}{NBSP}%"
 
 
 def count(value: float) -> str:
     """A large count, short.
 
-    >>> count(811264), count(2732032), count(42)
-    ('811 k', '2.73 M', '42')
+    >>> [count(v).replace(NBSP, " ") for v in (811264, 2732032, 42)]
+    ['811 k', '2.73 M', '42']
     """
     for size, unit, digits in ((1e9, "G", 2), (1e6, "M", 2), (1e3, "k", 0)):
         if abs(value) >= size:
-            return f"{value / size:.{digits}f} {unit}"
+            return f"{value / size:.{digits}f}{NBSP}{unit}"
     return number(value, 0)
 
 
@@ -74,6 +76,15 @@ def interval_text(s: Statistic, digits: int = 2, scale: float = 1.0) -> str:
     if not math.isfinite(s.low):
         return ""
     return f"[{number(scale * s.low, digits)}, {number(scale * s.high, digits)}]"
+
+
+def shortened(name: str, room: int = 14) -> str:
+    """A name that fits under a bar.
+
+    >>> shortened("efficientnet_lite0_half")
+    'efficientnet_…'
+    """
+    return name if len(name) <= room else name[: room - 1] + "…"
 
 
 def joined(names: Iterable[str]) -> str:

@@ -10,7 +10,24 @@
 
   const tone = () => (dark.matches && !printing ? 1 : 0);
 
-  function themed(spec, log) {
+  // Blanks the tick labels that would run into each other on a narrow screen; the first and the last are kept.
+  function thinned(axis, log, width) {
+    const at = axis.tickvals.map((v) => (log ? Math.log10(v) : v));
+    const [low, high] = axis.range && !log ? axis.range : [Math.min(...at), Math.max(...at)];
+    const pixels = at.map((v) => ((v - low) / (high - low || 1)) * (width - 100));
+    const room = (i) => 7 * Math.max(...axis.ticktext[i].split("<br>").map((t) => t.length));
+    const last = at.length - 1;
+    let end = -Infinity;
+    return axis.ticktext.map((text, i) => {
+      const half = room(i) / 2;
+      const hits = pixels[i] - half < end || (i < last && pixels[i] + half > pixels[last] - room(last) / 2);
+      if (hits && i < last) return "";
+      end = pixels[i] + half;
+      return text;
+    });
+  }
+
+  function themed(spec, log, width) {
     const t = tone();
     const [ink, line] = t ? ["#c9d0d8", "#2f353c"] : ["#3b434c", "#e4e7eb"];
     const traces = spec.data.map((source) => {
@@ -36,6 +53,7 @@
       x.type = log ? "log" : "linear";
       if (!log) delete x.dtick;
     }
+    if (x.tickvals) x.ticktext = thinned(x, source.xaxis.type === "log", width);
     const layout = {
       ...source, xaxis: x, yaxis: axis(source.yaxis), paper_bgcolor: "rgba(0,0,0,0)", plot_bgcolor: "rgba(0,0,0,0)",
       font: { family: getComputedStyle(document.documentElement).fontFamily, color: ink, size: 12.5 },
@@ -52,7 +70,7 @@
 
   function draw(element) {
     const state = panels.get(element);
-    const [traces, layout] = themed(state.spec, state.log);
+    const [traces, layout] = themed(state.spec, state.log, element.clientWidth);
     state.drawn = true;
     return Plotly.react(element, traces, layout, config);
   }
@@ -83,7 +101,7 @@
   async function saveSvg(figure, elements) {
     for (const [i, element] of elements.entries()) {
       const { spec, log } = panels.get(element);
-      const [traces, layout] = themed(spec, log);
+      const [traces, layout] = themed(spec, log, 640);
       const named = traces.map((t) => ({ ...t, showlegend: !["band", "faint", "bars"].includes(t.meta.kind) }));
       const ground = getComputedStyle(document.documentElement).getPropertyValue("--card");
       const whole = { ...layout, showlegend: true, paper_bgcolor: ground, legend: { orientation: "h", y: -0.3 }, title: { text: "" } };
@@ -93,18 +111,12 @@
     }
   }
 
-  const watch = "IntersectionObserver" in window
-    ? new IntersectionObserver((seen) => seen.forEach((e) => { if (e.isIntersecting) { watch.unobserve(e.target); draw(e.target); } }),
-        { rootMargin: "600px" })
-    : null;
-
   for (const figure of data.figures) {
     const root = document.getElementById("figure-" + figure.key);
     if (!root) continue;
     const elements = [...root.querySelectorAll(".plot")];
     elements.forEach((element, i) => {
       panels.set(element, { spec: figure.panels[i], log: figure.panels[i].layout.xaxis.type === "log", drawn: false });
-      if (watch) watch.observe(element); else draw(element);
     });
     root.querySelectorAll(".tool").forEach((button) => button.addEventListener("click", () => {
       if (button.dataset.do === "csv") save(figure.key + ".csv", "text/csv", csv(figure.rows));
@@ -118,6 +130,13 @@
       }
     }));
   }
+
+  // One panel per task, top to bottom, so that the page can be read and scrolled while the rest is drawn.
+  (function next(waiting) {
+    const element = waiting.shift();
+    if (element) draw(element).then(() => setTimeout(next, 0, waiting));
+    else document.documentElement.dataset.drawn = "all";
+  })([...panels.keys()]);
 
   const chips = [...document.querySelectorAll(".chip")];
   chips.forEach((chip) => chip.addEventListener("click", () => {
@@ -138,6 +157,8 @@
     });
   }));
 
+  let resized = 0;
+  addEventListener("resize", () => { clearTimeout(resized); resized = setTimeout(redraw, 150); });
   dark.addEventListener("change", redraw);
   addEventListener("beforeprint", () => { printing = true; drawAll(); });
   addEventListener("afterprint", () => { printing = false; drawAll(); });

@@ -1,0 +1,161 @@
+"""The page: its values are the results' values, nothing in it can run or load, and a browser draws it."""
+
+from __future__ import annotations
+
+import json
+import re
+import shutil
+import subprocess
+from html.parser import HTMLParser
+
+import matplotlib
+import numpy as np
+import pandas as pd
+import pytest
+
+from distillscope.report import write_report
+from distillscope.report.figures import draw
+from distillscope.report.models import settings_of
+from distillscope.report.page import script_hash
+from distillscope.report.prepare import prepare_figures
+from distillscope.report.read import read_run
+from distillscope.report.summary import Summary
+
+HOSTILE = "<script>alert(1)</script>"
+
+
+class Elements(HTMLParser):
+    """Every element with its attributes, and the text of each script, as a browser's parser would find them."""
+
+    def __init__(self, page: str) -> None:
+        super().__init__()
+        self.found: list[tuple[str, dict]] = []
+        self.scripts: list[tuple[dict, str]] = []
+        self.inside = False
+        self.feed(page)
+
+    def handle_starttag(self, tag, attributes):
+        self.found.append((tag, dict(attributes)))
+        self.inside = tag == "script"
+        if self.inside:
+            self.scripts.append((dict(attributes), ""))
+
+    def handle_endtag(self, tag):
+        self.inside = False
+
+    def handle_data(self, text):
+        if self.inside:
+            attributes, known = self.scripts[-1]
+            self.scripts[-1] = (attributes, known + text)
+
+
+def data_of(page: str) -> dict:
+    return json.loads(re.search(r'<script type="application/json" id="distillscope-data">(.*?)</script>', page, re.DOTALL)[1])
+
+
+def test_the_pages_values_are_those_of_results_csv(reported):
+    page = data_of((reported / "report.html").read_text())["results"]
+    results = pd.read_csv(reported / "results.csv", dtype=str, keep_default_na=False)
+    assert page["columns"] == list(results.columns)
+    column = page["columns"].index("value")
+    assert [row[column] for row in page["rows"]] == results["value"].map(float).tolist()
+    assert [row[page["columns"].index("measure")] for row in page["rows"]] == results["measure"].tolist()
+
+
+def test_the_noise_figure_draws_the_means_of_results_csv(reported):
+    figure = next(f for f in data_of((reported / "report.html").read_text())["figures"] if f["key"] == "noise")
+    results = pd.read_csv(reported / "results.csv").query("measure == 'paper.probe.student.accuracy' and arm == 'cosine'")
+    traces = {t["meta"]["label"]: t for t in figure["panels"][0]["data"] if t["meta"]["kind"] == "line"}
+    for student in "SML":
+        by_seed = results[results["student"] == student].groupby(["condition", "seed"])["value"].mean()
+        means = [by_seed[c].mean() for c in ("clean", "noise=0.02", "noise=0.05", "noise=0.1", "noise=0.2")]
+        assert traces[student]["y"] == pytest.approx(means, rel=1e-6)  # the page keeps seven digits of what it draws
+        assert traces[student]["x"] == [0, 0.02, 0.05, 0.1, 0.2]
+
+
+def test_static_and_interactive_figures_show_the_same_numbers(reported):
+    run = read_run(reported)
+    for figure in prepare_figures(run, settings_of(run), Summary.of(run)):
+        canvas = draw(figure)
+        for axes, panel in zip(canvas.axes, figure.panels, strict=False):
+            lines = [line.get_xydata() for line in axes.get_lines()]
+            for s in panel.series:
+                points = np.column_stack([s.x, s.y])
+                if s.kind == "bars":
+                    assert any(np.allclose(p.get_height(), s.y[0]) for p in axes.patches), (figure.key, s.label)
+                else:
+                    assert any(line.shape == points.shape and np.allclose(line, points) for line in lines), (figure.key, s.label)
+
+
+def test_plotly_accepts_every_figure(reported):
+    import plotly.graph_objects as go
+
+    for figure in data_of((reported / "report.html").read_text())["figures"]:
+        for panel in figure["panels"]:
+            go.Figure({"data": panel["data"], "layout": panel["layout"]})
+
+
+def test_the_alignment_figure_has_the_teachers_curve_and_the_null(reported):
+    figure = next(f for f in data_of((reported / "report.html").read_text())["figures"] if f["key"] == "alignment")
+    labels = [t["meta"]["label"] for t in figure["panels"][0]["data"]]
+    assert "teacher, its own curve" in labels and "null, k/d" in labels
+
+
+def test_both_units_of_sigma_are_on_the_axis(reported):
+    figure = next(f for f in data_of((reported / "report.html").read_text())["figures"] if f["key"] == "noise")
+    assert "25.5<br>0.373" in figure["panels"][0]["layout"]["xaxis"]["ticktext"]
+
+
+def test_nothing_loads_and_only_our_scripts_run(reported):
+    page = (reported / "report.html").read_text()
+    parsed = Elements(page)
+    policy = next(a["content"] for t, a in parsed.found if a.get("http-equiv") == "Content-Security-Policy")
+    assert policy.startswith("default-src 'none'; script-src 'sha256-")
+    scripts = [text for a, text in parsed.scripts if a.get("type") != "application/json"]
+    assert len(scripts) == 2 and all(script_hash(s) in policy for s in scripts)
+    for tag, attributes in parsed.found:
+        assert tag not in ("link", "iframe", "object", "embed", "base", "form"), tag
+        assert not any(name.startswith("on") for name in attributes), (tag, attributes)
+        for name in ("src", "href"):
+            assert attributes.get(name, "#").startswith(("#", "data:")), (tag, attributes[name][:60])
+
+
+def test_hostile_names_are_text(make, tmp_path):
+    run = make(tmp_path / "run", students=(HOSTILE, "$a_b$ \"q\" 'p' & more"), datasets=("<img src=x onerror=alert(2)>",),
+               arms=("</script><b onclick=alert(3)>",), teachers=("--><svg/onload=alert(4)>",))
+    page = write_report(run).read_text(encoding="utf-8")
+    head = page[: page.index('<script type="application/json"')]
+    assert HOSTILE not in page and "&lt;script&gt;alert(1)&lt;/script&gt;" in head
+    parsed = Elements(page)
+    assert len(parsed.scripts) == 3 and not any(t == "b" and "onclick" in a for t, a in parsed.found)
+    assert not any(a.get("src") == "x" or "onload" in a or "onerror" in a for _, a in parsed.found)
+    assert {row[4] for row in data_of(page)["results"]["rows"]} >= {HOSTILE}
+    assert "<script>" not in json.dumps([t.get("name") for f in data_of(page)["figures"] for p in f["panels"] for t in p["data"]])
+
+
+def test_every_figure_has_alternative_text(reported):
+    plots = [a for t, a in Elements((reported / "report.html").read_text()).found if a.get("class") == "plot"]
+    assert plots and all(a["role"] == "img" and len(a["aria-label"]) > 20 for a in plots)
+
+
+def test_static_figures_are_reproducible(reported):
+    assert "<dc:date>" not in (reported / "figures" / "noise.svg").read_text()
+    assert matplotlib.rcParams["svg.hashsalt"] is None  # our style stays ours
+
+
+CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(CHROMIUM is None, reason="needs chromium to draw the page (Debian: apt-get install chromium)")
+@pytest.mark.parametrize("width", [375, 1600])
+def test_a_browser_draws_it_without_an_error(reported, tmp_path, width):
+    done = subprocess.run(
+        [CHROMIUM, "--headless", "--no-sandbox", "--disable-gpu", "--no-first-run", "--disable-background-networking",
+         "--disable-component-update", "--disable-sync", "--enable-logging=stderr", f"--user-data-dir={tmp_path / 'profile'}",
+         f"--window-size={width},9000", "--virtual-time-budget=10000", "--dump-dom", (reported / "report.html").as_uri()],
+        capture_output=True, text=True, timeout=120, check=True)
+    assert "CONSOLE" not in done.stderr, [line for line in done.stderr.splitlines() if "CONSOLE" in line]
+    panels = sum(len(f["panels"]) for f in data_of(done.stdout)["figures"])
+    assert 'data-drawn="all"' in done.stdout
+    assert len(re.findall(r'class="plot js-plotly-plot', done.stdout)) == panels

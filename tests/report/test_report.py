@@ -1,0 +1,142 @@
+"""write_report as a whole: every file is there, and none of the awkward runs stops it."""
+
+from __future__ import annotations
+
+import ast
+import json
+import shutil
+from pathlib import Path
+
+import pandas as pd
+import pytest
+
+from distillscope import report
+from distillscope.errors import UserError
+from distillscope.report import terminal_table, write_report
+
+FIGURES = ["noise", "cumulative_variance", "effective_rank", "cosine_rank", "alignment", "information", "training"]
+
+
+def shown(run: Path) -> str:
+    from rich.console import Console
+
+    console = Console(width=200, record=True, file=open("/dev/null", "w"))  # noqa: SIM115
+    console.print(terminal_table(run))
+    return console.export_text()
+
+
+def test_everything_is_written(reported):
+    names = ["results.csv", "summary.json", "report.html", "tables/table.md", "tables/table.tex", "tables/table.csv",
+             *(f"figures/{key}.{suffix}" for key in FIGURES for suffix in ("svg", "png"))]
+    for name in names:
+        assert (reported / name).stat().st_size > 100, name
+    assert (reported / "report.html").stat().st_size < 8e6
+
+
+def test_results_are_the_trials_results_to_the_last_digit(reported):
+    whole = pd.read_csv(reported / "results.csv", dtype=str, keep_default_na=False)
+    parts = pd.concat([pd.read_csv(p, dtype=str, keep_default_na=False) for p in
+                       sorted(reported.glob("references/*/results.csv")) + sorted(reported.glob("trials/*/results.csv"))])
+    assert len(whole) == len(parts)
+    assert whole["value"].map(float).tolist() == parts["value"].map(float).tolist()
+    assert whole["seed"].tolist() == parts["seed"].tolist()
+
+
+def test_reporting_twice_gives_the_same_files(make, tmp_path):
+    run = make(tmp_path / "run")
+    write_report(run)
+    first = {p: p.read_bytes() for p in run.rglob("*") if p.is_file()}
+    write_report(run)
+    assert {p: p.read_bytes() for p in run.rglob("*") if p.is_file()} == first
+
+
+@pytest.mark.parametrize("how", [
+    {"incomplete": [("cosine", "S", 42), ("cosine", "L", 123)]}, {"seeds": (42,)}, {"labels": False}, {"provenance": False},
+    {"datasets": ("cifar10", "cifar100"), "teachers": ("clip", "dinov2"), "seeds": (1, 2)}, {"students": ("only",)},
+    {"epochs": 0}, {"incomplete": [("cosine", s, n) for s in "SML" for n in (42, 123, 456)]}, {"where": "model input"}],
+    ids=["partial", "one seed", "no labels", "no provenance", "crossed", "one student", "no log", "teacher alone", "at the input"])
+def test_awkward_runs_are_reported(make, tmp_path, how):
+    run = make(tmp_path / "run", **how)
+    page = write_report(run).read_text(encoding="utf-8")
+    assert "</html>" in page and shown(run)
+    json.loads((run / "summary.json").read_text())
+
+
+def test_a_run_in_which_nothing_has_finished(make, tmp_path):
+    run = make(tmp_path / "run")
+    shutil.rmtree(run / "trials")
+    shutil.rmtree(run / "references")
+    page = write_report(run).read_text(encoding="utf-8")
+    assert "No trial of this study has finished yet." in page
+    assert len(pd.read_csv(run / "results.csv")) == 0
+
+
+def test_a_partial_run_says_what_is_missing(make, tmp_path):
+    run = make(tmp_path / "run", incomplete=[("cosine", "S", 42)])
+    page = write_report(run).read_text(encoding="utf-8")
+    assert "8 of 9 trials are complete" in page
+    assert json.loads((run / "summary.json").read_text())["missing"] == ["cifar10--clip-vit-b32--cosine--S--seed42"]
+    assert 42 not in pd.read_csv(run / "results.csv").query("student == 'S'")["seed"].tolist()
+
+
+def test_one_seed_has_no_interval_and_says_so(make, tmp_path):
+    run = make(tmp_path / "run", seeds=(42,))
+    page = write_report(run).read_text(encoding="utf-8")
+    assert "n = 1 seed, no interval" in page
+    quantities = json.loads((run / "summary.json").read_text())["quantities"]
+    assert all(q["low"] is None and q["std"] is None for q in quantities)
+
+
+def test_without_labels_a_sentence_stands_for_the_figure(make, tmp_path):
+    run = make(tmp_path / "run", labels=False)
+    page = write_report(run).read_text(encoding="utf-8")
+    assert "No accuracy: this run has no labels" in page
+    assert not (run / "figures" / "noise.svg").exists()
+
+
+def test_a_damaged_trial_is_named_and_the_rest_is_shown(make, tmp_path):
+    run = make(tmp_path / "run")
+    damaged = next(iter(sorted((run / "trials").iterdir())))
+    (damaged / "results.csv").write_text("measure,value\nx,1\n")
+    page = write_report(run).read_text(encoding="utf-8")
+    assert f"trials/{damaged.name}: says that it is complete, but cannot be read" in page
+    assert json.loads((run / "summary.json").read_text())["complete"] == 8
+
+
+def test_a_value_that_is_not_finite_is_left_out_and_counted(make, tmp_path):
+    run = make(tmp_path / "run", students=("S",))
+    path = next(iter(sorted((run / "trials").glob("*seed42")))) / "results.csv"
+    frame = pd.read_csv(path)
+    frame.loc[frame["measure"] == "student.effective_rank", "value"] = float("nan")
+    frame.to_csv(path, index=False)
+    page = write_report(run).read_text(encoding="utf-8")
+    quantities = json.loads((run / "summary.json").read_text())["quantities"]
+    rank = next(q for q in quantities if q["measure"] == "student.effective_rank")
+    assert rank["n_seeds"] == 2 and rank["seeds"] == [123, 456]
+    assert "1 values are not finite" in page
+
+
+@pytest.mark.parametrize(("name", "content", "said"), [("study.yaml", "- a list", "expected a mapping, got list"),
+                                                       ("study.yaml", "a: [", "expected a readable file"),
+                                                       ("provenance.json", "{", "expected a readable file")])
+def test_a_broken_record_is_one_line(make, tmp_path, name, content, said):
+    run = make(tmp_path / "run")
+    (run / name).write_text(content)
+    with pytest.raises(UserError, match=said):
+        write_report(run)
+
+
+def test_a_folder_that_is_no_run(tmp_path):
+    with pytest.raises(UserError, match="expected a run directory with study.yaml"):
+        write_report(tmp_path)
+
+
+def test_a_report_never_imports_a_model():
+    for path in Path(report.__file__).parent.glob("*.py"):
+        for node in ast.walk(ast.parse(path.read_text())):
+            names = [a.name for a in node.names] if isinstance(node, ast.Import) else [node.module or ""] \
+                if isinstance(node, ast.ImportFrom) else []
+            for name in names:
+                allowed = ("distillscope.report", "distillscope.errors", "distillscope.files", "distillscope.measure.spectrum")
+                assert name.split(".")[0] not in ("torch", "timm"), (path.name, name)
+                assert not name.startswith("distillscope") or name.startswith(allowed), (path.name, name)
