@@ -66,7 +66,7 @@ def _draw_mark(axes, mark: Mark) -> None:
     place = {"fontsize": 6.5, "color": mark.colour[0], "textcoords": "offset points"}
     if mark.axis == "y":
         axes.axhline(mark.value, **style)
-        axes.annotate(_clean(mark.label), (1, mark.value), xycoords=("axes fraction", "data"), xytext=(-2, 2), ha="right",
+        axes.annotate(_clean(mark.label), (1, mark.value), xycoords=("axes fraction", "data"), xytext=(-2, 2 + 0.6 * mark.shift), ha="right",
                       va="bottom", **place)
     else:
         axes.axvline(mark.value, **style)

@@ -63,12 +63,10 @@ def _points(model, x, y, n) -> list[Series]:
 
 
 def _teacher_marks(setting: Setting, summary: Summary, axis: str) -> list[Mark]:
-    marks = []
-    for teacher in setting.teachers:
-        rank = summary.get(teacher, RANK)
-        if rank:
-            marks.append(Mark(rank.mean, f"{teacher.label} {number(rank.mean, 1)}", axis, teacher.colour, "dash", "teacher"))
-    return marks
+    found = [(rank.mean, teacher) for teacher in setting.teachers if (rank := summary.get(teacher, RANK))]
+    lowest = min((value for value, _ in found), default=0.0)
+    return [Mark(value, f"{teacher.label} {number(value, 1)}", axis, teacher.colour, "dash", "teacher",
+                 shift=-17 if value == lowest and len(found) > 1 else 0) for value, teacher in found]
 
 
 def _size_ticks(sizes: list[float]) -> list[tuple[float, str]] | None:

@@ -82,7 +82,7 @@ def _mark(mark: Mark, x_log: bool) -> tuple[dict[str, Any], dict[str, Any]]:
     note = {"text": _text(mark.label), "showarrow": False, "font": {"size": 11, "color": mark.colour[0]}}
     if mark.axis == "y":
         line |= {"xref": "paper", "x0": 0, "x1": 1, "yref": "y", "y0": mark.value, "y1": mark.value}
-        note |= {"xref": "paper", "x": 1, "xanchor": "right", "yref": "y", "y": mark.value, "yanchor": "bottom"}
+        note |= {"xref": "paper", "x": 1, "xanchor": "right", "yref": "y", "y": mark.value, "yanchor": "bottom", "yshift": mark.shift}
     else:
         line |= {"yref": "paper", "y0": 0, "y1": 1, "xref": "x", "x0": mark.value, "x1": mark.value}
         note |= {"yref": "paper", "y": 1, "yanchor": "bottom", "xref": "x", "xanchor": "left",

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import math
 
-from distillscope.report.curves import curve_over_seeds
+from distillscope.report.curves import curve_over_seeds, shared_curve
 from distillscope.report.geometry import of_setting, panel_title
-from distillscope.report.models import TEACHER_COLOUR, Model, Setting
+from distillscope.report.models import NULL_COLOUR, TEACHER_COLOUR, Model, Setting
 from distillscope.report.noise import crossovers, sigma_label, sigma_ticks
 from distillscope.report.plot import Figure, Mark, Panel, Series
 from distillscope.report.read import Run
@@ -47,11 +47,11 @@ def information(run: Run, settings: list[Setting], summary: Summary) -> Figure:
             key, ceiling_key, how = loss
             series, ticks = _bars(setting.students, summary, key)
             ceilings = [c.mean for m in setting.students if (c := summary.get(m, ceiling_key))]
-            marks = [Mark(ceilings[0], f"ceiling {number(ceilings[0], 3)}: nothing kept")] if ceilings else []
+            marks = [Mark(ceilings[0], f"ceiling {number(ceilings[0], 3)}: nothing kept", shift=15)] if ceilings else []
             if series:
                 top = max([m.value for m in marks] + [s.high[0] if s.high else s.y[0] for s in series])
                 panels.append(Panel(f"{prefix}InfoNCE", "", "InfoNCE loss, nats (lower keeps more)", series, marks,
-                                    x_ticks=ticks, y_range=(0.0, 1.12 * top), note=how))
+                                    x_ticks=ticks, y_range=(0.0, 1.2 * top), note=how))
                 if ceilings:
                     kept = [f"{s.label} {number(ceilings[0] - s.y[0], 3)}" for s in series]
                     findings.append(f"Nats below the ceiling{of_setting(settings, setting)}: {', '.join(kept)}.")
@@ -66,7 +66,9 @@ def information(run: Run, settings: list[Setting], summary: Summary) -> Figure:
         by_k = [s for m in setting.students if (s := curve_over_seeds(run, m, "contrastive.infonce_by_k", marker=m.marker))]
         if by_k:
             x = by_k[0].x
-            bound = Series("ceiling, ln K", "null", ("#8C8C8C", "#8C8C8C"), x, [math.log(v) for v in x], dash="dot")
+            ceiling = shared_curve(run, setting.students, "contrastive.ceiling_by_k")
+            x, y = (ceiling["x"], ceiling["y"]) if ceiling else (x, [math.log(v) for v in x])
+            bound = Series("ceiling: chance", "null", NULL_COLOUR, list(x), list(y), dash="dot")
             panels.append(Panel(f"{prefix}InfoNCE over K", "candidates K", "InfoNCE loss, nats", [*by_k, bound], x_log=True))
     return Figure("information", "Contrastive retention",
                   "How well a student's embedding picks its own image's teacher embedding out of a batch. The ceiling is what "
@@ -114,6 +116,14 @@ TRAINING = [("loss", "training loss", "loss", False),
             ("knn_accuracy", "kNN accuracy on the held-out part of train", "accuracy", True)]
 
 
+def _of_accuracy(series: list[Series]) -> tuple[float, float]:
+    """An axis that holds every mean with room around it, and never leaves 0 to 100 % where an interval does."""
+    low = min(v for s in series for v in (s.low or s.y))
+    high = max(v for s in series for v in (s.high or s.y))
+    room = 0.05 * max(high - low, 0.02)
+    return max(-0.01, low - room), min(1.01, high + room)
+
+
 def _epoch_ticks(epochs: list[float]) -> list[tuple[float, str]]:
     """Whole epochs, ten at most."""
     first, last = int(min(epochs)), int(max(epochs))
@@ -145,6 +155,7 @@ def training(run: Run, settings: list[Setting], summary: Summary) -> Figure:
                 title = panel_title(settings, setting)
                 name = (label[0].upper() + label[1:] if label[1:2].islower() else label) if not title else f"{title}: {label}"
                 panels.append(Panel(name, "epoch", short, series, y_percent=as_percent,
+                                    y_range=_of_accuracy(series) if as_percent else None,
                                     x_ticks=_epoch_ticks([x for s in series for x in s.x])))
     seeds = max((s.n or 0 for p in panels for s in p.series), default=0)
     return Figure("training", "Training, epoch by epoch",

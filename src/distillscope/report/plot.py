@@ -45,7 +45,7 @@ class Mark:
     colour: tuple[str, str] = ("#8C8C8C", "#8C8C8C")
     dash: str = "dash"
     highlight: str = ""
-    band: tuple[float, float] | None = None
+    shift: int = 0  # pixels by which the name is moved up, so that it keeps clear of what else is written there
 
 
 @dataclass(frozen=True)

@@ -95,6 +95,8 @@ def _columns(run: Run, summary: Summary) -> list[Column]:
                       hint="exp of the entropy of p = s²/Σs², centred; mean over seeds"),
                Column("rank_of_mean_spectrum", "rank of mean spectrum", "student.effective_rank_of_mean_spectrum",
                       hint="the same of the singular values averaged over seeds, as the paper computes it"),
+               Column("effective_rank_corrected", "corrected for N", "student.effective_rank_corrected", digits=1,
+                      hint="effective rank with its small-sample bias removed: 2 log R(N) - mean log R(N/2)"),
                Column("dims_90", "dims 90 %", "student.dims_90", digits=1, hint="components that hold 90 % of the variance")]
     published = {p.get("measure") for p in _published(run)}
     if run.study.get("spread") != "population" and "student.effective_rank_of_mean_spectrum" not in published:
@@ -112,6 +114,18 @@ def _columns(run: Run, summary: Summary) -> list[Column]:
         columns.append(Column("uniformity", "uniformity", spread[0], digits=3, hint=f"{spread[0]} {spread[1]}".strip()))
     columns.append(Column("mean_cosine", "mean cosine", "alignment.mean_cosine", digits=3, hint="with the teacher"))
     return columns
+
+
+def sample_note(settings: list[Setting], summary: Summary) -> str:
+    """How many images the ranks rest on, and a warning where they are fewer than twice the dimensions."""
+    models = [m for s in settings for m in s.models]
+    counts = sorted({int(s.n) for m in models if (s := summary.get(m, "student.effective_rank")) and s.n})
+    if not counts:
+        return ""
+    text = f"Ranks are over N = {counts[0] if len(counts) == 1 else f'{counts[0]} to {counts[-1]}'} images"
+    if any((flag := summary.get(m, "student.undersampled")) and flag.mean > 0 for m in models):
+        return f"{text}, fewer than twice the dimensions: every rank here is biased low, the teacher's most."
+    return f"{text}."
 
 
 def _published(run: Run) -> list[dict[str, Any]]:
@@ -149,10 +163,11 @@ def build_table(run: Run, settings: list[Setting], summary: Summary) -> Table:
     table = Table([columns[i] for i in kept], [Row(r.model, [r.cells[i] for i in kept]) for r in rows], spread,
                   settings=len(settings))
     unplaced = sum(id(e) not in used for e in entries)
-    return Table(table.columns, table.rows, spread, _notes(table, noise_conditions(run, summary) if accuracy_of(summary) else [], unplaced), len(settings))
+    return Table(table.columns, table.rows, spread, _notes(table, noise_conditions(run, summary) if accuracy_of(summary) else [],
+                                                    sample_note(settings, summary), unplaced), len(settings))
 
 
-def _notes(table: Table, levels: list[Sigma], unplaced: int) -> list[str]:
+def _notes(table: Table, levels: list[Sigma], sample: str, unplaced: int) -> list[str]:
     seeds = sorted({c.statistic.n_seeds for r in table.rows if not r.model.is_teacher for c in r.cells if c.statistic})
     notes = []
     if seeds:
@@ -163,6 +178,7 @@ def _notes(table: Table, levels: list[Sigma], unplaced: int) -> list[str]:
         notes.append("Accuracies are per cent of the test images; noise draws are averaged within a seed.")
     notes += ["Noise: " + "; ".join(s.text for s in levels) + "."] if levels else []
     notes.append("The teacher is frozen: it has no seeds.")
+    notes += [sample] if sample else []
     if unplaced:
         notes.append(f"{unplaced} published values have no row or column here.")
     return notes

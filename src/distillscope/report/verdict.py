@@ -10,6 +10,7 @@ from distillscope.report.models import Model, Setting
 from distillscope.report.noise import Sigma, by_size, noise_conditions, paired_difference
 from distillscope.report.read import Run
 from distillscope.report.summary import Statistic, Summary
+from distillscope.report.tables import sample_note
 from distillscope.report.words import NBSP, accuracy_of, count, interval_text, joined, number, percent, seeds_text, span
 
 
@@ -71,7 +72,8 @@ def what_was_lost(setting: Setting, summary: Summary) -> list[str]:
         times = f" ({count(sizes[1].mean)} parameters, {sizes[1].mean / sizes[0].mean:.1f} times as many)" if all(sizes) else ""
         sentence = _difference(summary, large, small, RANK, f"From {small.label} to {large.label}{times} the effective rank", 2, 1, "")
         sentences += [sentence] if sentence else []
-    return sentences + _other_arms(setting, summary, accuracy)
+    note = sample_note([setting], summary)
+    return sentences + _other_arms(setting, summary, accuracy) + ([note] if "biased" in note else [])
 
 
 def _other_arms(setting: Setting, summary: Summary, accuracy: tuple[str, str] | None) -> list[str]:

@@ -65,12 +65,13 @@
     return [traces, layout];
   }
 
-  const config = { responsive: true, displaylogo: false, showTips: false,
+  const config = { displaylogo: false, showTips: false,
     modeBarButtonsToRemove: ["select2d", "lasso2d", "autoScale2d", "toImage"] };
 
   function draw(element) {
     const state = panels.get(element);
     const [traces, layout] = themed(state.spec, state.log, element.clientWidth);
+    Object.assign(layout, { width: element.clientWidth, height: element.clientHeight });
     state.drawn = true;
     return Plotly.react(element, traces, layout, config);
   }
@@ -160,7 +161,13 @@
   let resized = 0;
   addEventListener("resize", () => { clearTimeout(resized); resized = setTimeout(redraw, 150); });
   dark.addEventListener("change", redraw);
-  addEventListener("beforeprint", () => { printing = true; drawAll(); });
-  addEventListener("afterprint", () => { printing = false; drawAll(); });
+  // Plots are sized in pixels: for paper the page is first narrowed to a sheet's width, then they are drawn again.
+  function paper(on) {
+    printing = on;
+    document.documentElement.classList.toggle("printing", on);
+    drawAll();
+  }
+  addEventListener("beforeprint", () => paper(true));
+  addEventListener("afterprint", () => paper(false));
   window.distillscope = { data, drawAll, get highlighted() { return highlighted; } };
 })();
