@@ -173,17 +173,20 @@ def test_highlight_scale_and_csv_work_in_a_browser(reported, tmp_path):
     clicks = """<script>addEventListener("load", () => setTimeout(() => {
       document.querySelector('.chip[data-highlight="L"]').click();
       document.querySelector('#figure-cumulative_variance [data-do="log"]').click();
-      const saved = []; HTMLAnchorElement.prototype.click = function () { saved.push(this.download); };
+      const saved = []; let csv = null; URL.createObjectURL = (b) => { csv = b.text(); return "blob:x"; };
+      HTMLAnchorElement.prototype.click = function () { saved.push(this.download); };
       document.querySelector('#figure-noise [data-do="csv"]').click();
       const noise = document.querySelector("#figure-noise .plot");
-      document.body.dataset.seen = JSON.stringify({ saved, highlighted: window.distillscope.highlighted,
+      csv.then((csv) => { document.body.dataset.seen = JSON.stringify({ csv, saved, highlighted: window.distillscope.highlighted,
         faded: noise.data.filter((t) => t.opacity < 0.2 && t.meta.kind === "line").map((t) => t.meta.highlight),
-        scale: document.querySelector("#figure-cumulative_variance .plot").layout.xaxis.type });
+        scale: document.querySelector("#figure-cumulative_variance .plot").layout.xaxis.type }); });
     }, 4000));</script></body>"""
     page = re.sub(r'<meta http-equiv="Content-Security-Policy"[^>]*>', "", (reported / "report.html").read_text())
     clicked = tmp_path / "clicked.html"
     clicked.write_text(page.replace("</body>", clicks))
     seen = re.search(r'data-seen="([^"]*)"', browse(clicked, tmp_path, 1200).stdout)[1]
     seen = json.loads(html.unescape(seen))
-    assert seen["saved"] == ["noise.csv"] and seen["highlighted"] == "L" and seen["scale"] == "linear"
+    assert seen["saved"] == ["noise.csv"] and seen["csv"].startswith("panel,model,kind,x,y,low,high,seeds\n")
+    assert "S,line,0.02," in seen["csv"]
+    assert seen["highlighted"] == "L" and seen["scale"] == "linear"
     assert set(seen["faded"]) == {"teacher", "S", "M"}

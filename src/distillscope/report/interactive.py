@@ -45,7 +45,7 @@ def _traces(s: Series, panel: Panel) -> list[dict[str, Any]]:
     colour = s.colour[0]
     trace: dict[str, Any] = {"name": _text(s.label), "x": rounded(s.x), "y": rounded(s.y), "hovertemplate": _hover(s, panel),
                              "legendgroup": s.label, "showlegend": False,
-                             "meta": {"highlight": s.highlight, "colours": list(s.colour), "kind": s.kind, "label": s.label}}
+                             "meta": {"highlight": s.highlight, "colours": list(s.colour), "kind": s.kind, "label": s.label, "seeds": s.n}}
     if s.low and s.high:
         trace["customdata"] = [list(pair) for pair in zip(rounded(s.low), rounded(s.high), strict=True)]
     if s.kind == "bars":
@@ -114,6 +114,6 @@ def _layout(panel: Panel) -> dict[str, Any]:
 
 
 def to_plotly(figure: Figure) -> list[dict[str, Any]]:
-    """{data, layout, mark_colours, can_log} per panel; data and layout are valid Plotly JSON."""
-    return [{"data": [t for s in panel.series for t in _traces(s, panel)], "layout": _layout(panel),
+    """{title, data, layout, mark_colours, can_log} per panel; data and layout are valid Plotly JSON."""
+    return [{"title": panel.title, "data": [t for s in panel.series for t in _traces(s, panel)], "layout": _layout(panel),
              "mark_colours": [list(m.colour) for m in panel.marks], "can_log": panel.can_log} for panel in figure.panels]

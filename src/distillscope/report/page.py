@@ -13,7 +13,7 @@ import pandas as pd
 
 from distillscope.files import write_text
 from distillscope.report import sections
-from distillscope.report.interactive import rounded, to_plotly
+from distillscope.report.interactive import to_plotly
 from distillscope.report.models import Setting
 from distillscope.report.plot import Figure
 from distillscope.report.read import Run
@@ -53,14 +53,10 @@ def _plain(value: object) -> object:
 
 
 def page_data(run: Run, figures: list[Figure]) -> dict:
-    """Everything that the page's script reads: results.csv whole, and each figure drawn and as rows for its CSV."""
+    """Everything that the page's script reads: results.csv whole, and each figure's panels."""
     results = {"columns": list(run.results.columns),
                "rows": [[_plain(v) for v in row] for row in run.results.itertuples(index=False, name=None)]}
-    shown = []
-    for figure in figures:
-        rows = [{**r, **dict(zip(("x", "y", "low", "high"), rounded([r[k] for k in ("x", "y", "low", "high")]), strict=True))}
-                for r in figure.rows()]
-        shown.append({"key": figure.key, "panels": to_plotly(figure), "rows": rows})
+    shown = [{"key": figure.key, "panels": to_plotly(figure)} for figure in figures]
     return {"study": run.name, "results": results, "figures": shown}
 
 

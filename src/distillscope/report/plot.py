@@ -83,13 +83,3 @@ class Figure:
         shown = [s.label for p in self.panels for s in p.series if s.legend]
         names = ", ".join(dict.fromkeys(shown))
         return " ".join([f"{self.title}: {names}.", *self.findings]) if self.panels else self.absent
-
-    def rows(self) -> list[dict]:
-        """Every drawn value as a tidy row, which the page offers as CSV."""
-        rows = []
-        for panel in self.panels:
-            for s in panel.series:
-                for i, (x, y) in enumerate(zip(s.x, s.y, strict=True)):
-                    rows.append({"panel": panel.title, "model": s.label, "kind": s.kind, "x": x, "y": y,
-                                 "low": s.low[i] if s.low else None, "high": s.high[i] if s.high else None, "seeds": s.n})
-        return rows

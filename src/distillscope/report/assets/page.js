@@ -87,6 +87,13 @@
     setTimeout(() => URL.revokeObjectURL(link.href), 5000);
   }
 
+  // Every drawn value as a tidy row, read back from what is drawn.
+  function rowsOf(figure) {
+    return figure.panels.flatMap((panel) => panel.data.filter((t) => t.meta.kind !== "band").flatMap((t) =>
+      t.x.map((x, i) => ({ panel: panel.title, model: t.meta.label, kind: t.meta.kind, x, y: t.y[i],
+        low: t.customdata?.[i][0], high: t.customdata?.[i][1], seeds: t.meta.seeds }))));
+  }
+
   function csv(rows) {
     if (!rows.length) return "";
     const cell = (v) => {
@@ -120,7 +127,7 @@
       panels.set(element, { spec: figure.panels[i], log: figure.panels[i].layout.xaxis.type === "log", drawn: false });
     });
     root.querySelectorAll(".tool").forEach((button) => button.addEventListener("click", () => {
-      if (button.dataset.do === "csv") save(figure.key + ".csv", "text/csv", csv(figure.rows));
+      if (button.dataset.do === "csv") save(figure.key + ".csv", "text/csv", csv(rowsOf(figure)));
       if (button.dataset.do === "svg") saveSvg(figure, elements);
       if (button.dataset.do === "log") {
         const on = button.getAttribute("aria-pressed") !== "true";
