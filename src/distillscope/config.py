@@ -38,6 +38,15 @@ class Part(BaseModel):
 class Dataset(Part):
     """A data set: a registered name, a path, or the name of one on the Hub (``owner/name``)."""
 
+    label: str | None = None
+    train_split: str = "train"
+    test_split: str = "test"
+
+    @property
+    def title(self) -> str:
+        """What the tables call it."""
+        return self.label or (Path(str(self.settings["path"])).name if "path" in self.settings else self.name)
+
     @model_validator(mode="before")
     @classmethod
     def _from_text(cls, value: Any) -> Any:

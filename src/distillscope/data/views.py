@@ -37,7 +37,7 @@ class View:
     name: str
     settings: dict[str, Any]
     seed: int
-    epoch: int
+    epoch: int | str
     where: str = "source"
 
     def __call__(self, images: Images, ids: Sequence[str]) -> Images:

@@ -1,0 +1,36 @@
+"""Checkpoints: everything that a killed run needs to go on to the numbers of one never killed."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from distillscope import progress
+from distillscope.files import write_atomic
+
+
+def save_checkpoint(path: Path, state: dict[str, Any]) -> None:
+    """Write tensors and plain values; the random state of torch goes with them."""
+    state = {**state, "rng": torch.random.get_rng_state()}
+    if torch.cuda.is_available():
+        state["rng_cuda"] = torch.cuda.get_rng_state_all()
+    write_atomic(path, lambda p: torch.save(state, p))
+
+
+def load_checkpoint(path: Path) -> dict[str, Any] | None:
+    """The state saved last, with torch's random state restored; None where there is none, or it cannot be read."""
+    if not path.exists():
+        return None
+    try:
+        state = torch.load(path, map_location="cpu", weights_only=True)
+    except Exception as error:  # zip, pickle and runtime errors alike: the file is no checkpoint of ours
+        progress.say(f"{path}: not a readable checkpoint ({type(error).__name__}); this trial starts from its beginning")
+        return None
+    torch.random.set_rng_state(state.pop("rng"))
+    if "rng_cuda" in state:
+        states = state.pop("rng_cuda")
+        if torch.cuda.is_available() and len(states) == torch.cuda.device_count():
+            torch.cuda.set_rng_state_all(states)
+    return state

@@ -1,0 +1,195 @@
+"""The training loop: one student, one set of cached targets."""
+
+from __future__ import annotations
+
+import inspect
+import json
+import math
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from distillscope.config import Arm, Training
+from distillscope.data.source import Source, read_batches
+from distillscope.data.views import View
+from distillscope.devices import keep_freed_memory
+from distillscope.distill.checkpoint import load_checkpoint, save_checkpoint
+from distillscope.distill.health import Health, warnings_of
+from distillscope.distill.streams import KeyedStreams
+from distillscope.draws import keyed_seed
+from distillscope.errors import UserError
+from distillscope.files import write_text
+from distillscope.registry import objectives
+from distillscope.students.load import StudentEncoder
+
+CHECKPOINT_SECONDS = 30.0
+
+
+@dataclass(frozen=True)
+class TrainingSet:
+    """Images, and the target embeddings (n, d) that the teacher gave for them, at each epoch's view."""
+
+    source: Source
+    targets: Callable[[int], np.ndarray]
+    view: Callable[[Any], View | None] = lambda epoch: None
+
+
+def learning_rate_factor(schedule: str, step: int, num_steps: int) -> float:
+    """What the learning rate is multiplied with at a step.
+
+    "cosine" falls to 0; "one_cycle" rises linearly over the first 30 % and falls to 0 as a cosine.
+
+    >>> [round(learning_rate_factor("one_cycle", s, 100), 2) for s in (0, 15, 30, 65, 100)]
+    [0.0, 0.5, 1.0, 0.5, 0.0]
+    """
+    done = step / max(1, num_steps)
+    if schedule == "constant":
+        return 1.0
+    if schedule == "one_cycle":
+        if done < 0.3:
+            return done / 0.3
+        done = (done - 0.3) / 0.7
+    return 0.5 * (1 + math.cos(math.pi * done))
+
+
+def composed_loss(arm: Arm) -> tuple[Callable[[dict[str, torch.Tensor]], torch.Tensor], set[str]]:
+    """The weighted sum of an arm's objectives as one function of the named embeddings, and the names that it needs."""
+    terms, needs = [], set()
+    for objective in arm.objective:
+        function = objectives.get(objective.name)
+        names = [p.name for p in inspect.signature(function).parameters.values() if p.kind is not p.KEYWORD_ONLY]
+        settings = objectives.check(objective.name, objective.settings, f"arms.{arm.name}.objective")
+        terms.append((objective.weight, partial(function, **settings), names))
+        needs.update(names)
+    if "other" in needs and arm.view is None:
+        raise UserError(f"arms.{arm.name}.objective", "a view, since the objective compares two views", "none",
+                        f"Set arms.{arm.name}.view=crop_flip.")
+
+    def loss(embeddings: dict[str, torch.Tensor]) -> torch.Tensor:
+        return sum(weight * function(*(embeddings[n] for n in names)) for weight, function, names in terms)
+
+    return loss, needs
+
+
+def make_optimizer(module: torch.nn.Module, settings: Training) -> torch.optim.Optimizer:
+    """Adam, AdamW or SGD (momentum 0.9), with PyTorch's other defaults."""
+    kinds = {"adam": torch.optim.Adam, "adamw": torch.optim.AdamW, "sgd": partial(torch.optim.SGD, momentum=0.9)}
+    return kinds[settings.optimizer](module.parameters(), lr=settings.learning_rate, weight_decay=settings.weight_decay)
+
+
+def distill(student: StudentEncoder, training_set: TrainingSet, arm: Arm, settings: Training, streams: KeyedStreams,
+            folder: Path, health: Health | None = None, *, track: str | None = None, workers: int = 0,
+            advance: Callable[[int], None] = lambda count: None) -> list[dict[str, Any]]:
+    """Train ``student`` in place; one record an epoch, also in ``folder``/metrics.jsonl.
+
+    A checkpoint is written every half minute, at each epoch's end and when interrupted; started again on the same
+    folder it goes on from there, to the same numbers. Several processes (accelerate launch) each take their part of
+    every batch. Losses are computed in float32 whatever the network's precision.
+    """
+    from accelerate import Accelerator
+
+    keep_freed_memory()
+    source = training_set.source
+    batch = settings.batch_size
+    per_epoch = len(source) // batch if settings.drop_last else math.ceil(len(source) / batch)
+    if per_epoch == 0:
+        raise UserError("training.batch_size", f"at most the {len(source)} training images", str(batch), "Set a smaller one.")
+    mixed = {"float32": "no", "bfloat16": "bf16", "float16": "fp16"}[student.precision]
+    accelerator = Accelerator(cpu=student.device.type == "cpu", mixed_precision=mixed, log_with=track, project_dir=folder)
+    if batch % accelerator.num_processes:
+        raise UserError("training.batch_size", f"a multiple of the {accelerator.num_processes} processes", str(batch), "Change it.")
+    if track:
+        accelerator.init_trackers("distillscope")
+    loss_of, needs = composed_loss(arm)
+    module = student.module
+    if accelerator.num_processes > 1 and student.device.type == "cuda":
+        module = torch.nn.SyncBatchNorm.convert_sync_batchnorm(module)
+    module, optimizer = accelerator.prepare(module, make_optimizer(module, settings))
+    rank, world, writes = accelerator.process_index, accelerator.num_processes, accelerator.is_main_process
+
+    checkpoint, history, start, total, seen = folder / "checkpoint.pt", [], 0, 0.0, 0.0
+    torch.manual_seed(keyed_seed(streams.seed, "training"))
+    if state := load_checkpoint(checkpoint):
+        accelerator.unwrap_model(module).load_state_dict(state["module"])
+        optimizer.load_state_dict(state["optimizer"])
+        history, start, total, seen = state["history"], state["step"], state["total"], state["seconds"]
+        advance(start * batch)
+    student.module = accelerator.unwrap_model(module)
+
+    step, began = start, time.monotonic()
+    saved = began
+
+    def save() -> None:
+        nonlocal saved
+        if writes:
+            seconds = seen + time.monotonic() - began
+            save_checkpoint(checkpoint, {"module": student.module.state_dict(), "optimizer": optimizer.state_dict(),
+                                         "history": history, "step": step, "total": total, "seconds": seconds})
+        saved = time.monotonic()
+
+    def embeddings_of(images: Any, ids: np.ndarray, view: View | None) -> torch.Tensor:
+        inputs = student.preprocess(_to(view(images, ids) if view else images, student.device))
+        with accelerator.autocast():
+            return module(inputs).float()
+
+    try:
+        while step < settings.epochs * per_epoch:
+            epoch, first = divmod(step, per_epoch)
+            order = streams.order(epoch, len(source))
+            targets = training_set.targets(epoch)
+            view, second = training_set.view(epoch), training_set.view(f"{epoch} second") if "other" in needs else None
+            batches = [order[i * batch : (i + 1) * batch][rank::world] for i in range(first, per_epoch)]
+            module.train()
+            for indices, images in read_batches(source, batches, workers):
+                factor = learning_rate_factor(settings.schedule, step, settings.epochs * per_epoch)
+                for group in optimizer.param_groups:
+                    group["lr"] = settings.learning_rate * factor
+                ids = source.ids[indices]
+                embeddings = {"student": embeddings_of(images, ids, view),
+                              "teacher": torch.from_numpy(np.ascontiguousarray(targets[indices])).float().to(student.device)}
+                if "other" in needs:
+                    embeddings["other"] = embeddings_of(images, ids, second)
+                loss = loss_of(embeddings)
+                optimizer.zero_grad(set_to_none=True)
+                accelerator.backward(loss)
+                optimizer.step()
+                step += 1
+                total += float(loss.detach())
+                if not math.isfinite(total):
+                    raise UserError(f"training of {student.name}, epoch {epoch + 1}, step {step}", "a finite loss",
+                                    str(float(loss.detach())), "Lower training.learning_rate, or train in float32; the "
+                                    "checkpoint before it is kept.")
+                advance(batch)
+                if time.monotonic() - saved > CHECKPOINT_SECONDS:
+                    save()
+            seconds = seen + time.monotonic() - began
+            record = {"epoch": epoch + 1, "step": step, "seconds": round(seconds, 3), "loss": total / per_epoch,
+                      "lr": optimizer.param_groups[0]["lr"],
+                      "images_per_second": (step - start) * batch / max(1e-9, time.monotonic() - began)}
+            if health is not None:
+                record.update(health.check(student))
+            record["warnings"] = warnings_of(record) if health is not None else []
+            history.append(record)
+            total = 0.0
+            if writes:
+                write_text(folder / "metrics.jsonl", "".join(json.dumps(r) + "\n" for r in history))
+            if track:
+                accelerator.log({k: v for k, v in record.items() if isinstance(v, (int, float))}, step=step)
+            save()
+    except KeyboardInterrupt:
+        save()
+        raise
+    if track:
+        accelerator.end_training()
+    student.module.eval()
+    return history
+
+
+def _to(images: Any, device: torch.device) -> Any:
+    return images.to(device) if isinstance(images, torch.Tensor) else [i.to(device) for i in images]

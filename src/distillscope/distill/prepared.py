@@ -1,0 +1,112 @@
+"""The teacher's embeddings of a study, computed once, transformed into targets, and memory-mapped by every trial."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from distillscope import registry
+from distillscope.config import Arm, Part, Study, Teacher
+from distillscope.data.source import Source
+from distillscope.data.splits import Splits
+from distillscope.data.views import View
+from distillscope.devices import choose_device
+from distillscope.draws import keyed_rng
+from distillscope.errors import UserError
+from distillscope.files import write_atomic
+from distillscope.objectives.targets import Target
+from distillscope.stress.noise import Noise
+from distillscope.teachers.cache import cache_root, embed
+from distillscope.teachers.encoder import Encoder
+
+
+@dataclass(frozen=True)
+class Prepared:
+    """A folder of target embeddings (n, d) for one data set, teacher and target."""
+
+    folder: Path
+    target_name: str
+
+    def rows(self, name: str) -> np.ndarray:
+        """"train", "validation", "test" or a view's name: (n, d) float32, memory-mapped."""
+        return np.load(self.folder / f"{name}.npy", mmap_mode="r", allow_pickle=False)
+
+
+def load_teacher(teacher: Teacher, device: str, precision: str | None) -> Any:
+    """The teacher, frozen and on its device; a preset's own precision gives way to what the user asks for."""
+    encoder = registry.teachers.call(teacher.name, teacher.settings, where="teacher")
+    if isinstance(encoder, Encoder):
+        encoder.to(choose_device(device), precision or teacher.precision or "float32")
+    return encoder
+
+
+def teacher_rows(encoder: Any, source: Source, perturbation: Any = None, label: str | None = None) -> np.ndarray:
+    """Embeddings (n, dim) of every item, through the cache, or looked up where the teacher is ready-made embeddings."""
+    if isinstance(encoder, Encoder):
+        return embed(encoder, source, perturbation, label=label)
+    if perturbation is not None:
+        raise UserError(f"teacher {encoder.name}", "a model, since views and noise need new embeddings",
+                        "ready-made embeddings", "Leave noise out (--set noise.sigmas=[]) and use arms without a view.")
+    return encoder.lookup(source)
+
+
+def view_of(arm: Arm, seed: int, epoch: Any) -> View | None:
+    """The arm's view at an epoch."""
+    return View(arm.view.name, registry.views.check(arm.view.name, arm.view.settings), seed, epoch) if arm.view else None
+
+
+def view_name(arm: Arm, seed: int, epoch: int) -> str:
+    """The file that holds the targets of that view."""
+    view = json.dumps(view_of(arm, seed, epoch).describe(), sort_keys=True, default=str)
+    return f"view-{hashlib.blake2b(view.encode(), digest_size=6).hexdigest()}"
+
+
+def noise_conditions(study: Study) -> dict[tuple[str, int], Noise]:
+    """(condition, draw) -> noise, for every sigma above 0 and every independent draw."""
+    sweep = study.noise
+    return {
+        (f"noise={sigma:g}", draw): Noise(sigma, draw, sweep.where, sweep.unit, sweep.clip, tuple(sweep.std), sweep.seed)
+        for draw in range(sweep.draws) for sigma in sweep.sigmas if sigma > 0
+    }
+
+
+def prepare_targets(study: Study, encoder: Any, splits: Splits, part: Part, arms: list[Arm]) -> Prepared:
+    """Embed what is missing, fit the target transform on train, and write the targets of every split and view."""
+    train = teacher_rows(encoder, splits.train, label=f"teacher {splits.title}/train")
+    target = registry.targets.call(part.name, part.settings, train, where="target")
+    key = {"teacher": encoder.describe(), "target": part.model_dump(), "splits": {
+        s.split if s is not splits.validation else "validation": hashlib.blake2b(
+            "\n".join(s.ids).encode() + _sample_hash(s), digest_size=8).hexdigest()
+        for s in (splits.train, splits.validation, splits.test) if s is not None}}
+    digest = hashlib.blake2b(json.dumps(key, sort_keys=True, default=str).encode(), digest_size=8).hexdigest()
+    prepared = Prepared(cache_root() / "targets" / digest, target.name)
+    target.save(prepared.folder / "target.safetensors")
+    _write(prepared, "train", target, train)
+    for name, source in (("validation", splits.validation), ("test", splits.test)):
+        if source is not None:
+            _write(prepared, name, target, teacher_rows(encoder, source, label=f"teacher {splits.title}/{name}"))
+    for arm in arms:
+        for seed in (arm.seeds or study.seeds) if arm.view else ():
+            for epoch in range(study.training_of(arm).epochs):
+                name = view_name(arm, seed, epoch)
+                if not (prepared.folder / f"{name}.npy").exists():
+                    label = f"teacher {splits.title}, {arm.view.name}, seed {seed}, epoch {epoch + 1}"
+                    _write(prepared, name, target, teacher_rows(encoder, splits.train, view_of(arm, seed, epoch), label))
+    return prepared
+
+
+def _write(prepared: Prepared, name: str, target: Target, rows: np.ndarray) -> None:
+    path = prepared.folder / f"{name}.npy"
+    if not path.exists():
+        write_atomic(path, lambda p: np.save(p, np.ascontiguousarray(target(rows), dtype=np.float32), allow_pickle=False))
+
+
+def _sample_hash(source: Source) -> bytes:
+    """A few images' pixels: ids alone do not tell two copies of a data set with other pixels apart."""
+    few = keyed_rng("sample hash", len(source)).integers(0, len(source), size=min(32, len(source)))
+    return b"".join(np.ascontiguousarray(source.fetch(int(i))).tobytes() for i in few)

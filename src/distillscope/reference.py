@@ -1,0 +1,65 @@
+"""The teacher's own results: what there was to lose."""
+
+from __future__ import annotations
+
+import time
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from distillscope.audit import audit_one
+from distillscope.config import Study
+from distillscope.data.splits import Splits
+from distillscope.distill.prepared import noise_conditions, teacher_rows
+from distillscope.measure.neighbours import knn_accuracy
+from distillscope.objectives.targets import Target
+from distillscope.rundir import write_results
+from distillscope.teachers.encoder import Encoder
+from distillscope.trial import fit_probes, probe_rows, save_embeddings, save_predictions, tidy
+
+
+def run_reference(study: Study, teacher_title: str, encoder: Any, splits: Splits, target: Target, folder: Path) -> None:
+    """Measure the teacher's embeddings, as ``target`` shows them to the students, clean and under the study's noise."""
+    began = time.monotonic()
+    clean = target(teacher_rows(encoder, splits.test))
+    found = audit_one(clean, normalize="l2", intervals=False)
+    rows = [(key, "clean", None, v.value, v.n, v.unit) for key, v in found.values.items()]
+    skipped = [f"{key}: {why}" for key, why in found.left_out.items()]
+    if isinstance(encoder, Encoder):
+        count = sum(p.numel() for p in encoder.module.parameters())
+        rows.append(("capacity.parameters", "clean", None, count, 1, "parameters"))
+    save_embeddings(folder / "embeddings_test", clean, splits.test)
+    if splits.labelled:
+        train = target(teacher_rows(encoder, splits.train))
+        validation = None if splits.validation is None else target(teacher_rows(encoder, splits.validation))
+        probes, missing = fit_probes(study, train, splits, validation, probe_items(study, len(train)))
+        skipped += missing
+        predictions = {(name, "clean", None): probe.predict(clean) for name, probe in probes.items()}
+        for key, noise in noise_conditions(study).items() if isinstance(encoder, Encoder) else ():
+            label = f"teacher {splits.title}/{splits.test.split}, {key[0]}, draw {key[1] + 1}"
+            z = target(teacher_rows(encoder, splits.test, noise, label))
+            predictions.update({(name, *key): probe.predict(z) for name, probe in probes.items()})
+        rows += probe_rows(probes, predictions, splits.test.labels, "teacher")
+        rows.append(("knn.teacher.accuracy", "clean", None,
+                     knn_accuracy(train, splits.train.labels, clean, splits.test.labels), len(clean), "fraction"))
+        save_predictions(folder / "predictions.parquet", predictions, splits.test)
+    else:
+        skipped.append("probe, knn and accuracy under noise: the data has no labels")
+    head = {"study": study.name, "dataset": splits.title, "split": splits.test.split, "teacher": teacher_title,
+            "student": "teacher", "target": target.name, "objective": "", "seed": None, "arm": ""}
+    write_results(folder, tidy(head, rows), found.to_dict()["curves"],
+                  {"teacher": teacher_title, "dataset": splits.title, "target": target.name, "skipped": skipped,
+                   "seconds": round(time.monotonic() - began, 1)})
+
+
+def probe_items(study: Study, count: int) -> np.ndarray:
+    """All training items; in the notebook, 49,984 shuffled by a generator seeded with 999, drop_last."""
+    if study.streams == "keyed":
+        return np.arange(count)
+    import torch
+
+    generator = torch.Generator().manual_seed(999)
+    torch.empty((), dtype=torch.int64).random_(generator=generator)
+    batch = study.training.batch_size
+    return torch.randperm(count, generator=generator).numpy()[: count // batch * batch]

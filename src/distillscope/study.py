@@ -1,0 +1,229 @@
+"""A study: the grid of trials -> a run directory.
+
+>>> import distillscope
+>>> study = distillscope.load_preset("quickstart")
+>>> run = distillscope.run_study(study, "runs/quickstart")   # doctest: +SKIP
+>>> run.results.query("measure == 'student.effective_rank'")   # doctest: +SKIP
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import time
+from collections.abc import Sequence
+from concurrent.futures import FIRST_COMPLETED, ProcessPoolExecutor, wait
+from dataclasses import dataclass
+from multiprocessing import get_context
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+
+from distillscope import progress, registry
+from distillscope.config import Dataset, Part, Study, Teacher, study_from
+from distillscope.data.splits import Splits, load_splits
+from distillscope.devices import choose_device, keep_freed_memory
+from distillscope.distill.prepared import Prepared, load_teacher, noise_conditions, prepare_targets, teacher_rows
+from distillscope.errors import UserError
+from distillscope.files import write_json
+from distillscope.objectives.targets import Target
+from distillscope.reference import run_reference
+from distillscope.rundir import Trial, is_complete, load_config, open_run, provenance, slug, trial_folder, trials_of
+from distillscope.trial import run_trial
+
+
+@dataclass(frozen=True)
+class Run:
+    """A run directory, read."""
+
+    path: Path
+    study: Study
+
+    @property
+    def results(self) -> pd.DataFrame:
+        """Tidy rows, one a measured number; the teacher's own have student = "teacher"."""
+        parts = [pd.read_csv(f) for f in sorted(self.path.glob("references/*/results.csv")) + sorted(self.path.glob("trials/*/results.csv"))
+                 if is_complete(f.parent)]
+        if not parts:
+            raise UserError(str(self.path), "finished trials", "none", "Finish it with `distillscope run ... --resume`.")
+        return pd.concat([p for p in parts if len(p)], ignore_index=True)
+
+    @property
+    def summary(self) -> pd.DataFrame:
+        """Over seeds: mean, sample std, t interval, n."""
+        from distillscope.report.summary import summarise
+
+        return summarise(self.results)
+
+    @property
+    def page(self) -> Path:
+        return self.path / "report.html"
+
+    def student(self, label: str, seed: int | None = None, arm: str | None = None):
+        """A distilled student of the run, ready to use."""
+        from distillscope.students.load import load_student
+
+        for trial in trials_of(self.study):
+            if trial.student == label and seed in (None, trial.seed) and arm in (None, trial.arm):
+                return load_student(trial_folder(self.path, trial))
+        raise UserError(f"{self.path}", "a student of the run", f"'{label}'", f"Known: {', '.join(s.label for s in self.study.students)}.")
+
+    def __repr__(self) -> str:
+        done = sum(is_complete(trial_folder(self.path, t)) for t in trials_of(self.study))
+        return f"Run('{self.path}', {done} of {len(trials_of(self.study))} trials finished)"
+
+
+def load_study(path: Path | str) -> Run:
+    """The run that a directory holds, finished or not."""
+    return Run(Path(path), study_from(load_config(Path(path)), str(path)))
+
+
+def load_data(study: Study, data: Dataset) -> Splits:
+    """The splits of one of the study's data sets."""
+    return load_splits(data.title, data.name, data.settings, train_split=data.train_split, test_split=data.test_split,
+                       validation=study.validation, limit=study.limit, limit_test=study.limit_test, corrupt=study.corrupt)
+
+
+def run_study(study: Study, out: Path | str | None = None, *, resume: bool = False, device: str = "auto",
+              precision: str | None = None, jobs: int | None = None, workers: int = 0, track: str | None = None,
+              command: str | None = None, report: bool = True) -> Run:
+    """Run every trial that is not finished yet, then write the report.
+
+    ``jobs`` trials run at once, each in its own process (default: as many as there are cores on a CPU, one on a GPU).
+    ``precision`` is that of teacher and students; losses and measures stay in float32 and float64.
+    """
+    began = time.monotonic()
+    study.check_parts()
+    run = Path(out) if out else Path("runs") / study.name
+    keep_freed_memory()
+    chosen = choose_device(device)
+    open_run(study, run, resume)
+    conditions = {name: noise.both_units() for (name, _), noise in noise_conditions(study).items()}
+    record = provenance(command, conditions, str(chosen), os.cpu_count() or 1)
+    before = run / "provenance.json"
+    if before.exists():  # a resumed run adds its time
+        record["seconds"] = json.loads(before.read_text()).get("seconds", 0.0)
+    write_json(before, record)
+    jobs = jobs or (1 if chosen.type != "cpu" else max(1, min(os.cpu_count() or 1, len(trials_of(study)), 8)))
+    try:
+        for data in study.data:
+            splits = load_data(study, data)
+            _fits(study, splits)
+            for teacher in study.teacher:
+                prepared = run_teacher(study, data, teacher, splits, run, device, precision)
+                pending = [t for t in trials_of(study) if (t.dataset, t.teacher) == (data.title, teacher.title)
+                           and not is_complete(trial_folder(run, t))]
+                options = {"device": device, "precision": precision or "float32", "track": track, "workers": workers}
+                run_trials(study, data, splits, pending, prepared, run, jobs, options)
+    finally:
+        record["seconds"] = round(record["seconds"] + time.monotonic() - began, 1)
+        write_json(before, record)
+    if report:
+        from distillscope.report import write_report
+
+        write_report(run)
+    return Run(run, study)
+
+
+def run_teacher(study: Study, data: Dataset, teacher: Teacher, splits: Splits, run: Path, device: str,
+                precision: str | None) -> dict[str, Prepared]:
+    """The teacher's part: embed, fit the targets, measure what there is to lose. Target's YAML -> its embeddings."""
+    encoder = load_teacher(teacher, device, precision)
+    arms = list(study.arms)
+    parts = {_key(study.target_of(a)): study.target_of(a) for a in arms}
+    prepared = {key: prepare_targets(study, encoder, splits, part, [a for a in arms if _key(study.target_of(a)) == key])
+                for key, part in parts.items()}
+    wanted = {"none": Part(name="none"), **{p.target_name: parts[key] for key, p in prepared.items()}}
+    for name, part in wanted.items():
+        folder = run / "references" / slug(data.title, teacher.title, name)
+        if not is_complete(folder):
+            target: Target = registry.targets.call(part.name, part.settings, teacher_rows(encoder, splits.train), where="target")
+            run_reference(study, teacher.title, encoder, splits, target, folder)
+    return prepared
+
+
+def _key(part: Part) -> str:
+    return json.dumps(part.model_dump(), sort_keys=True)
+
+
+def _fits(study: Study, splits: Splits) -> None:
+    """What would only fail after hours, said now."""
+    smallest = max(study.training_of(a).batch_size for a in study.arms)
+    if len(splits.train) < smallest:
+        raise UserError(f"data {splits.title}/train", f"at least a batch of {smallest} images", str(len(splits.train)),
+                        "Use more images, or set training.batch_size.")
+    if len(splits.test) < 10:
+        raise UserError(f"data {splits.title}/test", "at least 10 images to measure on", str(len(splits.test)), "Use more images.")
+    if not splits.labelled:
+        progress.say(f"{splits.title} has no labels: probes, kNN and accuracy under noise are left out")
+
+
+def run_trials(study: Study, data: Dataset, splits: Splits, pending: Sequence[Trial], prepared: dict[str, Prepared],
+               run: Path, jobs: int, options: dict[str, Any]) -> None:
+    """The pending trials, ``jobs`` at a time; a failed one lets the running ones end before it is raised."""
+    arms = {a.name: a for a in study.arms}
+    images = {t: study.training_of(arms[t.arm]).epochs * len(splits.train) for t in pending}
+
+    def arguments(trial: Trial) -> tuple:
+        return trial, prepared[_key(study.target_of(arms[trial.arm]))], trial_folder(run, trial)
+
+    with progress.task(f"students {data.title}", sum(images.values())) as advance:
+        if jobs == 1 or len(pending) == 1:
+            for trial in pending:
+                with progress.task(trial.id, images[trial]) as own:
+                    def both(count: int, own=own) -> None:
+                        own(count)
+                        advance(count)
+
+                    one, ready, folder = arguments(trial)
+                    run_trial(study, one, splits, ready, folder, advance=both, **options)
+            return
+        # The widest students first: the last process to end then has the shortest trial.
+        order = sorted(pending, key=lambda t: [s.label for s in study.students].index(t.student), reverse=True)
+        context = get_context("spawn")
+        with context.Manager() as manager:
+            messages = manager.Queue()
+            threads = max(1, (os.cpu_count() or 1) // jobs)
+            with ProcessPoolExecutor(jobs, mp_context=context, initializer=_start, initargs=(study, data, messages, threads)) as pool:
+                running = {pool.submit(_in_process, *arguments(t), options) for t in order}
+                try:
+                    while running:
+                        done, running = wait(running, timeout=0.5, return_when=FIRST_COMPLETED)
+                        while not messages.empty():
+                            advance(messages.get())
+                        for future in done:
+                            progress.say(f"finished {future.result()}")
+                except BaseException:
+                    for future in running:
+                        future.cancel()
+                    raise
+
+
+_process: dict[str, Any] = {}
+
+
+def _start(study: Study, data: Dataset, messages: Any, threads: int) -> None:
+    """Of each worker process: its threads, and the data, loaded once for all of its trials."""
+    import torch
+
+    torch.set_num_threads(threads)
+    keep_freed_memory()
+    _process.update(study=study, data=data, messages=messages)
+
+
+def _in_process(trial: Trial, prepared: Prepared, folder: Path, options: dict[str, Any]) -> str:
+    if "splits" not in _process:
+        _process["splits"] = load_data(_process["study"], _process["data"])
+    pending, last = 0, time.monotonic()
+
+    def advance(count: int) -> None:
+        nonlocal pending, last
+        pending += count
+        if time.monotonic() - last > 0.5:
+            _process["messages"].put(pending)
+            pending, last = 0, time.monotonic()
+
+    run_trial(_process["study"], trial, _process["splits"], prepared, folder, advance=advance, **options)
+    _process["messages"].put(pending)
+    return trial.id
