@@ -13,6 +13,7 @@ import os
 import time
 from collections.abc import Sequence
 from concurrent.futures import FIRST_COMPLETED, ProcessPoolExecutor, wait
+from contextlib import contextmanager
 from dataclasses import dataclass
 from multiprocessing import get_context
 from pathlib import Path
@@ -185,7 +186,8 @@ def run_trials(study: Study, data: Dataset, splits: Splits, pending: Sequence[Tr
         with context.Manager() as manager:
             messages = manager.Queue()
             threads = max(1, (os.cpu_count() or 1) // jobs)
-            with ProcessPoolExecutor(jobs, mp_context=context, initializer=_start, initargs=(study, data, messages, threads)) as pool:
+            with _thread_limit(threads), ProcessPoolExecutor(jobs, mp_context=context, initializer=_start,
+                                                             initargs=(study, data, messages, threads)) as pool:
                 running = {pool.submit(_in_process, *arguments(t), options) for t in order}
                 try:
                     while running:
@@ -198,6 +200,23 @@ def run_trials(study: Study, data: Dataset, splits: Splits, pending: Sequence[Tr
                     for future in running:
                         future.cancel()
                     raise
+
+
+@contextmanager
+def _thread_limit(threads: int):
+    """Processes started inside inherit a limit on the threads of every numerical library.
+
+    Torch's own limit says nothing to NumPy's BLAS, and two processes that spin on more threads than there are cores
+    spend most of their time waiting for one another.
+    """
+    names = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS")
+    before = {name: os.environ.get(name) for name in names}
+    os.environ.update(dict.fromkeys(names, str(threads)))
+    try:
+        yield
+    finally:
+        for name, value in before.items():
+            os.environ.pop(name) if value is None else os.environ.__setitem__(name, value)
 
 
 _process: dict[str, Any] = {}
