@@ -45,11 +45,7 @@ def run_trial(study: Study, trial: Trial, splits: Splits, prepared: Prepared, fo
     spec = next(s for s in study.students if s.label == trial.student)
     settings = study.training_of(arm)
     folder.mkdir(parents=True, exist_ok=True)
-    dim = prepared.rows("train").shape[1]
-    preprocess = Preprocess(spec.image_size, spec.mean, spec.std)
-    streams = make_streams(study, arm, spec, trial.seed, dim)
-    student = streams.build(lambda: build_student(spec.name, spec.settings, dim, preprocess, spec.label,
-                                                  choose_device(device), precision))
+    student, streams = fresh_student(study, arm, spec, trial.seed, prepared, device, precision)
     history = distill(student, training_set(arm, trial.seed, splits, prepared), arm, settings, streams, folder,
                       make_health(splits, prepared), track=track, workers=workers, advance=advance)
     save_student(student, folder, {"target": prepared.target_name, "teacher": trial.teacher, "dataset": trial.dataset,
@@ -70,6 +66,16 @@ def run_trial(study: Study, trial: Trial, splits: Splits, prepared: Prepared, fo
     write_results(folder, tidy(head, rows), curves, {
         "trial": asdict(trial), "seconds": round(time.monotonic() - began, 1), "skipped": skipped,
         "warnings": [w for record in history for w in record["warnings"]]})
+
+
+def fresh_student(study: Study, arm: Arm, spec: Student, seed: int, prepared: Prepared, device: str,
+                  precision: str) -> tuple[StudentEncoder, KeyedStreams]:
+    """The student with its initial weights, and the streams that its other draws come from."""
+    dim = prepared.rows("train").shape[1]
+    preprocess = Preprocess(spec.image_size, spec.mean, spec.std)
+    streams = make_streams(study, arm, spec, seed, dim)
+    return streams.build(lambda: build_student(spec.name, spec.settings, dim, preprocess, spec.label,
+                                               choose_device(device), precision)), streams
 
 
 def tidy(head: Mapping[str, Any], rows: list[tuple]) -> list[dict[str, Any]]:
@@ -166,9 +172,9 @@ def probe_rows(probes: Mapping[str, LinearProbe], predictions: Mapping[tuple, np
     return rows
 
 
-def save_embeddings(folder: Path, embeddings: np.ndarray, source: Source) -> None:
-    """float16 in clip-retrieval's layout, with ids (and labels)."""
-    write_atomic(folder / "img_emb" / "img_emb_0.npy", lambda p: np.save(p, embeddings.astype(np.float16), allow_pickle=False))
+def save_embeddings(folder: Path, embeddings: np.ndarray, source: Source, dtype: type = np.float16) -> None:
+    """clip-retrieval's layout, with ids (and labels); float16 unless asked otherwise."""
+    write_atomic(folder / "img_emb" / "img_emb_0.npy", lambda p: np.save(p, embeddings.astype(dtype), allow_pickle=False))
     table = {"image_path": source.ids} | ({} if source.labels is None else {"label": source.labels})
     write_atomic(folder / "metadata" / "metadata_0.parquet", lambda p: pd.DataFrame(table).to_parquet(p, index=False))
 
