@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from distillscope.errors import UserError, unknown_name
-from distillscope.measure.intervals import bootstrap_interval, jackknife_interval, wilson_interval
+from distillscope.measure.intervals import bootstrap_interval, jackknife_interval, mean_interval, wilson_interval
 from distillscope.measure.labelled import LabelledPair
 from distillscope.measure.pair import Pair, resolve
 from distillscope.measure.pool import Scan, Settings, Side, scan
@@ -201,7 +201,10 @@ def _measure(pool: Pair | Side, groups: set[str], intervals: bool, side: str | N
             if intervals and function.quantity.interval == "jackknife":
                 jackknifed[key] = (function, at)
     for key, found in _left_out_values(pool, jackknifed).items():
-        low, high = jackknife_interval(result.values[key].value, found)
+        smooth = jackknifed[key][0].quantity.smooth
+        whole = _part(pool, jackknifed[key][1])
+        low, high = jackknife_interval(smooth(*resolve(whole, smooth)) if smooth else result.values[key].value, found)
+        low, high = (float(np.ceil(low)), float(np.ceil(high))) if smooth else (low, high)
         result.values[key] = replace(result.values[key], low=low, high=high)
     for name, function in CURVES.items():
         for key, at in _targets(name, function, pool, groups, side):
@@ -237,6 +240,8 @@ def _value(function: Callable[..., Any], pool: Pair | Side, intervals: bool) -> 
         raise NotMeasured(f"it is not finite here ({value})")
     if quantity.interval == "draws":
         low, high = (float(v) for v in np.quantile(given[0], [0.025, 0.975]))
+    elif intervals and quantity.interval == "batches":
+        low, high = mean_interval(given[0])
     elif intervals and quantity.interval == "items":
         if len(given) == 1 and given[0].dtype == bool:
             low, high = wilson_interval(given[0])
@@ -253,7 +258,8 @@ def _left_out_values(pool: Pair | Side, jackknifed: dict[str, tuple[Callable[...
         reduced = pool.without(group)
         for key, (function, at) in jackknifed.items():
             try:
-                found[key].append(function(*resolve(_part(reduced, at), function)))
+                measure = function.quantity.smooth or function
+                found[key].append(measure(*resolve(_part(reduced, at), measure)))
             except NotMeasured:  # too little is left: the value stands, without an interval
                 refused.add(key)
     return {key: values for key, values in found.items() if key not in refused}

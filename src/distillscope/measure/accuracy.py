@@ -50,7 +50,7 @@ def probe_retention(student_probe_correct: np.ndarray, teacher_probe_correct: np
 @measures.register("probe.mcnemar_p")
 @gives("p", group="probe", n="probe_count")
 def probe_mcnemar_p(teacher_probe_correct: np.ndarray, student_probe_correct: np.ndarray) -> float:
-    """Exact McNemar p: are the items that only one tuned probe gets right split evenly between both sides?"""
+    """Exact McNemar p of an even split, between both sides, of the items that only one tuned probe gets right."""
     return mcnemar_p(teacher_probe_correct, student_probe_correct)
 
 

@@ -8,7 +8,8 @@ from __future__ import annotations
 
 import numpy as np
 
-from distillscope.measure.quantity import Points, curve, gives
+from distillscope.measure import tolerances
+from distillscope.measure.quantity import NotMeasured, Points, curve, gives
 from distillscope.measure.rows import unit
 from distillscope.registry import measures
 
@@ -27,7 +28,8 @@ def infonce_losses(student: np.ndarray, teacher: np.ndarray, temperature: float 
     >>> infonce_losses(np.eye(4)[:, :1] * 0 + 1, np.ones((4, 1))).round(6).tolist() == [round(float(np.log(4)), 6)] * 4
     True
     """
-    return _losses(_cosines(student, teacher), temperature)
+    constant, sums = grouped_losses(student, teacher, temperature, np.ones((*student.shape[:-1], 1)))
+    return constant + np.log(sums[..., 0])
 
 
 def _cosines(student: np.ndarray, teacher: np.ndarray) -> np.ndarray:
@@ -36,11 +38,17 @@ def _cosines(student: np.ndarray, teacher: np.ndarray) -> np.ndarray:
     return student @ np.swapaxes(teacher, -1, -2)
 
 
-def _losses(cosines: np.ndarray, temperature: float) -> np.ndarray:
-    logits = cosines / temperature
-    own = np.diagonal(logits, axis1=-2, axis2=-1)
+def grouped_losses(student: np.ndarray, teacher: np.ndarray, temperature: float,
+                   groups: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """What the loss is without some groups of items: a constant (..., K) and sums (..., K, g) by the negatives' group.
+
+    The loss with groups G kept is constant + log(sums over G): an item is also another's negative, so that leaving it out
+    must take it from both places. ``groups`` (..., K, g) is one where an item is in a group.
+    """
+    logits = _cosines(student, teacher) / temperature
     top = logits.max(axis=-1)
-    return np.log(np.exp(logits - top[..., None]).sum(axis=-1)) + top - own
+    own = np.diagonal(logits, axis1=-2, axis2=-1)
+    return top - own, np.exp(logits - top[..., None]) @ groups
 
 
 def batch_uniformity(z: np.ndarray) -> np.ndarray:
@@ -61,7 +69,7 @@ def in_batches(rows: np.ndarray, size: int) -> np.ndarray:
 
 
 @measures.register("contrastive.infonce")
-@gives("nats", group="contrastive", interval="items", n="contrastive_count")
+@gives("nats", group="contrastive", interval="jackknife", n="contrastive_count")
 def infonce(contrastive_losses: np.ndarray) -> float:
     """Mean InfoNCE loss of student against teacher at K = 1,024 (or the largest that fits), temperature 0.1."""
     return float(np.mean(contrastive_losses))
@@ -69,32 +77,33 @@ def infonce(contrastive_losses: np.ndarray) -> float:
 
 @measures.register("contrastive.ceiling")
 @gives("nats", group="contrastive", n="contrastive_count")
-def ceiling(contrastive_batch: int) -> float:
+def ceiling(contrastive_chance: float) -> float:
     """log K: the loss at chance, and the most that log K - loss can show."""
-    return float(np.log(contrastive_batch))
+    return float(contrastive_chance)
 
 
 @measures.register("contrastive.teacher_infonce")
-@gives("nats", group="contrastive", interval="items", n="contrastive_count")
+@gives("nats", group="contrastive", interval="jackknife", n="contrastive_count")
 def teacher_infonce(contrastive_teacher_losses: np.ndarray) -> float:
     """Mean InfoNCE loss of the teacher against itself, same K and temperature: what a perfect student would reach."""
     return float(np.mean(contrastive_teacher_losses))
 
 
 @measures.register("contrastive.retained_share")
-@gives("share", group="contrastive", interval="items", n="contrastive_count")
-def retained_share(contrastive_losses: np.ndarray, contrastive_teacher_losses: np.ndarray,
-                   contrastive_chance: np.ndarray) -> float:
+@gives("share", group="contrastive", interval="jackknife", n="contrastive_count")
+def retained_share(contrastive_losses: np.ndarray, contrastive_teacher_losses: np.ndarray, contrastive_chance: float) -> float:
     """(log K - student's loss) / (log K - teacher's own loss): 1 is as good as the teacher itself, 0 is chance."""
-    chance = contrastive_chance.mean()
-    return float((chance - contrastive_losses.mean()) / (chance - contrastive_teacher_losses.mean()))
+    most = contrastive_chance - contrastive_teacher_losses.mean()
+    if not most > tolerances.REORDERED:
+        raise NotMeasured("the teacher cannot tell its own items apart")
+    return float((contrastive_chance - contrastive_losses.mean()) / most)
 
 
 @measures.register("contrastive.saturated")
 @gives("flag", group="contrastive", n="contrastive_count")
-def saturated(contrastive_losses: np.ndarray, contrastive_batch: int) -> int:
+def saturated(contrastive_losses: np.ndarray, contrastive_chance: float) -> int:
     """1 where the loss is below a tenth of log K: K is then too small to tell students apart; else 0."""
-    return int(np.mean(contrastive_losses) < SATURATED * np.log(contrastive_batch))
+    return int(np.mean(contrastive_losses) < SATURATED * contrastive_chance)
 
 
 @measures.register("contrastive.best_temperature")
@@ -135,7 +144,7 @@ def ceiling_by_k_curve(contrastive_by_k: dict) -> Points:
 
 
 @measures.register("paper.infonce")
-@gives("nats", group="paper", interval="items")
+@gives("nats", group="paper", interval="batches")
 def paper_infonce(paper_batch_losses: np.ndarray) -> float:
     """The paper's InfoNCE: batches of 64 in the order given, temperature 0.1, mean over batches."""
     return float(np.mean(paper_batch_losses))
@@ -149,14 +158,14 @@ def paper_infonce_ceiling(paper_batch_sizes: np.ndarray) -> float:
 
 
 @measures.register("paper.uniformity")
-@gives("log kernel", group="paper", interval="items")
+@gives("log kernel", group="paper", interval="batches")
 def paper_uniformity(paper_student_uniformities: np.ndarray) -> float:
     """The paper's uniformity of the student: unit norm, self-pairs included, batches of 64, mean over batches."""
     return float(np.mean(paper_student_uniformities))
 
 
 @measures.register("paper.teacher_uniformity")
-@gives("log kernel", group="paper", interval="items")
+@gives("log kernel", group="paper", interval="batches")
 def paper_teacher_uniformity(paper_teacher_uniformities: np.ndarray) -> float:
     """The paper's uniformity, of the teacher: unit norm, self-pairs included, batches of 64, mean over batches."""
     return float(np.mean(paper_teacher_uniformities))

@@ -43,6 +43,21 @@ def _averaged(scores: np.ndarray) -> np.ndarray:
     return scores[:whole].reshape(-1, size).mean(axis=1)
 
 
+def mean_interval(scores: np.ndarray, *, level: float = 0.95) -> tuple[float | None, float | None]:
+    """Student's t interval of the mean of independent ``scores`` (n,); none where there is one score.
+
+    >>> [round(v, 3) for v in mean_interval(np.array([1.0, 2.0, 3.0]))]
+    [-0.484, 4.484]
+    """
+    from scipy.stats import t
+
+    if len(scores) < 2:
+        return None, None
+    mean, error = float(np.mean(scores)), float(np.std(scores, ddof=1) / np.sqrt(len(scores)))
+    reach = float(t.ppf((1 + level) / 2, len(scores) - 1)) * error
+    return mean - reach, mean + reach
+
+
 def jackknife_interval(value: float, left_out: Sequence[float], *, level: float = 0.95) -> tuple[float, float]:
     """``value`` -+ t times the delete-a-group jackknife standard error, from its values with each group left out.
 

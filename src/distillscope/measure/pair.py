@@ -138,36 +138,66 @@ class Pair:
 
     @cached_property
     def contrastive_batch(self) -> int:
-        """K: as set, or all items where there are fewer."""
-        return min(self.settings.infonce_batch, self.count)
+        """K: as set, or all items where there are fewer. Groups left out make batches smaller, but not other batches."""
+        return min(self.settings.infonce_batch, self.teacher.rows.count)
+
+    @property
+    def contrastive_chance(self) -> float:
+        """log of the mean number of kept items in a batch: log K where none is left out."""
+        return float(np.log(self.contrastive_batch * len(self.kept) / len(self._whole.kept)))
+
+    @cached_property
+    def _contrastive_index(self) -> np.ndarray:
+        """Row numbers of the items that take part, in content order: whole batches of K."""
+        most = max(self.settings.infonce_items, self.contrastive_batch)
+        chosen = self.teacher.order[:most]
+        return chosen[: len(chosen) // self.contrastive_batch * self.contrastive_batch]
 
     @cached_property
     def contrastive_rows(self) -> tuple[np.ndarray, np.ndarray]:
         """Student's and teacher's unit rows of the items that take part, in content order."""
         self.need_one_dim()
-        index = self.teacher.kept_order[: max(self.settings.infonce_items, self.contrastive_batch)]
-        return self.student.unit_rows(index), self.teacher.unit_rows(index)
+        return self.student.unit_rows(self._contrastive_index), self.teacher.unit_rows(self._contrastive_index)
 
-    @cached_property
+    @property
     def contrastive_count(self) -> int:
         """Items in whole batches of K."""
-        return len(self.contrastive_losses)
+        self.need_one_dim()
+        return len(self._contrastive_index)
+
+    @cached_property
+    def _contrastive_table(self) -> tuple[np.ndarray, np.ndarray]:
+        if self is not self._whole:
+            return self._whole._contrastive_table
+        return self._grouped(*self.contrastive_rows)
+
+    @cached_property
+    def _contrastive_teacher_table(self) -> tuple[np.ndarray, np.ndarray]:
+        if self is not self._whole:
+            return self._whole._contrastive_teacher_table
+        _, teacher = self.contrastive_rows
+        return self._grouped(teacher, teacher)
 
     @cached_property
     def contrastive_losses(self) -> np.ndarray:
         """InfoNCE loss of each item in its batch of K."""
-        return self._losses(*self.contrastive_rows, self.contrastive_batch)
+        return self._kept_losses(*self._contrastive_table)
 
     @cached_property
     def contrastive_teacher_losses(self) -> np.ndarray:
         """The same with the teacher in both places."""
-        _, teacher = self.contrastive_rows
-        return self._losses(teacher, teacher, self.contrastive_batch)
+        return self._kept_losses(*self._contrastive_teacher_table)
 
-    @cached_property
-    def contrastive_chance(self) -> np.ndarray:
-        """log K for each item."""
-        return np.full(self.contrastive_count, np.log(self.contrastive_batch))
+    def _grouped(self, student: np.ndarray, teacher: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        member = np.eye(len(self.kept))[self.teacher.group_of[self._contrastive_index]]
+        batches = [contrastive.in_batches(z, self.contrastive_batch) for z in (student, teacher, member)]
+        parts = [contrastive.grouped_losses(s, t, self.settings.infonce_temperature, m)
+                 for s, t, m in zip(*batches, strict=True)]
+        return np.concatenate([constant for constant, _ in parts]), np.concatenate([sums for _, sums in parts])
+
+    def _kept_losses(self, constant: np.ndarray, sums: np.ndarray) -> np.ndarray:
+        kept = np.isin(self.teacher.group_of[self._contrastive_index], self.kept)
+        return constant[kept] + np.log(sums[kept][:, self.kept].sum(axis=1))
 
     @cached_property
     def contrastive_by_k(self) -> dict[int, np.ndarray]:

@@ -12,7 +12,7 @@ import numpy as np
 GROUPS = ("spectrum", "alignment", "contrastive", "paper", "similarity", "retrieval", "probe", "knn",
           "zero_shot")
 
-Interval = Literal["items", "jackknife", "draws"] | None
+Interval = Literal["items", "batches", "jackknife", "draws"] | None
 
 
 @dataclass(frozen=True)
@@ -20,8 +20,10 @@ class Quantity:
     """Unit, group, and how a measure's interval over items is made.
 
     ``items``: every parameter holds one score per item, and rows are resampled (bootstrap, paired).
+    ``batches``: the only parameter holds one score a batch, and batches do not share items: a t interval over them.
     ``jackknife``: groups of items are left out, and the measure is computed again from what remains.
     ``draws``: the only parameter is an array of draws under a null; the value is their mean, the interval their spread.
+    ``smooth`` is the measure before it was rounded to a whole number: its jackknife interval is rounded outwards.
     ``n`` names the pool's attribute that holds the number of items behind the value.
     """
 
@@ -29,6 +31,7 @@ class Quantity:
     group: str
     interval: Interval = None
     n: str = "count"
+    smooth: Callable[..., float] | None = None
 
 
 class Points(NamedTuple):
@@ -44,14 +47,14 @@ class NotMeasured(Exception):
     """Raised by the pool where a measure does not apply; the audit leaves the measure out and prints the reason."""
 
 
-def gives(unit: str, *, group: str, interval: Interval = None,
-          n: str = "count") -> Callable[[Callable[..., Any]], Callable[..., Any]]:
+def gives(unit: str, *, group: str, interval: Interval = None, n: str = "count",
+          smooth: Callable[..., float] | None = None) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
     """Attach a ``Quantity`` to a measure; the function itself is returned unchanged."""
     if group not in GROUPS:
         raise ValueError(f"unknown group '{group}', known: {', '.join(GROUPS)}")
 
     def attach(function: Callable[..., Any]) -> Callable[..., Any]:
-        function.quantity = Quantity(unit, group, interval, n)
+        function.quantity = Quantity(unit, group, interval, n, smooth)
         return function
 
     return attach

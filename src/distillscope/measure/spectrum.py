@@ -48,12 +48,23 @@ def dims_for_share(s: np.ndarray, share: float) -> int:
 
 def dims_for_energy(eigenvalues: np.ndarray, share: float) -> int:
     """The first k for which the k largest ``eigenvalues`` (descending) hold ``share`` of their sum."""
+    return int(np.ceil(crossing(eigenvalues, share)))
+
+
+def crossing(eigenvalues: np.ndarray, share: float) -> float:
+    """Where the cumulative sum of ``eigenvalues`` (descending), joined by straight lines, reaches ``share`` of the total.
+
+    >>> crossing(np.array([2.0, 2.0]), 0.25), crossing(np.array([3.0, 1.0]), 0.875)
+    (0.5, 1.5)
+    """
     total = eigenvalues.sum()
     if not total > 0:
         raise NotMeasured("all embeddings are equal, so there is no variance to measure")
+    held = np.cumsum(eigenvalues)
+    wanted = share * total
     # the slack keeps a share that is met exactly from being missed by a rounding error
-    reached = np.cumsum(eigenvalues) >= share * total * (1 - 16 * tolerances.EPSILON)
-    return int(np.argmax(reached)) + 1
+    k = int(np.argmax(held >= wanted * (1 - 16 * tolerances.EPSILON)))
+    return k + min(1.0, 1 - float((held[k] - wanted) / eigenvalues[k]))
 
 
 def eigenvalues_of(z: np.ndarray) -> np.ndarray:
@@ -121,21 +132,21 @@ def rankme(uncentred_eigenvalues: np.ndarray, count: int) -> float:
 
 
 @measures.register("dims_90")
-@gives("dims", group="spectrum", interval="jackknife")
+@gives("dims", group="spectrum", interval="jackknife", smooth=lambda eigenvalues: crossing(eigenvalues, 0.90))
 def dims_90(eigenvalues: np.ndarray) -> int:
     """The fewest principal components that hold 90 % of the centred variance."""
     return dims_for_energy(eigenvalues, 0.90)
 
 
 @measures.register("dims_95")
-@gives("dims", group="spectrum", interval="jackknife")
+@gives("dims", group="spectrum", interval="jackknife", smooth=lambda eigenvalues: crossing(eigenvalues, 0.95))
 def dims_95(eigenvalues: np.ndarray) -> int:
     """The fewest principal components that hold 95 % of the centred variance."""
     return dims_for_energy(eigenvalues, 0.95)
 
 
 @measures.register("dims_99")
-@gives("dims", group="spectrum", interval="jackknife")
+@gives("dims", group="spectrum", interval="jackknife", smooth=lambda eigenvalues: crossing(eigenvalues, 0.99))
 def dims_99(eigenvalues: np.ndarray) -> int:
     """The fewest principal components that hold 99 % of the centred variance."""
     return dims_for_energy(eigenvalues, 0.99)

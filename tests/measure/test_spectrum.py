@@ -1,0 +1,171 @@
+"""Ranks and dims: closed forms, a full SVD as oracle, and what must and must not change them."""
+
+from itertools import pairwise
+
+import numpy as np
+import pytest
+from clouds import cloud, rotation
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from distillscope.audit import audit_one
+from distillscope.measure import spectrum
+from distillscope.measure.quantity import NotMeasured
+from distillscope.measure.spectrum import eigenvalues_of
+
+CENTRED = ("effective_rank", "effective_rank_by_s", "participation_ratio", "stable_rank", "dims_90", "dims_95", "dims_99",
+           "algebraic_rank", "spectral_decay")
+
+
+def centred_measures(z: np.ndarray) -> dict[str, float]:
+    return {name: getattr(spectrum, name)(eigenvalues_of(z)) for name in CENTRED}
+
+
+def with_singular_values(s, n: int = 64) -> np.ndarray:
+    """Centred rows whose singular values are exactly ``s``."""
+    u = np.linalg.qr(np.random.default_rng(0).normal(size=(n, len(s))))[0]
+    u = np.linalg.qr(u - u.mean(axis=0))[0]
+    return u * np.asarray(s, float) @ rotation(1, len(s))
+
+
+@pytest.mark.parametrize("k", [1, 2, 7])
+def test_k_equal_directions_have_rank_k_by_every_definition(k):
+    e = eigenvalues_of(with_singular_values([2.0] * k + [0.0] * 3))
+    for name in ("effective_rank", "effective_rank_by_s", "participation_ratio", "stable_rank", "algebraic_rank"):
+        # by s, three zeros that rounding made 1e-8 count a little
+        assert getattr(spectrum, name)(e) == pytest.approx(k, rel=1e-5), name
+
+
+def test_two_directions_in_closed_form():
+    """s = (2, 1): p = (0.8, 0.2) by squares and (2/3, 1/3) by s."""
+    e = eigenvalues_of(with_singular_values([2.0, 1.0]))
+    assert spectrum.effective_rank(e) == pytest.approx(0.8**-0.8 * 0.2**-0.2)
+    assert spectrum.effective_rank_by_s(e) == pytest.approx((2 / 3) ** (-2 / 3) * (1 / 3) ** (-1 / 3))
+    assert spectrum.participation_ratio(e) == pytest.approx(25 / 17)
+    assert spectrum.stable_rank(e) == pytest.approx(1.25)
+
+
+def test_geometric_spectrum_in_closed_form():
+    """p_k = (1 - q) q^k has entropy -ln(1 - q) - q / (1 - q) ln q."""
+    q = 0.5
+    e = q ** np.arange(60)
+    assert spectrum.effective_rank(e) == pytest.approx(np.exp(-np.log(1 - q) - q / (1 - q) * np.log(q)))
+    assert spectrum.dims_90(e) == 4 and spectrum.dims_95(e) == 5 and spectrum.dims_99(e) == 7
+
+
+def test_dims_takes_a_share_that_is_met_exactly():
+    assert spectrum.dims_for_energy(np.array([9.0, 1.0]), 0.9) == 1
+    assert spectrum.dims_for_share([1.0] * 10, 0.9) == 9
+    assert spectrum.dims_for_share([1.0] * 10, 1.0) == 10
+
+
+def test_audit_agrees_with_a_full_svd_of_the_rows():
+    z = cloud(3, n=300, d=20)
+    s = np.linalg.svd(z - z.mean(axis=0), compute_uv=False)
+    raw = np.linalg.svd(z, compute_uv=False)
+    found = audit_one(z, intervals=False)
+    from scipy.stats import entropy
+
+    assert found["teacher.effective_rank"] == pytest.approx(np.exp(entropy(s**2)), rel=1e-10)
+    assert found["teacher.effective_rank_by_s"] == pytest.approx(np.exp(entropy(s)), rel=1e-10)
+    assert found["teacher.rankme"] == pytest.approx(np.exp(entropy(raw)), rel=1e-4)  # their epsilon adds 1e-7 to each p
+    assert found["teacher.mean_energy"] == pytest.approx(1 - (s**2).sum() / (raw**2).sum())
+    np.testing.assert_allclose(found.curves["teacher.spectrum"].y, s, rtol=1e-8)
+    np.testing.assert_allclose(found.curves["teacher.cumulative_variance"].y, np.cumsum(s**2) / (s**2).sum())
+    assert spectrum.effective_rank_from_singular_values(s) == pytest.approx(found["teacher.effective_rank"])
+    assert spectrum.dims_for_share(s, 0.9) == found["teacher.dims_90"]
+
+
+def test_rankme_is_the_published_formula():
+    z = cloud(4, n=50, d=8)
+    s = np.linalg.svd(z, compute_uv=False)
+    p = s / s.sum() + 1e-7
+    assert audit_one(z, intervals=False)["teacher.rankme"] == pytest.approx(np.exp(-(p * np.log(p)).sum()), rel=1e-10)
+
+
+def test_decay_of_a_power_law_is_its_exponent():
+    for alpha in (0.5, 1.0, 2.5):
+        for size in (8, 39, 40, 700):
+            assert spectrum.spectral_decay(np.arange(1.0, size + 1) ** -alpha) == pytest.approx(alpha)
+
+
+@settings(max_examples=40, deadline=None)
+@given(st.integers(0, 10**6), st.integers(12, 60), st.integers(2, 10), st.floats(0, 2))
+def test_ranks_are_ordered(seed, n, d, decay):
+    e = eigenvalues_of(cloud(seed, n, d, decay))
+    ladder = [1, spectrum.participation_ratio(e), spectrum.effective_rank(e), spectrum.effective_rank_by_s(e),
+              spectrum.algebraic_rank(e), d]
+    assert all(low <= high * (1 + 1e-12) for low, high in pairwise(ladder)), ladder
+
+
+@settings(max_examples=20, deadline=None)
+@given(st.integers(0, 10**6))
+def test_what_centred_ranks_do_not_see(seed):
+    z = cloud(seed, n=60, d=6)
+    base = centred_measures(z)
+    same = {
+        "rotation": z @ rotation(seed, 6),
+        "scale": 7.5 * z,
+        "shift": z + 100.0,
+        "permutation": z[np.random.default_rng(seed).permutation(60)],
+        "every row twice": np.repeat(z, 2, axis=0),
+        "zero columns": np.pad(z, ((0, 0), (0, 5))),
+    }
+    for name, changed in same.items():
+        assert centred_measures(changed) == pytest.approx(base, rel=1e-6), name
+
+
+def test_what_ranks_do_see():
+    z = cloud(0, n=60, d=6)
+    base = centred_measures(z)
+    assert centred_measures(z * np.arange(1, 7))["effective_rank"] != pytest.approx(base["effective_rank"], rel=0.02)
+    some_twice = np.vstack([z, z[:20]])
+    assert centred_measures(some_twice)["effective_rank"] != pytest.approx(base["effective_rank"], rel=1e-4)
+    near, far = (audit_one(z + shift, intervals=False) for shift in (0.0, 1e3))
+    assert far["teacher.rankme"] < 1.2 < near["teacher.rankme"]  # not centred: distance from the origin is all it sees
+    assert far["teacher.mean_energy"] > 0.999
+    assert far["teacher.effective_rank"] == pytest.approx(near["teacher.effective_rank"])
+
+
+def test_bias_by_n_is_as_documented_and_the_correction_removes_most_of_it():
+    """Isotropic, d = 100: the raw rank is about d exp(-d / (2 (n - 1)))."""
+    d, n = 100, 500
+    found = [audit_one(np.random.default_rng(i).normal(size=(n, d)), intervals=False) for i in range(5)]
+    raw = np.mean([f["teacher.effective_rank"] for f in found])
+    corrected = np.mean([f["teacher.effective_rank_corrected"] for f in found])
+    assert raw == pytest.approx(d * np.exp(-d / (2 * (n - 1))), rel=0.01)
+    assert abs(corrected - d) < 0.2 * abs(raw - d)
+
+
+def test_rank_by_n_rises_to_the_value_and_undersampling_is_flagged():
+    found = audit_one(np.random.default_rng(0).normal(size=(150, 100)), intervals=False)
+    curve = found.curves["teacher.rank_by_n"]
+    assert curve.x.tolist() == [15, 30, 75, 150] and (np.diff(curve.y) > 0).all()
+    assert curve.y[-1] == pytest.approx(found["teacher.effective_rank"])
+    assert found["teacher.undersampled"] == 1 and any("less than 2 d" in note for note in found.notes)
+
+
+def test_no_variance_is_said():
+    with pytest.raises(NotMeasured, match="all embeddings are equal"):
+        spectrum.effective_rank(np.zeros(4))
+    found = audit_one(np.ones((20, 3)))
+    assert "all embeddings are equal" in found.left_out["teacher.effective_rank"]
+    assert found["teacher.mean_energy"] == 1
+
+
+def test_vendi_score_is_the_uncentred_entropy_of_unit_rows():
+    """vendi-score's dual form is exp entropy of s^2 of unit rows, uncentred: no rank of ours, but the same entropy."""
+    vendi = pytest.importorskip("vendi_score.vendi")
+    z = cloud(5, n=80, d=6)
+    unit = z / np.linalg.norm(z, axis=1, keepdims=True)
+    s = np.linalg.svd(unit, compute_uv=False)
+    assert spectrum.effective_rank_from_singular_values(s) == pytest.approx(vendi.score_dual(z), rel=1e-9)
+
+
+def test_effdim_agrees_where_its_names_are_right():
+    effdim = pytest.importorskip("effdim")
+    z = cloud(6, n=120, d=8)
+    theirs, e = effdim.compute_dim(z), eigenvalues_of(z)
+    assert spectrum.participation_ratio(e) == pytest.approx(theirs["participation_ratio"], rel=1e-9)
+    assert theirs["renyi_eff_dimensionality_alpha_2"] == pytest.approx(theirs["participation_ratio"], rel=1e-9)
+    assert spectrum.dims_95(e) == theirs["pca_explained_variance_95"]
