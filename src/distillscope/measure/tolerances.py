@@ -22,3 +22,6 @@ REORDERED = 1e-9
 # What float16 storage costs a measure of moments: half precision rounds each value by at most 2^-11 of itself, and
 # these errors average out over the rows.
 FLOAT16 = 2e-3
+
+# The same for bfloat16, which rounds by at most 2^-8.
+BFLOAT16 = 2e-2
