@@ -75,7 +75,7 @@ def data_kind(text: str) -> str | None:
 class Teacher(Part):
     """A teacher: ``efficientnet_lite0``, ``timm/MODEL``, ``open_clip/MODEL:WEIGHTS``, or a registered name."""
 
-    precision: Literal["float32", "bfloat16", "float16"] | None = None
+    precision: Literal["float32", "bfloat16", "float16", "float16_on_cuda"] | None = None
     label: str | None = None
 
     @model_validator(mode="before")
@@ -182,6 +182,7 @@ class Published(_Frozen):
     measure: str
     value: float
     condition: str = "clean"
+    arm: str | None = None
     std: float | None = None
 
 

@@ -38,10 +38,16 @@ class Prepared:
 
 
 def load_teacher(teacher: Teacher, device: str, precision: str | None) -> Any:
-    """The teacher, frozen and on its device; a preset's own precision gives way to what the user asks for."""
+    """The teacher, frozen and on its device; a preset's own precision gives way to what the user asks for.
+
+    "float16_on_cuda" is the notebook's: float16 on a CUDA device, float32 elsewhere.
+    """
     encoder = registry.teachers.call(teacher.name, teacher.settings, where="teacher")
     if isinstance(encoder, Encoder):
-        encoder.to(choose_device(device), precision or teacher.precision or "float32")
+        chosen, own = choose_device(device), teacher.precision or "float32"
+        if own == "float16_on_cuda":
+            own = "float16" if chosen.type == "cuda" else "float32"
+        encoder.to(chosen, precision or own)
     return encoder
 
 

@@ -35,11 +35,11 @@ def efficientnet_lite0(*, crop_fraction: float = 1.0) -> Encoder:
 
 @teachers.register("timm")
 def timm(*, model: str, weights: Path | None = None, head: str = "auto", unit_norm: bool = False,
-         crop_fraction: float | None = None) -> Encoder:
+         crop_fraction: float | None = None, image_size: int | None = None) -> Encoder:
     """Any timm model by its name (`timm/vit_base_patch32_clip_quickgelu_224.openai`), weights from the Hub or a file.
 
     ``head``: "drop" gives pooled features, "keep" the head's output, "auto" keeps it for CLIP towers only, where it is
-    the projection into the shared space.
+    the projection into the shared space. ``image_size`` rebuilds a ViT for another input size (DINOv2's is 518).
     """
     import timm as library
 
@@ -50,7 +50,8 @@ def timm(*, model: str, weights: Path | None = None, head: str = "auto", unit_no
         raise UserError(where, "a model that timm knows", f"'{architecture}'",
                         f"Near it: {', '.join(close) or 'none'}. `distillscope list teachers` tells how to name one.")
     try:
-        module = library.create_model(model, pretrained=weights is None)
+        sized = {"img_size": image_size} if image_size else {}
+        module = library.create_model(model, pretrained=weights is None, **sized)
     except Exception as error:  # hub, network and timm errors have no common base
         raise UserError(where, "weights from the Hub, or a local file", f"{type(error).__name__}",
                         f"Go online once, or download timm/{model} from the Hub and name the file: "
@@ -59,11 +60,11 @@ def timm(*, model: str, weights: Path | None = None, head: str = "auto", unit_no
         load_state(module, read_state(weights, f"{where} weights"), f"{where} weights {weights}")
     if head == "auto":
         head = "keep" if "clip" in architecture and module.num_classes not in (0, 1000) else "drop"
-    return _timm_encoder(f"timm/{model}", module, head, crop_fraction, unit_norm)
+    return _timm_encoder(f"timm/{model}", module, head, crop_fraction, unit_norm, image_size)
 
 
 def _timm_encoder(name: str, module: torch.nn.Module, head: str, crop_fraction: float | None = None,
-                  unit_norm: bool = False) -> Encoder:
+                  unit_norm: bool = False, image_size: int | None = None) -> Encoder:
     from timm.data import resolve_model_data_config
 
     config = resolve_model_data_config(module)
@@ -72,7 +73,7 @@ def _timm_encoder(name: str, module: torch.nn.Module, head: str, crop_fraction: 
     dim = module.num_classes if head == "keep" else module.num_features
     if head == "drop" and getattr(module, "head_hidden_size", None):
         dim = module.head_hidden_size
-    preprocess = Preprocess(config["input_size"][-1], tuple(config["mean"]), tuple(config["std"]),
+    preprocess = Preprocess(image_size or config["input_size"][-1], tuple(config["mean"]), tuple(config["std"]),
                             config["interpolation"], crop_fraction or config["crop_pct"])
     return Encoder(name, module, dim, preprocess, hash_state(module.state_dict().items()), unit_norm=unit_norm)
 
