@@ -62,7 +62,7 @@ def batch_uniformity(z: np.ndarray) -> np.ndarray:
 def in_batches(rows: np.ndarray, size: int) -> np.ndarray:
     """``rows`` (n, d) cut into (n // size, size, d); the rest is dropped, so that log K is one number."""
     count = len(rows) // size
-    return rows[: count * size].reshape(count, size, -1)
+    return rows[: count * size].reshape(count, size, rows.shape[1])
 
 
 # -- a batch of K in content order, the incomplete last one dropped ------------------------------------------------------

@@ -202,7 +202,8 @@ class Pair:
     @cached_property
     def contrastive_by_k(self) -> dict[int, np.ndarray]:
         """Losses at the set temperature for several K up to the number of items."""
-        sizes = sorted({k for k in (*contrastive.BATCHES, self.contrastive_batch) if k <= self.count})
+        count = len(self.contrastive_rows[0])
+        sizes = sorted({k for k in (*contrastive.BATCHES, self.contrastive_batch) if k <= count})
         return {k: self._losses(*self.contrastive_rows, k) for k in sizes}
 
     @cached_property
