@@ -93,7 +93,9 @@ def distill(student: StudentEncoder, training_set: TrainingSet, arm: Arm, settin
     every batch. Losses are computed in float32 whatever the network's precision.
     """
     from accelerate import Accelerator
+    from accelerate.state import AcceleratorState
 
+    AcceleratorState._reset_state()  # else a process could never train in a second precision
     keep_freed_memory()
     source = training_set.source
     batch = settings.batch_size
@@ -160,10 +162,12 @@ def distill(student: StudentEncoder, training_set: TrainingSet, arm: Arm, settin
                 accelerator.backward(loss)
                 optimizer.step()
                 step += 1
-                total += float(loss.detach())
+                # Every process logs, and stops at, the loss of the whole batch.
+                shown = float(accelerator.reduce(loss.detach(), "mean") if world > 1 else loss.detach())
+                total += shown
                 if not math.isfinite(total):
                     raise UserError(f"training of {student.name}, epoch {epoch + 1}, step {step}", "a finite loss",
-                                    str(float(loss.detach())), "Lower training.learning_rate, or train in float32; the "
+                                    str(shown), "Lower training.learning_rate, or train in float32; the "
                                     "checkpoint before it is kept.")
                 advance(batch)
                 if time.monotonic() - saved > CHECKPOINT_SECONDS:

@@ -1,0 +1,155 @@
+"""The training loop: float32 losses, what stops it, what it warns of, what an arm needs."""
+
+from __future__ import annotations
+
+import json
+
+import numpy as np
+import pytest
+import torch
+
+from distillscope.config import Arm, Training
+from distillscope.data.preprocess import Preprocess
+from distillscope.data.source import Source
+from distillscope.data.views import View
+from distillscope.distill.health import Health, warnings_of
+from distillscope.distill.loop import TrainingSet, composed_loss, distill, learning_rate_factor
+from distillscope.distill.streams import KeyedStreams
+from distillscope.errors import UserError
+from distillscope.registry import objectives
+from distillscope.students.load import build_student
+
+DIM, ITEMS = 8, 48
+
+
+def source(split: str = "train") -> Source:
+    pixels = np.random.default_rng(0).integers(0, 256, (ITEMS, 8, 8, 3), dtype=np.uint8)
+    return Source("noise", split, np.array([f"{split}/{i}" for i in range(ITEMS)]), pixels.__getitem__,
+                  np.arange(ITEMS) % 3, pixels=pixels)
+
+
+def targets() -> np.ndarray:
+    return np.random.default_rng(1).normal(size=(ITEMS, DIM)).astype(np.float32)
+
+
+def student(precision: str = "float32", seed: int = 0):
+    return KeyedStreams(seed, "S").build(lambda: build_student("paper_cnn", {}, DIM, Preprocess(8), "S",
+                                                              torch.device("cpu"), precision))
+
+
+def train(folder, one=None, arm=None, rows=None, **settings):
+    rows = targets() if rows is None else rows
+    return distill(one or student(), TrainingSet(source(), lambda epoch: rows), arm or Arm(name="cosine"),
+                   Training(**{"epochs": 2, "batch_size": 16, **settings}), KeyedStreams(0, "S"), folder)
+
+
+def test_losses_are_computed_in_float32_under_bfloat16(tmp_path, monkeypatch):
+    seen = []
+
+    def spy(student, teacher):
+        seen.append((student.dtype, teacher.dtype, torch.is_autocast_enabled("cpu")))
+        return cosine(student, teacher)
+
+    cosine = objectives.get("cosine")
+    monkeypatch.setitem(objectives._parts, "cosine", spy)
+    one = student("bfloat16")
+    networks = []
+    one.module[-1].register_forward_hook(lambda module, inputs, output: networks.append(output.dtype))
+    train(tmp_path, one)
+    assert set(seen) == {(torch.float32, torch.float32, False)}
+    assert set(networks) == {torch.bfloat16}
+    assert all(p.dtype == torch.float32 for p in one.module.parameters())
+
+
+def test_a_loss_of_nan_is_one_line_that_says_where(tmp_path):
+    rows = targets()
+    rows[:] = np.nan
+    with pytest.raises(UserError, match=r"training of S, epoch 1, step 1: expected a finite loss, got nan\. Lower") as error:
+        train(tmp_path, rows=rows)
+    assert "\n" not in str(error.value)
+
+
+def test_a_batch_larger_than_the_data_is_said(tmp_path):
+    with pytest.raises(UserError, match="training.batch_size: expected at most the 48 training images, got 64"):
+        train(tmp_path, batch_size=64)
+
+
+def test_the_loss_falls_and_every_epoch_is_logged(tmp_path):
+    history = train(tmp_path, epochs=8)
+    assert history[-1]["loss"] < history[0]["loss"]
+    lines = [json.loads(line) for line in (tmp_path / "metrics.jsonl").read_text().splitlines()]
+    assert lines == history
+    assert [r["epoch"] for r in lines] == list(range(1, 9))
+    assert [r["step"] for r in lines] == [3 * e for e in range(1, 9)]
+
+
+def test_the_part_of_a_batch_left_over_is_trained_on_when_asked(tmp_path):
+    history = distill(student(), TrainingSet(source().take(range(40)), lambda epoch: targets()), Arm(name="cosine"),
+                      Training(epochs=1, batch_size=16, drop_last=False), KeyedStreams(0, "S"), tmp_path)
+    assert history[-1]["step"] == 3
+
+
+def test_a_collapsed_student_is_warned_of(tmp_path):
+    class Constant(torch.nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.weight = torch.nn.Parameter(torch.ones(DIM))
+
+        def forward(self, images):
+            return self.weight.expand(len(images), DIM) + 1e-3 * images.mean((1, 2, 3))[:, None]
+
+    one = student()
+    one.module = Constant()
+    record = Health(source(), targets(), source(), "validation").check(one)
+    record["epoch"] = 3
+    assert record["effective_rank"] < 1.5 < record["target_rank"]
+    assert "epoch 3: collapse, effective rank" in warnings_of(record)[0]
+    assert warnings_of({**record, "effective_rank": record["target_rank"]}) == []
+
+
+def test_health_without_labels_leaves_knn_out():
+    bare = Source("bare", "train", source().ids, source().fetch, pixels=source().pixels)
+    assert Health(bare, targets(), bare, "validation").check(student())["knn_accuracy"] is None
+
+
+def test_an_objective_over_two_views_sees_two_and_trains(tmp_path):
+    arm = Arm(name="views", objective=({"name": "cosine"}, {"name": "infonce_views", "weight": 0.5}), view={"name": "crop_flip"})
+    asked = []
+
+    def view(epoch):
+        asked.append(epoch)
+        return View("crop_flip", {"padding": 1}, 0, epoch)
+
+    one = student()
+    before = [p.clone() for p in one.module.parameters()]
+    history = distill(one, TrainingSet(source(), lambda epoch: targets(), view), arm, Training(epochs=3, batch_size=16),
+                      KeyedStreams(0, "S"), tmp_path)
+    assert asked == [0, "0 second", 1, "1 second", 2, "2 second"]
+    assert history[-1]["loss"] < history[0]["loss"]
+    assert not torch.equal(before[0], next(one.module.parameters()))
+
+
+def test_an_objective_over_two_views_without_one_says_what_to_set():
+    with pytest.raises(UserError, match=r"arms\.x\.objective: expected a view.*Set arms\.x\.view=crop_flip"):
+        composed_loss(Arm(name="x", objective=({"name": "infonce_views"},)))
+
+
+def test_a_composed_loss_is_the_weighted_sum():
+    loss, needs = composed_loss(Arm(name="x", objective=({"name": "cosine", "weight": 2}, {"name": "mse", "weight": 0.5})))
+    generator = torch.Generator().manual_seed(0)
+    pair = {n: torch.randn(4, DIM, generator=generator) for n in ("student", "teacher")}
+    assert needs == {"student", "teacher"}
+    parts = [objectives.get(n)(pair["student"], pair["teacher"]) for n in ("cosine", "mse")]
+    assert float(loss(pair)) == pytest.approx(float(2 * parts[0] + 0.5 * parts[1]), rel=1e-6)
+
+
+def test_schedules_start_and_end_where_they_should():
+    assert [learning_rate_factor("constant", s, 10) for s in (0, 5, 10)] == [1, 1, 1]
+    assert learning_rate_factor("cosine", 0, 10) == 1
+    assert learning_rate_factor("cosine", 10, 10) == pytest.approx(0)
+    assert learning_rate_factor("one_cycle", 3, 10) == pytest.approx(1)
+
+
+def test_arms_of_one_seed_share_initial_weights():
+    for a, b in zip(student(seed=4).module.parameters(), student(seed=4).module.parameters(), strict=True):
+        assert torch.equal(a, b)
