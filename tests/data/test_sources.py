@@ -1,0 +1,167 @@
+"""Every kind of source gives stable ids, labels in range and the same pixels; what is broken is named and counted."""
+
+import io
+import json
+import tarfile
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+from PIL import Image
+
+from distillscope.config import Dataset
+from distillscope.data.source import Source, content_hash, load_in_memory, read_batches, stratified
+from distillscope.data.splits import load_split, load_splits
+from distillscope.errors import UserError
+
+NUM = 12
+
+
+def png(index):
+    rng = np.random.default_rng(index)
+    out = io.BytesIO()
+    Image.fromarray(rng.integers(0, 256, (8, 8, 3), dtype=np.uint8)).save(out, "PNG")
+    return out.getvalue()
+
+
+def pixels(index):
+    return np.random.default_rng(index).integers(0, 256, (8, 8, 3), dtype=np.uint8)
+
+
+def write_parquet(path, encoded, labels=None):
+    columns = {"img": [{"bytes": e, "path": None} for e in encoded]}
+    if labels is not None:
+        columns["label"] = pa.array(labels)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    pq.write_table(pa.table(columns), path)
+    return path
+
+
+def write_tar(path, items):
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with tarfile.open(path, "w") as tar:
+        for name, content in items:
+            info = tarfile.TarInfo(name)
+            info.size = len(content)
+            tar.addfile(info, io.BytesIO(content))
+
+
+@pytest.fixture(params=["parquet", "image_folder", "webdataset"])
+def folder(request, tmp_path):
+    root = tmp_path / request.param
+    if request.param == "parquet":
+        write_parquet(root / "train.parquet", [png(i) for i in range(NUM)], [i % 3 for i in range(NUM)])
+    elif request.param == "image_folder":
+        for i in range(NUM):
+            (root / "train" / "abc"[i % 3]).mkdir(parents=True, exist_ok=True)
+            (root / "train" / "abc"[i % 3] / f"{i:03d}.PNG").write_bytes(png(i))
+    else:
+        for shard in range(2):
+            write_tar(root / f"train-{shard}.tar", [
+                (f"{i:03d}.{suffix}", content) for i in range(shard * 6, shard * 6 + 6)
+                for suffix, content in (("png", png(i)), ("json", json.dumps({"label": i % 3}).encode()))])
+    return root
+
+
+def test_a_folder_is_read_for_what_it_is(folder):
+    part = Dataset.model_validate(str(folder))
+    assert part.name == folder.name
+    source = load_split(part.name, part.settings, "train")
+    assert len(source) == NUM and len(set(source.ids)) == NUM
+    order = np.argsort([int(str(i).rsplit("/", 1)[-1].split(".")[0]) for i in source.ids])
+    assert (source.pixels[order] == np.stack([pixels(i) for i in range(NUM)])).all()
+    assert source.labels[order].tolist() == [i % 3 for i in range(NUM)]
+
+
+def test_streamed_reading_gives_what_memory_gives(folder):
+    part = Dataset.model_validate(str(folder))
+    whole = load_split(part.name, part.settings, "train")
+    from distillscope.registry import datasets
+
+    streamed = datasets.call(part.name, part.settings, "train")
+    for (indices, a), (_, b) in zip(read_batches(whole, [[3, 1], [5]]), read_batches(streamed, [[3, 1], [5]], workers=1),
+                                    strict=True):
+        assert (a == b).all() and len(indices) == len(a)
+
+
+def test_a_corrupt_image_is_named_and_counted_and_only_left_out_on_request(tmp_path):
+    encoded = [png(i) for i in range(NUM)]
+    encoded[5] = encoded[5][:40]
+    path = write_parquet(tmp_path / "d" / "train.parquet", encoded, [i % 3 for i in range(NUM)]).parent
+    with pytest.raises(UserError, match=r"1 corrupt of 12: d/train/000005 .*corrupt=skip"):
+        load_split("parquet", {"path": path}, "train")
+    kept = load_split("parquet", {"path": path}, "train", corrupt="skip")
+    assert len(kept) == NUM - 1 and "1 corrupt images left out: d/train/000005" in kept.note
+
+
+@pytest.mark.parametrize(("labels", "message"), [
+    ([0.5] * NUM, "whole numbers without gaps"),
+    ([-1, *range(NUM - 1)], "whole numbers from 0 to .*got -1"),
+])
+def test_labels_that_cannot_be(tmp_path, labels, message):
+    path = write_parquet(tmp_path / "train.parquet", [png(i) for i in range(NUM)], labels).parent
+    with pytest.raises(UserError, match=message):
+        load_split("parquet", {"path": path}, "train")
+
+
+def test_one_class_and_missing_things(tmp_path):
+    for split in ("train", "test"):
+        write_parquet(tmp_path / f"{split}.parquet", [png(i) for i in range(NUM)], [1] * NUM)
+    with pytest.raises(UserError, match="at least two classes, got one"):
+        load_splits("x", "parquet", {"path": tmp_path})
+    with pytest.raises(UserError, match="validation.parquet .*no such file"):
+        load_split("parquet", {"path": tmp_path}, "validation")
+    with pytest.raises(UserError, match="a label column 'nose', got columns img, label"):
+        load_split("parquet", {"path": tmp_path, "label": "nose"}, "train")
+    with pytest.raises(UserError, match="a folder or file that exists"):
+        load_split("parquet", {"path": tmp_path / "absent"}, "train")
+    (tmp_path / "train.parquet").write_bytes((tmp_path / "train.parquet").read_bytes()[:300])
+    with pytest.raises(UserError, match="a readable parquet file"):
+        load_split("parquet", {"path": tmp_path}, "train")
+
+
+def test_a_tar_that_was_cut_short(tmp_path):
+    write_tar(tmp_path / "train-0.tar", [(f"{i}.png", png(i)) for i in range(4)])
+    shard = tmp_path / "train-0.tar"
+    shard.write_bytes(shard.read_bytes()[:1500])
+    with pytest.raises(UserError, match="a tar file"):
+        load_split("webdataset", {"path": tmp_path}, "train")
+
+
+def test_images_without_labels(tmp_path):
+    (tmp_path / "train").mkdir()
+    for i in range(3):
+        (tmp_path / "train" / f"{i}.png").write_bytes(png(i))
+    source = load_split("image_folder", {"path": tmp_path}, "train")
+    assert source.labels is None and len(source) == 3
+    with pytest.raises(UserError, match="a sub-folder 'test'"):
+        load_split("image_folder", {"path": tmp_path}, "test")
+
+
+def test_a_stratified_part_keeps_the_proportions_and_is_the_same_each_time():
+    labels = np.repeat([0, 1, 2], [100, 50, 10])
+    source = Source("s", "train", np.array([f"i{i}" for i in range(160)]), lambda i: None, labels)
+    part = stratified(source, 32, "limit")
+    assert np.bincount(labels[part]).tolist() == [20, 10, 2]
+    assert (part == stratified(source, 32, "limit")).all() and (np.diff(part) > 0).all()
+    assert (part != stratified(source, 32, "validation")).any()
+
+
+def test_sizes_that_differ_are_kept_as_they_are():
+    shapes = [(4, 6, 3), (8, 8, 3)]
+    source = Source("s", "t", np.array(["a", "b"]), lambda i: np.full(shapes[i], 7, np.uint8))
+    source = load_in_memory(source)
+    assert source.pixels is None and [tuple(i.shape) for i in source.read([0, 1])] == [(3, 4, 6), (3, 8, 8)]
+
+
+def test_the_content_names_an_image_whatever_its_layout():
+    image = pixels(0)
+    assert content_hash(image) == content_hash(np.asfortranarray(image)) != content_hash(image[::-1])
+
+
+@pytest.mark.data
+def test_cifar10_from_the_local_folder(cifar10_dir):
+    source = load_split("cifar10", {}, "test", limit=100)
+    assert source.pixels.shape == (100, 32, 32, 3) and np.bincount(source.labels).tolist() == [10] * 10
+    assert source.class_names[3] == "cat"

@@ -1,0 +1,79 @@
+"""Contracts of every registry, and the parts' closed forms and oracles."""
+
+import inspect
+import math
+
+import numpy as np
+import pytest
+import torch
+from sklearn.decomposition import TruncatedSVD
+
+from distillscope.errors import UserError
+from distillscope.objectives.losses import cosine, infonce, infonce_views, mse
+from distillscope.objectives.targets import pca, unit_rows
+from distillscope.registry import KINDS, Registry, objectives
+from distillscope.students.networks import capacity, paper_cnn, timm_student
+
+
+@pytest.mark.parametrize(("kind", "name"), [(k, n) for k, r in KINDS.items() for n in r])
+def test_every_part_is_documented_and_its_settings_are_keywords_with_types(kind, name):
+    function = KINDS[kind].get(name)
+    assert len(KINDS[kind].summary(name)) > 20
+    for parameter in KINDS[kind].settings(name).values():
+        assert parameter.annotation is not inspect.Parameter.empty, parameter
+    assert function.__module__.startswith("distillscope.")
+
+
+def test_names_and_settings_are_checked():
+    with pytest.raises(UserError, match="Did you mean 'cosine'"):
+        objectives.get("cosin")
+    with pytest.raises(UserError, match="a known setting of objective 'infonce', got 'temprature'. Did you mean 'temperature'"):
+        objectives.check("infonce", {"temprature": 1})
+    with pytest.raises(UserError, match="temperature: expected float, got 'hot'"):
+        objectives.check("infonce", {"temperature": "hot"})
+    registry = Registry("thing", "distillscope.objectives")
+    registry.register("a")(lambda: None)
+    with pytest.raises(ValueError, match="registered twice"):
+        registry.register("a")(math.sqrt)
+
+
+@pytest.mark.parametrize(("width", "parameters"), [(1, 811_264), (2, 1_405_440), (4, 2_732_032)])
+def test_the_papers_students_have_their_true_counts(width, parameters):
+    c = [3, 16 * width, 32 * width, 64 * width]
+    convolutions = 9 * (c[0] * c[1] * 32**2 + c[1] * c[2] * 16**2 + c[2] * c[3] * 8**2)
+    found = capacity(paper_cnn(512, 32, width=width), 32)
+    assert found == {"parameters": parameters, "multiply_adds": convolutions + c[3] * 16 * 512 + 512 * 512}
+
+
+def test_a_timm_student_is_projected_to_the_teachers_dimension():
+    student = timm_student(48, 32, model="test_vit")
+    assert student(torch.zeros(2, 3, 32, 32)).shape == (2, 48)
+    with pytest.raises(UserError, match="a model that timm knows"):
+        timm_student(48, 32, model="nonesuch")
+    with pytest.raises(UserError, match="linear, since"):
+        timm_student(48, 32, model="test_resnet", projection="none")
+
+
+def test_objectives_against_closed_forms_and_other_libraries():
+    generator = torch.Generator().manual_seed(0)
+    s, t = (torch.randn(16, 8, generator=generator) for _ in range(2))
+    assert cosine(s, t) == pytest.approx(float((1 - torch.nn.functional.cosine_similarity(s, t)).mean()), abs=1e-6)
+    assert cosine(s, 5 * s) == pytest.approx(0, abs=1e-6)
+    assert mse(s, t) == pytest.approx(float(np.mean((s.numpy() - t.numpy()) ** 2)), rel=1e-6)
+    unit_s, unit_t = unit_rows(s.numpy()), unit_rows(t.numpy())
+    logits = unit_s @ unit_t.T / 0.5
+    by_hand = np.mean(np.log(np.exp(logits).sum(axis=1)) - np.diag(logits))
+    assert infonce(s, t, temperature=0.5) == pytest.approx(by_hand, rel=1e-5)
+    assert infonce_views(s, t) == pytest.approx(float(infonce(s, t) + infonce(t, s)) / 2, rel=1e-5)
+
+
+def test_pca_is_the_uncentred_svd_of_the_unit_rows():
+    z = np.random.default_rng(0).normal(size=(300, 20)).astype(np.float32) * np.linspace(3, 0.1, 20) + 1
+    target = pca(z, dim=6)
+    oracle = TruncatedSVD(6, algorithm="arpack", random_state=0).fit(unit_rows(z).astype(np.float64))
+    assert np.abs(np.abs(target.matrix.T @ oracle.components_.T) - np.eye(6)).max() < 1e-4  # float32 matrix, close eigenvalues
+    assert target(z).shape == (300, 6) and target.name == "pca6"
+    whole = pca(z, dim=20)
+    assert np.allclose(whole(z) @ whole(z).T, unit_rows(z) @ unit_rows(z).T, atol=1e-5)
+    with pytest.raises(UserError, match="1 to the teacher's 20 dimensions, got 21"):
+        pca(z, dim=21)

@@ -1,0 +1,278 @@
+"""Each (image, view) goes through the teacher once, and what comes back is what a live teacher gives."""
+
+import multiprocessing
+
+import numpy as np
+import pytest
+import torch
+
+from distillscope.data.source import Source
+from distillscope.data.views import View
+from distillscope.errors import UserError
+from distillscope.stress.noise import Noise
+from distillscope.teachers import cache
+from distillscope.teachers.cache import embed, entry_path, list_entries, missing_rows, prune_entries
+from distillscope.teachers.encoder import Encoder, fold_batch_norms, load_state, read_state
+from distillscope.teachers.models import timm as timm_teacher
+
+
+def images(count, start=0):
+    pixels = np.stack([np.random.default_rng(i).integers(0, 256, (8, 8, 3), dtype=np.uint8) for i in range(start, start + count)])
+    return Source("s", "train", np.array([f"i{i}" for i in range(start, start + count)]), pixels.__getitem__, None, None, pixels)
+
+
+@pytest.fixture(scope="module")
+def weights(tmp_path_factory):
+    import timm
+    from safetensors.torch import save_file
+
+    path = tmp_path_factory.mktemp("weights") / "teacher.safetensors"
+    torch.manual_seed(0)
+    save_file(timm.create_model("test_resnet", pretrained=False).state_dict(), path)
+    return path
+
+
+@pytest.fixture
+def encoder(weights):
+    teacher = timm_teacher(model="test_resnet", weights=weights).to(torch.device("cpu"))
+    teacher.batch_size, teacher.seen = 4, 0
+    encode = teacher.encode
+
+    def counted(batch, ids, perturbation=None):
+        teacher.seen += len(ids)
+        return encode(batch, ids, perturbation)
+
+    teacher.encode = counted
+    return teacher
+
+
+def test_embedded_once_and_then_found(encoder):
+    source = images(10)
+    first = embed(encoder, source)
+    assert encoder.seen == 10 and first.shape == (10, encoder.dim) and first.dtype == np.float32
+    assert (embed(encoder, source) == first).all() and encoder.seen == 10
+    assert missing_rows(encoder, source) == 0 and missing_rows(encoder, images(12)) == 2
+
+
+def test_appended_data_embeds_only_what_is_new_in_any_order(encoder):
+    first = embed(encoder, images(6))
+    longer = embed(encoder, images(9).take([8, 0, 7, 1, 6, 2, 3, 4, 5]))
+    assert encoder.seen == 9 and (longer[[1, 3, 5, 6, 7, 8]] == first).all()
+
+
+def test_an_image_that_stands_twice_needs_one_forward_but_not_under_noise(encoder):
+    source = images(4)
+    twice = Source("s", "train", np.array(list("abcdefgh")), None, None, None, np.concatenate([source.pixels] * 2))
+    twice = Source("s", "train", twice.ids, twice.pixels.__getitem__, None, None, twice.pixels)
+    z = embed(encoder, twice)
+    assert encoder.seen == 4 and (z[:4] == z[4:]).all()
+    noisy = embed(encoder, twice, Noise(0.1))
+    assert encoder.seen == 12 and (noisy[:4] != noisy[4:]).any()
+
+
+@pytest.mark.parametrize("perturbation", [View("crop_flip", {}, 42, 3), Noise(0.1), Noise(0.1, where="input", unit="normalised")])
+def test_cached_targets_are_what_a_live_teacher_gives(encoder, perturbation):
+    source = images(10)
+    embed(encoder, source, perturbation)
+    cached = embed(encoder, source, perturbation)
+    live = encoder.encode(source.read(range(10)), source.ids, perturbation)
+    cosine = (cached * live).sum(1) / np.linalg.norm(cached, axis=1) / np.linalg.norm(live, axis=1)
+    assert cosine.min() > 0.9999
+    clean = embed(encoder, source)
+    assert np.abs(clean - cached).max() > 1e-4
+
+
+def test_an_interrupted_run_keeps_what_was_done(encoder, monkeypatch):
+    encode = encoder.encode
+
+    def fails(batch, ids, perturbation=None):
+        if "i8" in ids:
+            raise KeyboardInterrupt
+        return encode(batch, ids, perturbation)
+
+    encoder.encode = fails
+    with pytest.raises(KeyboardInterrupt):
+        embed(encoder, images(12))
+    encoder.encode = encode
+    assert missing_rows(encoder, images(12)) == 4
+    embed(encoder, images(12))
+    assert encoder.seen == 12
+
+
+def test_many_flushes_end_as_one_shard(encoder, monkeypatch):
+    monkeypatch.setattr(cache, "FLUSH_SECONDS", 0.0)
+    z = embed(encoder, images(12))
+    folder = entry_path(encoder, None)[0]
+    assert len(list(folder.glob("img_emb/*.npy"))) == len(list(folder.glob("metadata/*.parquet"))) == 1
+    assert (embed(encoder, images(12)) == z).all() and encoder.seen == 12
+
+
+def test_a_damaged_shard_is_named_and_made_again(encoder, capsys):
+    z = embed(encoder, images(5))
+    shard = next(entry_path(encoder, None)[0].glob("img_emb/*.npy"))
+    content = bytearray(shard.read_bytes())
+    content[-1] ^= 255
+    shard.write_bytes(content)
+    assert (embed(encoder, images(5)) == z).all() and encoder.seen == 10
+    assert "damaged (checksum differs)" in capsys.readouterr().err
+
+
+def test_the_key_knows_weights_preprocessing_precision_and_perturbation(encoder):
+    def path(perturbation=None, **changes):
+        fields = {k: getattr(encoder, k) for k in ("name", "module", "dim", "preprocess", "weights_hash", "precision")}
+        return entry_path(Encoder(**{**fields, **changes}), perturbation)[0]
+
+    from dataclasses import replace
+
+    different = {path(), path(weights_hash="x"), path(precision="bfloat16"), path(preprocess=replace(encoder.preprocess, size=99)),
+                 path(Noise(0.1)), path(Noise(0.1, draw=1)), path(View("crop_flip", {}, 1, 0)), path(View("crop_flip", {}, 1, 1))}
+    assert len(different) == 8
+    assert path(View("crop_flip", {}, 1, 0)) == path(View("crop_flip", {"padding": 4}, 1, 0))
+
+
+def test_listing_and_pruning(encoder):
+    embed(encoder, images(3))
+    embed(encoder, images(3), Noise(0.1))
+    entries = list_entries()
+    assert [e["rows"] for e in entries] == [3, 3] and sorted(e["perturbation"] is None for e in entries) == [False, True]
+    with pytest.raises(UserError, match="names that `distillscope cache list` prints"):
+        prune_entries(["nonesuch"])
+    assert prune_entries([entries[0]["name"]])[0] == 1 and len(list_entries()) == 1
+
+
+def _embed_in_process(weights, queue):
+    teacher = timm_teacher(model="test_resnet", weights=weights).to(torch.device("cpu"))
+    teacher.batch_size = 4
+    encode, count = teacher.encode, 0
+
+    def counted(*args):
+        nonlocal count
+        count += len(args[1])
+        return encode(*args)
+
+    teacher.encode = counted
+    z = embed(teacher, images(40))
+    queue.put((count, float(z.sum())))
+
+
+@pytest.mark.slow
+def test_two_processes_that_want_one_entry_share_the_work(weights):
+    context = multiprocessing.get_context("spawn")
+    queue = context.Queue()
+    processes = [context.Process(target=_embed_in_process, args=(weights, queue)) for _ in range(2)]
+    for process in processes:
+        process.start()
+    found = [queue.get(timeout=120) for _ in processes]
+    for process in processes:
+        process.join()
+    assert sorted(count for count, _ in found) == [0, 40] and found[0][1] == found[1][1]
+
+
+# -- encoders ------------------------------------------------------------------------------------------------------------
+
+
+def test_folding_batch_norms_changes_rounding_only():
+    import timm
+
+    torch.manual_seed(0)
+    module = timm.create_model("test_efficientnet", pretrained=False, num_classes=0).eval()
+    for norm in (m for m in module.modules() if isinstance(m, torch.nn.BatchNorm2d)):
+        norm.running_mean.normal_(0, 0.1)
+        norm.running_var.uniform_(0.5, 2)
+    x = torch.randn(2, 3, 64, 64)
+    with torch.no_grad():
+        before = module(x)
+        fold_batch_norms(module)
+        after = module(x)
+    assert not any(isinstance(m, torch.nn.BatchNorm2d) for m in module.modules())
+    assert torch.allclose(before, after, rtol=1e-4, atol=1e-5)  # float32 sums in another order
+
+
+def test_a_nan_names_the_image(encoder):
+    encoder.module = torch.nn.Sequential(torch.nn.Flatten(), torch.nn.Linear(3 * encoder.preprocess.size**2, 4))
+    encoder.module[1].weight.data.fill_(float("nan"))
+    with pytest.raises(UserError, match="NaN or infinity for 4 of 4 images, first i0"):
+        embed(encoder, images(4))
+
+
+class _Evil:
+    def __reduce__(self):
+        import os
+
+        return os.mkdir, (self.path,)
+
+
+def test_weights_are_never_executed(tmp_path):
+    import pickle
+
+    evil = _Evil()
+    evil.path = str(tmp_path / "executed")
+    for name in ("evil.pt", "evil.pth", "evil.bin"):
+        (tmp_path / name).write_bytes(pickle.dumps(evil))
+        with pytest.raises(UserError, match="a plain state dict"):
+            read_state(tmp_path / name)
+    torch.save({"w": evil}, tmp_path / "zip.pt")
+    with pytest.raises(UserError, match="nothing pickled"):
+        read_state(tmp_path / "zip.pt")
+    assert not (tmp_path / "executed").exists()
+
+
+def test_weights_that_do_not_fit(tmp_path, weights):
+    with pytest.raises(UserError, match="a weights file that exists"):
+        read_state(tmp_path / "absent.pt")
+    (tmp_path / "cut.safetensors").write_bytes(weights.read_bytes()[:1000])
+    with pytest.raises(UserError, match="cut short"):
+        read_state(tmp_path / "cut.safetensors")
+    with pytest.raises(UserError, match="2 missing, .* unknown"):
+        load_state(torch.nn.Linear(2, 2), read_state(weights), "x")
+    with pytest.raises(UserError, match="a model that timm knows"):
+        timm_teacher(model="nonesuch_42", weights=weights)
+
+
+def test_ready_made_embeddings_are_aligned_by_id(tmp_path):
+    from distillscope.teachers.ready import embeddings
+
+    z = np.random.default_rng(0).normal(size=(4, 3)).astype(np.float32)
+    np.save(tmp_path / "train.npy", z)
+    ready = embeddings(path=tmp_path)
+    assert (ready.lookup(images(4)) == z).all() and ready.dim == 3
+    (tmp_path / "train_ids.txt").write_text("i3\ni2\ni1\ni0\n")
+    assert (ready.lookup(images(4)) == z[::-1]).all()
+    with pytest.raises(UserError, match="1 of 5 missing .first i4"):
+        ready.lookup(images(5))
+    z[1, 1] = np.nan
+    np.save(tmp_path / "train.npy", z)
+    with pytest.raises(UserError, match="in 1 rows, first i2"):
+        embeddings(path=tmp_path).lookup(images(4))
+    np.save(tmp_path / "train.npy", np.array([object()] * 4), allow_pickle=True)
+    with pytest.raises(UserError, match="a plain .npy file"):
+        embeddings(path=tmp_path)
+
+
+# -- the real architectures ----------------------------------------------------------------------------------------------
+
+
+@pytest.mark.slow
+def test_clip_keeps_its_projection(tmp_path):
+    import timm
+    from safetensors.torch import save_file
+
+    model = "vit_base_patch32_clip_quickgelu_224"
+    save_file(timm.create_model(model, pretrained=False, num_classes=512).state_dict(), tmp_path / "clip.safetensors")
+    teacher = timm_teacher(model=f"{model}.openai", weights=tmp_path / "clip.safetensors", unit_norm=True)
+    assert teacher.dim == 512 and teacher.preprocess.size == 224
+    assert sum(p.numel() for p in teacher.module.parameters()) == pytest.approx(87.85e6, rel=1e-3)
+    z = teacher.to(torch.device("cpu")).encode(images(2).read([0, 1]), ["a", "b"])
+    assert z.shape == (2, 512) and np.linalg.norm(z, axis=1) == pytest.approx([1, 1], rel=1e-5)
+
+
+@pytest.mark.slow
+def test_open_clip_from_a_local_file(tmp_path):
+    library = pytest.importorskip("open_clip")
+    from distillscope.teachers.models import open_clip
+
+    torch.save(library.create_model("ViT-B-32").state_dict(), tmp_path / "clip.pt")
+    teacher = open_clip(model="ViT-B-32:openai", weights=tmp_path / "clip.pt").to(torch.device("cpu"))
+    assert teacher.encode(images(2).read([0, 1]), ["a", "b"]).shape == (2, 512)
+    with pytest.raises(UserError, match="ARCHITECTURE:WEIGHTS"):
+        open_clip(model="ViT-B-32")
