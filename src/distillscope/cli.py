@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import shlex
 import sys
 from pathlib import Path
@@ -108,8 +109,9 @@ def distill(
     from distillscope.config import apply_override, study_from
     from distillscope.distill.single import distill_one
 
-    values = {"name": out.name, "data": [data], "teacher": [teacher],
-              "students": [{**_student(student), "image_size": image_size}], "arms": [{"name": "student", "objective": [objective]}],
+    values = {"name": out.name, "data": [{"name": data}], "teacher": [{"name": teacher}],
+              "students": [{**_student(student), "image_size": image_size}],
+              "arms": [{"name": "student", "objective": [{"name": objective}]}],
               "seeds": [seed], "limit": limit, "noise": {"sigmas": []},
               "training": {"epochs": epochs, "batch_size": batch_size, "learning_rate": lr}}
     for override in set_ or []:
@@ -277,6 +279,13 @@ def main() -> None:
         app()
     except UserError as error:
         print(f"distillscope: {error}", file=sys.stderr)
+        sys.exit(2)
+    except OSError as error:
+        if error.errno not in (errno.ENOSPC, errno.EDQUOT):
+            raise
+        full = UserError(str(error.filename or "disk"), "room on the disk", "a full disk",
+                         "Free some space and repeat with --resume; what was finished is kept.")
+        print(f"distillscope: {full}", file=sys.stderr)
         sys.exit(2)
     except KeyboardInterrupt:
         print("distillscope: interrupted; what was finished is kept. Repeat the command with --resume to go on.", file=sys.stderr)

@@ -6,6 +6,7 @@ import contextlib
 import errno
 import json
 import os
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -23,18 +24,29 @@ def write_atomic(path: Path, write: Callable[[Path], None]) -> Path:
         with open(temporary, "rb+") as handle:
             os.fsync(handle.fileno())
         os.replace(temporary, path)
-    except OSError as error:
-        if error.errno in (errno.ENOSPC, errno.EDQUOT):
+    except Exception as error:
+        if _is_full(error, path.parent):
             raise UserError(str(path), "room on the disk", "a full disk",
                             "Free some space and repeat with --resume; what was finished is kept.") from None
         if isinstance(error, PermissionError):
             raise UserError(str(path), "a folder that can be written", "permission denied",
                             "Choose another --out or DISTILLSCOPE_CACHE.") from None
+        if isinstance(error, (NotADirectoryError, FileExistsError)):
+            raise UserError(str(path), "a folder to write to", "a file on the way there", "Choose another --out.") from None
         raise
     finally:
-        with contextlib.suppress(FileNotFoundError):
+        with contextlib.suppress(FileNotFoundError, NotADirectoryError):
             temporary.unlink()
     return path
+
+
+def _is_full(error: Exception, folder: Path) -> bool:
+    """torch, safetensors and NumPy do not pass the system's error number on: then the room left tells."""
+    if isinstance(error, UserError):
+        return False
+    if getattr(error, "errno", None) is not None:
+        return error.errno in (errno.ENOSPC, errno.EDQUOT)
+    return "No space left" in str(error) or (folder.is_dir() and shutil.disk_usage(folder).free < 2**20)
 
 
 def write_text(path: Path, text: str) -> Path:

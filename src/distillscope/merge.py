@@ -62,7 +62,10 @@ def _union(first: list, second: list, where: str) -> list:
 
     known = {name(i): i for i in first}
     for item in second:
-        if known.get(name(item), item) != item:
-            raise UserError(f"{where} '{name(item)}'", yaml.safe_dump(known[name(item)], default_flow_style=True).strip()[:120],
-                            yaml.safe_dump(item, default_flow_style=True).strip()[:120], "Give it another name.")
+        other = known.get(name(item), item)
+        if other != item:
+            differs = [k for k in {**other, **item} if other.get(k) != item.get(k)]
+            shown = [yaml.safe_dump({k: i.get(k) for k in differs}, default_flow_style=True, width=1000).strip()[:120]
+                     for i in (other, item)]
+            raise UserError(f"{where} '{name(item)}'", *shown, "Give it another name.")
     return [*first, *(i for i in second if name(i) not in known)]

@@ -18,7 +18,7 @@ from distillscope.devices import choose_device
 from distillscope.distill.prepared import load_teacher, noise_conditions, view_of
 from distillscope.rundir import is_complete, trial_folder, trials_of
 from distillscope.students.load import build_student
-from distillscope.study import load_data
+from distillscope.study import load_data, num_jobs
 from distillscope.teachers.cache import missing_rows
 from distillscope.teachers.encoder import Encoder
 
@@ -56,7 +56,7 @@ class Plan:
 def plan_study(study: Study, run: Path, device: str = "auto", precision: str | None = None, jobs: int | None = None) -> Plan:
     """Count what is to be done; the time comes from a few batches of teacher and students, timed here and now."""
     chosen = choose_device(device)
-    jobs = jobs or (1 if chosen.type != "cpu" else max(1, min(os.cpu_count() or 1, len(trials_of(study)), 8)))
+    jobs = num_jobs(jobs, chosen, len(trials_of(study)))
     total = Plan(len(trials_of(study)), 0, 0, 0, 0, 0, 0.0, 600.0, 0.0)
     arms = {a.name: a for a in study.arms}
     students = {s.label: s for s in study.students}

@@ -78,6 +78,8 @@ def trial_folder(run: Path, trial: Trial) -> Path:
 def open_run(study: Study, run: Path, resume: bool) -> None:
     """Make the directory, or check that the one there holds the same study and may go on."""
     config = run / "study.yaml"
+    if run.exists() and not run.is_dir():
+        raise UserError(f"--out {run}", "a new or empty directory", "a file", "Name another.")
     if run.exists() and any(run.iterdir()) and not resume:
         raise UserError(f"--out {run}", "a new or empty directory", "one with files",
                         "Add --resume to go on with it, or name another.")

@@ -20,17 +20,20 @@ from pathlib import Path
 from typing import Any
 
 import pandas as pd
+import torch
 
 from distillscope import progress, registry
 from distillscope.config import Dataset, Part, Study, Teacher, study_from
 from distillscope.data.splits import Splits, load_splits
 from distillscope.devices import choose_device, keep_freed_memory
+from distillscope.distill.loop import check_tracker
 from distillscope.distill.prepared import Prepared, load_teacher, noise_conditions, prepare_targets, teacher_rows
 from distillscope.errors import UserError
 from distillscope.files import write_json
 from distillscope.objectives.targets import Target
 from distillscope.reference import run_reference
 from distillscope.rundir import Trial, is_complete, load_config, open_run, provenance, slug, trial_folder, trials_of
+from distillscope.students.load import check_student
 from distillscope.trial import run_trial
 
 
@@ -96,9 +99,13 @@ def run_study(study: Study, out: Path | str | None = None, *, resume: bool = Fal
     """
     began = time.monotonic()
     study.check_parts()
+    check_tracker(track)
+    for spec in study.students:
+        check_student(spec.name, spec.settings, spec.image_size, spec.label)
     run = Path(out) if out else Path("runs") / study.name
     keep_freed_memory()
     chosen = choose_device(device)
+    jobs = num_jobs(jobs, chosen, len(trials_of(study)))
     open_run(study, run, resume)
     conditions = {name: noise.both_units() for (name, _), noise in noise_conditions(study).items()}
     record = provenance(command, conditions, str(chosen), os.cpu_count() or 1)
@@ -106,7 +113,6 @@ def run_study(study: Study, out: Path | str | None = None, *, resume: bool = Fal
     if before.exists():  # a resumed run adds its time
         record["seconds"] = json.loads(before.read_text()).get("seconds", 0.0)
     write_json(before, record)
-    jobs = jobs or (1 if chosen.type != "cpu" else max(1, min(os.cpu_count() or 1, len(trials_of(study)), 8)))
     try:
         for data in study.data:
             splits = load_data(study, data)
@@ -125,6 +131,13 @@ def run_study(study: Study, out: Path | str | None = None, *, resume: bool = Fal
 
         write_report(run)
     return Run(run, study)
+
+
+def num_jobs(jobs: int | None, device: torch.device, trials: int) -> int:
+    """How many trials run at once: what was asked for, else one a core on a CPU (at most 8) and one on a GPU."""
+    if jobs is not None and jobs < 1:
+        raise UserError("--jobs", "a whole number from 1 up", str(jobs), "Leave it out for one a core.")
+    return jobs or (1 if device.type != "cpu" else max(1, min(os.cpu_count() or 1, trials, 8)))
 
 
 def run_teacher(study: Study, data: Dataset, teacher: Teacher, splits: Splits, run: Path, device: str,
@@ -224,8 +237,6 @@ _process: dict[str, Any] = {}
 
 def _start(study: Study, data: Dataset, messages: Any, threads: int) -> None:
     """Of each worker process: its threads, and the data, loaded once for all of its trials."""
-    import torch
-
     torch.set_num_threads(threads)
     keep_freed_memory()
     _process.update(study=study, data=data, messages=messages)

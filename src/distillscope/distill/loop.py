@@ -9,6 +9,7 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
+from importlib import util
 from pathlib import Path
 from typing import Any
 
@@ -23,12 +24,13 @@ from distillscope.distill.checkpoint import load_checkpoint, save_checkpoint
 from distillscope.distill.health import Health, warnings_of
 from distillscope.distill.streams import KeyedStreams
 from distillscope.draws import keyed_seed
-from distillscope.errors import UserError
+from distillscope.errors import UserError, unknown_name
 from distillscope.files import write_text
 from distillscope.registry import objectives
 from distillscope.students.load import StudentEncoder
 
 CHECKPOINT_SECONDS = 30.0
+TRACKERS = ("tensorboard", "wandb", "mlflow")
 
 
 @dataclass(frozen=True)
@@ -56,6 +58,16 @@ def learning_rate_factor(schedule: str, step: int, num_steps: int) -> float:
             return done / 0.3
         done = (done - 0.3) / 0.7
     return 0.5 * (1 + math.cos(math.pi * done))
+
+
+def check_tracker(track: str | None) -> None:
+    """accelerate drops a tracker that is not installed with a log line; here it is an error."""
+    if track is None:
+        return
+    if track not in TRACKERS:
+        raise unknown_name("--track", "tracker", track, TRACKERS)
+    if util.find_spec(track) is None:
+        raise UserError(f"--track {track}", f"the package {track}", "not installed", f"pip install {track}.")
 
 
 def composed_loss(arm: Arm) -> tuple[Callable[[dict[str, torch.Tensor]], torch.Tensor], set[str]]:

@@ -8,12 +8,12 @@ import distillscope
 from distillscope import progress
 from distillscope.config import Study
 from distillscope.data.splits import Splits, load_splits
-from distillscope.distill.loop import distill
+from distillscope.distill.loop import check_tracker, distill
 from distillscope.distill.prepared import load_teacher, prepare_targets
 from distillscope.errors import UserError
 from distillscope.files import write_atomic, write_text
 from distillscope.rundir import hardware, trials_of
-from distillscope.students.load import DESCRIPTION, WEIGHTS, save_student
+from distillscope.students.load import DESCRIPTION, WEIGHTS, check_student, save_student
 from distillscope.students.networks import capacity
 from distillscope.trial import fresh_student, make_health, training_set
 
@@ -27,6 +27,8 @@ def distill_one(study: Study, out: Path, *, resume: bool = False, device: str = 
         progress.say(f"{out}: finished already")
         return out
     data, teacher, spec, arm = study.data[0], study.teacher[0], study.students[0], study.arms[0]
+    check_tracker(track)
+    check_student(spec.name, spec.settings, spec.image_size, spec.label)
     splits = _splits(study, data)
     encoder = load_teacher(teacher, device, precision)
     prepared = prepare_targets(study, encoder, splits, study.target_of(arm), [arm])

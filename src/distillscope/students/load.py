@@ -51,6 +51,15 @@ def build_student(name: str, settings: dict[str, Any], embedding_dim: int, prepr
     return StudentEncoder(label, module, embedding_dim, preprocess, "", precision, device=device, recipe=recipe)
 
 
+def check_student(name: str, settings: dict[str, Any], image_size: int, label: str) -> None:
+    """Build it once, on no device and from no random stream, so that a wrong value is said before any work starts."""
+    if settings.get("projection") == "none":
+        return  # whether it fits hangs on the teacher's dimension
+    with torch.random.fork_rng(devices=[]):
+        students.call(name, {**settings, **({"pretrained": False} if "pretrained" in settings else {})}, 8, image_size,
+                      where=f"student {label}")
+
+
 def save_student(student: StudentEncoder, folder: Path, extra: dict[str, Any] | None = None) -> None:
     """weights.safetensors, and student.json with all that `load_student` needs."""
     from safetensors.torch import save_file
