@@ -48,7 +48,9 @@ def tiny_values(**changes: Any) -> dict[str, Any]:
         "arms": [{"name": "cosine", "objective": "cosine"}],
         "seeds": [1, 2],
         "training": {"epochs": 2, "batch_size": 32},
-        "validation": 40, "limit": 200, "limit_test": 60,
+        "validation": 40,
+        "limit": 200,
+        "limit_test": 60,
         "noise": {"sigmas": [0.1], "draws": 1},
     }
     return {**values, **changes}
@@ -66,5 +68,7 @@ def finished_run() -> Path:
     run = scratch() / "finished"
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("DISTILLSCOPE_CACHE", str(scratch() / "cache"))
-        run_study(tiny_study(arms=[{"name": "cosine"}, {"name": "augmented", "view": "crop_flip", "seeds": [1]}]), run, jobs=1)
+        run_study(
+            tiny_study(arms=[{"name": "cosine"}, {"name": "augmented", "view": "crop_flip", "seeds": [1]}]), run, jobs=1
+        )
     return run

@@ -24,8 +24,14 @@ DIM, ITEMS = 8, 48
 
 def source(split: str = "train") -> Source:
     pixels = np.random.default_rng(0).integers(0, 256, (ITEMS, 8, 8, 3), dtype=np.uint8)
-    return Source("noise", split, np.array([f"{split}/{i}" for i in range(ITEMS)]), pixels.__getitem__,
-                  np.arange(ITEMS) % 3, pixels=pixels)
+    return Source(
+        "noise",
+        split,
+        np.array([f"{split}/{i}" for i in range(ITEMS)]),
+        pixels.__getitem__,
+        np.arange(ITEMS) % 3,
+        pixels=pixels,
+    )
 
 
 def targets() -> np.ndarray:
@@ -33,14 +39,21 @@ def targets() -> np.ndarray:
 
 
 def student(precision: str = "float32", seed: int = 0):
-    return KeyedStreams(seed, "S").build(lambda: build_student("paper_cnn", {}, DIM, Preprocess(8), "S",
-                                                              torch.device("cpu"), precision))
+    return KeyedStreams(seed, "S").build(
+        lambda: build_student("paper_cnn", {}, DIM, Preprocess(8), "S", torch.device("cpu"), precision)
+    )
 
 
 def train(folder, one=None, arm=None, rows=None, **settings):
     rows = targets() if rows is None else rows
-    return distill(one or student(), TrainingSet(source(), lambda epoch: rows), arm or Arm(name="cosine"),
-                   Training(**{"epochs": 2, "batch_size": 16, **settings}), KeyedStreams(0, "S"), folder)
+    return distill(
+        one or student(),
+        TrainingSet(source(), lambda epoch: rows),
+        arm or Arm(name="cosine"),
+        Training(**{"epochs": 2, "batch_size": 16, **settings}),
+        KeyedStreams(0, "S"),
+        folder,
+    )
 
 
 def test_losses_are_computed_in_float32_under_bfloat16(tmp_path, monkeypatch):
@@ -64,7 +77,9 @@ def test_losses_are_computed_in_float32_under_bfloat16(tmp_path, monkeypatch):
 def test_a_loss_of_nan_is_one_line_that_says_where(tmp_path):
     rows = targets()
     rows[:] = np.nan
-    with pytest.raises(UserError, match=r"training of S, epoch 1, step 1: expected a finite loss, got nan\. Lower") as error:
+    with pytest.raises(
+        UserError, match=r"training of S, epoch 1, step 1: expected a finite loss, got nan\. Lower"
+    ) as error:
         train(tmp_path, rows=rows)
     assert "\n" not in str(error.value)
 
@@ -84,8 +99,14 @@ def test_the_loss_falls_and_every_epoch_is_logged(tmp_path):
 
 
 def test_the_part_of_a_batch_left_over_is_trained_on_when_asked(tmp_path):
-    history = distill(student(), TrainingSet(source().take(range(40)), lambda epoch: targets()), Arm(name="cosine"),
-                      Training(epochs=1, batch_size=16, drop_last=False), KeyedStreams(0, "S"), tmp_path)
+    history = distill(
+        student(),
+        TrainingSet(source().take(range(40)), lambda epoch: targets()),
+        Arm(name="cosine"),
+        Training(epochs=1, batch_size=16, drop_last=False),
+        KeyedStreams(0, "S"),
+        tmp_path,
+    )
     assert history[-1]["step"] == 3
 
 
@@ -113,7 +134,11 @@ def test_health_without_labels_leaves_knn_out():
 
 
 def test_an_objective_over_two_views_sees_two_and_trains(tmp_path):
-    arm = Arm(name="views", objective=({"name": "cosine"}, {"name": "infonce_views", "weight": 0.5}), view={"name": "crop_flip"})
+    arm = Arm(
+        name="views",
+        objective=({"name": "cosine"}, {"name": "infonce_views", "weight": 0.5}),
+        view={"name": "crop_flip"},
+    )
     asked = []
 
     def view(epoch):
@@ -122,8 +147,14 @@ def test_an_objective_over_two_views_sees_two_and_trains(tmp_path):
 
     one = student()
     before = [p.clone() for p in one.module.parameters()]
-    history = distill(one, TrainingSet(source(), lambda epoch: targets(), view), arm, Training(epochs=3, batch_size=16),
-                      KeyedStreams(0, "S"), tmp_path)
+    history = distill(
+        one,
+        TrainingSet(source(), lambda epoch: targets(), view),
+        arm,
+        Training(epochs=3, batch_size=16),
+        KeyedStreams(0, "S"),
+        tmp_path,
+    )
     assert asked == [0, "0 second", 1, "1 second", 2, "2 second"]
     assert history[-1]["loss"] < history[0]["loss"]
     assert not torch.equal(before[0], next(one.module.parameters()))
@@ -135,7 +166,9 @@ def test_an_objective_over_two_views_without_one_says_what_to_set():
 
 
 def test_a_composed_loss_is_the_weighted_sum():
-    loss, needs = composed_loss(Arm(name="x", objective=({"name": "cosine", "weight": 2}, {"name": "mse", "weight": 0.5})))
+    loss, needs = composed_loss(
+        Arm(name="x", objective=({"name": "cosine", "weight": 2}, {"name": "mse", "weight": 0.5}))
+    )
     generator = torch.Generator().manual_seed(0)
     pair = {n: torch.randn(4, DIM, generator=generator) for n in ("student", "teacher")}
     assert needs == {"student", "teacher"}

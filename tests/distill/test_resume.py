@@ -44,13 +44,22 @@ def start(tmp_path, monkeypatch):
     monkeypatch.setenv("DISTILLSCOPE_CACHE", str(scratch() / "cache"))
     monkeypatch.setenv("OMP_NUM_THREADS", "1")
     config = tmp_path / "tiny.yaml"
-    arms = [{"name": "augmented", "view": "crop_flip",
-             "objective": [{"name": "cosine"}, {"name": "infonce_views", "weight": 0.1}]}]
+    arms = [
+        {
+            "name": "augmented",
+            "view": "crop_flip",
+            "objective": [{"name": "cosine"}, {"name": "infonce_views", "weight": 0.1}],
+        }
+    ]
     config.write_text(yaml.safe_dump(tiny_values(arms=arms, seeds=[1], noise={"sigmas": []})))
 
     def run(out: Path, pause: float = 0.0) -> subprocess.Popen:
-        return subprocess.Popen([sys.executable, "-c", CHILD, str(config), str(out), str(pause)], stdout=subprocess.PIPE,
-                                stderr=subprocess.PIPE, text=True)
+        return subprocess.Popen(
+            [sys.executable, "-c", CHILD, str(config), str(out), str(pause)],
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+        )
 
     return run
 
@@ -139,9 +148,21 @@ torch.save([p.detach() for p in one.module.parameters()], folder / f"parameters{
     plain = {**os.environ, "OMP_NUM_THREADS": "1"}
     subprocess.run([sys.executable, str(script), str(tmp_path / "one")], check=True, env=plain, timeout=120)
     port = 20_000 + os.getpid() % 20_000
-    both = [subprocess.Popen([sys.executable, str(script), str(tmp_path / "two")],
-                             env={**plain, "RANK": str(r), "LOCAL_RANK": str(r), "WORLD_SIZE": "2", "MASTER_ADDR": "127.0.0.1",
-                                  "MASTER_PORT": str(port), "ACCELERATE_USE_CPU": "true"}) for r in range(2)]
+    both = [
+        subprocess.Popen(
+            [sys.executable, str(script), str(tmp_path / "two")],
+            env={
+                **plain,
+                "RANK": str(r),
+                "LOCAL_RANK": str(r),
+                "WORLD_SIZE": "2",
+                "MASTER_ADDR": "127.0.0.1",
+                "MASTER_PORT": str(port),
+                "ACCELERATE_USE_CPU": "true",
+            },
+        )
+        for r in range(2)
+    ]
     began = time.monotonic()
     assert [p.wait(timeout=120 - (time.monotonic() - began)) for p in both] == [0, 0]
     alone = torch.load(tmp_path / "one" / "parameters0.pt")
@@ -149,6 +170,9 @@ torch.save([p.detach() for p in one.module.parameters()], folder / f"parameters{
     assert all(torch.equal(a, b) for a, b in zip(first, second, strict=True))
     for a, b in zip(alone, first, strict=True):  # gradients are averaged in another order: float32 rounding
         assert torch.allclose(a, b, rtol=1e-4, atol=1e-5)
-    losses = [[json.loads(line)["loss"] for line in (tmp_path / n / "metrics.jsonl").read_text().splitlines()] for n in ("one", "two")]
+    losses = [
+        [json.loads(line)["loss"] for line in (tmp_path / n / "metrics.jsonl").read_text().splitlines()]
+        for n in ("one", "two")
+    ]
     assert losses[1] == pytest.approx(losses[0], rel=1e-4)
     assert len((tmp_path / "two" / "metrics.jsonl").read_text().splitlines()) == 2

@@ -13,15 +13,20 @@ from distillscope.stress.noise import Noise
 SEED, EPOCHS, ITEMS, BATCH = 42, 5, 150, 64
 SHAPE = (3, 4, 4)  # 48 numbers an image: a multiple of 16, so that torch.randn's blocks do not depend on the batch
 SIGMAS = (0.05, 0.1)
-MAKERS = [lambda width=w: nn.Sequential(nn.Conv2d(3, width, 3), nn.Flatten(), nn.Linear(4 * width, 5)) for w in (2, 4, 8)]
+MAKERS = [
+    lambda width=w: nn.Sequential(nn.Conv2d(3, width, 3), nn.Flatten(), nn.Linear(4 * width, 5)) for w in (2, 4, 8)
+]
 
 
 def streams(position: int, **settings) -> NotebookStreams:
     return NotebookStreams(SEED, "SML"[position], MAKERS, position, EPOCHS, **settings)
 
 
-@pytest.mark.xfail(strict=True, reason="torch's RandomSampler draws a second, unused permutation at the end of each pass, "
-                   "which NotebookStreams._passes leaves out: only the first pass is the loader's")
+@pytest.mark.xfail(
+    strict=True,
+    reason="torch's RandomSampler draws a second, unused permutation at the end of each pass, "
+    "which NotebookStreams._passes leaves out: only the first pass is the loader's",
+)
 def test_the_notebooks_order_is_that_of_one_loader_shared_by_the_students_in_turn():
     generator = torch.Generator().manual_seed(SEED)
     loader = torch.utils.data.DataLoader(torch.arange(ITEMS), BATCH, shuffle=True, drop_last=True, generator=generator)
