@@ -6,6 +6,7 @@ import numpy as np
 
 from distillscope.draws import keyed_rng
 from distillscope.measure.moments import moments
+from distillscope.measure.quantity import NotMeasured
 from distillscope.measure.similarity import linear_cka, linear_cka_debiased, overlap, procrustes
 
 
@@ -34,7 +35,10 @@ def rsa_draws(teacher: np.ndarray, student: np.ndarray, draws: int, seed: int) -
     from scipy.stats import rankdata
 
     first, second = (rankdata(d) for d in (teacher, student))
-    first, second = ((r - r.mean()) / np.linalg.norm(r - r.mean()) for r in (first, second))
+    first, second = first - first.mean(), second - second.mean()
+    if not (first.any() and second.any()):
+        raise NotMeasured("all embeddings of a side are equally far from one another, so there is no order to compare")
+    first, second = first / np.linalg.norm(first), second / np.linalg.norm(second)
     first, second = squareform(first), squareform(second)  # both triangles, so sums are twice those over pairs
     return np.array([float((first * second[np.ix_(order, order)]).sum() / 2)
                      for order in permutations(len(first), draws, seed, "rsa")])

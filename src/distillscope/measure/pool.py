@@ -153,20 +153,14 @@ class Side:
         return self.moments.mean
 
     @cached_property
-    def eigh(self) -> tuple[np.ndarray, np.ndarray]:
-        """Eigenvalues (d,) of the centred scatter, descending, and eigenvectors (d, d) as columns."""
-        values, vectors = np.linalg.eigh(self.moments.scatter)
-        return values[::-1].clip(min=0), vectors[:, ::-1]
-
-    @cached_property
     def eigenvalues(self) -> np.ndarray:
         """Squared singular values of the centred embeddings, descending."""
-        return self.eigh[0] if "eigh" in self.__dict__ else descending_eigenvalues(self.moments.scatter)
+        return descending_eigenvalues(self.scatter)
 
-    @property
+    @cached_property
     def components(self) -> np.ndarray:
         """Principal directions (d, d) as columns: right singular vectors of the centred embeddings."""
-        return self.eigh[1]
+        return np.linalg.eigh(self.scatter)[1][:, ::-1]
 
     @cached_property
     def uncentred_eigenvalues(self) -> np.ndarray:
