@@ -180,9 +180,6 @@ def test_a_yaml_that_is_no_study(fails, tmp_path, text, match):
     fails("run", tmp_path / "bad.yaml", match=match)
 
 
-@pytest.mark.xfail(
-    strict=True, raises=UnicodeDecodeError, reason="load_preset reads the file before it knows it to be text"
-)
 def test_a_yaml_that_is_no_text(fails, tmp_path):
     (tmp_path / "bad.yaml").write_bytes(b"\xff\xfe\x81\x00name")
     fails("run", tmp_path / "bad.yaml", match="expected ")

@@ -256,9 +256,6 @@ def test_pictures_in_folders_without_classes_run(tmp_path):
     assert "student.effective_rank" in set(run.results.measure)
 
 
-@pytest.mark.xfail(
-    strict=True, reason="Dataset.label, the title in tables, swallows the data set's own setting `label`"
-)
 def test_labels_can_be_left_out_of_a_parquet(tmp_path):
     folder = write_parquet(tmp_path / "tables", labelled=True)
     study = load_preset("quickstart", [f"data={folder}", "data.label=none", "validation=10"])

@@ -38,14 +38,14 @@ class Part(BaseModel):
 class Dataset(Part):
     """A data set: a registered name, a path, or the name of one on the Hub (``owner/name``)."""
 
-    label: str | None = None
+    alias: str | None = None
     train_split: str = "train"
     test_split: str = "test"
 
     @property
     def title(self) -> str:
         """What the tables call it."""
-        return self.label or (Path(str(self.settings["path"])).name if "path" in self.settings else self.name)
+        return self.alias or (Path(str(self.settings["path"])).name if "path" in self.settings else self.name)
 
     @model_validator(mode="before")
     @classmethod
@@ -277,7 +277,11 @@ def load_preset(name: str, overrides: Sequence[str] = ()) -> Study:
         if not path.is_file():
             raise UserError("run", "a preset's name or a YAML file that exists", f"'{name}'",
                             f"Presets: {', '.join(preset_names())}.")
-        where, text = str(path), path.read_text(encoding="utf-8")
+        where = str(path)
+        try:
+            text = path.read_text(encoding="utf-8")
+        except (OSError, UnicodeDecodeError) as error:
+            raise UserError(where, "a text file in UTF-8", type(error).__name__, "Save it as UTF-8.") from None
     elif name in preset_names():
         where, text = name, (resources.files("distillscope") / "presets" / f"{name}.yaml").read_text(encoding="utf-8")
     else:

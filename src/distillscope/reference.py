@@ -27,8 +27,7 @@ def run_reference(study: Study, teacher_title: str, encoder: Any, splits: Splits
     rows = [(key, "clean", None, v.value, v.n, v.unit) for key, v in found.values.items()]
     skipped = [f"{key}: {why}" for key, why in found.left_out.items()]
     if isinstance(encoder, Encoder):
-        count = sum(p.numel() for p in encoder.module.parameters())
-        rows.append(("capacity.parameters", "clean", None, count, 1, "parameters"))
+        rows.append(("capacity.parameters", "clean", None, encoder.num_parameters, 1, "parameters"))
     save_embeddings(folder / "embeddings_test", clean, splits.test)
     if splits.labelled:
         train = target(teacher_rows(encoder, splits.train))

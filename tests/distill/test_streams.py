@@ -22,11 +22,6 @@ def streams(position: int, **settings) -> NotebookStreams:
     return NotebookStreams(SEED, "SML"[position], MAKERS, position, EPOCHS, **settings)
 
 
-@pytest.mark.xfail(
-    strict=True,
-    reason="torch's RandomSampler draws a second, unused permutation at the end of each pass, "
-    "which NotebookStreams._passes leaves out: only the first pass is the loader's",
-)
 def test_the_notebooks_order_is_that_of_one_loader_shared_by_the_students_in_turn():
     generator = torch.Generator().manual_seed(SEED)
     loader = torch.utils.data.DataLoader(torch.arange(ITEMS), BATCH, shuffle=True, drop_last=True, generator=generator)

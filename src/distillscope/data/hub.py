@@ -89,7 +89,9 @@ def parquet(split: str, *, path: Path, image: str | None = None, label: str | No
 def hub(split: str, *, path: str, config: str | None = None, image: str | None = None, label: str | None = None) -> Source:
     """A Hugging Face data set by its name on the Hub (downloaded once into its own cache)."""
     import datasets as hf
+    from huggingface_hub.utils import logging as hub_logging
 
+    hub_logging.set_verbosity_error()  # its retries are no news; what came of them is said below, in one line
     try:
         table = hf.load_dataset(path, config, split=split)
     except Exception as error:  # offline, unknown name, interrupted download: the library has no common base class

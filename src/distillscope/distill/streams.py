@@ -57,13 +57,16 @@ class NotebookStreams(KeyedStreams):
             return super().build(make)
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(self.seed)
-            return [maker() for maker in self.makers[: self.position + 1]][-1]
+            for maker in self.makers[: self.position]:
+                maker()
+            return make()
 
     def _passes(self, count: int, upto: int) -> np.ndarray:
         generator = torch.Generator().manual_seed(self.seed)
         for _ in range(upto + 1):
             torch.empty((), dtype=torch.int64).random_(generator=generator)  # the loader's base seed
             permutation = torch.randperm(count, generator=generator)
+            torch.randperm(count, generator=generator)  # torch's sampler draws one more at the end of a pass, unused
         return permutation.numpy()
 
     def order(self, epoch: int, count: int) -> np.ndarray:

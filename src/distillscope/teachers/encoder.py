@@ -49,6 +49,10 @@ class Encoder:
     unit_norm: bool = False
     batch_size: int = 32
     device: torch.device = field(default_factory=lambda: torch.device("cpu"))
+    num_parameters: int = 0
+
+    def __post_init__(self) -> None:
+        self.num_parameters = sum(p.numel() for p in self.module.parameters())  # before batch norms are folded
 
     def describe(self) -> dict[str, Any]:
         """Everything that decides its embeddings: the key of the cache."""

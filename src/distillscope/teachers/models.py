@@ -50,6 +50,9 @@ def timm(*, model: str, weights: Path | None = None, head: str = "auto", unit_no
         raise UserError(where, "a model that timm knows", f"'{architecture}'",
                         f"Near it: {', '.join(close) or 'none'}. `distillscope list teachers` tells how to name one.")
     try:
+        from huggingface_hub.utils import logging as hub_logging
+
+        hub_logging.set_verbosity_error()  # its retries are no news; what came of them is said below, in one line
         sized = {"img_size": image_size} if image_size else {}
         module = library.create_model(model, pretrained=weights is None, **sized)
     except Exception as error:  # hub, network and timm errors have no common base
