@@ -12,10 +12,10 @@ from distillscope.errors import UserError, unknown_name
 from distillscope.measure.intervals import bootstrap_interval, jackknife_interval, mean_interval, wilson_interval
 from distillscope.measure.labelled import LabelledPair
 from distillscope.measure.pair import Pair, resolve
-from distillscope.measure.pool import Scan, Settings, Side, scan
+from distillscope.measure.pool import Settings, Side
 from distillscope.measure.quantity import CURVES, GROUPS, NotMeasured, definition
 from distillscope.measure.results import Audit, Curve, Value
-from distillscope.measure.rows import Rows, content_order
+from distillscope.measure.rows import Rows, Scan, content_order, scan
 from distillscope.registry import measures
 
 FEWEST = 10

@@ -57,7 +57,7 @@ def test_gallery_and_queries_are_capped_and_stated(teacher, student):
 
 @pytest.mark.parametrize("exclude_self", [False, True])
 def test_nearest_in_blocks_is_a_full_sort(monkeypatch, exclude_self):
-    monkeypatch.setattr(neighbours, "BLOCK", 7)
+    monkeypatch.setattr(neighbours, "BLOCK_PAIRS", 7 * 40)
     z = cloud(0, n=40)
     z /= np.linalg.norm(z, axis=1, keepdims=True)
     similarity = z @ z.T - (10 * np.eye(40) if exclude_self else 0)

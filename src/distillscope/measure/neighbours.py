@@ -8,7 +8,7 @@ from distillscope.errors import UserError
 from distillscope.measure.quantity import NotMeasured
 from distillscope.measure.rows import unit
 
-BLOCK = 1024
+BLOCK_PAIRS = 2**23  # similarities in one block: 64 MiB, and as much again for sorting them
 
 
 def nearest(gallery: np.ndarray, queries: np.ndarray, k: int, *, exclude_self: bool = False) -> np.ndarray:
@@ -24,13 +24,19 @@ def nearest(gallery: np.ndarray, queries: np.ndarray, k: int, *, exclude_self: b
     if not 1 <= k <= available:
         raise UserError("neighbours k", f"a number from 1 to {available}", str(k), "Choose a smaller k or pass more items.")
     found = np.empty((len(queries), k), np.intp)
-    for start in range(0, len(queries), BLOCK):
-        similarity = queries[start : start + BLOCK] @ gallery.T
+    size = block_queries(gallery)
+    for start in range(0, len(queries), size):
+        similarity = queries[start : start + size] @ gallery.T
         if exclude_self:
             rows = np.arange(len(similarity))
             similarity[rows, start + rows] = -np.inf
-        found[start : start + BLOCK] = top_positions(similarity, k)
+        found[start : start + size] = top_positions(similarity, k)
     return found
+
+
+def block_queries(gallery: np.ndarray) -> int:
+    """How many queries to compare with the ``gallery`` at a time."""
+    return max(1, min(1024, BLOCK_PAIRS // len(gallery)))
 
 
 def top_positions(scores: np.ndarray, k: int) -> np.ndarray:

@@ -10,7 +10,7 @@ import numpy as np
 
 from distillscope.measure import alignment, contrastive
 from distillscope.measure.moments import Accumulator, Moments, merged
-from distillscope.measure.pool import Side, energy_along
+from distillscope.measure.pool import Side, by_group, energy_along
 from distillscope.measure.quantity import NotMeasured, needs
 from distillscope.measure.ridge import Map, fold_groups, residual_energy, ridge
 
@@ -58,10 +58,9 @@ class Pair:
             return self._whole.cross_group_moments
         parts = [Accumulator() for _ in self.teacher.kept]
         size = min(self.teacher.rows.block_rows(), self.student.rows.block_rows())
-        for where, block in self.student.rows.blocks(size):
-            groups, other = self.teacher.group_of[where], self.teacher.rows.take(where)
-            for group, part in enumerate(parts):
-                part.add(block[groups == group], other[groups == group])
+        for start in range(0, self.teacher.rows.count, size):
+            for part, index in zip(parts, by_group(self.teacher.group_of[start : start + size], len(parts)), strict=True):
+                part.add(self.student.rows.take(start + index), self.teacher.rows.take(start + index))
         return [part.result() for part in parts]
 
     def cross_moments_of(self, groups: tuple[int, ...]) -> Moments:

@@ -9,7 +9,7 @@ from __future__ import annotations
 import numpy as np
 
 from distillscope.measure import tolerances
-from distillscope.measure.neighbours import BLOCK
+from distillscope.measure.neighbours import block_queries
 from distillscope.measure.quantity import gives
 from distillscope.registry import measures
 
@@ -24,10 +24,11 @@ def own_ranks(gallery: np.ndarray, queries: np.ndarray, own: np.ndarray) -> np.n
     [1, 2]
     """
     ranks = np.empty(len(queries), np.int64)
-    for start in range(0, len(queries), BLOCK):
-        similarity = queries[start : start + BLOCK] @ gallery.T
-        right = similarity[np.arange(len(similarity)), own[start : start + BLOCK]]
-        ranks[start : start + BLOCK] = (similarity >= right[:, None] - tolerances.TIE).sum(axis=1)
+    size = block_queries(gallery)
+    for start in range(0, len(queries), size):
+        similarity = queries[start : start + size] @ gallery.T
+        right = similarity[np.arange(len(similarity)), own[start : start + size]]
+        ranks[start : start + size] = (similarity >= right[:, None] - tolerances.TIE).sum(axis=1)
     return ranks
 
 
