@@ -107,7 +107,7 @@ def distill(
     Example: `distillscope distill --teacher efficientnet_lite0 --data digits --out student --set student.width=2`
     """
     from distillscope.config import apply_override, study_from
-    from distillscope.distill.single import distill_one
+    from distillscope.single import distill_one
 
     values = {"name": out.name, "data": [{"name": data}], "teacher": [{"name": teacher}],
               "students": [{**_student(student), "image_size": image_size}],

@@ -47,7 +47,7 @@ class Encoder:
     weights_hash: str
     precision: str = "float32"
     unit_norm: bool = False
-    batch_size: int = 32
+    batch_size: int = 8
     device: torch.device = field(default_factory=lambda: torch.device("cpu"))
     num_parameters: int = 0
 

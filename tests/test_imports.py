@@ -1,0 +1,58 @@
+"""Who may import what: the flow goes one way."""
+
+import ast
+from pathlib import Path
+
+import pytest
+
+SOURCE = Path(__file__).parents[1] / "src" / "distillscope"
+
+# A place may import what stands in its row, itself, and the ground that all stand on.
+GROUND = {"errors", "registry", "files", "draws", "progress", "devices"}
+ALLOWED = {
+    "data": set(),
+    "stress": {"data"},
+    "teachers": {"data"},
+    "students": {"data", "teachers"},
+    "measure": set(),
+    "objectives": set(),
+    "config": {"data"},
+    "audit": {"measure"},
+    "distill": {"config", "data", "teachers", "students", "objectives", "measure", "stress"},
+    "rundir": {"config"},
+    "trial": {"config", "data", "students", "distill", "measure", "audit", "rundir"},
+    "reference": {"config", "data", "teachers", "objectives", "distill", "measure", "audit", "rundir", "trial"},
+    "report": {"measure"},
+}
+
+
+def imported(path):
+    """The places in the package that a file imports, anywhere in it."""
+    for node in ast.walk(ast.parse(path.read_text())):
+        names = []
+        if isinstance(node, ast.ImportFrom) and node.module:
+            names = [node.module] if node.module != "distillscope" else [f"distillscope.{a.name}" for a in node.names]
+        elif isinstance(node, ast.Import):
+            names = [a.name for a in node.names]
+        for name in names:
+            if name.startswith("distillscope."):
+                yield name.split(".")[1]
+
+
+@pytest.mark.parametrize("place", ALLOWED)
+def test_a_place_imports_only_what_stands_before_it(place):
+    files = [SOURCE / f"{place}.py"] if (SOURCE / f"{place}.py").exists() else sorted((SOURCE / place).glob("**/*.py"))
+    assert files
+    for file in files:
+        foreign = set(imported(file)) - GROUND - ALLOWED[place] - {place}
+        assert not foreign, f"{file.relative_to(SOURCE)} imports {sorted(foreign)}"
+
+
+@pytest.mark.parametrize("place", ["measure", "report"])
+def test_arrays_in_numbers_out(place):
+    """Measures and reports need no torch."""
+    for file in sorted((SOURCE / place).glob("**/*.py")):
+        tree = ast.parse(file.read_text())
+        names = [a.name for n in ast.walk(tree) if isinstance(n, ast.Import) for a in n.names]
+        names += [n.module or "" for n in ast.walk(tree) if isinstance(n, ast.ImportFrom)]
+        assert not [n for n in names if n.split(".")[0] in ("torch", "timm", "datasets")], file
