@@ -28,7 +28,7 @@ from torchvision import transforms as T
 
 from distillscope.config import Arm, Training
 from distillscope.data.preprocess import CLIP_MEAN, CLIP_STD, Preprocess
-from distillscope.devices import keep_freed_memory
+from distillscope.devices import kept_memory
 from distillscope.distill.loop import TrainingSet, distill
 from distillscope.distill.streams import KeyedStreams
 from distillscope.objectives.losses import cosine
@@ -104,7 +104,6 @@ def main() -> None:
     teacher = timm.create_model("vit_base_patch32_clip_quickgelu_224", pretrained=False, num_classes=512).eval()
     encoder = Encoder("clip", timm.create_model("vit_base_patch32_clip_quickgelu_224", pretrained=False, num_classes=512), 512,
                       Preprocess(224), "").to(torch.device("cpu"))
-    keep_freed_memory()
     targets = np.random.default_rng(0).normal(size=(len(source), 512)).astype(np.float32)
     calls = {"notebook": 0}
     teacher.register_forward_hook(lambda module, inputs, output: calls.__setitem__("notebook", calls["notebook"] + len(output)))
@@ -128,6 +127,7 @@ def main() -> None:
 
         runs[f"notebook {label}"], runs[f"ours {label}"] = theirs, ours
 
+    @kept_memory()
     def teach() -> int:
         encoder.encode(source.read(range(32)), source.ids[:32])
         return 32

@@ -18,7 +18,7 @@ from timing import publish, random_images, rate, spread
 
 from distillscope.config import Arm, Training
 from distillscope.data.preprocess import CLIP_MEAN, CLIP_STD, Preprocess
-from distillscope.devices import keep_freed_memory
+from distillscope.devices import kept_memory
 from distillscope.distill.loop import TrainingSet, distill
 from distillscope.distill.streams import KeyedStreams
 from distillscope.objectives.losses import cosine
@@ -43,6 +43,7 @@ class PilImages(torch.utils.data.Dataset):
         return self.transform(Image.fromarray(self.pixels[index])), self.targets[index]
 
 
+@kept_memory()
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--out", type=Path)
@@ -50,7 +51,6 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=5)
     args = parser.parse_args()
     torch.set_num_threads(1)
-    keep_freed_memory()
     source = random_images(4096)
     targets = np.random.default_rng(1).normal(size=(len(source), 512)).astype(np.float32)
     record = {}

@@ -41,19 +41,40 @@ def autocast(device: torch.device, precision: str):
     return torch.autocast(device.type, dtype)
 
 
-@functools.cache
-def keep_freed_memory() -> bool:
-    """Let glibc keep freed blocks up to 32 MiB instead of giving them back to the system at once. True where it could.
+_TRIM_THRESHOLD, _MMAP_THRESHOLD, _MMAP_MAX = -1, -3, -4  # glibc's names for mallopt
+_depth = 0
 
-    A network's activations are freed and asked for again at every layer; by default glibc maps and unmaps each, and the
-    page faults take up to half of a forward pass on a CPU. Blocks above 32 MiB, glibc's limit, are still given back, so
-    that the large arrays of the probes do not stay: batches of 8 at 224 px keep a teacher's activations below it.
+
+@contextlib.contextmanager
+def kept_memory():
+    """While a network runs, let glibc keep freed blocks instead of giving each back to the system at once.
+
+    Activations are freed and asked for again at every layer; by default glibc maps and unmaps the large ones, and the
+    page faults take up to half of a forward pass on a CPU. Afterwards the memory is given back, so that it is there
+    for the large arrays of probes and measures. Also a decorator; may be nested; elsewhere than on glibc it does nothing.
     """
-    if not sys.platform.startswith("linux"):
-        return False
+    global _depth
+    _depth += 1
+    if _depth == 1:
+        _mallopt({_TRIM_THRESHOLD: 2**31 - 1, _MMAP_MAX: 0})
     try:
-        libc = ctypes.CDLL("libc.so.6")
-        trim_threshold, mmap_threshold = -1, -3
-        return bool(libc.mallopt(trim_threshold, 2**31 - 1) and libc.mallopt(mmap_threshold, 2**25))
+        yield
+    finally:
+        _depth -= 1
+        if _depth == 0 and _mallopt({_TRIM_THRESHOLD: 2**27, _MMAP_THRESHOLD: 2**25, _MMAP_MAX: 65_536}):
+            _libc().malloc_trim(0)
+
+
+@functools.cache
+def _libc() -> ctypes.CDLL | None:
+    """glibc, where this is Linux and has it."""
+    try:
+        libc = ctypes.CDLL("libc.so.6") if sys.platform.startswith("linux") else None
+        return libc if libc is not None and libc.mallopt and libc.malloc_trim else None
     except (OSError, AttributeError):
-        return False
+        return None
+
+
+def _mallopt(options: dict[int, int]) -> bool:
+    libc = _libc()
+    return libc is not None and all(libc.mallopt(option, value) for option, value in options.items())

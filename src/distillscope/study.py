@@ -25,7 +25,7 @@ import torch
 from distillscope import progress, registry
 from distillscope.config import Dataset, Part, Study, Teacher, study_from
 from distillscope.data.splits import Splits, load_splits
-from distillscope.devices import choose_device, keep_freed_memory
+from distillscope.devices import choose_device
 from distillscope.distill.loop import check_tracker
 from distillscope.distill.prepared import Prepared, load_teacher, noise_conditions, prepare_targets, teacher_rows
 from distillscope.errors import UserError
@@ -103,7 +103,6 @@ def run_study(study: Study, out: Path | str | None = None, *, resume: bool = Fal
     for spec in study.students:
         check_student(spec.name, spec.settings, spec.image_size, spec.label)
     run = Path(out) if out else Path("runs") / study.name
-    keep_freed_memory()
     chosen = choose_device(device)
     jobs = num_jobs(jobs, chosen, len(trials_of(study)))
     open_run(study, run, resume)
@@ -238,7 +237,6 @@ _process: dict[str, Any] = {}
 def _start(study: Study, data: Dataset, messages: Any, threads: int) -> None:
     """Of each worker process: its threads, and the data, loaded once for all of its trials."""
     torch.set_num_threads(threads)
-    keep_freed_memory()
     _process.update(study=study, data=data, messages=messages)
 
 

@@ -19,7 +19,7 @@ import torch
 from distillscope.config import Arm, Training
 from distillscope.data.source import Source, read_batches
 from distillscope.data.views import View
-from distillscope.devices import keep_freed_memory
+from distillscope.devices import kept_memory
 from distillscope.distill.checkpoint import load_checkpoint, save_checkpoint
 from distillscope.distill.health import Health, warnings_of
 from distillscope.distill.streams import KeyedStreams
@@ -95,6 +95,7 @@ def make_optimizer(module: torch.nn.Module, settings: Training) -> torch.optim.O
     return kinds[settings.optimizer](module.parameters(), lr=settings.learning_rate, weight_decay=settings.weight_decay)
 
 
+@kept_memory()
 def distill(student: StudentEncoder, training_set: TrainingSet, arm: Arm, settings: Training, streams: KeyedStreams,
             folder: Path, health: Health | None = None, *, track: str | None = None, workers: int = 0,
             advance: Callable[[int], None] = lambda count: None) -> list[dict[str, Any]]:
@@ -108,7 +109,6 @@ def distill(student: StudentEncoder, training_set: TrainingSet, arm: Arm, settin
     from accelerate.state import AcceleratorState
 
     AcceleratorState._reset_state()  # else a process could never train in a second precision
-    keep_freed_memory()
     source = training_set.source
     batch = settings.batch_size
     per_epoch = len(source) // batch if settings.drop_last else math.ceil(len(source) / batch)

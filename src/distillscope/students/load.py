@@ -13,6 +13,7 @@ import torch
 
 from distillscope.data.preprocess import Preprocess
 from distillscope.data.source import Source, read_batches
+from distillscope.devices import kept_memory
 from distillscope.errors import UserError
 from distillscope.files import write_atomic, write_json
 from distillscope.registry import students
@@ -27,6 +28,7 @@ class StudentEncoder(Encoder):
 
     recipe: dict[str, Any] | None = None
 
+    @kept_memory()
     def embed(self, source: Source, perturbation: Perturbation | None = None,
               advance: Callable[[int], None] | None = None, batch_size: int = 256, workers: int = 0) -> np.ndarray:
         """Embeddings (n, dim) float32 of every item, in evaluation mode."""

@@ -32,6 +32,7 @@ from filelock import FileLock, Timeout
 
 from distillscope import progress
 from distillscope.data.source import Source, content_hash, read_batches
+from distillscope.devices import kept_memory
 from distillscope.errors import UserError
 from distillscope.files import write_atomic, write_json
 from distillscope.teachers.encoder import Encoder, Perturbation
@@ -199,6 +200,7 @@ def embed(encoder: Encoder, source: Source, perturbation: Perturbation | None = 
         return entry.gather(rows)
 
 
+@kept_memory()
 def _embed_absent(encoder, source, perturbation, entry, absent, hashes, keys, workers, label) -> None:
     batches = [absent[i : i + encoder.batch_size] for i in range(0, len(absent), encoder.batch_size)]
     pending: list[tuple[np.ndarray, np.ndarray]] = []

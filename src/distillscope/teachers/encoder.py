@@ -14,7 +14,7 @@ from torch.nn.utils.fusion import fuse_conv_bn_weights
 
 from distillscope.data.preprocess import Preprocess
 from distillscope.data.source import Images
-from distillscope.devices import autocast, keep_freed_memory
+from distillscope.devices import autocast
 from distillscope.errors import UserError
 
 
@@ -47,7 +47,7 @@ class Encoder:
     weights_hash: str
     precision: str = "float32"
     unit_norm: bool = False
-    batch_size: int = 8
+    batch_size: int = 16
     device: torch.device = field(default_factory=lambda: torch.device("cpu"))
     num_parameters: int = 0
 
@@ -61,7 +61,6 @@ class Encoder:
 
     def to(self, device: torch.device, precision: str | None = None) -> Encoder:
         """Move it, make it frozen and fast: eval mode, channels last, batch norms folded into the convolutions."""
-        keep_freed_memory()
         module = self.module.eval().requires_grad_(False)
         fold_batch_norms(module)
         self.module = module.to(device=device, memory_format=torch.channels_last)
