@@ -70,7 +70,9 @@ def main() -> None:
             optimizer.step()
             float(loss.detach())
 
-        def bare(images=images, resident=resident, rows=torch.from_numpy(rows), step=step) -> int:
+        targets = torch.from_numpy(rows)
+
+        def bare(images=images, resident=resident, rows=targets, step=step) -> int:
             for i in range(0, images, BATCH):
                 step(resident[i : i + BATCH], rows[i : i + BATCH])
             return images

@@ -6,7 +6,7 @@ import errno
 import shlex
 import sys
 from pathlib import Path
-from typing import Annotated, Optional
+from typing import Annotated
 
 import typer
 
@@ -21,29 +21,29 @@ cache_app = typer.Typer(no_args_is_help=True, help="The cache of teacher embeddi
 app.add_typer(cache_app, name="cache")
 
 Device = Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:1, mps")]
-Precision = Annotated[Optional[str], typer.Option(help="float32, bfloat16 or float16, for teacher and students")]
-Set = Annotated[Optional[list[str]], typer.Option("--set", metavar="PATH=VALUE", help="override one setting; repeatable")]
-Track = Annotated[Optional[str], typer.Option(help="also log to tensorboard, wandb or mlflow")]
+Precision = Annotated[str | None, typer.Option(help="float32, bfloat16 or float16, for teacher and students")]
+Set = Annotated[list[str] | None, typer.Option("--set", metavar="PATH=VALUE", help="override one setting; repeatable")]
+Track = Annotated[str | None, typer.Option(help="also log to tensorboard, wandb or mlflow")]
 Workers = Annotated[int, typer.Option(help="decoding processes for data that is streamed")]
 
 
 @app.command()
 def run(
     preset: Annotated[str, typer.Argument(metavar="PRESET_OR_YAML", help="see `distillscope list presets`")],
-    out: Annotated[Optional[Path], typer.Option(help="run directory [default: runs/NAME]")] = None,
+    out: Annotated[Path | None, typer.Option(help="run directory [default: runs/NAME]")] = None,
     set_: Set = None,
-    data: Annotated[Optional[str], typer.Option(help="data set name, folder, parquet, tar, or owner/name on the Hub")] = None,
-    teacher: Annotated[Optional[str], typer.Option(help="teacher instead of the preset's")] = None,
-    limit: Annotated[Optional[int], typer.Option(help="a stratified part of train (and of test)")] = None,
-    epochs: Annotated[Optional[int], typer.Option()] = None,
-    batch_size: Annotated[Optional[int], typer.Option()] = None,
-    lr: Annotated[Optional[float], typer.Option(help="learning rate")] = None,
-    seed: Annotated[Optional[list[int]], typer.Option(help="seeds instead of the preset's; repeatable")] = None,
+    data: Annotated[str | None, typer.Option(help="data set name, folder, parquet, tar, or owner/name on the Hub")] = None,
+    teacher: Annotated[str | None, typer.Option(help="teacher instead of the preset's")] = None,
+    limit: Annotated[int | None, typer.Option(help="a stratified part of train (and of test)")] = None,
+    epochs: Annotated[int | None, typer.Option()] = None,
+    batch_size: Annotated[int | None, typer.Option()] = None,
+    lr: Annotated[float | None, typer.Option(help="learning rate")] = None,
+    seed: Annotated[list[int] | None, typer.Option(help="seeds instead of the preset's; repeatable")] = None,
     resume: Annotated[bool, typer.Option("--resume", help="go on with an existing run directory")] = False,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="print the plan and do nothing")] = False,
     device: Device = "auto",
     precision: Precision = None,
-    jobs: Annotated[Optional[int], typer.Option(help="trials at once [default: one a core on a CPU, else 1]")] = None,
+    jobs: Annotated[int | None, typer.Option(help="trials at once [default: one a core on a CPU, else 1]")] = None,
     workers: Workers = 0,
     track: Track = None,
 ) -> None:
@@ -94,7 +94,7 @@ def distill(
     lr: Annotated[float, typer.Option(help="learning rate")] = 1e-3,
     seed: Annotated[int, typer.Option()] = 42,
     image_size: Annotated[int, typer.Option(help="what the student sees")] = 32,
-    limit: Annotated[Optional[int], typer.Option(help="a stratified part of the images")] = None,
+    limit: Annotated[int | None, typer.Option(help="a stratified part of the images")] = None,
     set_: Set = None,
     resume: Annotated[bool, typer.Option("--resume")] = False,
     device: Device = "auto",
@@ -127,11 +127,11 @@ def distill(
 @app.command()
 def embed(
     data: Annotated[str, typer.Option(help="images to embed")],
-    teacher: Annotated[Optional[str], typer.Option(help="a teacher's name")] = None,
-    student: Annotated[Optional[Path], typer.Option(help="a distilled student's folder")] = None,
+    teacher: Annotated[str | None, typer.Option(help="a teacher's name")] = None,
+    student: Annotated[Path | None, typer.Option(help="a distilled student's folder")] = None,
     split: Annotated[str, typer.Option()] = "test",
-    out: Annotated[Optional[Path], typer.Option(help="folder for img_emb/ and metadata/ [default: only the cache]")] = None,
-    limit: Annotated[Optional[int], typer.Option(help="a stratified part")] = None,
+    out: Annotated[Path | None, typer.Option(help="folder for img_emb/ and metadata/ [default: only the cache]")] = None,
+    limit: Annotated[int | None, typer.Option(help="a stratified part")] = None,
     device: Device = "auto",
     precision: Precision = None,
     workers: Workers = 0,
@@ -223,7 +223,7 @@ def cache_list() -> None:
 
 @cache_app.command("prune")
 def cache_prune(
-    names: Annotated[Optional[list[str]], typer.Argument(metavar="[ENTRY...]")] = None,
+    names: Annotated[list[str] | None, typer.Argument(metavar="[ENTRY...]")] = None,
     all_: Annotated[bool, typer.Option("--all", help="remove every entry")] = False,
 ) -> None:
     """Remove entries by the names that `cache list` prints, or all of them. Example: `distillscope cache prune --all`"""

@@ -94,7 +94,7 @@ class Audit:
     def __repr__(self) -> str:
         rows = [("measure", "teacher", "student", "retained", "95 % interval"), *self.rows()]
         widths = [max(len(row[i]) for row in rows) for i in range(5)]
-        lines = ["  ".join(cell.ljust(w) if i == 0 else cell.rjust(w) for i, (cell, w) in enumerate(zip(row, widths)))
+        lines = ["  ".join(cell.ljust(w) if i == 0 else cell.rjust(w) for i, (cell, w) in enumerate(zip(row, widths, strict=True)))
                  for row in rows]
         return "\n".join([*(line.rstrip() for line in lines), *(f"note: {note}" for note in self.notes)])
 
