@@ -89,6 +89,8 @@ def _format_axes(axes, panel: Panel) -> None:
         else:
             axes.xaxis.set_minor_formatter(NullFormatter())
             axes.xaxis.set_major_formatter(FuncFormatter(lambda v, _: count(v)) if max(x) < 1e6 else LogFormatterSciNotation())
+    if panel.y_log:
+        axes.set_yscale("log")
     if panel.x_ticks:
         axes.xaxis.set_minor_locator(NullLocator())
         axes.set_xticks([p for p, _ in panel.x_ticks], [_clean(t) for _, t in panel.x_ticks])

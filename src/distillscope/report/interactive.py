@@ -27,10 +27,12 @@ def rounded(values: list[float] | None) -> list[float | None] | None:
 def _hover(s: Series, panel: Panel) -> str:
     name = _text(panel.x_label.partition(" (")[0])
     x = f"{name} %{{x:,.6~g}}<br>" if panel.x_label and s.kind != "bars" else ""
+    x = "%{text}<br>" if s.hover else x
     y = "%{y:.2%}" if panel.y_percent else "%{y:.4~g}"
     low_high = "%{customdata[0]:.2%}, %{customdata[1]:.2%}" if panel.y_percent else "%{customdata[0]:.4~g}, %{customdata[1]:.4~g}"
     interval = f"<br>95 % [{low_high}]" if s.low and s.high else ""
-    seeds = f"<br>n = {s.n} seed{'' if s.n == 1 else 's'}" if s.n and s.highlight != "teacher" else ""
+    counted = s.n and (s.highlight != "teacher" or s.n_of != "seed")
+    seeds = f"<br>n = {s.n:,} {s.n_of}{'' if s.n == 1 else 's'}" if counted else ""
     if s.kind == "faint":
         seeds = "<br>one seed"
     return f"<b>{_text(s.label)}</b><br>{x}{y}{interval}{seeds}<extra></extra>"
@@ -45,7 +47,9 @@ def _traces(s: Series, panel: Panel) -> list[dict[str, Any]]:
     colour = s.colour[0]
     trace: dict[str, Any] = {"name": _text(s.label), "x": rounded(s.x), "y": rounded(s.y), "hovertemplate": _hover(s, panel),
                              "legendgroup": s.label, "showlegend": False,
-                             "meta": {"highlight": s.highlight, "colours": list(s.colour), "kind": s.kind, "label": s.label, "seeds": s.n}}
+                             "meta": {"highlight": s.highlight, "colours": list(s.colour), "kind": s.kind, "label": s.label, "n": s.n}}
+    if s.hover:
+        trace["text"] = [_text(h) for h in s.hover]
     if s.low and s.high:
         trace["customdata"] = [list(pair) for pair in zip(rounded(s.low), rounded(s.high), strict=True)]
     if s.kind == "bars":
@@ -97,6 +101,8 @@ def _layout(panel: Panel) -> dict[str, Any]:
     if panel.x_log:
         x["dtick"] = "D2"
     y: dict[str, Any] = {"title": {"text": _text(panel.y_label), "standoff": 6}, "zeroline": False, "automargin": True}
+    if panel.y_log:
+        y |= {"type": "log", "dtick": 1, "exponentformat": "power"}
     if panel.x_ticks:
         x |= {"tickvals": [p for p, _ in panel.x_ticks], "ticktext": [_text(t) for _, t in panel.x_ticks], "tickformat": "", "tickangle": 0}
     if panel.y_percent:

@@ -60,17 +60,24 @@ def page_data(run: Run, figures: list[Figure]) -> dict:
     return {"study": run.name, "results": results, "figures": shown}
 
 
-def render_page(run: Run, settings: list[Setting], summary: Summary, figures: list[Figure], table: Table) -> str:
-    """The page as text."""
+def assembled(*, title: str, data: dict, scripts: tuple[str, ...] = ("page.js",), styles: tuple[str, ...] = ("page.css",),
+              **parts: str) -> str:
+    """page.html with its ``parts`` (HTML, already escaped), ``data``, Plotly and the assets put in."""
     from plotly.offline import get_plotlyjs
 
-    plotly, script = get_plotlyjs().replace("\r\n", "\n"), asset("page.js")
+    plotly, script = get_plotlyjs().replace("\r\n", "\n"), "\n".join(map(asset, scripts))
     return Template(asset("page.html")).substitute(
-        policy=content_policy([plotly, script]), title=escape(f"{run.name}: what the students lost"), style=asset("page.css"),
+        policy=content_policy([plotly, script]), title=escape(title), style="\n".join(map(asset, styles)),
+        data=json_for_script(data), plotly=plotly, script=script, **parts) + "\n"
+
+
+def render_page(run: Run, settings: list[Setting], summary: Summary, figures: list[Figure], table: Table) -> str:
+    """The page as text."""
+    return assembled(
+        title=f"{run.name}: what the students lost", data=page_data(run, figures),
         study=sections.study_line(run), headline=sections.headline(settings, summary), notices=sections.notices(run),
         merits=sections.merit_tiles(run, settings, summary), legend=sections.legend(settings),
-        sections=sections.body(run, settings, summary, {f.key: f for f in figures}, table), footer=sections.footer(run),
-        data=json_for_script(page_data(run, figures)), plotly=plotly, script=script) + "\n"
+        sections=sections.body(run, settings, summary, {f.key: f for f in figures}, table), footer=sections.footer(run))
 
 
 def write_page(run: Run, settings: list[Setting], summary: Summary, figures: list[Figure], table: Table) -> Path:

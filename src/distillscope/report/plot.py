@@ -21,11 +21,12 @@ class Series:
     high: list[float] | None = None
     x_low: list[float] | None = None
     x_high: list[float] | None = None
-    hover: list[str] = field(default_factory=list)
+    hover: list[str] = field(default_factory=list)  # one text a point, in place of x
     dash: str = "solid"
     marker: str | None = None
     legend: bool = True
-    n: int | None = None  # seeds
+    n: int | None = None
+    n_of: str = "seed"  # what n counts
     arm: str = ""  # the arm's dotted name, for the data that can be downloaded
 
     @classmethod
@@ -59,6 +60,7 @@ class Panel:
     marks: list[Mark] = field(default_factory=list)
     x_log: bool = False
     can_log: bool = False  # offers the reader a switch between linear and logarithmic x
+    y_log: bool = False
     y_percent: bool = False
     x_ticks: list[tuple[float, str]] | None = None
     x_range: tuple[float, float] | None = None

@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import html
 import math
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -86,15 +87,21 @@ def merit_tiles(run: Run, settings: list[Setting], summary: Summary) -> str:
     for setting in settings:
         if len(settings) > 1:
             parts.append(f'<p class="setting">{escape(setting.title)}</p>')
-        tiles = []
-        for merit in verdict.merits(run, setting, summary):
-            rows = "".join(
-                f'<li data-model="{escape(m.highlight)}"><span title="{escape(m.label)}">{escape(TEACHER if m.is_teacher else m.label)}</span><span class="interval num">{escape(interval)}</span>'
-                f'<b class="num">{escape(value)}</b>{_bar(m, s, merit.full)}</li>'
-                for m, s, value, interval in merit.rows if merit.full)
-            tiles.append(f'<div class="merit"><h3>{escape(merit.title)}</h3><p class="note">{escape(merit.note)}</p><ul>{rows}</ul></div>')
-        parts.append(f'<div class="merits">{"".join(tiles)}</div>')
+        parts.append(tiles(verdict.merits(run, setting, summary)))
     return "\n".join(parts)
+
+
+def tiles(merits: list[verdict.Merit]) -> str:
+    """Figures of merit, one card each, a row and a bar a model."""
+    cards = []
+    for merit in merits:
+        rows = "".join(
+            f'<li data-model="{escape(m.highlight)}"><span title="{escape(m.label)}">{escape(TEACHER if m.is_teacher else m.label)}'
+            f'</span><span class="interval num">{escape(interval)}</span>'
+            f'<b class="num">{escape(value)}</b>{_bar(m, s, merit.full)}</li>'
+            for m, s, value, interval in merit.rows if merit.full)
+        cards.append(f'<div class="merit"><h3>{escape(merit.title)}</h3><p class="note">{escape(merit.note)}</p><ul>{rows}</ul></div>')
+    return f'<div class="merits">{"".join(cards)}</div>'
 
 
 def _bar(model: Model, s: Statistic, full: float) -> str:
@@ -119,7 +126,7 @@ def legend(settings: list[Setting]) -> str:
     return f'<nav class="legend" aria-label="Models: click to highlight"><span class="hint">Highlight</span>{chips}</nav>' if chips else ""
 
 
-def figure_html(figure: Figure, run: Run) -> str:
+def figure_html(figure: Figure, folder: Path) -> str:
     """A figure with its tools and how to read it; without JavaScript the static drawing stands in."""
     if not figure.panels:
         return f'<figure class="absent" id="figure-{figure.key}"><h3>{escape(figure.title)}</h3><p>{escape(figure.absent)}</p></figure>'
@@ -129,7 +136,7 @@ def figure_html(figure: Figure, run: Run) -> str:
         f'<div class="panel">{f"<h4>{escape(p.title)}</h4>" if p.title else ""}<div class="plot" role="img" '
         f'aria-label="{escape(f"{p.title}. " if p.title else "")}{escape(figure.alt)}"></div>'
         f'{f"<p class=note>{escape(p.note)}</p>" if p.note else ""}</div>' for p in figure.panels)
-    static = run.path / "figures" / f"{figure.key}.svg"
+    static = folder / "figures" / f"{figure.key}.svg"
     fallback = ""
     if static.exists():
         encoded = base64.b64encode(static.read_bytes()).decode()
@@ -213,7 +220,7 @@ def body(run: Run, settings: list[Setting], summary: Summary, figures: dict[str,
         return "".join(parts)
 
     def drawn(*keys: str) -> str:
-        return "".join(figure_html(figures[k], run) for k in keys)
+        return "".join(figure_html(figures[k], run.path) for k in keys)
 
     def lost(setting: Setting) -> list[str]:  # the page's head already says the first setting's headline
         own = [verdict.headline(setting, summary)] if setting is not settings[0] else []

@@ -91,7 +91,7 @@
   function rowsOf(figure) {
     return figure.panels.flatMap((panel) => panel.data.filter((t) => t.meta.kind !== "band").flatMap((t) =>
       t.x.map((x, i) => ({ panel: panel.title, model: t.meta.label, kind: t.meta.kind, x, y: t.y[i],
-        low: t.customdata?.[i][0], high: t.customdata?.[i][1], seeds: t.meta.seeds }))));
+        low: t.customdata?.[i][0], high: t.customdata?.[i][1], [data.n_of || "seeds"]: t.meta.n }))));
   }
 
   function csv(rows) {
