@@ -15,7 +15,7 @@ from distillscope.measure.pair import Pair, resolve
 from distillscope.measure.pool import Settings, Side
 from distillscope.measure.quantity import CURVES, GROUPS, NotMeasured, definition
 from distillscope.measure.results import Audit, Curve, Value
-from distillscope.measure.rows import Rows, Scan, content_order, scan
+from distillscope.measure.rows import Rows, Scan, Stored, content_order, scan
 from distillscope.registry import measures
 
 FEWEST = 10
@@ -158,13 +158,13 @@ def _rows(embeddings: Any, name: str, normalize: str | None) -> Rows:
     return Rows(z, normalize)
 
 
-def _array(given: Any) -> np.ndarray:
-    """A NumPy array, without a copy where it is one; tensors are told without importing torch."""
+def _array(given: Any) -> np.ndarray | Stored:
+    """A NumPy array or one stored in parts, without a copy where it is one; tensors are told without importing torch."""
     if hasattr(given, "detach"):
         given = given.detach().cpu()
         given = (given.float() if str(given.dtype) == "torch.bfloat16" else given).numpy()
     try:
-        return given if isinstance(given, np.ndarray) else np.asarray(given)
+        return given if isinstance(given, (np.ndarray, Stored)) else np.asarray(given)
     except ValueError:  # rows of different lengths
         return np.empty(0, object)
 

@@ -6,7 +6,7 @@ rows were stored; and a data set sorted by class does not make batches of one cl
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -16,13 +16,68 @@ from distillscope.draws import keyed_rng
 BLOCK_VALUES = 2**22  # values in one float64 block: 32 MiB, past which larger blocks were not faster
 
 
+class Stored:
+    """Embeddings (n, d) left where they are: parts that follow one another, and perhaps a choice of their rows.
+
+    ``parts`` (n_i, d) are arrays, memory-mapped or not; uint16 ones hold the bits of bfloat16, which NumPy lacks.
+    ``stored[rows]``, with a slice or row numbers, reads these rows alone; ``chosen`` are the row numbers that count.
+
+    >>> stored = Stored([np.zeros((2, 3)), np.ones((2, 3))]).take([3, 0])
+    >>> stored.shape, stored[1:].tolist()
+    ((2, 3), [[0.0, 0.0, 0.0]])
+    """
+
+    ndim = 2
+
+    def __init__(self, parts: Sequence[np.ndarray], chosen: np.ndarray | None = None) -> None:
+        self.parts, self.chosen = tuple(parts), chosen
+        self.starts = np.cumsum([0, *(len(p) for p in self.parts)])
+        self.dtype = np.result_type(*(np.float32 if p.dtype == np.uint16 else p.dtype for p in self.parts))
+        self.shape = (int(self.starts[-1]) if chosen is None else len(chosen), self.parts[0].shape[1])
+
+    def __len__(self) -> int:
+        return self.shape[0]
+
+    def take(self, index: np.ndarray) -> Stored:
+        """The rows of ``index``, not read yet."""
+        index = np.asarray(index)
+        return Stored(self.parts, index if self.chosen is None else self.chosen[index])
+
+    def __getitem__(self, index: slice | np.ndarray) -> np.ndarray:
+        places = list(zip(self.parts, self.starts, strict=False))
+        if isinstance(index, slice):
+            start, stop, step = index.indices(len(self))
+            if self.chosen is None and step == 1:
+                pieces = [_values(part[max(start - at, 0) : stop - at])
+                          for part, at in places if at < stop and at + len(part) > start]
+                return pieces[0] if len(pieces) == 1 else np.concatenate([np.empty((0, self.shape[1]), self.dtype), *pieces])
+            index = np.arange(start, stop, step)
+        index = np.asarray(index)
+        numbers = index if self.chosen is None else self.chosen[index]
+        if len(places) == 1:
+            return _values(self.parts[0][numbers])
+        out = np.empty((len(numbers), self.shape[1]), self.dtype)
+        for part, at in places:
+            here = np.flatnonzero((numbers >= at) & (numbers < at + len(part)))
+            out[here] = _values(part[numbers[here] - at])
+        return out
+
+    def __array__(self, dtype: np.dtype | None = None, copy: bool | None = None) -> np.ndarray:
+        return np.asarray(self[:], dtype)
+
+
+def _values(part: np.ndarray) -> np.ndarray:
+    """Floats, where ``part`` may hold the bits of bfloat16: the upper half of a float32's."""
+    return (part.astype(np.uint32) << np.uint32(16)).view(np.float32) if part.dtype == np.uint16 else part
+
+
 class Rows:
-    """Embeddings (n, d) of any float dtype, in memory or memory-mapped, read as float64 blocks.
+    """Embeddings (n, d) of any float dtype, in memory, memory-mapped or stored in parts, read as float64 blocks.
 
     ``normalize="l2"`` scales each row to unit norm as it is read.
     """
 
-    def __init__(self, z: np.ndarray, normalize: str | None = None) -> None:
+    def __init__(self, z: np.ndarray | Stored, normalize: str | None = None) -> None:
         self.z, self.normalize = z, normalize
 
     @property

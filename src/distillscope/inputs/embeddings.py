@@ -1,0 +1,159 @@
+"""Embeddings made by anything: read from files and folders, and aligned by id."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+
+from distillscope.errors import UserError
+from distillscope.inputs.formats import read_members, split_key
+from distillscope.inputs.members import IDS, LABELS, Member, called, pick_embeddings, plain_labels, readable, strings
+from distillscope.measure.rows import Stored
+
+
+@dataclass(frozen=True)
+class Embeddings:
+    """Embeddings ``rows`` (n, d) of any float dtype, memory-mapped where the format allows, and what is known of each row.
+
+    ``ids`` (n,) is an object array of str, ``labels`` (n,) int64 or str; either may be None. ``name`` is for tables.
+    """
+
+    rows: np.ndarray | Stored
+    ids: np.ndarray | None
+    labels: np.ndarray | None
+    name: str
+
+    def __len__(self) -> int:
+        return len(self.rows)
+
+    def take(self, index: np.ndarray) -> Embeddings:
+        """The rows of ``index``, which stay where they are until they are read."""
+        stored = self.rows if isinstance(self.rows, Stored) else Stored([self.rows])
+        return replace(self, rows=stored.take(index), ids=None if self.ids is None else self.ids[index],
+                       labels=None if self.labels is None else self.labels[index])
+
+
+def read_embeddings(path: str | Path, *, split: str = "test", where: str = "teacher") -> Embeddings:
+    """Embeddings from a file or folder; docs/audit.md lists the formats.
+
+    ``path`` may name one array of a file: ``FILE.npz:key``. ``split`` picks among the splits of a folder that has several.
+    ``where`` begins the error messages.
+
+    >>> import tempfile
+    >>> file = Path(tempfile.mkdtemp()) / "teacher.npy"
+    >>> np.save(file, np.eye(3, dtype=np.float16))
+    >>> read_embeddings(file).rows.shape
+    (3, 3)
+    """
+    file, key = split_key(path)
+    name = f"{where} {path}"
+    if not file.exists():
+        raise UserError(name, "a file or folder that exists", "none", "Check the path.")
+    if file.is_dir():
+        from distillscope.inputs.folders import read_folder
+
+        return read_folder(file, split, where)
+    with readable(name, "embeddings that can be read", "The file is damaged: save or fetch it again."):
+        return from_members(read_members(file, name), key, name, f"{file.name}:{key}" if key else file.stem)
+
+
+def from_members(members: list[Member], key: str | None, where: str, name: str) -> Embeddings:
+    """The embeddings of one file, with its ids and labels where it has them."""
+    rows = pick_embeddings(members, key, where).load()
+    if 0 in rows.shape:
+        raise UserError(where, "at least one row and one column", f"shape {rows.shape}", "Save the embeddings again.")
+    ids, labels = called(members, IDS), called(members, LABELS)
+    found = Embeddings(rows, None if ids is None else strings(ids.load(), f"{where} {ids.name}"),
+                       None if labels is None else plain_labels(labels.load(), f"{where} {labels.name}"), name)
+    for what, values in (("ids", found.ids), ("labels", found.labels)):
+        if values is not None and len(values) != len(rows):
+            raise UserError(f"{where} {what}", f"{len(rows)}, one a row", f"{len(values)}", f"Save one of the {what} a row.")
+    return found
+
+
+def align(teacher: Embeddings, student: Embeddings) -> tuple[Embeddings, Embeddings, str | None]:
+    """Both sides with one row an item: by id where both have ids, else by order; and a note of what a reader must know.
+
+    >>> a = Embeddings(np.eye(3), strings(["x", "y", "z"], "a"), None, "a")
+    >>> b = Embeddings(np.eye(2), strings(["z", "x"], "b"), None, "b")
+    >>> align(a, b)[2]
+    'aligned by id: 2 items in both; dropped 1 of 3 of the teacher, 0 of 2 of the student.'
+    """
+    if teacher.ids is None or student.ids is None:
+        if len(teacher) != len(student):
+            raise UserError("student", f"{len(teacher)} rows like the teacher", str(len(student)),
+                            "Embed the same items in the same order, or give ids on both sides.")
+        alone = "teacher" if teacher.ids is not None else "student" if student.ids is not None else None
+        note = f"only the {alone} has ids: its rows are taken to be in the other's order." if alone else None
+        return teacher, student, note
+    for side, given in (("teacher", teacher), ("student", student)):
+        _unique(given.ids, f"{side} ids")
+    if np.array_equal(teacher.ids, student.ids):
+        return teacher, student, None
+    at = pd.Index(student.ids).get_indexer(teacher.ids)
+    kept = np.flatnonzero(at >= 0)
+    if not len(kept):
+        raise UserError("student ids", "ids of the teacher's items", f"none in common (teacher's first '{teacher.ids[0]}', "
+                        f"student's first '{student.ids[0]}')", "Embed the same items, or leave the ids out on one side.")
+    dropped = len(teacher) - len(kept), len(student) - len(kept)
+    note = (f"aligned by id: {len(kept)} items in both; dropped {dropped[0]} of {len(teacher)} of the teacher, "
+            f"{dropped[1]} of {len(student)} of the student.")
+    rows = at[kept]
+    return (teacher if dropped[0] == 0 else teacher.take(kept),
+            student if np.array_equal(rows, np.arange(len(student))) else student.take(rows), note)
+
+
+def _unique(ids: np.ndarray, where: str) -> None:
+    index = pd.Index(ids)
+    if not index.is_unique:
+        repeated = index.duplicated()
+        raise UserError(where, "ids that differ", f"{int(repeated.sum())} repeated, first '{ids[int(repeated.argmax())]}'",
+                        "Keep one row for each item.")
+
+
+def read_labels(path: str | Path, count: int, ids: np.ndarray | None = None, *, where: str = "labels") -> np.ndarray:
+    """Labels (count,) from a file (or a folder with a label column): by id where it and ``ids`` have them, else by order."""
+    file, key = split_key(path)
+    name = f"{where} {path}"
+    if not file.exists():
+        raise UserError(name, "a file that exists", "none", "Check the path.")
+    with readable(name, "labels that can be read", "The file is damaged: save or fetch it again."):
+        labels, own = _labels(file, key, name)
+    if ids is not None and own is not None:
+        _unique(own, f"{name} ids")
+        at = pd.Index(own).get_indexer(ids)
+        if (at < 0).any():
+            raise UserError(name, "a label for every item", f"none for {int((at < 0).sum())} of {len(ids)} "
+                            f"(first '{ids[int((at < 0).argmax())]}')", "Add them, or drop these items.")
+        return labels[at]
+    if len(labels) != count:
+        raise UserError(name, f"{count} labels, one an item", str(len(labels)),
+                        "Save them in row order, or with the ids of the items.")
+    return labels
+
+
+def _labels(file: Path, key: str | None, where: str) -> tuple[np.ndarray, np.ndarray | None]:
+    """Labels of a file and its ids."""
+    members = read_members(file, where)
+    found = next((m for m in members if m.name == key), None) if key else called(members, LABELS)
+    flat = [m for m in members if len(m.shape) == 1 or m.shape[1:] == (1,)]
+    flat = [m for m in flat if m.name.lower() not in IDS] or flat
+    if found is None and not key and len(flat) == 1:
+        found = flat[0]
+    if found is None:
+        raise UserError(where, f"an array called {key or 'label'}, of shape (items,)",
+                        ", ".join(map(str, members[:6])) or "none", "Name it: FILE:key.")
+    ids = called(members, IDS)
+    ids = None if ids is None or ids is found else strings(ids.load(), f"{where} {ids.name}")
+    labels = plain_labels(found.load(), where)
+    if ids is not None and len(ids) != len(labels):
+        raise UserError(where, f"{len(labels)} ids, one a label", str(len(ids)), "Save one id for each label.")
+    return labels, ids
+
+
+def read_text(path: str | Path, *, where: str = "text") -> np.ndarray:
+    """Embeddings (classes, d) of the class names, from any format of `read_embeddings`, in memory."""
+    return np.asarray(read_embeddings(path, where=where).rows)
