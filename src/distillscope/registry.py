@@ -110,9 +110,11 @@ students = Registry("student", "distillscope.students")
 objectives = Registry("objective", "distillscope.objectives")
 targets = Registry("target", "distillscope.objectives")
 stresses = Registry("stress", "distillscope.stress")
+corruptions = Registry("corruption", "distillscope.data")
+remedies = Registry("remedy", "distillscope.students")
 measures = Registry("measure", "distillscope.measure")
 
 KINDS: dict[str, Registry] = {
-    f"{r.kind}{'es' if r.kind.endswith('s') else 's'}": r
-    for r in (datasets, views, teachers, students, objectives, targets, stresses, measures)
+    "remedies" if r is remedies else f"{r.kind}{'es' if r.kind.endswith('s') else 's'}": r
+    for r in (datasets, views, teachers, students, objectives, targets, stresses, corruptions, remedies, measures)
 }
