@@ -1,22 +1,26 @@
 """Augmented views: (image, rng) -> image, replayable from (seed, epoch, item id).
 
 The teacher's cached embedding of a view and the student's later sight of it come from the same draw, so that a cached
-target is what a live teacher would have given.
+target is what a live teacher would have given. A view whose attribute ``whole_batch`` is set sees all images of a batch
+at once, with a generator for each: for what would be slow image by image.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import torch
 from torchvision.transforms.v2 import functional as F
 
+from distillscope.data.preprocess import CLIP_STD, unit_floats
 from distillscope.data.source import Images, stack
-from distillscope.draws import keyed_rng
+from distillscope.data.units import channel_scale
+from distillscope.draws import keyed_rng, keyed_rngs
+from distillscope.errors import UserError
 from distillscope.registry import views
 
 
@@ -30,18 +34,59 @@ def crop_flip(image: torch.Tensor, rng: np.random.Generator, *, padding: int = 4
     return image.flip(-1) if mirrored else image
 
 
+@views.register("noise")
+def noise(images: Images, rngs: Iterator[np.random.Generator], *, sigma: float = 0.3, fixed: bool = False,
+          unit: Literal["pixel", "normalised"] = "normalised", where: Literal["source", "input"] = "source",
+          clip: bool = True, std: tuple[float, ...] = CLIP_STD) -> Images:
+    """Gaussian noise, its sigma drawn for each image from 0 to `sigma`, or `fixed` at it; the remedy for noise.
+
+    ``where``, ``unit``, ``clip`` and ``std`` mean what they mean in the study's ``noise``: on the pixels of the stored
+    image (clipped to [0, 1]) or on the model's own normalised input (never clipped), in units of pixels or of ``std``.
+    Settings are no part of the draw's key, so two strengths share their draws up to scale.
+
+    >>> grey = torch.full((2, 3, 4, 4), 128, dtype=torch.uint8)
+    >>> View("noise", {"sigma": 0.0}, 1, 0)(grey, ["a", "b"]).mul(255).unique().round()
+    tensor([128.])
+    """
+    if not 0 <= sigma < float("inf"):
+        raise UserError("view.sigma", "a finite number from 0 up", str(sigma), "0.1 to 0.3 suits normalised units.")
+    if isinstance(images, list):
+        return stack([noise(image[None], rngs, sigma=sigma, fixed=fixed, unit=unit, where=where, clip=clip, std=std)[0]
+                      for image in images])
+    count, channels, height, width = images.shape
+    normal = np.empty((count, height, width, channels), np.float32)
+    levels = np.empty(count, np.float32)
+    for i, rng in zip(range(count), rngs, strict=False):
+        levels[i] = sigma if fixed else sigma * rng.random()
+        rng.standard_normal(dtype=np.float32, out=normal[i])
+    if where == "source":
+        images = unit_floats(images)
+    scale = torch.from_numpy(levels).view(-1, 1, 1, 1) * channel_scale(where, unit, std)
+    noisy = images + torch.from_numpy(normal).permute(0, 3, 1, 2).mul_(scale).to(images.device)
+    return noisy.clamp_(0, 1) if where == "source" and clip else noisy
+
+
+noise.whole_batch = True
+
+
 @dataclass(frozen=True)
 class View:
     """A registered view at one epoch of one seed: a perturbation that any encoder can be given."""
 
     name: str
     settings: dict[str, Any]
-    seed: int
+    seed: int | str
     epoch: int | str
-    where: str = "source"
+
+    @property
+    def where(self) -> str:
+        """"source": applied to the stored image; "input": to the model's own normalised tensor."""
+        return self.settings.get("where", "source")
 
     def __call__(self, images: Images, ids: Sequence[str]) -> Images:
         view = partial(views.get(self.name), **self.settings)
+        if getattr(view.func, "whole_batch", False):
+            return view(images, keyed_rngs(ids, self.seed, "view", self.name, self.epoch))
         keyed = ((image, keyed_rng(self.seed, "view", self.name, self.epoch, item)) for image, item in zip(images, ids, strict=True))
         return stack([view(image, rng) for image, rng in keyed])
 

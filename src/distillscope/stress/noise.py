@@ -10,6 +10,7 @@ import torch
 
 from distillscope.data.preprocess import CLIP_STD, unit_floats
 from distillscope.data.source import Images, stack
+from distillscope.data.units import both_units, channel_scale
 from distillscope.draws import keyed_rng
 
 
@@ -33,7 +34,7 @@ class Noise:
     def __call__(self, images: Images, ids: Sequence[str]) -> Images:
         if self.where == "source":
             images = unit_floats(images)
-        scale = torch.tensor(self._scale()).view(-1, 1, 1)
+        scale = self.sigma * channel_scale(self.where, self.unit, self.std)
         noisy = []
         for image, item in zip(images, ids, strict=True):
             rng = keyed_rng(self.seed, "noise", self.draw, item)
@@ -44,20 +45,9 @@ class Noise:
             return out
         return [i.clamp(0, 1) for i in out] if isinstance(out, list) else out.clamp_(0, 1)
 
-    def _scale(self) -> list[float]:
-        """Sigma per channel, in the values that the noise is added to."""
-        if self.where == "source":
-            return [self.sigma * s if self.unit == "normalised" else self.sigma for s in self.std]
-        return [self.sigma if self.unit == "normalised" else self.sigma / s for s in self.std]
-
     def describe(self) -> dict[str, Any]:
         return {"kind": "noise", **asdict(self)}
 
     def both_units(self) -> dict[str, Any]:
         """The same sigma in pixels ([0, 1], mean over channels) and in units of ``std``, and what was done with it."""
-        mean_std = sum(self.std) / len(self.std)
-        pixel = self.sigma * mean_std if self.unit == "normalised" else self.sigma
-        normalised = self.sigma if self.unit == "normalised" else self.sigma / mean_std
-        return {"sigma_normalised": normalised, "sigma_pixel": pixel, "sigma_255": pixel * 255,
-                "where": "source pixels" if self.where == "source" else "model input",
-                "clipped": self.where == "source" and self.clip}
+        return both_units(self.sigma, self.where, self.unit, self.clip, self.std)
