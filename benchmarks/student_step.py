@@ -21,7 +21,7 @@ from distillscope.data.preprocess import CLIP_MEAN, CLIP_STD, Preprocess
 from distillscope.devices import kept_memory
 from distillscope.distill.loop import TrainingSet, distill
 from distillscope.distill.streams import KeyedStreams
-from distillscope.objectives.losses import cosine
+from distillscope.objectives.regression import cosine
 from distillscope.students.load import build_student
 
 BATCH = 64

@@ -115,9 +115,10 @@ class Student(Part):
 
 
 class Objective(Part):
-    """One term of the loss."""
+    """One term of the loss; ``projected=false`` shows it the student's own embeddings where the arm has a projector."""
 
-    weight: float = Field(1.0, ge=0)
+    weight: float = Field(1.0, ge=0, allow_inf_nan=False)
+    projected: bool = True
 
 
 class Training(_Frozen):
@@ -139,6 +140,7 @@ class Arm(_Frozen):
     objective: tuple[Objective, ...] = (Objective(name="cosine"),)
     target: Part | None = None
     view: Part | None = None
+    projector: Part | None = None
     students: tuple[str, ...] | None = None
     seeds: tuple[int, ...] | None = None
     training: Training | None = None
@@ -152,6 +154,21 @@ class Arm(_Frozen):
     def objective_name(self) -> str:
         """The terms and their weights, as the tables show them."""
         return " + ".join(o.name if o.weight == 1 else f"{o.weight:g} {o.name}" for o in self.objective)
+
+    def check(self) -> None:
+        """Check names, settings and weights, and that a term over two views has them."""
+        where = f"arms.{self.name}"
+        if sum(o.weight for o in self.objective) == 0:
+            raise UserError(f"{where}.objective", "weights that sum to more than 0", "0", "Give one term a weight.")
+        for objective in self.objective:
+            registry.objectives.check(objective.name, objective.settings, f"{where}.objective")
+            if objective.weight and self.view is None and "other" in registry.objectives.needs(objective.name):
+                raise UserError(f"{where}.objective", f"a view, since {objective.name} compares two views", "none",
+                                f"Set {where}.view=crop_flip.")
+        for key, kind, part in (("target", registry.targets, self.target), ("view", registry.views, self.view),
+                                ("projector", registry.projectors, self.projector)):
+            if part:
+                kind.check(part.name, part.settings, f"{where}.{key}")
 
 
 class NoiseSweep(_Frozen):
@@ -245,15 +262,7 @@ class Study(_Frozen):
             for part in parts:
                 kind.check(part.name, part.settings, where)
         for arm in self.arms:
-            where = f"arms.{arm.name}"
-            if sum(o.weight for o in arm.objective) == 0:
-                raise UserError(f"{where}.objective", "weights that sum to more than 0", "0", "Give one term a weight.")
-            for objective in arm.objective:
-                registry.objectives.check(objective.name, objective.settings, f"{where}.objective")
-            if arm.target:
-                registry.targets.check(arm.target.name, arm.target.settings, f"{where}.target")
-            if arm.view:
-                registry.views.check(arm.view.name, arm.view.settings, f"{where}.view")
+            arm.check()
 
     def dump(self) -> dict[str, Any]:
         """Plain values, every default written out."""

@@ -18,11 +18,17 @@ import inspect
 import pkgutil
 import typing
 from collections.abc import Callable, Mapping
-from typing import Any
+from typing import Annotated, Any
 
-from pydantic import ConfigDict, TypeAdapter, ValidationError
+from pydantic import ConfigDict, Field, TypeAdapter, ValidationError
 
 from distillscope.errors import UserError, unknown_name
+
+Positive = Annotated[float, Field(gt=0, allow_inf_nan=False)]
+Share = Annotated[float, Field(ge=0, le=1)]
+Count = Annotated[int, Field(ge=0)]
+Size = Annotated[int, Field(ge=1)]
+"""Ranges that a setting may be annotated with; they are checked with its type."""
 
 
 class Registry:
@@ -75,11 +81,16 @@ class Registry:
         parameters = inspect.signature(self.get(name)).parameters.values()
         return {p.name: p for p in parameters if p.kind is p.KEYWORD_ONLY}
 
+    def needs(self, name: str) -> list[str]:
+        """The positional parameters: what the program hands over."""
+        parameters = inspect.signature(self.get(name)).parameters.values()
+        return [p.name for p in parameters if p.kind is not p.KEYWORD_ONLY]
+
     def check(self, name: str, given: Mapping[str, Any], where: str | None = None) -> dict[str, Any]:
         """``given`` with each value checked and converted to its annotated type; nothing is called."""
         where = where or self.kind
         function, known = self.get(name, f"{where}.name"), self.settings(name)
-        hints = typing.get_type_hints(function)
+        plain, hints = typing.get_type_hints(function), typing.get_type_hints(function, include_extras=True)
         for key in given:
             if key not in known:
                 raise unknown_name(f"{where}.{key}", f"setting of {self.kind} '{name}'", key, known or ["(none)"])
@@ -93,7 +104,7 @@ class Registry:
                 adapter = TypeAdapter(hints.get(key, Any), config=ConfigDict(arbitrary_types_allowed=True))
                 checked[key] = adapter.validate_python(value)
             except ValidationError as error:
-                raise UserError(f"{where}.{key}", str(hints[key]).replace("<class '", "").replace("'>", ""),
+                raise UserError(f"{where}.{key}", str(plain[key]).replace("<class '", "").replace("'>", ""),
                                 repr(value), error.errors()[0]["msg"] + ".") from None
         return checked
 
@@ -109,6 +120,7 @@ teachers = Registry("teacher", "distillscope.teachers")
 students = Registry("student", "distillscope.students")
 objectives = Registry("objective", "distillscope.objectives")
 targets = Registry("target", "distillscope.objectives")
+projectors = Registry("projector", "distillscope.objectives")
 stresses = Registry("stress", "distillscope.stress")
 corruptions = Registry("corruption", "distillscope.data")
 remedies = Registry("remedy", "distillscope.students")
@@ -116,5 +128,5 @@ measures = Registry("measure", "distillscope.measure")
 
 KINDS: dict[str, Registry] = {
     "remedies" if r is remedies else f"{r.kind}{'es' if r.kind.endswith('s') else 's'}": r
-    for r in (datasets, views, teachers, students, objectives, targets, stresses, corruptions, remedies, measures)
+    for r in (datasets, views, teachers, students, objectives, targets, projectors, stresses, corruptions, remedies, measures)
 }

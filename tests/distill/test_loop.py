@@ -13,7 +13,7 @@ from distillscope.data.preprocess import Preprocess
 from distillscope.data.source import Source
 from distillscope.data.views import View
 from distillscope.distill.health import Health, warnings_of
-from distillscope.distill.loop import TrainingSet, composed_loss, distill, learning_rate_factor
+from distillscope.distill.loop import TrainingSet, distill, learning_rate_factor
 from distillscope.distill.streams import KeyedStreams
 from distillscope.errors import UserError
 from distillscope.registry import objectives
@@ -160,20 +160,9 @@ def test_an_objective_over_two_views_sees_two_and_trains(tmp_path):
     assert not torch.equal(before[0], next(one.module.parameters()))
 
 
-def test_an_objective_over_two_views_without_one_says_what_to_set():
+def test_an_objective_over_two_views_without_one_says_what_to_set(tmp_path):
     with pytest.raises(UserError, match=r"arms\.x\.objective: expected a view.*Set arms\.x\.view=crop_flip"):
-        composed_loss(Arm(name="x", objective=({"name": "infonce_views"},)))
-
-
-def test_a_composed_loss_is_the_weighted_sum():
-    loss, needs = composed_loss(
-        Arm(name="x", objective=({"name": "cosine", "weight": 2}, {"name": "mse", "weight": 0.5}))
-    )
-    generator = torch.Generator().manual_seed(0)
-    pair = {n: torch.randn(4, DIM, generator=generator) for n in ("student", "teacher")}
-    assert needs == {"student", "teacher"}
-    parts = [objectives.get(n)(pair["student"], pair["teacher"]) for n in ("cosine", "mse")]
-    assert float(loss(pair)) == pytest.approx(float(2 * parts[0] + 0.5 * parts[1]), rel=1e-6)
+        train(tmp_path, arm=Arm(name="x", objective=({"name": "infonce_views"},)))
 
 
 def test_schedules_start_and_end_where_they_should():

@@ -9,7 +9,8 @@ import torch
 from sklearn.decomposition import TruncatedSVD
 
 from distillscope.errors import UserError
-from distillscope.objectives.losses import cosine, infonce, infonce_views, mse
+from distillscope.objectives.contrastive import infonce, infonce_views
+from distillscope.objectives.regression import cosine, mse
 from distillscope.objectives.targets import pca, unit_rows
 from distillscope.registry import KINDS, Registry, objectives
 from distillscope.students.networks import capacity, paper_cnn, timm_student

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import inspect
 import json
 import math
 import time
@@ -23,10 +22,11 @@ from distillscope.devices import kept_memory
 from distillscope.distill.checkpoint import load_checkpoint, save_checkpoint
 from distillscope.distill.health import Health, warnings_of
 from distillscope.distill.streams import KeyedStreams
+from distillscope.distill.terms import Terms, check_arm
+from distillscope.distill.whole import Whole
 from distillscope.draws import keyed_seed
 from distillscope.errors import UserError, unknown_name
 from distillscope.files import write_text
-from distillscope.registry import objectives
 from distillscope.students.load import StudentEncoder
 
 CHECKPOINT_SECONDS = 30.0
@@ -70,29 +70,10 @@ def check_tracker(track: str | None) -> None:
         raise UserError(f"--track {track}", f"the package {track}", "not installed", f"pip install {track}.")
 
 
-def composed_loss(arm: Arm) -> tuple[Callable[[dict[str, torch.Tensor]], torch.Tensor], set[str]]:
-    """The weighted sum of an arm's objectives as one function of the named embeddings, and the names that it needs."""
-    terms, needs = [], set()
-    for objective in arm.objective:
-        function = objectives.get(objective.name)
-        names = [p.name for p in inspect.signature(function).parameters.values() if p.kind is not p.KEYWORD_ONLY]
-        settings = objectives.check(objective.name, objective.settings, f"arms.{arm.name}.objective")
-        terms.append((objective.weight, partial(function, **settings), names))
-        needs.update(names)
-    if "other" in needs and arm.view is None:
-        raise UserError(f"arms.{arm.name}.objective", "a view, since the objective compares two views", "none",
-                        f"Set arms.{arm.name}.view=crop_flip.")
-
-    def loss(embeddings: dict[str, torch.Tensor]) -> torch.Tensor:
-        return sum(weight * function(*(embeddings[n] for n in names)) for weight, function, names in terms)
-
-    return loss, needs
-
-
-def make_optimizer(module: torch.nn.Module, settings: Training) -> torch.optim.Optimizer:
+def make_optimizer(parameters: list[torch.nn.Parameter], settings: Training) -> torch.optim.Optimizer:
     """Adam, AdamW or SGD (momentum 0.9), with PyTorch's other defaults."""
     kinds = {"adam": torch.optim.Adam, "adamw": torch.optim.AdamW, "sgd": partial(torch.optim.SGD, momentum=0.9)}
-    return kinds[settings.optimizer](module.parameters(), lr=settings.learning_rate, weight_decay=settings.weight_decay)
+    return kinds[settings.optimizer](parameters, lr=settings.learning_rate, weight_decay=settings.weight_decay)
 
 
 @kept_memory()
@@ -103,13 +84,14 @@ def distill(student: StudentEncoder, training_set: TrainingSet, arm: Arm, settin
 
     A checkpoint is written every half minute, at each epoch's end and when interrupted; started again on the same
     folder it goes on from there, to the same numbers. Several processes (accelerate launch) each take their part of
-    every batch. Losses are computed in float32 whatever the network's precision.
+    every batch, and the loss of the whole of it. Losses are computed in float32 whatever the network's precision.
     """
     from accelerate import Accelerator
     from accelerate.state import AcceleratorState
 
     AcceleratorState._reset_state()  # else a process could never train in a second precision
     source = training_set.source
+    check_arm(arm, settings, source)
     batch = settings.batch_size
     per_epoch = len(source) // batch if settings.drop_last else math.ceil(len(source) / batch)
     if per_epoch == 0:
@@ -118,19 +100,24 @@ def distill(student: StudentEncoder, training_set: TrainingSet, arm: Arm, settin
     accelerator = Accelerator(cpu=student.device.type == "cpu", mixed_precision=mixed, log_with=track, project_dir=folder)
     if batch % accelerator.num_processes:
         raise UserError("training.batch_size", f"a multiple of the {accelerator.num_processes} processes", str(batch), "Change it.")
+    rank, world, writes = accelerator.process_index, accelerator.num_processes, accelerator.is_main_process
+    if not settings.drop_last and 0 < len(source) % batch < world:
+        raise UserError("training.drop_last", f"true, since the last batch is smaller than the {world} processes", "false",
+                        "Set it to true, or change training.batch_size.")
     if track:
         accelerator.init_trackers("distillscope")
-    loss_of, needs = composed_loss(arm)
-    module = student.module
-    if accelerator.num_processes > 1 and student.device.type == "cuda":
-        module = torch.nn.SyncBatchNorm.convert_sync_batchnorm(module)
-    module, optimizer = accelerator.prepare(module, make_optimizer(module, settings))
-    rank, world, writes = accelerator.process_index, accelerator.num_processes, accelerator.is_main_process
+    terms = Terms(arm, student.dim, training_set.targets(0).shape[1], num_classes(source), seed=streams.seed,
+                  whole=Whole(rank, world)).to(student.device)
+    needs, module = terms.needs, student.module
+    if world > 1 and student.device.type == "cuda":
+        module, terms = map(torch.nn.SyncBatchNorm.convert_sync_batchnorm, (module, terms))
+    module, optimizer = accelerator.prepare(module, make_optimizer([*module.parameters(), *terms.parameters()], settings))
 
     checkpoint, history, start, total, seen = folder / "checkpoint.pt", [], 0, 0.0, 0.0
     torch.manual_seed(keyed_seed(streams.seed, "training"))
     if state := load_checkpoint(checkpoint):
         accelerator.unwrap_model(module).load_state_dict(state["module"])
+        terms.restore(state["terms"])
         optimizer.load_state_dict(state["optimizer"])
         history, start, total, seen = state["history"], state["step"], state["total"], state["seconds"]
         advance(start * batch)
@@ -143,8 +130,9 @@ def distill(student: StudentEncoder, training_set: TrainingSet, arm: Arm, settin
         nonlocal saved
         if writes:
             seconds = seen + time.monotonic() - began
-            save_checkpoint(checkpoint, {"module": student.module.state_dict(), "optimizer": optimizer.state_dict(),
-                                         "history": history, "step": step, "total": total, "seconds": seconds})
+            save_checkpoint(checkpoint, {"module": student.module.state_dict(), "terms": terms.state(),
+                                         "optimizer": optimizer.state_dict(), "history": history, "step": step, "total": total,
+                                         "seconds": seconds})
         saved = time.monotonic()
 
     def embeddings_of(images: Any, ids: np.ndarray, view: View | None) -> torch.Tensor:
@@ -169,10 +157,15 @@ def distill(student: StudentEncoder, training_set: TrainingSet, arm: Arm, settin
                               "teacher": torch.from_numpy(np.ascontiguousarray(targets[indices])).float().to(student.device)}
                 if "other" in needs:
                     embeddings["other"] = embeddings_of(images, ids, second)
-                loss = loss_of(embeddings)
+                if needs & {"labels", "logits"}:
+                    embeddings["labels"] = torch.from_numpy(source.labels[indices]).to(student.device)
+                loss = terms(embeddings, torch.from_numpy(indices).to(student.device),
+                             min(batch, len(source) - step % per_epoch * batch))
                 optimizer.zero_grad(set_to_none=True)
                 accelerator.backward(loss)
+                terms.share_gradients()
                 optimizer.step()
+                terms.remember()
                 step += 1
                 # Every process logs, and stops at, the loss of the whole batch.
                 shown = float(accelerator.reduce(loss.detach(), "mean") if world > 1 else loss.detach())
@@ -205,6 +198,13 @@ def distill(student: StudentEncoder, training_set: TrainingSet, arm: Arm, settin
         accelerator.end_training()
     student.module.eval()
     return history
+
+
+def num_classes(source: Source) -> int | None:
+    """How many classes the labels name; None without labels."""
+    if source.labels is None:
+        return None
+    return max(len(source.class_names or ()), int(source.labels.max()) + 1)
 
 
 def _to(images: Any, device: torch.device) -> Any:

@@ -1,0 +1,219 @@
+"""An arm's loss: its weighted objectives, and what is trained or kept beside the student and thrown away."""
+
+from __future__ import annotations
+
+import math
+from functools import partial
+from typing import Any
+
+import torch
+
+from distillscope.config import Arm, Objective, Part, Training
+from distillscope.data.source import Source
+from distillscope.distill.whole import Whole
+from distillscope.draws import keyed_seed
+from distillscope.errors import UserError, unknown_name
+from distillscope.objectives import GIVEN
+from distillscope.registry import objectives, projectors, targets
+
+
+class Memory:
+    """Target rows of earlier batches: the newest ``capacity``, each item once."""
+
+    def __init__(self, capacity: int) -> None:
+        self.capacity = capacity
+        self.rows, self.items = torch.empty(0, 0), torch.empty(0, dtype=torch.int64)
+
+    def without(self, items: torch.Tensor, like: torch.Tensor) -> torch.Tensor:
+        """The rows (q, k) once those of ``items`` are forgotten: no image is its own negative."""
+        if not len(self.rows):
+            return like.new_empty((0, like.shape[1]))
+        stale = torch.isin(self.items, items)
+        if stale.any():
+            self.rows, self.items = self.rows[~stale], self.items[~stale]
+        return self.rows
+
+    def add(self, rows: torch.Tensor, items: torch.Tensor) -> None:
+        """Keep the rows of a batch, and let the oldest go."""
+        if self.capacity:
+            before, names = (self.rows, self.items) if len(self.rows) else (rows[:0], items[:0])
+            self.rows, self.items = torch.cat([before, rows])[-self.capacity :], torch.cat([names, items])[-self.capacity :]
+
+
+class Term(torch.nn.Module):
+    """One objective with its weight, settings and, where it asks for them, head, learned scale and memory."""
+
+    def __init__(self, objective: Objective, where: str, dim: int, num_classes: int | None) -> None:
+        super().__init__()
+        settings = settings_of(objective, where)
+        self.weight, self.projected = objective.weight, objective.projected
+        self.function, self.needs = partial(objectives.get(objective.name), **settings), objectives.needs(objective.name)
+        for need in self.needs:
+            if need not in GIVEN:
+                raise unknown_name(f"objective {objective.name}", "name of what an objective may ask for", need, GIVEN)
+        if num_classes is None and {"labels", "logits"} & set(self.needs):
+            raise UserError(where, "data with labels", "none", "Name the label column, or use an objective without labels.")
+        self.head = torch.nn.Linear(dim, num_classes) if "logits" in self.needs else None
+        self.log_scale = torch.nn.Parameter(torch.tensor(-math.log(settings["temperature"]))) if "log_scale" in self.needs else None
+        self.memory = Memory(capacity(objective, where)) if "earlier" in self.needs else None
+
+
+class Terms(torch.nn.Module):
+    """The loss of an arm; its parameters (projector, heads, scales) are optimised with the student and not saved with it."""
+
+    def __init__(self, arm: Arm, dim: int, target_dim: int, num_classes: int | None = None, *, seed: int = 0,
+                 whole: Whole = Whole()) -> None:  # noqa: B008 (frozen)
+        super().__init__()
+        self.whole, self._latest = whole, None
+        self.register_buffer("place", torch.empty(0), persistent=False)  # says on which device memories belong
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(keyed_seed(seed, "projector"))
+            self.projector, shown = None, dim
+            if arm.projector is not None:
+                where = f"arms.{arm.name}.projector"
+                self.projector = projectors.call(arm.projector.name, arm.projector.settings, dim, target_dim, where=where)
+                self.projector.eval()
+                with torch.no_grad():
+                    shown = self.projector(torch.zeros(2, dim)).shape[1]
+                self.projector.train()
+            torch.manual_seed(keyed_seed(seed, "heads"))
+            self.terms = torch.nn.ModuleList(
+                Term(o, f"arms.{arm.name}.objective ({o.name})", shown if o.projected else dim, num_classes)
+                for o in arm.objective if o.weight)
+
+    @property
+    def needs(self) -> set[str]:
+        """What the terms ask for, of all that `GIVEN` lists."""
+        return {need for term in self.terms for need in term.needs}
+
+    def forward(self, given: dict[str, torch.Tensor], items: torch.Tensor, total: int) -> torch.Tensor:
+        """The weighted sum over the whole batch of ``total`` images.
+
+        ``given``: student, teacher and, where they are needed, other and labels: this process's rows; ``items``: their
+        places in the training set.
+        """
+        with torch.autocast(given["student"].device.type, enabled=False):
+            batch = _Batch(given, items, total, self.projector, self.whole)
+            loss = sum(term.weight * term.function(*(batch.get(need, term) for need in term.needs)) for term in self.terms)
+        self._latest = (batch.target(), batch.items()) if any(t.memory for t in self.terms) else None
+        return loss
+
+    def remember(self) -> None:
+        """Let the memories take in the batch that the last loss was of."""
+        for term in self.terms:
+            if term.memory is not None:
+                term.memory.add(*self._latest)
+
+    def share_gradients(self) -> None:
+        """The mean over processes of the gradients of what stands beside the student."""
+        if self.whole.world > 1:
+            for parameter in (p for p in self.parameters() if p.grad is not None):
+                torch.distributed.all_reduce(parameter.grad)
+                parameter.grad /= self.whole.world
+
+    def state(self) -> dict[str, Any]:
+        """Tensors for a checkpoint, memories among them."""
+        return {"parameters": self.state_dict(), "memories": [None if t.memory is None else (t.memory.rows, t.memory.items)
+                                                              for t in self.terms]}
+
+    def restore(self, state: dict[str, Any]) -> None:
+        """What `state` gave."""
+        self.load_state_dict(state["parameters"])
+        for term, kept in zip(self.terms, state["memories"], strict=True):
+            if kept is not None:
+                term.memory.rows, term.memory.items = (k.to(self.place.device) for k in kept)
+
+
+class _Batch:
+    """The whole batch under the names that objectives use, each gathered once and only if asked for."""
+
+    def __init__(self, given: dict[str, torch.Tensor], items: torch.Tensor, total: int,
+                 projector: torch.nn.Module | None, whole: Whole) -> None:
+        self.given, self.part, self.total, self.projector, self.whole = given, items, total, projector, whole
+        self.ready: dict[Any, torch.Tensor] = {}
+
+    def get(self, need: str, term: Term) -> torch.Tensor:
+        if need == "log_scale":
+            return term.log_scale
+        if need == "earlier":
+            return term.memory.without(self.items(), self.target())
+        if need == "logits":
+            return self._whole(term, lambda: term.head(self._shown("student", term.projected)))
+        if need in ("student", "other"):
+            return self._whole((need, term.projected), lambda: self._shown(need, term.projected))
+        return self._whole(need, lambda: self.given[need])
+
+    def target(self) -> torch.Tensor:
+        return self._whole("teacher", lambda: self.given["teacher"])
+
+    def items(self) -> torch.Tensor:
+        return self._whole("items", lambda: self.part)
+
+    def _shown(self, name: str, projected: bool) -> torch.Tensor:
+        if self.projector is None or not projected:
+            return self.given[name]
+        return self._once(("projected", name), lambda: self.projector(self.given[name]))
+
+    def _whole(self, key: Any, make: Any) -> torch.Tensor:
+        return self._once(("whole", key), lambda: self.whole(make(), self.total))
+
+    def _once(self, key: Any, make: Any) -> torch.Tensor:
+        if key not in self.ready:
+            self.ready[key] = make()
+        return self.ready[key]
+
+
+def settings_of(objective: Objective, where: str) -> dict[str, Any]:
+    """All settings of a term: those given, checked, over the defaults."""
+    defaults = {k: p.default for k, p in objectives.settings(objective.name).items()}
+    return {**defaults, **objectives.check(objective.name, objective.settings, where)}
+
+
+def capacity(objective: Objective, where: str) -> int:
+    """How many earlier targets a term keeps: its setting `queue` or `memory`."""
+    settings = settings_of(objective, where)
+    sizes = [settings[key] for key in ("queue", "memory") if key in settings]
+    if len(sizes) != 1:
+        raise TypeError(f"objective {objective.name} asks for `earlier`, and so needs one setting `queue` or `memory`")
+    return sizes[0]
+
+
+def check_arm(arm: Arm, training: Training, source: Source) -> None:
+    """What the arm, the data or the batch cannot give to its objectives, said before any work."""
+    arm.check()
+    count, batch = len(source), training.batch_size
+    for objective in (o for o in arm.objective if o.weight):
+        where, needs = f"arms.{arm.name}.objective ({objective.name})", objectives.needs(objective.name)
+        if source.labels is None and {"labels", "logits"} & set(needs):
+            raise UserError(where, "data with labels", f"{source.name}/{source.split} without",
+                            "Name the label column, or use an objective without labels.")
+        if "earlier" in needs and capacity(objective, where) > max(0, count - batch):
+            key = "queue" if "queue" in objectives.settings(objective.name) else "memory"
+            raise UserError(f"{where} {key}", f"at most {max(0, count - batch)}, the {count} training images less a batch of {batch}",
+                            str(capacity(objective, where)), f"Set a smaller {key}.")
+    if not training.drop_last and count % batch == 1:
+        raise UserError("training.drop_last", "true, since the last batch would be one image, which nothing can be compared with",
+                        f"false with {count} images in batches of {batch}", "Set it to true, or change training.batch_size.")
+
+
+def target_dim(target: Part, teacher_dim: int) -> int:
+    """The dimension of a target's output: its setting `dim`, by default the teacher's own."""
+    setting = targets.settings(target.name).get("dim")
+    asked = target.settings.get("dim", None if setting is None else setting.default)
+    if asked is not None and asked > teacher_dim:
+        raise UserError("target.dim", f"1 to the teacher's {teacher_dim} dimensions", str(asked),
+                        f"Set target.dim={teacher_dim} or less.")
+    return teacher_dim if asked is None else asked
+
+
+def check_dims(arm: Arm, target: Part, teacher_dim: int) -> None:
+    """Whether each of the arm's objectives can compare what it will see, tried on four random rows."""
+    dim = target_dim(target, teacher_dim)
+    generator = torch.Generator().manual_seed(0)
+    given = {name: torch.randn(4, dim, generator=generator) for name in ("student", "teacher", "other")}
+    for objective in (o for o in arm.objective if o.weight):
+        terms = Terms(arm.model_copy(update={"objective": (objective,)}), dim, dim, num_classes=2)
+        try:
+            terms({**given, "labels": torch.tensor([0, 1, 0, 1])}, torch.arange(4), 4)
+        except UserError as error:
+            raise UserError(f"arms.{arm.name}.{error.where} ({objective.name})", error.expected, error.got, error.todo) from None

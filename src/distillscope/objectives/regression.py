@@ -1,0 +1,74 @@
+"""Objectives that compare coordinates of student and target, image by image."""
+
+from __future__ import annotations
+
+import torch
+from torch.nn import functional as F
+
+from distillscope.errors import UserError
+from distillscope.registry import Positive, objectives
+
+
+def paired(student: torch.Tensor, teacher: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+    """Both in float32, once it is sure that their dimensions are equal."""
+    if student.shape[-1] != teacher.shape[-1]:
+        raise UserError("objective", f"as many dimensions as the target's {teacher.shape[-1]}, since it compares coordinates",
+                        str(student.shape[-1]), "Leave projector.dim out, or use relational_distance, relational_angle, cka or gram.")
+    return student.float(), teacher.float()
+
+
+def unit(z: torch.Tensor) -> torch.Tensor:
+    """Rows of unit L2 norm, in float32; a row of zeros stays zero."""
+    return F.normalize(z.float(), dim=-1)
+
+
+@objectives.register("cosine")
+def cosine(student: torch.Tensor, teacher: torch.Tensor) -> torch.Tensor:
+    """Mean of 1 - cos(student, teacher): the objective of arXiv:2603.06698.
+
+    Between 0 and 2. It sees directions only: nothing in it holds the student's norm.
+
+    >>> float(cosine(torch.tensor([[2.0, 0.0]]), torch.tensor([[0.0, 3.0]])))
+    1.0
+    """
+    student, teacher = paired(student, teacher)
+    return (1 - (F.normalize(student, dim=-1) * F.normalize(teacher, dim=-1)).sum(-1)).mean()
+
+
+@objectives.register("centred_cosine")
+def centred_cosine(student: torch.Tensor, teacher: torch.Tensor) -> torch.Tensor:
+    """Mean of 1 - cos of the unit rows less their batch mean, each side its own: cosine without the common direction.
+
+    Between 0 and 2. Centred by the batch, since the student's own mean moves while it learns; to take only the teacher's
+    train mean away, use `cosine` with the target `centre`. Two items alone always lie opposite each other.
+
+    >>> rows = torch.eye(3)
+    >>> round(float(centred_cosine(rows + 5.0, rows)), 6)   # a common shift costs nothing once norms are equal
+    0.0
+    """
+    student, teacher = map(unit, paired(student, teacher))
+    return cosine(student - student.mean(dim=0), teacher - teacher.mean(dim=0))
+
+
+@objectives.register("mse")
+def mse(student: torch.Tensor, teacher: torch.Tensor) -> torch.Tensor:
+    """Mean squared error of the embeddings as they are, over items and dimensions (FitNets, Romero et al. 2015).
+
+    Its size is that of the target's variance: about 1 / d for unit rows, 1 for standardised targets. Give weights accordingly.
+
+    >>> float(mse(torch.tensor([[1.0, 3.0]]), torch.tensor([[1.0, 1.0]])))
+    2.0
+    """
+    return F.mse_loss(*paired(student, teacher))
+
+
+@objectives.register("smooth_l1")
+def smooth_l1(student: torch.Tensor, teacher: torch.Tensor, *, beta: Positive = 1.0) -> torch.Tensor:
+    """Huber loss over items and dimensions: e^2 / (2 beta) below an error of beta, |e| - beta / 2 above (Girshick 2015).
+
+    For unit rows of d dimensions the errors are about 1 / sqrt(d), so with beta 1 it is half of mse.
+
+    >>> float(smooth_l1(torch.tensor([[0.5, 3.0]]), torch.zeros(1, 2)))
+    1.3125
+    """
+    return F.smooth_l1_loss(*paired(student, teacher), beta=beta)
