@@ -27,7 +27,7 @@ def embed_dataset(data: str, split: str, *, teacher: str | None = None, student:
     source = load_split(part.name, part.settings, split, limit)
     if teacher is not None:
         encoder = load_teacher(Teacher.model_validate(teacher), device, precision)
-        rows = teacher_rows(encoder, source)
+        rows = teacher_rows(encoder, source, workers=workers)
         where = str(entry_path(encoder, None)[0]) if hasattr(encoder, "encode") else encoder.name
     else:
         if out is None:

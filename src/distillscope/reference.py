@@ -26,7 +26,7 @@ def run_reference(study: Study, teacher_title: str, encoder: Any, splits: Splits
     found = audit_one(clean, normalize="l2", intervals=False)
     rows = [(key, "clean", None, v.value, v.n, v.unit) for key, v in found.values.items()]
     skipped = [f"{key}: {why}" for key, why in found.left_out.items()]
-    if isinstance(encoder, Encoder):
+    if isinstance(encoder, Encoder) and encoder.num_parameters:  # an ONNX session does not tell
         rows.append(("capacity.parameters", "clean", None, encoder.num_parameters, 1, "parameters"))
     save_embeddings(folder / "embeddings_test", clean, splits.test)
     if splits.labelled:

@@ -51,10 +51,11 @@ def load_teacher(teacher: Teacher, device: str, precision: str | None) -> Any:
     return encoder
 
 
-def teacher_rows(encoder: Any, source: Source, perturbation: Any = None, label: str | None = None) -> np.ndarray:
+def teacher_rows(encoder: Any, source: Source, perturbation: Any = None, label: str | None = None,
+                 workers: int = 0) -> np.ndarray:
     """Embeddings (n, dim) of every item, through the cache, or looked up where the teacher is ready-made embeddings."""
     if isinstance(encoder, Encoder):
-        return embed(encoder, source, perturbation, label=label)
+        return embed(encoder, source, perturbation, label=label, workers=workers)
     if perturbation is not None:
         raise UserError(f"teacher {encoder.name}", "a model, since views and noise need new embeddings",
                         "ready-made embeddings", "Leave noise out (--set noise.sigmas=[]) and use arms without a view.")

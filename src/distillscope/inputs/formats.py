@@ -32,7 +32,7 @@ def split_key(spec: str | Path) -> tuple[Path, str | None]:
     """
     path = Path(spec).expanduser()
     head, colon, key = str(path).rpartition(":")
-    if colon and key and not path.exists() and Path(head).suffix.lower() in READERS:
+    if colon and key and not path.exists() and Path(head).suffix.lower() in (*READERS, *MODELS):
         return Path(head), key
     return path, None
 
