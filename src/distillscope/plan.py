@@ -16,6 +16,7 @@ from distillscope.data.source import Source
 from distillscope.data.splits import Splits
 from distillscope.devices import choose_device
 from distillscope.distill.prepared import load_teacher, noise_conditions, view_of
+from distillscope.distill.terms import check_arm, check_dims
 from distillscope.rundir import is_complete, trial_folder, trials_of
 from distillscope.students.load import build_student
 from distillscope.study import load_data, num_jobs
@@ -62,9 +63,13 @@ def plan_study(study: Study, run: Path, device: str = "auto", precision: str | N
     students = {s.label: s for s in study.students}
     for data in study.data:
         splits = load_data(study, data)
+        for arm in study.arms:
+            check_arm(arm, study.training_of(arm), splits.train)
         pixels = sum(s.pixels.nbytes for s in (splits.whole_train, splits.test) if s.pixels is not None) / 2**20
         for teacher in study.teacher:
             encoder = load_teacher(teacher, device, precision)
+            for arm in study.arms:
+                check_dims(arm, study.target_of(arm), encoder.dim)
             pending = [t for t in trials_of(study) if (t.dataset, t.teacher) == (data.title, teacher.title)]
             finished = [t for t in pending if is_complete(trial_folder(run, t))]
             pending = [t for t in pending if t not in finished]

@@ -28,6 +28,7 @@ from distillscope.data.splits import Splits, load_splits
 from distillscope.devices import choose_device
 from distillscope.distill.loop import check_tracker
 from distillscope.distill.prepared import Prepared, load_teacher, noise_conditions, prepare_targets, teacher_rows
+from distillscope.distill.terms import check_arm, check_dims
 from distillscope.errors import UserError
 from distillscope.files import write_json
 from distillscope.objectives.targets import Target
@@ -144,6 +145,8 @@ def run_teacher(study: Study, data: Dataset, teacher: Teacher, splits: Splits, r
     """The teacher's part: embed, fit the targets, measure what there is to lose. Target's YAML -> its embeddings."""
     encoder = load_teacher(teacher, device, precision)
     arms = list(study.arms)
+    for arm in arms:
+        check_dims(arm, study.target_of(arm), encoder.dim)
     parts = {_key(study.target_of(a)): study.target_of(a) for a in arms}
     prepared = {key: prepare_targets(study, encoder, splits, part, [a for a in arms if _key(study.target_of(a)) == key])
                 for key, part in parts.items()}
@@ -166,6 +169,8 @@ def _fits(study: Study, splits: Splits) -> None:
     if len(splits.train) < smallest:
         raise UserError(f"data {splits.title}/train", f"at least a batch of {smallest} images", str(len(splits.train)),
                         "Use more images, or set training.batch_size.")
+    for arm in study.arms:
+        check_arm(arm, study.training_of(arm), splits.train)
     if len(splits.test) < 10:
         raise UserError(f"data {splits.title}/test", "at least 10 images to measure on", str(len(splits.test)), "Use more images.")
     if not splits.labelled:
