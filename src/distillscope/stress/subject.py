@@ -1,0 +1,107 @@
+"""What a stress is given, a model with its probes, and what it gives back."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import Any, Protocol
+
+import numpy as np
+import torch
+
+from distillscope.data.preprocess import Preprocess
+from distillscope.data.source import Source, stratified
+from distillscope.errors import UserError
+
+
+class Probe(Protocol):
+    """A fitted classifier of embeddings (n, d)."""
+
+    def predict(self, z: np.ndarray) -> np.ndarray: ...
+
+
+@dataclass(frozen=True)
+class Subject:
+    """One model under stress.
+
+    ``embed(source, perturbation, label)`` gives embeddings (n, d) of every item as the perturbation shows it, the
+    teacher's through its cache. ``probes`` were fitted on clean train embeddings, by the head of their keys
+    ("paper.probe", "probe"); ``fit(z, labels)`` fits the same kinds to other embeddings. ``module`` after ``preprocess``
+    is the network itself, None where only embeddings can be had. ``raw`` says that its output is what the probes see.
+    """
+
+    side: str
+    embed: Callable[[Source, Any, str], np.ndarray]
+    probes: Mapping[str, Probe]
+    train: Source
+    fit: Callable[[np.ndarray, np.ndarray], Mapping[str, Probe]]
+    module: torch.nn.Module | None = None
+    preprocess: Preprocess | None = None
+    device: torch.device = field(default_factory=lambda: torch.device("cpu"))
+    raw: bool = True
+
+    @property
+    def is_student(self) -> bool:
+        return self.side == "student"
+
+    def accuracy(self, items: Source, condition: str, draw: int | None, perturbation: Any) -> list[tuple]:
+        """One row a probe: its accuracy on the perturbed items."""
+        z = self.embed(items, perturbation, f"{condition}, draw {(draw or 0) + 1}")
+        return [(f"{head}.{self.side}.accuracy", condition, draw, float((probe.predict(z) == items.labels).mean()), len(items),
+                 "fraction") for head, probe in self.probes.items()]
+
+
+@dataclass
+class Findings:
+    """Rows (measure, condition, draw, value, n, unit); curves by key; arrays to be saved; what was left out, and why.
+
+    ``conditions`` says of each condition what was done, in both units where it is noise.
+    """
+
+    rows: list[tuple] = field(default_factory=list)
+    curves: dict[str, dict[str, Any]] = field(default_factory=dict)
+    arrays: dict[str, np.ndarray] = field(default_factory=dict)
+    skipped: list[str] = field(default_factory=list)
+    conditions: dict[str, dict[str, Any]] = field(default_factory=dict)
+
+    def add(self, other: Findings) -> None:
+        for mine, new in ((self.rows, other.rows), (self.skipped, other.skipped)):
+            mine.extend(new)
+        for mine, new in ((self.curves, other.curves), (self.arrays, other.arrays), (self.conditions, other.conditions)):
+            mine.update(new)
+
+
+def few(items: Source, count: int, where: str) -> Source:
+    """A fixed stratified part of the items, the same for every model; all of them where ``count`` is 0 or more than there are."""
+    if count < 0:
+        raise UserError(f"{where}.items", "a whole number from 1 up, or 0 for all", str(count), "1000 is usual.")
+    return items if count == 0 else items.take(stratified(items, count, "stress"))
+
+
+def need_labels(labels: np.ndarray | None, where: str) -> np.ndarray:
+    """The labels, or the one line that says that this stress cannot do without."""
+    if labels is None:
+        raise UserError(where, "data with labels, since it measures accuracy", "none",
+                        "Leave this stress out; gradient and latency need no labels.")
+    return labels
+
+
+def need_range(value: float, where: str, low: float = 0.0, high: float = math.inf) -> None:
+    """Refuse a strength that is not finite or not between the two."""
+    if not (low <= value <= high and math.isfinite(value)):
+        span = f"from {low:g} up" if math.isinf(high) else f"from {low:g} to {high:g}"
+        raise UserError(where, f"a finite number {span}", str(value), "Mend the value.")
+
+
+def shape_of(items: Source) -> tuple[int, int]:
+    """Height and width of the stored images; images of several sizes have none in common."""
+    if items.pixels is None:
+        first = items.read([0])
+        shapes = {tuple(items.read([i])[0].shape[-2:]) for i in range(min(len(items), 16))} | {tuple(first[0].shape[-2:])}
+    else:
+        shapes = {items.pixels.shape[1:3]}
+    if len(shapes) > 1:
+        raise UserError("stresses", "images of one size, since frequencies are counted in it", f"{len(shapes)} sizes",
+                        "Resize the data first, or leave this stress out.")
+    return next(iter(shapes))

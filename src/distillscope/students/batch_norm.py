@@ -1,0 +1,64 @@
+"""Batch-norm statistics re-estimated on noisy inputs: a remedy without any training and without labels."""
+
+from __future__ import annotations
+
+import copy
+from typing import Literal
+
+import numpy as np
+import torch
+
+from distillscope.data.preprocess import CLIP_STD
+from distillscope.data.source import Source, read_batches, stratified
+from distillscope.data.views import View
+from distillscope.devices import kept_memory
+from distillscope.errors import UserError
+from distillscope.registry import remedies
+from distillscope.students.load import StudentEncoder
+from distillscope.teachers.encoder import Perturbation
+
+
+@remedies.register("batch_norm")
+def batch_norm(student: StudentEncoder, train: Source, seed: int, *, sigma: float = 0.2, fixed: bool = True,
+               unit: Literal["pixel", "normalised"] = "normalised", where: Literal["source", "input"] = "source", clip: bool = True,
+               std: tuple[float, float, float] = CLIP_STD, items: int = 4096) -> StudentEncoder:
+    """Batch-norm statistics re-estimated on unlabelled noisy train images; weights and the clean probe stay as they are.
+
+    As in Schneider et al. 2020 (arXiv:2006.16971), with the statistics of the noisy images alone (their N = 0).
+    """
+    few = train if items == 0 else train.take(stratified(train, items, "remedy"))
+    settings = {"sigma": sigma, "fixed": fixed, "unit": unit, "where": where, "clip": clip, "std": tuple(std)}
+    return bn_reestimated(student, few, View("noise", settings, seed, "batch norm"))
+
+
+@kept_memory()
+@torch.no_grad()
+def bn_reestimated(student: StudentEncoder, items: Source, noise: Perturbation | None, batch_size: int = 256) -> StudentEncoder:
+    """A copy of the student whose batch norms hold the mean and variance of ``items`` as ``noise`` shows them.
+
+    The statistics are those of one pass: the mean over batches of each batch's own (a last, smaller batch is left out
+    unless it is the only one). No weight changes, dropout stays off, and the student that was given is left alone.
+    """
+    module = copy.deepcopy(student.module).eval()
+    norms = [m for m in module.modules() if isinstance(m, torch.nn.modules.batchnorm._BatchNorm) and m.track_running_stats]
+    if not norms:
+        raise UserError(f"remedies of {student.name}", "a student with batch norms", "none in it",
+                        "Leave batch_norm out; networks with layer norm have no statistics to re-estimate.")
+    momenta = [m.momentum for m in norms]
+    for norm in norms:
+        norm.reset_running_stats()
+        norm.momentum = None  # the plain mean over all batches
+        norm.train()
+    starts = range(0, max(1, len(items) - batch_size + 1), batch_size)
+    for indices, images in read_batches(items, [np.arange(s, min(s + batch_size, len(items))) for s in starts]):
+        ids = items.ids[indices]
+        if noise is not None and noise.where == "source":
+            images = noise(images, ids)
+        inputs = student.preprocess(images).to(student.device)
+        module(noise(inputs, ids) if noise is not None and noise.where == "input" else inputs)
+    for norm, momentum in zip(norms, momenta, strict=True):
+        norm.momentum = momentum
+        norm.eval()
+    changed = copy.copy(student)  # not dataclasses.replace, which would count the parameters anew
+    changed.module = module
+    return changed
