@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from distillscope.measure.moments import Moments
+from distillscope.measure.moments import Accumulator, Moments
 
 PENALTIES = 10.0 ** np.arange(-9, 3)  # relative to the largest eigenvalue of the student's scatter
 FOLDS = 5
@@ -46,6 +46,28 @@ def ridge(x: Moments, cross: Moments, y_energy: float) -> Map:
             best, chosen = score, (penalty, shrunk)
     penalty, shrunk = chosen
     return Map(x.mean, vectors @ (shrunk[:, None] * rotated), cross.other_mean, float(penalty))
+
+
+def ridge_map(student: np.ndarray, teacher: np.ndarray, block: int = 8192) -> Map:
+    """Ridge map from the student's train embeddings (n, d) into the teacher's space (n, k), to be applied to others.
+
+    What a rank is worth: directions of the student that say nothing of the teacher are shrunk away by it, so that a rank won
+    by whitening or noise alone does not pass. Rows are taken as they are given; scale them alike on both sides first.
+
+    >>> x = np.random.default_rng(0).normal(size=(300, 4))
+    >>> bool(np.allclose(ridge_map(x, x @ np.eye(4, 2) + 3)(x), x[:, :2] + 3))
+    True
+    """
+    inputs, cross, outputs = Accumulator(), Accumulator(), 0.0
+    centre = np.asarray(teacher[:block], np.float64).mean(axis=0)
+    total = np.zeros_like(centre)
+    for i in range(0, len(student), block):
+        x, y = student[i : i + block], np.asarray(teacher[i : i + block], np.float64)
+        inputs.add(x)
+        cross.add(x, y)
+        total += (y - centre).sum(axis=0)
+        outputs += np.square(y - centre).sum()
+    return ridge(inputs.result(), cross.result(), float(outputs - np.square(total).sum() / len(student)))
 
 
 def fold_groups(groups: tuple[int, ...]) -> list[tuple[int, ...]]:

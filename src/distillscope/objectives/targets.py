@@ -1,47 +1,145 @@
-"""Target transforms: fitted on the teacher's train embeddings, applied to all, stored with the student."""
+"""Target transforms: fitted on the teacher's train embeddings, applied to all, stored with the student.
+
+A target is one function (train embeddings (n, d), settings) -> Target; its setting ``dim``, where it has one, is how many
+dimensions come out (by default the teacher's). All but ``none`` take unit rows, as the study's measures do. Fitted on
+a trained student's own train embeddings, the same functions are that target's post-hoc twin: see `posthoc_twin`.
+"""
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
 from distillscope.errors import UserError
 from distillscope.files import write_atomic
-from distillscope.registry import targets
+from distillscope.registry import Size, targets
+
+BLOCK = 8192
+RANK = 1e-12
+"""Eigenvalues of the covariance below this share of the largest are rounding of the float64 sums, and count as zero."""
 
 
 @dataclass(frozen=True)
 class Target:
-    """rows -> ((unit rows) - mean) @ matrix. ``matrix`` (d, k) or None leaves the rows as they are."""
+    """rows -> ((unit rows) - mean) @ matrix + offset, and sqrt(2) cos of that where ``wave``.
+
+    ``matrix`` (d, k), or (d,) for a factor per dimension, or None for none; ``offset`` (k,) or None. Without ``mean`` the
+    rows are left as they are.
+    """
 
     name: str
     mean: np.ndarray | None = None
     matrix: np.ndarray | None = None
+    offset: np.ndarray | None = None
+    wave: bool = False
 
     def __call__(self, embeddings: np.ndarray) -> np.ndarray:
         """(n, d) float32 -> (n, k) float32."""
-        if self.matrix is None:
+        if self.mean is None:
             return embeddings
-        out = np.empty((len(embeddings), self.matrix.shape[1]), dtype=np.float32)
-        for i in range(0, len(embeddings), 8192):
-            out[i : i + 8192] = (unit_rows(embeddings[i : i + 8192]) - self.mean) @ self.matrix
+        width = len(self.mean) if self.matrix is None or self.matrix.ndim == 1 else self.matrix.shape[1]
+        out = np.empty((len(embeddings), width), dtype=np.float32)
+        for i in range(0, len(embeddings), BLOCK):
+            out[i : i + BLOCK] = self._block(unit_rows(embeddings[i : i + BLOCK]) - self.mean)
         return out
 
+    def _block(self, rows: np.ndarray) -> np.ndarray:
+        if self.matrix is not None:
+            rows = rows * self.matrix if self.matrix.ndim == 1 else rows @ self.matrix
+        if self.offset is not None:
+            rows = rows + self.offset
+        return np.sqrt(2, dtype=np.float32) * np.cos(rows) if self.wave else rows
+
     def save(self, path: Path) -> None:
-        """As safetensors, beside the student's weights."""
+        """As safetensors, beside the student's weights; nothing for ``none``."""
         from safetensors.numpy import save_file
 
-        if self.matrix is not None:
-            tensors = {"mean": self.mean, "matrix": np.ascontiguousarray(self.matrix)}
-            write_atomic(path, lambda p: save_file(tensors, p, metadata={"name": self.name}))
+        if self.mean is not None:
+            tensors = {"mean": self.mean, "matrix": self.matrix, "offset": self.offset}
+            tensors = {k: np.ascontiguousarray(v) for k, v in tensors.items() if v is not None}
+            write_atomic(path, lambda p: save_file(tensors, p, metadata={"name": self.name, "wave": str(int(self.wave))}))
+
+
+def load_target(path: Path | str) -> Target:
+    """The target that a trained student's folder holds (``target.safetensors``); ``none`` where there is no such file."""
+    from safetensors import SafetensorError, safe_open
+
+    path = Path(path)
+    if not path.exists():
+        return Target("none")
+    try:
+        with safe_open(path, framework="numpy") as file:
+            kept, words = {name: file.get_tensor(name) for name in file.keys()}, file.metadata()  # noqa: SIM118
+        return Target(words["name"], kept["mean"], kept.get("matrix"), kept.get("offset"), words.get("wave") == "1")
+    except (SafetensorError, KeyError, TypeError) as error:
+        raise UserError(str(path), "a stored target", f"{type(error).__name__}: {error}", "Distil the student again.") from None
+
+
+def posthoc_twin(name: str, settings: Mapping[str, Any], train: np.ndarray) -> Target:
+    """The target `name` fitted on a trained student's own train embeddings (n, d): what it does without any training.
+
+    The baseline of an arm that trains towards that target: what the same transform does to the plain student's rank
+    and probe.
+
+    >>> z = np.random.default_rng(0).normal(size=(200, 3)) @ np.diag([3.0, 1.0, 0.1])
+    >>> bool(np.allclose(np.cov(posthoc_twin("whiten", {}, z)(z).T, bias=True), np.eye(3), atol=1e-4))
+    True
+    """
+    return targets.call(name, settings, np.asarray(train), where="posthoc twin")
 
 
 def unit_rows(embeddings: np.ndarray) -> np.ndarray:
     """Rows scaled to unit L2 norm; a row of zeros stays zero."""
     norms = np.linalg.norm(embeddings, axis=1, keepdims=True)
     return embeddings / np.where(norms == 0, 1, norms)
+
+
+def moments(embeddings: np.ndarray, *, centre: bool = True) -> tuple[np.ndarray, np.ndarray]:
+    """Mean (d,) and second moment about it (d, d), over n, of the unit rows, in float64; about 0 without ``centre``.
+
+    Sums are taken about the first block's mean: about zero they would lose the variance of a cloud far from the origin.
+    """
+    n, d = embeddings.shape
+    about = unit_rows(embeddings[:BLOCK]).astype(np.float64).mean(axis=0) if centre else np.zeros(d)
+    total, products = np.zeros(d), np.zeros((d, d))
+    for i in range(0, n, BLOCK):
+        block = unit_rows(embeddings[i : i + BLOCK]).astype(np.float64) - about
+        total += block.sum(axis=0)
+        products += block.T @ block
+    shift = total / n if centre else np.zeros(d)
+    return about + shift, products / n - np.outer(shift, shift)
+
+
+def directions(moment: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Eigenvalues, largest first and none below 0, and eigenvectors in columns, their largest entries positive.
+
+    An eigenvector's sign is arbitrary; it is fixed so that every machine gets the same target.
+    """
+    values, vectors = np.linalg.eigh(moment)
+    values, vectors = values[::-1].clip(min=0), vectors[:, ::-1]
+    return values, vectors * np.sign(vectors[np.abs(vectors).argmax(axis=0), np.arange(len(values))])
+
+
+def rank_of(values: np.ndarray) -> int:
+    """How many eigenvalues stand out of the rounding."""
+    return int((values > RANK * values[0]).sum()) if values[0] > 0 else 0
+
+
+def checked_dim(dim: int | None, d: int) -> int:
+    """``dim``, by default ``d``, once it is sure that it is no more than that."""
+    if dim is not None and not 1 <= dim <= d:
+        raise UserError("target.dim", f"1 to the teacher's {d} dimensions", str(dim), f"Set target.dim={d} or less.")
+    return d if dim is None else dim
+
+
+def fitted(name: str, mean: np.ndarray, matrix: np.ndarray | None, offset: np.ndarray | None = None,
+           wave: bool = False) -> Target:
+    """A Target with its arrays in float32."""
+    return Target(name, *(None if a is None else np.ascontiguousarray(a, dtype=np.float32) for a in (mean, matrix, offset)), wave)
 
 
 @targets.register("none")
@@ -51,22 +149,47 @@ def none(embeddings: np.ndarray) -> Target:
 
 
 @targets.register("pca")
-def pca(embeddings: np.ndarray, *, dim: int = 512, centre: bool = False) -> Target:
+def pca(embeddings: np.ndarray, *, dim: Size = 512, centre: bool = False) -> Target:
     """The top `dim` principal directions of the unit-norm train embeddings, uncentred by default, without rescaling.
 
     Uncentred, the projection keeps as much of the squared norm as `dim` directions can, so that cosines between images
     stay nearly what they were; the mean direction is kept as one of them.
     """
-    n, d = embeddings.shape
-    if not 1 <= dim <= d:
-        raise UserError("target.dim", f"1 to the teacher's {d} dimensions", str(dim), f"Set target.dim={d} or less.")
-    moment, total = np.zeros((d, d)), np.zeros(d)
-    for i in range(0, n, 8192):
-        block = unit_rows(embeddings[i : i + 8192]).astype(np.float64)
-        moment += block.T @ block
-        total += block.sum(axis=0)
-    mean = total / n if centre else np.zeros(d)
-    vectors = np.linalg.eigh(moment / n - np.outer(mean, mean))[1][:, ::-1][:, :dim]
-    # An eigenvector's sign is arbitrary; fix it, so that every machine gets the same target.
-    vectors *= np.sign(vectors[np.abs(vectors).argmax(axis=0), np.arange(dim)])
-    return Target(f"pca{dim}", mean.astype(np.float32), vectors.astype(np.float32))
+    dim = checked_dim(dim, embeddings.shape[1])
+    mean, moment = moments(embeddings, centre=centre)
+    return fitted(f"pca{dim}{'_centred' * centre}", mean, directions(moment)[1][:, :dim])
+
+
+@targets.register("centre")
+def centre(embeddings: np.ndarray) -> Target:
+    """Unit rows less their train mean: what all images share is not asked for."""
+    return fitted("centre", moments(embeddings)[0], None)
+
+
+@targets.register("standardise")
+def standardise(embeddings: np.ndarray) -> Target:
+    """Unit rows with mean 0 and variance 1 in every dimension of the teacher's own axes, on train.
+
+    Covariances stay, so the spectrum does not become flat; rare dimensions are amplified. A dimension that does not vary is an
+    error.
+    """
+    mean, covariance = moments(embeddings)
+    variances = covariance.diagonal()
+    constant = int((variances <= RANK * variances.max()).sum())
+    if constant:
+        raise UserError("target standardise", "a teacher whose dimensions all vary on train", f"{constant} of {len(mean)} that do not",
+                        "Use the target phi_s, or whiten with a smaller dim.")
+    return fitted("standardise", mean, 1 / np.sqrt(variances))
+
+
+@targets.register("top_k")
+def top_k(embeddings: np.ndarray, *, k: Size) -> Target:
+    """Unit rows projected on the `k` principal directions about their train mean, in the teacher's own axes: rank k.
+
+    The dimension stays d, so that one student fits every k; at k = d it gives the unit rows themselves.
+    """
+    if k > embeddings.shape[1]:
+        raise UserError("target.k", f"1 to the teacher's {embeddings.shape[1]} dimensions", str(k), "Set a smaller target.k.")
+    mean, covariance = moments(embeddings)
+    vectors = directions(covariance)[1][:, :k]
+    return fitted(f"top{k}", mean, vectors @ vectors.T, mean)
