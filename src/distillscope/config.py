@@ -73,7 +73,7 @@ def data_kind(text: str) -> str | None:
 
 
 class Teacher(Part):
-    """A teacher: ``efficientnet_lite0``, ``timm/MODEL``, ``open_clip/MODEL:WEIGHTS``, or a registered name."""
+    """A teacher: ``efficientnet_lite0``, ``timm/MODEL[:FILE]``, ``open_clip/MODEL:TAG_OR_FILE``, or a registered name."""
 
     precision: Literal["float32", "bfloat16", "float16", "float16_on_cuda"] | None = None
     label: str | None = None
@@ -86,6 +86,9 @@ class Teacher(Part):
         if isinstance(value, Mapping) and isinstance(value.get("name"), str):
             library, _, model = value["name"].partition("/")
             if model and library in ("timm", "open_clip"):
+                architecture, _, file = model.partition(":")
+                if file and Path(file).expanduser().is_file():
+                    return {"weights": file, **value, "name": library, "model": architecture}
                 return {**value, "name": library, "model": model}
         return value
 

@@ -51,7 +51,7 @@ def embed_model(spec: str, data: str | Source, split: str = "test", *, limit: in
     is fixed) with CLIP's mean and std, and it is said. Every other model keeps its own. Loading a TorchScript file runs
     the program in it, so open only what you trust.
     """
-    source = data if isinstance(data, Source) else _source(data, split, limit)
+    source = data if isinstance(data, Source) else load_images(data, split, limit)
     path = split_key(spec)[0]
     if path.is_dir():
         student = load_student(path, device, precision or "float32")
@@ -67,7 +67,8 @@ def embed_model(spec: str, data: str | Source, split: str = "test", *, limit: in
     return Embeddings(rows, strings(source.ids, f"{source.name}/{split} ids"), source.labels, path.name)
 
 
-def _source(data: str, split: str, limit: int | None) -> Source:
+def load_images(data: str, split: str, limit: int | None) -> Source:
+    """One split of the data set, folder or file that ``data`` names."""
     part = Dataset.model_validate(data)
     return load_split(part.name, part.settings, split, limit)
 

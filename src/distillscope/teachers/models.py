@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 
+import numpy as np
 import torch
 
 from distillscope.data.preprocess import Preprocess
@@ -93,6 +95,17 @@ class _ImageTower(torch.nn.Module):
 @teachers.register("open_clip")
 def open_clip(*, model: str, weights: Path | None = None, unit_norm: bool = False) -> Encoder:
     """Any open_clip image tower: `open_clip/ViT-B-32:openai` or ARCHITECTURE with a local weights file (extra open-clip)."""
+    clip = load_clip(model, weights)
+    tower = _ImageTower(clip)
+    size = clip.visual.image_size
+    preprocess = Preprocess(size[0] if isinstance(size, tuple) else size, tuple(clip.visual.image_mean),
+                            tuple(clip.visual.image_std), "bicubic", 1.0)
+    return Encoder(f"open_clip/{model}", tower, clip.visual.output_dim, preprocess,
+                   hash_state(tower.state_dict().items()), unit_norm=unit_norm)
+
+
+def load_clip(model: str, weights: Path | None = None) -> torch.nn.Module:
+    """Both towers of an open_clip model, ``ARCHITECTURE:TAG`` from the Hub or ARCHITECTURE with a local file."""
     try:
         import open_clip as library
     except ImportError:
@@ -103,21 +116,30 @@ def open_clip(*, model: str, weights: Path | None = None, unit_norm: bool = Fals
     if architecture not in library.list_models():
         raise UserError(where, "an architecture that open_clip knows", f"'{architecture}'",
                         f"Known: {', '.join(library.list_models()[:8])}, ...")
-    # OpenAI's weights were trained with QuickGELU, which open_clip switches on by the tag; a local file has no tag.
-    quick = {"force_quick_gelu": True} if tag == "openai" else {}
-    try:
-        clip = library.create_model(architecture, pretrained=None if weights else (tag or None), **quick)
-    except Exception as error:
-        raise UserError(where, "weights from the Hub, or a local file", type(error).__name__,
-                        "Go online once, or name a file: --set teacher.weights=FILE.safetensors.") from None
     if weights is None and not tag:
         raise UserError(where, "ARCHITECTURE:WEIGHTS or a local weights file", f"'{model}'",
                         f"For instance open_clip/{architecture}:openai.")
+    # OpenAI's weights were trained with QuickGELU, which open_clip switches on by the tag; a local file has no tag.
+    quick = {"force_quick_gelu": True} if tag == "openai" else {}
+    try:
+        clip = library.create_model(architecture, pretrained=None if weights else tag, **quick)
+    except Exception as error:
+        raise UserError(where, "weights from the Hub, or a local file", type(error).__name__,
+                        "Go online once, or name a file: --set teacher.weights=FILE.safetensors.") from None
     if weights is not None:
         load_state(clip, read_state(weights, f"{where} weights"), f"{where} weights {weights}")
-    tower = _ImageTower(clip)
-    size = clip.visual.image_size
-    preprocess = Preprocess(size[0] if isinstance(size, tuple) else size, tuple(clip.visual.image_mean),
-                            tuple(clip.visual.image_std), "bicubic", 1.0)
-    return Encoder(f"open_clip/{model}", tower, clip.visual.output_dim, preprocess,
-                   hash_state(tower.state_dict().items()), unit_norm=unit_norm)
+    return clip
+
+
+@torch.inference_mode()
+def class_text(model: str, class_names: Sequence[str], weights: Path | None = None,
+               template: str = "a photo of a {}.") -> np.ndarray:
+    """Embeddings (classes, d) float32 of the class names by an open_clip model's text tower, for zero-shot accuracy.
+
+    One prompt a class, Radford et al. (2021)'s plain one; their ensembles of prompts read a few points higher.
+    """
+    import open_clip as library
+
+    clip = load_clip(model, weights).eval()
+    prompts = [template.format(name.replace("_", " ")) for name in class_names]
+    return clip.encode_text(library.get_tokenizer(model.partition(":")[0])(prompts)).float().numpy()

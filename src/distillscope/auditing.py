@@ -1,0 +1,113 @@
+"""Files or models -> an audit: what `distillscope audit` does before and after `audit()`."""
+
+from __future__ import annotations
+
+from collections.abc import Collection
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from distillscope.audit import audit
+from distillscope.config import Teacher
+from distillscope.data.preprocess import Preprocess
+from distillscope.errors import UserError
+from distillscope.inputs.embeddings import Embeddings, align, read_embeddings, read_labels, read_text
+from distillscope.inputs.models import embed_model, is_model, load_images
+from distillscope.measure.results import Audit
+from distillscope.teachers.models import class_text
+
+
+@dataclass(frozen=True)
+class Images:
+    """The images that models are given, and how the models run."""
+
+    data: str | None = None
+    split: str = "test"
+    limit: int | None = None
+    device: str = "auto"
+    precision: str | None = None
+    workers: int = 0
+    image_size: int | None = None
+
+
+def audit_inputs(teacher: str, student: str, labels: str | None = None, *, train_teacher: str | None = None,
+                 train_student: str | None = None, train_labels: str | None = None, train_split: str | None = None,
+                 text: str | None = None, images: Images | None = None, normalize: str | None = None,
+                 groups: Collection[str] | None = None, intervals: bool = True, seed: int = 0) -> Audit:
+    """The audit of two embeddings files, folders or models; what was dropped to align them stands first in its notes.
+
+    ``train_split`` embeds that split of ``images.data`` by both models, for probes that are fitted on training images.
+    Labels come from ``labels``, else from the files or the data. Errors: a ``UserError`` that names the input.
+    """
+    images = images or Images()
+    pair, notes = _pair(teacher, student, images, images.split, ("--teacher", "--student"))
+    known = read_labels(labels, len(pair[0].rows), pair[0].ids) if labels else _labels_of(pair)
+    train: tuple[Embeddings, Embeddings] | None = None
+    found_train_labels = None
+    if train_split and (train_teacher or train_student):
+        raise UserError("--train-split", "a split for models, or --train-teacher and --train-student", "both", "Leave one out.")
+    if train_split:
+        train, more = _pair(teacher, student, images, train_split, ("--teacher", "--student"))
+        notes += more
+    elif train_teacher and train_student:
+        train, more = _pair(train_teacher, train_student, images, "train", ("--train-teacher", "--train-student"))
+        notes += more
+    elif train_teacher or train_student or train_labels:
+        missing = "--train-student" if train_teacher else "--train-teacher"
+        raise UserError(missing, "both --train-teacher and --train-student", "one", f"Add {missing}.")
+    if train is not None:
+        found_train_labels = (read_labels(train_labels, len(train[0].rows), train[0].ids) if train_labels
+                              else _labels_of(train))
+        if found_train_labels is None:
+            raise UserError("--train-labels", "labels of the training items", "none", "Add --train-labels FILE.")
+    found = audit(pair[0].rows, pair[1].rows, known, text=None if text is None else _text(text, images), normalize=normalize,
+                  groups=groups, intervals=intervals, seed=seed,
+                  **({} if train is None else {"train_teacher": train[0].rows, "train_student": train[1].rows,
+                                               "train_labels": found_train_labels}))
+    found.notes[:0] = notes
+    return found
+
+
+def publish(found: Audit, folder: Path, teacher: str, student: str, command: str) -> Path:
+    """The audit's page, figures and values in ``folder``; an audit that stood there is replaced."""
+    from distillscope.report.audit_page import write_audit
+    from distillscope.rundir import provenance
+
+    if folder.is_dir() and any(folder.iterdir()) and not (folder / "audit.json").is_file():
+        raise UserError(f"--out {folder}", "a new or empty folder, or an earlier audit's", "one with other files", "Name another.")
+    return write_audit(found, folder, teacher=teacher, student=student, command=command,
+                       provenance=provenance(command, {}, "cpu", 0))
+
+
+def _pair(teacher: str, student: str, images: Images, split: str,
+          where: tuple[str, str]) -> tuple[tuple[Embeddings, Embeddings], list[str]]:
+    first, second = (_read(spec, images, split, name) for spec, name in zip((teacher, student), where, strict=True))
+    first, second, note = align(first, second)
+    return (first, second), [note] if note else []
+
+
+def _read(spec: str, images: Images, split: str, where: str) -> Embeddings:
+    """Embeddings from a file or folder, or made by a model from the images."""
+    if not is_model(spec, with_images=images.data is not None):
+        return read_embeddings(spec, split=split, where=where)
+    if images.data is None:
+        raise UserError(where, "--data with the images, since it names a model", "none", "Add --data DATASET_OR_FOLDER.")
+    return embed_model(spec, images.data, split, limit=images.limit, device=images.device, precision=images.precision,
+                       workers=images.workers,
+                       preprocess=None if images.image_size is None else Preprocess(images.image_size))
+
+
+def _labels_of(pair: tuple[Embeddings, Embeddings]):
+    return next((side.labels for side in pair if side.labels is not None), None)
+
+
+def _text(spec: str, images: Images) -> np.ndarray:
+    """Embeddings of the class names: from a file, or by an open_clip model from the names that the data has."""
+    if not spec.startswith("open_clip/"):
+        return read_text(spec)
+    names = None if images.data is None else load_images(images.data, images.split, images.limit).class_names
+    if names is None:
+        raise UserError("--text", "--data with class names, since it names a model", "none", "Pass a file of embeddings instead.")
+    settings = Teacher.model_validate(spec).settings
+    return class_text(settings["model"], names, settings.get("weights"))
