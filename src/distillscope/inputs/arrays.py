@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import struct
+import warnings
 import zipfile
 from pathlib import Path
 from typing import IO, Any
@@ -121,7 +122,8 @@ def read_safetensors(path: Path, where: str) -> list[Member]:
         for name in handle.keys():  # noqa: SIM118 (no mapping)
             part = handle.get_slice(name)
             dtype, shape = part.get_dtype(), tuple(part.get_shape())
-            found.append(Member(name, shape, dtype, dtype in ("F64", "F32", "F16", "BF16"), _tensor_loader(path, name, where)))
+            floats = dtype in ("F64", "F32", "F16", "BF16")
+            found.append(Member(name, shape, dtype, floats, _tensor_loader(path, name, where)))
     return found
 
 
@@ -136,7 +138,7 @@ def _tensor_loader(path: Path, name: str, where: str) -> Any:
 
 
 def read_torch(path: Path, where: str) -> list[Member]:
-    """The tensors of a torch file: one, or a dict of them (lists of text may be ids). Opened with weights_only, memory-mapped."""
+    """The tensors of a torch file: one, or a dict of them (lists of text may be ids). Memory-mapped, with weights_only."""
     import torch
 
     with open(path, "rb") as handle:
@@ -145,7 +147,9 @@ def read_torch(path: Path, where: str) -> list[Member]:
         raise UserError(where, "a file of tensors", "a TorchScript model", "Add --data DATA, and it embeds its images.")
     if not start:
         raise UserError(where, "a file of tensors", "an empty file", "Save it again.")
-    found = torch.load(path, map_location="cpu", weights_only=True, mmap=start == b"PK")  # the format before 1.6 is no zip
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # of formats and protocols that it may refuse: then it raises
+        found = torch.load(path, map_location="cpu", weights_only=True, mmap=start == b"PK")  # before 1.6 it was no zip
     named = found if isinstance(found, dict) else {"": found}
     members = []
     for name, value in named.items():
@@ -164,7 +168,8 @@ def _array_of(tensor: Any, where: str) -> np.ndarray | Stored:
     import torch
 
     if tensor.layout is not torch.strided or tensor.is_quantized or tensor.device.type != "cpu":
-        raise UserError(where, "a plain dense tensor", f"a {tensor.layout} one on {tensor.device}", "Save tensor.cpu().to_dense().")
+        raise UserError(where, "a plain dense tensor", f"a {tensor.layout} one on {tensor.device}",
+                        "Save tensor.cpu().to_dense().")
     need = tensor.numel() * tensor.element_size()
     if need > tensor.untyped_storage().nbytes():
         raise UserError(where, f"{need:,} bytes of data", f"{tensor.untyped_storage().nbytes():,}",

@@ -2,38 +2,15 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
 
 from distillscope.errors import UserError
-from distillscope.inputs.formats import read_members, split_key
-from distillscope.inputs.members import IDS, LABELS, Member, called, pick_embeddings, plain_labels, readable, strings
-from distillscope.measure.rows import Stored
-
-
-@dataclass(frozen=True)
-class Embeddings:
-    """Embeddings ``rows`` (n, d) of any float dtype, memory-mapped where the format allows, and what is known of each row.
-
-    ``ids`` (n,) is an object array of str, ``labels`` (n,) int64 or str; either may be None. ``name`` is for tables.
-    """
-
-    rows: np.ndarray | Stored
-    ids: np.ndarray | None
-    labels: np.ndarray | None
-    name: str
-
-    def __len__(self) -> int:
-        return len(self.rows)
-
-    def take(self, index: np.ndarray) -> Embeddings:
-        """The rows of ``index``, which stay where they are until they are read."""
-        stored = self.rows if isinstance(self.rows, Stored) else Stored([self.rows])
-        return replace(self, rows=stored.take(index), ids=None if self.ids is None else self.ids[index],
-                       labels=None if self.labels is None else self.labels[index])
+from distillscope.inputs.folders import read_folder
+from distillscope.inputs.formats import EMBEDDINGS, read_members, split_key
+from distillscope.inputs.members import IDS, LABELS, Embeddings, called, from_members, plain_labels, readable, strings
 
 
 def read_embeddings(path: str | Path, *, split: str = "test", where: str = "teacher") -> Embeddings:
@@ -51,27 +28,12 @@ def read_embeddings(path: str | Path, *, split: str = "test", where: str = "teac
     file, key = split_key(path)
     name = f"{where} {path}"
     if not file.exists():
-        raise UserError(name, "a file or folder that exists", "none", "Check the path.")
+        raise UserError(name, "a file or folder that exists", "none",
+                        "Check the path. A model is named timm/MODEL, open_clip/MODEL:WEIGHTS or by its file.")
     if file.is_dir():
-        from distillscope.inputs.folders import read_folder
-
         return read_folder(file, split, where)
-    with readable(name, "embeddings that can be read", "The file is damaged: save or fetch it again."):
-        return from_members(read_members(file, name), key, name, f"{file.name}:{key}" if key else file.stem)
-
-
-def from_members(members: list[Member], key: str | None, where: str, name: str) -> Embeddings:
-    """The embeddings of one file, with its ids and labels where it has them."""
-    rows = pick_embeddings(members, key, where).load()
-    if 0 in rows.shape:
-        raise UserError(where, "at least one row and one column", f"shape {rows.shape}", "Save the embeddings again.")
-    ids, labels = called(members, IDS), called(members, LABELS)
-    found = Embeddings(rows, None if ids is None else strings(ids.load(), f"{where} {ids.name}"),
-                       None if labels is None else plain_labels(labels.load(), f"{where} {labels.name}"), name)
-    for what, values in (("ids", found.ids), ("labels", found.labels)):
-        if values is not None and len(values) != len(rows):
-            raise UserError(f"{where} {what}", f"{len(rows)}, one a row", f"{len(values)}", f"Save one of the {what} a row.")
-    return found
+    with readable(name, "embeddings that can be read"):
+        return from_members(read_members(file, name, EMBEDDINGS), key, name, f"{file.name}:{key}" if key else file.stem)
 
 
 def align(teacher: Embeddings, student: Embeddings) -> tuple[Embeddings, Embeddings, str | None]:
@@ -82,28 +44,57 @@ def align(teacher: Embeddings, student: Embeddings) -> tuple[Embeddings, Embeddi
     >>> align(a, b)[2]
     'aligned by id: 2 items in both; dropped 1 of 3 of the teacher, 0 of 2 of the student.'
     """
+    first, second, note = _paired(teacher, student)
+    if first.labels is not None and second.labels is not None and first.labels.dtype.kind == second.labels.dtype.kind:
+        differ = first.labels != second.labels
+        if differ.any():
+            at = int(differ.argmax())
+            raise UserError(f"student {student.name} labels", f"the labels of the teacher {teacher.name}",
+                            f"others for {int(differ.sum())} of {len(differ)} items, first in row {at} "
+                            f"({second.labels[at]}, not {first.labels[at]})",
+                            "The rows are not of the same items: embed them in one order, or give ids.")
+    return first, second, note
+
+
+def _paired(teacher: Embeddings, student: Embeddings) -> tuple[Embeddings, Embeddings, str | None]:
     if teacher.ids is None or student.ids is None:
         if len(teacher) != len(student):
-            raise UserError("student", f"{len(teacher)} rows like the teacher", str(len(student)),
-                            "Embed the same items in the same order, or give ids on both sides.")
+            raise UserError(f"student {student.name}", f"{len(teacher)} rows like the teacher {teacher.name}",
+                            str(len(student)), "Embed the same items in the same order, or give ids on both sides.")
         alone = "teacher" if teacher.ids is not None else "student" if student.ids is not None else None
-        note = f"only the {alone} has ids: its rows are taken to be in the other's order." if alone else None
-        return teacher, student, note
+        return teacher, student, f"only the {alone} has ids: rows are taken to be in one order." if alone else None
     for side, given in (("teacher", teacher), ("student", student)):
-        _unique(given.ids, f"{side} ids")
+        _unique(given.ids, f"{side} {given.name} ids")
     if np.array_equal(teacher.ids, student.ids):
         return teacher, student, None
     at = pd.Index(student.ids).get_indexer(teacher.ids)
     kept = np.flatnonzero(at >= 0)
     if not len(kept):
-        raise UserError("student ids", "ids of the teacher's items", f"none in common (teacher's first '{teacher.ids[0]}', "
-                        f"student's first '{student.ids[0]}')", "Embed the same items, or leave the ids out on one side.")
+        raise UserError(f"student {student.name} ids", "ids of the teacher's items",
+                        f"none in common (teacher's first '{teacher.ids[0]}', student's first '{student.ids[0]}')",
+                        "Embed the same items, or leave the ids out on one side.")
     dropped = len(teacher) - len(kept), len(student) - len(kept)
     note = (f"aligned by id: {len(kept)} items in both; dropped {dropped[0]} of {len(teacher)} of the teacher, "
             f"{dropped[1]} of {len(student)} of the student.")
     rows = at[kept]
     return (teacher if dropped[0] == 0 else teacher.take(kept),
             student if np.array_equal(rows, np.arange(len(student))) else student.take(rows), note)
+
+
+def positions(ids: np.ndarray, wanted: np.ndarray, where: str, what: str = "an embedding") -> np.ndarray:
+    """Row (n,) of each of ``wanted`` among ``ids``; all must be there.
+
+    >>> positions(np.array(["a", "b", "c"]), np.array(["c", "a"]), "x")
+    array([2, 0])
+    """
+    _unique(ids, f"{where} ids")
+    at = pd.Index(ids).get_indexer(wanted)
+    missing = at < 0
+    if missing.any():
+        raise UserError(where, f"{what} for every item",
+                        f"{int(missing.sum())} of {len(wanted)} missing (first {wanted[int(missing.argmax())]})",
+                        "Add them, or use a part of the data.")
+    return at
 
 
 def _unique(ids: np.ndarray, where: str) -> None:
@@ -120,15 +111,10 @@ def read_labels(path: str | Path, count: int, ids: np.ndarray | None = None, *, 
     name = f"{where} {path}"
     if not file.exists():
         raise UserError(name, "a file that exists", "none", "Check the path.")
-    with readable(name, "labels that can be read", "The file is damaged: save or fetch it again."):
+    with readable(name, "labels that can be read"):
         labels, own = _labels(file, key, name)
     if ids is not None and own is not None:
-        _unique(own, f"{name} ids")
-        at = pd.Index(own).get_indexer(ids)
-        if (at < 0).any():
-            raise UserError(name, "a label for every item", f"none for {int((at < 0).sum())} of {len(ids)} "
-                            f"(first '{ids[int((at < 0).argmax())]}')", "Add them, or drop these items.")
-        return labels[at]
+        return labels[positions(own, ids, name, "a label")]
     if len(labels) != count:
         raise UserError(name, f"{count} labels, one an item", str(len(labels)),
                         "Save them in row order, or with the ids of the items.")

@@ -17,12 +17,9 @@ from pathlib import Path
 import numpy as np
 
 from distillscope.errors import UserError
-from distillscope.inputs.embeddings import Embeddings, from_members
-from distillscope.inputs.formats import READERS, read_members
-from distillscope.inputs.members import IDS, LABELS, called, plain_labels, readable, strings
+from distillscope.inputs.formats import EMBEDDINGS, read_members
+from distillscope.inputs.members import IDS, LABELS, Embeddings, called, from_members, plain_labels, readable, strings
 from distillscope.measure.rows import Stored
-
-DAMAGED = "The file is damaged: save or fetch it again."
 
 
 def read_folder(path: Path, split: str, where: str) -> Embeddings:
@@ -49,11 +46,11 @@ def read_folder(path: Path, split: str, where: str) -> Embeddings:
 
 def split_files(path: Path, split: str) -> list[Path]:
     """Files FOLDER/{split}.SUFFIX of a known format."""
-    return [f for f in (path / f"{split}{suffix}" for suffix in READERS) if f.is_file()]
+    return [f for f in (path / f"{split}{suffix}" for suffix in EMBEDDINGS) if f.is_file()]
 
 
 def _read_split(file: Path, where: str) -> Embeddings:
-    with readable(where, "embeddings that can be read", DAMAGED):
+    with readable(where, "embeddings that can be read"):
         found = from_members(read_members(file, f"{where}/{file.name}"), None, f"{where}/{file.name}",
                              f"{file.parent.name}/{file.stem}")
         listed = file.with_name(f"{file.stem}_ids.txt")
@@ -78,7 +75,7 @@ def read_shards(path: Path, where: str) -> Embeddings:
         raise UserError(where, "metadata for every shard", f"none for {files[metadata.index(None)].name}",
                         "Restore metadata/, or remove it whole to go by order.")
     for file in files:
-        with readable(f"{where} {file.name}", "embeddings that can be read", DAMAGED):
+        with readable(f"{where} {file.name}", "embeddings that can be read"):
             parts.append(from_members(read_members(file, f"{where} {file.name}"), None, f"{where} {file.name}", "").rows)
     odd = next((i for i, p in enumerate(parts) if p.shape[1] != parts[0].shape[1]), None)
     if odd is not None:
@@ -105,7 +102,7 @@ def _metadata(path: Path, shard: Path) -> Path | None:
 
 def _id_and_label(file: Path, count: int, where: str) -> tuple[np.ndarray | None, np.ndarray | None]:
     name = f"{where} {file.name}"
-    with readable(name, "metadata that can be read", DAMAGED):
+    with readable(name, "metadata that can be read"):
         members = read_members(file, name)
         ids, labels = called(members, IDS), called(members, LABELS)
         ids = None if ids is None else strings(ids.load(), name)
@@ -123,7 +120,7 @@ def _nothing(path: Path, split: str, where: str) -> UserError:
                  for p in sorted(path.glob(f"{kind}/*/embeddings_test"))]
         return UserError(where, "one set of embeddings", "a whole run",
                          f"Name one of its parts: {_listed(parts)}." if parts else "It has no finished trial yet.")
-    near = sorted(str(f.relative_to(path)) for f in path.glob("*") if f.suffix.lower() in READERS)
+    near = sorted(str(f.relative_to(path)) for f in path.glob("*") if f.suffix.lower() in EMBEDDINGS)
     near += sorted(str(f.parent.relative_to(path)) for f in path.glob("*/img_emb"))
     return UserError(where, f"embeddings: img_emb/*.npy, {split}.npy or {split}/img_emb/", "none of them",
                      f"Name one of: {_listed(near)}." if near else "Name the file or folder that holds them.")

@@ -21,6 +21,7 @@ READERS: dict[str, Callable[[Path, str], list[Member]]] = {
     ".csv": read_csv,
     ".txt": read_txt,
 }
+EMBEDDINGS = tuple(suffix for suffix in READERS if suffix != ".txt")
 MODELS = (".onnx", ".ts", ".torchscript")
 
 
@@ -45,7 +46,7 @@ def read_members(path: Path, where: str, suffixes: Sequence[str] = tuple(READERS
     if suffix not in suffixes:
         raise UserError(where, f"a file that ends in {', '.join(suffixes)}", f"'{suffix}'" if suffix else "no suffix",
                         "Rename it if it is one of these, or save it again as .npy.")
-    with readable(where, f"a {suffix} file that can be read", "It is damaged or of another format: save or fetch it again."):
+    with readable(where, f"a {suffix} file that can be read"):
         if not path.stat().st_size:
             raise UserError(where, f"a {suffix} file", "an empty file", "Save or fetch it again.")
         return READERS[suffix](path, where)

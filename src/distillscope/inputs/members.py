@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import re
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -13,7 +13,8 @@ import numpy as np
 from distillscope.errors import UserError, unknown_name
 from distillscope.measure.rows import Stored
 
-EMBEDDINGS = ("embedding", "embeddings", "emb", "embs", "vector", "vectors", "image_embedding", "image_embeddings", "img_emb")
+EMBEDDINGS = ("embedding", "embeddings", "emb", "embs", "vector", "vectors", "img_emb", "image_embedding",
+              "image_embeddings")
 IDS = ("id", "ids", "image_path", "key")
 LABELS = ("label", "labels", "class")
 
@@ -36,17 +37,19 @@ class Member:
 
 
 @contextlib.contextmanager
-def readable(where: str, what: str, todo: str) -> Iterator[None]:
-    """Whatever a parser raises on a damaged file becomes one line: zip, zlib, NumPy, torch, Arrow, pandas have no common base."""
+def readable(where: str, what: str) -> Iterator[None]:
+    """Whatever a parser raises on a damaged file becomes one line: zip, NumPy, torch, Arrow and pandas share no base."""
     try:
         yield
     except UserError:
         raise
     except MemoryError:
-        raise UserError(where, "a file that fits in memory", "one too large", "Save it as .npy, which is memory-mapped.") from None
+        raise UserError(where, "a file that fits in memory", "one too large",
+                        "Save it as .npy, which is memory-mapped.") from None
     except Exception as error:
         line = (str(error).strip().splitlines() or [""])[0][:120].rstrip(".")
-        raise UserError(where, what, f"{type(error).__name__}: {line}" if line else type(error).__name__, todo) from None
+        raise UserError(where, what, f"{type(error).__name__}: {line}" if line else type(error).__name__,
+                        "It is damaged or of another format: save or fetch it again.") from None
 
 
 def pick_embeddings(members: Sequence[Member], key: str | None, where: str) -> Member:
@@ -98,7 +101,8 @@ def strings(values: Any, where: str) -> np.ndarray:
     listed = [v.decode("utf-8", "backslashreplace") if isinstance(v, bytes) else v for v in values.tolist()]
     wrong = next((i for i, v in enumerate(listed) if not isinstance(v, str)), None)
     if wrong is not None:
-        raise UserError(where, "ids that are text or whole numbers", f"{listed[wrong]!r} in row {wrong}", "Give each item an id.")
+        raise UserError(where, "ids that are text or whole numbers", f"{listed[wrong]!r} in row {wrong}",
+                        "Give each item an id.")
     out = np.empty(len(listed), object)
     out[:] = listed
     return out
@@ -111,13 +115,50 @@ def plain_labels(values: Any, where: str) -> np.ndarray:
         values = values[:, 0]
     if values.ndim != 1:
         raise UserError(where, "labels of shape (items,)", f"shape {values.shape}", "Save one label an item.")
-    if values.dtype.kind in "biu" or (values.dtype.kind == "f" and (np.isfinite(values) & (values == np.trunc(values))).all()):
+    if values.dtype.kind in "biuf":
+        whole = (np.abs(values) < 2.0**62) & (values == np.trunc(values))  # False for NaN and infinity too
+        if not whole.all():
+            bad = int(np.argmin(whole))
+            raise UserError(where, "labels that are whole numbers or text", f"{values[bad]} in row {bad}",
+                            "Drop the items that have no label.")
         return values.astype(np.int64)
-    if values.dtype.kind == "f":
-        bad = int(np.argmax(~(np.isfinite(values) & (values == np.trunc(values)))))
-        raise UserError(where, "labels that are whole numbers or text", f"{values[bad]} in row {bad}",
-                        "Drop the items that have no label.")
     texts = strings(values, where)
     if all(re.fullmatch(r"\s*-?\d{1,18}\s*", v) for v in texts):
         return texts.astype(np.int64)
     return texts.astype(str)
+
+
+@dataclass(frozen=True)
+class Embeddings:
+    """Embeddings ``rows`` (n, d) of any float dtype, memory-mapped where the format allows, and what is known of each row.
+
+    ``ids`` (n,) is an object array of str, ``labels`` (n,) int64 or str; either may be None. ``name`` is for tables.
+    """
+
+    rows: np.ndarray | Stored
+    ids: np.ndarray | None
+    labels: np.ndarray | None
+    name: str
+
+    def __len__(self) -> int:
+        return len(self.rows)
+
+    def take(self, index: np.ndarray) -> Embeddings:
+        """The rows of ``index``, which stay where they are until they are read."""
+        stored = self.rows if isinstance(self.rows, Stored) else Stored([self.rows])
+        return replace(self, rows=stored.take(index), ids=None if self.ids is None else self.ids[index],
+                       labels=None if self.labels is None else self.labels[index])
+
+
+def from_members(members: list[Member], key: str | None, where: str, name: str) -> Embeddings:
+    """The embeddings of one file, with its ids and labels where it has them."""
+    rows = pick_embeddings(members, key, where).load()
+    if 0 in rows.shape:
+        raise UserError(where, "at least one row and one column", f"shape {rows.shape}", "Save the embeddings again.")
+    ids, labels = called(members, IDS), called(members, LABELS)
+    found = Embeddings(rows, None if ids is None else strings(ids.load(), f"{where} {ids.name}"),
+                       None if labels is None else plain_labels(labels.load(), f"{where} {labels.name}"), name)
+    for what, values in (("ids", found.ids), ("labels", found.labels)):
+        if values is not None and len(values) != len(rows):
+            raise UserError(f"{where} {what}", f"{len(rows)}, one a row", f"{len(values)}", f"Save one of the {what} a row.")
+    return found

@@ -62,7 +62,8 @@ def embed_model(spec: str, data: str | Source, split: str = "test", *, limit: in
         encoder = load_teacher(teacher, device, precision)
         if teacher.name in SUFFIXES.values() and preprocess is None:
             p = encoder.preprocess
-            progress.say(f"{path.name}: images at {p.size} px, mean {_short(p.mean)}, std {_short(p.std)}; the file does not say")
+            progress.say(f"{path.name} does not say what it wants to see: images at {p.size} px, mean {_short(p.mean)}, "
+                         f"std {_short(p.std)} are taken")
         rows = teacher_rows(encoder, source, label=f"{path.name}, {source.name}/{split}", workers=workers)
     return Embeddings(rows, strings(source.ids, f"{source.name}/{split} ids"), source.labels, path.name)
 

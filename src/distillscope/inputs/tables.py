@@ -25,7 +25,8 @@ def read_parquet(path: Path, where: str) -> list[Member]:
         kind = field.type.storage_type if isinstance(field.type, pa.BaseExtensionType) else field.type
         if pa.types.is_list(kind) or pa.types.is_large_list(kind) or pa.types.is_fixed_size_list(kind):
             width = kind.list_size if pa.types.is_fixed_size_list(kind) else None
-            members.append(Member(field.name, (count, width), f"list of {kind.value_type}", pa.types.is_floating(kind.value_type),
+            floating = pa.types.is_floating(kind.value_type)
+            members.append(Member(field.name, (count, width), f"list of {kind.value_type}", floating,
                                   lambda n=field.name: _lists(path, n, where)))
         else:
             if pa.types.is_floating(kind) and field.name.lower() not in (*IDS, *LABELS):

@@ -27,7 +27,7 @@ LAYOUT = "Set the image size that it was made for (--image-size, or teacher.size
 def torchscript(*, path: Path, size: int = DEFAULT_SIZE, mean: tuple[float, float, float] = CLIP_MEAN,
                 std: tuple[float, float, float] = CLIP_STD, interpolation: str = "bicubic", crop_fraction: float = 1.0,
                 unit_norm: bool = False) -> Encoder:
-    """A TorchScript file that maps (b, 3, size, size) to (b, dim). Loading runs the program in it: open only what you trust."""
+    """A TorchScript file that maps (b, 3, size, size) to (b, dim). Loading runs its program: open only what you trust."""
     path, where = _existing(path, "torchscript")
     preprocess = Preprocess(size, mean, std, interpolation, crop_fraction)
     try:
@@ -55,7 +55,10 @@ class _Wrapped(torch.nn.Module):
 def onnx(*, path: Path, output: str | None = None, size: int | None = None, mean: tuple[float, float, float] = CLIP_MEAN,
          std: tuple[float, float, float] = CLIP_STD, interpolation: str = "bicubic", crop_fraction: float = 1.0,
          unit_norm: bool = False) -> Encoder:
-    """An ONNX file with one image input (b, 3, h, w) or (b, h, w, 3), run by onnxruntime (extra onnx). ``output`` names the embedding."""
+    """An ONNX file with one image input, (b, 3, h, w) or (b, h, w, 3), run by onnxruntime (extra onnx).
+
+    ``output`` names the embedding where the file has several outputs. ``size`` is known where the file fixes it.
+    """
     path, where = _existing(path, "onnx")
     network = OnnxNetwork(path, output, where)
     if size is not None and network.size not in (None, size):
@@ -67,7 +70,7 @@ def onnx(*, path: Path, output: str | None = None, size: int | None = None, mean
 
 
 class OnnxNetwork(torch.nn.Module):
-    """An onnxruntime session that takes and gives tensors; it has no gradients. ``size`` is the fixed input size, or None."""
+    """An onnxruntime session that takes and gives tensors, without gradients. ``size`` is the fixed input size, or None."""
 
     def __init__(self, path: Path, output: str | None, where: str) -> None:
         super().__init__()
@@ -97,7 +100,8 @@ class OnnxNetwork(torch.nn.Module):
         try:
             import onnxruntime
         except ImportError:
-            raise UserError(self.where, "the package onnxruntime", "not installed", "pip install 'distillscope[onnx]'.") from None
+            raise UserError(self.where, "the package onnxruntime", "not installed",
+                            "pip install 'distillscope[onnx]'.") from None
         options = onnxruntime.SessionOptions()
         options.intra_op_num_threads = torch.get_num_threads()
         options.log_severity_level = 4  # what goes wrong is raised, and said in one line
