@@ -137,12 +137,18 @@ class Training(_Frozen):
 
 
 class Arm(_Frozen):
-    """One way to train: the students named in ``students`` (default all) with the seeds in ``seeds`` (default all)."""
+    """One way to train: the students named in ``students`` (default all) with the seeds in ``seeds`` (default all).
+
+    ``view_target``: the student of a view is shown the teacher's embedding of the "same" view, or of the "clean" image.
+    ``view_bank``: only so many versions of each image, over all seeds and epochs, so that the teacher embeds few.
+    """
 
     name: str
     objective: tuple[Objective, ...] = (Objective(name="cosine"),)
     target: Part | None = None
     view: Part | None = None
+    view_target: Literal["same", "clean"] = "same"
+    view_bank: int | None = Field(None, ge=1, description="so many versions of each image, shared by all seeds and epochs")
     projector: Part | None = None
     students: tuple[str, ...] | None = None
     seeds: tuple[int, ...] | None = None
@@ -172,6 +178,8 @@ class Arm(_Frozen):
                                 ("projector", registry.projectors, self.projector)):
             if part:
                 kind.check(part.name, part.settings, f"{where}.{key}")
+        if self.view is None and (self.view_target != "same" or self.view_bank):
+            raise UserError(f"{where}.view", "a view, since view_target or view_bank is set", "none", f"Set {where}.view=noise.")
 
 
 class NoiseSweep(_Frozen):
@@ -184,6 +192,20 @@ class NoiseSweep(_Frozen):
     clip: bool = True
     std: tuple[float, float, float] = CLIP_STD
     seed: int = 0
+
+
+class Stress(Part):
+    """One stress, run on the teacher and on every student: ``{name: corruptions, items: 1000}``."""
+
+
+class Remedy(Part):
+    """What is done to every trained student; the outcome is measured like another arm, named ARM+LABEL."""
+
+    label: str | None = None
+
+    @property
+    def title(self) -> str:
+        return self.label or self.name
 
 
 class Probes(_Frozen):
@@ -219,6 +241,8 @@ class Study(_Frozen):
     target: Part = Part(name="none")
     training: Training = Training()
     noise: NoiseSweep = NoiseSweep()
+    stresses: tuple[Stress, ...] = ()
+    remedies: tuple[Remedy, ...] = ()
     probes: Probes = Probes()
     streams: Literal["keyed", "notebook"] = "keyed"
     spread: Literal["sample", "population"] = "sample"
@@ -228,7 +252,7 @@ class Study(_Frozen):
     corrupt: Literal["error", "skip"] = "error"
     published: tuple[Published, ...] = ()
 
-    @field_validator("data", "teacher", "students", "arms", mode="before")
+    @field_validator("data", "teacher", "students", "arms", "stresses", "remedies", mode="before")
     @classmethod
     def _one(cls, value: Any) -> Any:
         return [value] if isinstance(value, (str, Mapping)) else value
@@ -241,8 +265,9 @@ class Study(_Frozen):
     @model_validator(mode="after")
     def _consistent(self) -> Study:
         for what, names in (("students' labels", [s.label for s in self.students]), ("arms' names", [a.name for a in self.arms]),
-                            ("teachers' titles", [t.title for t in self.teacher]), ("seeds", list(self.seeds))):
-            if not names:
+                            ("teachers' titles", [t.title for t in self.teacher]), ("seeds", list(self.seeds)),
+                            ("remedies' labels", [r.title for r in self.remedies])):
+            if not names and what != "remedies' labels":
                 raise UserError(what, "at least one", "none", "Name one.")
             if len(set(names)) != len(names):
                 raise UserError(what, "each name once", str(names), "Give them different names (label: ...).")
@@ -264,6 +289,10 @@ class Study(_Frozen):
                                    ("students", registry.students, self.students), ("target", registry.targets, [self.target])):
             for part in parts:
                 kind.check(part.name, part.settings, where)
+        for part in self.stresses:
+            registry.stresses.check(part.name, part.settings, f"stresses.{part.name}")
+        for part in self.remedies:
+            registry.remedies.check(part.name, part.settings, f"remedies.{part.name}")
         for arm in self.arms:
             arm.check()
 

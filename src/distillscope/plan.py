@@ -15,9 +15,10 @@ from distillscope.data.preprocess import Preprocess
 from distillscope.data.source import Source
 from distillscope.data.splits import Splits
 from distillscope.devices import choose_device
-from distillscope.distill.prepared import load_teacher, noise_conditions, view_of
+from distillscope.distill.prepared import embedded_views, load_teacher, noise_conditions
 from distillscope.distill.terms import check_arm, check_dims
 from distillscope.rundir import is_complete, trial_folder, trials_of
+from distillscope.stress.run import rehearse
 from distillscope.students.load import build_student
 from distillscope.study import load_data, num_jobs
 from distillscope.teachers.cache import missing_rows
@@ -82,6 +83,8 @@ def plan_study(study: Study, run: Path, device: str = "auto", precision: str | N
             if todo:
                 total.seconds += todo * _teacher_seconds(encoder, splits.test)
             evaluated = len(splits.test) * (1 + len(noise_conditions(study))) + len(splits.whole_train)
+            stressed = rehearse(study.stresses, splits.train, splits.test, study.noise.seed, "student")[0]
+            evaluated = (evaluated + sum(len(items) for items, _ in stressed)) * (1 + len(study.remedies))
             busy = 0.0
             speeds: dict[str, tuple[float, float]] = {}
             for trial in pending:
@@ -108,14 +111,8 @@ def teacher_work(study: Study, splits: Splits, encoder: Any) -> list[tuple[int, 
     sets: list[tuple[Source, Any]] = [(splits.whole_train, None), (splits.test, None)]
     if splits.labelled:
         sets += [(splits.test, noise) for noise in noise_conditions(study).values()]
-    seen = set()
-    for arm in study.arms:
-        for seed in (arm.seeds or study.seeds) if arm.view else ():
-            for epoch in range(study.training_of(arm).epochs):
-                view = view_of(arm, seed, epoch)
-                if repr(view) not in seen:
-                    seen.add(repr(view))
-                    sets.append((splits.train, view))
+    sets += [(splits.train, view) for _, view, _ in embedded_views(study, study.arms)]
+    sets += rehearse(study.stresses, splits.train, splits.test, study.noise.seed)[0]
     return [(len(source), missing_rows(encoder, source, perturbation)) for source, perturbation in sets]
 
 

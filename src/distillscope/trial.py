@@ -94,9 +94,9 @@ def make_streams(study: Study, arm: Arm, spec: Student, seed: int, dim: int) -> 
 
 
 def training_set(arm: Arm, seed: int, splits: Splits, prepared: Prepared) -> TrainingSet:
-    """Train images with their targets: one set for all epochs, or one for each epoch's view."""
-    if arm.view is None:
-        return TrainingSet(splits.train, lambda epoch: prepared.rows("train"))
+    """Train images with their targets: those of the clean images for all epochs, or one set for each epoch's view."""
+    if arm.view is None or arm.view_target == "clean":
+        return TrainingSet(splits.train, lambda epoch: prepared.rows("train"), partial(view_of, arm, seed))
     return TrainingSet(splits.train, lambda epoch: prepared.rows(view_name(arm, seed, epoch)), partial(view_of, arm, seed))
 
 

@@ -136,7 +136,11 @@ def distill(student: StudentEncoder, training_set: TrainingSet, arm: Arm, settin
         saved = time.monotonic()
 
     def embeddings_of(images: Any, ids: np.ndarray, view: View | None) -> torch.Tensor:
-        inputs = student.preprocess(_to(view(images, ids) if view else images, student.device))
+        if view and view.where == "source":
+            images = view(images, ids)
+        inputs = student.preprocess(_to(images, student.device))
+        if view and view.where == "input":
+            inputs = view(inputs, ids)
         with accelerator.autocast():
             return module(inputs).float()
 

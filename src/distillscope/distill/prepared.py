@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -63,8 +64,24 @@ def teacher_rows(encoder: Any, source: Source, perturbation: Any = None, label: 
 
 
 def view_of(arm: Arm, seed: int, epoch: Any) -> View | None:
-    """The arm's view at an epoch."""
-    return View(arm.view.name, registry.views.check(arm.view.name, arm.view.settings), seed, epoch) if arm.view else None
+    """The arm's view at an epoch; with a bank, one of the few versions that all seeds share."""
+    if arm.view is None:
+        return None
+    if arm.view_bank and isinstance(epoch, int):
+        seed, epoch = "bank", epoch % arm.view_bank
+    return View(arm.view.name, registry.views.check(arm.view.name, arm.view.settings), seed, epoch)
+
+
+def embedded_views(study: Study, arms: Iterable[Arm]) -> list[tuple[str, View, str]]:
+    """(file, view, label) of every view that a teacher must embed for these arms: none where the target is the clean one."""
+    found: dict[str, tuple[str, View, str]] = {}
+    for arm in (a for a in arms if a.view and a.view_target == "same"):
+        for seed in arm.seeds or study.seeds:
+            for epoch in range(study.training_of(arm).epochs):
+                name, view = view_name(arm, seed, epoch), view_of(arm, seed, epoch)
+                shown = f"version {view.epoch + 1}" if arm.view_bank else f"seed {seed}, epoch {epoch + 1}"
+                found.setdefault(name, (name, view, f"{arm.view.name}, {shown}"))
+    return list(found.values())
 
 
 def view_name(arm: Arm, seed: int, epoch: int) -> str:
@@ -97,13 +114,9 @@ def prepare_targets(study: Study, encoder: Any, splits: Splits, part: Part, arms
     for name, source in (("validation", splits.validation), ("test", splits.test)):
         if source is not None:
             _write(prepared, name, target, teacher_rows(encoder, source, label=f"teacher {splits.title}/{name}"))
-    for arm in arms:
-        for seed in (arm.seeds or study.seeds) if arm.view else ():
-            for epoch in range(study.training_of(arm).epochs):
-                name = view_name(arm, seed, epoch)
-                if not (prepared.folder / f"{name}.npy").exists():
-                    label = f"teacher {splits.title}, {arm.view.name}, seed {seed}, epoch {epoch + 1}"
-                    _write(prepared, name, target, teacher_rows(encoder, splits.train, view_of(arm, seed, epoch), label))
+    for name, view, label in embedded_views(study, arms):
+        if not (prepared.folder / f"{name}.npy").exists():
+            _write(prepared, name, target, teacher_rows(encoder, splits.train, view, f"teacher {splits.title}, {label}"))
     return prepared
 
 

@@ -18,7 +18,7 @@ from distillscope.students.load import StudentEncoder
 from distillscope.teachers.encoder import Perturbation
 
 
-@remedies.register("batch_norm")
+@remedies.register("bn")
 def batch_norm(student: StudentEncoder, train: Source, seed: int, *, sigma: float = 0.2, fixed: bool = True,
                unit: Literal["pixel", "normalised"] = "normalised", where: Literal["source", "input"] = "source", clip: bool = True,
                std: tuple[float, float, float] = CLIP_STD, items: int = 4096) -> StudentEncoder:
