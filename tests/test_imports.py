@@ -22,8 +22,9 @@ ALLOWED = {
     "audit": {"measure"},
     "distill": {"config", "data", "teachers", "students", "objectives", "measure", "stress"},
     "rundir": {"config"},
-    "trial": {"config", "data", "students", "distill", "measure", "audit", "rundir"},
-    "reference": {"config", "data", "teachers", "objectives", "distill", "measure", "audit", "rundir", "trial"},
+    "trial": {"config", "data", "students", "distill", "measure", "audit", "rundir", "stress"},
+    "reference": {"config", "data", "teachers", "objectives", "distill", "measure", "audit", "rundir", "trial",
+                  "stress"},
     "report": {"measure"},
 }
 

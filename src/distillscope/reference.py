@@ -10,13 +10,17 @@ import numpy as np
 
 from distillscope.audit import audit_one
 from distillscope.config import Study
+from distillscope.data.source import Source
 from distillscope.data.splits import Splits
 from distillscope.distill.prepared import noise_conditions, teacher_rows
 from distillscope.measure.neighbours import knn_accuracy
+from distillscope.measure.probe import LinearProbe
 from distillscope.objectives.targets import Target
 from distillscope.rundir import write_results
+from distillscope.stress.run import run_stresses
+from distillscope.stress.subject import Findings, Subject
 from distillscope.teachers.encoder import Encoder
-from distillscope.trial import fit_probes, probe_rows, save_embeddings, save_predictions, tidy
+from distillscope.trial import fit_probes, heads, probe_rows, refit, save_embeddings, save_predictions, tidy
 
 
 def run_reference(study: Study, teacher_title: str, encoder: Any, splits: Splits, target: Target, folder: Path) -> None:
@@ -29,6 +33,7 @@ def run_reference(study: Study, teacher_title: str, encoder: Any, splits: Splits
     if isinstance(encoder, Encoder) and encoder.num_parameters:  # an ONNX session does not tell
         rows.append(("capacity.parameters", "clean", None, encoder.num_parameters, 1, "parameters"))
     save_embeddings(folder / "embeddings_test", clean, splits.test)
+    probes: dict[str, LinearProbe] = {}
     if splits.labelled:
         train = target(teacher_rows(encoder, splits.train))
         validation = None if splits.validation is None else target(teacher_rows(encoder, splits.validation))
@@ -45,11 +50,29 @@ def run_reference(study: Study, teacher_title: str, encoder: Any, splits: Splits
         save_predictions(folder / "predictions.parquet", predictions, splits.test)
     else:
         skipped.append("probe, knn and accuracy under noise: the data has no labels")
+    stressed = stress_teacher(study, encoder, splits, target, probes, folder)
+    curves = {**found.to_dict()["curves"], **stressed.curves}
+    rows, skipped = rows + stressed.rows, skipped + stressed.skipped
     head = {"study": study.name, "dataset": splits.title, "split": splits.test.split, "teacher": teacher_title,
             "student": "teacher", "target": target.name, "objective": "", "seed": None, "arm": ""}
-    write_results(folder, tidy(head, rows), found.to_dict()["curves"],
+    write_results(folder, tidy(head, rows), curves,
                   {"teacher": teacher_title, "dataset": splits.title, "target": target.name, "skipped": skipped,
                    "seconds": round(time.monotonic() - began, 1)})
+
+
+def stress_teacher(study: Study, encoder: Any, splits: Splits, target: Target, probes: dict[str, LinearProbe], folder: Path) -> Findings:
+    """The study's stresses on the teacher: the same perturbed images as the students', each embedded once, ever."""
+    if not study.stresses:
+        return Findings()
+    if not isinstance(encoder, Encoder):
+        return Findings(skipped=["stresses: ready-made embeddings cannot be made of changed images"])
+
+    def embedded(items: Source, perturbation: Any, label: str) -> np.ndarray:
+        return target(teacher_rows(encoder, items, perturbation, f"teacher {items.name}/{items.split}, {label}"))
+
+    module = encoder.module if encoder.num_parameters else None  # an ONNX session cannot be differentiated
+    model = Subject("teacher", embedded, heads(probes), splits.train, refit(study, probes), module, encoder.preprocess, encoder.device)
+    return run_stresses(study.stresses, model, splits.test, study.noise.seed, folder)
 
 
 def probe_items(study: Study, count: int) -> np.ndarray:

@@ -34,6 +34,7 @@ from distillscope.files import write_json
 from distillscope.objectives.targets import Target
 from distillscope.reference import run_reference
 from distillscope.rundir import Trial, is_complete, load_config, open_run, provenance, slug, trial_folder, trials_of
+from distillscope.stress.run import rehearse
 from distillscope.students.load import check_student
 from distillscope.trial import run_trial
 
@@ -117,6 +118,8 @@ def run_study(study: Study, out: Path | str | None = None, *, resume: bool = Fal
         for data in study.data:
             splits = load_data(study, data)
             _fits(study, splits)
+            record["conditions"] |= rehearse(study.stresses, splits.train, splits.test, study.noise.seed)[1].conditions
+            write_json(before, record)
             for teacher in study.teacher:
                 prepared = run_teacher(study, data, teacher, splits, run, device, precision)
                 pending = [t for t in trials_of(study) if (t.dataset, t.teacher) == (data.title, teacher.title)

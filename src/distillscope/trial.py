@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Mapping
-from dataclasses import asdict
+from dataclasses import asdict, dataclass
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -13,7 +13,7 @@ import numpy as np
 import pandas as pd
 
 from distillscope.audit import audit, prepare
-from distillscope.config import Arm, Student, Study
+from distillscope.config import Arm, Remedy, Student, Study
 from distillscope.data.preprocess import Preprocess
 from distillscope.data.source import Source, stratified
 from distillscope.data.splits import Splits
@@ -22,11 +22,13 @@ from distillscope.distill.health import Health
 from distillscope.distill.loop import TrainingSet, distill
 from distillscope.distill.prepared import Prepared, noise_conditions, view_name, view_of
 from distillscope.distill.streams import KeyedStreams, NotebookStreams
-from distillscope.files import write_atomic
+from distillscope.files import write_atomic, write_json
 from distillscope.measure.neighbours import knn_accuracy
 from distillscope.measure.probe import LinearProbe, linear_probe, tuned_probe
-from distillscope.registry import students
-from distillscope.rundir import Trial, write_results
+from distillscope.registry import remedies, students
+from distillscope.rundir import Trial, slug, write_results
+from distillscope.stress.run import run_stresses
+from distillscope.stress.subject import Subject
 from distillscope.students.load import StudentEncoder, build_student, save_student
 from distillscope.students.networks import capacity
 
@@ -54,18 +56,36 @@ def run_trial(study: Study, trial: Trial, splits: Splits, prepared: Prepared, fo
     if (prepared.folder / "target.safetensors").exists():
         write_atomic(folder / "target.safetensors",
                      lambda p: p.write_bytes((prepared.folder / "target.safetensors").read_bytes()))
-    rows, curves, skipped = evaluate(study, splits, prepared, student, streams, settings.batch_size, folder)
-    rows += [("capacity.parameters", "clean", None, capacity(student.module, spec.image_size)["parameters"], 1, "parameters"),
+    fitted = fit_student(study, splits, student, streams, settings.batch_size)
+    rows, curves, skipped = evaluate(study, splits, prepared, student, streams, fitted, folder)
+    costs = [("capacity.parameters", "clean", None, capacity(student.module, spec.image_size)["parameters"], 1, "parameters"),
              ("capacity.multiply_adds", "clean", None, capacity(student.module, spec.image_size)["multiply_adds"], 1,
               "multiply-adds an image"),
              ("train.seconds", "clean", None, history[-1]["seconds"], 1, "s")]
     head = {"study": study.name, "dataset": trial.dataset, "split": splits.test.split, "teacher": trial.teacher,
             "student": trial.student, "target": prepared.target_name, "objective": arm.objective_name, "seed": trial.seed,
             "arm": trial.arm}
+    table = tidy(head, rows + costs)
+    for remedy in study.remedies:
+        more, why = apply_remedy(study, remedy, splits, prepared, student, streams, fitted, folder / "remedies" / slug(remedy.title))
+        table += tidy({**head, "arm": f"{trial.arm}+{remedy.title}"}, more + costs if more else [])
+        skipped += why
     (folder / "checkpoint.pt").unlink(missing_ok=True)
-    write_results(folder, tidy(head, rows), curves, {
+    write_results(folder, table, curves, {
         "trial": asdict(trial), "seconds": round(time.monotonic() - began, 1), "skipped": skipped,
         "warnings": [w for record in history for w in record["warnings"]]})
+
+
+def apply_remedy(study: Study, remedy: Remedy, splits: Splits, prepared: Prepared, student: StudentEncoder, streams: KeyedStreams,
+                 fitted: Fitted | None, folder: Path) -> tuple[list[tuple], list[str]]:
+    """Rows of the student as the remedy leaves it, under the untouched student's own probes, and what was left out."""
+    changed = remedies.call(remedy.name, remedy.settings, student, splits.train, streams.seed, where=f"remedies.{remedy.name}")
+    if isinstance(changed, str):
+        return [], [f"remedy {remedy.title}: {changed}"]
+    save_student(changed, folder, {"remedy": remedy.model_dump(mode="json")})
+    rows, curves, skipped = evaluate(study, splits, prepared, changed, streams, fitted, folder)
+    write_json(folder / "curves.json", curves)
+    return rows, [f"{remedy.title}: {why}" for why in skipped]
 
 
 def fresh_student(study: Study, arm: Arm, spec: Student, seed: int, prepared: Prepared, device: str,
@@ -114,8 +134,26 @@ def make_health(splits: Splits, prepared: Prepared) -> Health:
     return Health(held, targets, gallery, split)
 
 
+@dataclass(frozen=True)
+class Fitted:
+    """What was fitted to a student's clean train embeddings: the probes by name, and why others could not be."""
+
+    train: np.ndarray
+    probes: dict[str, LinearProbe]
+    missing: list[str]
+
+
+def fit_student(study: Study, splits: Splits, student: StudentEncoder, streams: KeyedStreams, batch_size: int) -> Fitted | None:
+    """The probes of a student; None where the data has no labels."""
+    if not splits.labelled:
+        return None
+    train = student.embed(splits.train)
+    validation = None if splits.validation is None else student.embed(splits.validation)
+    return Fitted(train, *fit_probes(study, train, splits, validation, streams.probe_items(len(train), batch_size)))
+
+
 def evaluate(study: Study, splits: Splits, prepared: Prepared, student: StudentEncoder, streams: KeyedStreams,
-             batch_size: int, folder: Path) -> tuple[list[tuple], dict[str, Any], list[str]]:
+             fitted: Fitted | None, folder: Path) -> tuple[list[tuple], dict[str, Any], list[str]]:
     """Rows (measure, condition, draw, value, n, unit), curves, and what was left out with the reason."""
     clean = student.embed(splits.test)
     save_embeddings(folder / "embeddings_test", clean, splits.test)
@@ -124,25 +162,46 @@ def evaluate(study: Study, splits: Splits, prepared: Prepared, student: StudentE
     rows = [(key, "clean", None, v.value, v.n, v.unit) for key, v in found.values.items() if not key.startswith("teacher.")]
     curves = {key: curve for key, curve in found.to_dict()["curves"].items() if not key.startswith("teacher.")}
     skipped = [f"{key}: {why}" for key, why in found.left_out.items()]
-    if not splits.labelled:
-        return rows, curves, [*skipped, "probe, knn and accuracy under noise: the data has no labels"]
-    train = student.embed(splits.train)
-    chosen = streams.probe_items(len(splits.train), batch_size)
-    validation = None if splits.validation is None else student.embed(splits.validation)
-    probes, missing = fit_probes(study, train, splits, validation, chosen)
+    if fitted is None:
+        skipped.append("probe, knn and accuracy under noise: the data has no labels")
+    else:
+        rows += accuracies(study, splits, student, streams, fitted, clean, folder)
+        skipped += fitted.missing
+    probes = fitted.probes if fitted else {}
+    model = Subject("student", lambda items, perturbation, label: student.embed(items, perturbation), heads(probes), splits.train,
+                    refit(study, probes), student.module, student.preprocess, student.device)
+    stressed = run_stresses(study.stresses, model, splits.test, study.noise.seed, folder)
+    return rows + stressed.rows, {**curves, **stressed.curves}, skipped + stressed.skipped
+
+
+def accuracies(study: Study, splits: Splits, student: StudentEncoder, streams: KeyedStreams, fitted: Fitted, clean: np.ndarray,
+               folder: Path) -> list[tuple]:
+    """Probes clean and under the study's noise, and nearest neighbours; the predictions are saved."""
     conditions = noise_conditions(study)
     noises = dict(zip(conditions, streams.noise(list(conditions.values()), len(splits.test)), strict=True))
-    embeddings = {("clean", None): clean}
     predictions: dict[tuple, np.ndarray] = {}
     for key in [("clean", None), *conditions]:
-        z = embeddings.get(key)
-        z = student.embed(splits.test, noises[key]) if z is None else z
-        predictions.update({(name, *key): probe.predict(z) for name, probe in probes.items()})
-    rows += probe_rows(probes, predictions, splits.test.labels, "student")
-    rows.append(("knn.student.accuracy", "clean", None, knn_accuracy(train, splits.train.labels, clean, splits.test.labels),
-                 len(splits.test), "fraction"))
+        z = student.embed(splits.test, noises[key]) if key in noises else clean
+        predictions.update({(name, *key): probe.predict(z) for name, probe in fitted.probes.items()})
     save_predictions(folder / "predictions.parquet", predictions, splits.test)
-    return rows, curves, [*skipped, *missing]
+    knn = knn_accuracy(fitted.train, splits.train.labels, clean, splits.test.labels)
+    return [*probe_rows(fitted.probes, predictions, splits.test.labels, "student"),
+            ("knn.student.accuracy", "clean", None, knn, len(splits.test), "fraction")]
+
+
+def heads(probes: Mapping[str, LinearProbe]) -> dict[str, LinearProbe]:
+    """The probes by the head of their keys."""
+    return {PROBES[name]: probe for name, probe in probes.items()}
+
+
+def refit(study: Study, probes: Mapping[str, LinearProbe]) -> Callable[[np.ndarray, np.ndarray], dict[str, LinearProbe]]:
+    """Fits the same kinds of probe to other embeddings; the tuned one keeps its C."""
+    def fit(z: np.ndarray, labels: np.ndarray) -> dict[str, LinearProbe]:
+        own = {"paper": {}, "tuned": {"standardise": True, "unit_norm": False, "tol": 1e-5}}
+        return heads({name: linear_probe(z, labels, c=probe.c, max_iter=study.probes.max_iter, **own[name])
+                      for name, probe in probes.items()})
+
+    return fit
 
 
 def fit_probes(study: Study, train: np.ndarray, splits: Splits, validation: np.ndarray | None,

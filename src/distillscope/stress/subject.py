@@ -28,7 +28,8 @@ class Subject:
     ``embed(source, perturbation, label)`` gives embeddings (n, d) of every item as the perturbation shows it, the
     teacher's through its cache. ``probes`` were fitted on clean train embeddings, by the head of their keys
     ("paper.probe", "probe"); ``fit(z, labels)`` fits the same kinds to other embeddings. ``module`` after ``preprocess``
-    is the network itself, None where only embeddings can be had. ``raw`` says that its output is what the probes see.
+    is the network itself, None where only embeddings can be had; a teacher's output goes through the target transform
+    before the probes see it.
     """
 
     side: str
@@ -39,7 +40,6 @@ class Subject:
     module: torch.nn.Module | None = None
     preprocess: Preprocess | None = None
     device: torch.device = field(default_factory=lambda: torch.device("cpu"))
-    raw: bool = True
 
     @property
     def is_student(self) -> bool:

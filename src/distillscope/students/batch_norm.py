@@ -12,7 +12,6 @@ from distillscope.data.preprocess import CLIP_STD
 from distillscope.data.source import Source, read_batches, stratified
 from distillscope.data.views import View
 from distillscope.devices import kept_memory
-from distillscope.errors import UserError
 from distillscope.registry import remedies
 from distillscope.students.load import StudentEncoder
 from distillscope.teachers.encoder import Perturbation
@@ -21,11 +20,13 @@ from distillscope.teachers.encoder import Perturbation
 @remedies.register("bn")
 def batch_norm(student: StudentEncoder, train: Source, seed: int, *, sigma: float = 0.2, fixed: bool = True,
                unit: Literal["pixel", "normalised"] = "normalised", where: Literal["source", "input"] = "source", clip: bool = True,
-               std: tuple[float, float, float] = CLIP_STD, items: int = 4096) -> StudentEncoder:
+               std: tuple[float, float, float] = CLIP_STD, items: int = 4096) -> StudentEncoder | str:
     """Batch-norm statistics re-estimated on unlabelled noisy train images; weights and the clean probe stay as they are.
 
     As in Schneider et al. 2020 (arXiv:2006.16971), with the statistics of the noisy images alone (their N = 0).
     """
+    if not batch_norms(student.module):
+        return "this student has no batch norms"
     few = train if items == 0 else train.take(stratified(train, items, "remedy"))
     settings = {"sigma": sigma, "fixed": fixed, "unit": unit, "where": where, "clip": clip, "std": tuple(std)}
     return bn_reestimated(student, few, View("noise", settings, seed, "batch norm"))
@@ -40,10 +41,7 @@ def bn_reestimated(student: StudentEncoder, items: Source, noise: Perturbation |
     unless it is the only one). No weight changes, dropout stays off, and the student that was given is left alone.
     """
     module = copy.deepcopy(student.module).eval()
-    norms = [m for m in module.modules() if isinstance(m, torch.nn.modules.batchnorm._BatchNorm) and m.track_running_stats]
-    if not norms:
-        raise UserError(f"remedies of {student.name}", "a student with batch norms", "none in it",
-                        "Leave batch_norm out; networks with layer norm have no statistics to re-estimate.")
+    norms = batch_norms(module)
     momenta = [m.momentum for m in norms]
     for norm in norms:
         norm.reset_running_stats()
@@ -62,3 +60,8 @@ def bn_reestimated(student: StudentEncoder, items: Source, noise: Perturbation |
     changed = copy.copy(student)  # not dataclasses.replace, which would count the parameters anew
     changed.module = module
     return changed
+
+
+def batch_norms(module: torch.nn.Module) -> list[torch.nn.Module]:
+    """The layers that keep running statistics; networks with layer norm have none."""
+    return [m for m in module.modules() if isinstance(m, torch.nn.modules.batchnorm._BatchNorm) and m.track_running_stats]
