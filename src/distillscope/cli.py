@@ -189,10 +189,12 @@ def selftest() -> None:
     """
     from distillscope.selftest import selftest as run_checks
 
-    checks = run_checks()
-    _print_table("selftest", ["", "measure", "case", "expected", "got", "tolerance"], [
-        ("ok" if c.passed else "FAIL", c.measure, c.case, f"{c.expected:.9g}", f"{c.got:.9g}", f"{c.tolerance:.1g}")
-        for c in checks])
+    checks, case = run_checks(), None
+    for c in checks:
+        if c.case != case:
+            print(c.case)
+        case = c.case
+        print(f"  {'ok  ' if c.passed else 'FAIL'} {c.measure:36} expected {c.expected:.9g}, got {c.got:.9g}, tolerance {c.tolerance:.1g}")
     failed = sum(not c.passed for c in checks)
     print(f"{len(checks) - failed} of {len(checks)} as expected")
     if failed:
