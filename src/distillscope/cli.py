@@ -189,12 +189,12 @@ def selftest() -> None:
     """
     from distillscope.selftest import selftest as run_checks
 
-    checks, case = run_checks(), None
-    for c in checks:
-        if c.case != case:
-            print(c.case)
-        case = c.case
-        print(f"  {'ok  ' if c.passed else 'FAIL'} {c.measure:36} expected {c.expected:.9g}, got {c.got:.9g}, tolerance {c.tolerance:.1g}")
+    checks = run_checks()
+    for case in dict.fromkeys(c.case for c in checks):
+        print(case)
+        for c in (c for c in checks if c.case == case):
+            print(f"  {'ok  ' if c.passed else 'FAIL'} {c.measure:36} expected {c.expected:.9g}, got {c.got:.9g}, "
+                  f"tolerance {c.tolerance:.2g}")
     failed = sum(not c.passed for c in checks)
     print(f"{len(checks) - failed} of {len(checks)} as expected")
     if failed:
