@@ -26,7 +26,8 @@ def gradient(model: Subject, test: Source, labels: np.ndarray | None, seed: int,
 
     `of: embedding`: of u . z / |z| with u normal, drawn for each image: in expectation the squared Frobenius norm of the
     Jacobian of the unit-norm embedding (the cosine to the clean embedding itself has no gradient there, being at its
-    maximum). `of: margin`: of the true class's logit less the largest other one, by the first probe; students only. The
+    maximum); the teacher's is taken before any target transform. `of: margin`: of the true class's logit less the largest
+    other one, by the first probe; students only (gradient.margin.*). The
     curve gives each bin's share of the energy; rows its sum, its mean frequency (an even spectrum: 0.765), and its share
     above half of Nyquist.
     """
@@ -47,7 +48,7 @@ def gradient(model: Subject, test: Source, labels: np.ndarray | None, seed: int,
         return Findings(skipped=["gradient: it is zero for every image"])
     # Half of Nyquist is the edge of a bin where their number is even; else the bin in the middle counts by its half.
     above = np.clip((edges[1:] - 0.5) / (edges[1:] - edges[:-1]), 0, 1)
-    name, n = f"gradient.{model.side}", len(few_items)
+    name, n = f"gradient.{model.side}" if of == "embedding" else f"gradient.{of}.{model.side}", len(few_items)
     rows = [(f"{name}.energy", "clean", None, total / n, n, f"squared gradient of {of} an image, a pixel value in [0, 1]"),
             (f"{name}.frequency", "clean", None, float(energy @ centres) / total, n, "fraction of Nyquist, energy-weighted mean"),
             (f"{name}.high_share", "clean", None, float(energy @ above) / total, n, "fraction of the energy above half of Nyquist")]

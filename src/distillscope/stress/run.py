@@ -9,6 +9,7 @@ from typing import Any, Protocol
 import numpy as np
 
 from distillscope.data.source import Source
+from distillscope.errors import UserError
 from distillscope.files import write_atomic
 from distillscope.registry import stresses
 from distillscope.stress.subject import Findings, Subject
@@ -26,9 +27,22 @@ def run_stresses(asked: Sequence[Asked], model: Subject, test: Source, seed: int
     found = Findings()
     for part in asked:
         found.add(stresses.call(part.name, part.settings, model, test, test.labels, seed, where=f"stresses.{part.name}"))
+    found.rows = _each_once(found.rows)
     for name, array in found.arrays.items() if folder is not None else ():
         write_atomic(folder / "stress" / f"{name}.npy", lambda p, array=array: np.save(p, array, allow_pickle=False))
     return found
+
+
+def _each_once(rows: Sequence[tuple]) -> list[tuple]:
+    """The rows, the clean ones that several stresses share once; two numbers under one name would be averaged later."""
+    kept: dict[tuple, tuple] = {}
+    for row in rows:
+        key = row[:3]
+        if key in kept and not (row[1].endswith("=none") and row == kept[key]):
+            raise UserError("stresses", "conditions that differ by name", f"'{row[1]}' twice",
+                            "Merge the two entries of `stresses`, or run them in two studies.")
+        kept[key] = row
+    return list(kept.values())
 
 
 class _Constant:
