@@ -125,8 +125,10 @@ stresses = Registry("stress", "distillscope.stress")
 corruptions = Registry("corruption", "distillscope.data")
 remedies = Registry("remedy", "distillscope.students")
 measures = Registry("measure", "distillscope.measure")
+claims = Registry("claim", "distillscope.claims")
 
 KINDS: dict[str, Registry] = {
     "remedies" if r is remedies else f"{r.kind}{'es' if r.kind.endswith('s') else 's'}": r
-    for r in (datasets, views, teachers, students, objectives, targets, projectors, stresses, corruptions, remedies, measures)
+    for r in (datasets, views, teachers, students, objectives, targets, projectors, stresses, corruptions, remedies, measures,
+              claims)
 }

@@ -6,6 +6,7 @@ interval and p of this file follows from these three by Student's t.
 
 from __future__ import annotations
 
+import bisect
 import itertools
 import math
 from collections.abc import Mapping, Sequence
@@ -203,4 +204,6 @@ def seeds_for(effect: float, std: float, *, alpha: float = ALPHA, power: float =
     >>> seeds_for(1.0, 1.0), seeds_for(2.0, 1.0)
     (10, 5)
     """
-    return next((n for n in range(2, most + 1) if power_of(effect, std, n, alpha=alpha) >= power), None)
+    counts = range(2, most + 1)  # power grows with n
+    place = bisect.bisect_left(counts, power, key=lambda n: power_of(effect, std, n, alpha=alpha))
+    return counts[place] if place < len(counts) else None

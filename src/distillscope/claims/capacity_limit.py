@@ -1,0 +1,61 @@
+"""capacity-limit: can the network not fill more dimensions, or was it not asked to?"""
+
+from __future__ import annotations
+
+from distillscope.claims.results import RANK, Results, Undecided
+from distillscope.claims.statements import Endpoint, all_of, below
+from distillscope.claims.statistics import paired
+from distillscope.claims.verdict import Finding, claim, secondary
+from distillscope.registry import claims
+
+PUBLISHED, NETWORK = 82.0, "paper_cnn"
+"""Effective rank that the second paper calls the limit of its network."""
+SHARE = 1.1
+DEMANDING = ("whiten", "random", "standardise", "phi_s")
+"""Targets that ask for more dimensions than the teacher's own spectrum does."""
+
+
+@claims.register("capacity-limit")
+@claim("About 82 dimensions are the network's topological limit.", seeds=5)
+def capacity_limit(results: Results) -> Finding:
+    """About 82 dimensions are the network's topological limit.
+
+    A limit of the network holds whatever it is asked for. For every arm with a target that asks for more (whitened,
+    standardised, PHI-S, random teacher) whose own rank is above the limit, and every student, the student's effective rank
+    is tested against the limit (t over seeds), on train images where the study measured it there, else on test images. The limit is
+    82 for the papers' CNN; for another network 1.1 times its rank under the plain arm, the limit that a reader would see.
+
+    Refuted where one arm and student are shown to be above (Bonferroni over them); supported where all are shown to be
+    below. A target of fewer dimensions than the limit cannot decide it and is left out.
+    """
+    parts, others, low = [], [], []
+    for arm in results.arms:
+        if arm.target_name not in DEMANDING:
+            continue
+        title = results.target_title(arm)
+        asked = results.teacher_values("teacher.effective_rank", target=title)
+        for student, spec in results.students.items():
+            limit = PUBLISHED
+            if spec["name"] != NETWORK:
+                plain = results.values(results.baseline(), student, RANK)
+                if plain.empty:
+                    continue
+                limit = SHARE * float(plain.mean())
+            if asked.empty or asked.mean() <= limit:
+                low.append(f"{title} ({asked.mean():.0f} dimensions)" if len(asked) else title)
+                continue
+            split = "train" if len(results.values(arm, student, RANK, split="train")) else "test"
+            ranks = results.values(arm, student, RANK, split=split)
+            if ranks.empty:
+                continue
+            (own,) = results.together(f"rank of {student} under {arm.objective} on {title}", ranks)
+            words = f"{student} fills {own.mean():.1f} dimensions on {split} images when trained with {arm.objective} on {title} targets"
+            parts.append(below(f"{words}, below {limit:.0f}", f"{words}, above {limit:.0f}",
+                               Endpoint(f"rank of {student} on {title}, {split} images", "dims"), paired(own, "t"), limit))
+            others.append(secondary(f"rank of {student} on {title} over the target's own", paired(own / float(asked.mean())), "share"))
+    if not parts:
+        raise Undecided(f"the targets that ask for more have no more dimensions than the limit themselves: {', '.join(sorted(set(low)))}"
+                        if low else "no arm with a whitened, standardised or random target was run")
+    return Finding(all_of(parts, text="" if len(parts) == 1 else f"no target of {len(parts)} takes a student above the limit"),
+                   ("figure effective_rank", f"{RANK}, clean, arms with targets {', '.join(DEMANDING)}"),
+                   secondary=tuple(others))

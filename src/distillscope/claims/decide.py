@@ -1,0 +1,42 @@
+"""Every registered claim on the results of a study: verdicts, with Holm over the primary endpoints that were tested."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from distillscope.claims.results import Read, Results, results_of
+from distillscope.claims.verdict import Verdict, adjusted
+from distillscope.registry import claims
+
+ORDER = ("collapse", "objective", "expansion", "capacity-limit", "rank-robustness", "inverse-scaling", "bottleneck", "low-pass",
+         "information", "truncated-pca")
+"""The ten claims of the two papers, in their order; claims that users add follow."""
+
+
+@dataclass(frozen=True)
+class Decision:
+    """All verdicts under one teacher on one data set."""
+
+    dataset: str
+    teacher: str
+    verdicts: tuple[Verdict, ...]
+
+    @property
+    def tested(self) -> int:
+        """How many primary endpoints Holm was applied over."""
+        return sum(v.p is not None for v in self.verdicts)
+
+    def __getitem__(self, name: str) -> Verdict:
+        return next(v for v in self.verdicts if v.id == name)
+
+
+def decide_results(results: Results) -> Decision:
+    """Every claim on one setting's results."""
+    names = [*ORDER, *(n for n in claims if n not in ORDER)]
+    return Decision(results.dataset, results.teacher, tuple(adjusted([claims.get(name)(results) for name in names])))
+
+
+def decide(runs: Sequence[Read]) -> list[Decision]:
+    """Every claim on each data set and teacher of the runs, which must be studies of the same data and teacher."""
+    return [decide_results(r) for r in results_of(runs)]

@@ -1,0 +1,54 @@
+"""inverse-scaling: is the larger student the more brittle one?"""
+
+from __future__ import annotations
+
+from distillscope.claims.collapse import slopes
+from distillscope.claims.results import Results
+from distillscope.claims.statements import Endpoint, above
+from distillscope.claims.statistics import paired
+from distillscope.claims.verdict import Finding, Secondary, claim, secondary
+from distillscope.registry import claims
+
+POINT = 0.01
+
+
+@claims.register("inverse-scaling")
+@claim("Larger students are more brittle.", seeds=10)
+def inverse_scaling(results: Results) -> Finding:
+    """Larger students are more brittle.
+
+    Accuracy of the smallest less that of the largest student of one network under the plain arm, at sigma 0.1 (the paper's;
+    the middle of the sweep where it has no 0.1), draws averaged, with the clean probe: paired t over ten seeds or more that
+    share order and noise; Welch where the sizes were run with different seeds.
+
+    Supported where it is shown to be above one point of accuracy, the smallest effect that counts; refuted where it is shown to be below that.
+    Other sigmas, the trend over all sizes and what each keeps of its own clean accuracy are secondary.
+    """
+    arm, sigma = results.baseline(), results.sigma()
+    sizes = results.sizes(arm)
+    small, large = sizes[0], sizes[-1]
+    of_small, of_large = (results.accuracy(arm, s, sigma) for s in (small, large))
+    contrast = results.difference(f"accuracy of {small} and {large} at {sigma}", of_small, of_large)
+    words = f"at {sigma} {small} keeps {100 * of_small.mean():.1f} % and {large} {100 * of_large.mean():.1f} %"
+    statement = above(f"the larger student is more brittle: {words}", f"the larger student is not more brittle: {words}",
+                      Endpoint(f"accuracy of {small} - {large} at {sigma}", "points", 100.0), contrast, POINT)
+    return Finding(statement, ("figure noise", f"{results.accuracy_key()}, {sigma}, arm {arm.name}"),
+                   {"students": f"{small}, {large}", "objective": arm.objective}, secondary=tuple(beside(results, sizes)))
+
+
+def beside(results: Results, sizes: list[str]) -> list[Secondary]:
+    """Every sigma: the same difference, the trend per doubling, and the difference of retentions."""
+    arm, found = results.baseline(), []
+    clean = {s: results.accuracy(arm, s) for s in sizes}
+    for condition in ["clean", *results.sigmas()]:
+        noisy = {s: results.accuracy(arm, s, condition) for s in sizes}
+        difference = (noisy[sizes[0]] - noisy[sizes[-1]]).dropna()
+        if len(difference) > 1 and condition != results.sigma():
+            found.append(secondary(f"accuracy of {sizes[0]} - {sizes[-1]}, {condition}", paired(difference), "points", 100.0))
+        kept = (noisy[sizes[0]] / clean[sizes[0]] - noisy[sizes[-1]] / clean[sizes[-1]]).dropna()
+        if len(kept) > 1 and condition != "clean":
+            found.append(secondary(f"share of clean accuracy kept, {sizes[0]} - {sizes[-1]}, {condition}", paired(kept), "points", 100.0))
+        trend = slopes(results, arm, sizes, noisy)
+        if len(trend) > 1 and len(sizes) > 2:
+            found.append(secondary(f"accuracy per doubling of the parameters, {condition}", paired(trend), "points", 100.0))
+    return found

@@ -1,0 +1,80 @@
+"""low-pass: does a small student let low frequencies through and keep high ones out?"""
+
+from __future__ import annotations
+
+import re
+
+from distillscope.claims.results import Results, Undecided
+from distillscope.claims.statements import Endpoint, above, all_of
+from distillscope.claims.statistics import paired
+from distillscope.claims.verdict import Finding, Secondary, claim, secondary
+from distillscope.registry import claims
+
+POINT = 0.01
+BAND = re.compile(r"band=([0-9.e-]+)-([0-9.e-]+)/([0-9.e-]+)(@input)?")
+
+
+@claims.register("low-pass")
+@claim("Small students act as low-pass filters.", seeds=5)
+def low_pass(results: Results) -> Finding:
+    """Small students act as low-pass filters.
+
+    A low-pass filter keeps high frequencies out, so noise there does less harm than noise of equal power in low ones. For
+    the smallest student under the plain arm, at sigma 0.1 (the middle one measured where there is no 0.1), advantage = accuracy under noise in the
+    highest band - accuracy under noise in the lowest, in fractions of the source image's Nyquist frequency (above 1 is out of band).
+    Two parts (paired t over seeds):
+
+    1. its own advantage is above one point;
+    2. it is more than one point above the teacher's on the same images: a filter that the student is and the teacher is not.
+
+    Supported where both are shown; refuted where one is shown to be false (Bonferroni over the two). Larger students and the
+    share of the input gradient's energy above half of Nyquist are secondary.
+    """
+    arm = results.baseline()
+    low, high, sigma = bands(results)
+    sizes = results.sizes(arm, least=1)
+    student = sizes[0]
+    advantage = {s: results.accuracy(arm, s, high) - results.accuracy(arm, s, low) for s in sizes}
+    (own,) = results.together(f"accuracy of {student} under {high}", advantage[student])
+    teacher = [results.teacher_accuracy(c) for c in (high, low)]
+    if any(t.empty for t in teacher):
+        raise Undecided("the teacher's accuracy under band-limited noise was not measured")
+    its = float(teacher[0].mean() - teacher[1].mean())
+    shown = (f"under noise of sigma {sigma:g} in the highest band {student} keeps {100 * results.accuracy(arm, student, high).mean():.1f} %, in the lowest "
+             f"{100 * results.accuracy(arm, student, low).mean():.1f} % (teacher {100 * teacher[0].mean():.1f} and {100 * teacher[1].mean():.1f} %)")
+    name = f"accuracy of {student} under {high} - under {low}"
+    statement = all_of([
+        above("", f"high frequencies do no less harm: {shown}", Endpoint(name, "points", 100.0), paired(own, "t"), POINT),
+        above("", f"the student filters no more than its teacher: {shown}", Endpoint(f"{name} - the teacher's", "points", 100.0),
+              paired(own - its, "t"), POINT)], text=f"high frequencies do less harm, and less than to the teacher: {shown}")
+    return Finding(statement, (f"{results.accuracy_key()}, {low} and {high}, arm {arm.name} and teacher", "gradient.student.high_share"),
+                   {"students": student, "bands": f"{low.split('/')[0]} and {high.split('/')[0]}"},
+                   secondary=tuple(beside(results, sizes, advantage)))
+
+
+def bands(results: Results) -> tuple[str, str, float]:
+    """The conditions of the lowest and the highest band at the claim's sigma, and that sigma."""
+    found = [(float(m[1]), float(m[2]), float(m[3]), c) for c in set(results.frame["condition"]) if (m := BAND.fullmatch(c))]
+    sigmas = sorted({s for *_, s, _ in found if s > 0})
+    if not sigmas:
+        raise Undecided("no accuracy under band-limited noise was measured (stresses: [band_noise])")
+    sigma = 0.1 if 0.1 in sigmas else sigmas[(len(sigmas) - 1) // 2]
+    ordered = sorted((low, high, c) for low, high, s, c in found if s == sigma)
+    if len(ordered) < 2:
+        raise Undecided("one frequency band alone was measured, and this claim compares the lowest with the highest")
+    return ordered[0][2], ordered[-1][2], sigma
+
+
+def beside(results: Results, sizes: list[str], advantage: dict) -> list[Secondary]:
+    """The smallest student against the largest, in advantage and in the frequencies of the input gradient."""
+    arm, found = results.baseline(), []
+    small, large = sizes[0], sizes[-1]
+    pairs = [("advantage in the highest band", advantage[small] - advantage[large], "points", 100.0)] if large != small else []
+    share = {s: results.values(arm, s, "gradient.student.high_share") for s in (small, large)}
+    if large != small:
+        pairs.append(("gradient's energy above half of Nyquist", share[small] - share[large], "share", 1.0))
+    teacher = results.teacher_values("gradient.teacher.high_share")
+    found += [secondary(f"{name}, {small} - {large}", paired(d.dropna()), unit, scale) for name, d, unit, scale in pairs if len(d.dropna()) > 1]
+    if len(teacher) and len(share[small]) > 1:
+        found.append(secondary(f"gradient's energy above half of Nyquist, {small} - teacher", paired(share[small] - float(teacher.mean())), "share"))
+    return found

@@ -1,0 +1,98 @@
+"""rank-robustness: is the teacher robust because of its many dimensions?"""
+
+from __future__ import annotations
+
+import numpy as np
+import pandas as pd
+
+from distillscope.claims.results import RANK, Results, Undecided
+from distillscope.claims.statements import Endpoint, above
+from distillscope.claims.statistics import paired
+from distillscope.claims.verdict import Finding, Secondary, claim, secondary
+from distillscope.registry import claims
+
+SHARE, PARTS = 0.1, 10
+WHOLE = "all"
+
+
+@claims.register("rank-robustness")
+@claim("The teacher is robust because of its many dimensions.", seeds=10)
+def rank_robustness(results: Results) -> Finding:
+    """The teacher is robust because of its many dimensions.
+
+    An intervention: the teacher's embeddings are projected on their top k principal components and the noise probe is
+    repeated (stress top_k). Retention is (noisy - chance) / (clean - chance) accuracy with a probe fitted to the projected clean
+    train embeddings, at sigma 0.1 (the middle one measured where there is no 0.1). Compared are the whole teacher and the k nearest to the rank of the smallest plain
+    student (16 where there is none). The teacher has no seeds: the replicates are ten disjoint stratified tenths of the test images, each
+    with noise of its own.
+
+    retention(whole) - retention(k) - 0.1 retention(whole) is tested against 0 (paired t over the tenths). Supported where cutting
+    the dimensions is shown to cost more than a tenth of the retention; refuted where it is shown to cost less. Other k and the retention
+    of the students are secondary.
+    """
+    conditions, head = controls(results)
+    sigma = conditions["sigma"]
+    wanted, whose = own_rank(results)
+    k = min(conditions["ks"], key=lambda k: (abs(np.log(k / wanted)), k))
+    whole, cut = (retention(results, head, name, sigma) for name in (WHOLE, str(k)))
+    full, less = results.together(f"tenths of the test images under top_k={k}", whole, cut)
+    words = f"at sigma {sigma} the whole teacher keeps {full.mean():.3f} of its accuracy above chance, its top {k} components keep {less.mean():.3f}"
+    statement = above(f"fewer dimensions cost robustness: {words}", f"robustness does not hang on the dimensions: {words}",
+                      Endpoint(f"0.9 x retention of the whole teacher - retention of its top {k}, sigma {sigma}", "share"),
+                      paired((1 - SHARE) * full - less))
+    return Finding(statement, (f"{head}, top_k=K and top_k=K/{sigma}, teacher",), {"students": "none", "k": f"{k} (nearest to {whose}, {wanted:.1f})"},
+                   f"tenths of {results.scope()['test images']} test images", tuple(beside(results, head, conditions, full)),
+                   ("The replicates are images and noise, not training runs: there is one teacher.",))
+
+
+def controls(results: Results) -> tuple[dict, str]:
+    """The k and the sigma of the projection control, and the accuracy it was measured with."""
+    f = results.frame
+    rows = f[(f["student"] == "teacher") & f["measure"].str.startswith("top_k.") & f["measure"].str.endswith("teacher.accuracy")]
+    if rows.empty:
+        raise Undecided("the teacher was not projected on its top components (stresses: [top_k])")
+    heads = sorted(rows["measure"].unique())  # top_k.paper... before top_k.tuned...
+    names = [c.removeprefix("top_k=").split("/") for c in rows["condition"].unique()]
+    ks = sorted({int(n[0]) for n in names if n[0].isdigit()})
+    sigmas = sorted({n[1] for n in names if len(n) > 1}, key=float)
+    if not ks or not sigmas:
+        raise Undecided("the projection control holds no k or no noise")
+    return {"ks": ks, "sigma": "0.1" if "0.1" in sigmas else sigmas[(len(sigmas) - 1) // 2], "sigmas": sigmas}, heads[0]
+
+
+def retention(results: Results, head: str, name: str, sigma: str) -> pd.Series:
+    """By tenth, the share of the accuracy above chance that the projected teacher keeps under noise."""
+    chance = results.teacher_values("top_k.chance", f"top_k={WHOLE}")
+    clean, noisy = (results.teacher_values(head, f"top_k={name}{c}") for c in ("", f"/{sigma}"))
+    level = float(chance.iloc[0]) if len(chance) else 0.0
+    return ((noisy - level) / (clean - level)).replace([np.inf, -np.inf], np.nan).dropna()
+
+
+def own_rank(results: Results) -> tuple[float, str]:
+    """The rank of the smallest plain student, to which the teacher is cut; 16, the paper's, where no student was run."""
+    try:
+        arm = results.baseline()
+        student = results.smallest(arm)
+        ranks = results.values(arm, student, RANK)
+        return float(ranks.mean()), f"the rank of {student}"
+    except Undecided:
+        return 16.0, "the paper's rank"
+
+
+def beside(results: Results, head: str, conditions: dict, full: np.ndarray) -> list[Secondary]:
+    """Retention at every k; the students' own against the teacher's."""
+    found = []
+    for k in conditions["ks"]:
+        kept = retention(results, head, str(k), conditions["sigma"])
+        if len(kept) > 1:
+            found.append(secondary(f"retention of the top {k} components at sigma {conditions['sigma']}", paired(kept), "share"))
+    try:
+        arm, condition = results.baseline(), f"noise={conditions['sigma']}"
+        for label in results.sizes(arm, least=1):
+            kept = (results.accuracy(arm, label, condition) / results.accuracy(arm, label)).dropna()
+            teacher = results.teacher_accuracy(condition).mean() / results.teacher_accuracy().mean()
+            if len(kept) > 1 and np.isfinite(teacher):
+                found.append(secondary(f"share of clean accuracy kept at {condition}, {label} - teacher", paired(kept - float(teacher)), "share"))
+    except Undecided:
+        pass
+    return found

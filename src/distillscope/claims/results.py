@@ -1,0 +1,287 @@
+"""The results of one or more studies as claims see them: numbers per seed, curves, training logs, and what each arm is."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, Protocol
+
+import numpy as np
+import pandas as pd
+
+from distillscope.claims.arms import Arm, arms_of, distinct, part, parts, plain
+from distillscope.claims.statistics import Contrast, paired, welch
+from distillscope.errors import UserError
+
+TEACHER = "teacher"
+ACCURACIES = ("paper.probe.student.accuracy", "probe.student.accuracy", "knn.student.accuracy")
+"""The accuracy that claims use: the first of these that the study measured (the paper's probe is what the claims speak of)."""
+RANK = "student.effective_rank"
+EQUAL = ("data", "teacher", "limit", "limit_test", "validation", "corrupt", "streams", "probes")
+"""Keys of the config that studies must share to be judged together."""
+SIGMA = 0.1
+"""The sigma at which the paper states its claims; where a study has none of that size, the middle one of its sweep."""
+
+
+class Undecided(Exception):
+    """Raised where results cannot decide a claim; the message is the reason, without a full stop."""
+
+
+class Read(Protocol):
+    """A run directory, read: what `report.read.read_run` gives."""
+
+    path: Any
+    study: dict[str, Any]
+    results: pd.DataFrame
+    trials: list[Any]
+    references: list[Any]
+    training: pd.DataFrame
+
+
+@dataclass(frozen=True)
+class Results:
+    """Everything measured under one teacher on one data set. ``needed`` is how many seeds the asking claim needs."""
+
+    dataset: str
+    teacher: str
+    study: Mapping[str, Any]
+    arms: tuple[Arm, ...]
+    students: Mapping[str, Mapping[str, Any]]
+    frame: pd.DataFrame
+    log: pd.DataFrame
+    curves: Mapping[tuple[str, str, int], Mapping[str, Any]]
+    references: Mapping[str, Mapping[str, Any]]
+    needed: int = field(default=2, compare=False)
+
+    # -- numbers ------------------------------------------------------------------------------------------------------
+
+    def values(self, arm: Arm, student: str, measure: str, condition: str = "clean", split: str = "test") -> pd.Series:
+        """One number per seed (index: seed); independent noise draws are averaged first, values that are not finite dropped."""
+        f = self.frame
+        rows = f[(f["arm_key"] == arm.key) & (f["student"] == student) & (f["measure"] == measure) & (f["condition"] == condition)
+                 & (f["split"] == split)]
+        return _per_seed(rows)
+
+    def teacher_values(self, measure: str, condition: str = "clean", target: str | None = None) -> pd.Series:
+        """The teacher's own numbers by draw (index: draw, 0 where there is none), as ``target`` shows it to the students."""
+        f = self.frame
+        rows = f[(f["student"] == TEACHER) & (f["measure"] == measure) & (f["condition"] == condition)]
+        target = self.target_title(self.baseline()) if target is None else target
+        if target in set(rows["target"]):
+            rows = rows[rows["target"] == target]
+        elif rows["target"].nunique() > 1:
+            rows = rows[rows["target"] == "none"]
+        found = pd.Series(rows["value"].to_numpy(float), index=rows["draw"].fillna(0).astype(int), dtype=float)
+        return found[np.isfinite(found)].groupby(level=0).mean()
+
+    def curve(self, arm: Arm, student: str, key: str) -> dict[int, tuple[np.ndarray, np.ndarray]]:
+        """Seed -> (x, y) of a curve that trials wrote."""
+        return {seed: (np.asarray(c[key]["x"], float), np.asarray(c[key]["y"], float))
+                for (a, s, seed), c in self.curves.items() if (a, s) == (arm.key, student) and key in c}
+
+    def reference_curve(self, target: str, key: str) -> np.ndarray | None:
+        """y of a curve of the teacher's own, as ``target`` shows it."""
+        found = self.references.get(target, {}).get(key)
+        return None if found is None else np.asarray(found["y"], float)
+
+    def epochs(self, arm: Arm, student: str) -> pd.DataFrame:
+        """The training log: seed, epoch and what was logged."""
+        log = self.log
+        return log[(log["arm_key"] == arm.key) & (log["student"] == student)] if len(log) else log
+
+    def accuracy_key(self) -> str:
+        """The accuracy that claims use."""
+        known = set(self.frame["measure"])
+        found = next((k for k in ACCURACIES if k in known), None)
+        if found is None:
+            raise Undecided("no accuracy was measured; the data has no labels")
+        return found
+
+    def accuracy(self, arm: Arm, student: str, condition: str = "clean") -> pd.Series:
+        """Accuracy per seed under a condition."""
+        return self.values(arm, student, self.accuracy_key(), condition)
+
+    def teacher_accuracy(self, condition: str = "clean") -> pd.Series:
+        """The teacher's accuracy by draw, with its own probe of the same kind."""
+        return self.teacher_values(self.accuracy_key().replace("student", TEACHER), condition)
+
+    # -- seeds --------------------------------------------------------------------------------------------------------
+
+    def together(self, what: str, *series: pd.Series) -> list[np.ndarray]:
+        """The values of the seeds that all ``series`` share, at least as many as the claim needs."""
+        frame = pd.concat(series, axis=1, join="inner").dropna()
+        if len(frame) < self.needed:
+            raise Undecided(f"{what}: {_count(len(frame), 'paired seed')}, and this claim needs {self.needed}")
+        return [frame.iloc[:, i].to_numpy(float) for i in range(frame.shape[1])]
+
+    def difference(self, what: str, first: pd.Series, second: pd.Series, test: str = "paired t") -> Contrast:
+        """first - second: paired where the same seeds were run, Welch's where none of them are."""
+        common = first.index.intersection(second.index)
+        if not len(common) and min(len(first), len(second)) >= self.needed:
+            return welch(first.to_numpy(float), second.to_numpy(float))
+        a, b = self.together(what, first, second)
+        return paired(a - b, test)
+
+    # -- what was run ---------------------------------------------------------------------------------------------------
+
+    def baseline(self) -> Arm:
+        """The arm that the claims are about: cosine alone, default target and training, no view, nothing else.
+
+        Where a study has none, its first arm without a view or a remedy: the claims are then about that objective.
+        """
+        simple = [a for a in self.arms if a.view is None and a.rest == "{}"]
+        cosine = [a for a in simple if [t.name for t in a.terms] == ["cosine"]]
+        usual = [a for a in cosine or simple if a.default_target] or cosine or simple
+        found = [a for a in usual if a.default_training] or sorted(usual, key=lambda a: a.epochs)
+        if not found:
+            raise Undecided("no arm without a view or a remedy was run")
+        return found[0]
+
+    def cosine(self) -> Arm:
+        """The baseline, where it is cosine alone."""
+        arm = self.baseline()
+        if [t.name for t in arm.terms] != ["cosine"]:
+            raise Undecided("no arm with the cosine objective alone was run")
+        return arm
+
+    def sizes(self, arm: Arm, *, least: int = 2) -> list[str]:
+        """Labels of the students that differ in size alone (one network, one input size), ascending by parameters."""
+        families: dict[str, list[tuple[float, str]]] = {}
+        for label, spec in self.students.items():
+            parameters = self.values(arm, label, "capacity.parameters")
+            if len(parameters):
+                families.setdefault(plain([spec["name"], spec.get("image_size", 32)]), []).append((float(parameters.iloc[0]), label))
+        largest = max(families.values(), key=len, default=[])
+        if len(largest) < least or not largest:
+            raise Undecided(f"{_count(len(largest), 'size')} of one network under the arm '{arm.name}', and this claim compares {least}")
+        return [label for _, label in sorted(largest)]
+
+    def smallest(self, arm: Arm) -> str:
+        """The smallest student of the arm."""
+        return self.sizes(arm, least=1)[0]
+
+    def shared_student(self, arm: Arm, others: Sequence[Arm], wanted: str) -> str:
+        """The smallest student that ran ``arm`` and one of ``others``; ``wanted`` says what is missing where none did."""
+        if not others:
+            raise Undecided(f"{wanted} was not run")
+        for label in self.sizes(arm, least=1):
+            if any(len(self.values(a, label, RANK)) for a in others):
+                return label
+        raise Undecided(f"{wanted} was not run with the students of the arm '{arm.name}'")
+
+    def target_title(self, arm: Arm) -> str:
+        """What results call the arm's target."""
+        rows = self.frame[self.frame["arm_key"] == arm.key]
+        return str(rows["target"].iloc[0]) if len(rows) else "none"
+
+    def sigma(self) -> str:
+        """The noise condition at which robustness claims are decided."""
+        names = {c: float(c.split("=")[1]) for c in set(self.frame["condition"]) if _is_sigma(c)}
+        if not names:
+            raise Undecided("no accuracy under Gaussian noise was measured (noise.sigmas is empty, or the data has no labels)")
+        ordered = sorted(names, key=names.__getitem__)
+        usual = [c for c in ordered if names[c] == SIGMA]
+        return usual[0] if usual else ordered[(len(ordered) - 1) // 2]
+
+    def sigmas(self) -> list[str]:
+        """Every noise condition, ascending."""
+        return sorted((c for c in set(self.frame["condition"]) if _is_sigma(c)), key=lambda c: float(c.split("=")[1]))
+
+    def scope(self) -> dict[str, Any]:
+        """What every verdict is scoped to."""
+        noise = self.study.get("noise") or {}
+        sizes = sorted({int(s.get("image_size", 32)) for s in self.students.values()})
+        unit = noise.get("unit", "normalised")
+        where = "source pixels" if noise.get("where", "source") == "source" else "model input"
+        items = self.frame.loc[self.frame["split"] == "test", "n"].max() if len(self.frame) else None
+        limit = self.study.get("limit")
+        return {"teacher": self.teacher, "data": self.dataset, "input": f"{', '.join(map(str, sizes))} px",
+                "noise": f"Gaussian on {where}, {unit}" + (", clipped" if noise.get("clip", True) and where == "source pixels" else ""),
+                "train images": f"limited to {limit}" if limit else "all", "test images": None if pd.isna(items) else int(items)}
+
+
+def _is_sigma(condition: str) -> bool:
+    head, _, value = condition.partition("=")
+    try:
+        return head == "noise" and float(value) > 0
+    except ValueError:
+        return False
+
+
+def _per_seed(rows: pd.DataFrame) -> pd.Series:
+    rows = rows[np.isfinite(rows["value"]) & rows["seed"].notna()]
+    return rows.groupby(rows["seed"].astype(int))["value"].mean() if len(rows) else pd.Series(dtype=float)
+
+
+def _count(n: int, what: str) -> str:
+    """
+    >>> _count(1, "seed"), _count(3, "seed"), _count(0, "seed")
+    ('1 seed', '3 seeds', 'no seeds')
+    """
+    return f"{n or 'no'} {what}{'' if n == 1 else 's'}"
+
+
+def results_of(runs: Sequence[Read]) -> list[Results]:
+    """One `Results` for each data set and teacher of ``runs``, which must be studies of the same data and teacher."""
+    for other in runs[1:]:
+        _check_same(runs[0], other)
+    frames, logs, curves, references, arms, students = [], [], {}, {}, [], {}
+    taken: set[tuple] = set()
+    for run in runs:
+        known = arms_of(run.study)
+        arms += known.values()
+        students.update({str(s.get("label") or s["name"]): s for s in parts(run.study.get("students"))})
+        keys = {name: arm.key for name, arm in known.items()}
+        frame = run.results.assign(arm_key=run.results["arm"].map(keys))
+        trial = [(r.dataset, r.teacher, r.arm_key, r.student, None if pd.isna(r.seed) else int(r.seed), r.target if r.student == TEACHER else "")
+                 for r in frame[["dataset", "teacher", "arm_key", "student", "seed", "target"]].itertuples()]
+        new = set(trial) - taken  # a trial that two runs finished counts once
+        frames.append(frame[[t in new for t in trial]])
+        taken |= new
+        if len(run.training):
+            logs.append(run.training.assign(arm_key=run.training["arm"].map(keys)))
+        for t in run.trials:
+            curves.setdefault((t.dataset, t.teacher), {}).setdefault((keys.get(t.arm, ""), t.student, t.seed), t.curves)
+        for t in run.references:
+            references.setdefault((t.dataset, t.teacher), {}).setdefault(t.target, t.curves)
+    frame = pd.concat(frames, ignore_index=True)
+    log = pd.concat(logs, ignore_index=True) if logs else pd.DataFrame()
+    if len(log):
+        log = log.drop_duplicates(["dataset", "teacher", "arm_key", "student", "seed", "epoch"], keep="first")
+    found = []
+    for dataset, teacher in dict.fromkeys(zip(frame["dataset"], frame["teacher"], strict=True)):
+        here = frame[(frame["dataset"] == dataset) & (frame["teacher"] == teacher)]
+        own = log[(log["dataset"] == dataset) & (log["teacher"] == teacher)] if len(log) else log
+        run_arms = [a for a in distinct(arms) if a.key in set(here["arm_key"].dropna())]
+        found.append(Results(dataset, teacher, runs[0].study, tuple(run_arms), students, here, own,
+                             curves.get((dataset, teacher), {}), references.get((dataset, teacher), {})))
+    return found
+
+
+def _check_same(first: Read, other: Read) -> None:
+    """Studies that are judged together were run on the same data, with the same teacher, students and noise."""
+    def of(run: Read, key: str) -> Any:
+        value = run.study.get(key)
+        if key in ("data", "teacher"):
+            return [{k: v for k, v in p.items() if k not in ("alias", "label")} for p in parts(value)]
+        return value
+
+    for key in EQUAL:
+        _same(f"claims {other.path} {key}", of(first, key), of(other, key), first)
+    noise = [{k: v for k, v in (run.study.get("noise") or {}).items() if k not in ("sigmas", "draws")} for run in (first, other)]
+    _same(f"claims {other.path} noise", *noise, first)
+    known = {str(s.get("label") or s["name"]): s for s in parts(first.study.get("students"))}
+    for spec in parts(other.study.get("students")):
+        label = str(spec.get("label") or spec["name"])
+        _same(f"claims {other.path} students.{label}", known.get(label, spec), spec, first)
+
+
+def _same(where: str, expected: Any, got: Any, first: Read) -> None:
+    if plain(expected) != plain(got):
+        raise UserError(where, f"{_short(expected)} as in {first.path}", _short(got),
+                        "A verdict holds for one teacher, one data set and one noise: judge these studies apart.")
+
+
+def _short(value: Any) -> str:
+    text = plain(part(value) if isinstance(value, Mapping) else value)
+    return text if len(text) <= 120 else f"{text[:117]}..."

@@ -1,0 +1,213 @@
+"""What a claim function gives back, and how it becomes a verdict.
+
+A claim is a function of `Results`, marked with `claim` and registered under its id::
+
+    @claims.register("collapse")
+    @claim("Students of every size collapse to one rank.", seeds=5)
+    def collapse(results: Results) -> Finding: ...
+
+It returns a `Finding`, or raises `Undecided` with the reason; called, it gives a `Verdict`.
+"""
+
+from __future__ import annotations
+
+import functools
+import math
+from collections.abc import Callable, Mapping
+from dataclasses import asdict, dataclass, field, replace
+from typing import Any
+
+from distillscope.claims.results import Results, Undecided
+from distillscope.claims.statements import Outcome, Statement
+from distillscope.claims.statistics import (
+    ALPHA,
+    MOST_FLIPS,
+    POWER,
+    Contrast,
+    holm,
+    seeds_for,
+    sign_flip_p,
+    smallest_effect,
+)
+
+LEAST = 5
+"""Seeds from which a paired t gives a p."""
+FLIPS_FROM = 6
+"""Seeds from which an exact sign-flip test can fall below 0.05."""
+
+
+@dataclass(frozen=True)
+class Secondary:
+    """A secondary endpoint: an effect with its 95 % t interval. Its p (from five seeds on) is not adjusted and decides nothing."""
+
+    endpoint: str
+    effect: float
+    low: float | None
+    high: float | None
+    unit: str
+    n: int
+    p: float | None = None
+
+
+def secondary(endpoint: str, contrast: Contrast, unit: str, scale: float = 1.0, bound: float = 0.0) -> Secondary:
+    """A secondary endpoint from a contrast; ``scale`` turns it into ``unit`` (100 for points of accuracy)."""
+    low, high = contrast.interval()
+    known = contrast.n >= LEAST and contrast.error > 0
+    return Secondary(endpoint, scale * contrast.mean, scale * low, scale * high, unit, contrast.n, contrast.p(bound) if known else None)
+
+
+@dataclass(frozen=True)
+class Finding:
+    """The claim as a statement with its primary endpoint, and what stands beside it.
+
+    ``evidence`` names figures of the page and rows of results.csv; ``scope`` adds to the study's own (the student, the
+    noise); ``replicates`` says what the statement's n counts.
+    """
+
+    statement: Statement
+    evidence: tuple[str, ...]
+    scope: Mapping[str, Any] = field(default_factory=dict)
+    replicates: str = "seeds"
+    secondary: tuple[Secondary, ...] = ()
+    notes: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """One claim, decided or not, under one teacher on one data set.
+
+    ``p`` is the smaller of the p values for and against the claim, ``p_holm`` the same over all claims that were tested;
+    the verdict rests on ``p_holm``. ``effect`` with its 95 % t interval (not adjusted) is compared with ``bound``.
+    """
+
+    id: str
+    claim: str
+    verdict: Outcome
+    reason: str
+    sentence: str
+    scope: dict[str, Any]
+    seeds_needed: int
+    endpoint: str = ""
+    effect: float | None = None
+    low: float | None = None
+    high: float | None = None
+    bound: float | None = None
+    std: float | None = None
+    unit: str = ""
+    test: str = ""
+    n: int = 0
+    replicates: str = "seeds"
+    p_supported: float | None = None
+    p_refuted: float | None = None
+    p: float | None = None
+    p_holm: float | None = None
+    p_sign_flip: float | None = None
+    power: str = ""
+    evidence: tuple[str, ...] = ()
+    parts: tuple[dict[str, Any], ...] = ()
+    secondary: tuple[Secondary, ...] = ()
+    notes: tuple[str, ...] = ()
+    says: tuple[str, str] = ("", "")
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain values for JSON; infinities and NaN become null."""
+        return _finite({k: v for k, v in asdict(self).items() if k != "says"})
+
+
+def claim(sentence: str, *, seeds: int) -> Callable[[Callable[..., Finding]], Callable[..., Verdict]]:
+    """Turn a function of results into a claim: it gives a Verdict, undecided where the results cannot decide it.
+
+    ``seeds`` is how many the verdict needs; the function asks for them through ``results`` and gets no fewer.
+    """
+
+    def mark(function: Callable[..., Finding]) -> Callable[..., Verdict]:
+        @functools.wraps(function)
+        def decide(results: Results) -> Verdict:
+            try:
+                found = function(replace(results, needed=seeds))
+                contrast = found.statement.contrast
+                if not contrast.error > 0:
+                    raise Undecided(f"all {contrast.n} {found.replicates} gave the same number, which says nothing of their spread")
+            except Undecided as gap:
+                return Verdict(decide.id, sentence, "undecided", str(gap), f"Undecided: {gap}.", results.scope(), seeds)
+            return settled(_tested(decide.id, sentence, seeds, found, results), 1)
+
+        decide.claim, decide.seeds, decide.id = sentence, seeds, function.__name__.replace("_", "-")
+        del decide.__wrapped__  # so that inspect sees what is called: results alone
+        return decide
+
+    return mark
+
+
+def _tested(name: str, sentence: str, seeds: int, found: Finding, results: Results) -> Verdict:
+    """The verdict's numbers; what they decide is `settled`."""
+    s, c, scale = found.statement, found.statement.contrast, found.statement.endpoint.scale
+    low, high = c.interval()
+    flip = sign_flip_p(c.values, s.bound) if FLIPS_FROM <= len(c.values) <= MOST_FLIPS else None
+    parts = tuple({"statement": p.text, "endpoint": p.endpoint.name, "effect": p.endpoint.scale * p.contrast.mean,
+                   "bound": p.endpoint.scale * p.bound, "unit": p.endpoint.unit, "p_true": p.yes, "p_false": p.no, "n": p.contrast.n,
+                   "test": p.test} for p in (s.leaves() if s.parts else ()))
+    return Verdict(
+        name, sentence, "undecided", "", "", {**results.scope(), **found.scope}, seeds, s.endpoint.name, scale * c.mean, scale * low,
+        scale * high, scale * s.bound, scale * c.std, s.endpoint.unit, s.test, c.n, found.replicates, s.yes, s.no, s.p, s.p, flip,
+        "", found.evidence, parts, found.secondary, found.notes, (s.said("supported"), s.said("refuted")))
+
+
+def settled(verdict: Verdict, tested: int, p_holm: float | None = None) -> Verdict:
+    """The verdict at its adjusted p, its power and its sentence; ``tested`` is the number of claims in the family."""
+    v, p_holm = verdict, verdict.p if p_holm is None else p_holm
+    shown = p_holm < ALPHA
+    outcome: Outcome = "undecided" if not shown else "supported" if v.p_supported <= v.p_refuted else "refuted"
+    alpha, away = ALPHA / tested, abs(v.effect - v.bound)
+    power = (f"{v.n} {v.replicates} of this spread show an effect {number(smallest_effect(v.std, v.n, alpha=alpha))} {v.unit} from its bound "
+             f"with {POWER:.0%} power (alpha {ALPHA:g} / {tested}, Holm's first step)")
+    where = ", ".join(f"{k} {x}" for k, x in v.scope.items() if x not in (None, ""))
+    numbers = f"{v.endpoint}: {interval(v)}, bound {number(v.bound)}; {v.test}, {p_text(p_holm)} after Holm over {tested}, n = {v.n} {v.replicates}"
+    if shown:
+        reason, said = "", f"{v.says[outcome == 'refuted']} ({numbers})"
+    else:
+        wanted = seeds_for(away, v.std, alpha=alpha) if away else None
+        more = f"about {wanted} {v.replicates} would, were the effect what it reads" if wanted else "no number of them at hand would"
+        reason = f"{v.n} {v.replicates} do not separate the effect from its bound; {more}"
+        said = f"{reason} ({numbers})"
+    return replace(v, verdict=outcome, reason=reason, sentence=f"{outcome.capitalize()}: {said}. Scope: {where}.", p_holm=p_holm, power=power)
+
+
+def adjusted(verdicts: list[Verdict]) -> list[Verdict]:
+    """Holm over the primary endpoints that were tested, and the verdicts that follow."""
+    ps = holm({v.id: v.p for v in verdicts if v.p is not None})
+    return [settled(v, len(ps), ps[v.id]) if v.id in ps else v for v in verdicts]
+
+
+def number(value: float | None, digits: int = 3) -> str:
+    """Three significant digits, or a dash.
+
+    >>> number(12.345), number(0.01234), number(1234.5), number(None)
+    ('12.3', '0.0123', '1234', '-')
+    """
+    if value is None or not math.isfinite(value):
+        return "-"
+    decimals = max(0, digits - 1 - math.floor(math.log10(abs(value)))) if value else 0
+    return f"{value:.{min(decimals, 6)}f}"
+
+
+def p_text(p: float) -> str:
+    """
+    >>> p_text(0.0004), p_text(0.1083), p_text(1.0)
+    ('p < 0.001', 'p = 0.108', 'p = 1')
+    """
+    return "p < 0.001" if p < 0.001 else f"p = {p:.3g}"
+
+
+def interval(verdict: Verdict | Secondary) -> str:
+    """'11.1 [-4.2, 26.3] points'."""
+    band = f" [{number(verdict.low)}, {number(verdict.high)}]" if verdict.low is not None else ""
+    return f"{number(verdict.effect)}{band} {verdict.unit}".strip()
+
+
+def _finite(value: Any) -> Any:
+    if isinstance(value, float):
+        return value if math.isfinite(value) else None
+    if isinstance(value, dict):
+        return {k: _finite(v) for k, v in value.items()}
+    return [_finite(v) for v in value] if isinstance(value, (list, tuple)) else value
