@@ -8,6 +8,8 @@ from torch.nn import functional as F
 from distillscope.errors import UserError
 from distillscope.registry import Positive, objectives
 
+SHORTEST = 1e-3
+
 
 def paired(student: torch.Tensor, teacher: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
     """Both in float32, once it is sure that their dimensions are equal."""
@@ -40,14 +42,16 @@ def centred_cosine(student: torch.Tensor, teacher: torch.Tensor) -> torch.Tensor
     """Mean of 1 - cos of the unit rows less their batch mean, each side its own: cosine without the common direction.
 
     Between 0 and 2. Centred by the batch, since the student's own mean moves while it learns; to take only the teacher's
-    train mean away, use `cosine` with the target `centre`. Two items alone always lie opposite each other.
+    train mean away, use `cosine` with the target `centre`. Two items alone always lie opposite each other. Centred rows
+    shorter than 1e-3 are divided by that, so that a collapsed student has no gradient without bounds.
 
     >>> rows = torch.eye(3)
     >>> round(float(centred_cosine(rows + 5.0, rows)), 6)   # a common shift costs nothing once norms are equal
     0.0
     """
-    student, teacher = map(unit, paired(student, teacher))
-    return cosine(student - student.mean(dim=0), teacher - teacher.mean(dim=0))
+    sides = (unit(z) - unit(z).mean(dim=0) for z in paired(student, teacher))
+    student, teacher = (F.normalize(z, dim=-1, eps=SHORTEST) for z in sides)
+    return (1 - (student * teacher).sum(-1)).mean()
 
 
 @objectives.register("mse")
