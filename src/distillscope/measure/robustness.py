@@ -1,0 +1,100 @@
+"""What a student loses under stress, against what its teacher loses under the same images."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+
+KEYS = ["dataset", "split", "teacher", "target"]
+OWN = [*KEYS, "student", "arm", "seed"]
+
+
+def mean_corruption_error(student: Any, teacher: Any) -> float:
+    """Error relative to the teacher's: the mean over corruptions of sum of errors / sum of the teacher's errors.
+
+    Both (corruptions, severities), accuracies in [0, 1]. Hendrycks & Dietterich 2019, their CE with the teacher in place of
+    AlexNet. 1: as often wrong as the teacher. NaN where the teacher is never wrong under some corruption.
+
+    >>> mean_corruption_error([[0.6, 0.4]], [[0.8, 0.7]])
+    2.0
+    """
+    student, teacher = _pair(student, teacher)
+    return _ratio((1 - student).sum(axis=1), (1 - teacher).sum(axis=1))
+
+
+def relative_corruption_error(student: Any, teacher: Any, student_clean: float, teacher_clean: float) -> float:
+    """What corruption adds to the error, relative to what it adds to the teacher's (their relative CE).
+
+    NaN where the teacher loses nothing, or gains, under some corruption.
+
+    >>> round(relative_corruption_error([[0.5]], [[0.7]], 0.7, 0.8), 6)
+    2.0
+    """
+    student, teacher = _pair(student, teacher)
+    return _ratio((student_clean - student).sum(axis=1), (teacher_clean - teacher).sum(axis=1))
+
+
+def retention(accuracy: float, clean: float) -> float:
+    """The share of the clean accuracy that is left; NaN where there was none.
+
+    >>> retention(0.3, 0.6)
+    0.5
+    """
+    return accuracy / clean if clean > 0 else float("nan")
+
+
+def against_teacher(results: Any) -> Any:
+    """For every student, probe and condition: retention beside the teacher's, from a run's tidy results (a DataFrame).
+
+    Columns: what names the trial, ``probe``, ``condition``, ``accuracy``, ``clean`` (on the same items), ``retention``,
+    ``teacher_retention``, ``relative_retention`` (their ratio: 1 is as robust as the teacher), ``n``. One row more a student
+    and probe with condition "corruption=mean" holds ``mean_corruption_error`` and ``relative_corruption_error`` where the
+    corruptions were measured on both. Conditions that the teacher lacks are left out; draws are averaged.
+    """
+    import pandas as pd
+
+    found = results[results["measure"].str.fullmatch(r"(paper\.)?probe\.(student|teacher)\.accuracy")].copy()
+    found["probe"] = found["measure"].str.replace(r"\.(student|teacher)\.accuracy", "", regex=True)
+    found = found.groupby([*OWN, "probe", "condition"], dropna=False, sort=False).agg(accuracy=("value", "mean"), n=("n", "max")).reset_index()
+    found["reference"] = [_clean_condition(c) for c in found["condition"]]
+    index = [*OWN, "probe"]
+    clean = found[["accuracy", "condition", *index]].rename(columns={"condition": "reference", "accuracy": "clean"})
+    found = found.merge(clean, on=["reference", *index], how="left")
+    found["retention"] = [retention(a, c) for a, c in zip(found["accuracy"], found["clean"], strict=True)]
+    is_teacher = found["student"] == "teacher"
+    shared = [*KEYS, "probe", "condition"]
+    teachers = found[is_teacher][[*shared, "accuracy", "clean", "retention"]]
+    teachers = teachers.rename(columns={c: f"teacher_{c}" for c in ("accuracy", "clean", "retention")})
+    table = found[~is_teacher & (found["condition"] != found["reference"])].merge(teachers, on=shared)
+    table["relative_retention"] = table["retention"] / table["teacher_retention"]
+    suite = pd.DataFrame([row for _, group in table.groupby(index, dropna=False, sort=False) for row in _suite(group, index)])
+    return pd.concat([table, suite], ignore_index=True).drop(columns="reference") if len(suite) else table.drop(columns="reference")
+
+
+def _suite(group: Any, index: list[str]) -> list[dict[str, Any]]:
+    """One row with the errors of the corruption suite of one student and probe."""
+    own = group[group["condition"].str.match(r"corruption=\w+/\d")]
+    if own.empty:
+        return []
+    names = own["condition"].str.extract(r"=(\w+)/")[0].to_numpy()
+    students, teachers = ([own[column].to_numpy()[names == name] for name in dict.fromkeys(names)] for column in ("accuracy", "teacher_accuracy"))
+    first = own.iloc[0]
+    return [{**{k: first[k] for k in index}, "condition": "corruption=mean", "n": first["n"],
+             "mean_corruption_error": mean_corruption_error(students, teachers),
+             "relative_corruption_error": relative_corruption_error(students, teachers, first["clean"], first["teacher_clean"])}]
+
+
+def _clean_condition(condition: str) -> str:
+    """The clean accuracy that a condition is to be held against: on its own items where they are a part."""
+    kind = condition.split("=")[0]
+    return f"{kind}=none" if kind in ("band", "corruption", "attack") else "clean"
+
+
+def _pair(student: Any, teacher: Any) -> tuple[np.ndarray, np.ndarray]:
+    return np.atleast_2d(np.asarray(student, float)), np.atleast_2d(np.asarray(teacher, float))
+
+
+def _ratio(student: np.ndarray, teacher: np.ndarray) -> float:
+    """Mean of the ratios; NaN where one has no positive denominator."""
+    return float(np.mean(student / teacher)) if (teacher > 0).all() else float("nan")
