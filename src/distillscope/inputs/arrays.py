@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import pickle
 import struct
 import warnings
 import zipfile
@@ -12,7 +13,7 @@ from typing import IO, Any
 import numpy as np
 
 from distillscope.errors import UserError
-from distillscope.inputs.members import Member
+from distillscope.inputs.members import UNREADABLE, Member
 from distillscope.measure.rows import Stored
 
 PLAIN = "Save it again with numpy.save, from an array of floats."
@@ -32,8 +33,8 @@ def _header(handle: IO[bytes], where: str) -> tuple[np.dtype, tuple[int, ...], b
     """dtype, shape and Fortran order of a .npy; objects are refused here, since only unpickling could read them."""
     start = handle.read(6)
     if start != b"\x93NUMPY":
-        got = "an empty file" if not start else "a zip archive" if start[:2] == b"PK" else f"one that begins with {start!r}"
-        raise UserError(where, "a plain .npy file", got, PLAIN)
+        known = {b"": "an empty file", b"P": "a zip archive", b"\x80": "a pickle, which is never opened"}
+        raise UserError(where, "a plain .npy file", known.get(start[:1], f"one that begins with {start!r}"), PLAIN)
     version = handle.read(2)
     parse = {b"\x01\x00": np.lib.format.read_array_header_1_0, b"\x02\x00": np.lib.format.read_array_header_2_0}.get(version)
     if parse is None:
@@ -78,7 +79,7 @@ def read_npz(path: Path, where: str) -> list[Member]:
                 with archive.open(info) as handle:
                     dtype, shape, _ = _header(handle, inner)
             except UserError as error:  # said only if this array is needed
-                dtype, shape, load = "unreadable", (0,), _raise(error)
+                dtype, shape, load = UNREADABLE, (0,), _raise(error)
             else:
                 load = _npz_loader(path, info, inner)
             kind = getattr(dtype, "kind", "")
@@ -149,7 +150,11 @@ def read_torch(path: Path, where: str) -> list[Member]:
         raise UserError(where, "a file of tensors", "an empty file", "Save it again.")
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # of formats and protocols that it may refuse: then it raises
-        found = torch.load(path, map_location="cpu", weights_only=True, mmap=start == b"PK")  # before 1.6 it was no zip
+        try:
+            found = torch.load(path, map_location="cpu", weights_only=True, mmap=start == b"PK")  # before 1.6 it was no zip
+        except pickle.UnpicklingError:
+            raise UserError(where, "a file of tensors only", "pickled objects, which are never opened",
+                            "Save the tensors alone with torch.save.") from None
     named = found if isinstance(found, dict) else {"": found}
     members = []
     for name, value in named.items():

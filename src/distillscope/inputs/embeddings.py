@@ -125,7 +125,7 @@ def _labels(file: Path, key: str | None, where: str) -> tuple[np.ndarray, np.nda
     """Labels of a file and its ids."""
     members = read_members(file, where)
     found = next((m for m in members if m.name == key), None) if key else called(members, LABELS)
-    flat = [m for m in members if len(m.shape) == 1 or m.shape[1:] == (1,)]
+    flat = [m for m in members if len(m.shape) == 1] or [m for m in members if m.shape[1:] == (1,)]
     flat = [m for m in flat if m.name.lower() not in IDS] or flat
     if found is None and not key and len(flat) == 1:
         found = flat[0]

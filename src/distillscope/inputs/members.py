@@ -17,6 +17,8 @@ EMBEDDINGS = ("embedding", "embeddings", "emb", "embs", "vector", "vectors", "im
               "image_embeddings")
 IDS = ("id", "ids", "image_path", "key")
 LABELS = ("label", "labels", "class")
+UNREADABLE = "unreadable"
+"""dtype of an array whose ``load`` says why it cannot be read."""
 
 
 @dataclass(frozen=True)
@@ -66,13 +68,16 @@ def pick_embeddings(members: Sequence[Member], key: str | None, where: str) -> M
     if fit:
         raise UserError(where, "one array of embeddings", f"{len(fit)} ({_listed(fit)})",
                         f"Name the one that is meant: FILE:{fit[0].name}.")
-    if len(members) == 1:
-        return _checked(members[0], where)
+    unread = [m for m in members if m.dtype == UNREADABLE]
+    if unread or len(members) == 1:
+        return _checked((unread or members)[0], where)
     raise UserError(where, "a float array of shape (items, dimensions)", _listed(members) if members else "no array",
                     "Save the embeddings in it, as floats.")
 
 
 def _checked(member: Member, where: str) -> Member:
+    if member.dtype == UNREADABLE:
+        return member
     if not member.is_float:
         raise UserError(where, "an array of floats", f"{member.dtype} of shape {member.shape}",
                         "Convert it with .astype('float32') if that is meant.")

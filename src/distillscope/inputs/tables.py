@@ -48,15 +48,15 @@ def _lists(path: Path, name: str, where: str) -> Stored:
         for batch in file.iter_batches(8192, columns=[name]):
             lists = batch.column(0)
             lists = getattr(lists, "storage", lists)
-            values = lists.flatten()
-            width = parts[0].shape[1] if parts else len(values) // max(len(lists), 1)
-            lengths = np.array(lists.value_lengths().fill_null(-1)) if len(lists) else np.empty(0, int)
-            if lists.null_count or (lengths != width).any():
-                wrong = row + int(np.argmax(lengths != width))
-                raise UserError(f"{where}:{name}", f"{width} values in every row", f"another count in row {wrong}",
+            if not len(lists):
+                continue
+            lengths = np.asarray(lists.value_lengths().fill_null(0))
+            width = parts[0].shape[1] if parts else int(lengths[np.argmax(lengths > 0)])
+            if (lengths != width).any():
+                wrong = int(np.argmax(lengths != width))
+                raise UserError(f"{where}:{name}", f"{width} values in every row", f"{lengths[wrong]} in row {row + wrong}",
                                 "Drop the rows without an embedding, on both sides.")
-            if len(lists):
-                parts.append(_floats(values).reshape(len(lists), width))
+            parts.append(_floats(lists.flatten()).reshape(len(lists), width))
             row += len(lists)
     return Stored(parts or [np.empty((0, 0), np.float32)])
 
@@ -102,20 +102,17 @@ def read_csv(path: Path, where: str) -> list[Member]:
     if header == 0 and not first[0] and (np.asarray(table.iloc[:, 0]) == np.arange(len(table))).all():
         table = table.iloc[:, 1:]  # the row numbers that pandas writes
     names = [str(c) for c in table.columns]
-    side = [i for i, n in enumerate(names) if n.lower() in (*IDS, *LABELS)]
-    members = [Member(names[i], (len(table),), str(table.dtypes.iloc[i]), table.dtypes.iloc[i].kind == "f",
-                      lambda i=i: table.iloc[:, i].to_numpy()) for i in side]
-    rest = [i for i in range(len(names)) if i not in side]
-    if len(names) - len(side) == 1:
-        members.append(Member(names[rest[0]], (len(table),), str(table.dtypes.iloc[rest[0]]), False,
-                              lambda: table.iloc[:, rest[0]].to_numpy()))
-    if rest:
-        kinds = {table.dtypes.iloc[i].kind for i in rest}
-        text = [names[i] for i in rest if table.dtypes.iloc[i].kind not in "fiu"]
-        kind = f"text in column '{text[0]}'" if text else "float64" if "f" in kinds else "int64"
-        members.append(Member("columns", (len(table), len(rest)), kind, not text and "f" in kinds,
-                              lambda: table.iloc[:, rest].to_numpy(np.float64)))
-    return members
+    members = [Member(n, (len(table),), str(d), d.kind == "f", lambda i=i: table.iloc[:, i].to_numpy())
+               for i, (n, d) in enumerate(zip(names, table.dtypes, strict=True))]
+    rest = [i for i, n in enumerate(names) if n.lower() not in (*IDS, *LABELS)]
+    if not rest:
+        return members
+    kinds = {members[i].dtype for i in rest}
+    text = next((names[i] for i in rest if table.dtypes.iloc[i].kind not in "fiu"), None)
+    kind = "int64" if kinds == {"int64"} else "float64" if text is None else f"with text in column '{text}'"
+    columns = Member("columns", (len(table), len(rest)), kind, kind == "float64",
+                     lambda: table.iloc[:, rest].to_numpy(np.float64))
+    return [columns, *members]
 
 
 def _is_number(text: str) -> bool:

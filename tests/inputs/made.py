@@ -1,0 +1,99 @@
+"""Small files of every format, each made by the library that users would make it with."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pyarrow as pa
+import pyarrow.parquet as pq
+import torch
+from safetensors.torch import save_file
+
+COUNT, DIM = 24, 5
+IDS = [f"item/{i:02d}.png" for i in range(COUNT)]
+LABELS = np.arange(COUNT) % 3
+
+
+def embeddings(dtype: type = np.float32) -> np.ndarray:
+    return np.random.default_rng(0).normal(size=(COUNT, DIM)).astype(dtype)
+
+
+def _npy(path: Path) -> None:
+    np.save(path, embeddings())
+
+
+def _npz(path: Path) -> None:
+    np.savez(path, z=embeddings(), ids=np.array(IDS), labels=LABELS)
+
+
+def _npz_compressed(path: Path) -> None:
+    np.savez_compressed(path, z=embeddings(), ids=np.array(IDS), labels=LABELS)
+
+
+def _safetensors(path: Path) -> None:
+    save_file({"z": torch.from_numpy(embeddings()), "labels": torch.from_numpy(LABELS)}, path)
+
+
+def _torch(path: Path) -> None:
+    torch.save({"z": torch.from_numpy(embeddings()), "ids": IDS, "labels": torch.from_numpy(LABELS)}, path)
+
+
+def _torch_alone(path: Path) -> None:
+    torch.save(torch.nn.Parameter(torch.from_numpy(embeddings())), path)
+
+
+def _torch_before_zip(path: Path) -> None:
+    torch.save(torch.from_numpy(embeddings()), path, _use_new_zipfile_serialization=False)
+
+
+def _parquet_lists(path: Path) -> None:
+    pq.write_table(pa.table({"image_path": IDS, "vec": list(embeddings()), "label": LABELS}), path, row_group_size=7)
+
+
+def _parquet_fixed(path: Path) -> None:
+    lists = pa.FixedSizeListArray.from_arrays(pa.array(embeddings().ravel()), DIM)
+    other = pa.FixedSizeListArray.from_arrays(pa.array(np.zeros(COUNT * 2)), 2)
+    pq.write_table(pa.table({"id": np.arange(COUNT), "embedding": lists, "logits": other}), path)
+
+
+def _parquet_columns(path: Path) -> None:
+    frame = pd.DataFrame(embeddings()).rename(columns=lambda i: f"d{i}")
+    frame.assign(id=IDS, label=[f"class {n}" for n in LABELS]).to_parquet(path)
+
+
+def _csv(path: Path) -> None:
+    pd.DataFrame(embeddings()).assign(key=IDS, label=LABELS).to_csv(path, index=False)
+
+
+def _csv_indexed(path: Path) -> None:
+    pd.DataFrame(embeddings()).to_csv(path)
+
+
+def _csv_bare(path: Path) -> None:
+    np.savetxt(path, embeddings(), delimiter=",")
+
+
+# name -> (writer, has ids, has labels)
+FORMATS = {
+    "a.npy": (_npy, False, False),
+    "a.npz": (_npz, True, True),
+    "compressed.npz": (_npz_compressed, True, True),
+    "a.safetensors": (_safetensors, False, True),
+    "a.pt": (_torch, True, True),
+    "alone.pth": (_torch_alone, False, False),
+    "old.bin": (_torch_before_zip, False, False),
+    "lists.parquet": (_parquet_lists, True, True),
+    "fixed.parquet": (_parquet_fixed, True, False),
+    "columns.parquet": (_parquet_columns, True, True),
+    "a.csv": (_csv, True, True),
+    "indexed.csv": (_csv_indexed, False, False),
+    "bare.csv": (_csv_bare, False, False),
+}
+
+
+def written(folder: Path, name: str) -> Path:
+    """One of FORMATS, written to ``folder``."""
+    FORMATS[name][0](folder / name)
+    return folder / name

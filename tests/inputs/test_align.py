@@ -1,0 +1,68 @@
+"""Teacher and student come out with one row an item, and what was done to get there is said."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from distillscope.errors import UserError
+from distillscope.inputs.embeddings import Embeddings, align
+from distillscope.inputs.members import strings
+
+
+def side(name: str, ids: list[str] | None, labels: list | None = None, count: int | None = None) -> Embeddings:
+    """Row i is made from the id, so that rows tell whose they are."""
+    numbers = np.array([int(i) for i in ids]) if ids is not None else np.arange(count)
+    return Embeddings(np.outer(numbers, [1.0, 2.0]), None if ids is None else strings(ids, name),
+                      None if labels is None else np.array(labels), name)
+
+
+@given(st.lists(st.integers(0, 30), min_size=1, unique=True), st.lists(st.integers(0, 30), min_size=1, unique=True))
+def test_alignment_keeps_the_common_items_in_the_teachers_order(first, second):
+    teacher, student = side("t", [str(i) for i in first]), side("s", [str(i) for i in second])
+    common = [i for i in first if i in second]
+    if not common:
+        with pytest.raises(UserError, match="none in common"):
+            align(teacher, student)
+        return
+    a, b, note = align(teacher, student)
+    assert np.asarray(a.rows)[:, 0].tolist() == np.asarray(b.rows)[:, 0].tolist() == common
+    assert list(a.ids) == list(b.ids) == [str(i) for i in common]
+    assert (note is None) == (first == second)
+    if note:
+        assert f"{len(common)} items in both; dropped {len(first) - len(common)} of {len(first)} of the teacher, " in note
+        assert f"{len(second) - len(common)} of {len(second)} of the student" in note
+
+
+def test_rows_in_order_are_not_copied():
+    teacher, student = side("t", ["1", "2"]), side("s", ["1", "2"])
+    a, b, note = align(teacher, student)
+    assert a.rows is teacher.rows and b.rows is student.rows and note is None
+    longer = side("s", ["2", "1", "3"])
+    a, b, _ = align(teacher, longer)
+    assert a.rows is teacher.rows and np.shares_memory(b.rows.parts[0], longer.rows)
+
+
+def test_without_ids_rows_go_by_order():
+    a, b, note = align(side("t", None, count=3), side("s", None, count=3))
+    assert len(a) == len(b) == 3 and note is None
+    assert "only the teacher has ids" in align(side("t", ["1", "2"]), side("s", None, count=2))[2]
+    with pytest.raises(UserError, match="student s: expected 3 rows like the teacher t, got 2. .* give ids on both sides"):
+        align(side("t", None, count=3), side("s", ["1", "2"]))
+
+
+def test_ids_that_repeat_are_refused():
+    with pytest.raises(UserError, match="student s ids: expected ids that differ, got 2 repeated, first '1'"):
+        align(side("t", ["1", "2"]), side("s", ["1", "1", "1", "2"]))
+    with pytest.raises(UserError, match="teacher t ids"):
+        align(side("t", ["1", "1"]), side("s", ["1", "1"]))
+
+
+def test_labels_that_disagree_tell_that_rows_do_not_match():
+    with pytest.raises(UserError, match="others for 2 of 3 items, first in row 1 .0, not 1."):
+        align(side("t", None, [0, 1, 0], 3), side("s", None, [0, 0, 1], 3))
+    a, b, _ = align(side("t", ["1", "2"], [7, 8]), side("s", ["2", "1"], [8, 7]))
+    assert a.labels.tolist() == b.labels.tolist() == [7, 8]
+    align(side("t", None, [0, 1], 2), side("s", None, ["zero", "one"], 2))  # two ways to write classes are not compared
