@@ -171,6 +171,7 @@ def test_arrays_that_are_no_embeddings(tmp_path, array, message):
             read_embeddings(tmp_path / name)
 
 
+@pytest.mark.filterwarnings("ignore:.*torch.jit")
 def test_tensors_that_are_no_embeddings(tmp_path):
     torch.save({"a": torch.zeros(3, dtype=torch.int64), "note": "x"}, tmp_path / "a.pt")
     with pytest.raises(UserError, match="an array of floats, got int64"):
