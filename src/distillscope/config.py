@@ -247,6 +247,7 @@ class Study(_Frozen):
     streams: Literal["keyed", "notebook"] = "keyed"
     spread: Literal["sample", "population"] = "sample"
     validation: int = Field(1000, ge=0, description="items of train held out for health, kNN and tuning")
+    screen: int = Field(0, ge=0, description="items of train in place of the test split, to choose settings on")
     limit: int | None = Field(None, ge=2, description="a stratified part of train")
     limit_test: int | None = Field(None, ge=2)
     corrupt: Literal["error", "skip"] = "error"

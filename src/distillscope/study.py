@@ -88,7 +88,7 @@ def load_study(path: Path | str) -> Run:
 def load_data(study: Study, data: Dataset) -> Splits:
     """The splits of one of the study's data sets."""
     return load_splits(data.title, data.name, data.settings, train_split=data.train_split, test_split=data.test_split,
-                       validation=study.validation, limit=study.limit, limit_test=study.limit_test, corrupt=study.corrupt)
+                       validation=study.validation, screen=study.screen, limit=study.limit, limit_test=study.limit_test, corrupt=study.corrupt)
 
 
 def run_study(study: Study, out: Path | str | None = None, *, resume: bool = False, device: str = "auto",

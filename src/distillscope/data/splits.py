@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
@@ -10,6 +10,9 @@ from distillscope import progress
 from distillscope.data.source import Source, checked, load_in_memory, stratified
 from distillscope.errors import UserError
 from distillscope.registry import datasets
+
+HELD_OUT = ", held out"
+"""What a part of train that stands in for the test split adds to its name."""
 
 
 @dataclass(frozen=True)
@@ -29,11 +32,23 @@ class Splits:
 
 
 def load_splits(title: str, name: str, settings: dict, *, train_split: str = "train", test_split: str = "test",
-                validation: int = 0, limit: int | None = None, limit_test: int | None = None,
+                validation: int = 0, screen: int = 0, limit: int | None = None, limit_test: int | None = None,
                 corrupt: str = "error") -> Splits:
-    """Load, look at, and split a data set. The held-out part is stratified and depends on the ids alone."""
+    """Load, look at, and split a data set. Held-out parts are stratified and depend on the ids alone.
+
+    With ``screen`` that many items of train stand in for the test split, which is not even loaded: settings are chosen so.
+    """
     whole = load_split(name, settings, train_split, limit, corrupt)
-    test = load_split(name, settings, test_split, limit_test, corrupt)
+    if screen:
+        if screen >= len(whole):
+            raise UserError("screen", f"fewer items than the {len(whole)} of train", str(screen), f"Set screen={len(whole) // 10}.")
+        held = stratified(whole, screen, "screen")
+        test = replace(whole.take(held), split=train_split + HELD_OUT)
+        whole = whole.take(np.setdiff1d(np.arange(len(whole)), held))
+        if limit_test is not None and limit_test < len(test):
+            test = test.take(stratified(test, limit_test, "limit"))
+    else:
+        test = load_split(name, settings, test_split, limit_test, corrupt)
     for source in (whole, test):
         if source.labels is not None and len(np.unique(source.labels)) < 2:
             raise UserError(f"{source.name}/{source.split} labels", "at least two classes", "one",

@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 
 from distillscope.data.source import Source
+from distillscope.data.splits import HELD_OUT
 from distillscope.errors import UserError
 from distillscope.inputs.embeddings import positions, read_embeddings
 from distillscope.inputs.formats import EMBEDDINGS
@@ -40,12 +41,13 @@ class ReadyEmbeddings:
 
     def lookup(self, source: Source) -> np.ndarray:
         """(n, dim) float32, row i for item i of ``source``: by id where ids were given, else by order."""
-        found, where = read_embeddings(self.path, split=source.split), f"{self.path}/{source.split}"
+        split = source.split.removesuffix(HELD_OUT)
+        found, where = read_embeddings(self.path, split=split), f"{self.path}/{split}"
         if found.ids is not None:
             found = found.take(positions(found.ids, source.ids, where))
         elif len(found) != len(source):
             raise UserError(where, f"{len(source)} rows, one an item", str(len(found)),
-                            f"Give ids ({source.split}_ids.txt), or embed the same items in the same order.")
+                            f"Give ids ({split}_ids.txt), or embed the same items in the same order.")
         picked = np.asarray(found.rows, dtype=np.float32)
         bad = ~np.isfinite(picked).all(axis=1)
         if bad.any():
