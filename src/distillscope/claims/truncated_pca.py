@@ -75,7 +75,7 @@ def ridge_null(energy: np.ndarray, r2: float, top: int = TOP) -> float:
 
     >>> energy = 1 / np.arange(1, 101)
     >>> round(ridge_null(energy, 0.999), 2), round(float(energy[:20].sum() / energy.sum()), 2), round(ridge_null(energy, 0.3), 2)
-    (0.69, 0.69, 0.88)
+    (0.69, 0.69, 0.95)
     """
     from scipy.optimize import brentq
 

@@ -1,0 +1,114 @@
+"""Embeddings cut to their top principal components, clean and under noise: does robustness hang on the dimensions?"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import Literal
+
+import numpy as np
+
+from distillscope.data.preprocess import CLIP_STD
+from distillscope.data.source import Source
+from distillscope.draws import keyed_rng
+from distillscope.errors import UserError
+from distillscope.registry import stresses
+from distillscope.stress.noise import Noise
+from distillscope.stress.subject import Findings, Subject, few, need_labels, need_range
+
+WHOLE, WHITE = "all", "whitened"
+
+
+@stresses.register("top_k")
+def top_k(model: Subject, test: Source, labels: np.ndarray | None, seed: int, *,
+          ks: tuple[int, ...] = (4, 8, 16, 32, 64, 128, 256, 512), sigmas: tuple[float, ...] = (0.1,), parts: int = 10,
+          whitened: bool = True, students: bool = False, where: Literal["source", "input"] = "source",
+          unit: Literal["pixel", "normalised"] = "normalised", clip: bool = True,
+          std: tuple[float, float, float] = CLIP_STD, items: int = 0) -> Findings:
+    """Noise probe of the teacher cut to its top k components (top_k.*, conditions top_k=K and top_k=K/SIGMA; K may be all).
+
+    Unit rows are projected on the k leading principal directions about their train mean, which stays, and the probes are
+    fitted anew to clean train rows cut alike. `whitened` adds K = whitened: all directions at equal variance. Accuracy is
+    given for each of `parts` disjoint stratified parts of the test items (column draw), so that a spread over images and
+    noise can be had where a frozen teacher has no seeds. top_k.chance is one over the number of classes. Students are left
+    out unless `students`.
+    """
+    labels = need_labels(labels, "stresses.top_k")
+    if not ks or min(ks) < 1 or parts < 1:
+        raise UserError("stresses.top_k", "ks and parts from 1 up", f"ks={list(ks)}, parts={parts}", "For instance ks: [4, 16, 64].")
+    for sigma in sigmas:
+        need_range(sigma, "stresses.top_k.sigmas")
+    if model.is_student and not students:
+        return Findings()
+    tested, found = few(test, items, "stresses.top_k"), Findings()
+    found.rows.append(("top_k.chance", f"top_k={WHOLE}", None, 1 / len(np.unique(labels)), len(labels), "fraction"))
+    train = unit_rows(model.embed(model.train, None, "top_k, train"))
+    seen = {"": unit_rows(model.embed(tested, None, "top_k, test"))}
+    for sigma in (s for s in sigmas if s > 0):
+        noise = Noise(sigma, 0, where, unit, clip, tuple(std), seed)  # draw 0 of the noise sweep
+        seen[f"/{sigma:g}"] = unit_rows(model.embed(tested, noise, f"top_k, sigma {sigma:g}"))
+        found.conditions |= {f"top_k={name}/{sigma:g}": noise.both_units() for name in (*ks, WHOLE, *([WHITE] if whitened else []))}
+    groups = disjoint_parts(tested, parts)
+    for name, cut in cuts(train, ks, whitened, found).items():
+        probes = model.fit(cut(train), model.train.labels)
+        for suffix, rows in seen.items():
+            found.rows += _rows(model, probes, cut(rows), tested, groups, f"top_k={name}{suffix}")
+    return found
+
+
+def unit_rows(z: np.ndarray) -> np.ndarray:
+    """Rows of unit length; a row of zeros stays zero."""
+    norms = np.linalg.norm(z, axis=1, keepdims=True)
+    return (z / np.where(norms == 0, 1, norms)).astype(np.float64)
+
+
+def cuts(train: np.ndarray, ks: tuple[int, ...], whitened: bool, found: Findings) -> dict[str, Callable[[np.ndarray], np.ndarray]]:
+    """Name -> unit rows (n, d) to what is left of them: k + 1 coordinates that keep every distance and inner product.
+
+    A row's projection is mean + V V^T (row - mean). In the basis of V and the mean's part outside it, these are V^T row and
+    one constant, so that a probe with a rotation-invariant penalty sees the same as in d dimensions.
+    """
+    mean = train.mean(axis=0)
+    centred = train - mean
+    values, vectors = np.linalg.eigh(centred.T @ centred / len(train))
+    values, vectors = values[::-1].clip(min=0), vectors[:, ::-1]
+    made: dict[str, Callable[[np.ndarray], np.ndarray]] = {}
+    for k in sorted(set(ks)):
+        if k > len(mean):
+            found.skipped.append(f"top_k={k}: the embedding has {len(mean)} dimensions")
+            continue
+        made[str(k)] = projection(vectors[:, :k], mean)
+    made[WHOLE] = lambda rows: rows
+    if whitened:
+        kept = values > 1e-9 * max(values[0], 1e-300)  # directions beyond float32's rounding
+        white = vectors[:, kept] / np.sqrt(values[kept])
+        made[WHITE] = lambda rows: (rows - mean) @ white
+    return made
+
+
+def projection(directions: np.ndarray, mean: np.ndarray) -> Callable[[np.ndarray], np.ndarray]:
+    """Rows (n, d) to (n, k + 1): coordinates along orthonormal ``directions`` (d, k), and how far the mean lies outside them.
+
+    >>> cut = projection(np.eye(3)[:, :1], np.array([0.0, 0.6, 0.8]))
+    >>> cut(np.array([[0.5, 0.1, 0.2]])).tolist()
+    [[0.5, 1.0]]
+    """
+    outside = float(np.linalg.norm(mean - directions @ (directions.T @ mean)))
+    return lambda rows: np.hstack([rows @ directions, np.full((len(rows), 1), outside)])
+
+
+def disjoint_parts(items: Source, count: int) -> list[np.ndarray]:
+    """Indices of ``count`` parts that share no item, each with the classes in the proportions of the whole."""
+    shuffled = keyed_rng("top_k parts", items.name, items.split).permutation(len(items))
+    ordered = shuffled[np.argsort(items.labels[shuffled], kind="stable")]
+    return [np.sort(ordered[i::count]) for i in range(min(count, len(items)))]
+
+
+def _rows(model: Subject, probes: Mapping[str, object], z: np.ndarray, items: Source, groups: list[np.ndarray],
+          condition: str) -> list[tuple]:
+    """top_k.paper.teacher.accuracy and its like, one row a part."""
+    rows = []
+    for head, probe in probes.items():
+        name = f"top_k.{head.split('.')[0] if '.' in head else 'tuned'}.{model.side}.accuracy"
+        right = probe.predict(z) == items.labels
+        rows += [(name, condition, i, float(right[group].mean()), len(group), "fraction") for i, group in enumerate(groups)]
+    return rows

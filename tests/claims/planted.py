@@ -1,0 +1,156 @@
+"""Results with a planted truth: a study's config and rows of invented numbers, read as a run would be."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from distillscope.claims.results import Results, results_of
+
+TRAINING = {"epochs": 5, "batch_size": 64, "learning_rate": 0.001}
+STUDY: dict[str, Any] = {
+    "name": "planted",
+    "data": [{"name": "cifar10"}],
+    "teacher": [{"name": "efficientnet_lite0"}],
+    "students": [{"name": "paper_cnn", "label": label, "width": width, "image_size": 32}
+                 for label, width in (("S", 1), ("M", 2), ("L", 4))],
+    "target": {"name": "pca", "dim": 64},
+    "training": TRAINING,
+    "noise": {"where": "source", "unit": "normalised", "clip": True, "sigmas": [0.05, 0.1, 0.2], "draws": 2},
+    "remedies": [{"name": "bn"}],
+    "arms": [
+        {"name": "one", "objective": [{"name": "cosine", "weight": 1.0}]},
+        {"name": "two", "objective": ["mse"]},
+        {"name": "three", "objective": "cross_entropy"},
+        {"name": "four", "objective": ["cosine", {"name": "infonce", "weight": 0.5}]},
+        {"name": "five", "objective": "mse", "target": {"name": "whiten", "dim": 300}},
+        {"name": "six", "objective": ["cosine", "vicreg_covariance"]},
+        {"name": "seven", "view": {"name": "noise", "sigma": 0.3}, "view_target": "clean"},
+        {"name": "eight", "training": {**TRAINING, "epochs": 20}},
+        {"name": "nine", "view": "crop_flip"},
+    ],
+}
+"""Arms are named by number, so that no claim can go by what an arm is called."""
+TITLES = {"five": "whiten300"}
+PARAMETERS = {"S": 8e5, "M": 1.4e6, "L": 2.7e6}
+
+Key = tuple[str, str, str, str]  # arm, student, measure, condition; "*" stands for any
+TRUTH: dict[Key, float] = {
+    ("*", "*", "student.effective_rank", "clean"): 16.0,
+    ("four", "*", "student.effective_rank", "clean"): 40.0,
+    ("five", "*", "student.effective_rank", "clean"): 90.0,
+    ("*", "*", "alignment.student_variance_top20", "clean"): 0.95,
+    ("*", "*", "alignment.teacher_r2", "clean"): 0.35,
+    ("*", "*", "contrastive.ceiling", "clean"): float(np.log(1024)),
+    ("*", "*", "contrastive.infonce_best_temperature", "clean"): 2.2,
+    ("*", "*", "contrastive.saturated", "clean"): 0.0,
+    ("*", "*", "paper.probe.student.accuracy", "clean"): 0.71,
+    ("*", "*", "paper.probe.student.accuracy", "noise=0.05"): 0.68,
+    ("*", "*", "paper.probe.student.accuracy", "noise=0.1"): 0.55,
+    ("*", "*", "paper.probe.student.accuracy", "noise=0.2"): 0.30,
+    ("*", "*", "paper.probe.student.accuracy", "band=0-0.25/0.1"): 0.50,
+    ("*", "*", "paper.probe.student.accuracy", "band=0.75-1/0.1"): 0.65,
+}
+TEACHER: dict[tuple[str, str, str], float] = {
+    ("pca64", "teacher.effective_rank", "clean"): 50.0,
+    ("whiten300", "teacher.effective_rank", "clean"): 250.0,
+    ("pca64", "paper.probe.teacher.accuracy", "clean"): 0.80,
+    ("pca64", "paper.probe.teacher.accuracy", "noise=0.1"): 0.60,
+    ("pca64", "paper.probe.teacher.accuracy", "band=0-0.25/0.1"): 0.60,
+    ("pca64", "paper.probe.teacher.accuracy", "band=0.75-1/0.1"): 0.60,
+}
+SPREAD = {"student.effective_rank": 0.3, "alignment.student_variance_top20": 0.004, "alignment.teacher_r2": 0.004,
+          "contrastive.infonce_best_temperature": 0.01, "paper.probe.student.accuracy": 0.004}
+
+
+@dataclass
+class Run:
+    """What `results_of` reads."""
+
+    study: dict[str, Any]
+    results: pd.DataFrame
+    training: pd.DataFrame
+    trials: list[Any] = field(default_factory=list)
+    references: list[Any] = field(default_factory=list)
+    path: Path = Path("planted")
+
+
+@dataclass(frozen=True)
+class Folder:
+    """A reference or trial, as far as claims look."""
+
+    dataset: str
+    teacher: str
+    target: str
+    arm: str
+    student: str
+    seed: int | None
+    curves: dict[str, Any]
+
+
+def planted_run(truth: dict[Key, float] | None = None, teacher: dict | None = None, *, seeds=range(1, 11), arms: str | None = None,
+                study: dict[str, Any] | None = None, top_k: dict[str, float] | None = None, spread: float = 1.0,
+                log_ranks: dict[int, float] | None = None) -> Run:
+    """A run whose means are TRUTH with ``truth`` over it; ``arms`` names those that were run; ``top_k``: k -> noisy accuracy."""
+    config = {**STUDY, **(study or {})}
+    if arms is not None:
+        config["arms"] = [a for a in config["arms"] if a["name"] in arms.split()]
+    means, rng = {**TRUTH, **(truth or {})}, np.random.default_rng(0)
+    rows: list[dict[str, Any]] = []
+    # A seed's luck is shared by all arms and sizes, as with shared order and draws; each trial has a little of its own.
+    luck = {seed: rng.normal() for seed in seeds}
+    names = [n for a in config["arms"] for n in (a["name"], *(f"{a['name']}+{r['name']}" for r in config["remedies"]))]
+    for arm in names:
+        head = {"dataset": "cifar10", "teacher": "efficientnet_lite0", "split": "test", "n": 10_000, "unit": "", "study": "planted",
+                "target": TITLES.get(arm.split("+")[0], "pca64"), "objective": "", "arm": arm, "draw": pd.NA}
+        for student in (s["label"] for s in config["students"]):
+            for seed in seeds:
+                base = {**head, "student": student, "seed": seed}
+                rows.append({**base, "measure": "capacity.parameters", "condition": "clean", "value": PARAMETERS[student]})
+                for measure, condition in dict.fromkeys(k[2:] for k in means):
+                    mean = lookup(means, arm, student, measure, condition)
+                    width = spread * SPREAD.get(measure, 0.0)
+                    for draw in (0, 1) if condition.startswith("noise") else (pd.NA,):
+                        value = mean + width * (luck[seed] + 0.3 * rng.normal())
+                        rows.append({**base, "measure": measure, "condition": condition, "draw": draw, "value": value})
+    head = {"dataset": "cifar10", "teacher": "efficientnet_lite0", "split": "test", "n": 10_000, "unit": "", "study": "planted",
+            "objective": "", "arm": "", "student": "teacher", "seed": pd.NA, "draw": pd.NA}
+    for (target, measure, condition), value in {**TEACHER, **(teacher or {})}.items():
+        rows.append({**head, "target": target, "measure": measure, "condition": condition, "value": value})
+    rows += [{**head, "target": "pca64", **r} for r in top_k_rows(top_k, rng)] if top_k else []
+    log = pd.DataFrame([{"dataset": "cifar10", "teacher": "efficientnet_lite0", "arm": "one", "student": s, "seed": seed, "epoch": e,
+                         "effective_rank": r + 0.1 * rng.normal(), "teacher_r2": r / 50}
+                        for s in ("S", "M", "L") for seed in seeds for e, r in (log_ranks or {}).items()])
+    frame = pd.DataFrame(rows).astype({"seed": "Int64", "draw": "Int64"})
+    spectrum = {"teacher.spectrum": {"x": list(range(1, 65)), "y": (np.arange(1, 65) ** -0.25).tolist()}}
+    references = [Folder("cifar10", "efficientnet_lite0", "pca64", "", "teacher", None, spectrum)]
+    return Run(config, frame, log, [], references)
+
+
+def top_k_rows(noisy: dict[str, float], rng: np.random.Generator) -> list[dict[str, Any]]:
+    """Ten tenths of the test images: clean accuracy 0.8 whatever k, noisy as given."""
+    rows: list[dict[str, Any]] = [{"measure": "top_k.chance", "condition": "top_k=all", "value": 0.1}]
+    for name, accuracy in noisy.items():
+        for part in range(10):
+            key = {"measure": "top_k.paper.teacher.accuracy", "draw": part}
+            rows.append({**key, "condition": f"top_k={name}", "value": 0.8 + 0.005 * rng.normal()})
+            rows.append({**key, "condition": f"top_k={name}/0.1", "value": accuracy + 0.005 * rng.normal()})
+    return rows
+
+
+def lookup(means: dict[Key, float], arm: str, student: str, measure: str, condition: str) -> float:
+    """The most particular mean that was planted."""
+    for key in ((arm, student), (arm, "*"), (arm.split("+")[0], student), (arm.split("+")[0], "*"), ("*", student), ("*", "*")):
+        if (*key, measure, condition) in means:
+            return means[(*key, measure, condition)]
+    raise KeyError((arm, student, measure, condition))
+
+
+def planted(*args: Any, **kwargs: Any) -> Results:
+    """The results of one planted run."""
+    (found,) = results_of([planted_run(*args, **kwargs)])
+    return found

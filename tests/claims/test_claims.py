@@ -1,0 +1,305 @@
+"""Each claim on results whose truth was planted: supported, refuted, too few seeds, not run."""
+
+from __future__ import annotations
+
+import inspect
+import math
+
+import numpy as np
+import pytest
+from planted import PARAMETERS, STUDY, TRAINING, planted, planted_run
+
+from distillscope.claims.decide import ORDER, decide, decide_results
+from distillscope.claims.results import Undecided, results_of
+from distillscope.claims.truncated_pca import ridge_null
+from distillscope.claims.verdict import Verdict, adjusted
+from distillscope.registry import claims
+
+RANK, ACCURACY = "student.effective_rank", "paper.probe.student.accuracy"
+TOP20, NCE = "alignment.student_variance_top20", "contrastive.infonce_best_temperature"
+FLAT, RISING = {2: 16.0, 5: 16.1}, {2: 12.0, 5: 18.0}
+LONG = ("eight", "*", RANK, "clean")
+
+SUPPORTED = {
+    "collapse": dict(truth={LONG: 16.2}),
+    "objective": dict(truth={("two", "*", RANK, "clean"): 24.0, ("three", "*", RANK, "clean"): 30.0}),
+    "expansion": dict(),
+    "capacity-limit": dict(truth={("five", "*", RANK, "clean"): 70.0}),
+    "rank-robustness": dict(top_k={"all": 0.6, "16": 0.3, "64": 0.5}),
+    "inverse-scaling": dict(truth={("one", "L", ACCURACY, "noise=0.1"): 0.44}),
+    "bottleneck": dict(),
+    "low-pass": dict(),
+    "information": dict(truth={("one", "L", NCE, "clean"): 1.9}),
+    "truncated-pca": dict(),
+}
+REFUTED = {
+    "collapse": dict(truth={LONG: 30.0}),
+    "objective": dict(),
+    "expansion": dict(truth={("five", "*", ACCURACY, "clean"): 0.72}),
+    "capacity-limit": dict(),
+    "rank-robustness": dict(top_k={"all": 0.6, "16": 0.62, "64": 0.6}),
+    "inverse-scaling": dict(truth={("one", "L", ACCURACY, "noise=0.1"): 0.57}),
+    "bottleneck": dict(truth={("seven", "*", ACCURACY, "noise=0.1"): 0.70}),
+    "low-pass": dict(truth={("*", "*", ACCURACY, "band=0.75-1/0.1"): 0.40}),
+    "information": dict(),
+    "truncated-pca": dict(truth={("*", "*", TOP20, "clean"): 0.85}),
+}
+
+
+def verdict(name: str, *args, **kwargs) -> Verdict:
+    return claims.get(name)(planted(*args, **kwargs))
+
+
+@pytest.mark.parametrize("name", ORDER)
+def test_a_planted_truth_is_found(name):
+    for outcome, plant in (("supported", SUPPORTED[name]), ("refuted", REFUTED[name])):
+        if name == "expansion" and outcome == "supported":  # whitened targets reach the rank here, but lose accuracy
+            plant = dict(truth={("five", "*", ACCURACY, "clean"): 0.60})
+        found = verdict(name, **plant)
+        assert found.verdict == outcome, found.sentence
+        assert found.p < 0.05 and found.reason == "" and found.n >= found.seeds_needed
+        assert found.low < found.effect < found.high
+        assert found.sentence.startswith(f"{outcome.capitalize()}: ") and "Scope: teacher efficientnet_lite0, data cifar10" in found.sentence
+        assert math.isfinite(found.bound) and found.unit and found.endpoint and found.evidence and "power" in found.power
+
+
+@pytest.mark.parametrize("name", ORDER)
+def test_no_verdict_on_fewer_seeds_than_it_needs(name):
+    plant = {**REFUTED[name], "seeds": range(1, claims.get(name).seeds)}
+    if name == "rank-robustness":
+        results = planted(**REFUTED[name])
+        frame = results.frame[~(results.frame["measure"].str.startswith("top_k.paper") & (results.frame["draw"] == 9).fillna(False))]
+        found = claims.get(name)(type(results)(**{**vars(results), "frame": frame}))
+    else:
+        found = verdict(name, **plant)
+    assert (found.verdict, found.p, found.effect) == ("undecided", None, None)
+    assert f"and this claim needs {found.seeds_needed}" in found.reason
+
+
+NOT_RUN = {
+    "collapse": (dict(arms="one two"), "no arm that differs in its epochs alone, and no training log"),
+    "objective": (dict(arms="one four eight"), "without any cosine term .* was not run"),
+    "expansion": (dict(arms="one two"), "an arm with a contrastive term .* was not run"),
+    "capacity-limit": (dict(arms="one two"), "no arm with a whitened, standardised or random target was run"),
+    "rank-robustness": (dict(), "the teacher was not projected on its top components"),
+    "inverse-scaling": (dict(study={"students": STUDY["students"][:1]}), "1 size of one network .* this claim compares 2"),
+    "bottleneck": (dict(arms="one nine", study={"remedies": []}), "noise on the student's input, .* was not run"),
+    "low-pass": (None, "no accuracy under band-limited noise was measured"),
+    "information": (dict(truth={("*", "*", "contrastive.ceiling", "clean"): math.log(256)}), "K is 256, and this claim needs 1,024"),
+    "truncated-pca": (None, "different dimensions"),
+}
+
+
+@pytest.mark.parametrize("name", ORDER)
+def test_what_was_not_run_is_said(name):
+    plant, reason = NOT_RUN[name]
+    results = planted(**(plant or {}))
+    if plant is None:
+        frame = results.frame
+        gone = frame["condition"].str.startswith("band=") | (frame["measure"] == TOP20)
+        results = type(results)(**{**vars(results), "frame": frame[~gone]})
+    found = claims.get(name)(results)
+    assert found.verdict == "undecided"
+    with pytest.raises(AssertionError, match=reason):
+        raise AssertionError(found.reason)
+
+
+# -- what decides each one ---------------------------------------------------------------------------------------------------
+
+
+def test_collapse_asks_three_things():
+    same = {LONG: 16.2}
+    grows = verdict("collapse", {**same, ("*", "L", RANK, "clean"): 22.0})
+    assert grows.verdict == "refuted" and "rank grows with size" in grows.sentence
+    full = verdict("collapse", {**same, ("*", "*", RANK, "clean"): 45.0, LONG: 45.2})
+    assert full.verdict == "refuted" and "more than half" in full.sentence
+    assert len(full.parts) == 3
+    close = verdict("collapse", {**same, ("*", "L", RANK, "clean"): 17.6})
+    assert close.verdict == "undecided" and "do not separate" in close.reason  # right at the margin of 10 %
+
+
+def test_collapse_reads_the_training_log_where_all_arms_are_equally_long():
+    assert verdict("collapse", arms="one two", log_ranks=FLAT).verdict == "supported"
+    found = verdict("collapse", arms="one two", log_ranks=RISING)
+    assert found.verdict == "refuted" and "12.0 dimensions after 2 epochs, 18.0 after 5" in found.sentence
+    curve = [s for s in found.secondary if "one rising curve over R^2" in s.endpoint]
+    assert curve[0].effect > 0.95  # planted: R^2 in proportion to rank
+    trend = [s for s in found.secondary if "per doubling" in s.endpoint]
+    assert abs(trend[0].effect) < 0.3
+
+
+def test_objective_is_refuted_by_one_rival_and_supported_by_all():
+    one = verdict("objective", {("two", "*", RANK, "clean"): 30.0})
+    assert one.verdict == "refuted" and "cross_entropy" in one.sentence
+    assert any("target whiten300" in s.endpoint for s in one.secondary)
+    assert not any("noise" in s.endpoint for s in one.secondary)  # other views are no controlled comparison
+
+
+def test_objective_needs_cosine_itself():
+    found = verdict("objective", arms="two three")
+    assert found.verdict == "undecided" and "no arm with the cosine objective alone" in found.reason
+
+
+def test_expansion_takes_a_rival_that_loses_accuracy_for_no_counterexample():
+    lossy = verdict("expansion", {("five", "*", ACCURACY, "clean"): 0.60})
+    assert lossy.verdict == "supported"
+    margin = verdict("expansion", {("five", "*", ACCURACY, "clean"): 0.708})  # within a point
+    assert margin.verdict == "refuted" and "mse on whiten300 gives 9" in margin.sentence
+    flat = verdict("expansion", {("four", "*", RANK, "clean"): 16.5})
+    assert flat.verdict == "refuted" and "does not expand" in flat.sentence
+    alone = verdict("expansion", arms="one four")
+    assert alone.verdict == "undecided" and "by other means than contrast" in alone.reason
+
+
+def test_capacity_limit_prefers_train_images_and_leaves_small_targets_out():
+    run = planted_run({("five", "*", RANK, "clean"): 70.0})
+    own = run.results[(run.results["arm"] == "five") & (run.results["measure"] == RANK)]
+    run.results = type(run.results)(np.vstack([run.results, own.assign(split="train", value=own["value"] + 50)]), columns=run.results.columns)
+    run.results = run.results.astype({"value": float, "n": float, "seed": "Int64", "draw": "Int64"})
+    found = claims.get("capacity-limit")(results_of([run])[0])
+    assert found.verdict == "refuted" and "train images" in found.endpoint
+    small = verdict("capacity-limit", teacher={("whiten300", "teacher.effective_rank", "clean"): 60.0})
+    assert small.verdict == "undecided" and "no more dimensions than the limit" in small.reason
+
+
+def test_capacity_limit_of_another_network_is_what_its_plain_rank_suggests():
+    other = {"students": [{**s, "name": "timm", "model": "resnet18"} for s in STUDY["students"]]}
+    found = verdict("capacity-limit", {("five", "*", RANK, "clean"): 25.0}, study=other)
+    assert found.verdict == "refuted" and found.bound == pytest.approx(1.1 * 16, abs=0.3)
+
+
+def test_rank_robustness_cuts_to_the_students_rank():
+    found = verdict("rank-robustness", **SUPPORTED["rank-robustness"])
+    assert found.scope["k"].startswith("16 (nearest to the rank of S, 16.") and found.replicates == "tenths of 10000 test images"
+    assert {s.endpoint for s in found.secondary} >= {"retention of the top 16 components at sigma 0.1",
+                                                      "retention of the top 64 components at sigma 0.1"}
+
+
+def test_inverse_scaling_pairs_seeds_and_falls_back_on_welch():
+    found = verdict("inverse-scaling", **SUPPORTED["inverse-scaling"])
+    assert (found.test, found.n) == ("paired t", 10) and found.effect == pytest.approx(11, abs=0.3)
+    results = planted(**SUPPORTED["inverse-scaling"], seeds=range(1, 21))
+    f = results.frame
+    apart = f[~((f["student"] == "S") & (f["seed"] > 10).fillna(False)) & ~((f["student"] == "L") & (f["seed"] <= 10).fillna(False))]
+    unpaired = claims.get("inverse-scaling")(type(results)(**{**vars(results), "frame": apart}))
+    assert unpaired.test == "Welch's t" and unpaired.verdict == "supported"
+
+
+def test_sizes_are_ordered_by_parameters_not_by_labels(monkeypatch):
+    monkeypatch.setitem(PARAMETERS, "L", 1e5)
+    found = verdict("inverse-scaling", **SUPPORTED["inverse-scaling"])
+    assert "accuracy of L - M" in found.endpoint
+
+
+def test_bottleneck_takes_noise_and_batch_norm_for_remedies_but_not_crops():
+    crops = verdict("bottleneck", {("nine", "*", ACCURACY, "noise=0.1"): 0.70})
+    assert crops.verdict == "supported"
+    assert any("nine" in s.endpoint for s in crops.secondary)
+    norms = verdict("bottleneck", {("one+bn", "*", ACCURACY, "noise=0.1"): 0.69})
+    assert norms.verdict == "refuted" and "one+bn wins back" in norms.sentence
+    strong = verdict("bottleneck", {("*", "*", ACCURACY, "noise=0.1"): 0.705})
+    assert strong.verdict == "undecided" and "nothing to win back" in strong.reason
+
+
+def test_low_pass_is_more_than_the_teacher_does():
+    alike = {("pca64", ACCURACY.replace("student", "teacher"), "band=0.75-1/0.1"): 0.75}
+    found = verdict("low-pass", teacher=alike)
+    assert found.verdict == "refuted" and "filters no more than its teacher" in found.sentence
+
+
+def test_truncated_pca_must_beat_a_ridge_regression_of_equal_r2():
+    """The target's share on its top 20 is far below 0.9 here; where it is above, any regression's is too."""
+    flat, steep = np.arange(1, 65) ** -0.5, 1 / np.arange(1, 65)
+    assert ridge_null(flat, 0.35) < 0.85 < 0.94 < ridge_null(steep, 0.35)
+    run = planted_run()
+    run.references[0].curves["teacher.spectrum"]["y"] = np.sqrt(steep).tolist()
+    found = claims.get("truncated-pca")(results_of([run])[0])
+    assert found.verdict == "refuted" and "a regression looks the same" in found.sentence
+
+
+def test_ridge_null_against_a_simulated_ridge_regression():
+    """Ridge from noisy copies of the target, fitted and tested: same R^2 and same share on the top components."""
+    rng = np.random.default_rng(0)
+    energy, n, top = 2.0 ** -np.arange(12), 60_000, 3
+    target = rng.normal(size=(n, 12)) * np.sqrt(energy)
+    seen = target + rng.normal(size=target.shape) * 0.4
+    weights = np.linalg.solve(seen.T @ seen, seen.T @ target)
+    test = rng.normal(size=(n, 12)) * np.sqrt(energy)
+    predicted = (test + rng.normal(size=test.shape) * 0.4) @ weights
+    r2 = 1 - np.square(test - predicted).sum() / np.square(test).sum()
+    variance = predicted.var(axis=0)
+    assert ridge_null(energy, r2, top) == pytest.approx(variance[:top].sum() / variance.sum(), abs=0.01)
+    assert ridge_null(energy[::-1] * 7, r2, top) == pytest.approx(ridge_null(energy, r2, top))
+    shares = [ridge_null(energy, r, top) for r in (0.05, 0.3, 0.6, 0.9, 0.999)]
+    assert shares == sorted(shares, reverse=True) and shares[-1] == pytest.approx(energy[:top].sum() / energy.sum(), abs=1e-3)
+    with pytest.raises(Undecided, match="R.2 is 1"):
+        ridge_null(energy, 1.0, top)
+
+
+# -- the family ----------------------------------------------------------------------------------------------------------------
+
+
+def test_holm_is_over_the_claims_that_were_tested():
+    results = planted(arms="one two three")  # no epochs, no contrast, no demanding target, no projection
+    decision = decide_results(results)
+    tested = [v for v in decision.verdicts if v.p is not None]
+    assert [v.id for v in decision.verdicts] == list(ORDER) and decision.tested == len(tested) == 6
+    assert all(v.p_holm >= v.p and f"Holm over {len(tested)}" in v.sentence for v in tested)
+    alone = {v.id: claims.get(v.id)(results) for v in tested}
+    assert max(v.p_holm for v in tested) <= 1 and min(v.p_holm for v in tested) == pytest.approx(min(1, len(tested) * min(v.p for v in alone.values())))
+
+
+def test_a_claim_that_holm_takes_back_is_undecided():
+    weak = claims.get("inverse-scaling")(planted(**SUPPORTED["inverse-scaling"]))
+    weak = type(weak)(**{**vars(weak), "p": 0.03, "p_supported": 0.03})
+    strong = [type(weak)(**{**vars(weak), "id": f"other{i}", "p": 0.04}) for i in range(3)]
+    found = adjusted([weak, *strong])[0]
+    assert found.p_holm == pytest.approx(0.12) and found.verdict == "undecided" and "about" in found.reason
+
+
+def test_seeds_that_change_nothing_are_no_replication():
+    found = verdict("inverse-scaling", {("one", "L", ACCURACY, "noise=0.1"): 0.44}, spread=0.0)
+    assert found.verdict == "undecided" and "all 10 seeds gave the same number" in found.reason
+
+
+def test_verdicts_do_not_go_by_names():
+    """Renaming arms and students changes no number; a study of the user's own is judged alike."""
+    def renamed(text):
+        return {"S": "small", "M": "middle", "L": "big"}.get(text, text)
+
+    run, other = planted_run(top_k={"all": 0.6, "16": 0.3}), planted_run(top_k={"all": 0.6, "16": 0.3})
+    other.study = {**other.study, "students": [{**s, "label": renamed(s["label"])} for s in other.study["students"]],
+                   "arms": [{**a, "name": f"x{a['name']}"} for a in other.study["arms"]]}
+    other.results = other.results.assign(student=other.results["student"].map(renamed),
+                                         arm=[f"x{a}" if a else a for a in other.results["arm"]])
+    other.training = other.training.copy()
+    for a, b in zip(decide([run])[0].verdicts, decide([other])[0].verdicts, strict=True):
+        assert (a.id, a.verdict, a.p_holm, a.effect, a.low) == (b.id, b.verdict, b.p_holm, b.effect, b.low)
+
+
+def test_a_study_without_cosine_is_judged_by_its_first_plain_arm():
+    arms = [{"name": "mine", "objective": "mse"}, {"name": "longer", "objective": "mse", "training": {**TRAINING, "epochs": 20}}]
+    found = verdict("collapse", study={"arms": arms})
+    assert found.verdict == "supported" and found.scope["objective"] == "mse"
+
+
+@pytest.mark.parametrize("name", list(claims))
+def test_contract_of_every_claim(name):
+    function = claims.get(name)
+    assert function.id == name and function.seeds >= 5 and function.claim.endswith(".")
+    text = inspect.getdoc(function)
+    assert text.split("\n")[0] == function.claim and len(text) > 300
+    assert "Supported where" in text or "supported where" in text
+    assert "efuted where" in text
+    for plant in (SUPPORTED, REFUTED):
+        found = verdict(name, **plant.get(name, {}))
+        assert isinstance(found, Verdict) and found.id == name
+        again = verdict(name, **plant.get(name, {}))
+        assert again == found
+        assert {"teacher", "data", "input", "noise", "test images"} <= set(found.scope)
+    empty = claims.get(name)(planted(seeds=range(1, 2)))
+    assert empty.verdict == "undecided" and empty.reason and {"teacher", "data"} <= set(empty.scope)
+
+
+def test_the_ten_claims_are_there():
+    assert set(claims) == set(ORDER) and len(ORDER) == 10
