@@ -14,7 +14,7 @@ import time
 from collections.abc import Sequence
 from concurrent.futures import FIRST_COMPLETED, ProcessPoolExecutor, wait
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from multiprocessing import get_context
 from pathlib import Path
 from typing import Any
@@ -150,9 +150,11 @@ def run_teacher(study: Study, data: Dataset, teacher: Teacher, splits: Splits, r
     arms = list(study.arms)
     for arm in arms:
         check_dims(arm, study.target_of(arm), encoder.dim)
-    parts = {_key(study.target_of(a)): study.target_of(a) for a in arms}
+    parts = {_key(part): part for part in (study.target, *map(study.target_of, arms))}
     prepared = {key: prepare_targets(study, encoder, splits, part, [a for a in arms if _key(study.target_of(a)) == key])
                 for key, part in parts.items()}
+    common = prepared[_key(study.target)].folder
+    prepared = {key: replace(p, common=common) for key, p in prepared.items()}
     wanted = {"none": Part(name="none"), **{p.target_name: parts[key] for key, p in prepared.items()}}
     for name, part in wanted.items():
         folder = run / "references" / slug(data.title, teacher.title, name)

@@ -23,6 +23,7 @@ from distillscope.distill.loop import TrainingSet, distill
 from distillscope.distill.prepared import Prepared, noise_conditions, view_name, view_of
 from distillscope.distill.streams import KeyedStreams, NotebookStreams
 from distillscope.files import write_atomic, write_json
+from distillscope.mapped import mapped_measures
 from distillscope.measure.neighbours import knn_accuracy
 from distillscope.measure.probe import LinearProbe, linear_probe, tuned_probe
 from distillscope.registry import remedies, students
@@ -77,7 +78,7 @@ def run_trial(study: Study, trial: Trial, splits: Splits, prepared: Prepared, fo
 
 
 def apply_remedy(study: Study, remedy: Remedy, splits: Splits, prepared: Prepared, student: StudentEncoder, streams: KeyedStreams,
-                 fitted: Fitted | None, folder: Path) -> tuple[list[tuple], list[str]]:
+                 fitted: Fitted, folder: Path) -> tuple[list[tuple], list[str]]:
     """Rows of the student as the remedy leaves it, under the untouched student's own probes, and what was left out."""
     changed = remedies.call(remedy.name, remedy.settings, student, splits.train, streams.seed, where=f"remedies.{remedy.name}")
     if isinstance(changed, str):
@@ -143,17 +144,17 @@ class Fitted:
     missing: list[str]
 
 
-def fit_student(study: Study, splits: Splits, student: StudentEncoder, streams: KeyedStreams, batch_size: int) -> Fitted | None:
-    """The probes of a student; None where the data has no labels."""
-    if not splits.labelled:
-        return None
+def fit_student(study: Study, splits: Splits, student: StudentEncoder, streams: KeyedStreams, batch_size: int) -> Fitted:
+    """The probes of a student; none where the data has no labels."""
     train = student.embed(splits.train)
+    if not splits.labelled:
+        return Fitted(train, {}, ["probe, knn and accuracy under noise: the data has no labels"])
     validation = None if splits.validation is None else student.embed(splits.validation)
     return Fitted(train, *fit_probes(study, train, splits, validation, streams.probe_items(len(train), batch_size)))
 
 
 def evaluate(study: Study, splits: Splits, prepared: Prepared, student: StudentEncoder, streams: KeyedStreams,
-             fitted: Fitted | None, folder: Path) -> tuple[list[tuple], dict[str, Any], list[str]]:
+             fitted: Fitted, folder: Path) -> tuple[list[tuple], dict[str, Any], list[str]]:
     """Rows (measure, condition, draw, value, n, unit), curves, and what was left out with the reason."""
     clean = student.embed(splits.test)
     save_embeddings(folder / "embeddings_test", clean, splits.test)
@@ -162,12 +163,11 @@ def evaluate(study: Study, splits: Splits, prepared: Prepared, student: StudentE
     rows = [(key, "clean", None, v.value, v.n, v.unit) for key, v in found.values.items() if not key.startswith("teacher.")]
     curves = {key: curve for key, curve in found.to_dict()["curves"].items() if not key.startswith("teacher.")}
     skipped = [f"{key}: {why}" for key, why in found.left_out.items()]
-    if fitted is None:
-        skipped.append("probe, knn and accuracy under noise: the data has no labels")
-    else:
+    rows += mapped_measures(fitted.train, prepared.common_rows("train"), clean, prepared.common_rows("test"))
+    skipped += fitted.missing
+    if splits.labelled:
         rows += accuracies(study, splits, student, streams, fitted, clean, folder)
-        skipped += fitted.missing
-    probes = fitted.probes if fitted else {}
+    probes = fitted.probes
     model = Subject("student", lambda items, perturbation, label: student.embed(items, perturbation), heads(probes), splits.train,
                     refit(study, probes), student.module, student.preprocess, student.device)
     stressed = run_stresses(study.stresses, model, splits.test, study.noise.seed, folder)

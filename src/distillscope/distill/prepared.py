@@ -28,14 +28,19 @@ from distillscope.teachers.encoder import Encoder
 
 @dataclass(frozen=True)
 class Prepared:
-    """A folder of target embeddings (n, d) for one data set, teacher and target."""
+    """A folder of target embeddings (n, d) for one data set, teacher and target; ``common`` is that of the study's own target."""
 
     folder: Path
     target_name: str
+    common: Path | None = None
 
     def rows(self, name: str) -> np.ndarray:
         """"train", "validation", "test" or a view's name: (n, d) float32, memory-mapped."""
         return np.load(self.folder / f"{name}.npy", mmap_mode="r", allow_pickle=False)
+
+    def common_rows(self, name: str) -> np.ndarray:
+        """The same under the study's own target, whatever the arm's: where all arms are compared."""
+        return np.load((self.common or self.folder) / f"{name}.npy", mmap_mode="r", allow_pickle=False)
 
 
 def load_teacher(teacher: Teacher, device: str, precision: str | None) -> Any:
