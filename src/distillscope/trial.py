@@ -24,8 +24,11 @@ from distillscope.distill.prepared import Prepared, noise_conditions, view_name,
 from distillscope.distill.streams import KeyedStreams, NotebookStreams
 from distillscope.files import write_atomic, write_json
 from distillscope.mapped import mapped_measures
+from distillscope.measure.moments import Accumulator
 from distillscope.measure.neighbours import knn_accuracy
 from distillscope.measure.probe import LinearProbe, linear_probe, tuned_probe
+from distillscope.measure.rows import unit
+from distillscope.measure.spectrum import effective_rank
 from distillscope.registry import remedies, students
 from distillscope.rundir import Trial, slug, write_results
 from distillscope.stress.run import run_stresses
@@ -66,7 +69,7 @@ def run_trial(study: Study, trial: Trial, splits: Splits, prepared: Prepared, fo
     head = {"study": study.name, "dataset": trial.dataset, "split": splits.test.split, "teacher": trial.teacher,
             "student": trial.student, "target": prepared.target_name, "objective": arm.objective_name, "seed": trial.seed,
             "arm": trial.arm}
-    table = tidy(head, rows + costs)
+    table = tidy(head, rows + costs) + tidy({**head, "split": splits.train.split}, [train_rank(fitted.train)])
     for remedy in study.remedies:
         more, why = apply_remedy(study, remedy, splits, prepared, student, streams, fitted, folder / "remedies" / slug(remedy.title))
         table += tidy({**head, "arm": f"{trial.arm}+{remedy.title}"}, more + costs if more else [])
@@ -124,15 +127,15 @@ def training_set(arm: Arm, seed: int, splits: Splits, prepared: Prepared) -> Tra
 def make_health(splits: Splits, prepared: Prepared) -> Health:
     """Held-out images where there are some; else training images, and the records say so."""
     held, targets, split = splits.validation, None, "validation"
-    gallery = splits.train.take(stratified(splits.train, GALLERY_ITEMS, "health gallery"))
+    shown = stratified(splits.train, GALLERY_ITEMS, "health gallery")
     if held is not None:
         few = stratified(held, HEALTH_ITEMS, "health")
         held, targets = held.take(few), np.asarray(prepared.rows("validation")[few])
     else:
         few = stratified(splits.train, HEALTH_ITEMS, "health")
         held, targets, split = splits.train.take(few), np.asarray(prepared.rows("train")[few]), "train, not held out"
-        gallery = splits.train.take(np.setdiff1d(stratified(splits.train, GALLERY_ITEMS, "health gallery"), few))
-    return Health(held, targets, gallery, split)
+        shown = np.setdiff1d(shown, few)
+    return Health(held, targets, splits.train.take(shown), split, np.asarray(prepared.rows("train")[shown]))
 
 
 @dataclass(frozen=True)
@@ -151,6 +154,15 @@ def fit_student(study: Study, splits: Splits, student: StudentEncoder, streams: 
         return Fitted(train, {}, ["probe, knn and accuracy under noise: the data has no labels"])
     validation = None if splits.validation is None else student.embed(splits.validation)
     return Fitted(train, *fit_probes(study, train, splits, validation, streams.probe_items(len(train), batch_size)))
+
+
+def train_rank(train: np.ndarray) -> tuple:
+    """The row of the effective rank on train images: what the student can fill where it was fitted."""
+    total = Accumulator()
+    for i in range(0, len(train), 8192):
+        total.add(unit(train[i : i + 8192].astype(np.float64)))
+    eigenvalues = np.linalg.eigvalsh(total.result().scatter)[::-1].clip(min=0)
+    return "student.effective_rank", "clean", None, float(effective_rank(eigenvalues)), len(train), "dims"
 
 
 def evaluate(study: Study, splits: Splits, prepared: Prepared, student: StudentEncoder, streams: KeyedStreams,

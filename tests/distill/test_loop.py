@@ -133,6 +133,22 @@ def test_health_without_labels_leaves_knn_out():
     assert Health(bare, targets(), bare, "validation").check(student())["knn_accuracy"] is None
 
 
+def test_health_says_how_much_of_the_target_the_student_explains():
+    """The target as a linear map of the student: all of it. Targets of other images: none of it."""
+    one = student()
+    z = one.embed(source())
+    linear = z @ np.random.default_rng(0).normal(size=(DIM, DIM)).astype(np.float32)
+    linear = linear / np.linalg.norm(z, axis=1, keepdims=True) + 3  # of the unit rows, which is what health compares
+    half = np.arange(len(z)) < len(z) // 2
+    held, gallery = source().take(np.flatnonzero(half)), source().take(np.flatnonzero(~half))
+    unit = linear / np.linalg.norm(linear, axis=1, keepdims=True)
+    found = Health(held, unit[half], gallery, "validation", unit[~half]).check(one)["teacher_r2"]
+    shuffled = unit[np.random.default_rng(1).permutation(len(unit))]
+    none = Health(held, shuffled[half], gallery, "validation", shuffled[~half]).check(one)["teacher_r2"]
+    assert found > 0.9 and none < 0.3
+    assert Health(held, unit[half], gallery, "validation").check(one)["teacher_r2"] is None
+
+
 def test_an_objective_over_two_views_sees_two_and_trains(tmp_path):
     arm = Arm(
         name="views",

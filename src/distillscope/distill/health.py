@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any
 
 import numpy as np
 
 from distillscope.data.source import Source
 from distillscope.measure.neighbours import knn_accuracy
+from distillscope.measure.ridge import ridge_map
 from distillscope.measure.spectrum import effective_rank, eigenvalues_of
 from distillscope.objectives.targets import unit_rows
 from distillscope.students.load import StudentEncoder
@@ -19,32 +21,55 @@ COLLAPSED_SHARE = 0.05
 
 @dataclass(frozen=True)
 class Health:
-    """Held-out images with their target embeddings, and a gallery of training images for kNN."""
+    """Held-out images with their target embeddings, and a gallery of training images for kNN and, with targets, for R^2."""
 
     held_out: Source
     targets: np.ndarray
     gallery: Source
     split: str
+    gallery_targets: np.ndarray | None = None
+
+    @cached_property
+    def target_rank(self) -> float:
+        """Effective rank of the targets of the held-out images."""
+        return _rank(self.targets)
 
     def check(self, student: StudentEncoder) -> dict[str, Any]:
-        """Mean cosine to the target, centred effective rank (s^2), kNN accuracy (k 10, cosine; None without labels)."""
+        """Mean cosine to the target, centred effective rank (s^2), R^2, kNN accuracy (k 10, cosine; None without labels).
+
+        ``teacher_r2`` is the share of the held-out targets' variance that a ridge map from the student explains which was
+        fitted to the gallery; None without the gallery's targets.
+        """
         z = student.embed(self.held_out)
+        wanted = len(self.gallery) and (self.held_out.labels is not None or self.gallery_targets is not None)
+        gallery = student.embed(self.gallery) if wanted else None
         record: dict[str, Any] = {
             "cosine": float((unit_rows(z) * unit_rows(self.targets)).sum(axis=1).mean()),
             "effective_rank": _rank(z),
-            "target_rank": _rank(self.targets),
+            "target_rank": self.target_rank,
+            "teacher_r2": None,
             "knn_accuracy": None,
             "n": len(z),
             "split": self.split,
         }
-        if self.held_out.labels is not None and len(self.gallery):
-            record["knn_accuracy"] = float(knn_accuracy(
-                student.embed(self.gallery), self.gallery.labels, z, self.held_out.labels, k=min(10, len(self.gallery))))
+        if gallery is not None and self.gallery_targets is not None and np.isfinite(z).all() and np.isfinite(gallery).all():
+            record["teacher_r2"] = _explained(gallery, self.gallery_targets, z, self.targets)
+        if gallery is not None and self.held_out.labels is not None:
+            record["knn_accuracy"] = float(
+                knn_accuracy(gallery, self.gallery.labels, z, self.held_out.labels, k=min(10, len(self.gallery))))
         return record
 
 
 def _rank(z: np.ndarray) -> float:
     return float(effective_rank(eigenvalues_of(unit_rows(z)))) if len(z) > 2 else float("nan")
+
+
+def _explained(gallery: np.ndarray, gallery_targets: np.ndarray, z: np.ndarray, targets: np.ndarray) -> float:
+    """R^2 on (z, targets) of the ridge map from unit rows of the gallery to those of its targets."""
+    held = unit_rows(np.asarray(targets, np.float64))
+    predicted = ridge_map(unit_rows(gallery), unit_rows(gallery_targets))(unit_rows(z))
+    total = np.square(held - held.mean(axis=0)).sum()
+    return float(1 - np.square(held - predicted).sum() / total) if total > 0 else float("nan")
 
 
 def warnings_of(record: dict[str, Any]) -> list[str]:
