@@ -12,7 +12,7 @@ from distillscope.config import Arm, Training
 from distillscope.data.preprocess import Preprocess
 from distillscope.data.source import Source
 from distillscope.data.views import View
-from distillscope.distill.health import Health, warnings_of
+from distillscope.distill.health import Health, _explained, warnings_of
 from distillscope.distill.loop import TrainingSet, distill, learning_rate_factor
 from distillscope.distill.streams import KeyedStreams
 from distillscope.errors import UserError
@@ -147,6 +147,15 @@ def test_health_says_how_much_of_the_target_the_student_explains():
     none = Health(held, shuffled[half], gallery, "validation", shuffled[~half]).check(one)["teacher_r2"]
     assert found > 0.9 and none < 0.3
     assert Health(held, unit[half], gallery, "validation").check(one)["teacher_r2"] is None
+
+
+def test_the_sketch_of_wide_embeddings_keeps_r2():
+    rng = np.random.default_rng(0)
+    wide = (rng.normal(size=(3000, 40)) * np.linspace(2, 0.2, 40)) @ rng.normal(size=(40, 900))
+    teacher = wide + 8 * rng.normal(size=wide.shape)
+    exact = 1 - np.square(teacher - wide).sum() / np.square(teacher - teacher.mean(axis=0)).sum()
+    found = _explained(wide[:2500], teacher[:2500], wide[2500:], teacher[2500:])
+    assert found == pytest.approx(exact, abs=0.03)
 
 
 def test_an_objective_over_two_views_sees_two_and_trains(tmp_path):
