@@ -47,6 +47,8 @@ def test_the_commands_are_those_of_the_documentation():
         "merge",
         "list",
         "doctor",
+        "audit",
+        "selftest",
         "cache list",
         "cache prune",
         "cache path",
