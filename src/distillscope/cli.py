@@ -253,7 +253,7 @@ def merge(
 
 @app.command("list")
 def list_(
-    kind: Annotated[str, typer.Argument(metavar="KIND", help="presets, teachers, students, objectives, targets, projectors, views, datasets, measures, stresses")],
+    kind: Annotated[str, typer.Argument(metavar="KIND", help="presets, teachers, students, objectives, targets, projectors, views, datasets, measures, stresses, corruptions, remedies")],
 ) -> None:
     """List the parts of a kind, with what each is and what can be set.
 
