@@ -13,7 +13,7 @@ from distillscope.errors import UserError
 from distillscope.measure.ridge import ridge_map
 from distillscope.measure.spectrum import effective_rank, eigenvalues_of
 from distillscope.objectives.isotropy import hadamard, phi_s, random, whiten
-from distillscope.objectives.targets import centre, load_target, pca, posthoc_twin, standardise, top_k
+from distillscope.objectives.targets import centre, load_target, moments, pca, posthoc_twin, standardise, top_k
 from distillscope.registry import targets
 
 N, D = 9000, 12  # more rows than a block
@@ -66,6 +66,17 @@ def test_only_directions_count(name):
     """All but `none` take unit rows, so that an image's norm says nothing."""
     target, test = fit(name, teacher(0)), teacher(1, 50)
     assert np.allclose(target(test * np.linspace(0.1, 9, 50, dtype=np.float32)[:, None]), target(test), atol=1e-4)
+
+
+def test_moments_do_not_hang_on_the_rows_order_though_they_are_summed_by_blocks():
+    rows = teacher(n=20_000)
+    rows = rows[np.argsort(rows[:, 0])]  # blocks with means far apart
+    unit = normalize(rows.astype(np.float64))
+    mean, second = moments(rows)
+    assert np.allclose(mean, unit.mean(axis=0), atol=1e-7)
+    assert np.allclose(second, np.cov(unit.T, bias=True), atol=1e-7)
+    zero, second = moments(rows, centre=False)
+    assert not zero.any() and np.allclose(second, unit.T @ unit / len(unit), atol=1e-7)
 
 
 @pytest.mark.parametrize("exponent", [0.0, 0.3, 0.5, 1.0])
