@@ -63,11 +63,11 @@ def _paired(teacher: Embeddings, student: Embeddings) -> tuple[Embeddings, Embed
                             str(len(student)), "Embed the same items in the same order, or give ids on both sides.")
         alone = "teacher" if teacher.ids is not None else "student" if student.ids is not None else None
         return teacher, student, f"only the {alone} has ids: rows are taken to be in one order." if alone else None
-    for side, given in (("teacher", teacher), ("student", student)):
-        _unique(given.ids, f"{side} {given.name} ids")
+    _unique(teacher.ids, f"teacher {teacher.name} ids")
+    known = _unique(student.ids, f"student {student.name} ids")
     if np.array_equal(teacher.ids, student.ids):
         return teacher, student, None
-    at = pd.Index(student.ids).get_indexer(teacher.ids)
+    at = known.get_indexer(teacher.ids)
     kept = np.flatnonzero(at >= 0)
     if not len(kept):
         raise UserError(f"student {student.name} ids", "ids of the teacher's items",
@@ -87,8 +87,7 @@ def positions(ids: np.ndarray, wanted: np.ndarray, where: str, what: str = "an e
     >>> positions(np.array(["a", "b", "c"]), np.array(["c", "a"]), "x")
     array([2, 0])
     """
-    _unique(ids, f"{where} ids")
-    at = pd.Index(ids).get_indexer(wanted)
+    at = _unique(ids, f"{where} ids").get_indexer(wanted)
     missing = at < 0
     if missing.any():
         raise UserError(where, f"{what} for every item",
@@ -97,12 +96,14 @@ def positions(ids: np.ndarray, wanted: np.ndarray, where: str, what: str = "an e
     return at
 
 
-def _unique(ids: np.ndarray, where: str) -> None:
-    index = pd.Index(ids)
+def _unique(ids: np.ndarray, where: str) -> pd.Index:
+    """The ids, for look-ups; each must be there once."""
+    index = pd.Index(ids, dtype=object)
     if not index.is_unique:
         repeated = index.duplicated()
         raise UserError(where, "ids that differ", f"{int(repeated.sum())} repeated, first '{ids[int(repeated.argmax())]}'",
                         "Keep one row for each item.")
+    return index
 
 
 def read_labels(path: str | Path, count: int, ids: np.ndarray | None = None, *, where: str = "labels") -> np.ndarray:
