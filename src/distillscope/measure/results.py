@@ -35,6 +35,23 @@ class Curve:
     definition: str = ""
 
 
+@dataclass(frozen=True)
+class Line:
+    """A measure of both sides, of one, or of the pair, which stands in the student's place. ``name`` is without a side."""
+
+    name: str
+    teacher: Value | None
+    student: Value | None
+    keys: tuple[str, ...]
+
+    @property
+    def retained(self) -> float | None:
+        """The student's share of the teacher's: it means something for counts of dimensions and for accuracies."""
+        if self.teacher is None or self.student is None or not self.teacher.value > 0:
+            return None
+        return self.student.value / self.teacher.value if self.teacher.unit == "dims" or self.name.endswith("accuracy") else None
+
+
 @dataclass
 class Audit:
     """Everything measured on a teacher and a student. ``left_out`` says what was not measured, and why."""
@@ -74,22 +91,29 @@ class Audit:
             write_text(Path(path), text + "\n")
         return text
 
-    def rows(self) -> list[tuple[str, str, str, str, str]]:
-        """(measure, teacher, student, retained, interval) as text: both sides of one measure share a row."""
-        table = []
-        for key, value in self.values.items():
-            other = key.replace("student.", "teacher.", 1)
-            if key.startswith("teacher.") and key.replace("teacher.", "student.", 1) in self.values:
+    def lines(self) -> list[Line]:
+        """Every measure once: both sides of one, such as ``teacher.x`` and ``student.x``, share a line."""
+        found, seen = [], set()
+        for key in self.values:
+            teacher, student = _side(key, "teacher"), _side(key, "student")
+            if key in seen:
                 continue
-            if key.startswith("student.") and other in self.values:
-                reference = self.values[other]
-                share = f"{100 * value.value / reference.value:.1f} %" if _keeps(value, reference) else ""
-                table.append((key[8:], _short(reference.value), _short(value.value), share, _between(value)))
-            elif key.startswith("teacher."):
-                table.append((key[8:], _short(value.value), "", "", _between(value)))
+            if teacher in self.values and student in self.values and teacher != student:
+                line = Line(_name(key), self.values[teacher], self.values[student], (teacher, student))
+            elif _name(key) != key and key == teacher:
+                line = Line(_name(key), self.values[key], None, (key,))
             else:
-                table.append((key, "", _short(value.value), "", _between(value)))
-        return table
+                line = Line(_name(key), None, self.values[key], (key,))
+            found.append(line)
+            seen.update(line.keys)
+        return found
+
+    def rows(self) -> list[tuple[str, str, str, str, str]]:
+        """(measure, teacher, student, retained, interval) as text; the interval is the student's, or the only side's."""
+        return [(line.name, "" if line.teacher is None else _short(line.teacher.value),
+                 "" if line.student is None else _short(line.student.value),
+                 "" if line.retained is None else f"{100 * line.retained:.1f} %", _between(line.student or line.teacher))
+                for line in self.lines()]
 
     def __repr__(self) -> str:
         rows = [("measure", "teacher", "student", "retained", "95 % interval"), *self.rows()]
@@ -117,6 +141,15 @@ def _between(value: Value) -> str:
     return "" if value.low is None else f"{_short(value.low)} to {_short(value.high)}"
 
 
-def _keeps(value: Value, reference: Value) -> bool:
-    """A percentage of the teacher means something only for counts of dimensions."""
-    return value.unit == "dims" and reference.value > 0
+def _side(key: str, side: str) -> str:
+    """``key`` with the part that names a side naming ``side``."""
+    return ".".join(side if part in ("teacher", "student") else part for part in key.split("."))
+
+
+def _name(key: str) -> str:
+    """``key`` without the part that names a side.
+
+    >>> _name("probe.student.accuracy"), _name("teacher.rankme"), _name("alignment.teacher_r2")
+    ('probe.accuracy', 'rankme', 'alignment.teacher_r2')
+    """
+    return ".".join(part for part in key.split(".") if part not in ("teacher", "student"))

@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import html
 import math
+from collections.abc import Collection
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +13,7 @@ import numpy as np
 import yaml
 
 from distillscope.report import verdict
-from distillscope.report.models import NULL_COLOUR, Model, Setting
+from distillscope.report.models import Model, Setting
 from distillscope.report.noise import noise_conditions
 from distillscope.report.plot import Figure
 from distillscope.report.read import TEACHER, Run
@@ -126,8 +127,11 @@ def legend(settings: list[Setting]) -> str:
     return f'<nav class="legend" aria-label="Models: click to highlight"><span class="hint">Highlight</span>{chips}</nav>' if chips else ""
 
 
-def figure_html(figure: Figure, folder: Path) -> str:
-    """A figure with its tools and how to read it; without JavaScript the static drawing stands in."""
+def figure_html(figure: Figure, folder: Path, known: Collection[str] | None = None) -> str:
+    """A figure with its tools and how to read it; without JavaScript the static drawing stands in.
+
+    Nulls are named below the figure; so is, where the page's ``known`` labels are given, every other series.
+    """
     if not figure.panels:
         return f'<figure class="absent" id="figure-{figure.key}"><h3>{escape(figure.title)}</h3><p>{escape(figure.absent)}</p></figure>'
     scale = ('<button class="tool" type="button" data-do="log" aria-pressed="true">log x</button>'
@@ -141,9 +145,10 @@ def figure_html(figure: Figure, folder: Path) -> str:
     if static.exists():
         encoded = base64.b64encode(static.read_bytes()).decode()
         fallback = f'<noscript><img alt="{escape(figure.alt)}" src="data:image/svg+xml;base64,{encoded}"></noscript>'
-    null = any(s.highlight == "null" for p in figure.panels for s in p.series)
-    names = dict.fromkeys(s.label for p in figure.panels for s in p.series if s.highlight == "null")
-    key = f'<p>{swatch(NULL_COLOUR, None, "dot")} {escape(", ".join(names))}</p>' if null else ""
+    named = {s.label: s for p in figure.panels for s in p.series
+             if s.highlight == "null" or (known is not None and s.label not in known and s.legend)}
+    key = "".join(f'<span class="key">{swatch(s.colour, s.marker, s.dash)} {escape(s.label)}</span> ' for s in named.values())
+    key = f"<p>{key.strip()}</p>" if key else ""
     return (f'<figure id="figure-{figure.key}"><div class="bar-top"><h3>{escape(figure.title)}</h3><div class="tools">{scale}'
             '<button class="tool" type="button" data-do="csv">CSV</button>'
             '<button class="tool" type="button" data-do="svg">SVG</button></div></div>'
@@ -182,18 +187,27 @@ def provenance_html(run: Run, summary: Summary) -> str:
     versions = known.get("versions") if isinstance(known.get("versions"), dict) else {}
     facts = {"distillscope": known.get("distillscope"), "commit": known.get("commit"), "device": known.get("device"),
              "threads": known.get("threads"), "hardware": known.get("hardware"), "started": known.get("started"),
-             "duration": _duration(known.get("seconds")), "seeds": ", ".join(map(str, run.study.get("seeds") or [])),
+             "duration": duration(known.get("seconds")), "seeds": ", ".join(map(str, run.study.get("seeds") or [])),
              "versions": ", ".join(f"{k} {v}" for k, v in versions.items())}
-    listed = "".join(f"<dt>{k}</dt><dd>{escape(v)}</dd>" for k, v in facts.items() if v not in (None, ""))
     levels = noise_conditions(run, summary)
     noise = f"<h3>Noise, in both units</h3>{_list([_noise_line(s) for s in levels])}" if levels else ""
-    command = known.get("command")
-    repeat = ('<h3>Repeat it</h3><pre id="command">' + escape(command) + '</pre>'
-              '<button class="tool" type="button" data-copy="command">copy</button>') if command else ""
     config = escape(yaml.safe_dump(run.study, sort_keys=False, allow_unicode=True))
     missing = "" if known else "<p>This run has no provenance.json, so its versions and its command are not known.</p>"
-    return (f"{missing}<dl>{listed}</dl>{repeat}{noise}<details><summary>The whole configuration (study.yaml)</summary>"
+    return (f"{missing}{facts_html(facts)}{command_html(known.get('command'))}{noise}<details><summary>The whole configuration (study.yaml)</summary>"
             f"<pre>{config}</pre></details>")
+
+
+def facts_html(facts: dict[str, Any]) -> str:
+    """Names and what they are; what is not known is not shown."""
+    return f'<dl>{"".join(f"<dt>{escape(k)}</dt><dd>{escape(v)}</dd>" for k, v in facts.items() if v not in (None, ""))}</dl>'
+
+
+def command_html(command: str | None) -> str:
+    """The exact command, to be copied."""
+    if not command:
+        return ""
+    return (f'<h3>Repeat it</h3><pre id="command">{escape(command)}</pre>'
+            '<button class="tool" type="button" data-copy="command">copy</button>')
 
 
 def _noise_line(sigma) -> str:
@@ -202,7 +216,11 @@ def _noise_line(sigma) -> str:
     return f"{sigma.text}{'; ' + how if how else ''}"
 
 
-def _duration(seconds: Any) -> str:
+def duration(seconds: Any) -> str:
+    """
+    >>> duration(61.5), duration(None)
+    ('1 min 2 s', '')
+    """
     if not isinstance(seconds, (int, float)):
         return ""
     minutes, rest = divmod(round(seconds), 60)
