@@ -65,7 +65,7 @@ def test_splits_of_a_folder(tmp_path):
     assert list(read_embeddings(tmp_path, split="train").ids) == IDS
     assert read_embeddings(tmp_path).rows.shape == (4, DIM)
     assert read_embeddings(tmp_path, split="validation").name == "validation"
-    with pytest.raises(UserError, match=r"other.npy or other/img_emb/, got none of them. Name one of: .*train.npy, validation"):
+    with pytest.raises(UserError, match=r"other/img_emb/, got none of them. Name one of: .*train.npy, validation"):
         read_embeddings(tmp_path, split="other")
     (tmp_path / "train_ids.txt").write_text("\n".join(IDS[1:]))
     with pytest.raises(UserError, match="train_ids.txt: expected 24 ids, got 23"):
