@@ -10,7 +10,7 @@ import numpy as np
 
 from distillscope.audit import audit
 from distillscope.config import Teacher
-from distillscope.data.preprocess import Preprocess
+from distillscope.data.preprocess import CLIP_MEAN, CLIP_STD, Preprocess
 from distillscope.errors import UserError
 from distillscope.inputs.embeddings import Embeddings, align, read_embeddings, read_labels, read_text
 from distillscope.inputs.models import embed_model, is_model, load_images
@@ -28,7 +28,32 @@ class Images:
     device: str = "auto"
     precision: str | None = None
     workers: int = 0
-    image_size: int | None = None
+    preprocess: Preprocess | None = None
+
+
+def file_preprocess(size: int | None, mean: str | None, std: str | None) -> Preprocess | None:
+    """What TorchScript and ONNX files are shown, from the command line's texts; None where nothing is set.
+
+    >>> file_preprocess(32, "0.5,0.5,0.5", None).mean
+    (0.5, 0.5, 0.5)
+    """
+    if size is None and mean is None and std is None:
+        return None
+    if size is None or size < 1:
+        raise UserError("--image-size", "what the file sees, in pixels", "nothing" if size is None else str(size), "Set --image-size 224.")
+    return Preprocess(size, *(default if text is None else _three(option, text) for option, text, default in
+                              (("--mean", mean, CLIP_MEAN), ("--std", std, CLIP_STD))))
+
+
+def _three(option: str, text: str) -> tuple[float, ...]:
+    try:
+        values = tuple(float(v) for v in text.split(","))
+    except ValueError:
+        values = ()
+    if len(values) != 3 or (option == "--std" and min(values) <= 0):
+        raise UserError(option, "three numbers, one a channel" + (", above 0" if option == "--std" else ""), f"'{text}'",
+                        f"For instance {option} 0.5,0.5,0.5.")
+    return values
 
 
 def audit_inputs(teacher: str, student: str, labels: str | None = None, *, train_teacher: str | None = None,
@@ -95,7 +120,7 @@ def _read(spec: str, images: Images, split: str, where: str) -> Embeddings:
         raise UserError(where, "--data with the images, since it names a model", "none", "Add --data DATASET_OR_FOLDER.")
     return embed_model(spec, images.data, split, limit=images.limit, device=images.device, precision=images.precision,
                        workers=images.workers,
-                       preprocess=None if images.image_size is None else Preprocess(images.image_size))
+                       preprocess=images.preprocess)
 
 
 def _labels_of(pair: tuple[Embeddings, Embeddings]):

@@ -138,6 +138,8 @@ def audit(
     train_split: Annotated[str | None, typer.Option(help="split of --data that the probes are fitted on")] = None,
     limit: Annotated[int | None, typer.Option(help="a stratified part of the images")] = None,
     image_size: Annotated[int | None, typer.Option(help="what a TorchScript or ONNX file sees")] = None,
+    mean: Annotated[str | None, typer.Option(metavar="R,G,B", help="of its normalisation [default: CLIP's]")] = None,
+    std: Annotated[str | None, typer.Option(metavar="R,G,B", help="of its normalisation [default: CLIP's]")] = None,
     normalize: Annotated[str | None, typer.Option(help="l2: rows to unit norm first")] = None,
     only: Annotated[list[str] | None, typer.Option(help="a group of measures; repeatable")] = None,
     intervals: Annotated[bool, typer.Option(help="95 % intervals over items")] = True,
@@ -160,11 +162,11 @@ def audit(
     """
     from rich.console import Console
 
-    from distillscope.auditing import Images, audit_inputs, publish
+    from distillscope.auditing import Images, audit_inputs, file_preprocess, publish
     from distillscope.report.audit_terminal import audit_table
     from distillscope.requirements import check_requirements
 
-    images = Images(data, split, limit, device, precision, workers, image_size)
+    images = Images(data, split, limit, device, precision, workers, file_preprocess(image_size, mean, std))
     found = audit_inputs(teacher, student, labels, train_teacher=train_teacher, train_student=train_student,
                          train_labels=train_labels, train_split=train_split, text=text, images=images, normalize=normalize,
                          groups=only, intervals=intervals, seed=seed)

@@ -72,8 +72,12 @@ def data_kind(text: str) -> str | None:
     return "hub" if text.count("/") == 1 and not text.startswith((".", "/", "~")) else None
 
 
+MODEL_FILES = {".onnx": "onnx", ".ts": "torchscript", ".torchscript": "torchscript"}
+"""Suffix of a file that holds a whole model -> the teacher that runs it."""
+
+
 class Teacher(Part):
-    """A teacher: ``efficientnet_lite0``, ``timm/MODEL[:FILE]``, ``open_clip/MODEL:TAG_OR_FILE``, or a registered name."""
+    """A teacher: ``timm/MODEL[:FILE]``, ``open_clip/MODEL:TAG_OR_FILE``, an ONNX or TorchScript file, or a registered name."""
 
     precision: Literal["float32", "bfloat16", "float16", "float16_on_cuda"] | None = None
     label: str | None = None
@@ -90,12 +94,16 @@ class Teacher(Part):
                 if file and Path(file).expanduser().is_file():
                     return {"weights": file, **value, "name": library, "model": architecture}
                 return {**value, "name": library, "model": model}
+            kind = MODEL_FILES.get(Path(value["name"]).suffix.lower())
+            if kind:
+                return {"path": value["name"], **value, "name": kind}
         return value
 
     @property
     def title(self) -> str:
         """What the tables call it."""
-        return self.label or str(self.settings.get("model") or self.name)
+        path = self.settings.get("path")
+        return self.label or str(self.settings.get("model") or (Path(str(path)).name if path else self.name))
 
 
 class Student(Part):

@@ -7,6 +7,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
+from distillscope import registry
 from distillscope.errors import UserError
 from distillscope.inputs.folders import read_folder
 from distillscope.inputs.formats import EMBEDDINGS, read_members, split_key

@@ -5,7 +5,7 @@ from __future__ import annotations
 import inspect
 
 from distillscope import progress, registry
-from distillscope.config import Dataset, Teacher
+from distillscope.config import MODEL_FILES, Dataset, Teacher
 from distillscope.data.preprocess import Preprocess
 from distillscope.data.source import Source
 from distillscope.data.splits import load_split
@@ -16,8 +16,6 @@ from distillscope.inputs.embeddings import Embeddings
 from distillscope.inputs.formats import split_key
 from distillscope.inputs.members import strings
 from distillscope.students.load import DESCRIPTION, load_student
-
-SUFFIXES = {".onnx": "onnx", ".ts": "torchscript", ".torchscript": "torchscript"}
 
 
 def is_model(spec: str, *, with_images: bool = True) -> bool:
@@ -30,7 +28,7 @@ def is_model(spec: str, *, with_images: bool = True) -> bool:
     path = split_key(spec)[0]
     if path.is_dir():
         return (path / DESCRIPTION).is_file() and (with_images or not (path / "embeddings_test").is_dir())
-    if path.suffix.lower() in SUFFIXES:
+    if path.suffix.lower() in MODEL_FILES:
         return True
     if path.exists():
         return path.suffix.lower() in (".pt", ".pth") and is_torchscript(path)
@@ -60,7 +58,7 @@ def embed_model(spec: str, data: str | Source, split: str = "test", *, limit: in
     else:
         teacher = _teacher(spec, preprocess)
         encoder = load_teacher(teacher, device, precision)
-        if teacher.name in SUFFIXES.values() and preprocess is None:
+        if teacher.name in MODEL_FILES.values() and preprocess is None:
             p = encoder.preprocess
             progress.say(f"{path.name} does not say what it wants to see: images at {p.size} px, mean {_short(p.mean)}, "
                          f"std {_short(p.std)} are taken")
@@ -77,7 +75,7 @@ def load_images(data: str, split: str, limit: int | None) -> Source:
 def _teacher(spec: str, preprocess: Preprocess | None) -> Teacher:
     """The registered teacher that ``spec`` stands for."""
     path, key = split_key(spec)
-    kind = SUFFIXES.get(path.suffix.lower()) or ("torchscript" if path.is_file() else None)
+    kind = MODEL_FILES.get(path.suffix.lower()) or ("torchscript" if path.is_file() else None)
     if kind is None:
         return Teacher.model_validate(spec)
     settings = {} if preprocess is None else preprocess.describe()
