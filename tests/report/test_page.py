@@ -147,12 +147,12 @@ def test_static_figures_are_reproducible(reported):
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
 
 
-def browse(page, tmp_path, width):
+def browse(page, tmp_path, width, *more):
     """The document after its scripts have run, and what the console said."""
     return subprocess.run(
         [CHROMIUM, "--headless", "--no-sandbox", "--disable-gpu", "--no-first-run", "--disable-background-networking",
          "--disable-component-update", "--disable-sync", "--enable-logging=stderr", f"--user-data-dir={tmp_path / 'profile'}",
-         f"--window-size={width},9000", "--virtual-time-budget=10000", "--dump-dom", page.as_uri()],
+         f"--window-size={width},9000", "--virtual-time-budget=10000", *more, "--dump-dom", page.as_uri()],
         capture_output=True, text=True, timeout=120, check=True)
 
 

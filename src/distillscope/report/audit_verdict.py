@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 from distillscope.measure.results import Audit, Value
 from distillscope.report.audit_series import STUDENT_MODEL, TEACHER_MODEL, reach
-from distillscope.report.audit_words import accuracy_sentence, between, gallery_size, shown
+from distillscope.report.audit_words import accuracy_sentence, between, gallery_size, p_text, shown
 from distillscope.report.models import Model, Setting
 from distillscope.report.summary import Statistic
 from distillscope.report.verdict import Merit
@@ -104,6 +104,10 @@ def _matters(found: Audit, worst: Loss | None) -> str:
     kept = found.values[f"{head}.retention"]
     accuracies = (f"{ACCURACIES[head]} keeps {percent(kept.value)} of the teacher's accuracy "
                   f"({percent(found[f'{head}.student.accuracy'])} against {percent(found[f'{head}.teacher.accuracy'])})")
+    p = found.values.get(f"{head}.mcnemar_p")
+    chance = p.value >= 0.05 if p else kept.low is not None and kept.low <= 1 <= kept.high
+    if chance and kept.value < WHOLE:
+        return f"for these labels chance may explain the loss, since {accuracies}{f', McNemar {p_text(p.value)}' if p else ''}"
     if kept.value >= WHOLE:
         return f"for these labels that does not matter, since {accuracies}"
     if kept.value >= LITTLE:

@@ -1,0 +1,137 @@
+"""An audit in a terminal: what it shows, how wide it gets, and the text views of an audit."""
+
+from __future__ import annotations
+
+import re
+
+import numpy as np
+import pytest
+from audited import FEW, labelled, of_two_dimensions
+from rich.console import Console
+
+from distillscope.audit import audit, audit_one
+from distillscope.measure.results import Audit, Value
+from distillscope.report.audit_terminal import MOST, audit_table, full_lines
+from distillscope.report.audit_verdict import losses
+from distillscope.report.audit_words import GROUPS, SENTENCES, group_of, meaning, shown
+from distillscope.report.words import NBSP
+
+
+def printed(found: Audit, width: int = 80, **more) -> str:
+    console = Console(width=width, record=True, force_terminal=False, file=open("/dev/null", "w"))
+    console.print(audit_table(found, **more))
+    return console.export_text().replace(NBSP, " ")
+
+
+@pytest.mark.parametrize("width", [60, 80, 200])
+@pytest.mark.parametrize("full", [False, True])
+def test_it_keeps_to_the_width_and_cuts_no_number(width, full):
+    text = printed(labelled(), width, full=full)
+    assert max(map(len, text.splitlines())) <= width and "…" not in text and "nan" not in text
+
+
+def test_the_most_useful_measures_are_there_with_both_sides_and_what_is_kept():
+    text = printed(labelled())
+    assert text.startswith("Most was lost in what tells one item from another")
+    lines = text.splitlines()
+    row = next(line for line in lines if line.startswith("  effective rank"))
+    assert re.fullmatch(r"  effective rank +18\.4 +9\.0 +49\.2 % +\[8\.9, 9\.2\]", row)
+    assert "9 directions evenly" in lines[lines.index(row) + 1]
+    for title in ("R² of the teacher", "recall at 1", "retained share", "CKA, debiased", "accuracy", "Labels: neighbours", "McNemar p < 0.001"):
+        assert title in text, title
+    assert sum(line.startswith("  ") and not line.startswith("   ") for line in lines) == MOST
+    assert f"{MOST} of {len(labelled().lines())} measures, 500 items" in text
+
+
+def test_full_shows_every_measure_once():
+    text = printed(labelled(), full=True)
+    assert sum(line.startswith("  ") and not line.startswith("   ") for line in text.splitlines()) == len(labelled().lines())
+    assert [group_of(line.name) for line in full_lines(labelled())] == sorted(
+        (group_of(line.name) for line in full_lines(labelled())), key=list(GROUPS).index)
+
+
+def test_a_narrow_terminal_has_the_interval_before_the_sentence():
+    text = printed(labelled(), 56)
+    assert "95 % interval" not in text.splitlines()[6] and "[8.9, 9.2] The student's" in text
+
+
+def test_what_was_left_out_and_why_is_said_in_short():
+    text = " ".join(printed(of_two_dimensions()).split())
+    assert "left out: 21 measures and curves of alignment, contrastive, paper and retrieval, because it compares coordinates" in text
+    assert "because it needs labels, and none were given." in text
+    assert "mapped recall at 1" in text, "what exists for two dimensions takes the place of what does not"
+
+
+def test_with_few_items_the_corrected_rank_is_shown():
+    rng = np.random.default_rng(0)
+    found = audit(rng.normal(size=(30, 20)), rng.normal(size=(30, 20)), settings=FEW, groups={"spectrum", "alignment", "similarity"})
+    text = printed(found)
+    assert "rank, corrected for n" in text and "note: teacher: n = 30 is less than 2 d" in " ".join(text.split())
+    assert "both corrected for so few items (n = 30)" in losses(found)[0].sentence
+
+
+@pytest.mark.parametrize("found", [Audit(), audit_one(np.eye(12)[:, :4] + 1, intervals=False)], ids=["nothing", "one side"])
+def test_any_audit_can_be_printed(found):
+    assert "measures" in printed(found)
+
+
+def test_a_sentence_is_about_this_value():
+    """Each sentence changes with the value, and none claims what the value does not show."""
+    def line(key, value, **others):
+        found = Audit({k: Value(v, None, None, 100, "Its definition.", u) for k, (v, u) in {key: value, **others}.items()})
+        return meaning(found.lines()[0], found)
+
+    rank = {"teacher.effective_rank": (50.0, "dims")}
+    assert "fills about 10" in line("student.effective_rank", (10.0, "dims"), **rank)
+    assert "about as many" in line("student.effective_rank", (50.5, "dims"), **rank)
+    assert "1.20 times" in line("student.effective_rank", (60.0, "dims"), **rank)
+    assert line("student.effective_rank", (60.0, "dims")) == "Its definition."
+    assert "Nothing of the teacher" in line("alignment.teacher_r2", (0.01, "R2"))
+    assert "91.0 %" in line("alignment.teacher_r2", (0.91, "R2")).replace(NBSP, " ")
+    p = {"probe.retention": (0.9, "share")}
+    assert "no proof of equality" in line("probe.retention", (0.9, "share"), **{"probe.mcnemar_p": (0.4, "p")})
+    assert "chance does not explain" in line("probe.retention", (0.9, "share"), **{"probe.mcnemar_p": (0.004, "p")})
+    assert "McNemar" not in line("probe.retention", p["probe.retention"])
+    assert "did not converge" in line("probe.student.gradient_norm", (0.1, "norm"))
+    assert line("similarity.procrustes", (0.3, "share")) == "Its definition.", "without its null there is nothing to compare with"
+
+
+def test_every_sentence_is_of_a_measure_that_exists_and_reads_as_one():
+    lines = {line.name: line for line in labelled().lines()}
+    unknown = set(SENTENCES) - set(lines) - {f"zero_shot.{what}" for what in ("accuracy", "retention")}
+    assert not unknown
+    for name in SENTENCES.keys() & lines.keys():
+        said = meaning(lines[name], labelled())
+        assert said.endswith(".") and said[0].isupper() or said[0].isdigit(), said
+        assert "  " not in said and "nan" not in said
+
+
+def test_numbers_in_their_units():
+    assert shown(0.5, "share", "retrieval.recall_at_1").replace(NBSP, " ") == "50.0 %"
+    assert [shown(v, u) for v, u in ((-1.234, "log kernel"), (12.34, "degrees"), (0.1, "C"), (0, "flag"))] == ["−1.23", "12.3°", "0.1", "no"]
+
+
+# -- the text views of an audit itself -----------------------------------------------------------------------------------
+
+
+def test_both_sides_share_a_line_and_accuracies_are_retained_too():
+    lines = {line.name: line for line in labelled().lines()}
+    assert sorted(key for line in lines.values() for key in line.keys) == sorted(labelled().values)
+    assert lines["probe.accuracy"].keys == ("probe.teacher.accuracy", "probe.student.accuracy")
+    assert lines["probe.accuracy"].retained == pytest.approx(labelled()["probe.retention"])
+    assert lines["effective_rank"].retained == labelled()["student.effective_rank"] / labelled()["teacher.effective_rank"]
+    assert lines["mean_energy"].retained is None and lines["alignment.teacher_r2"].teacher is None
+    assert lines["probe.gradient_norm"].retained is None
+
+
+def test_rows_are_what_repr_and_html_show():
+    rows = {row[0]: row[1:] for row in labelled().rows()}
+    assert rows["knn.accuracy"][2].endswith(" %") and rows["alignment.teacher_r2"][0] == "" == rows["alignment.teacher_r2"][2]
+    text, page = repr(labelled()), labelled()._repr_html_()
+    assert all(cell in text and cell in page for name, cells in rows.items() for cell in (name, *cells))
+    assert labelled().rows()[0][1] and audit_one(np.eye(12)[:, :4] + 1, intervals=False).rows()[0][2] == ""
+
+
+def test_a_teacher_without_accuracy_retains_nothing_that_can_be_said():
+    values = {f"probe.{side}.accuracy": Value(v, None, None, 10, "Accuracy.", "share") for side, v in (("teacher", 0.0), ("student", 0.5))}
+    assert Audit(values).lines()[0].retained is None
