@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import difflib
 from pathlib import Path
 
 import numpy as np
@@ -29,8 +30,10 @@ def read_embeddings(path: str | Path, *, split: str = "test", where: str = "teac
     file, key = split_key(path)
     name = f"{where} {path}"
     if not file.exists():
+        close = difflib.get_close_matches(str(path), registry.teachers, n=1)
         raise UserError(name, "a file or folder that exists", "none",
-                        "Check the path. A model is named timm/MODEL, open_clip/MODEL:WEIGHTS or by its file.")
+                        (f"Did you mean the model '{close[0]}'?" if close else "Check the path.")
+                        + " A model is named timm/MODEL, open_clip/MODEL:WEIGHTS or by its file.")
     if file.is_dir():
         return read_folder(file, split, where)
     with readable(name, "embeddings that can be read"):
