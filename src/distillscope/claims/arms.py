@@ -10,13 +10,16 @@ from typing import Any
 FAMILIES: dict[str, str] = {
     **dict.fromkeys(("cosine", "centred_cosine"), "cosine"),
     **dict.fromkeys(("mse", "smooth_l1"), "regression"),
-    # uniformity is InfoNCE's pull apart without its positives: counted as contrastive, in favour of the claim that one is needed
+    # uniformity is InfoNCE's push apart without its positives: counted as contrastive, which favours the claim
     **dict.fromkeys(("infonce", "infonce_learned", "infonce_views", "crd", "similarity_kl", "uniformity"), "contrastive"),
     **dict.fromkeys(("relational_distance", "relational_angle", "cka", "gram"), "relational"),
     **dict.fromkeys(("vicreg_variance", "vicreg_covariance", "koleo"), "spread"),
     "cross_entropy": "supervised",
 }
 """Objective -> its family. One that is not here is "other": it is neither contrastive nor a rival of cosine."""
+
+DEMANDING = ("whiten", "standardise", "phi_s", "random")
+"""Targets that ask for more dimensions than the teacher's own spectrum does."""
 
 READ = ("name", "students", "seeds", "objective", "target", "view", "view_target", "view_bank", "training")
 """Keys of an arm that are read one by one; any other key is part of what the arm is."""
@@ -51,7 +54,8 @@ class Arm:
     @property
     def key(self) -> str:
         """Equal for arms that are the same whatever they are called."""
-        return json.dumps([[t.name, t.weight, t.settings] for t in self.terms] + [self.target, self.view, self.training, self.rest])
+        terms = [[t.name, t.weight, t.settings] for t in self.terms]
+        return json.dumps([*terms, self.target, self.view, self.training, self.rest])
 
     @property
     def families(self) -> set[str]:
@@ -134,8 +138,8 @@ def arms_of(study: Mapping[str, Any]) -> dict[str, Arm]:
     for one in parts(study.get("arms")) or [{"name": "cosine"}]:
         target, training = part(one.get("target") or default_target), dict(one.get("training") or default_training)
         rest = {k: v for k, v in one.items() if k not in READ and v is not None}
-        arm = Arm(str(one["name"]), terms_of(one.get("objective") or "cosine"), plain(target), view_of(one), plain(training), plain(rest),
-                  target == part(default_target), training == dict(default_training))
+        arm = Arm(str(one["name"]), terms_of(one.get("objective") or "cosine"), plain(target), view_of(one), plain(training),
+                  plain(rest), target == part(default_target), training == dict(default_training))
         found[arm.name] = arm
         for remedy in parts(study.get("remedies")):
             name = f"{arm.name}+{remedy.get('label') or remedy['name']}"

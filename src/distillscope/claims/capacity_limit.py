@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from distillscope.claims.arms import DEMANDING
 from distillscope.claims.results import RANK, Results, Undecided
 from distillscope.claims.statements import Endpoint, all_of, below
 from distillscope.claims.statistics import paired
@@ -11,8 +12,6 @@ from distillscope.registry import claims
 PUBLISHED, NETWORK = 82.0, "paper_cnn"
 """Effective rank that the second paper calls the limit of its network."""
 SHARE = 1.1
-DEMANDING = ("whiten", "random", "standardise", "phi_s")
-"""Targets that ask for more dimensions than the teacher's own spectrum does."""
 
 
 @claims.register("capacity-limit")
@@ -22,8 +21,9 @@ def capacity_limit(results: Results) -> Finding:
 
     A limit of the network holds whatever it is asked for. For every arm with a target that asks for more (whitened,
     standardised, PHI-S, random teacher) whose own rank is above the limit, and every student, the student's effective rank
-    is tested against the limit (t over seeds), on train images where the study measured it there, else on test images. The limit is
-    82 for the papers' CNN; for another network 1.1 times its rank under the plain arm, the limit that a reader would see.
+    is tested against the limit (t over seeds), on train images where the study measured it there, else on test images. The
+    limit is 82 for the papers' CNN; for another network 1.1 times its rank under the plain arm, the limit that a reader
+    would see.
 
     Refuted where one arm and student are shown to be above (Bonferroni over them); supported where all are shown to be
     below. A target of fewer dimensions than the limit cannot decide it and is left out.
@@ -49,13 +49,14 @@ def capacity_limit(results: Results) -> Finding:
             if ranks.empty:
                 continue
             (own,) = results.together(f"rank of {student} under {arm.objective} on {title}", ranks)
-            words = f"{student} fills {own.mean():.1f} dimensions on {split} images when trained with {arm.objective} on {title} targets"
+            words = f"{student} fills {own.mean():.1f} dimensions on {split} images under {arm.objective} on {title} targets"
             parts.append(below(f"{words}, below {limit:.0f}", f"{words}, above {limit:.0f}",
                                Endpoint(f"rank of {student} on {title}, {split} images", "dims"), paired(own, "t"), limit))
-            others.append(secondary(f"rank of {student} on {title} over the target's own", paired(own / float(asked.mean())), "share"))
+            share = paired(own / float(asked.mean()))
+            others.append(secondary(f"rank of {student} on {title} over the target's own", share, "share"))
     if not parts:
-        raise Undecided(f"the targets that ask for more have no more dimensions than the limit themselves: {', '.join(sorted(set(low)))}"
-                        if low else "no arm with a whitened, standardised or random target was run")
+        few = f"the targets that ask for more have no more dimensions than the limit themselves: {', '.join(sorted(set(low)))}"
+        raise Undecided(few if low else "no arm with a whitened, standardised or random target was run")
     return Finding(all_of(parts, text="" if len(parts) == 1 else f"no target of {len(parts)} takes a student above the limit"),
                    ("figure effective_rank", f"{RANK}, clean, arms with targets {', '.join(DEMANDING)}"),
                    secondary=tuple(others))

@@ -25,8 +25,8 @@ def collapse(results: Results) -> Finding:
     1. collapsed: the largest student's rank is below half of its target's (paired t against that half);
     2. the same: the largest and the smallest student's ranks are within 10 % of the smallest's (paired TOST);
     3. fixed: the smallest student's rank under the longest training is within 10 % of that under the shortest (paired TOST).
-       Where all were trained equally long, its rank at the last epoch is compared with that at half of the epochs (held-out
-       images of the training log).
+       Where all were trained equally long, its rank at the last epoch is compared with that at half of the epochs
+       (held-out images of the training log).
 
     Supported where all are shown; refuted where one is shown to be false (Bonferroni over the three).
     """
@@ -49,9 +49,10 @@ def collapse(results: Results) -> Finding:
              f"rank falls with size: {small} fills {of_small.mean():.1f}, {large} {of_large.mean():.1f} dimensions",
              Endpoint(f"rank of {large} - rank of {small}", "dims"), of_large, of_small, MARGIN),
         growth(results, arm, small),
-    ], text=f"{', '.join(sizes)} all collapse to about {np.mean([of_small.mean(), of_large.mean()]):.0f} dimensions and stay there")
+    ], text=f"{', '.join(sizes)} collapse to about {(of_small.mean() + of_large.mean()) / 2:.0f} dimensions and stay there")
     return Finding(statement, ("figure effective_rank", "figure training", f"{RANK}, clean, arm {arm.name}"),
-                   {"students": ", ".join(sizes), "objective": arm.objective}, secondary=tuple(beside(results, arm, sizes, ranks)))
+                   {"students": ", ".join(sizes), "objective": arm.objective},
+                   secondary=tuple(beside(results, arm, sizes, ranks)))
 
 
 def growth(results: Results, arm: Arm, student: str) -> Statement:
@@ -64,8 +65,8 @@ def growth(results: Results, arm: Arm, student: str) -> Statement:
     else:
         log = results.epochs(arm, student)
         if not len(log) or "effective_rank" not in log or log["epoch"].max() < 2:
-            raise Undecided("whether the rank still grows is not known: no arm that differs in its epochs alone, and no training log of "
-                            "two epochs or more")
+            raise Undecided("whether the rank still grows is not known: no arm that differs in its epochs alone, and no "
+                            "training log of two epochs or more")
         end = int(log["epoch"].max())
         begin = max(1, end // 2)
         first, last = (log[log["epoch"] == e].set_index("seed")["effective_rank"].astype(float) for e in (begin, end))
@@ -96,7 +97,7 @@ def slopes(results: Results, arm: Arm, sizes: list[str], values: dict[str, pd.Se
 
 
 def one_curve(results: Results, arm: Arm, sizes: list[str]) -> np.ndarray:
-    """Per seed, 1 - residual / total variance of rank around an isotonic regression on the student's R^2, pooled over sizes."""
+    """Per seed, the share of the rank's variance that an isotonic regression on R^2 explains, sizes and epochs pooled."""
     from sklearn.isotonic import IsotonicRegression
 
     logs = [log for s in sizes if len(log := results.epochs(arm, s)) and {"teacher_r2", "effective_rank"} <= set(log)]

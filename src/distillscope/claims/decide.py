@@ -9,8 +9,8 @@ from distillscope.claims.results import Read, Results, results_of
 from distillscope.claims.verdict import Verdict, adjusted
 from distillscope.registry import claims
 
-ORDER = ("collapse", "objective", "expansion", "capacity-limit", "rank-robustness", "inverse-scaling", "bottleneck", "low-pass",
-         "information", "truncated-pca")
+ORDER = ("collapse", "objective", "expansion", "capacity-limit", "rank-robustness", "inverse-scaling", "bottleneck",
+         "low-pass", "information", "truncated-pca")
 """The ten claims of the two papers, in their order; claims that users add follow."""
 
 

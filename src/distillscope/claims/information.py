@@ -12,7 +12,8 @@ from distillscope.claims.verdict import Finding, Secondary, claim, secondary
 from distillscope.registry import claims
 
 LEAST_K, SHARE = 1024, 0.01
-BESIDE = (("contrastive.infonce", "InfoNCE at K 1,024 or more, temperature 0.1", "nats"), ("paper.infonce", "the paper's InfoNCE (K 64)", "nats"),
+BESIDE = (("contrastive.infonce", "InfoNCE at K 1,024 or more, temperature 0.1", "nats"),
+          ("paper.infonce", "the paper's InfoNCE (K 64)", "nats"),
           ("contrastive.retained_share", "share of the teacher's own retention, temperature 0.1", "share"),
           ("student.uniformity", "uniformity", "log kernel"))
 
@@ -25,9 +26,9 @@ def information(results: Results) -> Finding:
     Contrastive retention, (log K - InfoNCE) / log K with K of 1,024 or more and the temperature that suits each student
     best, of the largest less that of the smallest student under the plain arm (paired t).
 
-    Supported where it is shown to be above 0.01 (a hundredth of the ceiling); refuted where it is shown to be below that. Undecided
-    where K is smaller or the loss is saturated. Of mutual information nothing is said: teacher and student are deterministic
-    functions of one image, so that it is not finite in general.
+    Supported where it is shown to be above 0.01 (a hundredth of the ceiling); refuted where it is shown to be below that.
+    Undecided where K is smaller or the loss is saturated. Of mutual information nothing is said: teacher and student are
+    deterministic functions of one image, so that it is not finite in general.
     """
     arm = results.baseline()
     sizes = results.sizes(arm)
@@ -46,7 +47,8 @@ def information(results: Results) -> Finding:
     words = f"{large} keeps {of_large.mean():.3f} of log K, {small} {of_small.mean():.3f}"
     statement = above(f"contrastive retention rises with size ({words}); mutual information is not shown by it",
                       f"contrastive retention does not rise with size ({words})",
-                      Endpoint(f"contrastive retention, {large} - {small}", "share of log K"), paired(of_large - of_small), SHARE)
+                      Endpoint(f"contrastive retention, {large} - {small}", "share of log K"), paired(of_large - of_small),
+                      SHARE)
     return Finding(statement, ("figure information", "contrastive.infonce_best_temperature and contrastive.ceiling, clean"),
                    {"students": ", ".join(sizes)}, secondary=tuple(beside(results, sizes, kept)))
 

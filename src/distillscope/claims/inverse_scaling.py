@@ -21,8 +21,8 @@ def inverse_scaling(results: Results) -> Finding:
     the middle of the sweep where it has no 0.1), draws averaged, with the clean probe: paired t over ten seeds or more that
     share order and noise; Welch where the sizes were run with different seeds.
 
-    Supported where it is shown to be above one point of accuracy, the smallest effect that counts; refuted where it is shown to be below that.
-    Other sigmas, the trend over all sizes and what each keeps of its own clean accuracy are secondary.
+    Supported where it is shown to be above one point of accuracy, the smallest effect that counts; refuted where it is shown
+    to be below that. Other sigmas, the trend over all sizes and what each keeps of its own clean accuracy are secondary.
     """
     arm, sigma = results.baseline(), results.sigma()
     sizes = results.sizes(arm)
@@ -47,7 +47,8 @@ def beside(results: Results, sizes: list[str]) -> list[Secondary]:
             found.append(secondary(f"accuracy of {sizes[0]} - {sizes[-1]}, {condition}", paired(difference), "points", 100.0))
         kept = (noisy[sizes[0]] / clean[sizes[0]] - noisy[sizes[-1]] / clean[sizes[-1]]).dropna()
         if len(kept) > 1 and condition != "clean":
-            found.append(secondary(f"share of clean accuracy kept, {sizes[0]} - {sizes[-1]}, {condition}", paired(kept), "points", 100.0))
+            name = f"share of clean accuracy kept, {sizes[0]} - {sizes[-1]}, {condition}"
+            found.append(secondary(name, paired(kept), "points", 100.0))
         trend = slopes(results, arm, sizes, noisy)
         if len(trend) > 1 and len(sizes) > 2:
             found.append(secondary(f"accuracy per doubling of the parameters, {condition}", paired(trend), "points", 100.0))

@@ -20,9 +20,9 @@ def low_pass(results: Results) -> Finding:
     """Small students act as low-pass filters.
 
     A low-pass filter keeps high frequencies out, so noise there does less harm than noise of equal power in low ones. For
-    the smallest student under the plain arm, at sigma 0.1 (the middle one measured where there is no 0.1), advantage = accuracy under noise in the
-    highest band - accuracy under noise in the lowest, in fractions of the source image's Nyquist frequency (above 1 is out of band).
-    Two parts (paired t over seeds):
+    the smallest student under the plain arm, at sigma 0.1 (the middle one measured where there is no 0.1), its advantage is
+    the accuracy under noise in the highest band less that under noise in the lowest (bands in fractions of the source
+    image's Nyquist frequency; above 1 is out of band). Two parts (t over seeds):
 
     1. its own advantage is above one point;
     2. it is more than one point above the teacher's on the same images: a filter that the student is and the teacher is not.
@@ -40,14 +40,17 @@ def low_pass(results: Results) -> Finding:
     if any(t.empty for t in teacher):
         raise Undecided("the teacher's accuracy under band-limited noise was not measured")
     its = float(teacher[0].mean() - teacher[1].mean())
-    shown = (f"under noise of sigma {sigma:g} in the highest band {student} keeps {100 * results.accuracy(arm, student, high).mean():.1f} %, in the lowest "
-             f"{100 * results.accuracy(arm, student, low).mean():.1f} % (teacher {100 * teacher[0].mean():.1f} and {100 * teacher[1].mean():.1f} %)")
+    hit = [100 * results.accuracy(arm, student, c).mean() for c in (high, low)]
+    shown = (f"at sigma {sigma:g} {student} keeps {hit[0]:.1f} % under noise in the highest band and {hit[1]:.1f} % in the "
+             f"lowest (teacher {100 * teacher[0].mean():.1f} and {100 * teacher[1].mean():.1f} %)")
     name = f"accuracy of {student} under {high} - under {low}"
     statement = all_of([
         above("", f"high frequencies do no less harm: {shown}", Endpoint(name, "points", 100.0), paired(own, "t"), POINT),
-        above("", f"the student filters no more than its teacher: {shown}", Endpoint(f"{name} - the teacher's", "points", 100.0),
-              paired(own - its, "t"), POINT)], text=f"high frequencies do less harm, and less than to the teacher: {shown}")
-    return Finding(statement, (f"{results.accuracy_key()}, {low} and {high}, arm {arm.name} and teacher", "gradient.student.high_share"),
+        above("", f"the student filters no more than its teacher: {shown}",
+              Endpoint(f"{name} - the teacher's", "points", 100.0), paired(own - its, "t"), POINT),
+    ], text=f"high frequencies do less harm, and less than to the teacher: {shown}")
+    rows = f"{results.accuracy_key()}, {low} and {high}, arm {arm.name} and teacher"
+    return Finding(statement, (rows, "gradient.student.high_share"),
                    {"students": student, "bands": f"{low.split('/')[0]} and {high.split('/')[0]}"},
                    secondary=tuple(beside(results, sizes, advantage)))
 
@@ -69,12 +72,15 @@ def beside(results: Results, sizes: list[str], advantage: dict) -> list[Secondar
     """The smallest student against the largest, in advantage and in the frequencies of the input gradient."""
     arm, found = results.baseline(), []
     small, large = sizes[0], sizes[-1]
-    pairs = [("advantage in the highest band", advantage[small] - advantage[large], "points", 100.0)] if large != small else []
     share = {s: results.values(arm, s, "gradient.student.high_share") for s in (small, large)}
     if large != small:
-        pairs.append(("gradient's energy above half of Nyquist", share[small] - share[large], "share", 1.0))
+        for name, values, unit, scale in (("advantage of high over low frequencies", advantage, "points", 100.0),
+                                          ("gradient's energy above half of Nyquist", share, "share", 1.0)):
+            difference = (values[small] - values[large]).dropna()
+            if len(difference) > 1:
+                found.append(secondary(f"{name}, {small} - {large}", paired(difference), unit, scale))
     teacher = results.teacher_values("gradient.teacher.high_share")
-    found += [secondary(f"{name}, {small} - {large}", paired(d.dropna()), unit, scale) for name, d, unit, scale in pairs if len(d.dropna()) > 1]
     if len(teacher) and len(share[small]) > 1:
-        found.append(secondary(f"gradient's energy above half of Nyquist, {small} - teacher", paired(share[small] - float(teacher.mean())), "share"))
+        against = paired(share[small] - float(teacher.mean()))
+        found.append(secondary(f"gradient's energy above half of Nyquist, {small} - teacher", against, "share"))
     return found

@@ -27,8 +27,8 @@ def objective(results: Results) -> Finding:
     """
     arm = results.cosine()
     rivals = [a for a in results.arms if a.differs(arm) == {"terms"} and a.families <= RIVALS]
-    student = results.shared_student(arm, rivals, "an arm that differs from plain cosine in its loss alone, without any cosine term "
-                                                  "(mse, smooth_l1 or cross_entropy on the same target)")
+    student = results.shared_student(arm, rivals, "an arm that differs from plain cosine in its loss alone, without any "
+                                                  "cosine term (mse, smooth_l1 or cross_entropy on the same target)")
     base, parts = results.values(arm, student, RANK), []
     for rival in rivals:
         if len(values := results.values(rival, student, RANK)):
@@ -40,12 +40,12 @@ def objective(results: Results) -> Finding:
     if not parts:
         raise Undecided("no rival objective has finished trials")
     others = []
-    for other in results.arms:
-        values = results.values(other, student, RANK)
-        common = values.index.intersection(base.index)
-        if other not in rivals and other.differs(arm) and other.differs(arm) <= {"terms", "target"} and len(common) > 1:
+    for other in (a for a in results.arms if a not in rivals and a.differs(arm) and a.differs(arm) <= {"terms", "target"}):
+        gained = (results.values(other, student, RANK) - base).dropna()
+        if len(gained) > 1:
             named = other.objective + (f", target {results.target_title(other)}" if other.target != arm.target else "")
-            others.append(secondary(f"rank of {student} under {named} - under cosine", paired((values - base)[common]), "dims"))
-    return Finding(all_of(parts, text="" if len(parts) == 1 else f"without cosine the rank rises under each of {len(parts)} rivals"),
-                   ("figure effective_rank", f"{RANK}, clean, arms {', '.join([arm.name, *(r.name for r in rivals)])}"),
-                   {"students": student}, secondary=tuple(others))
+            others.append(secondary(f"rank of {student} under {named} - under cosine", paired(gained), "dims"))
+    text = "" if len(parts) == 1 else f"without cosine the rank rises under each of {len(parts)} rivals"
+    names = ", ".join([arm.name, *(r.name for r in rivals)])
+    return Finding(all_of(parts, text=text), ("figure effective_rank", f"{RANK}, clean, arms {names}"), {"students": student},
+                   secondary=tuple(others))

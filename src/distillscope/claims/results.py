@@ -17,7 +17,7 @@ TEACHER = "teacher"
 ACCURACIES = ("paper.probe.student.accuracy", "probe.student.accuracy", "knn.student.accuracy")
 """The accuracy that claims use: the first of these that the study measured (the paper's probe is what the claims speak of)."""
 RANK = "student.effective_rank"
-EQUAL = ("data", "teacher", "limit", "limit_test", "validation", "corrupt", "streams", "probes")
+EQUAL = ("data", "teacher", "limit", "limit_test", "screen", "validation", "corrupt", "streams", "probes")
 """Keys of the config that studies must share to be judged together."""
 SIGMA = 0.1
 """The sigma at which the paper states its claims; where a study has none of that size, the middle one of its sweep."""
@@ -52,20 +52,29 @@ class Results:
     curves: Mapping[tuple[str, str, int], Mapping[str, Any]]
     references: Mapping[str, Mapping[str, Any]]
     needed: int = field(default=2, compare=False)
+    index: dict[tuple, np.ndarray] = field(default_factory=dict, compare=False, repr=False)
 
-    # -- numbers ------------------------------------------------------------------------------------------------------
+    @property
+    def split(self) -> str:
+        """The split that the study tests on."""
+        splits = self.frame["split"].unique().tolist() if len(self.frame) else ["test"]
+        return "test" if "test" in splits else splits[0]
 
-    def values(self, arm: Arm, student: str, measure: str, condition: str = "clean", split: str = "test") -> pd.Series:
-        """One number per seed (index: seed); independent noise draws are averaged first, values that are not finite dropped."""
-        f = self.frame
-        rows = f[(f["arm_key"] == arm.key) & (f["student"] == student) & (f["measure"] == measure) & (f["condition"] == condition)
-                 & (f["split"] == split)]
-        return _per_seed(rows)
+    # -- numbers --------------------------------------------------------------------------------------------------------
+
+    def values(self, arm: Arm, student: str, measure: str, condition: str = "clean",
+               split: str | None = None) -> pd.Series:
+        """One number per seed (index: seed), by default on the split that the study tests on.
+
+        Independent noise draws are averaged first; values that are not finite are dropped.
+        """
+        rows = self._rows(student, measure, condition, arm.key, split or self.split)
+        rows = rows[np.isfinite(rows["value"]) & rows["seed"].notna()]
+        return rows.groupby(rows["seed"].astype(int))["value"].mean() if len(rows) else pd.Series(dtype=float)
 
     def teacher_values(self, measure: str, condition: str = "clean", target: str | None = None) -> pd.Series:
-        """The teacher's own numbers by draw (index: draw, 0 where there is none), as ``target`` shows it to the students."""
-        f = self.frame
-        rows = f[(f["student"] == TEACHER) & (f["measure"] == measure) & (f["condition"] == condition)]
+        """The teacher's own numbers by draw (0 where there is none), as ``target`` shows it to the students."""
+        rows = self._rows(TEACHER, measure, condition)
         target = self.target_title(self.baseline()) if target is None else target
         if target in set(rows["target"]):
             rows = rows[rows["target"] == target]
@@ -73,6 +82,14 @@ class Results:
             rows = rows[rows["target"] == "none"]
         found = pd.Series(rows["value"].to_numpy(float), index=rows["draw"].fillna(0).astype(int), dtype=float)
         return found[np.isfinite(found)].groupby(level=0).mean()
+
+    def _rows(self, student: str, measure: str, condition: str, arm: str = "", split: str | None = None) -> pd.DataFrame:
+        """The rows under one name; the index of them is made once and shared by all claims."""
+        if not self.index:
+            keys = [self.frame[k].fillna("") for k in ("student", "measure", "condition", "arm_key")]
+            self.index.update(self.frame.reset_index(drop=True).groupby([k.to_numpy() for k in keys]).indices)
+        rows = self.frame.iloc[self.index.get((student, measure, condition, arm), [])]
+        return rows if split is None else rows[rows["split"] == split]
 
     def curve(self, arm: Arm, student: str, key: str) -> dict[int, tuple[np.ndarray, np.ndarray]]:
         """Seed -> (x, y) of a curve that trials wrote."""
@@ -105,7 +122,7 @@ class Results:
         """The teacher's accuracy by draw, with its own probe of the same kind."""
         return self.teacher_values(self.accuracy_key().replace("student", TEACHER), condition)
 
-    # -- seeds --------------------------------------------------------------------------------------------------------
+    # -- seeds ----------------------------------------------------------------------------------------------------------
 
     def together(self, what: str, *series: pd.Series) -> list[np.ndarray]:
         """The values of the seeds that all ``series`` share, at least as many as the claim needs."""
@@ -150,10 +167,12 @@ class Results:
         for label, spec in self.students.items():
             parameters = self.values(arm, label, "capacity.parameters")
             if len(parameters):
-                families.setdefault(plain([spec["name"], spec.get("image_size", 32)]), []).append((float(parameters.iloc[0]), label))
+                family = families.setdefault(plain([spec["name"], spec.get("image_size", 32)]), [])
+                family.append((float(parameters.iloc[0]), label))
         largest = max(families.values(), key=len, default=[])
         if len(largest) < least or not largest:
-            raise Undecided(f"{_count(len(largest), 'size')} of one network under the arm '{arm.name}', and this claim compares {least}")
+            raise Undecided(f"{_count(len(largest), 'size')} of one network under the arm '{arm.name}', and this claim "
+                            f"compares {least}")
         return [label for _, label in sorted(largest)]
 
     def smallest(self, arm: Arm) -> str:
@@ -193,11 +212,12 @@ class Results:
         sizes = sorted({int(s.get("image_size", 32)) for s in self.students.values()})
         unit = noise.get("unit", "normalised")
         where = "source pixels" if noise.get("where", "source") == "source" else "model input"
-        items = self.frame.loc[self.frame["split"] == "test", "n"].max() if len(self.frame) else None
+        clipped = ", clipped" if noise.get("clip", True) and where == "source pixels" else ""
+        items = self.frame.loc[self.frame["split"] == self.split, "n"].max() if len(self.frame) else None
         limit = self.study.get("limit")
         return {"teacher": self.teacher, "data": self.dataset, "input": f"{', '.join(map(str, sizes))} px",
-                "noise": f"Gaussian on {where}, {unit}" + (", clipped" if noise.get("clip", True) and where == "source pixels" else ""),
-                "train images": f"limited to {limit}" if limit else "all", "test images": None if pd.isna(items) else int(items)}
+                "noise": f"Gaussian on {where}, {unit}{clipped}", "train images": f"{limit} at most" if limit else "all",
+                f"{self.split} images": None if pd.isna(items) else int(items)}
 
 
 def _is_sigma(condition: str) -> bool:
@@ -206,11 +226,6 @@ def _is_sigma(condition: str) -> bool:
         return head == "noise" and float(value) > 0
     except ValueError:
         return False
-
-
-def _per_seed(rows: pd.DataFrame) -> pd.Series:
-    rows = rows[np.isfinite(rows["value"]) & rows["seed"].notna()]
-    return rows.groupby(rows["seed"].astype(int))["value"].mean() if len(rows) else pd.Series(dtype=float)
 
 
 def _count(n: int, what: str) -> str:
@@ -233,7 +248,8 @@ def results_of(runs: Sequence[Read]) -> list[Results]:
         students.update({str(s.get("label") or s["name"]): s for s in parts(run.study.get("students"))})
         keys = {name: arm.key for name, arm in known.items()}
         frame = run.results.assign(arm_key=run.results["arm"].map(keys))
-        trial = [(r.dataset, r.teacher, r.arm_key, r.student, None if pd.isna(r.seed) else int(r.seed), r.target if r.student == TEACHER else "")
+        trial = [(r.dataset, r.teacher, r.arm_key, r.student, None if pd.isna(r.seed) else int(r.seed),
+                  r.target if r.student == TEACHER else "")
                  for r in frame[["dataset", "teacher", "arm_key", "student", "seed", "target"]].itertuples()]
         new = set(trial) - taken  # a trial that two runs finished counts once
         frames.append(frame[[t in new for t in trial]])
@@ -268,7 +284,8 @@ def _check_same(first: Read, other: Read) -> None:
 
     for key in EQUAL:
         _same(f"claims {other.path} {key}", of(first, key), of(other, key), first)
-    noise = [{k: v for k, v in (run.study.get("noise") or {}).items() if k not in ("sigmas", "draws")} for run in (first, other)]
+    noise = [{k: v for k, v in (run.study.get("noise") or {}).items() if k not in ("sigmas", "draws")}
+             for run in (first, other)]
     _same(f"claims {other.path} noise", *noise, first)
     known = {str(s.get("label") or s["name"]): s for s in parts(first.study.get("students"))}
     for spec in parts(other.study.get("students")):

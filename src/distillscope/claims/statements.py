@@ -85,7 +85,8 @@ def same(text: str, otherwise: str, endpoint: Endpoint, first: Sequence[float], 
 
     That they differ by more is tested at the nearer end of the margin, two-sided.
 
-    >>> found = same("no change", "change", Endpoint("rank", "dims"), [10.1, 9.9, 10.2, 10.0, 9.8], [10.0, 10.0, 10.1, 9.9, 10.0], 0.1)
+    >>> first, second = [10.1, 9.9, 10.2, 10.0, 9.8], [10.0, 10.0, 10.1, 9.9, 10.0]
+    >>> found = same("no change", "change", Endpoint("rank", "dims"), first, second, 0.1)
     >>> found.yes < 0.001, found.no
     (True, 1.0)
     """
@@ -114,8 +115,8 @@ def all_of(parts: Sequence[Statement], text: str = "", otherwise: str = "") -> S
     weakest, against = max(parts, key=lambda s: s.yes), min(parts, key=lambda s: s.no)
     no = min(1.0, len(parts) * against.no)
     decider = weakest if weakest.yes <= no else against
-    return Statement(text, otherwise, decider.endpoint, weakest.yes, no, decider.contrast, decider.bound, decider.test, tuple(parts),
-                     decider)
+    return Statement(text, otherwise, decider.endpoint, weakest.yes, no, decider.contrast, decider.bound, decider.test,
+                     tuple(parts), decider)
 
 
 def any_of(parts: Sequence[Statement], text: str = "", otherwise: str = "") -> Statement:

@@ -38,7 +38,7 @@ FLIPS_FROM = 6
 
 @dataclass(frozen=True)
 class Secondary:
-    """A secondary endpoint: an effect with its 95 % t interval. Its p (from five seeds on) is not adjusted and decides nothing."""
+    """An effect with its 95 % t interval. Its p (from five seeds on) is not adjusted, and decides nothing."""
 
     endpoint: str
     effect: float
@@ -52,8 +52,8 @@ class Secondary:
 def secondary(endpoint: str, contrast: Contrast, unit: str, scale: float = 1.0, bound: float = 0.0) -> Secondary:
     """A secondary endpoint from a contrast; ``scale`` turns it into ``unit`` (100 for points of accuracy)."""
     low, high = contrast.interval()
-    known = contrast.n >= LEAST and contrast.error > 0
-    return Secondary(endpoint, scale * contrast.mean, scale * low, scale * high, unit, contrast.n, contrast.p(bound) if known else None)
+    p = contrast.p(bound) if contrast.n >= LEAST and contrast.error > 0 else None
+    return Secondary(endpoint, scale * contrast.mean, scale * low, scale * high, unit, contrast.n, p)
 
 
 @dataclass(frozen=True)
@@ -127,7 +127,8 @@ def claim(sentence: str, *, seeds: int) -> Callable[[Callable[..., Finding]], Ca
                 found = function(replace(results, needed=seeds))
                 contrast = found.statement.contrast
                 if not contrast.error > 0:
-                    raise Undecided(f"all {contrast.n} {found.replicates} gave the same number, which says nothing of their spread")
+                    raise Undecided(f"all {contrast.n} {found.replicates} gave the same number, which says nothing of their "
+                                    "spread")
             except Undecided as gap:
                 return Verdict(decide.id, sentence, "undecided", str(gap), f"Undecided: {gap}.", results.scope(), seeds)
             return settled(_tested(decide.id, sentence, seeds, found, results), 1)
@@ -144,13 +145,14 @@ def _tested(name: str, sentence: str, seeds: int, found: Finding, results: Resul
     s, c, scale = found.statement, found.statement.contrast, found.statement.endpoint.scale
     low, high = c.interval()
     flip = sign_flip_p(c.values, s.bound) if FLIPS_FROM <= len(c.values) <= MOST_FLIPS else None
-    parts = tuple({"statement": p.text, "endpoint": p.endpoint.name, "effect": p.endpoint.scale * p.contrast.mean,
-                   "bound": p.endpoint.scale * p.bound, "unit": p.endpoint.unit, "p_true": p.yes, "p_false": p.no, "n": p.contrast.n,
-                   "test": p.test} for p in (s.leaves() if s.parts else ()))
+    parts = tuple({"endpoint": p.endpoint.name, "effect": p.endpoint.scale * p.contrast.mean,
+                   "bound": p.endpoint.scale * p.bound, "unit": p.endpoint.unit, "p_true": p.yes, "p_false": p.no,
+                   "n": p.contrast.n, "test": p.test}
+                  for p in (s.leaves() if s.parts else ()))
     return Verdict(
-        name, sentence, "undecided", "", "", {**results.scope(), **found.scope}, seeds, s.endpoint.name, scale * c.mean, scale * low,
-        scale * high, scale * s.bound, scale * c.std, s.endpoint.unit, s.test, c.n, found.replicates, s.yes, s.no, s.p, s.p, flip,
-        "", found.evidence, parts, found.secondary, found.notes, (s.said("supported"), s.said("refuted")))
+        name, sentence, "undecided", "", "", {**results.scope(), **found.scope}, seeds, s.endpoint.name, scale * c.mean,
+        scale * low, scale * high, scale * s.bound, scale * c.std, s.endpoint.unit, s.test, c.n, found.replicates, s.yes, s.no,
+        s.p, s.p, flip, "", found.evidence, parts, found.secondary, found.notes, (s.said("supported"), s.said("refuted")))
 
 
 def settled(verdict: Verdict, tested: int, p_holm: float | None = None) -> Verdict:
@@ -159,18 +161,21 @@ def settled(verdict: Verdict, tested: int, p_holm: float | None = None) -> Verdi
     shown = p_holm < ALPHA
     outcome: Outcome = "undecided" if not shown else "supported" if v.p_supported <= v.p_refuted else "refuted"
     alpha, away = ALPHA / tested, abs(v.effect - v.bound)
-    power = (f"{v.n} {v.replicates} of this spread show an effect {number(smallest_effect(v.std, v.n, alpha=alpha))} {v.unit} from its bound "
-             f"with {POWER:.0%} power (alpha {ALPHA:g} / {tested}, Holm's first step)")
+    reach = number(smallest_effect(v.std, v.n, alpha=alpha))
+    power = (f"{v.n} {v.replicates} of this spread show an effect that lies {reach} {v.unit} from its bound with {100 * POWER:.0f} % "
+             f"power (alpha {ALPHA:g} / {tested}, Holm's first step)")
     where = ", ".join(f"{k} {x}" for k, x in v.scope.items() if x not in (None, ""))
-    numbers = f"{v.endpoint}: {interval(v)}, bound {number(v.bound)}; {v.test}, {p_text(p_holm)} after Holm over {tested}, n = {v.n} {v.replicates}"
+    numbers = (f"{v.endpoint}: {interval(v)}, bound {number(v.bound)}; {v.test}, {p_text(p_holm)} after Holm over {tested}, "
+               f"n = {v.n} {v.replicates}")
     if shown:
         reason, said = "", f"{v.says[outcome == 'refuted']} ({numbers})"
     else:
         wanted = seeds_for(away, v.std, alpha=alpha) if away else None
-        more = f"about {wanted} {v.replicates} would, were the effect what it reads" if wanted else "no number of them at hand would"
+        more = f"about {wanted} would, were the effect what it reads" if wanted else "no number of them at hand would"
         reason = f"{v.n} {v.replicates} do not separate the effect from its bound; {more}"
         said = f"{reason} ({numbers})"
-    return replace(v, verdict=outcome, reason=reason, sentence=f"{outcome.capitalize()}: {said}. Scope: {where}.", p_holm=p_holm, power=power)
+    return replace(v, verdict=outcome, reason=reason, sentence=f"{outcome.capitalize()}: {said}. Scope: {where}.",
+                   p_holm=p_holm, power=power)
 
 
 def adjusted(verdicts: list[Verdict]) -> list[Verdict]:
