@@ -54,7 +54,9 @@ class Term(torch.nn.Module):
         if num_classes is None and {"labels", "logits"} & set(self.needs):
             raise UserError(where, "data with labels", "none", "Name the label column, or use an objective without labels.")
         self.head = torch.nn.Linear(dim, num_classes) if "logits" in self.needs else None
-        self.log_scale = torch.nn.Parameter(torch.tensor(-math.log(settings["temperature"]))) if "log_scale" in self.needs else None
+        self.log_scale = None
+        if "log_scale" in self.needs:
+            self.log_scale = torch.nn.Parameter(torch.tensor(-math.log(settings["temperature"])))
         self.memory = Memory(capacity(objective, where)) if "earlier" in self.needs else None
 
 
@@ -189,10 +191,12 @@ def check_arm(arm: Arm, training: Training, source: Source) -> None:
                             "Name the label column, or use an objective without labels.")
         if "earlier" in needs and capacity(objective, where) > max(0, count - batch):
             key = "queue" if "queue" in objectives.settings(objective.name) else "memory"
-            raise UserError(f"{where} {key}", f"at most {max(0, count - batch)}, the {count} training images less a batch of {batch}",
+            raise UserError(f"{where} {key}",
+                            f"at most {max(0, count - batch)}, the {count} training images less a batch of {batch}",
                             str(capacity(objective, where)), f"Set a smaller {key}.")
     if not training.drop_last and count % batch == 1:
-        raise UserError("training.drop_last", "true, since the last batch would be one image, which nothing can be compared with",
+        raise UserError("training.drop_last",
+                        "true, since the last batch would be one image, which nothing can be compared with",
                         f"false with {count} images in batches of {batch}", "Set it to true, or change training.batch_size.")
 
 
@@ -216,4 +220,5 @@ def check_dims(arm: Arm, target: Part, teacher_dim: int) -> None:
         try:
             terms({**given, "labels": torch.tensor([0, 1, 0, 1])}, torch.arange(4), 4)
         except UserError as error:
-            raise UserError(f"arms.{arm.name}.{error.where} ({objective.name})", error.expected, error.got, error.todo) from None
+            where = f"arms.{arm.name}.{error.where} ({objective.name})"
+            raise UserError(where, error.expected, error.got, error.todo) from None

@@ -71,8 +71,8 @@ def crd(student: torch.Tensor, teacher: torch.Tensor, earlier: torch.Tensor | No
     """Noise-contrastive estimation against a memory of targets by item, in the way of CRD (Tian et al. 2020).
 
     For each student row -log h(own) - sum over the N others of log(1 - h), with h = p / (p + N / M) and
-    p = exp(cos / temperature) / Z. About 1 + log N where the student knows nothing. What differs from the paper: the others are
-    the batch's and the ``memory`` most recent items' targets, each item once, not a draw from all M items; Z is M times
+    p = exp(cos / temperature) / Z. About 1 + log N where the student knows nothing. What differs from the paper: the others
+    are the batch's and the ``memory`` most recent items' targets, each item once, not a draw from all M items; Z is M times
     the batch's own mean of exp(cos / temperature), without gradient, so that M cancels; the student is the anchor, not
     both in turn; the linear heads are the arm's projector, and the teacher has none.
 

@@ -14,7 +14,7 @@ PAIRS = 2000
 
 @targets.register("whiten")
 def whiten(embeddings: np.ndarray, *, exponent: Share = 1.0, dim: Size | None = None) -> Target:
-    """Graded whitening: the top `dim` principal components over variance^(exponent / 2): 0 is PCA, 1 whitening (ZCA's spectrum).
+    """Graded whitening: the top `dim` principal components over variance^(exponent / 2): 0 is PCA, 1 whitening.
 
     Centred on train; then one factor for all, so that the mean variance is 1 whatever the exponent, and losses of different
     exponents have one size. The train covariance is proportional to diag(variance^(1 - exponent)). With an exponent
@@ -56,7 +56,8 @@ def phi_s(embeddings: np.ndarray, *, dim: Size | None = None) -> Target:
     rotation = hadamard(dim)
     if rotation is None:
         below = next(d for d in range(dim - 1, 0, -1) if hadamard(d) is not None)
-        raise UserError("target phi_s dim", "1, 2 or a multiple of 4 with a Hadamard matrix", str(dim), f"Set target.dim={below}.")
+        raise UserError("target phi_s dim", "1, 2 or a multiple of 4 with a Hadamard matrix", str(dim),
+                        f"Set target.dim={below}.")
     mean, covariance = moments(embeddings)
     values, vectors = directions(covariance)
     if not values[0] > 0:

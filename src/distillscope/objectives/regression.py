@@ -15,7 +15,8 @@ def paired(student: torch.Tensor, teacher: torch.Tensor) -> tuple[torch.Tensor, 
     """Both in float32, once it is sure that their dimensions are equal."""
     if student.shape[-1] != teacher.shape[-1]:
         raise UserError("objective", f"as many dimensions as the target's {teacher.shape[-1]}, since it compares coordinates",
-                        str(student.shape[-1]), "Leave projector.dim out, or use relational_distance, relational_angle, cka or gram.")
+                        str(student.shape[-1]),
+                        "Leave projector.dim out, or use relational_distance, relational_angle, cka or gram.")
     return student.float(), teacher.float()
 
 

@@ -76,7 +76,8 @@ def load_target(path: Path | str) -> Target:
             kept, words = {name: file.get_tensor(name) for name in file.keys()}, file.metadata()  # noqa: SIM118
         return Target(words["name"], kept["mean"], kept.get("matrix"), kept.get("offset"), words.get("wave") == "1")
     except (SafetensorError, KeyError, TypeError) as error:
-        raise UserError(str(path), "a stored target", f"{type(error).__name__}: {error}", "Distil the student again.") from None
+        raise UserError(str(path), "a stored target", f"{type(error).__name__}: {error}",
+                        "Distil the student again.") from None
 
 
 def posthoc_twin(name: str, settings: Mapping[str, Any], train: np.ndarray) -> Target:
@@ -139,7 +140,8 @@ def checked_dim(dim: int | None, d: int) -> int:
 def fitted(name: str, mean: np.ndarray, matrix: np.ndarray | None, offset: np.ndarray | None = None,
            wave: bool = False) -> Target:
     """A Target with its arrays in float32."""
-    return Target(name, *(None if a is None else np.ascontiguousarray(a, dtype=np.float32) for a in (mean, matrix, offset)), wave)
+    arrays = (None if a is None else np.ascontiguousarray(a, dtype=np.float32) for a in (mean, matrix, offset))
+    return Target(name, *arrays, wave)
 
 
 @targets.register("none")
@@ -177,8 +179,8 @@ def standardise(embeddings: np.ndarray) -> Target:
     variances = covariance.diagonal()
     constant = int((variances <= RANK * variances.max()).sum())
     if constant:
-        raise UserError("target standardise", "a teacher whose dimensions all vary on train", f"{constant} of {len(mean)} that do not",
-                        "Use the target phi_s, or whiten with a smaller dim.")
+        raise UserError("target standardise", "a teacher whose dimensions all vary on train",
+                        f"{constant} of {len(mean)} that do not", "Use the target phi_s, or whiten with a smaller dim.")
     return fitted("standardise", mean, 1 / np.sqrt(variances))
 
 
