@@ -146,9 +146,8 @@ def linear_classifier(weight: float) -> tuple[Classifier, Source]:
             return x.mean(dim=(1, 2, 3))[:, None] - 128 / 255
 
     class Flat:
-        unit_norm, classes, weights, bias, shift, scale = False, np.array([0, 1]), np.array([[-weight], [weight]]), np.zeros(2), 0.0, 1.0
-        weights = np.array([[-weight], [weight]])
-        shift, scale = np.zeros(1), np.ones(1)
+        unit_norm, classes, weights = False, np.array([0, 1]), np.array([[-weight], [weight]])
+        bias, shift, scale = np.zeros(2), np.zeros(1), np.ones(1)
 
     subject = Subject("student", None, {}, items, None, Mean(), lambda x: x)
     return Classifier(subject, probe_logits(Flat())), items
