@@ -438,3 +438,9 @@ def test_a_file_that_cannot_be_made(fails, config, tmp_path):
 def test_a_damaged_run_directory(fails, tmp_path):
     (tmp_path / "study.yaml").write_text("- no\n")
     fails("report", tmp_path, match="expected a mapping, got list")
+
+
+def test_a_study_under_a_launcher_of_several_processes_is_refused(fails, monkeypatch, tmp_path):
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    assert "run: expected one process" in fails("run", "quickstart", "--out", tmp_path / "run")
+    assert not (tmp_path / "run").exists()

@@ -100,6 +100,9 @@ def run_study(study: Study, out: Path | str | None = None, *, resume: bool = Fal
     ``precision`` is that of teacher and students; losses and measures stay in float32 and float64.
     """
     began = time.monotonic()
+    if int(os.environ.get("WORLD_SIZE", "1")) > 1:
+        raise UserError("run", "one process, which runs whole trials side by side (--jobs)", f"{os.environ['WORLD_SIZE']} of a launcher",
+                        "For one student over several processes: accelerate launch -m distillscope.cli distill ...")
     study.check_parts()
     check_tracker(track)
     for spec in study.students:
