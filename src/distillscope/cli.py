@@ -287,6 +287,34 @@ def doctor() -> None:
     _print_table("doctor", ["what", "found", "what to do"], examine())
 
 
+@app.command("claims")
+def claims_(
+    run_dirs: Annotated[list[Path], typer.Argument(metavar="DIR...", help="run directories of one teacher, data set and noise")],
+    json_: Annotated[Path | None, typer.Option("--json", help="write the verdicts here too")] = None,
+) -> None:
+    """Decide the papers' ten claims, and your own, on a study's results: supported, refuted or undecided, with the reason.
+
+    Writes claims.json and claims.md into the first directory, and rebuilds its page. No model is loaded.
+
+    Example: `distillscope claims runs/claims-quick`
+    """
+    from rich.console import Console
+
+    from distillscope.report import claims_table, decide_claims, write_claims, write_report
+
+    found = decide_claims(run_dirs)
+    write_claims(found, run_dirs[0])
+    page = write_report(run_dirs[0])
+    if json_ is not None:
+        from distillscope.files import write_text
+
+        write_text(json_, (run_dirs[0] / "claims.json").read_text(encoding="utf-8"))
+        print(f"verdicts: {json_.resolve()}")
+    for decision in found.decisions:
+        Console().print(claims_table(decision))
+    print(f"sentences: {(run_dirs[0] / 'claims.md').resolve()}\npage: {page.resolve()}")
+
+
 @cache_app.command("list")
 def cache_list() -> None:
     """Entries of the cache: teacher, view or noise, rows, size. Example: `distillscope cache list`"""

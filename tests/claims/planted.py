@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import json
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pandas as pd
+import yaml
 
 from distillscope.claims.results import Results, results_of
 
@@ -154,3 +156,31 @@ def planted(*args: Any, **kwargs: Any) -> Results:
     """The results of one planted run."""
     (found,) = results_of([planted_run(*args, **kwargs)])
     return found
+
+
+def write_run(run: Run, path: Path) -> Path:
+    """The run on disk, as a study would have left it."""
+    path.mkdir(parents=True)
+    seeds = sorted(run.results["seed"].dropna().unique().tolist())
+    (path / "study.yaml").write_text(yaml.safe_dump({**run.study, "seeds": seeds}))
+    frame = run.results.assign(n=run.results["n"].astype("Int64"))
+    for (dataset, teacher, target), rows in frame[frame["student"] == "teacher"].groupby(["dataset", "teacher", "target"]):
+        curves = next((r.curves for r in run.references if r.target == target), {})
+        _write(path / "references" / f"{dataset}--{teacher}--{target}", rows, curves)
+    own = frame[frame["student"] != "teacher"]
+    for (arm, student, seed), rows in own.groupby([own["arm"].str.split("+").str[0], "student", "seed"]):
+        plain = rows.sort_values("arm", key=lambda a: a != arm, kind="stable")  # a remedy's rows follow the arm's own
+        folder = path / "trials" / f"cifar10--efficientnet_lite0--{arm}--{student}--seed{seed}"
+        _write(folder, plain, {})
+        log = run.training
+        log = log[(log["arm"] == arm) & (log["student"] == student) & (log["seed"] == seed)] if len(log) else log
+        lines = log[["epoch", "effective_rank", "teacher_r2"]].to_dict("records") if len(log) else []
+        (folder / "metrics.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
+    return path
+
+
+def _write(folder: Path, rows: pd.DataFrame, curves: dict[str, Any]) -> None:
+    folder.mkdir(parents=True)
+    rows.to_csv(folder / "results.csv", index=False)
+    (folder / "curves.json").write_text(json.dumps(curves))
+    (folder / "complete.json").write_text("{}")

@@ -228,7 +228,7 @@ def duration(seconds: Any) -> str:
     return f"{hours} h {minutes} min" if hours else f"{minutes} min {rest} s" if minutes else f"{rest} s"
 
 
-def body(run: Run, settings: list[Setting], summary: Summary, figures: dict[str, Figure], table: Table) -> str:
+def body(run: Run, settings: list[Setting], summary: Summary, figures: dict[str, Figure], table: Table, claims: str = "") -> str:
     """The sections in the order in which a reader asks: what was lost, does it matter, why, and is it to be believed."""
     def per_setting(say) -> str:
         parts = []
@@ -251,6 +251,7 @@ def body(run: Run, settings: list[Setting], summary: Summary, figures: dict[str,
          + drawn("alignment")),
         ("information", "Information", drawn("information")),
         ("training", "Training", drawn("training")),
+        *([("claims", "Claims", claims)] if claims else []),
         ("table", "All numbers", table_html(table) if table.rows else "<p>No trial has finished yet.</p>"),
         ("provenance", "Where this comes from", provenance_html(run, summary)),
     ]

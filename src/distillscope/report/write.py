@@ -1,4 +1,4 @@
-"""write_report: a run directory -> results.csv, summary.json, tables/, figures/ and report.html."""
+"""write_report: a run directory -> results.csv, summary.json, claims.json, tables/, figures/ and report.html."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from distillscope.files import write_atomic, write_json
+from distillscope.report.claims import claims_html, claims_of, write_claims
 from distillscope.report.figures import write_figures
 from distillscope.report.models import settings_of
 from distillscope.report.page import write_page
@@ -46,4 +47,6 @@ def write_report(run_dir: Path) -> Path:
     figures, table = prepare_figures(run, settings, summary), build_table(run, settings, summary)
     write_tables(table, run.path / "tables")
     write_figures(figures, run.path / "figures")
-    return write_page(run, settings, summary, figures, table)
+    claims = claims_of(run)
+    write_claims(claims, run.path)
+    return write_page(run, settings, summary, figures, table, claims_html(claims))
