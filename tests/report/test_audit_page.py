@@ -116,6 +116,12 @@ def test_hostile_names_are_text(tmp_path):
     assert data_of(page)["study"].startswith(names["student"])
 
 
+def test_an_audit_that_replaces_another_leaves_none_of_its_figures(tmp_path):
+    written(audit(z(), z(seed=1), settings=FEW, groups={"spectrum", "similarity"}, intervals=False), tmp_path)
+    written(audit(z(), z(seed=1), settings=FEW, groups={"similarity"}, intervals=False), tmp_path)
+    assert {p.name for p in (tmp_path / "figures").iterdir()} == {"similarity.svg", "similarity.png"}
+
+
 def z(n=40, d=6, seed=0):
     return np.random.default_rng(seed).normal(size=(n, d))
 

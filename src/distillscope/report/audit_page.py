@@ -31,6 +31,9 @@ def write_audit(found: Audit, folder: Path, *, teacher: str, student: str, comma
     found.to_json(folder / "audit.json")
     write_atomic(folder / "measures.csv", lambda p: measures_frame(found, teacher, student).to_csv(p, index=False))
     figures = prepare_audit_figures(found)
+    for absent in (f for f in figures if not f.panels):  # an earlier audit in this folder may have had them
+        for suffix in ("svg", "png"):
+            (folder / "figures" / f"{absent.key}.{suffix}").unlink(missing_ok=True)
     write_figures(figures, folder / "figures")
     page = render_audit(found, figures, folder, teacher=teacher, student=student, command=command, provenance=provenance)
     return write_atomic(folder / "report.html", lambda p: p.write_text(page, encoding="utf-8"))

@@ -13,7 +13,7 @@ from distillscope.report.summary import Statistic
 from distillscope.report.verdict import Merit
 from distillscope.report.words import number, percent
 
-ACCURACIES = {"probe": "a linear probe", "paper.probe": "the paper's linear probe", "knn": "10 nearest neighbours",
+ACCURACIES = {"probe": "a linear probe", "paper.probe": "the paper's linear probe", "knn": "a vote of 10 neighbours",
               "zero_shot": "the nearest class name"}
 RECALLS = {"retrieval.recall_at_1": "", "retrieval.mapped_recall_at_1": " after one fitted matrix"}
 ITEMS = "what tells one item from another"
