@@ -78,7 +78,7 @@ def test_the_page_says_verdict_merits_reasons_and_the_command(page):
     said = " ".join(visible(page).split())
     assert "Most was lost in what tells one item from another: 42 % of the student's queries" in said
     assert "for these labels it matters, since a linear probe keeps 94.6 % of the teacher's accuracy (91.0 % against 96.2 %)." in said
-    for title in ("Effective rank", "R² of the teacher", "Accuracy", "Recall at 1", "Neighbours in common", "What was lost",
+    for title in ("Effective rank", "R² of the teacher", "Accuracy", "Recall at 1", "Shared neighbours", "What was lost",
                   "Does it matter?", "All measures", "What was left out, and why", "Where this comes from", "McNemar p < 0.001"):
         assert title in said, title
     assert "It needs embeddings of the class names, and none were given" in said and "zero_shot.retention" in said

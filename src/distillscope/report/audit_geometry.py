@@ -101,17 +101,17 @@ def component_r2(found: Audit) -> Figure:
     """R2 of each component of the teacher, predicted from the student."""
     series = line(found, STUDENT_MODEL, "alignment.teacher_r2_per_component")
     whole = found.values.get("alignment.teacher_r2")
-    marks, findings, panels = [Mark(0.0, "no better than the mean", dash="dot", shift=-16)], [], []
+    marks, findings, panels = [Mark(0.0, "", dash="dot")], [], []
     if whole:
         marks.append(Mark(whole.value, f"all together {number(whole.value, 2)}", colour=STUDENT_MODEL.colour, highlight="student"))
         findings.append(f"All together R² is {number(whole.value, 3)}{reach(whole)}{_well_predicted(found)}.")
     if series:
         low = min([*series.y, 0.0])
         panels = [Panel("", "the teacher's component", "R²", [series], marks, x_log=True, can_log=True,
-                        y_range=(max(-0.3, low - 0.12), 1.03))]
-    return Figure("component_r2", "What is recovered of each of the teacher's components",
+                        y_range=(max(-0.3, low - 0.05), 1.03))]
+    return Figure("component_r2", "What is recovered of each component",
                   "A cross-validated linear map from the student predicts each principal component of the teacher: 1 is all of it, 0 is "
-                  "nothing. Where the curve falls is what the student did not learn.", panels,
+                  "no better than its mean. Where the curve falls is what the student did not learn.", panels,
                   "" if panels else absent(found, ("alignment.teacher_r2_per_component",), "Alignment was not measured."), findings)
 
 

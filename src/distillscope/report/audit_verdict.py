@@ -177,7 +177,7 @@ def merits(found: Audit) -> list[Merit]:
                        (f"{head}.teacher.accuracy", f"{head}.student.accuracy"), 1.0))
     recall = next((k for k in RECALLS if k in found.values), "")
     wanted += [("Recall at 1", f"own item first in the teacher's index of {gallery:,}{RECALLS.get(recall, '')}", (None, recall), 1.0),
-               ("Neighbours in common", "of the first 10 in an index of each side's own", (None, "retrieval.neighbour_overlap_10"), 1.0),
+               ("Shared neighbours", "of the first 10, each side in an index of its own", (None, "retrieval.neighbour_overlap_10"), 1.0),
                ("CKA, debiased", "similarity up to a rotation", (None, "similarity.linear_cka_debiased"), 1.0),
                ("Contrastive retention", "nats kept, of what the teacher keeps of itself", (None, "contrastive.retained_share"), 1.0)]
     cards = []
