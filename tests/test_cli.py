@@ -48,6 +48,7 @@ def test_the_commands_are_those_of_the_documentation():
         "list",
         "doctor",
         "audit",
+        "claims",
         "selftest",
         "cache list",
         "cache prune",
