@@ -53,7 +53,7 @@ def capacity_limit(results: Results) -> Finding:
             parts.append(below(f"{words}, below {limit:.0f}", f"{words}, above {limit:.0f}",
                                Endpoint(f"rank of {student} on {title}, {split} images", "dims"), paired(own, "t"), limit))
             share = paired(own / float(asked.mean()))
-            others.append(secondary(f"rank of {student} on {title} over the target's own", share, "share"))
+            others.append(secondary(f"rank of {student} on {title} over the target's own", share, "share", tested=False))
     if not parts:
         few = f"the targets that ask for more have no more dimensions than the limit themselves: {', '.join(sorted(set(low)))}"
         raise Undecided(few if low else "no arm with a whitened, standardised or random target was run")

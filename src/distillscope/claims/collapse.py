@@ -85,7 +85,7 @@ def beside(results: Results, arm: Arm, sizes: list[str], ranks: dict[str, pd.Ser
     explained = one_curve(results, arm, sizes)
     if len(explained) > 1:
         found.append(secondary("share of the rank's variance over sizes and epochs that one rising curve over R^2 explains",
-                               paired(explained), "share"))
+                               paired(explained), "share", tested=False))
     return found
 
 

@@ -45,7 +45,7 @@ def truncated_pca(results: Results) -> Finding:
         parts += [more_than(label, share), beyond_ridge(label, share, null)]
         own = (np.square(spectrum)[:TOP] / np.square(spectrum).sum()).sum()
         beside += [secondary(f"variance of {label} on the top {TOP} - the teacher's own", paired(share - own), "share"),
-                   secondary(f"R^2 of the teacher by {label}", paired(r2), "share")]
+                   secondary(f"R^2 of the teacher by {label}", paired(r2), "share", tested=False)]
     text = (f"over 90 % of the variance of {', '.join(sizes)} lies in the teacher's top {TOP} components, more than a ridge "
             "regression of equal R^2 puts there")
     return Finding(all_of(parts, text=text), ("figure alignment", f"{KEY} and alignment.teacher_r2, clean, arm {arm.name}"),

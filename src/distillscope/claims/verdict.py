@@ -49,10 +49,13 @@ class Secondary:
     p: float | None = None
 
 
-def secondary(endpoint: str, contrast: Contrast, unit: str, scale: float = 1.0, bound: float = 0.0) -> Secondary:
-    """A secondary endpoint from a contrast; ``scale`` turns it into ``unit`` (100 for points of accuracy)."""
+def secondary(endpoint: str, contrast: Contrast, unit: str, scale: float = 1.0, *, tested: bool = True) -> Secondary:
+    """A secondary endpoint from a contrast; ``scale`` turns it into ``unit`` (100 for points of accuracy).
+
+    ``tested=False`` for a quantity whose distance from 0 is no question.
+    """
     low, high = contrast.interval()
-    p = contrast.p(bound) if contrast.n >= LEAST and contrast.error > 0 else None
+    p = contrast.p() if tested and contrast.n >= LEAST and contrast.error > 0 else None
     return Secondary(endpoint, scale * contrast.mean, scale * low, scale * high, unit, contrast.n, p)
 
 

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from distillscope.claims.decide import Decision, decide
 from distillscope.claims.verdict import Secondary, Verdict, interval, number, p_text
@@ -17,6 +18,7 @@ from distillscope.report.sections import escape
 from distillscope.report.words import joined
 
 JSON, MARKDOWN = "claims.json", "claims.md"
+SECONDARY = "Secondary endpoints (not adjusted, they decide nothing)"
 OUTCOMES = ("supported", "refuted", "undecided")
 
 
@@ -64,7 +66,8 @@ def write_claims(found: Claims, out: Path) -> None:
     """claims.json and claims.md; the runs are named relative to ``out``."""
     settings = [{"dataset": d.dataset, "teacher": d.teacher, "tested": d.tested, "verdicts": [v.to_dict() for v in d.verdicts]}
                 for d in found.decisions]
-    sources, missing = ([os.path.relpath(Path(p).resolve(), out.resolve()) for p in paths] for paths in (found.sources, found.missing))
+    sources, missing = ([os.path.relpath(Path(p).resolve(), out.resolve()) for p in paths]
+                        for paths in (found.sources, found.missing))
     write_json(out / JSON, {"sources": sources, "missing": missing, "settings": settings})
     write_text(out / MARKDOWN, markdown(found))
 
@@ -95,8 +98,10 @@ def markdown(found: Claims) -> str:
             lines += ["", f"### {v.id}: {v.claim}", "", v.sentence]
             lines += [f"Power: {v.power}."] if v.power else []
             lines += [f"Evidence: {'; '.join(v.evidence)}."] if v.evidence else []
-            lines += [*v.notes, "", "Secondary endpoints (not adjusted, they decide nothing):", ""] if v.secondary else [*v.notes]
-            lines += [f"- {s.endpoint}: {interval(s)} (n = {s.n}{', ' + p_text(s.p) if s.p is not None else ''})" for s in v.secondary]
+            lines += v.notes
+            lines += ["", f"{SECONDARY}:", ""] if v.secondary else []
+            lines += [f"- {s.endpoint}: {interval(s)} (n = {s.n}{', ' + p_text(s.p) if s.p is not None else ''})"
+                      for s in v.secondary]
         lines.append("")
     lines += [f"Not read, and left out: {joined(found.missing)}.", ""] if found.missing else []
     return "\n".join(lines)
@@ -111,8 +116,9 @@ def claims_table(decision: Decision):
     from rich.table import Table
     from rich.text import Text
 
-    table = Table(title=Text(f"claims, {decision.dataset}, teacher {decision.teacher}"), title_justify="left", caption_justify="left",
-                  caption=Text(f"{counts(decision)}; Holm over {decision.tested} primary endpoints. The sentences stand in {MARKDOWN}."))
+    caption = f"{counts(decision)}; Holm over {decision.tested} primary endpoints. The sentences stand in {MARKDOWN}."
+    table = Table(title=Text(f"claims, {decision.dataset}, teacher {decision.teacher}"), title_justify="left",
+                  caption=Text(caption), caption_justify="left")
     for name in ("claim", "verdict", "primary endpoint, or why not", "effect [95 %]", "bound", "p (Holm)", "n"):
         table.add_column(name, overflow="fold")
     styles = {"supported": "green", "refuted": "red", "undecided": "dim"}
@@ -137,10 +143,11 @@ def claims_html(found: Claims) -> str:
         parts.append(f'<div class="notice"><p>Not found, and left out: {escape(joined(found.missing))}.</p></div>')
     for d in found.decisions:
         name = f"{d.dataset}, teacher {d.teacher}: " if len(found.decisions) > 1 else ""
-        parts.append(f'<p class="setting">{escape(name)}{counts(d)}</p>')
+        scope = scope_text(d.verdicts[0].scope, ("teacher", "data", "input", "noise", "train images"))
+        parts.append(f'<p class="setting">{escape(name)}{counts(d)}</p><p class="note">Scope: {escape(scope)}.</p>')
         parts += [entry(v) for v in d.verdicts if v.p is not None]
-        untested = "".join(f'<li id="claim-{escape(v.id)}"><strong>{escape(v.id)}</strong>: {escape(v.claim)} <span class="soft">Undecided: '
-                           f"{escape(v.reason)}.</span></li>" for v in d.verdicts if v.p is None)
+        untested = "".join(f'<li id="claim-{escape(v.id)}"><strong>{escape(v.id)}</strong>: {escape(v.claim)} '
+                           f'<span class="soft">Undecided: {escape(v.reason)}.</span></li>' for v in d.verdicts if v.p is None)
         parts.append(f'<h3>Not tested</h3><ul class="findings">{untested}</ul>' if untested else "")
     return "\n".join(parts)
 
@@ -149,13 +156,23 @@ def entry(v: Verdict) -> str:
     """One claim of the page that was tested."""
     facts = {"test": f"{v.test}, n = {v.n} {v.replicates}", "p": f"{p_text(v.p)}; after Holm {p_text(v.p_holm)}",
              "sign flips": p_text(v.p_sign_flip) if v.p_sign_flip is not None else "", "power": v.power,
-             "evidence": "; ".join(v.evidence)}
-    listed = "".join(f"<dt>{k}</dt><dd>{evidence_links(x) if k == 'evidence' else escape(x)}</dd>" for k, x in facts.items() if x)
+             "scope": scope_text(v.scope), "evidence": "; ".join(v.evidence)}
+    listed = "".join(f"<dt>{k}</dt><dd>{evidence_links(x) if k == 'evidence' else escape(x)}</dd>"
+                     for k, x in facts.items() if x)
     drawn = f'<div class="effect">{forest(v)}<p class="num note">{escape(f"{v.endpoint}: {interval(v)}")}</p></div>'
-    behind = f"<dl>{listed}</dl>{_parts_table(v)}{_secondary_table(v)}{''.join(f'<p class=note>{escape(n)}</p>' for n in v.notes)}"
-    return (f'<article class="claim {v.verdict}" id="claim-{escape(v.id)}"><h3><span class="verdict">{v.verdict}</span> {escape(v.claim)} '
-            f'<code>{escape(v.id)}</code></h3><p>{escape(v.sentence)}</p>{drawn}'
+    notes = "".join(f"<p class=note>{escape(n)}</p>" for n in v.notes)
+    behind = f"<dl>{listed}</dl>{_parts_table(v)}{_secondary_table(v)}{notes}"
+    return (f'<article class="claim {v.verdict}" id="claim-{escape(v.id)}"><h3><span class="verdict">{v.verdict}</span> '
+            f'{escape(v.claim)} <code>{escape(v.id)}</code></h3><p>{escape(v.sentence.partition(" Scope: ")[0])}</p>{drawn}'
             f"<details><summary>Test, power, evidence and secondary endpoints</summary>{behind}</details></article>")
+
+
+def scope_text(scope: Mapping[str, Any], keys: tuple[str, ...] | None = None) -> str:
+    """
+    >>> scope_text({"teacher": "t", "k": None, "data": "d"}), scope_text({"teacher": "t", "data": "d"}, ("data",))
+    ('teacher t, data d', 'data d')
+    """
+    return ", ".join(f"{k} {x}" for k, x in scope.items() if x not in (None, "") and (keys is None or k in keys))
 
 
 def evidence_links(text: str) -> str:
@@ -173,29 +190,34 @@ def forest(v: Verdict) -> str:
     def x(value: float) -> str:
         return f"{280 * (value - left) / (right - left):.1f}"
 
-    return (f'<svg viewBox="0 0 280 30" role="img" aria-label="{escape(f"{v.endpoint}: {interval(v)}, bound {number(v.bound)}")}">'
+    place = float(x(v.bound))
+    anchor = "start" if place < 40 else "end" if place > 240 else "middle"  # the label stays inside the drawing
+    label = escape(f"{v.endpoint}: {interval(v)}, bound {number(v.bound)}")
+    return (f'<svg viewBox="0 0 280 30" role="img" aria-label="{label}">'
             f'<line class="bound" x1="{x(v.bound)}" x2="{x(v.bound)}" y1="2" y2="20"/>'
             f'<line class="band" x1="{x(v.low)}" x2="{x(v.high)}" y1="11" y2="11"/>'
             f'<circle cx="{x(v.effect)}" cy="11" r="4"/>'
-            f'<text x="{x(v.bound)}" y="29" text-anchor="middle">bound {escape(number(v.bound))}</text></svg>')
+            f'<text x="{x(v.bound)}" y="29" text-anchor="{anchor}">bound {escape(number(v.bound))}</text></svg>')
 
 
 def _parts_table(v: Verdict) -> str:
-    rows = [(p["endpoint"], f"{number(p['effect'])} {p['unit']}", number(p["bound"]), p_text(p["p_true"]), p_text(p["p_false"]),
-             str(p["n"])) for p in v.parts]
+    rows = [(p["endpoint"], f"{number(p['effect'])} {p['unit']}", number(p["bound"]), p_text(p["p_true"]),
+             p_text(p["p_false"]), str(p["n"])) for p in v.parts]
     return _table("Parts of the claim", ("part", "effect", "bound", "shown to hold", "shown not to hold", "n"), rows)
 
 
 def _secondary_table(v: Verdict) -> str:
     rows = [(s.endpoint, interval(s), p_text(s.p) if s.p is not None else "", str(s.n)) for s in v.secondary]
-    return _table("Secondary endpoints (not adjusted, they decide nothing)", ("endpoint", "effect [95 %]", "p", "n"), rows)
+    return _table(SECONDARY, ("endpoint", "effect [95 %]", "p", "n"), rows)
 
 
 def _table(title: str, head: tuple[str, ...], rows: list[tuple[str, ...]]) -> str:
     if not rows:
         return ""
     top = "".join(f'<th scope="col"{" class=name" if i == 0 else ""}>{h}</th>' for i, h in enumerate(head))
-    lines = "".join(f'<tr><th class="name" scope="row">{escape(r[0])}</th>{"".join(f"<td class=num>{escape(c)}</td>" for c in r[1:])}</tr>'
-                    for r in rows)
-    return (f'<h4>{title}</h4><div class="scroll" tabindex="0" role="region" aria-label="{title}"><table><thead><tr>{top}</tr></thead>'
-            f"<tbody>{lines}</tbody></table></div>")
+    lines = ""
+    for first, *rest in rows:
+        cells = "".join(f'<td class="num">{escape(c)}</td>' for c in rest)
+        lines += f'<tr><th class="name" scope="row">{escape(first)}</th>{cells}</tr>'
+    return (f'<h4>{title}</h4><div class="scroll" tabindex="0" role="region" aria-label="{title}"><table>'
+            f"<thead><tr>{top}</tr></thead><tbody>{lines}</tbody></table></div>")
