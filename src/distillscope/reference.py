@@ -3,19 +3,21 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from distillscope.audit import audit_one
-from distillscope.config import Study
+from distillscope.config import Stress, Study
 from distillscope.data.source import Source
 from distillscope.data.splits import Splits
 from distillscope.distill.prepared import noise_conditions, teacher_rows
 from distillscope.measure.neighbours import knn_accuracy
 from distillscope.measure.probe import LinearProbe
 from distillscope.objectives.targets import Target
+from distillscope.registry import stresses
 from distillscope.rundir import write_results
 from distillscope.stress.run import run_stresses
 from distillscope.stress.subject import Findings, Subject
@@ -23,8 +25,12 @@ from distillscope.teachers.encoder import Encoder
 from distillscope.trial import fit_probes, heads, probe_rows, refit, save_embeddings, save_predictions, tidy
 
 
-def run_reference(study: Study, teacher_title: str, encoder: Any, splits: Splits, target: Target, folder: Path) -> None:
-    """Measure the teacher's embeddings, as ``target`` shows them to the students, clean and under the study's noise."""
+def run_reference(study: Study, teacher_title: str, encoder: Any, splits: Splits, target: Target, folder: Path, *,
+                  own: bool = True) -> None:
+    """Measure the teacher's embeddings, as ``target`` shows them to the students, clean and under the study's noise.
+
+    ``own`` says that the target is the study's own: some stresses (top_k) are run on that one alone, for their cost.
+    """
     began = time.monotonic()
     clean = target(teacher_rows(encoder, splits.test))
     found = audit_one(clean, normalize="l2", intervals=False)
@@ -50,7 +56,8 @@ def run_reference(study: Study, teacher_title: str, encoder: Any, splits: Splits
         save_predictions(folder / "predictions.parquet", predictions, splits.test)
     else:
         skipped.append("probe, knn and accuracy under noise: the data has no labels")
-    stressed = stress_teacher(study, encoder, splits, target, probes, folder)
+    asked = [s for s in study.stresses if own or not getattr(stresses.get(s.name), "own_target", False)]
+    stressed = stress_teacher(study, asked, encoder, splits, target, probes, folder)
     curves = {**found.to_dict()["curves"], **stressed.curves}
     rows, skipped = rows + stressed.rows, skipped + stressed.skipped
     head = {"study": study.name, "dataset": splits.title, "split": splits.test.split, "teacher": teacher_title,
@@ -60,9 +67,10 @@ def run_reference(study: Study, teacher_title: str, encoder: Any, splits: Splits
                    "seconds": round(time.monotonic() - began, 1)})
 
 
-def stress_teacher(study: Study, encoder: Any, splits: Splits, target: Target, probes: dict[str, LinearProbe], folder: Path) -> Findings:
-    """The study's stresses on the teacher: the same perturbed images as the students', each embedded once, ever."""
-    if not study.stresses:
+def stress_teacher(study: Study, asked: Sequence[Stress], encoder: Any, splits: Splits, target: Target,
+                   probes: dict[str, LinearProbe], folder: Path) -> Findings:
+    """Stresses on the teacher: the same perturbed images as the students', each embedded once, ever."""
+    if not asked:
         return Findings()
     if not isinstance(encoder, Encoder):
         return Findings(skipped=["stresses: ready-made embeddings cannot be made of changed images"])
@@ -72,7 +80,7 @@ def stress_teacher(study: Study, encoder: Any, splits: Splits, target: Target, p
 
     module = encoder.module if encoder.num_parameters else None  # an ONNX session cannot be differentiated
     model = Subject("teacher", embedded, heads(probes), splits.train, refit(study, probes), module, encoder.preprocess, encoder.device)
-    return run_stresses(study.stresses, model, splits.test, study.noise.seed, folder)
+    return run_stresses(asked, model, splits.test, study.noise.seed, folder)
 
 
 def probe_items(study: Study, count: int) -> np.ndarray:

@@ -163,7 +163,7 @@ def run_teacher(study: Study, data: Dataset, teacher: Teacher, splits: Splits, r
         folder = run / "references" / slug(data.title, teacher.title, name)
         if not is_complete(folder):
             target: Target = registry.targets.call(part.name, part.settings, teacher_rows(encoder, splits.train), where="target")
-            run_reference(study, teacher.title, encoder, splits, target, folder)
+            run_reference(study, teacher.title, encoder, splits, target, folder, own=part == study.target)
     return prepared
 
 

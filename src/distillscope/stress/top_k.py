@@ -55,6 +55,9 @@ def top_k(model: Subject, test: Source, labels: np.ndarray | None, seed: int, *,
     return found
 
 
+top_k.own_target = True  # probes are fitted anew for every k: on the study's own target alone
+
+
 def unit_rows(z: np.ndarray) -> np.ndarray:
     """Rows of unit length; a row of zeros stays zero."""
     norms = np.linalg.norm(z, axis=1, keepdims=True)
