@@ -96,7 +96,7 @@ class Folder:
 
 def planted_run(truth: dict[Key, float] | None = None, teacher: dict | None = None, *, seeds=range(1, 11), arms: str | None = None,
                 study: dict[str, Any] | None = None, top_k: dict[str, float] | None = None, spread: float = 1.0,
-                log_ranks: dict[int, float] | None = None) -> Run:
+                log_ranks: dict[int, float] | None = None, titles: dict[str, str] | None = None) -> Run:
     """A run whose means are TRUTH with ``truth`` over it; ``arms`` names those that were run; ``top_k``: k -> noisy accuracy."""
     config = {**STUDY, **(study or {})}
     if arms is not None:
@@ -108,7 +108,7 @@ def planted_run(truth: dict[Key, float] | None = None, teacher: dict | None = No
     names = [n for a in config["arms"] for n in (a["name"], *(f"{a['name']}+{r['name']}" for r in config["remedies"]))]
     for arm in names:
         head = {"dataset": "cifar10", "teacher": "efficientnet_lite0", "split": "test", "n": 10_000, "unit": "", "study": "planted",
-                "target": TITLES.get(arm.split("+")[0], "pca64"), "objective": "", "arm": arm, "draw": pd.NA}
+                "target": (titles or TITLES).get(arm.split("+")[0], "pca64"), "objective": "", "arm": arm, "draw": pd.NA}
         for student in (s["label"] for s in config["students"]):
             for seed in seeds:
                 base = {**head, "student": student, "seed": seed}
@@ -121,7 +121,8 @@ def planted_run(truth: dict[Key, float] | None = None, teacher: dict | None = No
                         rows.append({**base, "measure": measure, "condition": condition, "draw": draw, "value": value})
     head = {"dataset": "cifar10", "teacher": "efficientnet_lite0", "split": "test", "n": 10_000, "unit": "", "study": "planted",
             "objective": "", "arm": "", "student": "teacher", "seed": pd.NA, "draw": pd.NA}
-    for (target, measure, condition), value in {**TEACHER, **(teacher or {})}.items():
+    asked = {(title, "teacher.effective_rank", "clean"): 250.0 for title in (titles or {}).values()}
+    for (target, measure, condition), value in {**TEACHER, **asked, **(teacher or {})}.items():
         rows.append({**head, "target": target, "measure": measure, "condition": condition, "value": value})
     rows += [{**head, "target": "pca64", **r} for r in top_k_rows(top_k, rng)] if top_k else []
     log = pd.DataFrame([{"dataset": "cifar10", "teacher": "efficientnet_lite0", "arm": "one", "student": s, "seed": seed, "epoch": e,
