@@ -255,7 +255,7 @@ def merge(
 
 @app.command("list")
 def list_(
-    kind: Annotated[str, typer.Argument(metavar="KIND", help="presets, teachers, students, objectives, targets, projectors, views, datasets, measures, stresses, corruptions, remedies")],
+    kind: Annotated[str, typer.Argument(metavar="KIND", help="presets, teachers, students, objectives, targets, projectors, views, datasets, measures, stresses, corruptions, remedies, claims")],
 ) -> None:
     """List the parts of a kind, with what each is and what can be set.
 

@@ -52,7 +52,8 @@ def bottleneck(results: Results) -> Finding:
     names = ", ".join([arm.name, *(r.name for r in remedies)])
     statement = all_of(parts, text=text)
     if statement.yes <= statement.no and not any(r.view_name == "noise" for r in remedies):
-        raise Undecided("no arm was trained on noisy images (view: noise), and without that brittleness was not put to the test")
+        raise Undecided("no arm was trained on noisy images (view: noise), and without that brittleness was not put to the "
+                        "test")
     return Finding(statement, ("figure noise", f"{results.accuracy_key()}, clean and {sigma}, arms {names}"),
                    {"students": student}, secondary=tuple(beside))
 

@@ -59,8 +59,8 @@ def expansion(results: Results) -> Finding:
     statement = all_of([expands, denied(any_of(counter, otherwise=none))],
                        text=f"of the arms run, only contrast expands the rank of {student} without loss of accuracy")
     if statement.yes <= statement.no and not any(r.target_name in DEMANDING or "spread" in r.families for r in rivals):
-        raise Undecided("no arm asks for more dimensions without contrast (a whitened target, VICReg or KoLeo terms), and without "
-                        "that the need for contrast was not put to the test")
+        raise Undecided("no arm asks for more dimensions without contrast (a whitened target, VICReg or KoLeo terms), and "
+                        "without that the need for contrast was not put to the test")
     evidence = ("figure effective_rank", "figure noise", f"{RANK} and {results.accuracy_key()}, clean, all arms")
     return Finding(statement, evidence, {"students": student, "contrastive arm": best.name},
                    secondary=tuple(s for r in rivals for s in beside(results, r, best, student)))

@@ -88,7 +88,8 @@ def beside(results: Results, head: str, conditions: dict) -> list[Secondary]:
         kept = retention(results, head, name, conditions["sigma"])
         which = {WHOLE: "all components", WHITE: "all components, whitened"}.get(name, f"the top {name} components")
         if len(kept) > 1:
-            found.append(secondary(f"retention of {which} at sigma {conditions['sigma']}", paired(kept), "share", tested=False))
+            name = f"retention of {which} at sigma {conditions['sigma']}"
+            found.append(secondary(name, paired(kept), "share", tested=False))
     try:
         arm, condition = results.baseline(), f"noise={conditions['sigma']}"
         for label in results.sizes(arm, least=1):

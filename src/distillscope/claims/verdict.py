@@ -165,8 +165,8 @@ def settled(verdict: Verdict, tested: int, p_holm: float | None = None) -> Verdi
     outcome: Outcome = "undecided" if not shown else "supported" if v.p_supported <= v.p_refuted else "refuted"
     alpha, away = ALPHA / tested, abs(v.effect - v.bound)
     reach = number(smallest_effect(v.std, v.n, alpha=alpha))
-    power = (f"{v.n} {v.replicates} of this spread show an effect that lies {reach} {v.unit} from its bound with {100 * POWER:.0f} % "
-             f"power (alpha {ALPHA:g} / {tested}, Holm's first step)")
+    power = (f"{v.n} {v.replicates} of this spread show an effect that lies {reach} {v.unit} from its bound with "
+             f"{100 * POWER:.0f} % power (alpha {ALPHA:g} / {tested}, Holm's first step)")
     where = ", ".join(f"{k} {x}" for k, x in v.scope.items() if x not in (None, ""))
     numbers = (f"{v.endpoint}: {interval(v)}, bound {number(v.bound)}; {v.test}, {p_text(p_holm)} after Holm over {tested}, "
                f"n = {v.n} {v.replicates}")

@@ -135,7 +135,7 @@ def claims_html(found: Claims) -> str:
     """One entry for each claim: verdict, sentence, the effect beside its bound, and what stands behind it."""
     if not found.decisions:
         return "<p>No trial has finished yet.</p>"
-    parts = ["<p>Each verdict holds for this teacher, data, input size and noise alone. Its rule was fixed in the function that "
+    parts = ["<p>Each verdict holds for this teacher, data, input size and noise alone. Its rule is that of the function that "
              "decides it; p values are adjusted by Holm over the primary endpoints that were tested.</p>"]
     if len(found.sources) > 1:
         parts.append(f'<p class="note">Decided from {escape(joined(str(s) for s in found.sources))}.</p>')
