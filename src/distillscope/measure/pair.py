@@ -10,7 +10,7 @@ import numpy as np
 
 from distillscope.measure import alignment, contrastive
 from distillscope.measure.moments import Accumulator, Moments, merged
-from distillscope.measure.pool import Side, by_group, energy_along
+from distillscope.measure.pool import Side, by_group, energy_along, span
 from distillscope.measure.quantity import NotMeasured, needs
 from distillscope.measure.ridge import Map, fold_groups, residual_energy, ridge
 
@@ -57,7 +57,7 @@ class Pair:
         if self is not self._whole:
             return self._whole.cross_group_moments
         parts = [Accumulator() for _ in self.teacher.kept]
-        size = min(self.teacher.rows.block_rows(), self.student.rows.block_rows())
+        size = max(span(side.rows, len(parts)) for side in (self.teacher, self.student))
         for start in range(0, self.teacher.rows.count, size):
             for part, index in zip(parts, by_group(self.teacher.group_of[start : start + size], len(parts)), strict=True):
                 part.add(self.student.rows.take(start + index), self.teacher.rows.take(start + index))

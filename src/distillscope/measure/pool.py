@@ -110,7 +110,7 @@ class Side:
         if self is not self._whole:
             return self._whole.group_moments
         parts = [Accumulator() for _ in self.kept]
-        size = self.rows.block_rows()
+        size = span(self.rows, len(parts))
         for start in range(0, self.rows.count, size):
             for part, index in zip(parts, by_group(self.group_of[start : start + size], len(parts)), strict=True):
                 part.add(self.rows.take(start + index))
@@ -283,6 +283,11 @@ class Side:
         if not z.any(axis=1).all():
             raise NotMeasured("a row is all zeros, so it has no direction")
         return unit(z)
+
+
+def span(rows: Rows, num_groups: int) -> int:
+    """Rows to cut into groups at a time: about d rows a group at the least, since each adds a d x d product to its sum."""
+    return max(rows.block_rows(), num_groups * rows.dim)
 
 
 def by_group(groups: np.ndarray, num_groups: int) -> list[np.ndarray]:
