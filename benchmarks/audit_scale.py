@@ -91,7 +91,7 @@ def child(what: str, path: Path, rounds: int) -> None:
 
 
 def in_child(what: str, path: Path, rounds: int) -> dict:
-    return json.loads(subprocess.run([sys.executable, __file__, "--child", what, str(path), str(rounds)], check=True,
+    return json.loads(subprocess.run([sys.executable, str(Path(__file__).resolve()), "--child", what, str(path), str(rounds)], check=True,
                                      capture_output=True, text=True).stdout)
 
 
