@@ -61,7 +61,8 @@ def what_was_lost(setting: Setting, summary: Summary) -> list[str]:
         if scores and own:
             best, s = max(scores, key=lambda pair: pair[1].mean)
             gap = 100 * (own.mean - s.mean)
-            interval = f" [{number(100 * (own.mean - s.high), 1)}, {number(100 * (own.mean - s.low), 1)}]" if math.isfinite(s.low) else ""
+            ends = sorted(100 * (own.mean - end) * (1 if gap >= 0 else -1) for end in (s.low, s.high))  # in the sentence's direction
+            interval = f" [{number(ends[0], 1)}, {number(ends[1], 1)}]" if math.isfinite(s.low) else ""
             who = f"{best.label} comes closest on clean images" if len(scores) > 1 else f"{best.label} on clean images"
             sentences.append(f"{who}: {number(abs(gap), 1)} points {'below' if gap >= 0 else 'above'} the teacher{interval}, "
                              f"{seeds_text(s.n_seeds)}.")
