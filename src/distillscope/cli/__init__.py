@@ -1,0 +1,39 @@
+"""Commands: parse, call, print. What they do lives in the library; a file here holds commands of one kind."""
+
+from __future__ import annotations
+
+import errno
+import sys
+
+from distillscope.cli.root import app
+from distillscope.errors import UserError
+
+# isort: off
+# Commands register themselves as they are imported; this is the order in which --help lists them.
+from distillscope.cli import studies  # noqa: F401
+from distillscope.cli import reports  # noqa: F401
+from distillscope.cli import audits  # noqa: F401
+from distillscope.cli import parts  # noqa: F401
+from distillscope.cli import cache  # noqa: F401
+# isort: on
+
+__all__ = ["app", "main"]
+
+
+def main() -> None:
+    """Entry point: a UserError is one line and exit code 2; anything else is a bug and shows its traceback."""
+    try:
+        app()
+    except UserError as error:
+        print(f"distillscope: {error}", file=sys.stderr)
+        sys.exit(2)
+    except OSError as error:
+        if error.errno not in (errno.ENOSPC, errno.EDQUOT):
+            raise
+        full = UserError(str(error.filename or "disk"), "room on the disk", "a full disk",
+                         "Free some space and repeat with --resume; what was finished is kept.")
+        print(f"distillscope: {full}", file=sys.stderr)
+        sys.exit(2)
+    except KeyboardInterrupt:
+        print("distillscope: interrupted; what was finished is kept. Repeat the command with --resume to go on.", file=sys.stderr)
+        sys.exit(130)

@@ -1,0 +1,90 @@
+"""Commands that measure what is there: audit, selftest."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from distillscope.cli.root import Device, Precision, Workers, app, command_line
+
+
+@app.command()
+def audit(
+    teacher: Annotated[str, typer.Option(help="embeddings (file or folder), or a model with --data")],
+    student: Annotated[str, typer.Option(help="the same items by the student")],
+    labels: Annotated[str | None, typer.Option(help="file of labels; else those of the inputs")] = None,
+    train_teacher: Annotated[str | None, typer.Option(help="training items, for probes")] = None,
+    train_student: Annotated[str | None, typer.Option(help="training items by the student")] = None,
+    train_labels: Annotated[str | None, typer.Option(help="labels of the training items")] = None,
+    text: Annotated[str | None, typer.Option(help="embeddings of the class names, for zero-shot accuracy")] = None,
+    data: Annotated[str | None, typer.Option(help="images, where a side is a model")] = None,
+    split: Annotated[str, typer.Option(help="split of the images or folders")] = "test",
+    train_split: Annotated[str | None, typer.Option(help="split of --data that the probes are fitted on")] = None,
+    limit: Annotated[int | None, typer.Option(help="a stratified part of the images")] = None,
+    image_size: Annotated[int | None, typer.Option(help="what a TorchScript or ONNX file sees")] = None,
+    mean: Annotated[str | None, typer.Option(metavar="R,G,B", help="of its normalisation [default: CLIP's]")] = None,
+    std: Annotated[str | None, typer.Option(metavar="R,G,B", help="of its normalisation [default: CLIP's]")] = None,
+    normalize: Annotated[str | None, typer.Option(help="l2: rows to unit norm first")] = None,
+    only: Annotated[list[str] | None, typer.Option(help="a group of measures; repeatable")] = None,
+    intervals: Annotated[bool, typer.Option(help="95 % intervals over items")] = True,
+    require: Annotated[list[str] | None, typer.Option(metavar="BOUND", help="exit 1 where it is missed; repeatable")] = None,
+    json_: Annotated[Path | None, typer.Option("--json", help="write every value and curve")] = None,
+    out: Annotated[Path | None, typer.Option(help="folder for the page, its figures and the values")] = None,
+    full: Annotated[bool, typer.Option("--full", help="print every measure")] = False,
+    seed: Annotated[int, typer.Option(help="of subsamples, folds and nulls")] = 0,
+    device: Device = "auto",
+    precision: Precision = None,
+    workers: Workers = 0,
+) -> None:
+    """Audit any teacher and student: what did the small one lose? Embeddings in, or models with --data.
+
+    Examples:
+
+    - `distillscope audit --teacher teacher.npy --student student.npy --labels labels.npy --out audit`
+    - `distillscope audit --teacher t.npy --student s.npy --require 'alignment.mean_cosine>=0.9'`
+    - `distillscope audit --teacher efficientnet_lite0 --student student.onnx --data digits`
+    """
+    from rich.console import Console
+
+    from distillscope.auditing import Images, audit_inputs, file_preprocess, publish
+    from distillscope.report.audit_terminal import audit_table
+    from distillscope.requirements import check_requirements
+
+    images = Images(data, split, limit, device, precision, workers, file_preprocess(image_size, mean, std))
+    found = audit_inputs(teacher, student, labels, train_teacher=train_teacher, train_student=train_student,
+                         train_labels=train_labels, train_split=train_split, text=text, images=images, normalize=normalize,
+                         groups=only, intervals=intervals, seed=seed)
+    missed = check_requirements(found, require or [])
+    Console().print(audit_table(found, full=full))
+    if json_ is not None:
+        found.to_json(json_)
+        print(f"values: {json_.resolve()}")
+    if out is not None:
+        print(f"page: {publish(found, out, teacher, student, command_line()).resolve()}")
+    for line in missed:
+        print(f"distillscope: {line}", file=sys.stderr)
+    if missed:
+        raise typer.Exit(1)
+
+
+@app.command()
+def selftest() -> None:
+    """Cases whose answer is known in closed form, through the code of `audit`, on this machine: a minute.
+
+    Example: `distillscope selftest`
+    """
+    from distillscope.selftest import selftest as run_checks
+
+    checks = run_checks()
+    for case in dict.fromkeys(c.case for c in checks):
+        print(case)
+        for c in (c for c in checks if c.case == case):
+            print(f"  {'ok  ' if c.passed else 'FAIL'} {c.measure:36} expected {c.expected:.9g}, got {c.got:.9g}, "
+                  f"tolerance {c.tolerance:.2g}")
+    failed = sum(not c.passed for c in checks)
+    print(f"{len(checks) - failed} of {len(checks)} as expected")
+    if failed:
+        raise typer.Exit(1)

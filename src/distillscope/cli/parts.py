@@ -1,0 +1,43 @@
+"""Commands that say what there is: list, doctor."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+import typer
+
+from distillscope.cli.root import app, print_table
+
+
+@app.command("list")
+def list_(
+    kind: Annotated[str, typer.Argument(metavar="KIND", help="presets, teachers, students, objectives, targets, projectors, views, datasets, measures, stresses, corruptions, remedies, claims")],
+) -> None:
+    """List the parts of a kind, with what each is and what can be set.
+
+    Example: `distillscope list objectives`
+    """
+    from distillscope.config import load_preset, preset_names
+    from distillscope.errors import unknown_name
+    from distillscope.registry import KINDS
+
+    if kind == "presets":
+        print_table("presets", ["name", "what"], [(n, load_preset(n).description.strip()) for n in preset_names()])
+        return
+    if kind not in KINDS:
+        raise unknown_name("list", "kind", kind, ["presets", *KINDS])
+    registry = KINDS[kind]
+    rows = [(n, registry.summary(n), ", ".join(
+        k if p.default is p.empty else f"{k}={p.default}" for k, p in registry.settings(n).items())) for n in registry]
+    print_table(kind, ["name", "what", "settings"], rows)
+
+
+@app.command()
+def doctor() -> None:
+    """What this machine has: devices, threads, versions, weights and data within reach, and what to do about the rest.
+
+    Example: `distillscope doctor`
+    """
+    from distillscope.doctor import examine
+
+    print_table("doctor", ["what", "found", "what to do"], examine())

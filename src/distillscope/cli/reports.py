@@ -1,0 +1,66 @@
+"""Commands that read run directories: report, merge, claims."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from distillscope.cli.root import app, print_results
+
+
+@app.command()
+def report(run_dir: Annotated[Path, typer.Argument(metavar="DIR", help="a run directory")]) -> None:
+    """Rebuild tables, figures and page from a run directory; no model is loaded.
+
+    Example: `distillscope report runs/quickstart`
+    """
+    from distillscope.report import write_report
+
+    page = write_report(run_dir)
+    print_results(run_dir)
+    print(f"page: {page.resolve()}")
+
+
+@app.command()
+def merge(
+    run_dirs: Annotated[list[Path], typer.Argument(metavar="DIR...", help="runs of one study, made apart")],
+    out: Annotated[Path, typer.Option(help="the joined run directory")],
+) -> None:
+    """Join runs of the same study that were made apart (other seeds, students or arms), and write their report.
+
+    Example: `distillscope merge runs/seed42 runs/seed123 --out runs/all`
+    """
+    from distillscope.merge import merge_runs
+
+    print(f"page: {merge_runs(run_dirs, out).resolve()}")
+    print_results(out)
+
+
+@app.command("claims")
+def claims_(
+    run_dirs: Annotated[list[Path], typer.Argument(metavar="DIR...", help="run directories of one teacher, data set and noise")],
+    json_: Annotated[Path | None, typer.Option("--json", help="write the verdicts here too")] = None,
+) -> None:
+    """Decide the papers' ten claims, and your own, on a study's results: supported, refuted or undecided, with the reason.
+
+    Writes claims.json and claims.md into the first directory, and rebuilds its page. No model is loaded.
+
+    Example: `distillscope claims runs/claims-quick`
+    """
+    from rich.console import Console
+
+    from distillscope.report import claims_table, decide_claims, write_claims, write_report
+
+    found = decide_claims(run_dirs)
+    write_claims(found, run_dirs[0])
+    page = write_report(run_dirs[0])
+    if json_ is not None:
+        from distillscope.files import write_text
+
+        write_text(json_, (run_dirs[0] / "claims.json").read_text(encoding="utf-8"))
+        print(f"verdicts: {json_.resolve()}")
+    for decision in found.decisions:
+        Console().print(claims_table(decision))
+    print(f"sentences: {(run_dirs[0] / 'claims.md').resolve()}\npage: {page.resolve()}")

@@ -1,0 +1,49 @@
+"""The app, the options that commands share, and how tables are printed."""
+
+from __future__ import annotations
+
+import shlex
+import sys
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+app = typer.Typer(
+    name="distillscope", no_args_is_help=True, pretty_exceptions_enable=False, rich_markup_mode="markdown",
+    help="Distil a large frozen image encoder into a small student, and see exactly what the student lost.\n\n"
+    "Start with: `distillscope run quickstart`",
+)
+cache_app = typer.Typer(no_args_is_help=True, help="The cache of teacher embeddings (DISTILLSCOPE_CACHE moves it).")
+app.add_typer(cache_app, name="cache")
+
+Device = Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:1, mps")]
+Precision = Annotated[str | None, typer.Option(help="float32, bfloat16 or float16, for teacher and students")]
+Set = Annotated[list[str] | None, typer.Option("--set", metavar="PATH=VALUE", help="override one setting; repeatable")]
+Track = Annotated[str | None, typer.Option(help="also log to tensorboard, wandb or mlflow")]
+Workers = Annotated[int, typer.Option(help="decoding processes for data that is streamed")]
+
+
+def command_line() -> str:
+    return shlex.join(["distillscope", *sys.argv[1:]])
+
+
+def print_table(title: str, columns: list[str], rows: list[tuple]) -> None:
+    from rich.console import Console
+    from rich.markup import escape
+    from rich.table import Table
+
+    table = Table(title=title, title_justify="left", show_header=any(columns))
+    for column in columns:
+        table.add_column(column, overflow="fold")
+    for row in rows:
+        table.add_row(*(escape(str(cell)) for cell in row))
+    Console().print(table)
+
+
+def print_results(folder: Path) -> None:
+    from rich.console import Console
+
+    from distillscope.report import terminal_table
+
+    Console().print(terminal_table(folder))
