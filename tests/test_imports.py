@@ -15,7 +15,7 @@ ALLOWED = {
     "inputs": {"measure"},
     "inputs/models": {"config", "data", "distill", "inputs", "students"},
     "teachers": {"data", "inputs"},
-    "students": {"data", "teachers"},
+    "students": {"data", "teachers", "objectives"},
     "measure": set(),
     "objectives": set(),
     "config": {"data"},

@@ -37,16 +37,23 @@ class Registry:
     def __init__(self, kind: str, package: str) -> None:
         self.kind, self.package = kind, package
         self._parts: dict[str, Callable[..., Any]] = {}
+        self._further: dict[str, tuple[str, Registry]] = {}
         self._loaded = False
 
-    def register(self, name: str) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
-        """Register the decorated function under ``name``; a name that is taken raises."""
+    def register(self, name: str, *, further: tuple[str, Registry] | None = None) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
+        """Register the decorated function under ``name``; a name that is taken raises.
+
+        ``further=("target", targets)``: the function takes ``**settings``, which are those of the target that its own setting
+        ``target`` names, and are checked as that target's.
+        """
 
         def add(function: Callable[..., Any]) -> Callable[..., Any]:
             known = self._parts.get(name)
             if known is not None and (known.__module__, known.__qualname__) != (function.__module__, function.__qualname__):
                 raise ValueError(f"{self.kind} '{name}' is registered twice: {known.__module__} and {function.__module__}")
             self._parts[name] = function
+            if further:
+                self._further[name] = further
             return function
 
         return add
@@ -91,6 +98,14 @@ class Registry:
         where = where or self.kind
         function, known = self.get(name, f"{where}.name"), self.settings(name)
         plain, hints = typing.get_type_hints(function), typing.get_type_hints(function, include_extras=True)
+        if name in self._further:
+            setting, other = self._further[name]
+            chosen = given.get(setting, known[setting].default)
+            other.get(chosen, f"{where}.{setting}")
+            rest = other.check(chosen, {k: v for k, v in given.items() if k not in known}, where)
+            given = {k: v for k, v in given.items() if k in known}
+        else:
+            rest = {}
         for key in given:
             if key not in known:
                 raise unknown_name(f"{where}.{key}", f"setting of {self.kind} '{name}'", key, known or ["(none)"])
@@ -106,7 +121,7 @@ class Registry:
             except ValidationError as error:
                 raise UserError(f"{where}.{key}", str(plain[key]).replace("<class '", "").replace("'>", ""),
                                 repr(value), error.errors()[0]["msg"] + ".") from None
-        return checked
+        return {**checked, **rest}
 
     def call(self, name: str, given: Mapping[str, Any], *context: Any, where: str | None = None) -> Any:
         """Check the settings, then call the part with the context and them."""

@@ -62,17 +62,15 @@ def run_trial(study: Study, trial: Trial, splits: Splits, prepared: Prepared, fo
                      lambda p: p.write_bytes((prepared.folder / "target.safetensors").read_bytes()))
     fitted = fit_student(study, splits, student, streams, settings.batch_size)
     rows, curves, skipped = evaluate(study, splits, prepared, student, streams, fitted, folder)
-    costs = [("capacity.parameters", "clean", None, capacity(student.module, spec.image_size)["parameters"], 1, "parameters"),
-             ("capacity.multiply_adds", "clean", None, capacity(student.module, spec.image_size)["multiply_adds"], 1,
-              "multiply-adds an image"),
-             ("train.seconds", "clean", None, history[-1]["seconds"], 1, "s")]
+    seconds = [("train.seconds", "clean", None, history[-1]["seconds"], 1, "s")]
     head = {"study": study.name, "dataset": trial.dataset, "split": splits.test.split, "teacher": trial.teacher,
             "student": trial.student, "target": prepared.target_name, "objective": arm.objective_name, "seed": trial.seed,
             "arm": trial.arm}
-    table = tidy(head, rows + costs) + tidy({**head, "split": splits.train.split}, [train_rank(fitted.train)])
+    table = tidy(head, rows + seconds) + tidy({**head, "split": splits.train.split}, [train_rank(fitted.train)])
     for remedy in study.remedies:
-        more, why = apply_remedy(study, remedy, splits, prepared, student, streams, fitted, folder / "remedies" / slug(remedy.title))
-        table += tidy({**head, "arm": f"{trial.arm}+{remedy.title}"}, more + costs if more else [])
+        more, why = apply_remedy(study, remedy, splits, prepared, student, streams, fitted, folder / "remedies" / slug(remedy.title),
+                                 settings.batch_size)
+        table += tidy({**head, "arm": f"{trial.arm}+{remedy.title}"}, more + seconds if more else [])
         skipped += why
     (folder / "checkpoint.pt").unlink(missing_ok=True)
     write_results(folder, table, curves, {
@@ -81,12 +79,17 @@ def run_trial(study: Study, trial: Trial, splits: Splits, prepared: Prepared, fo
 
 
 def apply_remedy(study: Study, remedy: Remedy, splits: Splits, prepared: Prepared, student: StudentEncoder, streams: KeyedStreams,
-                 fitted: Fitted, folder: Path) -> tuple[list[tuple], list[str]]:
-    """Rows of the student as the remedy leaves it, under the untouched student's own probes, and what was left out."""
+                 fitted: Fitted, folder: Path, batch_size: int) -> tuple[list[tuple], list[str]]:
+    """Rows of the student as the remedy leaves it, and what was left out.
+
+    The untouched student's own probes judge it, unless the remedy says that they must be fitted anew (``fits_probes``).
+    """
     changed = remedies.call(remedy.name, remedy.settings, student, splits.train, streams.seed, where=f"remedies.{remedy.name}")
     if isinstance(changed, str):
         return [], [f"remedy {remedy.title}: {changed}"]
     save_student(changed, folder, {"remedy": remedy.model_dump(mode="json")})
+    if getattr(remedies.get(remedy.name), "fits_probes", False):
+        fitted = fit_student(study, splits, changed, streams, batch_size)
     rows, curves, skipped = evaluate(study, splits, prepared, changed, streams, fitted, folder)
     write_json(folder / "curves.json", curves)
     return rows, [f"{remedy.title}: {why}" for why in skipped]
@@ -168,11 +171,13 @@ def train_rank(train: np.ndarray) -> tuple:
 def evaluate(study: Study, splits: Splits, prepared: Prepared, student: StudentEncoder, streams: KeyedStreams,
              fitted: Fitted, folder: Path) -> tuple[list[tuple], dict[str, Any], list[str]]:
     """Rows (measure, condition, draw, value, n, unit), curves, and what was left out with the reason."""
-    clean = student.embed(splits.test)
+    clean, size = student.embed(splits.test), capacity(student.module, student.preprocess.size)
     save_embeddings(folder / "embeddings_test", clean, splits.test)
     found = audit(prepare(np.asarray(prepared.rows("test")), normalize="l2"), clean, splits.test.labels, normalize="l2",
                   groups=GROUPS, intervals=False)
-    rows = [(key, "clean", None, v.value, v.n, v.unit) for key, v in found.values.items() if not key.startswith("teacher.")]
+    rows = [("capacity.parameters", "clean", None, size["parameters"], 1, "parameters"),
+            ("capacity.multiply_adds", "clean", None, size["multiply_adds"], 1, "multiply-adds an image")]
+    rows += [(key, "clean", None, v.value, v.n, v.unit) for key, v in found.values.items() if not key.startswith("teacher.")]
     curves = {key: curve for key, curve in found.to_dict()["curves"].items() if not key.startswith("teacher.")}
     skipped = [f"{key}: {why}" for key, why in found.left_out.items()]
     rows += mapped_measures(fitted.train, prepared.common_rows("train"), clean, prepared.common_rows("test"))

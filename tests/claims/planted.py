@@ -125,9 +125,9 @@ def planted_run(truth: dict[Key, float] | None = None, teacher: dict | None = No
     for (target, measure, condition), value in {**TEACHER, **asked, **(teacher or {})}.items():
         rows.append({**head, "target": target, "measure": measure, "condition": condition, "value": value})
     rows += [{**head, "target": "pca64", **r} for r in top_k_rows(top_k, rng)] if top_k else []
-    log = pd.DataFrame([{"dataset": "cifar10", "teacher": "efficientnet_lite0", "arm": "one", "student": s, "seed": seed, "epoch": e,
-                         "effective_rank": r + 0.1 * rng.normal(), "teacher_r2": r / 50}
-                        for s in ("S", "M", "L") for seed in seeds for e, r in (log_ranks or {}).items()])
+    log = pd.DataFrame([{"dataset": "cifar10", "teacher": "efficientnet_lite0", "arm": a["name"], "student": s, "seed": seed,
+                         "epoch": e, "effective_rank": r + 0.1 * rng.normal(), "teacher_r2": r / 50}
+                        for a in config["arms"] for s in ("S", "M", "L") for seed in seeds for e, r in (log_ranks or {}).items()])
     frame = pd.DataFrame(rows).astype({"seed": "Int64", "draw": "Int64"})
     spectrum = {"teacher.spectrum": {"x": list(range(1, 65)), "y": (np.arange(1, 65) ** -0.25).tolist()}}
     references = [Folder("cifar10", "efficientnet_lite0", "pca64", "", "teacher", None, spectrum)]

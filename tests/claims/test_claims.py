@@ -25,7 +25,7 @@ SUPPORTED = {
     "collapse": dict(truth={LONG: 16.2}),
     "objective": dict(truth={("two", "*", RANK, "clean"): 24.0, ("three", "*", RANK, "clean"): 30.0}),
     "expansion": dict(),
-    "capacity-limit": dict(truth={("five", "*", RANK, "clean"): 70.0}),
+    "capacity-limit": dict(truth={("five", "*", RANK, "clean"): 70.0}, log_ranks={2: 70.0, 5: 70.2}),
     "rank-robustness": dict(top_k={"all": 0.6, "16": 0.3, "64": 0.5}),
     "inverse-scaling": dict(truth={("one", "L", ACCURACY, "noise=0.1"): 0.44}),
     "bottleneck": dict(),
@@ -167,6 +167,16 @@ def test_capacity_limit_prefers_train_images_and_leaves_small_targets_out():
     assert found.verdict == "refuted" and "train images" in found.endpoint
     small = verdict("capacity-limit", teacher={("whiten300", "teacher.effective_rank", "clean"): 60.0})
     assert small.verdict == "undecided" and "no more dimensions than the limit" in small.reason
+
+
+def test_a_network_that_was_not_fitted_has_shown_no_limit():
+    """Below 82 while the rank still rises: underfitting, not topology. Above it, a rising rank does not matter."""
+    rising = {2: 50.0, 5: 70.0}
+    below = verdict("capacity-limit", {("five", "*", RANK, "clean"): 70.0}, log_ranks=rising)
+    assert below.verdict == "undecided" and "50.0 dimensions after 2 epochs, 70.0 after 5: it was not trained" in below.reason
+    assert verdict("capacity-limit", {("five", "*", RANK, "clean"): 90.0}, log_ranks=rising).verdict == "refuted"
+    unlogged = verdict("capacity-limit", {("five", "*", RANK, "clean"): 70.0})
+    assert unlogged.verdict == "undecided" and "still grows is not known" in unlogged.reason
 
 
 def test_capacity_limit_of_another_network_is_what_its_plain_rank_suggests():

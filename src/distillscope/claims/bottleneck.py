@@ -59,9 +59,12 @@ def bottleneck(results: Results) -> Finding:
 
 
 def is_remedy(arm: Arm, plain: Arm) -> bool:
-    """Nothing changed but a noisy view in training, or a remedy applied to the plain student."""
+    """Nothing changed but a noisy view in training, or a remedy applied to the plain student.
+
+    A post-hoc transform changes what its probes see, not what the student sees, and is none.
+    """
     return ((arm.differs(plain) == {"view"} and arm.view_name == "noise")
-            or (arm.differs(plain) == {"rest"} and arm.remedied is not None))
+            or (arm.differs(plain) == {"rest"} and arm.remedied not in (None, "posthoc")))
 
 
 def others(results: Results, arm: Arm, remedy: Arm, student: str) -> list[Secondary]:

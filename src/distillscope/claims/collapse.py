@@ -60,16 +60,25 @@ def growth(results: Results, arm: Arm, student: str) -> Statement:
     budgets = sorted([a for a in results.arms if a.only_epochs_differ(arm)] + [arm], key=lambda a: a.epochs)
     ranks = [results.values(a, student, RANK) for a in budgets]
     known = [(a.epochs, r) for a, r in zip(budgets, ranks, strict=True) if len(r) >= results.needed]
-    if len(known) > 1:
-        (begin, first), (end, last) = known[0], known[-1]
-    else:
-        log = results.epochs(arm, student)
-        if not len(log) or "effective_rank" not in log or log["epoch"].max() < 2:
-            raise Undecided("whether the rank still grows is not known: no arm that differs in its epochs alone, and no "
-                            "training log of two epochs or more")
-        end = int(log["epoch"].max())
-        begin = max(1, end // 2)
-        first, last = (log[log["epoch"] == e].set_index("seed")["effective_rank"].astype(float) for e in (begin, end))
+    if len(known) < 2:
+        return half_way(results, arm, student)
+    return settled_rank(results, student, *known[0], *known[-1])
+
+
+def half_way(results: Results, arm: Arm, student: str) -> Statement:
+    """Whether the rank no longer grows within one training: the last epoch against half of the epochs, from the log."""
+    log = results.epochs(arm, student)
+    if not len(log) or "effective_rank" not in log or log["epoch"].max() < 2:
+        raise Undecided(f"whether the rank of {student} still grows is not known: no arm that differs in its epochs alone, and "
+                        "no training log of two epochs or more")
+    end = int(log["epoch"].max())
+    begin = max(1, end // 2)
+    first, last = (log[log["epoch"] == e].set_index("seed")["effective_rank"].astype(float) for e in (begin, end))
+    return settled_rank(results, student, begin, first, end, last)
+
+
+def settled_rank(results: Results, student: str, begin: int, first: pd.Series, end: int, last: pd.Series) -> Statement:
+    """Whether ranks after ``end`` epochs are those after ``begin``."""
     after, before = results.together(f"rank of {student} after {begin} and {end} epochs", last, first)
     words = f"{before.mean():.1f} dimensions after {begin} epochs, {after.mean():.1f} after {end}"
     return same(f"{student} no longer gains rank: {words}", f"the rank of {student} is not fixed: {words}",

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import copy
 import json
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +18,7 @@ from distillscope.devices import kept_memory
 from distillscope.errors import UserError
 from distillscope.files import write_atomic, write_json
 from distillscope.registry import students
+from distillscope.students.networks import Transform
 from distillscope.teachers.encoder import Encoder, Perturbation, hash_state, load_state, read_state
 
 WEIGHTS, DESCRIPTION = "weights.safetensors", "student.json"
@@ -72,6 +74,13 @@ def save_student(student: StudentEncoder, folder: Path, extra: dict[str, Any] | 
                                       "weights_hash": hash_state(state.items()), **(extra or {})})
 
 
+def with_transform(student: StudentEncoder, last: Transform) -> StudentEncoder:
+    """A copy of the student whose embeddings go through ``last``, which is stored with its weights."""
+    module = torch.nn.Sequential(copy.deepcopy(student.module), last.to(student.device)).eval()
+    dim = len(last.mean) if last.matrix is None else last.matrix.shape[-1]
+    return replace(student, module=module, dim=dim, weights_hash="", recipe={**(student.recipe or {}), "transform": last.describe()})
+
+
 def load_student(folder: Path | str, device: str = "auto", precision: str = "float32") -> StudentEncoder:
     """The student that a folder holds, in evaluation mode: ``load_student(DIR).encode(images, ids)``.
 
@@ -90,11 +99,13 @@ def load_student(folder: Path | str, device: str = "auto", precision: str = "flo
         fields = {k: tuple(v) if isinstance(v, list) else v for k, v in recipe["preprocess"].items()}
         preprocess = Preprocess(**fields)
         settings, dim, name = recipe["settings"], recipe["embedding_dim"], recipe["name"]
-    except (ValueError, KeyError, TypeError) as error:
+        last = Transform.empty(recipe["transform"]) if "transform" in recipe else None
+    except (ValueError, KeyError, TypeError, AttributeError, RuntimeError) as error:
         raise UserError(str(description), "a student's description", f"{type(error).__name__}: {error}",
                         "Distil it again.") from None
     student = build_student(name, {**settings, **({"pretrained": False} if "pretrained" in settings else {})}, dim,
                             preprocess, recipe.get("label", name), choose_device(device), precision)
+    student = student if last is None else with_transform(student, last)
     load_state(student.module, read_state(folder / WEIGHTS, str(folder / WEIGHTS)), str(folder / WEIGHTS))
     student.recipe, student.weights_hash = recipe, recipe.get("weights_hash", "")
     student.module.eval()

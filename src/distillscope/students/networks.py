@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 import torch
 from torch import nn
 
@@ -70,6 +72,43 @@ def timm_student(embedding_dim: int, image_size: int, *, model: str, pretrained:
                             "none", "Set student.projection=linear.")
         return body
     return nn.Sequential(body, nn.Linear(features, embedding_dim))
+
+
+class Transform(nn.Module):
+    """A fitted target transform as a last layer: rows -> ((unit rows) - mean) @ matrix + offset, sqrt(2) cos of that where ``wave``.
+
+    ``tensors``: mean (d,), and where there are any matrix (d, k) or (d,), offset (k,); none of them is trained, all are stored
+    and counted with the weights. Always in float32. The same numbers as `objectives.targets.Target`.
+
+    >>> layer = Transform({"mean": torch.zeros(2), "matrix": torch.tensor([2.0, 1.0])})
+    >>> layer(torch.tensor([[3.0, 4.0]])).round(decimals=3).tolist()
+    [[1.2, 0.8]]
+    """
+
+    def __init__(self, tensors: Mapping[str, torch.Tensor], wave: bool = False) -> None:
+        super().__init__()
+        self.wave = wave
+        for name in ("mean", "matrix", "offset"):
+            value = tensors.get(name)
+            setattr(self, name, None if value is None else nn.Parameter(value.float(), requires_grad=False))
+
+    def forward(self, embeddings: torch.Tensor) -> torch.Tensor:
+        with torch.autocast(embeddings.device.type, enabled=False):
+            norms = embeddings.float().norm(dim=-1, keepdim=True)
+            rows = embeddings.float() / torch.where(norms == 0, 1.0, norms) - self.mean
+            if self.matrix is not None:
+                rows = rows * self.matrix if self.matrix.ndim == 1 else rows @ self.matrix
+            rows = rows if self.offset is None else rows + self.offset
+            return 2**0.5 * rows.cos() if self.wave else rows
+
+    def describe(self) -> dict:
+        """What it takes to make an empty one into which its weights can be loaded."""
+        return {"shapes": {k: list(v.shape) for k, v in self.named_parameters()}, "wave": self.wave}
+
+    @classmethod
+    def empty(cls, described: Mapping) -> Transform:
+        """A layer of those shapes, all zero."""
+        return cls({k: torch.zeros(shape) for k, shape in described["shapes"].items()}, bool(described["wave"]))
 
 
 def capacity(module: nn.Module, image_size: int) -> dict[str, int]:
