@@ -22,6 +22,7 @@ ALLOWED = {
     "audit": {"measure"},
     "distill": {"config", "data", "teachers", "students", "objectives", "measure", "stress"},
     "rundir": {"config"},
+    "keepsakes": {"config", "data", "measure", "rundir"},
     "mapped": {"audit", "measure"},
     "trial": {"config", "data", "students", "distill", "measure", "audit", "mapped", "rundir", "stress"},
     "auditing": {"audit", "config", "data", "inputs", "measure", "report", "rundir", "teachers"},

@@ -31,6 +31,7 @@ from distillscope.distill.prepared import Prepared, load_teacher, noise_conditio
 from distillscope.distill.terms import check_arm, check_dims
 from distillscope.errors import UserError
 from distillscope.files import write_json
+from distillscope.keepsakes import keep_run
 from distillscope.objectives.targets import Target
 from distillscope.reference import run_reference
 from distillscope.rundir import Trial, is_complete, load_config, open_run, provenance, slug, trial_folder, trials_of
@@ -129,6 +130,7 @@ def run_study(study: Study, out: Path | str | None = None, *, resume: bool = Fal
                            and not is_complete(trial_folder(run, t))]
                 options = {"device": device, "precision": precision or "float32", "track": track, "workers": workers}
                 run_trials(study, data, splits, pending, prepared, run, jobs, options)
+                keep_run(run, study, data.title, teacher.title, prepared[_key(study.target)].target_name, splits.test)
     finally:
         record["seconds"] = round(record["seconds"] + time.monotonic() - began, 1)
         write_json(before, record)
