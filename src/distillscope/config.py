@@ -137,7 +137,7 @@ class Training(_Frozen):
 
     epochs: int = Field(5, ge=1)
     batch_size: int = Field(64, ge=2)
-    optimizer: Literal["adam", "adamw", "sgd"] = "adam"
+    optimizer: Literal["adam", "adamw", "sgd", "muon"] = "adam"
     learning_rate: float = Field(1e-3, gt=0)
     weight_decay: float = Field(0.0, ge=0)
     schedule: Literal["constant", "cosine", "one_cycle"] = "constant"

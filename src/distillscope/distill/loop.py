@@ -21,6 +21,7 @@ from distillscope.data.views import View
 from distillscope.devices import kept_memory
 from distillscope.distill.checkpoint import load_checkpoint, save_checkpoint
 from distillscope.distill.health import Health, warnings_of
+from distillscope.distill.muon import Muon
 from distillscope.distill.streams import KeyedStreams
 from distillscope.distill.terms import Terms, check_arm
 from distillscope.distill.whole import Whole
@@ -71,8 +72,8 @@ def check_tracker(track: str | None) -> None:
 
 
 def make_optimizer(parameters: list[torch.nn.Parameter], settings: Training) -> torch.optim.Optimizer:
-    """Adam, AdamW or SGD (momentum 0.9), with PyTorch's other defaults."""
-    kinds = {"adam": torch.optim.Adam, "adamw": torch.optim.AdamW, "sgd": partial(torch.optim.SGD, momentum=0.9)}
+    """Adam, AdamW or SGD (momentum 0.9) with PyTorch's other defaults, or Muon."""
+    kinds = {"adam": torch.optim.Adam, "adamw": torch.optim.AdamW, "sgd": partial(torch.optim.SGD, momentum=0.9), "muon": Muon}
     return kinds[settings.optimizer](parameters, lr=settings.learning_rate, weight_decay=settings.weight_decay)
 
 
