@@ -37,7 +37,7 @@ def test_presets_run_what_every_claim_asks_for(name):
     """Judged by the config alone: on results for all its arms no claim misses a control."""
     study = load_preset(name).dump()
     titles = {a["name"]: f"{a['target']['name']}{a['target'].get('dim', '')}" for a in study["arms"] if a.get("target")}
-    run = planted_run(study=study, top_k={"all": 0.6, "16": 0.3}, titles=titles)
+    run = planted_run(study=study, top_k={"all": 0.6, "16": 0.3}, titles=titles, log_ranks={2: 20.0, 4: 20.0})
     (results,) = results_of([run])
     for claim in ORDER:
         found = claims.get(claim)(results)
