@@ -6,8 +6,11 @@ import numpy as np
 import pytest
 import torch
 
+from distillscope.config import Arm, Part, Study
 from distillscope.data.source import Source
+from distillscope.data.splits import Splits
 from distillscope.data.views import View
+from distillscope.distill.prepared import prepare_targets
 from distillscope.errors import UserError
 from distillscope.stress.noise import Noise
 from distillscope.teachers import cache
@@ -138,6 +141,16 @@ def test_listing_and_pruning(encoder):
     with pytest.raises(UserError, match="names that `distillscope cache list` prints"):
         prune_entries(["nonesuch"])
     assert prune_entries([entries[0]["name"]])[0] == 1 and len(list_entries()) == 1
+
+
+def test_targets_are_listed_and_pruned_too(encoder, cache_dir):
+    few = images(12)
+    study = Study(name="x", data="digits", teacher="efficientnet_lite0", students="paper_cnn", arms=[Arm(name="a")])
+    prepared = prepare_targets(study, encoder, Splits("x", few, None, few.take(np.arange(4)), few), Part(name="whiten", dim=2), list(study.arms))
+    (entry,) = [e for e in list_entries() if (e["perturbation"] or {}).get("kind") == "target"]
+    assert entry["path"] == prepared.folder and entry["rows"] == 16 and entry["teacher"] == encoder.name
+    assert entry["perturbation"]["name"] == "whiten" and entry["bytes"] > 16 * 2 * 4
+    assert prune_entries([entry["name"]]) == (1, entry["bytes"]) and not prepared.folder.exists() and list_entries()
 
 
 def _embed_in_process(weights, queue):

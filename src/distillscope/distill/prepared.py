@@ -19,7 +19,7 @@ from distillscope.data.views import View
 from distillscope.devices import choose_device
 from distillscope.draws import keyed_rng
 from distillscope.errors import UserError
-from distillscope.files import write_atomic
+from distillscope.files import write_atomic, write_json
 from distillscope.objectives.targets import Target
 from distillscope.stress.noise import Noise
 from distillscope.teachers.cache import cache_root, embed
@@ -114,6 +114,7 @@ def prepare_targets(study: Study, encoder: Any, splits: Splits, part: Part, arms
         for s in (splits.train, splits.validation, splits.test) if s is not None}}
     digest = hashlib.blake2b(json.dumps(key, sort_keys=True, default=str).encode(), digest_size=8).hexdigest()
     prepared = Prepared(cache_root() / "targets" / digest, target.name)
+    write_json(prepared.folder / "entry.json", key)
     target.save(prepared.folder / "target.safetensors")
     _write(prepared, "train", target, train)
     for name, source in (("validation", splits.validation), ("test", splits.test)):

@@ -239,6 +239,23 @@ def list_entries(root: Path | None = None) -> list[dict[str, Any]]:
         found.append({"name": path.name, "path": path, "rows": rows, "bytes": size, "teacher": described.get("name", "?"),
                       "precision": described.get("precision", "?"), "perturbation": described.get("perturbation"),
                       "used": path.stat().st_mtime})
+    return found + _list_targets(root)
+
+
+def _list_targets(root: Path | None) -> list[dict[str, Any]]:
+    """The same of the targets that studies made of those rows, as `prepare_targets` leaves them."""
+    found = []
+    for path in sorted(((root or cache_root()) / "targets").glob("*/")):
+        try:
+            described = json.loads((path / "entry.json").read_text())
+        except (OSError, ValueError):
+            described = {}
+        teacher, target = described.get("teacher", {}), described.get("target", {})
+        files = [f for f in path.rglob("*") if f.is_file()]
+        rows = sum(len(np.load(f, mmap_mode="r", allow_pickle=False)) for f in files if f.suffix == ".npy")
+        found.append({"name": f"target-{path.name}", "path": path, "rows": rows, "bytes": sum(f.stat().st_size for f in files),
+                      "teacher": teacher.get("name", "?"), "precision": teacher.get("precision", "?"),
+                      "perturbation": {"kind": "target", **target}, "used": path.stat().st_mtime})
     return found
 
 
