@@ -49,6 +49,7 @@ def test_the_commands_are_those_of_the_documentation():
         "doctor",
         "audit",
         "claims",
+        "recommend",
         "selftest",
         "cache list",
         "cache prune",

@@ -236,10 +236,10 @@ def _count(n: int, what: str) -> str:
     return f"{n or 'no'} {what}{'' if n == 1 else 's'}"
 
 
-def results_of(runs: Sequence[Read]) -> list[Results]:
+def results_of(runs: Sequence[Read], command: str = "claims") -> list[Results]:
     """One `Results` for each data set and teacher of ``runs``, which must be studies of the same data and teacher."""
     for other in runs[1:]:
-        _check_same(runs[0], other)
+        _check_same(runs[0], other, command)
     frames, logs, curves, references, arms, students = [], [], {}, {}, [], {}
     taken: set[tuple] = set()
     for run in runs:
@@ -274,7 +274,7 @@ def results_of(runs: Sequence[Read]) -> list[Results]:
     return found
 
 
-def _check_same(first: Read, other: Read) -> None:
+def _check_same(first: Read, other: Read, command: str) -> None:
     """Studies that are judged together were run on the same data, with the same teacher, students and noise."""
     def of(run: Read, key: str) -> Any:
         value = run.study.get(key)
@@ -283,14 +283,14 @@ def _check_same(first: Read, other: Read) -> None:
         return value
 
     for key in EQUAL:
-        _same(f"claims {other.path} {key}", of(first, key), of(other, key), first)
+        _same(f"{command} {other.path} {key}", of(first, key), of(other, key), first)
     noise = [{k: v for k, v in (run.study.get("noise") or {}).items() if k not in ("sigmas", "draws")}
              for run in (first, other)]
-    _same(f"claims {other.path} noise", *noise, first)
+    _same(f"{command} {other.path} noise", *noise, first)
     known = {str(s.get("label") or s["name"]): s for s in parts(first.study.get("students"))}
     for spec in parts(other.study.get("students")):
         label = str(spec.get("label") or spec["name"])
-        _same(f"claims {other.path} students.{label}", known.get(label, spec), spec, first)
+        _same(f"{command} {other.path} students.{label}", known.get(label, spec), spec, first)
 
 
 def _same(where: str, expected: Any, got: Any, first: Read) -> None:

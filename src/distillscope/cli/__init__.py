@@ -12,6 +12,7 @@ from distillscope.errors import UserError
 # Commands register themselves as they are imported; this is the order in which --help lists them.
 from distillscope.cli import studies  # noqa: F401
 from distillscope.cli import reports  # noqa: F401
+from distillscope.cli import recommending  # noqa: F401
 from distillscope.cli import audits  # noqa: F401
 from distillscope.cli import parts  # noqa: F401
 from distillscope.cli import cache  # noqa: F401

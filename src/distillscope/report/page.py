@@ -72,17 +72,17 @@ def assembled(*, title: str, data: dict, scripts: tuple[str, ...] = ("page.js",)
 
 
 def render_page(run: Run, settings: list[Setting], summary: Summary, figures: list[Figure], table: Table,
-                claims: str = "") -> str:
-    """The page as text; ``claims`` is their section, as HTML."""
+                claims: str = "", advice: str = "") -> str:
+    """The page as text; ``claims`` and ``advice`` are their sections, as HTML."""
     return assembled(
         title=f"{run.name}: what the students lost", data=page_data(run, figures),
         study=sections.study_line(run), headline=sections.headline(settings, summary), notices=sections.notices(run),
         merits=sections.merit_tiles(run, settings, summary), legend=sections.legend(settings),
-        sections=sections.body(run, settings, summary, {f.key: f for f in figures}, table, claims),
+        sections=sections.body(run, settings, summary, {f.key: f for f in figures}, table, claims, advice),
         footer=sections.footer(run))
 
 
 def write_page(run: Run, settings: list[Setting], summary: Summary, figures: list[Figure], table: Table,
-               claims: str = "") -> Path:
+               claims: str = "", advice: str = "") -> Path:
     """Write report.html into the run directory."""
-    return write_text(run.path / "report.html", render_page(run, settings, summary, figures, table, claims))
+    return write_text(run.path / "report.html", render_page(run, settings, summary, figures, table, claims, advice))

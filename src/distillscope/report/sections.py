@@ -228,7 +228,8 @@ def duration(seconds: Any) -> str:
     return f"{hours} h {minutes} min" if hours else f"{minutes} min {rest} s" if minutes else f"{rest} s"
 
 
-def body(run: Run, settings: list[Setting], summary: Summary, figures: dict[str, Figure], table: Table, claims: str = "") -> str:
+def body(run: Run, settings: list[Setting], summary: Summary, figures: dict[str, Figure], table: Table, claims: str = "",
+         advice: str = "") -> str:
     """The sections in the order in which a reader asks: what was lost, does it matter, why, and is it to be believed."""
     def per_setting(say) -> str:
         parts = []
@@ -245,6 +246,7 @@ def body(run: Run, settings: list[Setting], summary: Summary, figures: dict[str,
         return own + verdict.what_was_lost(setting, summary)
 
     parts = [
+        *([("advice", "What to change", advice)] if advice else []),
         ("lost", "What was lost", per_setting(lost)),
         ("matter", "Does it matter?", per_setting(lambda s: verdict.does_it_matter(run, s, summary)) + drawn("noise")),
         ("geometry", "Geometry", drawn("cumulative_variance") + f'<div class="pair">{drawn("effective_rank", "cosine_rank")}</div>'

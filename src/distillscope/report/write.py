@@ -11,8 +11,10 @@ from distillscope.report.claims import claims_html, claims_of, write_claims
 from distillscope.report.figures import write_figures
 from distillscope.report.models import settings_of
 from distillscope.report.page import write_page
+from distillscope.report.pareto import pareto
 from distillscope.report.prepare import prepare_figures
 from distillscope.report.read import Run, read_run
+from distillscope.report.recommendation import advice_html, advise
 from distillscope.report.summary import Summary
 from distillscope.report.tables import build_table, write_tables
 from distillscope.report.verdict import headline
@@ -45,8 +47,11 @@ def write_report(run_dir: Path) -> Path:
     write_atomic(run.path / "results.csv", lambda p: run.results.to_csv(p, index=False))
     write_summary(run, summary, [headline(s, summary) for s in settings])
     figures, table = prepare_figures(run, settings, summary), build_table(run, settings, summary)
+    advice = advise([run])
+    trade = pareto(advice.found)
+    figures += [trade] if trade.panels else []
     write_tables(table, run.path / "tables")
     write_figures(figures, run.path / "figures")
     claims = claims_of(run)
     write_claims(claims, run.path)
-    return write_page(run, settings, summary, figures, table, claims_html(claims))
+    return write_page(run, settings, summary, figures, table, claims_html(claims), advice_html(advice, trade, run.path))

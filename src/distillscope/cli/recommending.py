@@ -1,0 +1,54 @@
+"""The command that says what to change: recommend."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from distillscope.cli.root import app
+
+
+@app.command("recommend")
+def recommend_(
+    run_dirs: Annotated[list[Path], typer.Argument(metavar="DIR...", help="run directories of one teacher, data set and noise")],
+    for_: Annotated[str, typer.Option("--for", help="balance, accuracy, retrieval, robustness or geometry")] = "balance",
+    json_: Annotated[bool, typer.Option("--json", help="print JSON instead")] = False,
+    yaml_: Annotated[Path | None, typer.Option("--yaml", metavar="FILE", help="write the study to run next here")] = None,
+) -> None:
+    """What to change: a run's objectives, targets and remedies against its plain arm, at equal compute, per student.
+
+    Only arms that saw as many images as the plain arm, without labels, are ranked; differences are paired over seeds, and
+    arms that cannot be told apart are named together. The balance is the mean of four scores, each the share of the gap
+    between plain student and teacher that is closed: clean accuracy, accuracy under noise (mean over the study's levels),
+    recall at 1 and effective rank after the ridge map into the teacher's space. No model is loaded.
+
+    Examples:
+
+    - `distillscope recommend runs/quickstart`
+    - `distillscope recommend runs/screen --for robustness --yaml next.yaml`
+    """
+    from rich.console import Console
+
+    from distillscope.errors import unknown_name
+    from distillscope.files import write_text
+    from distillscope.recommend import PURPOSES
+    from distillscope.report.recommendation import advice_tables, recommend_runs, sentence
+
+    if for_ not in PURPOSES:
+        raise unknown_name("--for", "purpose", for_, PURPOSES)
+    advice = recommend_runs(run_dirs, for_)
+    if yaml_ is not None:
+        write_text(yaml_, advice.yaml)
+    if json_:
+        typer.echo(advice.to_json(), nl=False)
+        return
+    for table in advice_tables(advice):
+        Console().print(table)
+    for one in advice.found:
+        typer.echo("".join(f"{sentence(r, one)}\n" for r in one.rankings))
+    typer.echo(advice.chosen_on)
+    for command in advice.screen_commands():
+        typer.echo(f"  {command}")
+    typer.echo(f"\nstudy to run next: {yaml_.resolve()}" if yaml_ else f"\nstudy to run next (--yaml FILE writes it):\n\n{advice.yaml}")

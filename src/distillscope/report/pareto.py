@@ -1,0 +1,60 @@
+"""The figure of the recommendation: clean accuracy against noisy accuracy and against mapped rank, the front marked."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from distillscope.recommend import Axis, Entry, Ranking, Recommendation
+from distillscope.report.models import MARKERS, NULL_COLOUR, STUDENT_COLOURS, TEACHER_COLOUR
+from distillscope.report.plot import Figure, Panel, Series
+from distillscope.report.words import joined
+
+FRONT = "front"
+
+
+def pareto(found: Sequence[Recommendation]) -> Figure:
+    """Two panels a student: what an arm wins under noise, and in rank, against what it costs on clean images."""
+    panels, findings = [], []
+    for one in found:
+        axes = {a.name: a for a in one.axes}
+        named = f"{one.dataset}, {one.teacher}, " if len(found) > 1 else ""
+        for ranking in one.rankings:
+            for key, members in ranking.fronts.items():
+                who = f"{named}{ranking.student}"
+                panels.append(_panel(f"{who}: clean accuracy and {_short(key)}", ranking, axes["accuracy"], axes[key], members))
+                names = joined(f"“{n}”" for n in members)
+                findings.append(f"{who}, on the front of clean accuracy and {_short(key)}: {names}.")
+    return Figure("pareto", "What each arm trades",
+                  "Up is more accurate on clean images, right is more accurate under noise or more effective dimensions after the map "
+                  "into the teacher's space. Bars are 95 % t intervals of the paired difference to the plain arm. The dotted line "
+                  "joins the front: the arms whose means no other beats in both. Two arms with overlapping bars are not told apart.",
+                  panels, "" if panels else "No two arms with accuracies can be compared.", findings)
+
+
+def _short(axis: str) -> str:
+    return "noise" if axis == "robustness" else "rank"
+
+
+def _panel(title: str, ranking: Ranking, clean: Axis, other: Axis, members: Sequence[str]) -> Panel:
+    scale = other.scale
+    ends = [ranking.named(n).values for n in members]
+    series = [Series(FRONT, "null", NULL_COLOUR, [scale * v[other.name] for v in ends], [v["accuracy"] for v in ends], dash="dot")]
+    order = sorted(ranking.entries, key=lambda e: e.arm.name != ranking.plain)  # the plain arm keeps the first colour
+    series += [_point(entry, i, ranking, other) for i, entry in enumerate(order)]
+    if clean.teacher is not None and other.teacher is not None:
+        series.append(Series("teacher", "teacher", TEACHER_COLOUR, [scale * other.teacher], [clean.teacher], kind="points", marker="star"))
+    unit = ", %" if other.name == "robustness" else ""
+    return Panel(title, f"{other.title}{unit}", "clean accuracy", series, y_percent=True)
+
+
+def _point(entry: Entry, place: int, ranking: Ranking, other: Axis) -> Series:
+    """An arm's mean, with the intervals of its differences to the plain arm (none for the plain arm itself)."""
+    x, y, scale = entry.values[other.name], entry.values["accuracy"], other.scale
+    ends = {}
+    if entry.arm.name != ranking.plain:
+        for name, value, key, size in (("", y, "accuracy", 1.0), ("x_", x, other.name, scale)):
+            gain = entry.gains[key]
+            low, high = gain.interval()
+            ends |= {f"{name}low": [size * (value - gain.mean + low)], f"{name}high": [size * (value - gain.mean + high)]}
+    return Series(entry.arm.name, ranking.student, STUDENT_COLOURS[place % len(STUDENT_COLOURS)], [scale * x], [y], kind="points",
+                  marker=MARKERS[(place + place // len(STUDENT_COLOURS)) % len(MARKERS)], n=entry.n, arm=entry.arm.name, **ends)

@@ -1,0 +1,244 @@
+"""The recommendation of a run: read, said in sentences, as a table in the terminal, as JSON, and at the head of the page."""
+
+from __future__ import annotations
+
+import json
+import shlex
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from distillscope.claims.results import Results, results_of
+from distillscope.claims.statistics import Contrast
+from distillscope.errors import UserError
+from distillscope.next_study import chosen_on, next_study, screen_size, screened
+from distillscope.recommend import PURPOSES, Axis, Entry, Ranking, Recommendation, recommend, to_dict
+from distillscope.report.plot import Figure
+from distillscope.report.read import Run, read_run
+from distillscope.report.sections import escape, figure_html
+from distillscope.report.words import NBSP, count, joined, number
+
+
+@dataclass(frozen=True)
+class Advice:
+    """What was found for one purpose, from which runs, and the study to run next (None where nothing could be ranked)."""
+
+    purpose: str
+    found: tuple[Recommendation, ...]
+    results: tuple[Results, ...]
+    study: Mapping[str, Any]
+    following: dict[str, Any] | None
+    paths: tuple[Path, ...]
+
+    @property
+    def chosen_on(self) -> str:
+        return chosen_on(self.found, self.study)
+
+    @property
+    def yaml(self) -> str:
+        return yaml.safe_dump(self.following, sort_keys=False, allow_unicode=True) if self.following else ""
+
+    def screen_commands(self, named: str | None = None) -> list[str]:
+        """How to screen properly, where the test split was measured on; ``named`` stands for the run's path."""
+        if screened(self.study):
+            return []
+        sets, dirs = f"--set screen={screen_size(self.found)}", [named] if named else [shlex.quote(str(p)) for p in self.paths]
+        return [*(f"distillscope run {d}/study.yaml {sets} --out {d}-screen" for d in dirs),
+                f"distillscope recommend {' '.join(f'{d}-screen' for d in dirs)}"]
+
+    def to_json(self) -> str:
+        """The comparison, what it rests on, and the study to run next."""
+        return json.dumps({"purpose": self.purpose, "chosen_on": self.chosen_on, "screen": self.screen_commands(),
+                                  "settings": [{**to_dict(r), "sentences": [sentence(s, r) for s in r.rankings]} for r in self.found],
+                                  "next": self.following}, indent=2, ensure_ascii=False, allow_nan=False) + "\n"
+
+
+def advise(runs: Sequence[Run], purpose: str = "balance") -> Advice:
+    """The advice that runs of one teacher, data set and noise give together; nothing is raised where none can be given."""
+    finished = [r for r in runs if len(r.results)]
+    results = tuple(results_of(finished, "recommend")) if finished else ()
+    found = tuple(recommend(r, purpose) for r in results)
+    following = next_study(found, [r.study for r in finished]) if finished else None
+    return Advice(purpose, found, results, runs[0].study, following, tuple(r.path for r in runs))
+
+
+def recommend_runs(run_dirs: Sequence[Path], purpose: str = "balance") -> Advice:
+    """Read the runs and advise. Raises UserError where one is no run, or nothing can be ranked."""
+    runs = [read_run(path) for path in dict.fromkeys(Path(d) for d in run_dirs)]
+    for run in runs:
+        if run.results.empty:
+            raise UserError(f"recommend {run.path}", "a run with finished trials", "none finished",
+                            f"Finish it with `distillscope run ... --out {run.path} --resume`.")
+    advice = advise(runs, purpose)
+    if advice.following is None:
+        reasons = dict.fromkeys(r.reason for one in advice.found for r in one.rankings)
+        raise UserError(f"recommend {runs[0].path}", f"two arms or more that can be compared for {purpose}", "; ".join(reasons),
+                        f"Run more arms or seeds, or ask for another purpose (--for {'|'.join(PURPOSES)}).")
+    return advice
+
+
+# -- words ----------------------------------------------------------------------------------------------------------------
+
+
+def gain(contrast: Contrast, scale: float = 1.0, digits: int = 1) -> str:
+    """'+2.3 [1.1, 3.5]'.
+
+    >>> from distillscope.claims.statistics import paired
+    >>> gain(paired([0.15, 0.16, 0.17]), 100)
+    '+16.0 [13.5, 18.5]'
+    """
+    low, high = contrast.interval()
+    sign = "+" if contrast.mean > 0 else ""
+    return f"{sign}{number(scale * contrast.mean, digits)} [{number(scale * low, digits)}, {number(scale * high, digits)}]"
+
+
+def score_text(entry: Entry, found: Recommendation) -> str:
+    """The score as a difference to the plain arm, with its unit."""
+    if found.purpose == "balance":
+        return f"{gain(entry.score, 100, 1)}{NBSP}% of the gap"
+    axis = next(a for a in found.axes if a.name == found.purpose)
+    return f"{gain(entry.score)} {axis.unit}"
+
+
+def sentence(ranking: Ranking, found: Recommendation) -> str:
+    """What to do with one student: an arm by name, a set that is not told apart, or why nothing can be said."""
+    who = ranking.student
+    if ranking.reason:
+        return f"{who}: cannot be ranked for {found.purpose}: {ranking.reason}."
+    best, *others = ranking.leaders
+    first = ranking.named(best)
+    if ranking.leaders == (ranking.plain,):
+        return f"{who}: keep “{best}”, the plain arm: every other arm is shown to be worse for {found.purpose} (n = {first.n} seeds)."
+    if not others:
+        return (f"{who}: train with “{best}”. For {found.purpose} it stands {score_text(first, found)} from the plain arm (95{NBSP}%, "
+                f"paired over {first.n} seeds), and it is told apart from every other arm (Holm). {changes(first, found)}")
+    names = joined(f"“{n}”" for n in ranking.leaders)
+    text = f"{who}: not told apart for {found.purpose}: {names}."
+    if ranking.plain in ranking.leaders:
+        return f"{text} The plain arm is among them: no arm is shown to help."
+    return f"{text} “{best}” reads best, {score_text(first, found)} from the plain arm ({first.n} seeds). {changes(first, found)}"
+
+
+def changes(entry: Entry, found: Recommendation) -> str:
+    """What an arm changes on every axis: what it wins, and what it costs."""
+    each = [f"{a.title} {gain(entry.gains[a.name], a.scale)} {a.unit}" for a in found.axes if a.name in entry.gains]
+    return f"It changes: {'; '.join(each)}."
+
+
+def axis_cell(entry: Entry, axis: Axis, ranking: Ranking) -> str:
+    """The mean, and below it the difference to the plain arm."""
+    if axis.name not in entry.values:
+        return "-"
+    own = number(axis.scale * entry.values[axis.name], 1)
+    other = entry.arm.name != ranking.plain and axis.name in entry.gains
+    return f"{own}\n{gain(entry.gains[axis.name], axis.scale)}" if other else own
+
+
+COST_TITLES = {"parameters": "parameters", "multiply_adds": "multiply-adds", "latency_ms": "ms an image"}
+
+
+def table_of(ranking: Ranking, found: Recommendation) -> tuple[list[str], list[list[str]]]:
+    """Head and rows of one student's comparison, the arms that are listed apart last."""
+    entries = [*ranking.entries, *ranking.apart]
+    costs = [c for c in COST_TITLES if any(c in e.costs for e in entries)]
+    head = ["arm", f"for {found.purpose}", *(f"{a.title}, {'%' if a.unit == 'points' else a.unit}" for a in found.axes),
+            *(COST_TITLES[c] for c in costs), "seeds"]
+    rows = []
+    for entry in entries:
+        mark = " *" if entry.arm.name in ranking.leaders else ""
+        score = f"apart: {entry.apart}" if entry.apart else ("plain" if entry.arm.name == ranking.plain or not entry.score else score_text(entry, found))
+        sizes = [number(entry.costs[c], 2) if c == "latency_ms" and c in entry.costs else count(entry.costs[c]) if c in entry.costs else "-"
+                 for c in costs]
+        rows.append([entry.arm.name + mark, score, *(axis_cell(entry, a, ranking) for a in found.axes), *sizes, str(entry.n)])
+    return head, rows
+
+
+def teacher_row(found: Recommendation) -> str:
+    """The teacher's own values, and what the noisy accuracy is the mean of."""
+    noisy = next((f" Noisy: mean over {', '.join(a.conditions)}." for a in found.axes if a.name == "robustness"), "")
+    known = [f"{a.title} {number(a.scale * a.teacher, 1)}" for a in found.axes if a.teacher is not None]
+    return (f"Teacher: {'; '.join(known)}." if known else "The teacher's own values were not measured.") + noisy
+
+
+# -- terminal -------------------------------------------------------------------------------------------------------------
+
+
+def advice_tables(advice: Advice) -> list[Any]:
+    """One ``rich.table.Table`` a student; * marks the arms that lead and are not told apart."""
+    from rich.table import Table
+    from rich.text import Text
+
+    tables = []
+    for one in advice.found:
+        for ranking in one.rankings:
+            if not ranking.entries and not ranking.apart:
+                continue
+            head, rows = table_of(ranking, one)
+            table = Table(title=Text(f"{one.dataset}, teacher {one.teacher}, student {ranking.student}"), title_justify="left",
+                          caption=Text(f"{teacher_row(one)} * leads, and is not told apart. Second lines: difference to the plain arm, "
+                                       f"95{NBSP}% t interval, paired over seeds."), caption_justify="left")
+            for i, name in enumerate(head):
+                table.add_column(Text(name), justify="left" if i < 2 else "right", overflow="fold")
+            for row in rows:
+                table.add_row(*(Text(c, style="bold" if row[0].endswith(" *") else "") for c in row))
+            tables.append(table)
+    return tables
+
+
+# -- the page -------------------------------------------------------------------------------------------------------------
+
+
+def advice_html(advice: Advice, figure: Figure, folder: Path) -> str:
+    """The section "What to change": the sentences, the figure, the comparison, what it rests on, and the study to run next."""
+    if not advice.found:
+        return ""
+    parts = []
+    for one in advice.found:
+        named = f'<p class="setting">{escape(f"{one.dataset}, teacher {one.teacher}")}</p>' if len(advice.found) > 1 else ""
+        parts.append(named + _list(sentence(r, one) for r in one.rankings))
+    if advice.following is None:
+        return "\n".join([*parts, '<p class="note">Arms, remedies and seeds are added in the study\'s YAML; see docs/recommend.md.</p>'])
+    parts.append(f'<p class="note">{escape(advice.chosen_on)}</p>')
+    parts += [figure_html(figure, folder, known=())] if figure.panels else []
+    for one, results in zip(advice.found, advice.results, strict=True):
+        parts += [f"<details><summary>All arms of {escape(r.student)}, with differences and costs</summary>{_table(r, one)}</details>"
+                  for r in one.rankings if r.entries or r.apart]
+        parts.append(_purposes(one, results))
+    commands = "\n".join(advice.screen_commands("DIR"))
+    parts.append(f"<p>To choose properly, with this run's folder for DIR:</p><pre>{escape(commands)}</pre>" if commands else "")
+    parts.append(f'<details><summary>The study to run next, as YAML</summary><pre id="next-study">{escape(advice.yaml)}</pre>'
+                 '<button class="tool" type="button" data-copy="next-study">copy</button></details>')
+    return "\n".join(parts)
+
+
+def _purposes(one: Recommendation, results: Results) -> str:
+    """What would be recommended for each single purpose."""
+    lines = []
+    for purpose in (p for p in PURPOSES if p != one.purpose):
+        other = recommend(results, purpose)
+        for ranking in (r for r in other.rankings if not r.reason):
+            names = joined(f"“{n}”" for n in ranking.leaders)
+            lines.append(f"{ranking.student}, for {purpose}: {names}{'' if len(ranking.leaders) == 1 else ', not told apart'}.")
+    return f"<details><summary>For one purpose alone</summary>{_list(lines)}</details>" if lines else ""
+
+
+def _list(sentences) -> str:
+    return f'<ul class="findings">{"".join(f"<li>{escape(s)}</li>" for s in sentences)}</ul>'
+
+
+def _table(ranking: Ranking, found: Recommendation) -> str:
+    head, rows = table_of(ranking, found)
+    top = "".join(f'<th scope="col"{" class=name" if i == 0 else ""}>{escape(h)}</th>' for i, h in enumerate(head))
+    lines = ""
+    for first, score, *rest in rows:
+        cells = f"<td>{escape(score)}</td>"
+        for cell in rest:
+            own, _, small = cell.partition("\n")
+            cells += f'<td class="num">{escape(own)}{f"<small>{escape(small)}</small>" if small else ""}</td>'
+        lines += f'<tr><th class="name" scope="row">{escape(first)}</th>{cells}</tr>'
+    return (f'<div class="scroll" tabindex="0" role="region" aria-label="Arms of {escape(ranking.student)}"><table>'
+            f"<thead><tr>{top}</tr></thead><tbody>{lines}</tbody></table></div><p class=note>{escape(teacher_row(found))} "
+            "* leads, and is not told apart. Below each value its difference to the plain arm, 95 % t interval, paired over seeds.</p>")
