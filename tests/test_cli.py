@@ -44,6 +44,7 @@ def test_the_commands_are_those_of_the_documentation():
         "distill",
         "embed",
         "report",
+        "compare",
         "merge",
         "list",
         "doctor",

@@ -1,13 +1,14 @@
-"""Commands that read run directories: report, merge, claims."""
+"""Commands that read run directories: report, compare, merge, claims."""
 
 from __future__ import annotations
 
+import sys
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
-from distillscope.cli.root import app, print_results
+from distillscope.cli.root import app, command_line, print_results
 
 
 @app.command()
@@ -21,6 +22,39 @@ def report(run_dir: Annotated[Path, typer.Argument(metavar="DIR", help="a run di
     page = write_report(run_dir)
     print_results(run_dir)
     print(f"page: {page.resolve()}")
+
+
+@app.command()
+def compare(
+    run_dirs: Annotated[list[Path], typer.Argument(metavar="DIR...", help="run directories, or audits (folder, .json or page)")],
+    out: Annotated[Path | None, typer.Option(help="folder for the page [default: runs/compare-A-B; with --json none]")] = None,
+    json_: Annotated[bool, typer.Option("--json", help="print every difference as JSON, and no table")] = False,
+) -> None:
+    """What differs between runs: paired differences with intervals, and a page that overlays them. No model is loaded.
+
+    Every run is compared with the first; models are matched by data set, teacher, arm and student.
+
+    Example: `distillscope compare runs/quickstart runs/longer`
+    """
+    import json
+
+    from rich.console import Console
+
+    from distillscope.report import check_out, compare_runs, comparison_tables, default_out, write_comparison
+
+    if out is not None:
+        check_out(out)
+    found = compare_runs(run_dirs)
+    folder = out if out is not None or json_ else check_out(Path("runs") / default_out(found))
+    if json_:
+        print(json.dumps(found.to_dict(), indent=2, allow_nan=False))
+    else:
+        console = Console()
+        for part in comparison_tables(found, console.width):
+            console.print(part)
+    if folder is not None:
+        page = write_comparison(found, folder, command_line())
+        print(f"page: {page.resolve()}", file=sys.stderr if json_ else sys.stdout)
 
 
 @app.command()
