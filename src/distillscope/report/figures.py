@@ -6,13 +6,15 @@ import math
 from pathlib import Path
 
 import matplotlib
+import numpy as np
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure as Canvas
 from matplotlib.ticker import FuncFormatter, LogFormatterSciNotation, NullFormatter, NullLocator, PercentFormatter
 
 from distillscope.files import write_atomic
-from distillscope.report.plot import Figure, Mark, Panel, Series
-from distillscope.report.words import count, number
+from distillscope.report.models import CLASS_COLOURS
+from distillscope.report.plot import Figure, Grid, Mark, Panel, Series
+from distillscope.report.words import count, number, shortened
 
 PANEL_WIDTH, PANEL_HEIGHT = 3.5, 2.75  # inches; 3.5 is one column of a two-column paper
 STYLE = {"font.size": 8, "axes.titlesize": 8.5, "axes.labelsize": 8, "xtick.labelsize": 7, "ytick.labelsize": 7,
@@ -51,6 +53,9 @@ def _draw_series(axes, s: Series) -> None:
         axes.errorbar(s.x, s.y, yerr=_errors(s.low, s.high, s.y), xerr=_errors(s.x_low, s.x_high, s.x), fmt=marker or "o",
                       color=colour, markersize=5.5, elinewidth=1, capsize=2.5, label=label, zorder=3,
                       markerfacecolor=colour if s.dash == "solid" else "white")
+    elif s.kind == "cloud":
+        colours = [CLASS_COLOURS[g % len(CLASS_COLOURS)][0] for g in s.groups] or colour
+        axes.scatter(s.x, s.y, s=5, c=colours, linewidths=0, alpha=0.85, rasterized=True, zorder=3)
     elif s.kind == "faint":
         axes.plot(s.x, s.y, linestyle="", marker=marker or "o", color=colour, alpha=0.35, markersize=3, zorder=2)
     else:
@@ -74,11 +79,27 @@ def _draw_mark(axes, mark: Mark) -> None:
                       va="top", **place)
 
 
+def _draw_grid(axes, grid: Grid) -> None:
+    values = np.array([[math.nan if v is None else v for v in row] for row in grid.values], dtype=float)
+    image = axes.imshow(values, cmap="Blues", vmin=grid.low, vmax=grid.high, interpolation="nearest", aspect="auto")
+    axes.figure.colorbar(image, ax=axes, format=PercentFormatter(1.0, decimals=0) if grid.percent else None, fraction=0.05)
+    axes.grid(visible=False)
+    for axis, names in ((axes.xaxis, grid.columns), (axes.yaxis, grid.rows)):
+        axis.set_ticks(range(len(names)) if len(names) <= 20 else [], [_clean(shortened(n, 12)) for n in names] if len(names) <= 20 else [])
+    axes.tick_params(axis="x", rotation=60, labelsize=6)
+    axes.tick_params(axis="y", labelsize=6)
+
+
 def _format_axes(axes, panel: Panel) -> None:
+    if panel.square:
+        axes.set_aspect("equal")
+        axes.set_axis_off()
     axes.set_xlabel(_clean(panel.x_label))
     axes.set_ylabel(_clean(panel.y_label))
     if panel.title:
         axes.set_title(_clean(panel.title), loc="left")
+    if panel.grid or panel.square:
+        return
     if panel.x_log:
         axes.set_xscale("log")
         x = [v for s in panel.series for v in s.x if v > 0]
@@ -93,7 +114,7 @@ def _format_axes(axes, panel: Panel) -> None:
         axes.set_yscale("log")
     if panel.x_ticks:
         axes.xaxis.set_minor_locator(NullLocator())
-        axes.set_xticks([p for p, _ in panel.x_ticks], [_clean(t) for _, t in panel.x_ticks])
+        axes.set_xticks([p for p, _ in panel.x_ticks], [_clean(t) for _, t in panel.x_ticks], **({"rotation": 40, "ha": "right"} if panel.x_tilt else {}))
     if panel.y_percent:
         axes.yaxis.set_major_formatter(PercentFormatter(1.0, decimals=None))
     if panel.x_range:
@@ -120,6 +141,8 @@ def draw(figure: Figure) -> Canvas:
         for axes, panel in zip(grid.flat, figure.panels, strict=False):
             for s in panel.series:
                 _draw_series(axes, s)
+            if panel.grid:
+                _draw_grid(axes, panel.grid)
             for mark in panel.marks:
                 _draw_mark(axes, mark)
             _format_axes(axes, panel)

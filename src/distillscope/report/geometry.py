@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from itertools import pairwise
 
 from distillscope.report.curves import curve_over_seeds, shared_curve
@@ -48,6 +49,27 @@ def cumulative_variance(run: Run, settings: list[Setting], summary: Summary) -> 
                   "Each curve says how much of the variance of the embeddings its first k principal components hold. "
                   "A curve that rises early is a cloud with few effective dimensions; where it crosses 90 % is the number "
                   "in the table.", panels, "" if panels else "This run holds no spectra.", findings)
+
+
+def spectrum(run: Run, settings: list[Setting], summary: Summary) -> Figure:
+    """Singular values as shares of each model's largest."""
+    panels = []
+    for setting in settings:
+        series = []
+        for model in setting.models:
+            found = curve_over_seeds(run, model, f"{'teacher' if model.is_teacher else 'student'}.spectrum")
+            if found and found.y[0] > 0:
+                shares = {name: [v / found.y[0] for v in values] for name in ("y", "low", "high") if (values := getattr(found, name))}
+                kept = [i for i, v in enumerate(shares["y"]) if v > 1e-6]  # what is smaller is rounding, and has no logarithm
+                shares = {name: [max(values[i], 1e-6) for i in kept] for name, values in shares.items()}
+                series.append(replace(found, x=[found.x[i] for i in kept], **shares))
+        if series:
+            panels.append(Panel(panel_title(settings, setting), "component", "singular value, share of the largest", series, x_log=True,
+                                can_log=True, y_log=True))
+    return Figure("spectrum", "Spectrum",
+                  "Singular values of the centred test embeddings. A straight fall is a power law; a cliff is where a model stops using "
+                  "directions; the teacher's line above a student's says how much thinner the student's cloud is in its trailing directions.",
+                  panels, "" if panels else "This run holds no spectra.")
 
 
 def _points(model, x, y, n) -> list[Series]:

@@ -6,7 +6,9 @@ import html
 import math
 from typing import Any
 
-from distillscope.report.plot import Figure, Mark, Panel, Series
+from distillscope.report.models import CLASS_COLOURS, MARKERS
+from distillscope.report.plot import Figure, Grid, Mark, Panel, Series
+from distillscope.report.words import shortened
 
 DASHES = {"solid": "solid", "dash": "dash", "dot": "dot", "dashdot": "dashdot"}
 MARGIN = {"l": 56, "r": 16, "t": 30, "b": 56}
@@ -59,6 +61,12 @@ def _traces(s: Series, panel: Panel) -> list[dict[str, Any]]:
             trace["error_y"] = _errors(s.y, s.low, s.high)
         return [trace]
     trace["type"] = "scatter"
+    if s.kind == "cloud":
+        trace["meta"]["groups"] = s.groups
+        symbols = [MARKERS[g // len(CLASS_COLOURS) % len(MARKERS)] for g in s.groups]
+        return [trace | {"mode": "markers", "opacity": 0.85, "hovertemplate": "%{text}<extra></extra>",
+                         "marker": {"size": 5, "symbol": symbols if len(set(symbols)) > 1 else "circle",
+                                    "color": [CLASS_COLOURS[g % len(CLASS_COLOURS)][0] for g in s.groups] or colour}}]
     if s.kind in ("points", "faint"):
         faint = s.kind == "faint"
         symbol = (s.marker or "circle") + ("" if s.dash == "solid" else "-open")
@@ -81,6 +89,27 @@ def _traces(s: Series, panel: Panel) -> list[dict[str, Any]]:
     return [band, trace]
 
 
+def _heat(grid: Grid) -> dict[str, Any]:
+    """A table of coloured cells; the page's script puts in the theme's colours."""
+    shape = "%{z:.1%}" if grid.percent else "%{z:.4~g}"
+    counted = f"<br>n = {grid.n:,} {grid.n_of}{'' if grid.n == 1 else 's'}" if grid.n else ""
+    return {"type": "heatmap", "name": _text(grid.label), "z": [rounded(row) for row in grid.values], "x": list(range(len(grid.columns))),
+            "y": list(range(len(grid.rows))), "zmin": grid.low, "zmax": grid.high, "xgap": 1 if len(grid.columns) <= 40 else 0,
+            "ygap": 1 if len(grid.rows) <= 40 else 0, "hoverongaps": False, "showscale": True,
+            "colorbar": {"thickness": 9, "len": 0.9, "outlinewidth": 0, "tickformat": ".0%" if grid.percent else "~g", "nticks": 4},
+            "text": [[f"{_text(r)}, {_text(c)}" for c in grid.columns] for r in grid.rows],
+            "hovertemplate": f"<b>{_text(grid.label)}</b><br>%{{text}}<br>{_text(grid.of)} {shape}{counted}<extra></extra>",
+            "meta": {"highlight": grid.highlight, "colours": ["", ""], "kind": "heat", "label": grid.label, "n": grid.n, "of": grid.of,
+                     "rows": grid.rows, "columns": grid.columns}}
+
+
+def _grid_axis(names: list[str], side: str) -> dict[str, Any]:
+    few = len(names) <= 20
+    shown = {"tickvals": list(range(len(names))), "ticktext": [_text(shortened(n, 12)) for n in names]} if few else {"showticklabels": False}
+    return {**shown, "showgrid": False, "zeroline": False, "ticks": "", "automargin": True, "tickangle": -45 if side == "x" else 0,
+            **({"autorange": "reversed"} if side == "y" else {})}
+
+
 def _mark(mark: Mark, x_log: bool) -> tuple[dict[str, Any], dict[str, Any]]:
     line = {"type": "line", "layer": "below", "line": {"color": mark.colour[0], "width": 1.5, "dash": DASHES.get(mark.dash, "dash")}}
     note = {"text": _text(mark.label), "showarrow": False, "font": {"size": 11, "color": mark.colour[0]}}
@@ -96,6 +125,17 @@ def _mark(mark: Mark, x_log: bool) -> tuple[dict[str, Any], dict[str, Any]]:
 
 def _layout(panel: Panel) -> dict[str, Any]:
     marks = [_mark(m, panel.x_log) for m in panel.marks]
+    common = {"shapes": [s for s, _ in marks], "annotations": [a for _, a in marks], "margin": MARGIN, "hovermode": "closest",
+              "barmode": "overlay", "showlegend": False}
+    if panel.grid:
+        named = {"x": panel.x_label, "y": panel.y_label}
+        axes = {f"{a}axis": {**_grid_axis(names, a), "title": {"text": _text(named[a]), "standoff": 4}}
+                for a, names in (("x", panel.grid.columns), ("y", panel.grid.rows))}
+        return {**common, **axes, "margin": {"l": 20, "r": 8, "t": 8, "b": 20}}
+    if panel.square:
+        bare = {"visible": False, "showgrid": False, "zeroline": False}
+        return {**common, "xaxis": {**bare, "title": {"text": ""}}, "yaxis": {**bare, "title": {"text": ""}, "scaleanchor": "x"},
+                "margin": {"l": 4, "r": 4, "t": 4, "b": 4}}
     x: dict[str, Any] = {"title": {"text": _text(panel.x_label), "standoff": 8}, "zeroline": False, "automargin": True,
                          "type": "log" if panel.x_log else "linear", "tickformat": "~s" if panel.x_log else ""}
     if panel.x_log:
@@ -104,7 +144,7 @@ def _layout(panel: Panel) -> dict[str, Any]:
     if panel.y_log:
         y |= {"type": "log", "dtick": 1, "exponentformat": "power"}
     if panel.x_ticks:
-        x |= {"tickvals": [p for p, _ in panel.x_ticks], "ticktext": [_text(t) for _, t in panel.x_ticks], "tickformat": "", "tickangle": 0}
+        x |= {"tickvals": [p for p, _ in panel.x_ticks], "ticktext": [_text(t) for _, t in panel.x_ticks], "tickformat": "", "tickangle": -40 if panel.x_tilt else 0}
     if panel.y_percent:
         y["tickformat"] = ".0%"
     if panel.x_range:
@@ -115,11 +155,13 @@ def _layout(panel: Panel) -> dict[str, Any]:
         x["range"] = [-0.6, max(s.x[0] for s in panel.series) + 0.6]
         x |= {"showgrid": False}
         y |= {"zeroline": True}
-    return {"xaxis": x, "yaxis": y, "shapes": [s for s, _ in marks], "annotations": [a for _, a in marks], "margin": MARGIN,
-            "hovermode": "closest", "barmode": "overlay", "showlegend": False}
+    return {**common, "xaxis": x, "yaxis": y}
 
 
 def to_plotly(figure: Figure) -> list[dict[str, Any]]:
-    """{title, data, layout, mark_colours, can_log} per panel; data and layout are valid Plotly JSON."""
-    return [{"title": panel.title, "data": [t for s in panel.series for t in _traces(s, panel)], "layout": _layout(panel),
-             "mark_colours": [list(m.colour) for m in panel.marks], "can_log": panel.can_log} for panel in figure.panels]
+    """{title, data, layout, mark_colours, can_log, units} per panel; data and layout are valid Plotly JSON."""
+    return [{"title": panel.title, "data": [_heat(panel.grid)] if panel.grid else [t for s in panel.series for t in _traces(s, panel)],
+             "layout": _layout(panel), "mark_colours": [list(m.colour) for m in panel.marks], "can_log": panel.can_log,
+             "views": {name: {"x": rounded(x), "y": rounded(y)} for name, x, y in panel.views},
+             "units": {name: {"title": _text(axis), "ticktext": [_text(t) for t in ticks]} for name, axis, ticks in panel.x_units}}
+            for panel in figure.panels]

@@ -90,6 +90,17 @@ def sigma_ticks(run: Run, sigmas: list[float]) -> list[tuple[float, str]]:
     return ticks
 
 
+def sigma_units(run: Run, sigmas: list[float]) -> list[tuple[str, str, list[str]]]:
+    """The axis in one unit at a time, for the page's switch: (name, axis' name, tick texts). Empty where units are unknown."""
+    ticks = sigma_ticks(run, sigmas)
+    if not _recorded(run):
+        return []
+    where = sigma_label(run).partition("\n")[2]
+    pixels, normalised = ([text.split("\n")[i] for _, text in ticks] for i in (0, 1))
+    return [("both", sigma_label(run), [text for _, text in ticks]), ("pixels", f"noise σ, pixels of 255\n{where}".strip(), pixels),
+            ("normalised", f"noise σ, units of the normalised input\n{where}".strip(), normalised)]
+
+
 @dataclass(frozen=True)
 class Crossover:
     """The sigma at which the mean accuracies of two students are equal."""

@@ -7,7 +7,7 @@ import math
 from distillscope.report.curves import curve_over_seeds, shared_curve
 from distillscope.report.geometry import of_setting, panel_title
 from distillscope.report.models import NULL_COLOUR, TEACHER_COLOUR, Model, Setting
-from distillscope.report.noise import crossovers, sigma_label, sigma_ticks
+from distillscope.report.noise import crossovers, sigma_info, sigma_label, sigma_ticks, sigma_units
 from distillscope.report.plot import Figure, Mark, Panel, Series
 from distillscope.report.read import Run
 from distillscope.report.summary import Summary, sigma_of, statistic
@@ -89,12 +89,14 @@ def robustness(run: Run, settings: list[Setting], summary: Summary) -> Figure:
         series = []
         conditions = [c for c in summary.conditions() if sigma_of(c) is not None]
         for model in setting.models:
-            points = [(sigma_of(c), s) for c in conditions if (s := summary.get(model, key, c))]
+            measured = [(c, s) for c in conditions if (s := summary.get(model, key, c))]
+            points = [(sigma_of(c), s) for c, s in measured]
             if points:
                 known = all(math.isfinite(s.low) for _, s in points)
                 series.append(Series.of(model, [x for x, _ in points], [s.mean for _, s in points], marker=model.marker,
                                         low=[s.low for _, s in points] if known else None,
-                                        high=[s.high for _, s in points] if known else None, n=points[0][1].n_seeds))
+                                        high=[s.high for _, s in points] if known else None, n=points[0][1].n_seeds,
+                                        hover=["clean" if c == "clean" else sigma_info(run, c).text for c, _ in measured]))
         if not series:
             continue
         found = crossovers(setting, summary, key)
@@ -102,7 +104,7 @@ def robustness(run: Run, settings: list[Setting], summary: Summary) -> Figure:
         marks = [Mark(c.sigma, c.label, "x", dash="dot") for c in found]
         sigmas = sorted({x for s in series for x in s.x})
         panels.append(Panel(panel_title(settings, setting), sigma_label(run), "accuracy", series, marks,
-                            x_ticks=sigma_ticks(run, sigmas), y_percent=True, y_range=(0.0, 1.02),
+                            x_ticks=sigma_ticks(run, sigmas), x_units=sigma_units(run, sigmas), y_percent=True, y_range=(0.0, 1.02),
                             note=f"{name}{'' if len(sigmas) > 1 else '; only clean images were probed'}"))
     return Figure("noise", title,
                   "Top-1 accuracy of a probe that was fitted on clean embeddings, as noise is added to the images. Bands are 95 % t "

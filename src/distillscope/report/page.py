@@ -6,15 +6,17 @@ import base64
 import hashlib
 import json
 import math
+from collections.abc import Sequence
 from pathlib import Path
 from string import Template
 
 import pandas as pd
 
 from distillscope.files import write_text
-from distillscope.report import sections
+from distillscope.report import pictures, sections
 from distillscope.report.interactive import to_plotly
-from distillscope.report.models import Setting
+from distillscope.report.kept import ABSENT, Kept, kept_of
+from distillscope.report.models import CLASS_COLOURS, Setting
 from distillscope.report.plot import Figure
 from distillscope.report.read import Run
 from distillscope.report.sections import escape
@@ -52,12 +54,12 @@ def _plain(value: object) -> object:
     return value.item() if hasattr(value, "item") else value
 
 
-def page_data(run: Run, figures: list[Figure]) -> dict:
-    """Everything that the page's script reads: results.csv whole, and each figure's panels."""
+def page_data(run: Run, figures: list[Figure], albums: Sequence[Kept] = ()) -> dict:
+    """Everything that the page's script reads: results.csv whole, each figure's panels, and what the map's dots are."""
     results = {"columns": list(run.results.columns),
                "rows": [[_plain(v) for v in row] for row in run.results.itertuples(index=False, name=None)]}
     shown = [{"key": figure.key, "panels": to_plotly(figure)} for figure in figures]
-    return {"study": run.name, "results": results, "figures": shown}
+    return {"study": run.name, "results": results, "figures": shown, "palette": CLASS_COLOURS, **pictures.picture_data(list(albums))}
 
 
 def assembled(*, title: str, data: dict, scripts: tuple[str, ...] = ("page.js",), styles: tuple[str, ...] = ("page.css",),
@@ -74,11 +76,15 @@ def assembled(*, title: str, data: dict, scripts: tuple[str, ...] = ("page.js",)
 def render_page(run: Run, settings: list[Setting], summary: Summary, figures: list[Figure], table: Table,
                 claims: str = "", advice: str = "") -> str:
     """The page as text; ``claims`` and ``advice`` are their sections, as HTML."""
+    albums, drawn = kept_of(run, settings), {f.key: f for f in figures}
+    shown = ({"lost": pictures.styles(albums) + pictures.lost_html(albums), "neighbours": pictures.neighbours_html(albums),
+              "card": pictures.map_card(albums, drawn["map"])} if albums else
+             {"absent": pictures.absent_html("pictures", "The images themselves", ABSENT)} if run.trials else {})
     return assembled(
-        title=f"{run.name}: what the students lost", data=page_data(run, figures),
+        title=f"{run.name}: what the students lost", data=page_data(run, figures, albums), scripts=("page.js", "map.js"),
         study=sections.study_line(run), headline=sections.headline(settings, summary), notices=sections.notices(run),
         merits=sections.merit_tiles(run, settings, summary), legend=sections.legend(settings),
-        sections=sections.body(run, settings, summary, {f.key: f for f in figures}, table, claims, advice),
+        sections=sections.body(run, settings, summary, drawn, table, claims, advice, shown),
         footer=sections.footer(run))
 
 

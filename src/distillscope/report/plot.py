@@ -16,7 +16,7 @@ class Series:
     colour: tuple[str, str]
     x: list[float]
     y: list[float]
-    kind: str = "line"  # line, points, faint (one point per seed), bars
+    kind: str = "line"  # line, points, faint (one point per seed), bars, cloud (one point per item)
     low: list[float] | None = None
     high: list[float] | None = None
     x_low: list[float] | None = None
@@ -28,6 +28,7 @@ class Series:
     n: int | None = None
     n_of: str = "seed"  # what n counts
     arm: str = ""  # the arm's dotted name, for the data that can be downloaded
+    groups: list[int] = field(default_factory=list)  # of a cloud: the class of each point
 
     @classmethod
     def of(cls, model: Model, x, y, **more) -> Series:
@@ -50,6 +51,23 @@ class Mark:
 
 
 @dataclass(frozen=True)
+class Grid:
+    """One model's values in cells: ``values`` by row from the top down, None where nothing was measured."""
+
+    label: str
+    highlight: str
+    values: list[list[float | None]]
+    rows: list[str]
+    columns: list[str]
+    of: str  # what a cell's number is, for the hover and the download
+    low: float = 0.0
+    high: float = 1.0
+    percent: bool = True
+    n: int | None = None
+    n_of: str = "seed"
+
+
+@dataclass(frozen=True)
 class Panel:
     """One pair of axes."""
 
@@ -66,6 +84,11 @@ class Panel:
     x_range: tuple[float, float] | None = None
     y_range: tuple[float, float] | None = None
     note: str = ""
+    grid: Grid | None = None  # in place of series
+    x_tilt: bool = False  # long tick labels, written aslant
+    square: bool = False  # both axes in one unit and without numbers: a map
+    views: list[tuple[str, list[float], list[float]]] = field(default_factory=list)  # of a cloud: (name, x, y), to choose from
+    x_units: list[tuple[str, str, list[str]]] = field(default_factory=list)  # (name, axis' name, tick texts), to choose from
 
 
 @dataclass(frozen=True)
@@ -82,6 +105,6 @@ class Figure:
     @property
     def alt(self) -> str:
         """Alternative text: what is drawn, and the computed findings."""
-        shown = [s.label for p in self.panels for s in p.series if s.legend]
+        shown = [s.label for p in self.panels for s in (*p.series, *([p.grid] if p.grid else [])) if getattr(s, "legend", True)]
         names = ", ".join(dict.fromkeys(shown))
         return " ".join([f"{self.title}: {names}.", *self.findings]) if self.panels else self.absent

@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
-from distillscope.report import geometry, outcome
+from distillscope.report import geometry, kept, outcome, stressed
 from distillscope.report.models import Setting
 from distillscope.report.plot import Figure
 from distillscope.report.read import Run
 from distillscope.report.summary import Summary
 
-FIGURES = [outcome.robustness, geometry.cumulative_variance, geometry.rank_and_size, geometry.cosine_and_rank,
-           geometry.alignment, outcome.information, outcome.training]
+FIGURES = [outcome.robustness, geometry.cumulative_variance, geometry.spectrum, geometry.rank_and_size, geometry.cosine_and_rank,
+           geometry.alignment, outcome.information, outcome.training, *stressed.STRESSES]
+OF_KEEPSAKES = [kept.by_class, kept.confusion, kept.maps]
 
 
 def prepare_figures(run: Run, settings: list[Setting], summary: Summary) -> list[Figure]:
-    """One `Figure` per function of FIGURES; one that lacks its measures says so in ``absent``."""
-    return [prepare(run, settings, summary) for prepare in FIGURES]
+    """One `Figure` per function of FIGURES and OF_KEEPSAKES; one that lacks its measures says so in ``absent``."""
+    albums = kept.kept_of(run, settings)
+    return [prepare(run, settings, summary) for prepare in FIGURES] + [draw(albums) for draw in OF_KEEPSAKES]

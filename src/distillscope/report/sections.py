@@ -5,7 +5,7 @@ from __future__ import annotations
 import base64
 import html
 import math
-from collections.abc import Collection
+from collections.abc import Collection, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +15,7 @@ import yaml
 from distillscope.report import verdict
 from distillscope.report.models import Model, Setting
 from distillscope.report.noise import noise_conditions
-from distillscope.report.plot import Figure
+from distillscope.report.plot import Figure, Panel
 from distillscope.report.read import TEACHER, Run
 from distillscope.report.summary import Statistic, Summary
 from distillscope.report.tables import Table, interval_line
@@ -127,17 +127,27 @@ def legend(settings: list[Setting]) -> str:
     return f'<nav class="legend" aria-label="Models: click to highlight"><span class="hint">Highlight</span>{chips}</nav>' if chips else ""
 
 
-def figure_html(figure: Figure, folder: Path, known: Collection[str] | None = None) -> str:
+def _switch(kind: str, names: list[str], what: str) -> str:
+    """Buttons of which one is pressed."""
+    buttons = "".join(f'<button class="tool" type="button" data-do="{kind}" data-choice="{escape(n)}" aria-pressed="{str(i == 0).lower()}">'
+                      f"{escape(n)}</button>" for i, n in enumerate(names))
+    return f'<span class="switch" role="group" aria-label="{what}">{buttons}</span>' if names else ""
+
+
+def figure_html(figure: Figure, folder: Path, known: Collection[str] | None = None, below: str = "") -> str:
     """A figure with its tools and how to read it; without JavaScript the static drawing stands in.
 
-    Nulls are named below the figure; so is, where the page's ``known`` labels are given, every other series.
+    Nulls are named below the figure; so is, where the page's ``known`` labels are given, every other series. ``below`` is HTML
+    between the drawing and its caption.
     """
     if not figure.panels:
         return f'<figure class="absent" id="figure-{figure.key}"><h3>{escape(figure.title)}</h3><p>{escape(figure.absent)}</p></figure>'
     scale = ('<button class="tool" type="button" data-do="log" aria-pressed="true">log x</button>'
              if any(p.can_log for p in figure.panels) else "")
+    scale += _switch("unit", next(([n for n, *_ in p.x_units] for p in figure.panels if p.x_units), []), "unit of sigma")
+    scale += _switch("view", next(([n for n, *_ in p.views] for p in figure.panels if p.views), []), "method of the map")
     panels = "".join(
-        f'<div class="panel">{f"<h4>{escape(p.title)}</h4>" if p.title else ""}<div class="plot" role="img" '
+        f'<div class="panel"{_whose(p)}>{f"<h4>{escape(p.title)}</h4>" if p.title else ""}<div class="plot" role="img" '
         f'aria-label="{escape(f"{p.title}. " if p.title else "")}{escape(figure.alt)}"></div>'
         f'{f"<p class=note>{escape(p.note)}</p>" if p.note else ""}</div>' for p in figure.panels)
     static = folder / "figures" / f"{figure.key}.svg"
@@ -149,11 +159,18 @@ def figure_html(figure: Figure, folder: Path, known: Collection[str] | None = No
              if s.highlight == "null" or (known is not None and s.label not in known and s.legend)}
     key = "".join(f'<span class="key">{swatch(s.colour, s.marker, s.dash)} {escape(s.label)}</span> ' for s in named.values())
     key = f"<p>{key.strip()}</p>" if key else ""
+    kind = "squares" if any(p.grid or p.square for p in figure.panels) else PANEL_CLASS.get(len(figure.panels), "")
     return (f'<figure id="figure-{figure.key}"><div class="bar-top"><h3>{escape(figure.title)}</h3><div class="tools">{scale}'
             '<button class="tool" type="button" data-do="csv">CSV</button>'
             '<button class="tool" type="button" data-do="svg">SVG</button></div></div>'
-            f'<div class="panels {PANEL_CLASS.get(len(figure.panels), "")}">{panels}</div>{fallback}'
+            f'<div class="panels {kind}">{panels}</div>{fallback}{below}'
             f"<figcaption>{key}{_list(figure.findings)}<p>{escape(figure.reading)}</p></figcaption></figure>")
+
+
+def _whose(panel: Panel) -> str:
+    """A panel of one model alone fades with it when another is highlighted."""
+    alone = panel.grid or (panel.series[0] if panel.square and panel.series else None)
+    return f' data-model="{escape(alone.highlight)}"' if alone else ""
 
 
 def table_html(table: Table) -> str:
@@ -228,9 +245,20 @@ def duration(seconds: Any) -> str:
     return f"{hours} h {minutes} min" if hours else f"{minutes} min {rest} s" if minutes else f"{rest} s"
 
 
+def contents(parts: list[tuple[str, str, str]]) -> str:
+    """Links to the page's sections."""
+    links = "".join(f'<a href="#{key}">{escape(title)}</a>' for key, title, _ in parts)
+    return f'<nav class="contents" aria-label="Sections">{links}</nav>'
+
+
 def body(run: Run, settings: list[Setting], summary: Summary, figures: dict[str, Figure], table: Table, claims: str = "",
-         advice: str = "") -> str:
-    """The sections in the order in which a reader asks: what was lost, does it matter, why, and is it to be believed."""
+         advice: str = "", pictures: Mapping[str, str] | None = None) -> str:
+    """The sections in the order in which a reader asks: what was lost, does it matter, why, and is it to be believed.
+
+    ``pictures`` holds the HTML of the run's keepsakes (lost, neighbours, card), or, as ``absent``, why there are none.
+    """
+    pictures = pictures or {}
+
     def per_setting(say) -> str:
         parts = []
         for setting in settings:
@@ -241,24 +269,45 @@ def body(run: Run, settings: list[Setting], summary: Summary, figures: dict[str,
     def drawn(*keys: str) -> str:
         return "".join(figure_html(figures[k], run.path) for k in keys)
 
+    def measured(*keys: str) -> str:
+        return drawn(*(k for k in keys if figures[k].panels))
+
+    def pair(*keys: str) -> str:
+        shown = [k for k in keys if figures[k].panels]
+        return f'<div class="pair">{drawn(*shown)}</div>' if len(shown) > 1 else drawn(*shown)
+
     def lost(setting: Setting) -> list[str]:  # the page's head already says the first setting's headline
         own = [verdict.headline(setting, summary)] if setting is not settings[0] else []
         return own + verdict.what_was_lost(setting, summary)
 
+    detail = pair("bands", "gradient") + measured("fourier")
     parts = [
         *([("advice", "What to change", advice)] if advice else []),
-        ("lost", "What was lost", per_setting(lost)),
-        ("matter", "Does it matter?", per_setting(lambda s: verdict.does_it_matter(run, s, summary)) + drawn("noise")),
-        ("geometry", "Geometry", drawn("cumulative_variance") + f'<div class="pair">{drawn("effective_rank", "cosine_rank")}</div>'
-         + drawn("alignment")),
-        ("information", "Information", drawn("information")),
-        ("training", "Training", drawn("training")),
+        ("lost", "What was lost", per_setting(lost) + measured("by_class") + pictures.get("lost", "") + measured("confusion")
+         + pictures.get("absent", "")),
+        ("matter", "Does it matter?", per_setting(lambda s: verdict.does_it_matter(run, s, summary)) + drawn("noise")
+         + measured("corruptions") + pictures.get("neighbours", "") + measured("latency")),
+        ("geometry", "Why? Directions", pair("cumulative_variance", "spectrum") + f'<div class="pair">{drawn("effective_rank", "cosine_rank")}</div>'
+         + drawn("alignment") + measured("top_k")),
+        *([("map", "Why? Neighbourhoods", figure_html(figures["map"], run.path, below=pictures.get("card", "")))] if figures["map"].panels else []),
+        *([("detail", "Why? Fine detail", detail)] if detail else []),
+        ("information", "Why? Information", drawn("information")),
+        ("training", "Why? Training", drawn("training") + not_measured(figures)),
         *([("claims", "Claims", claims)] if claims else []),
         ("table", "All numbers", table_html(table) if table.rows else "<p>No trial has finished yet.</p>"),
         ("provenance", "Where this comes from", provenance_html(run, summary)),
     ]
-    return "\n".join(f'<section id="{key}" aria-labelledby="{key}-title"><h2 id="{key}-title">{title}</h2>{content}</section>'
-                     for key, title, content in parts)
+    return contents(parts) + "\n" + "\n".join(
+        f'<section id="{key}" aria-labelledby="{key}-title"><h2 id="{key}-title">{title}</h2>{content}</section>'
+        for key, title, content in parts)
+
+
+def not_measured(figures: dict[str, Figure]) -> str:
+    """The stresses that this study did not run, in one line."""
+    names = [(figures[k].title, figures[k].absent) for k in ("bands", "corruptions", "fourier", "gradient", "top_k", "latency")
+             if k in figures and not figures[k].panels]
+    listed = "".join(f"<li>{escape(title)}: {escape(why[0].lower() + why[1:])}</li>" for title, why in names)
+    return f'<details class="unmeasured"><summary>What this study did not measure ({len(names)})</summary><ul class="findings">{listed}</ul></details>' if names else ""
 
 
 def footer(run: Run) -> str:

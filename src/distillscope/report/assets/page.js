@@ -27,16 +27,28 @@
     });
   }
 
-  function themed(spec, log, width) {
+  // Pale to dark on a light ground, dark to bright on a dark one: in both, more is further from the ground.
+  const HEAT = [[[0, "#f3f6fa"], [0.25, "#a9c8e6"], [0.5, "#4d94c9"], [0.75, "#12629f"], [1, "#062a4d"]],
+    [[0, "#20262d"], [0.25, "#17476f"], [0.5, "#2f7fb8"], [0.75, "#7db9e6"], [1, "#e6f3ff"]]];
+
+  function themed({ spec, log, unit, view }, width) {
     const t = tone();
     const [ink, line] = t ? ["#c9d0d8", "#2f353c"] : ["#3b434c", "#e4e7eb"];
     const traces = spec.data.map((source) => {
       const trace = { ...source };
-      const { colours, kind, highlight } = source.meta;
+      const { colours, kind, highlight, groups } = source.meta;
+      if (kind === "heat") {
+        const bar = { ...source.colorbar, tickfont: { color: ink, size: 11 } };
+        return { ...trace, colorscale: HEAT[t], colorbar: bar };
+      }
+      if (kind === "cloud" && view && spec.views[view]) Object.assign(trace, spec.views[view]);
       const colour = colours[t];
       const dim = highlighted !== null && highlight !== highlighted;
       if (trace.line) trace.line = { ...trace.line, color: colour };
       if (trace.marker) trace.marker = { ...trace.marker, color: colour, line: { ...(trace.marker.line || {}), color: colour } };
+      if (kind === "cloud" && groups.length) {
+        trace.marker = { ...source.marker, line: { width: 0 }, color: groups.map((g) => data.palette[g % data.palette.length][t]) };
+      }
       if (kind === "band") trace.fillcolor = colour;
       for (const axis of ["error_x", "error_y"]) {
         if (trace[axis]) trace[axis] = { ...trace[axis], color: kind === "bars" ? ink : colour };
@@ -53,7 +65,12 @@
       x.type = log ? "log" : "linear";
       if (!log) delete x.dtick;
     }
-    if (x.tickvals) x.ticktext = thinned(x, source.xaxis.type === "log", width);
+    const chosen = unit && spec.units?.[unit];
+    if (chosen) {
+      x.ticktext = chosen.ticktext;
+      x.title = { ...x.title, text: chosen.title };
+    }
+    if (x.tickvals && !x.tickangle) x.ticktext = thinned(x, source.xaxis.type === "log", width);
     const layout = {
       ...source, xaxis: x, yaxis: axis(source.yaxis), paper_bgcolor: "rgba(0,0,0,0)", plot_bgcolor: "rgba(0,0,0,0)",
       font: { family: getComputedStyle(document.documentElement).fontFamily, color: ink, size: 12.5 },
@@ -70,7 +87,7 @@
 
   function draw(element) {
     const state = panels.get(element);
-    const [traces, layout] = themed(state.spec, state.log, element.clientWidth);
+    const [traces, layout] = themed(state, element.clientWidth);
     Object.assign(layout, { width: element.clientWidth, height: element.clientHeight });
     state.drawn = true;
     return Plotly.react(element, traces, layout, config);
@@ -89,8 +106,10 @@
 
   // Every drawn value as a tidy row, read back from what is drawn.
   function rowsOf(figure) {
-    return figure.panels.flatMap((panel) => panel.data.filter((t) => t.meta.kind !== "band").flatMap((t) =>
-      t.x.map((x, i) => ({ panel: panel.title, model: t.meta.label, kind: t.meta.kind, x, y: t.y[i],
+    return figure.panels.flatMap((panel) => panel.data.filter((t) => t.meta.kind !== "band").flatMap((t) => t.meta.kind === "heat"
+      ? t.z.flatMap((row, i) => row.map((value, j) => ({ panel: panel.title, model: t.meta.label, row: t.meta.rows[i],
+        column: t.meta.columns[j], value, of: t.meta.of, [data.n_of || "seeds"]: t.meta.n })))
+      : t.x.map((x, i) => ({ panel: panel.title, model: t.meta.label, kind: t.meta.kind, x, y: t.y[i],
         low: t.customdata?.[i][0], high: t.customdata?.[i][1], [data.n_of || "seeds"]: t.meta.n }))));
   }
 
@@ -108,8 +127,7 @@
 
   async function saveSvg(figure, elements) {
     for (const [i, element] of elements.entries()) {
-      const { spec, log } = panels.get(element);
-      const [traces, layout] = themed(spec, log, 640);
+      const [traces, layout] = themed(panels.get(element), 640);
       const named = traces.map((t) => ({ ...t, showlegend: !["band", "faint", "bars"].includes(t.meta.kind) }));
       const ground = getComputedStyle(document.documentElement).getPropertyValue("--card");
       const whole = { ...layout, showlegend: true, paper_bgcolor: ground, legend: { orientation: "h", y: -0.3 }, title: { text: "" } };
@@ -127,6 +145,12 @@
       panels.set(element, { spec: figure.panels[i], log: figure.panels[i].layout.xaxis.type === "log", drawn: false });
     });
     root.querySelectorAll(".tool").forEach((button) => button.addEventListener("click", () => {
+      const { choice } = button.dataset;
+      if (choice) {
+        button.parentElement.querySelectorAll("button").forEach((b) => b.setAttribute("aria-pressed", String(b === button)));
+        elements.forEach((e) => { panels.get(e)[button.dataset.do] = choice; });
+        elements.forEach(draw);
+      }
       if (button.dataset.do === "csv") save(figure.key + ".csv", "text/csv", csv(rowsOf(figure)));
       if (button.dataset.do === "svg") saveSvg(figure, elements);
       if (button.dataset.do === "log") {
@@ -137,6 +161,12 @@
         elements.forEach(draw);
       }
     }));
+  }
+
+  // What is shown as pictures has its rows in the data.
+  for (const [key, table] of Object.entries(data.tables || {})) {
+    const rows = table.rows.map((row) => Object.fromEntries(row.map((v, i) => [table.columns[i], v])));
+    document.querySelector(`#figure-${key} [data-do="csv"]`)?.addEventListener("click", () => save(key + ".csv", "text/csv", csv(rows)));
   }
 
   // One panel per task, top to bottom, so that the page can be read and scrolled while the rest is drawn.
@@ -176,5 +206,5 @@
   }
   addEventListener("beforeprint", () => paper(true));
   addEventListener("afterprint", () => paper(false));
-  window.distillscope = { data, drawAll, get highlighted() { return highlighted; } };
+  window.distillscope = { data, panels, drawAll, get highlighted() { return highlighted; } };
 })();
