@@ -105,11 +105,13 @@ class Recommendation:
 
 def recommend(results: Results, purpose: str = "balance") -> Recommendation:
     """Rank the arms of every student; what cannot be ranked says so in its ``reason``, nothing is raised."""
-    axes, missing = axes_of(results)
+    axes: list[Axis] = []
+    missing: dict[str, str] = {}
     tested = results.frame[(results.frame["split"] == results.split) & (results.frame["measure"] == "student.effective_rank")]["n"]
     train = results.frame[(results.frame["split"] != results.split) & (results.frame["student"] != "teacher")]["n"]
     try:
         plain = results.baseline()
+        axes, missing = axes_of(results)
         rankings = [rank(results, student, plain, axes, missing, purpose) for student in results.students]
     except Undecided as gap:
         rankings = [Ranking(student, "", reason=str(gap)) for student in results.students]

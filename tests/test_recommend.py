@@ -1,0 +1,303 @@
+"""`recommend`: planted truths are found, chance is not taken for one, and the study that it prints is one that runs."""
+
+from __future__ import annotations
+
+import json
+import re
+import sys
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+import yaml
+from scipy.stats import ttest_rel
+from typer.testing import CliRunner
+
+sys.path.insert(0, str(Path(__file__).parent / "claims"))
+from planted import STUDY, planted_run, write_run
+
+from distillscope import cli
+from distillscope.claims.arms import arms_of
+from distillscope.claims.results import results_of
+from distillscope.config import load_preset, study_from
+from distillscope.errors import UserError
+from distillscope.next_study import chosen_on, fresh_seeds, next_study
+from distillscope.recommend import FLOOR, TWO_VIEWS, axes_of, front, images_seen, leading, recommend
+from distillscope.registry import objectives
+from distillscope.report.figures import draw
+from distillscope.report.interactive import to_plotly
+from distillscope.report.pareto import pareto
+from distillscope.report.read import read_run
+from distillscope.report.recommendation import advice_html, advise, sentence, table_of
+
+ACCURACY, RANK, RECALL = "paper.probe.student.accuracy", "mapped.effective_rank", "mapped.recall_at_1"
+NOISY = {"noise=0.05": 0.68, "noise=0.1": 0.55, "noise=0.2": 0.30}
+TEACHER = {("pca64", "paper.probe.teacher.accuracy", c): v for c, v in (("noise=0.05", 0.75), ("noise=0.1", 0.7), ("noise=0.2", 0.65))}
+
+
+def truth(**gains):
+    """Means: every arm alike, but for ``arm={axis: gain}``."""
+    found = {("*", "*", RECALL, "clean"): 0.2, ("*", "*", RANK, "clean"): 18.0}
+    for arm, gain in gains.items():
+        found[arm, "*", ACCURACY, "clean"] = 0.71 + gain.get("accuracy", 0)
+        found |= {(arm, "*", ACCURACY, c): v + gain.get("robustness", 0) for c, v in NOISY.items()}
+        found[arm, "*", RECALL, "clean"] = 0.2 + gain.get("retrieval", 0)
+        found[arm, "*", RANK, "clean"] = 18.0 + gain.get("geometry", 0)
+    return found
+
+
+def run(arms="one two", gains=None, **more):
+    study = {"students": STUDY["students"][:1], "remedies": [], **more.pop("study", {})}
+    return planted_run(truth(**(gains or {})), TEACHER, arms=arms, seeds=more.pop("seeds", range(1, 4)), study=study, **more)
+
+
+def only(found, purpose="balance"):
+    """The one recommendation with its one ranking."""
+    (results,) = results_of([found])
+    one = recommend(results, purpose)
+    (ranking,) = one.rankings
+    return one, ranking
+
+
+def test_the_planted_winner_of_each_purpose_is_named():
+    gains = {"two": {"accuracy": 0.05}, "seven": {"robustness": 0.2}, "four": {"geometry": 8.0}, "six": {"retrieval": 0.2}}
+    planted = run("one two four six seven", gains)
+    for purpose, winner in {"accuracy": "two", "robustness": "seven", "geometry": "four", "retrieval": "six"}.items():
+        one, ranking = only(planted, purpose)
+        if purpose in ("geometry", "retrieval"):  # planted without spread, so that no test can tell
+            assert ranking.entries[0].arm.name == winner
+        else:
+            assert ranking.leaders == (winner,) and f"train with “{winner}”" in sentence(ranking, one)
+
+
+def test_differences_are_paired_over_seeds_and_the_interval_is_students_t():
+    planted = run("one two", {"two": {"accuracy": 0.02}})
+    _, ranking = only(planted, "accuracy")
+    frame = planted.results[(planted.results["measure"] == ACCURACY) & (planted.results["condition"] == "clean")]
+    wide = frame[frame["student"] == "S"].pivot(index="seed", columns="arm", values="value")
+    oracle = ttest_rel(wide["two"], wide["one"]).confidence_interval(0.95)
+    gain = ranking.named("two").gains["accuracy"]
+    assert gain.interval() == pytest.approx((oracle.low, oracle.high)) and gain.n == 3
+    assert ranking.named("two").score.mean == pytest.approx(100 * gain.mean)
+
+
+def test_the_balance_is_the_mean_share_of_the_gap_that_is_closed():
+    one, ranking = only(run("one seven", {"seven": {"robustness": 0.1, "accuracy": -0.01, "geometry": 4.0, "retrieval": 0.08}}))
+    base = {k: ranking.named("one").values[k] for k in ("accuracy", "robustness", "retrieval", "geometry")}
+    own = ranking.named("seven").values
+    teacher = {"accuracy": 0.8, "robustness": 0.7, "retrieval": 1.0, "geometry": 50.0}
+    shares = [(own[k] - base[k]) / (teacher[k] - base[k]) for k in base]
+    assert ranking.named("seven").score.mean == pytest.approx(np.mean(shares))
+    assert {a.name: a.teacher for a in one.axes} == pytest.approx(teacher)
+    assert ranking.named("one").score.mean == 0
+
+
+def test_a_gap_of_about_nothing_is_floored_and_more_is_never_worse():
+    axis = next(a for a in axes_of(results_of([run()])[0])[0] if a.name == "accuracy")
+    assert axis.gap(0.8) == axis.gap(0.79) == axis.gap(0.95) == pytest.approx(FLOOR * 0.8)
+    scores = []
+    for more in (-0.05, 0.0, 0.02, 0.2):  # the plain arm is as good as the teacher already
+        planted = run("one two", {"one": {"accuracy": 0.09}, "two": {"accuracy": 0.09 + more}})
+        scores.append(only(planted)[1].named("two").score.mean)
+    assert np.isfinite(scores).all() and scores == sorted(scores) and abs(scores[1]) < 0.1
+
+
+def test_what_cannot_be_told_apart_is_named_together():
+    one, ranking = only(run("one two nine", {}))
+    assert set(ranking.leaders) >= {"one"} and len(ranking.leaders) > 1
+    text = sentence(ranking, one)
+    assert "not told apart" in text and "no arm is shown to help" in text and "train with" not in text
+    one, ranking = only(run("one four seven", {"four": {"robustness": 0.2}, "seven": {"robustness": 0.2}}), "robustness")
+    assert set(ranking.leaders) == {"four", "seven"} and "reads best" in sentence(ranking, one)
+
+
+def test_a_winner_by_chance_is_rare():
+    """Arms of one truth: Holm keeps a lone winner below one in twenty, though the best of four was picked."""
+    rng, lone = np.random.default_rng(0), 0
+    for _ in range(200):
+        scores = {n: pd.Series(rng.normal(size=5)) for n in "abcd"}
+        names = sorted(scores, key=lambda n: -scores[n].mean())
+        lone += len(leading(names, scores)[0]) == 1
+    assert lone / 200 < 0.05
+
+
+def test_equal_numbers_of_every_seed_tell_nothing():
+    assert leading(["a", "b"], {"a": pd.Series([2.0, 2.0]), "b": pd.Series([1.0, 1.0])}) == (("a", "b"), None)
+    assert leading(["a", "b"], {"a": pd.Series([2.0]), "b": pd.Series([1.0])}) == (("a", "b"), None)
+
+
+def test_a_plain_arm_that_beats_all_is_kept():
+    one, ranking = only(run("one two", {"two": {"accuracy": -0.1, "robustness": -0.1}}), "accuracy")
+    assert ranking.leaders == ("one",) and "keep “one”" in sentence(ranking, one)
+
+
+def test_only_equal_compute_without_labels_is_ranked():
+    one, ranking = only(run("one two three eight", {"three": {"accuracy": 0.08}, "eight": {"accuracy": 0.08}}), "accuracy")
+    assert {e.arm.name for e in ranking.entries} == {"one", "two"}
+    assert {e.arm.name: e.apart for e in ranking.apart} == {
+        "three": "is trained with labels, a control", "eight": "sees each image 20 times, the plain arm 5 times"}
+    assert "apart: is trained with labels" in str(table_of(ranking, one)[1])
+
+
+def test_two_views_are_twice_the_images():
+    assert {n for n in objectives if "other" in objectives.needs(n)} == TWO_VIEWS
+    arms = arms_of({"arms": [{"name": "a", "objective": ["cosine", "infonce_views"], "view": "crop_flip", "training": {"epochs": 3}}]})
+    assert images_seen(arms["a"]) == 6
+
+
+def test_an_arm_of_other_seeds_is_listed_apart():
+    planted = run("one two nine", {})
+    frame = planted.results
+    planted.results = frame[~((frame["arm"] == "nine") & (frame["seed"] > 1))]
+    _, ranking = only(planted)
+    assert {e.arm.name: e.apart for e in ranking.apart} == {"nine": "shares 1 seed with the plain arm, and an interval needs two"}
+
+
+@pytest.mark.parametrize(("changes", "purpose", "reason"), [
+    ({"seeds": [1]}, "balance", "one seed only"),
+    ({"arms": "one"}, "balance", r"no arm but the plain one \('one'\) was run"),
+    ({"arms": "one eight"}, "balance", "no arm can be compared with the plain one"),
+    ({"arms": "seven"}, "balance", "no arm without a view or a remedy"),
+])
+def test_what_cannot_be_ranked_says_why(changes, purpose, reason):
+    one, ranking = only(run(**changes), purpose)
+    assert re.search(reason, ranking.reason)
+    assert "cannot be ranked" in sentence(ranking, one)
+
+
+def test_without_a_teacher_row_one_purpose_still_ranks():
+    planted = run("one two", {"two": {"accuracy": 0.05}})
+    planted.results = planted.results[planted.results["student"] != "teacher"]
+    assert "no gap to it is known" in only(planted)[1].reason
+    assert only(planted, "accuracy")[1].leaders == ("two",)
+
+
+def test_unlabelled_data_is_ranked_by_retrieval_and_geometry():
+    planted = run("one four", {"four": {"geometry": 8.0}})
+    planted.results = planted.results[~planted.results["measure"].str.contains("accuracy")]
+    one, ranking = only(planted)
+    assert [a.name for a in one.axes] == ["retrieval", "geometry"] and "no labels" in one.missing["accuracy"]
+    assert ranking.entries[0].arm.name == "four" and not ranking.fronts
+    assert "no labels" in only(planted, "robustness")[1].reason
+
+
+def test_the_front():
+    rng = np.random.default_rng(0)
+    points = {str(i): tuple(p) for i, p in enumerate(rng.normal(size=(40, 2)))}
+    kept = front(points)
+    for name, p in points.items():
+        beaten = any(np.all(np.array(q) >= p) and q != p for q in points.values())
+        assert (name in kept) is not beaten
+    assert [points[n][0] for n in kept] == sorted(points[n][0] for n in kept)
+
+
+def test_the_figure_marks_the_front_and_both_drawings_agree():
+    (results,) = results_of([run("one two seven", {"seven": {"robustness": 0.2, "accuracy": -0.02}})])
+    figure = pareto([recommend(results)])
+    assert len(figure.panels) == 2 and "on the front" in figure.findings[0]
+    canvas, drawn = draw(figure), to_plotly(figure)
+    for axes, panel, data in zip(canvas.axes, figure.panels, drawn, strict=True):
+        for s in panel.series:
+            assert any(np.allclose(line.get_xydata(), np.column_stack([s.x, s.y])) for line in axes.get_lines() if len(line.get_xdata()) == len(s.x))
+            assert any(t["x"] == pytest.approx(s.x, rel=1e-6) for t in data["data"])
+        assert {"front", "one", "two", "seven", "teacher"} == {s.label for s in panel.series}
+    ends = next(s for s in figure.panels[0].series if s.label == "seven")
+    assert ends.x_low[0] < ends.x[0] < ends.x_high[0] and ends.low[0] < ends.y[0] < ends.high[0]
+
+
+def test_the_next_study_is_one_that_the_program_takes():
+    found = run("one two four seven", {"four+bn": {"robustness": 0.3}, "four": {"robustness": 0.1}},
+                study={"remedies": [{"name": "bn", "sigma": 0.1}], "published": [{"student": "S", "measure": "x", "value": 1.0}]})
+    (results,) = results_of([found])
+    values = next_study([recommend(results, "robustness")], [{**found.study, "seeds": [1, 2, 3]}])
+    study = study_from(values)
+    assert [a.name for a in study.arms] == ["one", "four"]
+    assert not set(study.seeds) & {1, 2, 3} and 5 <= len(study.seeds) <= 10
+    assert list(values)[:2] == ["name", "description"] and not study.published and [r.settings for r in study.remedies] == [{"sigma": 0.1}]
+    assert yaml.safe_load(yaml.safe_dump(values)) == values
+
+
+def test_the_next_study_of_two_runs_spells_out_what_the_second_left_to_its_defaults():
+    first, second = run("one two"), run("one two", {"two": {"accuracy": 0.08}}, study={"training": {"epochs": 5, "batch_size": 32}})
+    second.results = second.results[second.results["arm"] != "one"]
+    (results,) = results_of([first, second])
+    values = next_study([recommend(results, "accuracy")], [first.study, second.study])
+    arms = {a["name"]: a for a in values["arms"]}
+    assert arms["two"]["training"] == {"epochs": 5, "batch_size": 32} and "training" not in arms["one"]
+
+
+def test_fresh_seeds_are_fresh():
+    assert fresh_seeds([{"seeds": [3, 4], "arms": [{"name": "a", "seeds": [9]}]}], 2) == [10, 11]
+
+
+def test_what_the_choice_rests_on_is_said():
+    assert "optimistic" in chosen_on([], {}) and "optimistic" not in chosen_on([], {"screen": 500})
+    advice = advise([run("one two", study={"screen": 500})])
+    assert advice.screen_commands() == [] and "the test split was not loaded" in advice.chosen_on
+    assert "screen" not in advice.following
+
+
+# -- from the disk ----------------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    gains = {"seven": {"robustness": 0.2}, "two": {"accuracy": 0.01}}
+    return write_run(run("one two seven", gains), tmp_path_factory.mktemp("recommend") / "run")
+
+
+def invoke(*args):
+    return CliRunner().invoke(cli.app, ["recommend", *map(str, args)], env={"COLUMNS": "200"})
+
+
+def test_the_command_prints_the_table_the_sentence_and_the_yaml(folder, tmp_path):
+    found = invoke(folder, "--yaml", tmp_path / "next.yaml")
+    assert found.exit_code == 0, found.output
+    assert "train with “seven”" in found.output and "optimistic" in found.output and "--set screen=" in found.output
+    study = load_preset(str(tmp_path / "next.yaml"))
+    assert [a.name for a in study.arms] == ["one", "seven"]
+    assert "view_target: clean" in invoke(folder, "--for", "robustness").output
+
+
+def test_the_command_prints_json(folder):
+    found = json.loads(invoke(folder, "--json", "--for", "accuracy").output)
+    (setting,) = found["settings"]
+    assert setting["purpose"] == "accuracy" and study_from(found["next"]).name == "planted-next"
+    ranked = {e["arm"]: e for e in setting["students"][0]["ranked"]}
+    assert ranked["two"]["gains"]["accuracy"]["mean"] == pytest.approx(1.0, abs=0.5)
+    assert ranked["two"]["costs"]["parameters"] == 8e5
+
+
+@pytest.mark.parametrize(("make", "args", "message"), [
+    (None, [], "expected a run directory with study.yaml"),
+    ("one two", ["--for", "speed"], "--for: expected a known purpose, got 'speed'"),
+    ("one", [], "expected two arms or more that can be compared for balance, got no arm but the plain one"),
+])
+def test_bad_input_is_one_line(make, args, message, tmp_path):
+    path = tmp_path / "run" if make is None else write_run(run(make), tmp_path / "run")
+    found = invoke(path, *args)
+    assert isinstance(found.exception, UserError) and message in str(found.exception) and "\n" not in str(found.exception)
+
+
+def test_studies_of_other_data_are_not_compared(folder, tmp_path):
+    other = write_run(run("one two", study={"limit": 500}), tmp_path / "other")
+    assert "recommend" in str(invoke(folder, other).exception) and "limit" in str(invoke(folder, other).exception)
+
+
+def test_the_pages_section_escapes_and_names_the_arm(folder):
+    read = read_run(folder)
+    advice = advise([read])
+    text = advice_html(advice, pareto(advice.found), folder)
+    assert "train with “seven”" in text and 'id="next-study"' in text and "DIR-screen" in text and str(folder) not in text
+    assert "For one purpose alone" in text and "S, for accuracy:" in text
+    read.results["arm"] = read.results["arm"].replace("seven", "<b>7")
+    read.study["arms"][-1]["name"] = "<b>7"
+    text = advice_html(advise([read]), pareto(()), folder)
+    assert "<b>" not in text and "&lt;b&gt;7" in text
+
+
+def test_a_run_of_one_arm_gets_one_honest_sentence(tmp_path):
+    advice = advise([run("one")])
+    text = advice_html(advice, pareto(advice.found), tmp_path)
+    assert "cannot be ranked" in text and "<figure" not in text and advice.yaml == ""
