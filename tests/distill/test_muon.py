@@ -35,64 +35,69 @@ def test_a_matrix_of_zeros_stays_zero():
     assert torch.equal(orthogonalised(torch.zeros(3, 4)), torch.zeros(3, 4))
 
 
-def test_the_first_step_is_the_orthogonal_gradient_at_adams_size():
-    weight, gradient = random(6, 10), 3 * random(6, 10) + 1
-    parameter = torch.nn.Parameter(weight.clone())
-    parameter.grad = gradient.clone()
+def kernel_of(rows: torch.Tensor, shape: tuple[int, ...]) -> torch.nn.Parameter:
+    return torch.nn.Parameter(rows.clone().view(shape))
+
+
+def test_the_first_step_is_the_orthogonal_gradient_at_its_size():
+    weight, gradient = random(6, 12), 3 * random(6, 12) + 1
+    parameter = kernel_of(weight, (6, 3, 2, 2))
+    parameter.grad = gradient.clone().view(6, 3, 2, 2)
     Muon([parameter], lr=0.1).step()
-    step = (weight - parameter.detach()) / 0.1
+    step = (weight - parameter.detach().view(6, 12)) / 0.1
     # Momentum only scales the first gradient, and the scale is divided out.
-    assert torch.allclose(step, 0.2 * 10**0.5 * orthogonalised(gradient), atol=1e-4)
-    assert 0.1 < float(step.square().mean().sqrt()) < 0.3
+    assert torch.allclose(step, 0.6 * 12**0.5 * orthogonalised(gradient), atol=1e-4)
+    assert 0.4 < float(step.square().mean().sqrt()) < 0.8
 
 
 def test_momentum_is_nesterovs():
-    parameter, weight, mean = torch.nn.Parameter(random(4, 4)), random(4, 4), torch.zeros(4, 4)
+    weight, mean = random(4, 4), torch.zeros(4, 4)
+    parameter = kernel_of(weight, (4, 1, 2, 2))
     optimizer = Muon([parameter], lr=0.1, momentum=0.9)
     for i in range(3):
         gradient = random(4, 4).roll(i, 0)
-        parameter.grad = gradient.clone()
+        parameter.grad = gradient.clone().view(4, 1, 2, 2)
         optimizer.step()
         mean = 0.9 * mean + 0.1 * gradient
-        weight = weight - 0.1 * 0.2 * 2 * orthogonalised(0.1 * gradient + 0.9 * mean)
-    assert torch.allclose(parameter.detach(), weight, atol=1e-5)
+        weight = weight - 0.1 * 0.6 * 2 * orthogonalised(0.1 * gradient + 0.9 * mean)
+    assert torch.allclose(parameter.detach().view(4, 4), weight, atol=1e-5)
 
 
-def test_a_kernel_is_a_matrix_of_outputs_by_the_rest_whatever_its_memory():
-    kernel, gradient = random(4, 3, 2, 2), random(4, 3, 2, 2).flip(0)
-    parameter = torch.nn.Parameter(kernel.clone().to(memory_format=torch.channels_last))
-    parameter.grad = gradient.clone().to(memory_format=torch.channels_last)
-    flat = torch.nn.Parameter(kernel.clone().view(4, 12))
-    flat.grad = gradient.clone().view(4, 12)
-    Muon([parameter], lr=0.1).step()
-    Muon([flat], lr=0.1).step()
-    assert torch.allclose(parameter.detach().reshape(4, 12), flat.detach(), atol=1e-6)
+def test_a_kernels_layout_in_memory_changes_nothing():
+    kernel, gradient, moved = random(4, 3, 2, 2), random(4, 3, 2, 2).flip(0), []
+    for layout in (torch.contiguous_format, torch.channels_last):
+        parameter = torch.nn.Parameter(kernel.clone().to(memory_format=layout))
+        parameter.grad = gradient.clone().to(memory_format=layout)
+        Muon([parameter], lr=0.1).step()
+        moved.append(parameter.detach())
+    assert torch.allclose(*moved, atol=1e-6)
 
 
-def test_what_is_no_matrix_follows_torchs_adam():
-    ours, theirs = torch.nn.Parameter(random(5)), torch.nn.Parameter(random(5))
-    matrix = torch.nn.Parameter(random(2, 2))
-    one, other = Muon([ours, matrix], lr=0.05), torch.optim.Adam([theirs], lr=0.05)
+def test_what_is_no_kernel_follows_torchs_adam():
+    ours, theirs = ([torch.nn.Parameter(random(5)), torch.nn.Parameter(random(3, 5))] for _ in range(2))
+    kernel = torch.nn.Parameter(random(2, 2, 1, 1))
+    one, other = Muon([*ours, kernel], lr=0.05), torch.optim.Adam(theirs, lr=0.05)
     for i in range(4):
-        ours.grad, theirs.grad = (random(5).roll(i) for _ in range(2))
+        for a, b in zip(ours, theirs, strict=True):
+            a.grad, b.grad = (random(*a.shape).roll(i, 0) for _ in range(2))
         one.step()
         other.step()
-    assert torch.allclose(ours, theirs, atol=1e-6)
-    assert torch.equal(matrix, random(2, 2))  # it had no gradient
+    assert all(torch.allclose(a, b, atol=1e-6) for a, b in zip(ours, theirs, strict=True))
+    assert torch.equal(kernel, random(2, 2, 1, 1))  # it had no gradient
 
 
-def test_weight_decay_shrinks_matrices_only():
-    matrix, bias = torch.nn.Parameter(torch.ones(2, 2)), torch.nn.Parameter(torch.ones(2))
-    for parameter in (matrix, bias):
+def test_weight_decay_shrinks_kernels_only():
+    kernel, matrix = torch.nn.Parameter(torch.ones(2, 2, 1, 1)), torch.nn.Parameter(torch.ones(2, 2))
+    for parameter in (kernel, matrix):
         parameter.grad = torch.zeros_like(parameter)
-    Muon([matrix, bias], lr=0.1, weight_decay=0.5).step()
-    assert torch.allclose(matrix, torch.full((2, 2), 0.95))
-    assert torch.equal(bias, torch.ones(2))
+    Muon([kernel, matrix], lr=0.1, weight_decay=0.5).step()
+    assert torch.allclose(kernel, torch.full((2, 2, 1, 1), 0.95))
+    assert torch.equal(matrix, torch.ones(2, 2))
 
 
-def test_a_network_without_matrices_is_named():
+def test_a_network_without_convolutions_is_named():
     with pytest.raises(UserError, match="training.optimizer: expected adam, adamw or sgd"):
-        make_optimizer([torch.nn.Parameter(torch.ones(3))], MUON)
+        make_optimizer([torch.nn.Parameter(torch.ones(3, 3))], MUON)
 
 
 def run(folder) -> tuple[list[torch.Tensor], list[dict]]:
