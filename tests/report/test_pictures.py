@@ -1,0 +1,25 @@
+"""Names of classes and models come from data: the HTML of the pictures must hold them as text."""
+
+from pathlib import Path
+from types import SimpleNamespace
+
+from distillscope.report.kept import Album, Kept
+from distillscope.report.pictures import lost_html, map_card, neighbours_html
+
+NAME, ESCAPED = '<b>"x"</b>', "&lt;b&gt;&quot;x&quot;&lt;/b&gt;"
+
+
+def _album(teacher: bool) -> Album:
+    model = SimpleNamespace(label=NAME, highlight=NAME, colour=("#000", "#fff"), marker="circle", dash="solid", is_teacher=teacher)
+    said = {"seeds": [1], "classes": [NAME, "cat"], "sprite": {"columns": 2, "rows": 1}, "queries": [0], "neighbours": [[1]],
+            "tiles": {"ids": [NAME, "b"], "labels": [0, 1], "predicted": [1, 0]}, "map": {"shared": {"ids": [NAME], "labels": [0]}}}
+    if not teacher:
+        said["lost"] = {"tiles": [0, 1], "count": 2, "teacher_right": 2, "won": 0}
+    return Album(model, Path("nowhere"), said)
+
+
+def test_names_from_data_are_escaped_in_every_picture():
+    kept = [Kept(SimpleNamespace(title=NAME), _album(True), (_album(False),), (NAME,))]
+    for made in (lost_html(kept), neighbours_html(kept), map_card(kept, SimpleNamespace(panels=[1]))):
+        assert ESCAPED in made
+        assert "<b>" not in made and '"x"' not in made
