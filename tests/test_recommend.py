@@ -291,7 +291,7 @@ def test_the_pages_section_escapes_and_names_the_arm(folder):
     advice = advise([read])
     text = advice_html(advice, pareto(advice.found), folder)
     assert "train with “seven”" in text and 'id="next-study"' in text and "DIR-screen" in text and str(folder) not in text
-    assert "For one purpose alone" in text and "S, for accuracy:" in text
+    assert "For one purpose alone" in text and "For robustness it stands" in text and "No arm is shown to help" in text
     read.results["arm"] = read.results["arm"].replace("seven", "<b>7")
     read.study["arms"][-1]["name"] = "<b>7"
     text = advice_html(advise([read]), pareto(()), folder)

@@ -199,14 +199,14 @@ def advice_html(advice: Advice, figure: Figure, folder: Path) -> str:
     for one in advice.found:
         named = f'<p class="setting">{escape(f"{one.dataset}, teacher {one.teacher}")}</p>' if len(advice.found) > 1 else ""
         parts.append(named + _list(sentence(r, one) for r in one.rankings))
+    parts += [_purposes(one, results) for one, results in zip(advice.found, advice.results, strict=True)]
     if advice.following is None:
         return "\n".join([*parts, '<p class="note">Arms, remedies and seeds are added in the study\'s YAML; see docs/recommend.md.</p>'])
     parts.append(f'<p class="note">{escape(advice.chosen_on)}</p>')
     parts += [figure_html(figure, folder, known=())] if figure.panels else []
-    for one, results in zip(advice.found, advice.results, strict=True):
+    for one in advice.found:
         parts += [f"<details><summary>All arms of {escape(r.student)}, with differences and costs</summary>{_table(r, one)}</details>"
                   for r in one.rankings if r.entries or r.apart]
-        parts.append(_purposes(one, results))
     commands = "\n".join(advice.screen_commands("DIR"))
     parts.append(f"<p>To choose properly, with this run's folder for DIR:</p><pre>{escape(commands)}</pre>" if commands else "")
     parts.append(f'<details><summary>The study to run next, as YAML</summary><pre id="next-study">{escape(advice.yaml)}</pre>'
@@ -215,14 +215,14 @@ def advice_html(advice: Advice, figure: Figure, folder: Path) -> str:
 
 
 def _purposes(one: Recommendation, results: Results) -> str:
-    """What would be recommended for each single purpose."""
-    lines = []
-    for purpose in (p for p in PURPOSES if p != one.purpose):
-        other = recommend(results, purpose)
+    """What each single purpose would change: in full where an arm is shown to help, in a line where none is."""
+    said, rest = [], []
+    for other in (recommend(results, p) for p in PURPOSES if p != one.purpose):
         for ranking in (r for r in other.rankings if not r.reason):
-            names = joined(f"“{n}”" for n in ranking.leaders)
-            lines.append(f"{ranking.student}, for {purpose}: {names}{'' if len(ranking.leaders) == 1 else ', not told apart'}.")
-    return f"<details><summary>For one purpose alone</summary>{_list(lines)}</details>" if lines else ""
+            helped = ranking.plain not in ranking.leaders
+            (said if helped else rest).append(sentence(ranking, other) if helped else f"{ranking.student} for {other.purpose}")
+    said += [f"No arm is shown to help: {joined(rest)}."] if rest else []
+    return f"<p>For one purpose alone:</p>{_list(said)}" if said else ""
 
 
 def _list(sentences) -> str:
