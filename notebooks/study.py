@@ -138,7 +138,7 @@ print(f"{dims_90} of {z.shape[1]} directions hold 90 % of the variance of studen
 
 # %%
 first = study.seeds[0]
-reported = clean[(clean.measure == "student.dims_90") & (clean.student == "S") & (clean.seed == first)].value.item()
+reported = clean[(clean.measure == "student.dims_90") & (clean.student == "S") & (clean.arm == "cosine") & (clean.seed == first)].value.item()
 assert int(reported) == dims_90
 print("report:", run.page)
 

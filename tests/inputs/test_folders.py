@@ -97,7 +97,8 @@ def test_a_run_names_its_parts_and_a_trial_is_read():
 @pytest.mark.slow
 def test_an_entry_of_the_cache_is_read_and_aligned():
     run = finished_run()
-    entries = [e for e in sorted((run.parent / "cache" / "embeddings").iterdir()) if "null" in (e / "entry.json").read_text()]
+    described = sorted((run.parent / "cache" / "embeddings").glob("*/entry.json"))
+    entries = [e.parent for e in described if '"perturbation": null' in e.read_text()]
     teacher = read_embeddings(entries[0])
     student = read_embeddings(sorted((run / "trials").iterdir())[0])
     first, second, note = align(teacher, student)

@@ -81,7 +81,7 @@ class Transform(nn.Module):
     and counted with the weights. Always in float32. The same numbers as `objectives.targets.Target`.
 
     >>> layer = Transform({"mean": torch.zeros(2), "matrix": torch.tensor([2.0, 1.0])})
-    >>> layer(torch.tensor([[3.0, 4.0]])).round(decimals=3).tolist()
+    >>> layer(torch.tensor([[3.0, 4.0]])).double().round(decimals=3).tolist()
     [[1.2, 0.8]]
     """
 
