@@ -27,7 +27,7 @@ def pareto(found: Sequence[Recommendation]) -> Figure:
     return Figure("pareto", "What each arm trades",
                   "Up is more accurate on clean images, right is more accurate under noise or more effective dimensions after the map "
                   "into the teacher's space. Bars are 95 % t intervals of the paired difference to the plain arm. The dotted line "
-                  "joins the front: the arms whose means no other beats in both. Two arms with overlapping bars are not told apart.",
+                  "joins the front: the arms whose means no other beats in both. A bar that reaches the plain arm's value shows no difference.",
                   panels, "" if panels else "No two arms with accuracies can be compared.", findings)
 
 
