@@ -85,7 +85,7 @@ NOT_RUN = {
     "collapse": (dict(arms="one two"), "no arm that differs in its epochs alone, and no training log"),
     "objective": (dict(arms="one four eight"), "without any cosine term .* was not run"),
     "expansion": (dict(arms="one two"), "an arm with a contrastive term .* was not run"),
-    "capacity-limit": (dict(arms="one two"), "no arm with a whitened, standardised or random target was run"),
+    "capacity-limit": (dict(arms="one two"), "no arm with a whitened, standardised or random target, or a loss"),
     "rank-robustness": (dict(), "the teacher was not projected on its top components"),
     "inverse-scaling": (dict(study={"students": STUDY["students"][:1]}), "1 size of one network .* this claim compares 2"),
     "bottleneck": (dict(arms="one nine", study={"remedies": []}), "noise on the student's input, .* was not run"),
@@ -140,6 +140,19 @@ def test_objective_is_refuted_by_one_rival_and_supported_by_all():
     assert not any("noise" in s.endpoint for s in one.secondary)  # other views are no controlled comparison
 
 
+def test_a_regression_that_hardly_learned_decides_nothing_about_cosine():
+    untrained = {("two", "*", "alignment.teacher_r2", "clean"): 0.1, ("two", "*", RANK, "clean"): 2.8, ("three", "*", RANK, "clean"): 30.0}
+    found = verdict("objective", untrained)
+    assert found.verdict == "supported" and any("hardly learned" in s.endpoint for s in found.secondary)
+    alone = verdict("objective", untrained, arms="one two")
+    assert alone.verdict == "undecided" and "learned less than half" in alone.reason
+
+
+def test_a_loss_that_spreads_embeddings_refutes_a_limit_too():
+    found = verdict("capacity-limit", {("five", "*", RANK, "clean"): 30.0, ("six", "*", RANK, "clean"): 170.0})
+    assert found.verdict == "refuted" and "vicreg_covariance" in found.sentence
+
+
 def test_objective_needs_cosine_itself():
     found = verdict("objective", arms="two three")
     assert found.verdict == "undecided" and "no arm with the cosine objective alone" in found.reason
@@ -165,7 +178,7 @@ def test_capacity_limit_prefers_train_images_and_leaves_small_targets_out():
     run.results = run.results.astype({"value": float, "n": float, "seed": "Int64", "draw": "Int64"})
     found = claims.get("capacity-limit")(results_of([run])[0])
     assert found.verdict == "refuted" and "train images" in found.endpoint
-    small = verdict("capacity-limit", teacher={("whiten300", "teacher.effective_rank", "clean"): 60.0})
+    small = verdict("capacity-limit", arms="one five", teacher={("whiten300", "teacher.effective_rank", "clean"): 60.0})
     assert small.verdict == "undecided" and "no more dimensions than the limit" in small.reason
 
 

@@ -13,6 +13,7 @@ from distillscope.registry import claims
 PUBLISHED, NETWORK = 82.0, "paper_cnn"
 """Effective rank that the second paper calls the limit of its network."""
 SHARE = 1.1
+SPREADING = {"spread"}
 
 
 @claims.register("capacity-limit")
@@ -20,18 +21,18 @@ SHARE = 1.1
 def capacity_limit(results: Results) -> Finding:
     """About 82 dimensions are the network's topological limit.
 
-    A limit of the network holds whatever it is asked for. For every arm with a target that asks for more (whitened,
-    standardised, PHI-S, random teacher) whose own rank is above the limit, and every student, the student's effective rank
-    is tested against the limit (t over seeds), on train images where the study measured it there, else on test images. The
-    limit is 82 for the papers' CNN; for another network 1.1 times its rank under the plain arm, the limit that a reader
-    would see.
+    A limit of the network holds whatever it is asked for. For every arm that asks for more, by a target whose own rank is
+    above the limit (whitened, standardised, PHI-S, random teacher) or by a loss that spreads embeddings (VICReg terms,
+    KoLeo), and every student, the student's effective rank is tested against the limit (t over seeds), on train images
+    where the study measured it there, else on test images. The limit is 82 for the papers' CNN; for another network 1.1
+    times its rank under the plain arm, the limit that a reader would see.
 
     Refuted where one arm and student are shown to be above (Bonferroni over them). Supported where all are shown to be
     below, and to have been fitted: the rank at the last epoch within 10 % of that at half of the epochs (paired TOST,
     held-out images of the training log). A target of fewer dimensions than the limit cannot decide it and is left out.
     """
     parts, others, low, tried = [], [], [], []
-    for arm in (a for a in results.arms if a.target_name in DEMANDING and a.remedied is None):
+    for arm in (a for a in results.arms if a.remedied is None and (a.target_name in DEMANDING or SPREADING & a.families)):
         title = results.target_title(arm)
         asked = results.teacher_values("teacher.effective_rank", target=title)
         for student, spec in results.students.items():
@@ -41,7 +42,7 @@ def capacity_limit(results: Results) -> Finding:
                 if plain.empty:
                     continue
                 limit = SHARE * float(plain.mean())
-            if asked.empty or asked.mean() <= limit:
+            if not SPREADING & arm.families and (asked.empty or asked.mean() <= limit):
                 low.append(f"{title} ({asked.mean():.0f} dimensions)" if len(asked) else title)
                 continue
             split = "train" if len(results.values(arm, student, RANK, split="train")) else "test"
@@ -51,13 +52,15 @@ def capacity_limit(results: Results) -> Finding:
             (own,) = results.together(f"rank of {student} under {arm.objective} on {title}", ranks)
             words = f"{student} fills {own.mean():.1f} dimensions on {split} images under {arm.objective} on {title} targets"
             parts.append(below(f"{words}, below {limit:.0f}", f"{words}, above {limit:.0f}",
-                               Endpoint(f"rank of {student} on {title}, {split} images", "dims"), paired(own, "t"), limit))
+                               Endpoint(f"rank of {student} under {arm.objective} on {title}, {split} images", "dims"), paired(own, "t"), limit))
             tried.append((arm, student))
-            share = paired(own / float(asked.mean()))
-            others.append(secondary(f"rank of {student} on {title} over the target's own", share, "share", tested=False))
+            if len(asked):
+                share = paired(own / float(asked.mean()))
+                others.append(secondary(f"rank of {student} under {arm.objective} on {title} over the target's own", share, "share",
+                                        tested=False))
     if not parts:
         few = f"the targets that ask for more have no more dimensions than the limit themselves: {', '.join(sorted(set(low)))}"
-        raise Undecided(few if low else "no arm with a whitened, standardised or random target was run")
+        raise Undecided(few if low else "no arm with a whitened, standardised or random target, or a loss that spreads embeddings, was run")
     statement = all_of(parts, text="" if len(parts) == 1 else f"none of {len(parts)} takes a student above the limit")
     if statement.yes <= statement.no:
         for arm, student in tried:
@@ -65,5 +68,5 @@ def capacity_limit(results: Results) -> Finding:
             if fitted.yes >= ALPHA:
                 raise Undecided(f"every student stays below the limit, but {fitted.otherwise}: it was not trained until it filled "
                                 "what it can")
-    return Finding(statement, ("figure effective_rank", f"{RANK}, clean, arms with targets {', '.join(DEMANDING)}"),
+    return Finding(statement, ("figure effective_rank", f"{RANK}, clean, arms {', '.join(dict.fromkeys(a.name for a, _ in tried))}"),
                    secondary=tuple(others))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from distillscope.claims.arms import Arm
 from distillscope.claims.results import RANK, Results, Undecided
 from distillscope.claims.statements import Endpoint, above, all_of
 from distillscope.claims.statistics import paired
@@ -10,6 +11,7 @@ from distillscope.registry import claims
 
 MARGIN = 0.1
 RIVALS = {"regression", "supervised"}
+R2, LEARNED = "alignment.teacher_r2", 0.5
 
 
 @claims.register("objective")
@@ -23,14 +25,16 @@ def objective(results: Results) -> Finding:
     (paired t), for the smallest student that ran both.
 
     Supported where every rival's rank is shown to be above; refuted where one rival's is shown not to be (Bonferroni over
-    the rivals): the collapse is then there without the cosine. Other targets and further losses are secondary.
+    the rivals): the collapse is then there without the cosine. A regression whose mean R^2 of the teacher is below half of
+    cosine's was not trained, and decides nothing. It, other targets and further losses are secondary.
     """
     arm = results.cosine()
     rivals = [a for a in results.arms if a.differs(arm) == {"terms"} and a.families <= RIVALS]
     student = results.shared_student(arm, rivals, "an arm that differs from plain cosine in its loss alone, without any "
                                                   "cosine term (mse, smooth_l1 or cross_entropy on the same target)")
     base, parts = results.values(arm, student, RANK), []
-    for rival in rivals:
+    untrained = [r for r in rivals if "regression" in r.families and _learned(results, r, student) < LEARNED * _learned(results, arm, student)]
+    for rival in (r for r in rivals if r not in untrained):
         if len(values := results.values(rival, student, RANK)):
             own, reference = results.together(f"rank of {student} under {rival.objective} and cosine", values, base)
             words = f"{own.mean():.1f} dimensions under {rival.objective}, {reference.mean():.1f} under cosine"
@@ -38,14 +42,22 @@ def objective(results: Results) -> Finding:
                                Endpoint(f"rank of {student} under {rival.objective} - 1.1 x that under cosine", "dims"),
                                paired(own - (1 + MARGIN) * reference)))
     if not parts:
-        raise Undecided("no rival objective has finished trials")
+        raise Undecided(f"{', '.join(r.name for r in untrained)} learned less than half of what cosine did: train longer or at another "
+                        "rate" if untrained else "no rival objective has finished trials")
     others = []
-    for other in (a for a in results.arms if a not in rivals and a.differs(arm) and a.differs(arm) <= {"terms", "target"}):
+    for other in (a for a in results.arms if (a not in rivals or a in untrained) and a.differs(arm) and a.differs(arm) <= {"terms", "target"}):
         gained = (results.values(other, student, RANK) - base).dropna()
         if len(gained) > 1:
+            note = ", which hardly learned" if other in untrained else ""
             named = other.objective + (f", target {results.target_title(other)}" if other.target != arm.target else "")
-            others.append(secondary(f"rank of {student} under {named} - under cosine", paired(gained), "dims"))
+            others.append(secondary(f"rank of {student} under {named}{note} - under cosine", paired(gained), "dims"))
     text = "" if len(parts) == 1 else f"without cosine the rank rises under each of {len(parts)} rivals"
-    names = ", ".join([arm.name, *(r.name for r in rivals)])
+    names = ", ".join([arm.name, *(r.name for r in rivals if r not in untrained)])
     return Finding(all_of(parts, text=text), ("figure effective_rank", f"{RANK}, clean, arms {names}"), {"students": student},
                    secondary=tuple(others))
+
+
+def _learned(results: Results, arm: Arm, student: str) -> float:
+    """Mean R^2 of the teacher over seeds, at least 0; NaN where it was not measured, so that nothing is held against the arm."""
+    values = results.values(arm, student, R2)
+    return max(0.0, float(values.mean())) if len(values) else float("nan")
