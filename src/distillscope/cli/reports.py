@@ -12,15 +12,20 @@ from distillscope.cli.root import app, command_line, print_results
 
 
 @app.command()
-def report(run_dir: Annotated[Path, typer.Argument(metavar="DIR", help="a run directory")]) -> None:
+def report(
+    run_dir: Annotated[Path, typer.Argument(metavar="DIR", help="a run directory")],
+    paper: Annotated[bool, typer.Option("--paper", help="also DIR/paper: the six plots for one and two columns (PDF, SVG), and LaTeX")] = False,
+) -> None:
     """Rebuild tables, figures and page from a run directory; no model is loaded.
 
-    Example: `distillscope report runs/quickstart`
+    Example: `distillscope report runs/quickstart`, `distillscope report runs/quickstart --paper`
     """
-    from distillscope.report import write_report
+    from distillscope.report import write_paper, write_report
 
     page = write_report(run_dir)
     print_results(run_dir)
+    if paper:
+        print(f"for a paper: {write_paper(run_dir)[0].parent.resolve()}")
     print(f"page: {page.resolve()}")
 
 

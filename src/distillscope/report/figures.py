@@ -16,11 +16,13 @@ from distillscope.report.models import CLASS_COLOURS
 from distillscope.report.plot import Figure, Grid, Mark, Panel, Series
 from distillscope.report.words import count, number, shortened
 
-PANEL_WIDTH, PANEL_HEIGHT = 3.5, 2.75  # inches; 3.5 is one column of a two-column paper
+PANEL_WIDTH, PANEL_HEIGHT = 3.5, 2.75  # inches
+LEGEND_ROW, TITLE_ROOM = 0.17, 0.18  # inches: a line of the legend, and what it stands apart
 STYLE = {"font.size": 8, "axes.titlesize": 8.5, "axes.labelsize": 8, "xtick.labelsize": 7, "ytick.labelsize": 7,
          "legend.fontsize": 7, "axes.spines.top": False, "axes.spines.right": False, "axes.linewidth": 0.7,
          "axes.grid": True, "grid.color": "#E4E4E4", "grid.linewidth": 0.6, "axes.axisbelow": True, "lines.linewidth": 1.4,
          "font.family": "DejaVu Sans", "svg.fonttype": "path", "svg.hashsalt": "distillscope",  # same numbers, same file
+         "pdf.fonttype": 42,  # TrueType: publishers refuse Type 3
          "savefig.facecolor": "white", "text.parse_math": False}  # a "$" in a name is a dollar
 MARKERS = {"circle": "o", "square": "s", "diamond": "D", "triangle-up": "^", "triangle-down": "v", "x": "X", "star": "*"}
 DASHES = {"solid": "-", "dash": "--", "dot": ":", "dashdot": "-."}
@@ -28,7 +30,7 @@ DASHES = {"solid": "-", "dash": "--", "dot": ":", "dashdot": "-."}
 
 def _clean(text: str) -> str:
     """Without control characters, which no font has."""
-    return "".join(c if c == "\n" or c.isprintable() else "�" for c in text)
+    return "".join(c if c in "\n\u00a0\u202f" or c.isprintable() else "�" for c in text)
 
 
 def _errors(low, high, centre) -> list[list[float]] | None:
@@ -129,12 +131,19 @@ def _format_axes(axes, panel: Panel) -> None:
         axes.set_xlim(-0.6, max(s.x[0] for s in panel.series) + 0.6)
 
 
-def draw(figure: Figure) -> Canvas:
-    """The figure as a matplotlib canvas: panels side by side, two in a row at most, one legend below."""
-    columns = min(2, len(figure.panels))
+def draw(figure: Figure, columns: int | None = None, panel_width: float = PANEL_WIDTH) -> Canvas:
+    """The figure as a matplotlib canvas: ``columns`` panels in a row (by default two at most), one legend below.
+
+    ``panel_width`` in inches; the canvas is ``columns`` of them wide, and as high as its panels and its legend need.
+    """
+    columns = min(columns or 2, len(figure.panels))
     rows = math.ceil(len(figure.panels) / columns)
+    names = dict.fromkeys(_clean(s.label) for p in figure.panels for s in p.series if s.legend and s.kind not in ("bars", "cloud", "faint"))
+    room = 16 * panel_width * columns  # characters that fit across, with their lines
+    across = max(1, min(len(names), int(room // (max(map(len, names), default=0) + 7))))
+    legend = TITLE_ROOM + LEGEND_ROW * math.ceil(len(names) / across) if names else 0.0
     with matplotlib.rc_context(STYLE):
-        canvas = Canvas(figsize=(PANEL_WIDTH * columns, PANEL_HEIGHT * rows + 0.35), layout="constrained")
+        canvas = Canvas(figsize=(panel_width * columns, PANEL_HEIGHT * rows + legend), layout="constrained")
         FigureCanvasAgg(canvas)
         grid = canvas.subplots(rows, columns, squeeze=False)
         handles: dict[str, object] = {}
@@ -151,9 +160,7 @@ def draw(figure: Figure) -> Canvas:
         for axes in list(grid.flat)[len(figure.panels):]:
             axes.set_visible(False)
         if handles:
-            room = 16 * PANEL_WIDTH * columns  # characters that fit across, with their lines
-            ncols = max(1, min(len(handles), int(room // (max(map(len, handles)) + 7))))
-            canvas.legend(handles.values(), handles.keys(), loc="outside lower center", ncols=ncols, frameon=False)
+            canvas.legend(handles.values(), handles.keys(), loc="outside lower center", ncols=across, frameon=False)
     return canvas
 
 
@@ -164,9 +171,15 @@ def write_figures(figures: list[Figure], folder: Path) -> list[Path]:
         if not figure.panels:
             continue
         canvas = draw(figure)
-        with matplotlib.rc_context(STYLE):
-            for suffix, more in (("svg", {"metadata": {"Date": None}}), ("png", {"dpi": 200})):
-                path = folder / f"{figure.key}.{suffix}"
-                write_atomic(path, lambda p, suffix=suffix, more=more, canvas=canvas: canvas.savefig(p, format=suffix, **more))
-                written.append(path)
+        written += [save(canvas, folder / f"{figure.key}.{suffix}") for suffix in ("svg", "png")]
     return written
+
+
+FORMATS = {"svg": {"metadata": {"Date": None}}, "png": {"dpi": 200}, "pdf": {"metadata": {"CreationDate": None, "Producer": None}}}
+
+
+def save(canvas: Canvas, path: Path) -> Path:
+    """The canvas as .svg, .png or .pdf by the name of ``path``; the same canvas gives the same bytes."""
+    suffix = path.suffix[1:]
+    with matplotlib.rc_context(STYLE):
+        return write_atomic(path, lambda p: canvas.savefig(p, format=suffix, **FORMATS[suffix]))

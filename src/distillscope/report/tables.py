@@ -198,10 +198,12 @@ def to_markdown(table: Table) -> str:
 
 _LATEX = {"\\": r"\textbackslash{}", "&": r"\&", "%": r"\%", "$": r"\$", "#": r"\#", "_": r"\_", "{": r"\{", "}": r"\}",
           "~": r"\textasciitilde{}", "^": r"\textasciicircum{}", "<": r"\textless{}", ">": r"\textgreater{}",
-          "±": r"$\pm$", "−": "$-$", "–": "--", "σ": r"$\sigma$", "\n": " "}
+          "±": r"$\pm$", "−": "$-$", "–": "--", "σ": r"$\sigma$", "Σ": r"$\Sigma$", "²": r"$^2$", "×": r"$\times$",
+          "\u00a0": "~", "\n": " "}
 
 
-def _tex(text: str) -> str:
+def latex_text(text: str) -> str:
+    """``text`` with LaTeX's special characters escaped, and the report's own symbols as commands."""
     return "".join(_LATEX.get(c, c) for c in text)
 
 
@@ -209,7 +211,7 @@ def to_latex(table: Table) -> str:
     """A tabular with booktabs' rules."""
     names = len(table.head) - len(table.columns)
     lines = ["% needs \\usepackage{booktabs}", f"\\begin{{tabular}}{{{'l' * names}{'r' * len(table.columns)}}}", "\\toprule",
-             " & ".join(map(_tex, table.head)) + r" \\", "\\midrule"]
+             " & ".join(map(latex_text, table.head)) + r" \\", "\\midrule"]
     previous = None
     for row in table.rows:
         group = (row.model.dataset, row.model.teacher, row.model.arm, row.model.is_teacher)
@@ -217,7 +219,7 @@ def to_latex(table: Table) -> str:
             lines.append("\\midrule")
         previous = group
         cells = [table.text(c, k) for c, k in zip(row.cells, table.columns, strict=True)]
-        lines.append(" & ".join(map(_tex, [*table.names(row), *cells])) + r" \\")
+        lines.append(" & ".join(map(latex_text, [*table.names(row), *cells])) + r" \\")
     return "\n".join([*lines, "\\bottomrule", "\\end{tabular}", *(f"% {n}" for n in table.notes), ""])
 
 
