@@ -9,17 +9,27 @@ from typing import Annotated
 import typer
 
 from distillscope.cli.root import app, command_line, print_results
+from distillscope.errors import UserError
 
 
 @app.command()
 def report(
     run_dir: Annotated[Path, typer.Argument(metavar="DIR", help="a run directory")],
     paper: Annotated[bool, typer.Option("--paper", help="also DIR/paper: the six plots for one and two columns (PDF, SVG), and LaTeX")] = False,
+    serve: Annotated[bool, typer.Option("--serve", help="watch a run that is going on; the page renews itself (this machine only)")] = False,
+    port: Annotated[int | None, typer.Option(help="of --serve [default: the first free one from 8000 on]", min=1, max=65535)] = None,
 ) -> None:
     """Rebuild tables, figures and page from a run directory; no model is loaded.
 
-    Example: `distillscope report runs/quickstart`, `distillscope report runs/quickstart --paper`
+    Examples: `distillscope report runs/quickstart`, `distillscope report runs/quickstart --paper`,
+    `distillscope report runs/quickstart --serve`
     """
+    if port is not None and not serve:
+        raise UserError("--port", "--serve beside it", "--port alone", "Add --serve.")
+    if serve:
+        from distillscope.report.serve import serve as watch
+
+        return watch(run_dir, port)
     from distillscope.report import write_paper, write_report
 
     page = write_report(run_dir)
