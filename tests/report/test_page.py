@@ -57,10 +57,11 @@ def data_of(page: str) -> dict:
 def test_the_pages_values_are_those_of_results_csv(reported):
     page = data_of((reported / "report.html").read_text())["results"]
     results = pd.read_csv(reported / "results.csv", dtype=str, keep_default_na=False)
-    assert page["columns"] == list(results.columns)
-    column = page["columns"].index("value")
-    assert [row[column] for row in page["rows"]] == results["value"].map(float).tolist()
-    assert [row[page["columns"].index("measure")] for row in page["rows"]] == results["measure"].tolist()
+    assert list(page) == list(results.columns)
+    shown = {name: [column["levels"][i] for i in column["at"]] for name, column in page.items()}
+    assert shown["value"] == results["value"].map(float).tolist()
+    assert shown["measure"] == results["measure"].tolist()
+    assert ["" if s is None else str(s) for s in shown["seed"]] == results["seed"].tolist()
 
 
 def test_the_noise_figure_draws_the_means_of_results_csv(reported):
@@ -130,7 +131,7 @@ def test_hostile_names_are_text(make, tmp_path):
     parsed = Elements(page)
     assert len(parsed.scripts) == 3 and not any(t == "b" and "onclick" in a for t, a in parsed.found)
     assert not any(a.get("src") == "x" or "onload" in a or "onerror" in a for _, a in parsed.found)
-    assert {row[4] for row in data_of(page)["results"]["rows"]} >= {HOSTILE}
+    assert HOSTILE in data_of(page)["results"]["student"]["levels"]
     assert "<script>" not in json.dumps([t.get("name") for f in data_of(page)["figures"] for p in f["panels"] for t in p["data"]])
 
 

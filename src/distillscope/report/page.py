@@ -54,10 +54,15 @@ def _plain(value: object) -> object:
     return value.item() if hasattr(value, "item") else value
 
 
+def _packed(column: list) -> dict[str, list]:
+    """A column of results as ``levels`` and the level ``at`` each row: names repeat thousands of times."""
+    levels = {value: i for i, value in enumerate(dict.fromkeys(column))}
+    return {"levels": list(levels), "at": [levels[v] for v in column]}
+
+
 def page_data(run: Run, figures: list[Figure], albums: Sequence[Kept] = ()) -> dict:
     """Everything that the page's script reads: results.csv whole, each figure's panels, and what the map's dots are."""
-    results = {"columns": list(run.results.columns),
-               "rows": [[_plain(v) for v in row] for row in run.results.itertuples(index=False, name=None)]}
+    results = {name: _packed([_plain(v) for v in column]) for name, column in run.results.items()}
     shown = [{"key": figure.key, "panels": to_plotly(figure)} for figure in figures]
     return {"study": run.name, "results": results, "figures": shown, "palette": CLASS_COLOURS, **pictures.picture_data(list(albums))}
 

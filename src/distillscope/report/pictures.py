@@ -159,7 +159,7 @@ def map_card(albums: list[Kept], figure: Figure) -> str:
             for c, (light, dark) in zip(kept.classes, CLASS_COLOURS, strict=False))
         parts.append(
             f'<div class="classes">{named}</div><div class="card" data-map="{i}"><i class="tile sheet-{i}-map" aria-hidden="true"></i>'
-            f'<div><p class="said" role="status">Point at a dot, or walk through the images:</p><input type="range" min="0" '
+            f'<div><p class="said" role="status">Point at a dot, or walk through the images.</p><input type="range" min="0" '
             f'max="{len(shared["ids"]) - 1}" value="0" aria-label="image of the map"></div></div>')
     return "".join(parts)
 

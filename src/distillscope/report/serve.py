@@ -14,7 +14,6 @@ from distillscope.errors import UserError
 from distillscope.report.page import asset, script_hash
 from distillscope.report.read import expected_trials, names_of, read_run
 from distillscope.report.write import write_report
-from distillscope.rundir import COMPLETE
 
 HOST = "127.0.0.1"
 FIRST_PORT, PORTS = 8000, 20
@@ -48,7 +47,7 @@ class Watch:
     def look(self) -> None:
         """One look. A report that fails leaves the last page, and its reason in the state; it is tried again with the next trial."""
         found = frozenset((str(p), p.stat().st_mtime_ns) for part in ("trials", "references")
-                          for p in self.run.glob(f"{part}/*/{COMPLETE}"))
+                          for p in self.run.glob(f"{part}/*/complete.json"))
         count = sum(Path(p).parent.parent.name == "trials" for p, _ in found)
         if found == self.seen or not count:
             return

@@ -142,23 +142,35 @@ class Merit:
     full: float  # the value that fills the bar
 
 
+RETRIEVAL = (("Retrieval", "the teacher's embedding of the same image found first", "mapped.recall_at_1"),
+             ("Neighbours kept", "of the teacher's 10 nearest", "similarity.mutual_knn_10"))
+LATENCY = "capacity.latency_ms"
+
+
 def merits(run: Run, setting: Setting, summary: Summary) -> list[Merit]:
-    """Clean and noisy accuracy, rank, cosine and size, teacher beside students."""
+    """Clean and noisy accuracy, rank, retrieval, and size with latency, teacher beside students."""
     wanted = []
-    accuracy, level = accuracy_of(summary), middle_noise(run, summary)
+    accuracy, level, measured = accuracy_of(summary), middle_noise(run, summary), summary.measures()
     if accuracy:
         wanted.append(("Accuracy, clean", accuracy[1], accuracy[0], "clean", 100, 1, f"{NBSP}%", 1.0))
         if level:
             wanted.append(("Accuracy under noise", level.text, accuracy[0], level.condition, 100, 1, f"{NBSP}%", 1.0))
-    wanted += [("Effective rank", "directions that are filled", RANK, "clean", 1, 1, "", None),
-               ("Mean cosine", "with the teacher", COSINE, "clean", 1, 3, "", 1.0),
-               ("Parameters", "", PARAMETERS, "clean", 1, 0, "", None)]
+    wanted.append(("Effective rank", "directions that are filled", RANK, "clean", 1, 1, "", None))
+    near = next((r for r in RETRIEVAL if r[2] in measured), None)
+    wanted.append((*near, "clean", 100, 1, f"{NBSP}%", 1.0) if near else ("Mean cosine", "with the teacher", COSINE, "clean", 1, 3, "", 1.0))
+    wanted.append(("Size and latency", "parameters; one image, one thread", PARAMETERS, "clean", 1, 0, "", None) if LATENCY in measured else
+                  ("Parameters", "", PARAMETERS, "clean", 1, 0, "", None))
     found = []
     for title, note, key, condition, scale, digits, unit, full in wanted:
         rows = []
         for model, s in _found([*setting.teachers[:1], *_main_arm(setting)], summary, key, condition):
-            value = count(s.mean) if key == PARAMETERS else number(scale * s.mean, digits) + unit
+            value = _size(model, s, summary) if key == PARAMETERS else number(scale * s.mean, digits) + unit
             rows.append((model, s, value, "" if key == PARAMETERS else interval_text(s, digits, scale)))
         if rows:
             found.append(Merit(title, note, rows, full or max(s.mean for _, s, _, _ in rows)))
     return found
+
+
+def _size(model: Model, parameters: Statistic, summary: Summary) -> str:
+    time = summary.get(model, LATENCY)
+    return count(parameters.mean) + (f", {number(time.mean, 1)}{NBSP}ms" if time else "")

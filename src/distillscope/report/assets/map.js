@@ -50,7 +50,9 @@
         plot.on("plotly_relayout", () => card.classList.contains("on") && show(Number(slider.value)));
         plot.on("plotly_afterplot", () => card.classList.contains("on") && show(Number(slider.value)));
       });
-      if (wired.size === own.length) clearInterval(timer);
+      if (wired.size < own.length) return;
+      clearInterval(timer);
+      if (!card.classList.contains("on")) show(0); // an empty card would not say what it is for
     }, 100);
   });
 })();

@@ -169,6 +169,13 @@
     document.querySelector(`#figure-${key} [data-do="csv"]`)?.addEventListener("click", () => save(key + ".csv", "text/csv", csv(rows)));
   }
 
+  // results.csv, whole, from its packed columns.
+  document.getElementById("all-results")?.addEventListener("click", () => {
+    const columns = Object.entries(data.results);
+    const rows = columns[0][1].at.map((_, i) => Object.fromEntries(columns.map(([name, { levels, at }]) => [name, levels[at[i]]])));
+    save("results.csv", "text/csv", csv(rows));
+  });
+
   // One panel per task, top to bottom, so that the page can be read and scrolled while the rest is drawn.
   (function next(waiting) {
     const element = waiting.shift();
