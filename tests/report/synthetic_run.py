@@ -147,3 +147,32 @@ if __name__ == "__main__":
     import sys
 
     print(make_run(Path(sys.argv[1]), arms=("cosine", "augmented"), target="pca512"))
+
+
+def keep_pictures(run: Path, classes: int = 4, count: int = 80) -> Path:
+    """Keepsakes for every model of a `make_run`, of flat-coloured items: the first seed's of each, as a study keeps them."""
+    from distillscope.data.source import Source
+    from distillscope.keepsakes import Kept, confusion, keep
+
+    rng = keyed_rng("pictures", count)
+    labels = np.arange(count) % classes
+    pixels = np.zeros((count, 8, 8, 3), np.uint8) + rng.integers(0, 256, (count, 1, 1, 3)).astype(np.uint8)
+    test = Source("cifar10", "test", np.array([f"cifar10/test/{i:06d}" for i in range(count)]), pixels.__getitem__, labels,
+                  tuple(f"<class {i}>" for i in range(classes)), pixels)
+    centres = rng.normal(size=(classes, 16)) * 3
+
+    def model(noise: float, wrong: int) -> Kept:
+        z = (centres[labels] + noise * rng.normal(size=(count, 16))).astype(np.float32)
+        predicted = np.where(np.arange(count) < wrong, (labels + 1) % classes, labels)
+        return Kept(z, predicted, confusion(labels, predicted, classes))
+
+    teacher = model(1.0, 4)
+    for folder in sorted((run / "references").iterdir()):
+        keep(folder / "keepsakes", test, teacher, [])
+    kept = set()
+    for folder in sorted((run / "trials").iterdir()):
+        name, _, seed = folder.name.rpartition("--seed")
+        if name not in kept:
+            kept.add(name)
+            keep(folder / "keepsakes", test, model(2.0, 30), [int(seed)], teacher)
+    return run

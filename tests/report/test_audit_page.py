@@ -10,7 +10,8 @@ import numpy as np
 import pandas as pd
 import pytest
 from audited import FEW, labelled, of_two_dimensions, pixels
-from test_page import CHROMIUM, Elements, browse, data_of
+from browser import ask, framed, needs_chromium
+from test_page import Elements, data_of
 
 from distillscope.audit import audit, audit_one
 from distillscope.measure.results import Audit
@@ -179,34 +180,18 @@ def test_every_figure_has_alternative_text(page):
     assert len(plots) == 11 and all(a["role"] == "img" and len(a["aria-label"]) > 20 for a in plots)
 
 
-needs_chromium = pytest.mark.skipif(CHROMIUM is None, reason="needs chromium to draw the page (Debian: apt-get install chromium)")
-
-
 @pytest.mark.slow
 @needs_chromium
 @pytest.mark.parametrize("width", [375, 1600])
-def test_a_browser_draws_it_without_an_error(page, folder, tmp_path, width):
-    framed = tmp_path / "frame.html"  # a window is never narrower than 500 px, a frame is
-    watch = """<script>addEventListener("load", () => setTimeout(() => {
-      const view = frames[0], page = view.document.documentElement;
-      document.body.dataset.seen = JSON.stringify({ width: view.innerWidth, wide: page.scrollWidth, drawn: page.dataset.drawn,
-        plots: [...view.document.querySelectorAll(".plot.js-plotly-plot .main-svg:first-child")].map((e) => e.clientWidth),
-        loaded: view.performance.getEntriesByType("resource").map((e) => e.name) });
-    }, 5000));</script>"""
-    framed.write_text(f'<body style="margin:0"><iframe src="{(folder / "report.html").as_uri()}" '
-                      f'style="width:{width}px;height:9000px;border:0"></iframe>{watch}</body>')
-    done = browse(framed, tmp_path, 1700, "--allow-file-access-from-files")
-    assert "CONSOLE" not in done.stderr, [line for line in done.stderr.splitlines() if "CONSOLE" in line]
-    seen = json.loads(html.unescape(re.search(r'data-seen="([^"]*)"', done.stdout)[1]))
-    assert seen["width"] == width and seen["wide"] <= width, "no part of the page is wider than the screen"
-    assert seen["drawn"] == "all" and seen["loaded"] == []
+def test_a_browser_draws_it_without_an_error(folder, tmp_path, width):
+    seen = framed(folder / "report.html", tmp_path, width)
     assert len(seen["plots"]) == 11 and all(100 < w <= width for w in seen["plots"])
 
 
 @pytest.mark.slow
 @needs_chromium
-def test_search_sort_highlight_and_csv_work_in_a_browser(page, tmp_path):
-    clicks = """<script>addEventListener("load", () => setTimeout(() => {
+def test_search_sort_highlight_and_csv_work_in_a_browser(folder, tmp_path):
+    seen = ask(folder / "report.html", tmp_path, 1200, """
       const box = document.querySelector("[data-search]"), shown = () => [...document.querySelectorAll("#measures tbody tr")]
         .filter((r) => !r.hidden).map((r) => r.dataset.keys.split(" ")[0]);
       const all = shown().length;
@@ -223,13 +208,9 @@ def test_search_sort_highlight_and_csv_work_in_a_browser(page, tmp_path):
       HTMLAnchorElement.prototype.click = function () {};
       document.querySelector('#figure-accuracy [data-do="csv"]').click();
       const spectrum = document.querySelector("#figure-spectrum .plot");
-      csv.then((csv) => { document.body.dataset.seen = JSON.stringify({ all, found, said, byKey, retained, csv,
+      return { all, found, said, byKey, retained, csv: await csv,
         sorted: heads[3].parentElement.getAttribute("aria-sort"), axis: spectrum.layout.yaxis.type,
-        faded: spectrum.data.filter((t) => t.opacity < 0.2).map((t) => t.meta.highlight) }); });
-    }, 4000));</script></body>"""
-    clicked = tmp_path / "clicked.html"
-    clicked.write_text(re.sub(r'<meta http-equiv="Content-Security-Policy"[^>]*>', "", page).replace("</body>", clicks))
-    seen = json.loads(html.unescape(re.search(r'data-seen="([^"]*)"', browse(clicked, tmp_path, 1200).stdout)[1]))
+        faded: spectrum.data.filter((t) => t.opacity < 0.2).map((t) => t.meta.highlight) };""")
     assert seen["all"] == len(labelled().lines()) and seen["byKey"] == ["teacher.dims_90"]
     assert seen["found"] == [f"retrieval.mapped_recall_at_{k}" for k in (1, 5, 10)]
     assert seen["said"] == f"3 of {seen['all']}"

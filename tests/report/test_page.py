@@ -2,11 +2,8 @@
 
 from __future__ import annotations
 
-import html
 import json
 import re
-import shutil
-import subprocess
 from html.parser import HTMLParser
 
 import matplotlib
@@ -143,51 +140,3 @@ def test_every_figure_has_alternative_text(reported):
 def test_static_figures_are_reproducible(reported):
     assert "<dc:date>" not in (reported / "figures" / "noise.svg").read_text()
     assert matplotlib.rcParams["svg.hashsalt"] is None  # our style stays ours
-
-
-CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
-
-
-def browse(page, tmp_path, width, *more):
-    """The document after its scripts have run, and what the console said."""
-    return subprocess.run(
-        [CHROMIUM, "--headless", "--no-sandbox", "--disable-gpu", "--no-first-run", "--disable-background-networking",
-         "--disable-component-update", "--disable-sync", "--enable-logging=stderr", f"--user-data-dir={tmp_path / 'profile'}",
-         f"--window-size={width},9000", "--virtual-time-budget=10000", *more, "--dump-dom", page.as_uri()],
-        capture_output=True, text=True, timeout=120, check=True)
-
-
-@pytest.mark.slow
-@pytest.mark.skipif(CHROMIUM is None, reason="needs chromium to draw the page (Debian: apt-get install chromium)")
-@pytest.mark.parametrize("width", [375, 1600])
-def test_a_browser_draws_it_without_an_error(reported, tmp_path, width):
-    done = browse(reported / "report.html", tmp_path, width)
-    assert "CONSOLE" not in done.stderr, [line for line in done.stderr.splitlines() if "CONSOLE" in line]
-    panels = sum(len(f["panels"]) for f in data_of(done.stdout)["figures"])
-    assert 'data-drawn="all"' in done.stdout
-    assert len(re.findall(r'class="plot js-plotly-plot', done.stdout)) == panels
-
-
-@pytest.mark.slow
-@pytest.mark.skipif(CHROMIUM is None, reason="needs chromium to click in the page (Debian: apt-get install chromium)")
-def test_highlight_scale_and_csv_work_in_a_browser(reported, tmp_path):
-    clicks = """<script>addEventListener("load", () => setTimeout(() => {
-      document.querySelector('.chip[data-highlight="L"]').click();
-      document.querySelector('#figure-cumulative_variance [data-do="log"]').click();
-      const saved = []; let csv = null; URL.createObjectURL = (b) => { csv = b.text(); return "blob:x"; };
-      HTMLAnchorElement.prototype.click = function () { saved.push(this.download); };
-      document.querySelector('#figure-noise [data-do="csv"]').click();
-      const noise = document.querySelector("#figure-noise .plot");
-      csv.then((csv) => { document.body.dataset.seen = JSON.stringify({ csv, saved, highlighted: window.distillscope.highlighted,
-        faded: noise.data.filter((t) => t.opacity < 0.2 && t.meta.kind === "line").map((t) => t.meta.highlight),
-        scale: document.querySelector("#figure-cumulative_variance .plot").layout.xaxis.type }); });
-    }, 4000));</script></body>"""
-    page = re.sub(r'<meta http-equiv="Content-Security-Policy"[^>]*>', "", (reported / "report.html").read_text())
-    clicked = tmp_path / "clicked.html"
-    clicked.write_text(page.replace("</body>", clicks))
-    seen = re.search(r'data-seen="([^"]*)"', browse(clicked, tmp_path, 1200).stdout)[1]
-    seen = json.loads(html.unescape(seen))
-    assert seen["saved"] == ["noise.csv"] and seen["csv"].startswith("panel,model,kind,x,y,low,high,seeds\n")
-    assert "S,line,0.02," in seen["csv"]
-    assert seen["highlighted"] == "L" and seen["scale"] == "linear"
-    assert set(seen["faded"]) == {"teacher", "S", "M"}

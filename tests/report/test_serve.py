@@ -4,11 +4,10 @@ from __future__ import annotations
 
 import http.client
 import json
-import shutil
-import subprocess
 import threading
 
 import pytest
+from browser import console, needs_chromium, run_chromium
 from synthetic_run import make_run
 from typer.testing import CliRunner
 
@@ -102,12 +101,13 @@ def test_port_alone_says_what_it_is_for(running):
     assert result.exit_code != 0 and "--serve" in (result.output + str(result.exception))
 
 
-@pytest.mark.skipif(not shutil.which("chromium"), reason="needs headless Chromium")
-def test_a_browser_shows_the_page_in_the_frame(running):
+@pytest.mark.slow
+@needs_chromium
+def test_a_browser_shows_the_page_in_the_frame(running, tmp_path):
     server, aside = running
     for path, content in aside.items():
         path.write_bytes(content)
     server.watch.look()
-    shown = subprocess.run(["chromium", "--headless", "--no-sandbox", "--disable-gpu", "--virtual-time-budget=4000", "--dump-dom", server.url],
-                           capture_output=True, text=True, timeout=90)
+    shown = run_chromium(server.url, tmp_path / "profile", "--dump-dom")
+    assert not console(shown)
     assert "4 of 4 trials finished" in shown.stdout and "The run is finished." in shown.stdout

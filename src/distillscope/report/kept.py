@@ -160,7 +160,7 @@ def confusion(albums: list[Kept]) -> Figure:
         findings += _new_confusions(albums, kept)
     return Figure("confusion", "What is taken for what",
                   "Each row is a true class, each column what the probe calls it; cells are shares of the row, over all finished seeds. Compare a "
-                  "student's cells off the diagonal with the teacher's: what is dark in both is hard, what is dark in the student alone was lost.",
+                  "student's cells off the diagonal with the teacher's: what is strong in both is hard, what is strong in the student alone was lost.",
                   panels, "" if panels else ABSENT, findings)
 
 

@@ -1,0 +1,129 @@
+"""The page of a study as a browser shows it: every figure drawn from results.csv, and every control does what it says."""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+import re
+
+import pandas as pd
+import pytest
+from browser import ask, browse, console, framed, needs_chromium, run_chromium
+from synthetic_run import keep_pictures, make_run
+from test_page import data_of
+
+from distillscope.report import write_report
+
+pytestmark = [pytest.mark.slow, needs_chromium]
+CLICK = """
+  let saved = null, name = null;
+  URL.createObjectURL = (blob) => { saved = blob.text(); return "blob:x"; };
+  HTMLAnchorElement.prototype.click = function () { name = this.download; };
+  const download = async (selector) => { document.querySelector(selector).click(); return [name, await saved]; };
+  const settled = () => new Promise((r) => setTimeout(r, 600));
+"""
+
+
+@pytest.fixture(scope="module")
+def page(tmp_path_factory):
+    """A study of two arms with pictures, and latency, which the head shows."""
+    run = keep_pictures(make_run(tmp_path_factory.mktemp("browser") / "r", arms=("cosine", "augmented"), target="pca512", where="source"))
+    for path in sorted(run.glob("*/*/results.csv")):
+        rows = pd.read_csv(path)
+        who = "teacher" if path.parent.parent.name == "references" else "student"
+        timed = rows.iloc[[0]].assign(condition="clean", measure="capacity.latency_ms", value={"teacher": 9.76}.get(who, 1.26), unit="ms")
+        pd.concat([rows, timed]).to_csv(path, index=False)
+    return write_report(run)
+
+
+@pytest.mark.parametrize("width", [375, 1600])
+def test_it_is_drawn_without_an_error_a_request_or_a_part_too_wide(page, tmp_path, width):
+    seen = framed(page, tmp_path, width)
+    figures = data_of(page.read_text(encoding="utf-8"))["figures"]
+    assert len(seen["plots"]) == sum(len(f["panels"]) for f in figures) and all(100 < w <= width for w in seen["plots"])
+
+
+def test_what_is_drawn_is_what_results_csv_says(page, tmp_path):
+    seen = ask(page, tmp_path, 1200, CLICK + """
+      const of = (key) => [...document.querySelectorAll(`#figure-${key} .plot`)].map((p) => p.data.map((t) =>
+        ({ label: t.meta.label, kind: t.meta.kind, x: t.x, y: t.y, z: t.z })));
+      return { noise: of("noise"), rank: of("effective_rank"), confusion: of("confusion"), all: await download("#all-results"),
+        csv: await download('#figure-noise [data-do="csv"]'), lost: await download('#figure-lost [data-do="csv"]') };""")
+    results = pd.read_csv(page.parent / "results.csv")
+    clean = results[(results.measure == "paper.probe.student.accuracy") & (results.arm == "cosine")]
+    lines = {t["label"]: t for t in seen["noise"][0] if t["kind"] == "line"}
+    ranks = {t["label"]: t["y"][0] for panel in seen["rank"] for t in panel if t["kind"] == "points"}
+    for student in "SML":
+        by = clean[clean.student == student].groupby(["condition", "seed"]).value.mean().groupby("condition").mean()
+        assert lines[student]["y"] == pytest.approx([by["clean"], *(by[f"noise={s}"] for s in (0.02, 0.05, 0.1, 0.2))], rel=1e-6)
+        own = results[(results.measure == "student.effective_rank") & (results.arm == "cosine") & (results.student == student)]
+        assert ranks[student] == pytest.approx(own.value.mean(), rel=1e-6)
+    assert seen["confusion"][1][0]["z"][0] == pytest.approx([12 / 20, 8 / 20, 0, 0])  # of 20 items a class, 30 of the first 80 wrong
+    name, text = seen["all"]
+    again = pd.read_csv(io.StringIO(text))
+    assert name == "results.csv" and list(again) == list(results) and again.value.tolist() == pytest.approx(results.value.tolist())
+    assert seen["csv"][0] == "noise.csv" and seen["csv"][1].startswith("panel,model,kind,x,y,low,high,seeds\n") and "S,line,0.02," in seen["csv"][1]
+    lost = list(csv.DictReader(io.StringIO(seen["lost"][1])))
+    assert {row["true"] for row in lost} <= {f"<class {i}>" for i in range(4)} and all(row["true"] != row["taken_for"] for row in lost)
+
+
+def test_highlight_units_scale_views_and_the_map_answer(page, tmp_path):
+    seen = ask(page, tmp_path, 1200, CLICK + """
+      const noise = document.querySelector("#figure-noise .plot"), first = document.querySelector("#figure-map .plot");
+      const axis = () => [noise.layout.xaxis.title.text, ...noise.layout.xaxis.ticktext];
+      const before = axis(), card = document.querySelector("#figure-map .said"), start = card.textContent, tsne = first.data[0].x.slice(0, 3);
+      const units = document.querySelectorAll('#figure-noise [data-do="unit"]');
+      units[1].click(); await settled();
+      const after = axis(), pressed = [...units].map((b) => b.getAttribute("aria-pressed"));
+      document.querySelectorAll('#figure-map [data-do="view"]')[1].click(); await settled();
+      const slider = document.querySelector("#figure-map input");
+      slider.value = 7; slider.dispatchEvent(new Event("input"));
+      document.querySelector('#figure-cumulative_variance [data-do="log"]').click();
+      const chip = document.querySelector('.chip[data-highlight="L"]');
+      chip.focus(); chip.click(); await settled();
+      const faded = noise.data.filter((t) => t.opacity < 0.2 && t.meta.kind === "line").map((t) => t.meta.highlight);
+      const dim = [...document.querySelectorAll("[data-model]")].filter((e) => e.style.opacity === "0.3").map((e) => e.dataset.model);
+      chip.click(); await settled();
+      return { before, after, pressed, start, said: card.textContent, tsne, pca: first.data[0].x.slice(0, 3), faded, dim: [...new Set(dim)],
+        rings: [...document.querySelectorAll(".ring")].filter((r) => !r.hidden).length, focused: document.activeElement === chip,
+        scale: document.querySelector("#figure-cumulative_variance .plot").layout.xaxis.type, cleared: noise.data.every((t) => t.opacity !== 0.15),
+        merits: [...document.querySelectorAll(".merit")].map((m) => m.textContent) };""")
+    assert seen["before"] != seen["after"] and seen["pressed"] == ["false", "true", "false"]
+    assert seen["start"].startswith("Point at a dot") and "cifar10/test/" in seen["said"] and "true class <class" in seen["said"]
+    assert seen["rings"] >= 4 and seen["tsne"] != seen["pca"]
+    assert set(seen["faded"]) == {"teacher", "S", "M"} and "L" not in seen["dim"] and "S" in seen["dim"] and seen["cleared"]
+    assert seen["focused"] and seen["scale"] == "linear"
+    assert any("Size and latency" in m and "1.3 ms" in m.replace("\u00a0", " ") for m in seen["merits"])
+
+
+def test_dark_and_print_change_the_drawing_not_the_numbers(page, tmp_path):
+    read = """const plot = document.querySelector("#figure-noise .plot"), style = getComputedStyle(document.documentElement);
+      const look = () => ({ ground: getComputedStyle(document.documentElement).backgroundColor, ink: plot.layout.font.color,
+        line: plot.data.find((t) => t.meta.kind === "line").line.color, y: plot.data.map((t) => t.y), width: plot.layout.width });
+      const screen = look();
+      dispatchEvent(new Event("beforeprint")); await new Promise((r) => setTimeout(r, 1500));
+      const paper = look();
+      dispatchEvent(new Event("afterprint")); await new Promise((r) => setTimeout(r, 1500));
+      return { screen, paper, after: look() };"""
+    light, dark = (ask(page, tmp_path, 1200, read, *more) for more in ((), ("--blink-settings=preferredColorScheme=0",)))
+    assert light["screen"]["ground"] == "rgb(255, 255, 255)" and dark["screen"]["ground"] == "rgb(20, 23, 27)"
+    assert light["screen"]["ink"] != dark["screen"]["ink"] and light["screen"]["y"] == dark["screen"]["y"] == dark["paper"]["y"]
+    assert dark["paper"]["ink"] == light["screen"]["ink"], "paper is white"
+    assert light["paper"]["width"] < light["screen"]["width"] == light["after"]["width"]
+
+
+def test_it_prints(page, tmp_path):
+    done = run_chromium(page.as_uri(), tmp_path / "profile", f"--print-to-pdf={tmp_path / 'page.pdf'}")
+    assert (tmp_path / "page.pdf").read_bytes()[:5] == b"%PDF-" and (tmp_path / "page.pdf").stat().st_size > 100_000
+    assert not console(done)
+
+
+def test_without_scripts_drawings_stand_in(page, tmp_path):
+    frame = tmp_path / "frame.html"  # a sandboxed frame runs no script; its parent does
+    frame.write_text(f"""<iframe sandbox="allow-same-origin" src="{page.as_uri()}" style="width:1200px;height:9000px"></iframe>
+      <script>addEventListener("load", () => {{ document.body.dataset.seen = JSON.stringify([...frames[0].document.images].map((i) =>
+        [i.naturalWidth, i.clientWidth, i.alt.length])); }});</script>""")
+    done = browse(frame, tmp_path, 1300, "--allow-file-access-from-files")
+    images = json.loads(re.search(r'data-seen="([^"]*)"', done.stdout)[1])
+    assert len(images) >= 8 and all(natural > 300 and 300 < shown <= 1200 and alt > 20 for natural, shown, alt in images)
