@@ -25,11 +25,12 @@ from distillscope.errors import UserError
 from distillscope.next_study import chosen_on, fresh_seeds, next_study
 from distillscope.recommend import FLOOR, TWO_VIEWS, axes_of, front, images_seen, leading, recommend
 from distillscope.registry import objectives
+from distillscope.report.advice import advice_html, head_html
 from distillscope.report.figures import draw
 from distillscope.report.interactive import to_plotly
 from distillscope.report.pareto import pareto
 from distillscope.report.read import read_run
-from distillscope.report.recommendation import advice_html, advise, sentence, table_of
+from distillscope.report.recommendation import advise, sentence, table_of
 
 ACCURACY, RANK, RECALL = "paper.probe.student.accuracy", "mapped.effective_rank", "mapped.recall_at_1"
 NOISY = {"noise=0.05": 0.68, "noise=0.1": 0.55, "noise=0.2": 0.30}
@@ -290,12 +291,13 @@ def test_the_pages_section_escapes_and_names_the_arm(folder):
     read = read_run(folder)
     advice = advise([read])
     text = advice_html(advice, pareto(advice.found), folder)
-    assert "train with “seven”" in text and 'id="next-study"' in text and "DIR-screen" in text and str(folder) not in text
-    assert "For one purpose alone" in text and "For robustness it stands" in text and "No arm is shown to help" in text
+    assert "<strong>“seven”</strong>" in text and 'id="next-study"' in text and "DIR-screen" in text and str(folder) not in text
+    assert "accuracy under noise" in text and "no arm is shown to help" in text and "S, “seven”: clean accuracy" in text
+    assert "train with “seven”, which closes" in head_html(advice)
     read.results["arm"] = read.results["arm"].replace("seven", "<b>7")
     read.study["arms"][-1]["name"] = "<b>7"
     text = advice_html(advise([read]), pareto(()), folder)
-    assert "<b>" not in text and "&lt;b&gt;7" in text
+    assert "<b>" not in text + head_html(advise([read])) and "&lt;b&gt;7" in text
 
 
 def test_a_run_of_one_arm_gets_one_honest_sentence(tmp_path):

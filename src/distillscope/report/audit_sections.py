@@ -10,7 +10,8 @@ from distillscope.report import audit_verdict as verdict
 from distillscope.report.audit_terminal import full_lines
 from distillscope.report.audit_words import GROUPS, between, group_of, meaning, num_items, reasons, shown, title_of, warnings
 from distillscope.report.plot import Figure
-from distillscope.report.sections import command_html, duration, escape, facts_html, figure_html
+from distillscope.report.provenance import command_html, duration, facts_html
+from distillscope.report.sections import escape, figure_html
 from distillscope.report.words import NBSP, percent
 
 KNOWN = ("teacher", "student")

@@ -159,11 +159,14 @@ def entry(v: Verdict) -> str:
              "scope": scope_text(v.scope), "evidence": "; ".join(v.evidence)}
     listed = "".join(f"<dt>{k}</dt><dd>{evidence_links(x) if k == 'evidence' else escape(x)}</dd>"
                      for k, x in facts.items() if x)
-    drawn = f'<div class="effect">{forest(v)}<p class="num note">{escape(f"{v.endpoint}: {interval(v)}")}</p></div>'
+    said, brackets, _ = v.sentence.partition(f" ({v.endpoint}:")  # what the brackets hold stands beside the drawing
+    said = f"{said}." if brackets else v.sentence.partition(" Scope: ")[0]
+    test = f"{v.endpoint}: {interval(v)}, bound {number(v.bound)}; {v.test}, {p_text(v.p_holm)} after Holm, n = {v.n} {v.replicates}"
+    drawn = f'<div class="effect">{forest(v)}<p class="num note">{escape(test)}</p></div>'
     notes = "".join(f"<p class=note>{escape(n)}</p>" for n in v.notes)
     behind = f"<dl>{listed}</dl>{_parts_table(v)}{_secondary_table(v)}{notes}"
     return (f'<article class="claim {v.verdict}" id="claim-{escape(v.id)}"><h3><span class="verdict">{v.verdict}</span> '
-            f'{escape(v.claim)} <code>{escape(v.id)}</code></h3><p>{escape(v.sentence.partition(" Scope: ")[0])}</p>{drawn}'
+            f'{escape(v.claim)} <code>{escape(v.id)}</code></h3><p>{escape(said)}</p>{drawn}'
             f"<details><summary>Test, power, evidence and secondary endpoints</summary>{behind}</details></article>")
 
 

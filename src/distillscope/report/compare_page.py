@@ -16,7 +16,8 @@ from distillscope.report.interactive import to_plotly
 from distillscope.report.models import Setting
 from distillscope.report.page import assembled
 from distillscope.report.plot import Figure
-from distillscope.report.sections import command_html, duration, escape, facts_html, figure_html, legend, table_html
+from distillscope.report.provenance import command_html, duration, facts_html
+from distillscope.report.sections import escape, figure_html, legend, table_html
 from distillscope.report.tables import Table
 from distillscope.report.words import joined
 

@@ -41,7 +41,7 @@ def cumulative_variance(run: Run, settings: list[Setting], summary: Summary) -> 
                                 y_range=(0.0, 1.02)))
     findings = []
     for setting in settings:
-        named = [(m.label, summary.get(m, "student.dims_90")) for m in setting.models]
+        named = [(m.label, summary.get(m, "student.dims_90")) for m in setting.named]
         known = [f"{label} {number(s.mean, 0 if float(s.mean).is_integer() else 1)}" for label, s in named if s]
         if known:
             findings.append(f"Components that hold 90 % of the variance{of_setting(settings, setting)}: {', '.join(known)}.")
@@ -87,7 +87,7 @@ def _points(model, x, y, n) -> list[Series]:
 def _teacher_marks(setting: Setting, summary: Summary, axis: str) -> list[Mark]:
     found = [(rank.mean, teacher) for teacher in setting.teachers if (rank := summary.get(teacher, RANK))]
     lowest = min((value for value, _ in found), default=0.0)
-    return [Mark(value, f"{teacher.label} {number(value, 1)}", axis, teacher.colour, "dash", "teacher",
+    return [Mark(value, f"{teacher.label} {number(value, 1)}", axis, teacher.colour, "dash", "teacher", teacher.arms,
                  shift=-17 if value == lowest and len(found) > 1 else 0) for value, teacher in found]
 
 
@@ -112,7 +112,8 @@ def rank_and_size(run: Run, settings: list[Setting], summary: Summary) -> Figure
             top = max([m.value for m in marks] + [v for s in series for v in (s.high or s.y)])
             panels.append(Panel(panel_title(settings, setting), "parameters of the student", RANK_LABEL, series, marks,
                                 x_log=True, x_ticks=_size_ticks([s.x[0] for s in series]), y_range=(0.0, 1.08 * top)))
-            means = [s.y[0] for s in series if s.kind == "points"]
+            named = {m.label for m in setting.named}
+            means = [s.y[0] for s in series if s.kind == "points" and s.label in named]
             findings.append(f"Effective rank of the students{of_setting(settings, setting)}: {span(means)}"
                             f"{'; ' + marks[0].label if marks else ''}.")
     return Figure("effective_rank", "Effective rank against size",

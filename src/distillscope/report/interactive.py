@@ -49,7 +49,7 @@ def _traces(s: Series, panel: Panel) -> list[dict[str, Any]]:
     colour = s.colour[0]
     trace: dict[str, Any] = {"name": _text(s.label), "x": rounded(s.x), "y": rounded(s.y), "hovertemplate": _hover(s, panel),
                              "legendgroup": s.label, "showlegend": False,
-                             "meta": {"highlight": s.highlight, "colours": list(s.colour), "kind": s.kind, "label": s.label, "n": s.n}}
+                             "meta": {"highlight": s.highlight, "colours": list(s.colour), "kind": s.kind, "label": s.label, "n": s.n, "arms": list(s.arms)}}
     if s.hover:
         trace["text"] = [_text(h) for h in s.hover]
     if s.low and s.high:
@@ -85,7 +85,7 @@ def _traces(s: Series, panel: Panel) -> list[dict[str, Any]]:
     band = {"type": "scatter", "mode": "lines", "x": rounded([*s.x, *reversed(s.x)]), "y": rounded([*s.high, *reversed(s.low)]),
             "fill": "toself", "line": {"width": 0, "color": colour}, "fillcolor": colour, "opacity": 0.16, "hoverinfo": "skip",
             "showlegend": False, "legendgroup": s.label,
-            "meta": {"highlight": s.highlight, "colours": list(s.colour), "kind": "band", "label": s.label}}
+            "meta": {"highlight": s.highlight, "colours": list(s.colour), "kind": "band", "label": s.label, "arms": list(s.arms)}}
     return [band, trace]
 
 
@@ -159,9 +159,9 @@ def _layout(panel: Panel) -> dict[str, Any]:
 
 
 def to_plotly(figure: Figure) -> list[dict[str, Any]]:
-    """{title, data, layout, mark_colours, can_log, units} per panel; data and layout are valid Plotly JSON."""
+    """{title, data, layout, mark_colours, mark_arms, can_log, views, units} per panel; data and layout are valid Plotly JSON."""
     return [{"title": panel.title, "data": [_heat(panel.grid)] if panel.grid else [t for s in panel.series for t in _traces(s, panel)],
-             "layout": _layout(panel), "mark_colours": [list(m.colour) for m in panel.marks], "can_log": panel.can_log,
+             "layout": _layout(panel), "mark_colours": [list(m.colour) for m in panel.marks], "mark_arms": [list(m.arms) for m in panel.marks], "can_log": panel.can_log,
              "views": {name: {"x": rounded(x), "y": rounded(y)} for name, x, y in panel.views},
              "units": {name: {"title": _text(axis), "ticktext": [_text(t) for t in ticks]} for name, axis, ticks in panel.x_units}}
             for panel in figure.panels]

@@ -19,6 +19,7 @@ NULL_COLOUR = ("#8C8C8C", "#8C8C8C")
 # begin again with another marker.
 CLASS_COLOURS = [("#CC6677", "#E58795"), ("#332288", "#9285EA"), ("#B9A13C", "#DDCC77"), ("#117733", "#4FBF77"), ("#56B4D9", "#88CCEE"),
                  ("#882255", "#CF6699"), ("#44AA99", "#5CC4B2"), ("#85851F", "#BCBC4E"), ("#AA4499", "#CF7CC1"), ("#6E6E6E", "#B0B0B0")]
+MOST_ARMS = 3  # that figures can show and sentences can name together
 MARKERS = ["circle", "square", "diamond", "triangle-up", "triangle-down", "x"]
 DASHES = ["solid", "dash", "dot", "dashdot"]
 
@@ -38,6 +39,7 @@ class Model:
     marker: str = "circle"
     dash: str = "solid"
     objective: str = field(default="", compare=False)
+    arms: tuple[str, ...] = ()  # that it belongs to; none: to all of them
 
     @property
     def is_teacher(self) -> bool:
@@ -60,6 +62,16 @@ class Setting:
     @property
     def models(self) -> tuple[Model, ...]:
         return (*self.teachers, *self.students)
+
+    @property
+    def main(self) -> tuple[Model, ...]:
+        """The teacher and the students of the first arm: what the study is about."""
+        return (*self.teachers[:1], *(m for m in self.students if m.arm == self.students[0].arm))
+
+    @property
+    def named(self) -> tuple[Model, ...]:
+        """The models that a sentence names: all, where the arms are few."""
+        return self.models if len({m.arm for m in self.students}) <= MOST_ARMS else self.main
 
     @property
     def reference(self) -> Model | None:
@@ -92,27 +104,33 @@ def settings_of(run: Run) -> list[Setting]:
         here = results[(results["dataset"] == dataset) & (results["teacher"] == teacher)]
         own = here[here["student"] != TEACHER]
         present = [a for a in arms if a in set(own["arm"])]
-        models, used = [], []
+        models, used = [], {}
         for arm in present:
             for student in students:
                 rows = own[(own["arm"] == arm) & (own["student"] == student)]
                 if rows.empty:
                     continue
                 target, index = _mode(rows["target"]), students.index(student)
-                used.append(target)
+                used.setdefault(target, []).append(arm)
                 # The first arm is the study itself; only what departs from it needs a name.
                 label = student if arm == arms[0] or not arm else f"{student} ({arm})"
                 models.append(Model(dataset, teacher, target, arm, student, label, student,
                                     STUDENT_COLOURS[index % len(STUDENT_COLOURS)], MARKERS[index % len(MARKERS)],
-                                    DASHES[arms.index(arm) % len(DASHES)], _mode(rows["objective"])))
+                                    _dash(arms.index(arm)), _mode(rows["objective"]), (arm,)))
         settings.append(Setting(dataset, teacher, _teachers(here, used), tuple(models)))
     return settings
 
 
-def _teachers(here: pd.DataFrame, used: list[str]) -> tuple[Model, ...]:
+def _dash(position: int) -> str:
+    """Only the first arm's lines are solid, however many arms there are."""
+    return DASHES[0] if position == 0 else DASHES[1 + (position - 1) % (len(DASHES) - 1)]
+
+
+def _teachers(here: pd.DataFrame, used: dict[str, list[str]]) -> tuple[Model, ...]:
+    """``used`` holds the arms of each target. The first target and the raw embedding belong to every arm."""
     rows = here[here["student"] == TEACHER]
     found = rows["target"].unique().tolist()
-    order = _order(list(dict.fromkeys(used)), found)
+    order = _order(list(used), found)
     teachers = []
     for position, target in enumerate(order):
         raw = target in ("none", "")
@@ -123,5 +141,6 @@ def _teachers(here: pd.DataFrame, used: list[str]) -> tuple[Model, ...]:
         first = rows[rows["target"] == target].iloc[0]
         teachers.append(Model(first["dataset"], first["teacher"], target, first["arm"], TEACHER, label, TEACHER,
                               TEACHER_COLOUR if position == 0 else TEACHER_RAW_COLOUR, "star",
-                              "solid" if position == 0 else "dashdot"))
+                              "solid" if position == 0 else "dashdot",
+                              arms=() if position == 0 or raw else tuple(dict.fromkeys(used.get(target, ())))))
     return tuple(teachers)

@@ -13,13 +13,13 @@ from string import Template
 import pandas as pd
 
 from distillscope.files import write_text
-from distillscope.report import pictures, sections
+from distillscope.report import body, pictures
 from distillscope.report.interactive import to_plotly
 from distillscope.report.kept import ABSENT, Kept, kept_of
 from distillscope.report.models import CLASS_COLOURS, Setting
 from distillscope.report.plot import Figure
 from distillscope.report.read import Run
-from distillscope.report.sections import escape
+from distillscope.report.sections import escape, legend, notices
 from distillscope.report.summary import Summary
 from distillscope.report.tables import Table
 
@@ -79,21 +79,21 @@ def assembled(*, title: str, data: dict, scripts: tuple[str, ...] = ("page.js",)
 
 
 def render_page(run: Run, settings: list[Setting], summary: Summary, figures: list[Figure], table: Table,
-                claims: str = "", advice: str = "") -> str:
-    """The page as text; ``claims`` and ``advice`` are their sections, as HTML."""
+                claims: str = "", advice: str = "", recommended: str = "") -> str:
+    """The page as text; ``claims`` and ``advice`` are their sections, ``recommended`` the head's line, as HTML."""
     albums, drawn = kept_of(run, settings), {f.key: f for f in figures}
     shown = ({"lost": pictures.styles(albums) + pictures.lost_html(albums), "neighbours": pictures.neighbours_html(albums),
               "card": pictures.map_card(albums, drawn["map"])} if albums else
              {"absent": pictures.absent_html("pictures", "The images themselves", ABSENT)} if run.trials else {})
     return assembled(
         title=f"{run.name}: what the students lost", data=page_data(run, figures, albums), scripts=("page.js", "map.js"),
-        study=sections.study_line(run), headline=sections.headline(settings, summary), notices=sections.notices(run),
-        merits=sections.merit_tiles(run, settings, summary), legend=sections.legend(settings),
-        sections=sections.body(run, settings, summary, drawn, table, claims, advice, shown),
-        footer=sections.footer(run))
+        study=body.study_line(run), headline=body.headline(settings, summary), notices=recommended + notices(run),
+        merits=body.merit_tiles(run, settings, summary), legend=legend(settings),
+        sections=body.body(run, settings, summary, drawn, table, claims, advice, shown),
+        footer=body.footer(run))
 
 
 def write_page(run: Run, settings: list[Setting], summary: Summary, figures: list[Figure], table: Table,
-               claims: str = "", advice: str = "") -> Path:
+               claims: str = "", advice: str = "", recommended: str = "") -> Path:
     """Write report.html into the run directory."""
-    return write_text(run.path / "report.html", render_page(run, settings, summary, figures, table, claims, advice))
+    return write_text(run.path / "report.html", render_page(run, settings, summary, figures, table, claims, advice, recommended))

@@ -57,4 +57,4 @@ def _point(entry: Entry, place: int, ranking: Ranking, other: Axis) -> Series:
             low, high = gain.interval()
             ends |= {f"{name}low": [size * (value - gain.mean + low)], f"{name}high": [size * (value - gain.mean + high)]}
     return Series(entry.arm.name, ranking.student, STUDENT_COLOURS[place % len(STUDENT_COLOURS)], [scale * x], [y], kind="points",
-                  marker=MARKERS[(place + place // len(STUDENT_COLOURS)) % len(MARKERS)], n=entry.n, arm=entry.arm.name, **ends)
+                  marker=MARKERS[(place + place // len(STUDENT_COLOURS)) % len(MARKERS)], n=entry.n, **ends)

@@ -27,13 +27,14 @@ class Series:
     legend: bool = True
     n: int | None = None
     n_of: str = "seed"  # what n counts
-    arm: str = ""  # the arm's dotted name, for the data that can be downloaded
+    arms: tuple[str, ...] = ()  # that it belongs to; none: to all of them
     groups: list[int] = field(default_factory=list)  # of a cloud: the class of each point
+    written: str = ""  # beside a point
 
     @classmethod
     def of(cls, model: Model, x, y, **more) -> Series:
         """A series in the model's own name, colour, marker and dash."""
-        settings = {"dash": model.dash, "arm": model.arm, "label": model.label, **more}
+        settings = {"dash": model.dash, "arms": model.arms, "label": model.label, **more}
         return cls(highlight=model.highlight, colour=model.colour, x=list(x), y=list(y), **settings)
 
 
@@ -47,6 +48,7 @@ class Mark:
     colour: tuple[str, str] = ("#8C8C8C", "#8C8C8C")
     dash: str = "dash"
     highlight: str = ""
+    arms: tuple[str, ...] = ()
     shift: int = 0  # pixels by which the name is moved up, so that it keeps clear of what else is written there
 
 

@@ -1,4 +1,4 @@
-"""The recommendation of a run: read, said in sentences, as a table in the terminal, as JSON, and at the head of the page."""
+"""The recommendation of a run: read, said in sentences, as a table in the terminal, and as JSON."""
 
 from __future__ import annotations
 
@@ -16,9 +16,7 @@ from distillscope.claims.statistics import Contrast
 from distillscope.errors import UserError
 from distillscope.next_study import chosen_on, next_study, screen_size, screened
 from distillscope.recommend import PURPOSES, Axis, Entry, Ranking, Recommendation, recommend, to_dict
-from distillscope.report.plot import Figure
 from distillscope.report.read import Run, read_run
-from distillscope.report.sections import escape, figure_html
 from distillscope.report.words import NBSP, count, joined, number
 
 
@@ -186,59 +184,3 @@ def advice_tables(advice: Advice) -> list[Any]:
                 table.add_row(*(Text(c, style="bold" if row[0].endswith(" *") else "") for c in row))
             tables.append(table)
     return tables
-
-
-# -- the page -------------------------------------------------------------------------------------------------------------
-
-
-def advice_html(advice: Advice, figure: Figure, folder: Path) -> str:
-    """The section "What to change": the sentences, the figure, the comparison, what it rests on, and the study to run next."""
-    if not advice.found:
-        return ""
-    parts = []
-    for one in advice.found:
-        named = f'<p class="setting">{escape(f"{one.dataset}, teacher {one.teacher}")}</p>' if len(advice.found) > 1 else ""
-        parts.append(named + _list(sentence(r, one) for r in one.rankings))
-    parts += [_purposes(one, results) for one, results in zip(advice.found, advice.results, strict=True)]
-    if advice.following is None:
-        return "\n".join([*parts, '<p class="note">Arms, remedies and seeds are added in the study\'s YAML; see docs/recommend.md.</p>'])
-    parts.append(f'<p class="note">{escape(advice.chosen_on)}</p>')
-    parts += [figure_html(figure, folder, known=())] if figure.panels else []
-    for one in advice.found:
-        parts += [f"<details><summary>All arms of {escape(r.student)}, with differences and costs</summary>{_table(r, one)}</details>"
-                  for r in one.rankings if r.entries or r.apart]
-    commands = "\n".join(advice.screen_commands("DIR"))
-    parts.append(f"<p>To choose properly, with this run's folder for DIR:</p><pre>{escape(commands)}</pre>" if commands else "")
-    parts.append(f'<details><summary>The study to run next, as YAML</summary><pre id="next-study">{escape(advice.yaml)}</pre>'
-                 '<button class="tool" type="button" data-copy="next-study">copy</button></details>')
-    return "\n".join(parts)
-
-
-def _purposes(one: Recommendation, results: Results) -> str:
-    """What each single purpose would change: in full where an arm is shown to help, in a line where none is."""
-    said, rest = [], []
-    for other in (recommend(results, p) for p in PURPOSES if p != one.purpose):
-        for ranking in (r for r in other.rankings if not r.reason):
-            helped = ranking.plain not in ranking.leaders
-            (said if helped else rest).append(sentence(ranking, other) if helped else f"{ranking.student} for {other.purpose}")
-    said += [f"No arm is shown to help: {joined(rest)}."] if rest else []
-    return f"<p>For one purpose alone:</p>{_list(said)}" if said else ""
-
-
-def _list(sentences) -> str:
-    return f'<ul class="findings">{"".join(f"<li>{escape(s)}</li>" for s in sentences)}</ul>'
-
-
-def _table(ranking: Ranking, found: Recommendation) -> str:
-    head, rows = table_of(ranking, found)
-    top = "".join(f'<th scope="col"{" class=name" if i == 0 else ""}>{escape(h)}</th>' for i, h in enumerate(head))
-    lines = ""
-    for first, score, *rest in rows:
-        cells = f"<td>{escape(score)}</td>"
-        for cell in rest:
-            own, _, small = cell.partition("\n")
-            cells += f'<td class="num">{escape(own)}{f"<small>{escape(small)}</small>" if small else ""}</td>'
-        lines += f'<tr><th class="name" scope="row">{escape(first)}</th>{cells}</tr>'
-    return (f'<div class="scroll" tabindex="0" role="region" aria-label="Arms of {escape(ranking.student)}"><table>'
-            f"<thead><tr>{top}</tr></thead><tbody>{lines}</tbody></table></div><p class=note>{escape(teacher_row(found))} "
-            "* leads, and is not told apart. Below each value its difference to the plain arm, 95 % t interval, paired over seeds.</p>")

@@ -1,4 +1,4 @@
-"""The HTML of the page, part by part. Every text that comes from data goes through `escape`."""
+"""What the pages are made of, as HTML. Every text that comes from data goes through `escape`."""
 
 from __future__ import annotations
 
@@ -6,20 +6,18 @@ import base64
 import html
 import io
 import math
-from collections.abc import Collection, Mapping
+from collections.abc import Collection
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-import yaml
 from PIL import Image
 
 from distillscope.report import verdict
-from distillscope.report.models import Model, Setting
-from distillscope.report.noise import noise_conditions
+from distillscope.report.models import MOST_ARMS, Model, Setting
 from distillscope.report.plot import Figure, Panel
 from distillscope.report.read import TEACHER, Run
-from distillscope.report.summary import Statistic, Summary
+from distillscope.report.summary import Statistic
 from distillscope.report.tables import Table, interval_line
 
 SHAPES = {"circle": "M11 6m-4 0a4 4 0 1 0 8 0a4 4 0 1 0 -8 0", "square": "M7 2h8v8h-8z", "diamond": "M11 1l5 5l-5 5l-5 -5z",
@@ -35,17 +33,8 @@ def escape(text: Any) -> str:
     return html.escape(str(text), quote=True)
 
 
-def _list(sentences: list[str]) -> str:
+def listed(sentences: list[str]) -> str:
     return f'<ul class="findings">{"".join(f"<li>{escape(s)}</li>" for s in sentences)}</ul>' if sentences else ""
-
-
-def study_line(run: Run) -> str:
-    text = f"<strong>{escape(run.name)}</strong>"
-    return text + (f". {escape(run.study['description'])}" if run.study.get("description") else "")
-
-
-def headline(settings: list[Setting], summary: Summary) -> str:
-    return escape(verdict.headline(settings[0], summary)) if settings else "No trial of this study has finished yet."
 
 
 def notices(run: Run) -> str:
@@ -61,15 +50,15 @@ def notices(run: Run) -> str:
                      "have no finished trial, and are not shown.</p></div>")
     bad = run.results[~np.isfinite(run.results["value"])]
     if len(bad):
-        kinds = _list([f"{r.arm} {r.student} seed {r.seed}, {r.condition}: {r.measure}" for r in bad.itertuples()][:50])
+        kinds = listed([f"{r.arm} {r.student} seed {r.seed}, {r.condition}: {r.measure}" for r in bad.itertuples()][:50])
         parts.append(f'<details class="notice"><summary><strong>{len(bad)} values are not finite</strong> and are left out of every '
                      f"mean; the n beside it says how many remain.</summary>{kinds}</details>")
     if run.problems:
-        parts.append(f'<div class="notice"><p><strong>Unreadable, and left out:</strong></p>{_list(run.problems)}</div>')
+        parts.append(f'<div class="notice"><p><strong>Unreadable, and left out:</strong></p>{listed(run.problems)}</div>')
     warnings = [f"{t.folder}: {w}" for t in run.trials for w in t.warnings]
     if warnings:
-        parts.append(f'<details class="notice"><summary><strong>{len(warnings)} warnings</strong> from training</summary>'
-                     f"{_list(warnings)}</details>")
+        parts.append(f'<details class="notice quiet"><summary>{len(warnings)} warning{"" if len(warnings) == 1 else "s"} from training</summary>'
+                     f"{listed(warnings)}</details>")
     return "\n".join(parts)
 
 
@@ -84,15 +73,6 @@ def swatch(colour: tuple[str, str], marker: str | None, dash: str) -> str:
     hollow = " open" if marker and dash != "solid" else ""
     return (f'<svg class="swatch{hollow}" style="{_colours(colour)}" viewBox="0 0 22 12" aria-hidden="true">'
             f'<line x1="0" y1="6" x2="22" y2="6"{stroke}/>{shape}</svg>')
-
-
-def merit_tiles(run: Run, settings: list[Setting], summary: Summary) -> str:
-    parts = []
-    for setting in settings:
-        if len(settings) > 1:
-            parts.append(f'<p class="setting">{escape(setting.title)}</p>')
-        parts.append(tiles(verdict.merits(run, setting, summary)))
-    return "\n".join(parts)
 
 
 def tiles(merits: list[verdict.Merit]) -> str:
@@ -118,16 +98,27 @@ def _bar(model: Model, s: Statistic, full: float) -> str:
     return f'<span class="bar" style="{_colours(model.colour)}"><i style="width:{place(s.mean):.2f}%"></i>{whisker}</span>'
 
 
-def legend(settings: list[Setting]) -> str:
-    """One legend for the whole page, which highlights a model everywhere."""
+def legend(settings: list[Setting], pick: bool = True) -> str:
+    """One legend for the whole page, which highlights a model everywhere; where arms are many (and ``pick``), a choice of arms too."""
+    arms = list(dict.fromkeys(m.arm for s in settings for m in s.students))
+    many = pick and len(arms) > MOST_ARMS
     models: dict[str, Model] = {}
     for setting in settings:
-        for model in setting.models:
+        for model in setting.main if many else setting.models:
             models.setdefault(model.label, model)
     chips = "".join(
         f'<button class="chip" type="button" aria-pressed="false" data-highlight="{escape(m.highlight)}" style="{_colours(m.colour)}">'
         f"{swatch(m.colour, m.marker, m.dash)}{escape(m.label)}</button>" for m in models.values())
-    return f'<nav class="legend" aria-label="Models: click to highlight"><span class="hint">Highlight</span>{chips}</nav>' if chips else ""
+    chips = f'<span class="hint">Highlight</span>{chips}' if chips else ""
+    return f'<nav class="legend" aria-label="Models: click to highlight">{chips}{_arms(arms) if many else ""}</nav>' if chips else ""
+
+
+def _arms(arms: list[str]) -> str:
+    """The figures begin with the first arm alone: dozens of lines would show nothing."""
+    first = escape(arms[0])
+    chosen = "".join(f'<option value="{escape(a)}">{first} and {escape(a)}</option>' for a in arms[1:])
+    return (f'<label class="arms"><span class="hint">Arms</span><select id="arms"><option value="{first}">{first} alone</option>{chosen}'
+            f'<option value="">all {len(arms)} arms</option></select></label>')
 
 
 def _switch(kind: str, names: list[str], what: str) -> str:
@@ -164,7 +155,7 @@ def figure_html(figure: Figure, folder: Path, known: Collection[str] | None = No
             '<button class="tool" type="button" data-do="csv">CSV</button>'
             '<button class="tool" type="button" data-do="svg">SVG</button></div></div>'
             f'<div class="panels {kind}">{panels}</div>{fallback}{below}'
-            f"<figcaption>{key}{_list(figure.findings)}<p>{escape(figure.reading)}</p></figcaption></figure>")
+            f"<figcaption>{key}{listed(figure.findings)}<p>{escape(figure.reading)}</p></figcaption></figure>")
 
 
 def _small_png(path: Path) -> str:
@@ -178,6 +169,11 @@ def _whose(panel: Panel) -> str:
     """A panel of one model alone fades with it when another is highlighted."""
     alone = panel.grid or (panel.series[0] if panel.square and panel.series else None)
     return f' data-model="{escape(alone.highlight)}"' if alone else ""
+
+
+def model_cell(model: Model) -> str:
+    """The head of a table's row: a model as it is drawn."""
+    return f'<th class="name" scope="row">{swatch(model.colour, model.marker, model.dash)} {escape(model.label)}</th>'
 
 
 def table_html(table: Table) -> str:
@@ -197,126 +193,14 @@ def table_html(table: Table) -> str:
             small = f"<small>{escape(interval_line(cell, column, table.usual_seeds))}</small>" if not (m.is_teacher or column.constant) else ""
             small += f'<small class="paper">paper {escape(paper.removesuffix(")"))}</small>' if paper else ""
             cells += f'<td class="num">{escape(shown)}{small}</td>'
-        rows.append(f'<tr class="{" ".join(kind)}" data-model="{escape(m.highlight)}"><th class="name" scope="row">'
-                    f"{swatch(m.colour, m.marker, m.dash)} {escape(m.label)}</th>{cells}</tr>")
+        rows.append(f'<tr class="{" ".join(kind)}" data-model="{escape(m.highlight)}">{model_cell(m)}{cells}</tr>')
     explained = [*table.notes, "Brackets: 95 % t interval over seeds."] if table.usual_seeds > 1 else table.notes
     notes = "".join(f"<p class=note>{escape(n)}</p>" for n in explained)
     return (f'<div class="scroll" tabindex="0" role="region" aria-label="Main table"><table><thead><tr>{head}</tr></thead>'
             f'<tbody>{"".join(rows)}</tbody></table></div>{notes}')
 
 
-def provenance_html(run: Run, summary: Summary) -> str:
-    """Where the numbers come from, and the command that makes them again."""
-    known = run.provenance
-    versions = known.get("versions") if isinstance(known.get("versions"), dict) else {}
-    facts = {"distillscope": known.get("distillscope"), "commit": known.get("commit"), "device": known.get("device"),
-             "threads": known.get("threads"), "hardware": known.get("hardware"), "started": known.get("started"),
-             "duration": duration(known.get("seconds")), "seeds": ", ".join(map(str, run.study.get("seeds") or [])),
-             "versions": ", ".join(f"{k} {v}" for k, v in versions.items())}
-    levels = noise_conditions(run, summary)
-    noise = f"<h3>Noise, in both units</h3>{_list([_noise_line(s) for s in levels])}" if levels else ""
-    config = escape(yaml.safe_dump(run.study, sort_keys=False, allow_unicode=True))
-    missing = "" if known else "<p>This run has no provenance.json, so its versions and its command are not known.</p>"
-    return (f"{missing}{facts_html(facts)}{command_html(known.get('command'))}{noise}<details><summary>The whole configuration (study.yaml)</summary>"
-            f"<pre>{config}</pre></details>")
-
-
-def facts_html(facts: dict[str, Any]) -> str:
-    """Names and what they are; what is not known is not shown."""
-    return f'<dl>{"".join(f"<dt>{escape(k)}</dt><dd>{escape(v)}</dd>" for k, v in facts.items() if v not in (None, ""))}</dl>'
-
-
-def command_html(command: str | None) -> str:
-    """The exact command, to be copied."""
-    if not command:
-        return ""
-    return (f'<h3>Repeat it</h3><pre id="command">{escape(command)}</pre>'
-            '<button class="tool" type="button" data-copy="command">copy</button>')
-
-
-def _noise_line(sigma) -> str:
-    how = ", ".join(p for p in (f"added to {sigma.where}" if sigma.where else "",
-                                {True: "clipped", False: "not clipped"}.get(sigma.clipped, "")) if p)
-    return f"{sigma.text}{'; ' + how if how else ''}"
-
-
-def duration(seconds: Any) -> str:
-    """
-    >>> duration(61.5), duration(None)
-    ('1 min 2 s', '')
-    """
-    if not isinstance(seconds, (int, float)):
-        return ""
-    minutes, rest = divmod(round(seconds), 60)
-    hours, minutes = divmod(minutes, 60)
-    return f"{hours} h {minutes} min" if hours else f"{minutes} min {rest} s" if minutes else f"{rest} s"
-
-
 def contents(parts: list[tuple[str, str, str]]) -> str:
     """Links to the page's sections."""
     links = "".join(f'<a href="#{key}">{escape(title)}</a>' for key, title, _ in parts)
     return f'<nav class="contents" aria-label="Sections">{links}</nav>'
-
-
-def body(run: Run, settings: list[Setting], summary: Summary, figures: dict[str, Figure], table: Table, claims: str = "",
-         advice: str = "", pictures: Mapping[str, str] | None = None) -> str:
-    """The sections in the order in which a reader asks: what was lost, does it matter, why, and is it to be believed.
-
-    ``pictures`` holds the HTML of the run's keepsakes (lost, neighbours, card), or, as ``absent``, why there are none.
-    """
-    pictures = pictures or {}
-
-    def per_setting(say) -> str:
-        parts = []
-        for setting in settings:
-            name = f'<p class="setting">{escape(setting.title)}</p>' if len(settings) > 1 else ""
-            parts.append(name + _list(say(setting)))
-        return "".join(parts)
-
-    def drawn(*keys: str) -> str:
-        return "".join(figure_html(figures[k], run.path) for k in keys)
-
-    def measured(*keys: str) -> str:
-        return drawn(*(k for k in keys if figures[k].panels))
-
-    def pair(*keys: str) -> str:
-        shown = [k for k in keys if figures[k].panels]
-        return f'<div class="pair">{drawn(*shown)}</div>' if len(shown) > 1 else drawn(*shown)
-
-    def lost(setting: Setting) -> list[str]:  # the page's head already says the first setting's headline
-        own = [verdict.headline(setting, summary)] if setting is not settings[0] else []
-        return own + verdict.what_was_lost(setting, summary)
-
-    detail = pair("bands", "gradient") + measured("fourier")
-    parts = [
-        *([("advice", "What to change", advice)] if advice else []),
-        ("lost", "What was lost", per_setting(lost) + measured("by_class") + pictures.get("lost", "") + measured("confusion")
-         + pictures.get("absent", "")),
-        ("matter", "Does it matter?", per_setting(lambda s: verdict.does_it_matter(run, s, summary)) + drawn("noise")
-         + measured("corruptions") + pictures.get("neighbours", "") + measured("latency")),
-        ("geometry", "Why? Directions", pair("cumulative_variance", "spectrum") + f'<div class="pair">{drawn("effective_rank", "cosine_rank")}</div>'
-         + drawn("alignment") + measured("top_k")),
-        *([("map", "Why? Neighbourhoods", figure_html(figures["map"], run.path, below=pictures.get("card", "")))] if figures["map"].panels else []),
-        *([("detail", "Why? Fine detail", detail)] if detail else []),
-        ("information", "Why? Information", drawn("information")),
-        ("training", "Why? Training", drawn("training") + not_measured(figures)),
-        *([("claims", "Claims", claims)] if claims else []),
-        ("table", "All numbers", table_html(table) + RESULTS_CSV if table.rows else "<p>No trial has finished yet.</p>"),
-        ("provenance", "Where this comes from", provenance_html(run, summary)),
-    ]
-    return contents(parts) + "\n" + "\n".join(
-        f'<section id="{key}" aria-labelledby="{key}-title"><h2 id="{key}-title">{title}</h2>{content}</section>'
-        for key, title, content in parts)
-
-
-def not_measured(figures: dict[str, Figure]) -> str:
-    """The stresses that this study did not run, in one line."""
-    names = [(figures[k].title, figures[k].absent) for k in ("bands", "corruptions", "fourier", "gradient", "top_k", "latency")
-             if k in figures and not figures[k].panels]
-    listed = "".join(f"<li>{escape(title)}: {escape(why[0].lower() + why[1:])}</li>" for title, why in names)
-    return f'<details class="unmeasured"><summary>What this study did not measure ({len(names)})</summary><ul class="findings">{listed}</ul></details>' if names else ""
-
-
-def footer(run: Run) -> str:
-    return (f"Made by Distillscope {escape(run.provenance.get('distillscope') or '')} from {len(run.trials)} trials. "
-            "This file is complete: it loads nothing.")

@@ -49,7 +49,7 @@ def bands(run: Run, settings: list[Setting], summary: Summary) -> Figure:
             panels.append(Panel(f"{title}: σ {sigma:g}" if title else f"σ {sigma:g}{', added to the input' if where else ''}",
                                 "band, fractions of Nyquist", "accuracy", series, x_ticks=ticks, y_percent=True, y_range=(0.0, 1.02),
                                 x_range=(-0.35, len(own) - 0.65)))
-            deaf = [f"{s.label} {ticks[int(np.argmin(s.y))][1]} ({percent(min(s.y))})" for s in series if len(s.y) == len(own)]
+            deaf = [f"{s.label} {ticks[int(np.argmin(s.y))][1]} ({percent(min(s.y))})" for s in series if len(s.y) == len(own) and s.label in {m.label for m in setting.named}]
             findings += [f"Most hurt at σ {sigma:g}{of_setting(settings, setting)} by the band: {', '.join(deaf)}."] if deaf else []
     return Figure("bands", "Noise, band by band",
                   "Noise of equal power, limited to a band of radial frequency of the stored image: 0 is flat, 1 is half a cycle a pixel. A model "
@@ -75,7 +75,7 @@ def corruptions(run: Run, settings: list[Setting], summary: Summary) -> Figure:
                             x_ticks=[(float(i), name.replace("_", " ")) for i, name in enumerate(order)], y_percent=True, y_range=(0.0, 1.02),
                             x_range=(-0.6, len(order) - 0.4), x_tilt=True))
         error_key = accuracy[0].rpartition(".")[0] + ".corruption_error"
-        errors = [(m, s) for m in setting.models if (s := summary.get(m, error_key, "corruption=mean"))]
+        errors = [(m, s) for m in setting.named if (s := summary.get(m, error_key, "corruption=mean"))]
         if errors:
             findings.append(f"Mean corruption error{of_setting(settings, setting)} (plain mean over {len(order)} corruptions and their severities): "
                             + ", ".join(f"{m.label} {_with_interval(s)}" for m, s in errors) + ".")

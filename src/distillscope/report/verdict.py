@@ -31,25 +31,28 @@ def _seeds(found: list[tuple[Model, Statistic]]) -> str:
 def headline(setting: Setting, summary: Summary) -> str:
     """What was lost under one teacher on one data set, in one sentence."""
     students = _main_arm(setting)
-    accuracy, parts, seen = accuracy_of(summary), [], []
+    accuracy, parts, seen, best = accuracy_of(summary), [], [], None
     teacher = setting.reference
+    scores = _found(students, summary, accuracy[0]) if accuracy else []
+    if scores:
+        seen += scores
+        best = summary.get(teacher, accuracy[0]) if teacher else None
+        if best and all(s.mean <= best.mean for _, s in scores):
+            parts.append(f"lose {span(100 * (best.mean - s.mean) for _, s in scores)} points of {setting.teacher}'s {percent(best.mean)} accuracy")
+        else:
+            parts.append(f"reach {span(100 * s.mean for _, s in scores)}{NBSP}% accuracy" + (f" where {setting.teacher} reaches {percent(best.mean)}" if best else ""))
     own = summary.get(teacher, RANK) if teacher else None
     ranks = _found(students, summary, RANK)
     if ranks:
         seen += ranks
         parts.append(f"fill {span(s.mean for _, s in ranks)} effective dimensions"
-                     + (f" where the teacher fills {number(own.mean, 1)}" if own else ""))
-    scores = _found(students, summary, accuracy[0]) if accuracy else []
-    if scores:
-        seen += scores
-        best = summary.get(teacher, accuracy[0]) if teacher else None
-        parts.append(f"reach {span(100 * s.mean for _, s in scores)}{NBSP}% accuracy"
-                     + (f" where the teacher reaches {percent(best.mean)}" if best else ""))
+                     + (f" where {'it' if scores and best else setting.teacher} fills {number(own.mean, 0 if own.mean >= 100 else 1)}" if own else ""))
     if not parts:
         return f"On {setting.dataset} no student of {setting.teacher} has a finished trial yet."
-    who = "the student" if len(students) == 1 else f"the students {joined(m.label for m in students)}"
-    text = f"On {setting.dataset}, {who} of {setting.teacher} {' and '.join(parts)} ({_seeds(seen)})."
-    return text.replace(" fill ", " fills ").replace(" reach ", " reaches ") if len(students) == 1 else text
+    if len(students) == 1:
+        parts = [p.replace("lose ", "loses ", 1).replace("reach ", "reaches ", 1).replace("fill ", "fills ", 1) for p in parts]
+    who = f"student {students[0].label}" if len(students) == 1 else f"students {joined(m.label for m in students)}"
+    return f"On {setting.dataset}, {who} {' and '.join(parts)} ({_seeds(seen)})."
 
 
 def what_was_lost(setting: Setting, summary: Summary) -> list[str]:
@@ -74,20 +77,23 @@ def what_was_lost(setting: Setting, summary: Summary) -> list[str]:
         sentence = _difference(summary, large, small, RANK, f"From {small.label} to {large.label}{times} the effective rank", 2, 1, "")
         sentences += [sentence] if sentence else []
     note = sample_note([setting], summary)
-    return sentences + _other_arms(setting, summary, accuracy) + ([note] if "biased" in note else [])
+    return sentences + ([note] if "biased" in note else [])
 
 
-def _other_arms(setting: Setting, summary: Summary, accuracy: tuple[str, str] | None) -> list[str]:
-    """What each further arm changed for the largest student that it shares with the first, paired over seeds."""
-    sentences, first = [], _main_arm(setting)
-    for arm in dict.fromkeys(m.arm for m in setting.students[len(first):]):
-        own = {m.student: m for m in setting.students if m.arm == arm}
-        pair = next(((own[m.student], m) for m in reversed(first) if m.student in own), None)
-        wanted = [(RANK, "the effective rank", 2, 1, "")] + ([(accuracy[0], "clean accuracy", 1, 100, " points")] if accuracy else [])
-        for key, what, digits, scale, unit in wanted if pair else []:
-            text = _difference(summary, *pair, key, f"“{arm}” instead of “{pair[1].arm}”: for {pair[1].student}, {what}", digits, scale, unit)
-            sentences += [text] if text else []
-    return sentences
+def other_arms(run: Run, setting: Setting, summary: Summary) -> list[tuple[Model, Model, dict[str, tuple[Statistic, int, float]]]]:
+    """(arm's model, plain model, {title: (paired difference, digits, scale)}) for each model of an arm but the first."""
+    first = {m.student: m for m in _main_arm(setting)}
+    accuracy, level = accuracy_of(summary), middle_noise(run, summary)
+    wanted = [("effective rank", RANK, "clean", 1, 1.0)]
+    wanted += [("clean accuracy, points", accuracy[0], "clean", 1, 100.0)] if accuracy else []
+    wanted += [(f"accuracy at σ {level.value:g}, points", accuracy[0], level.condition, 1, 100.0)] if accuracy and level else []
+    rows = []
+    for model in setting.students[len(first):]:
+        plain = first.get(model.student)
+        found = {title: (d, digits, scale) for title, key, condition, digits, scale in wanted
+                 if plain and (d := paired_difference(summary, model, plain, key, condition)) and d.n_seeds}
+        rows += [(model, plain, found)] if plain and found else []
+    return rows
 
 
 def _difference(summary: Summary, a: Model, b: Model, key: str, subject: str, digits: int, scale: float, unit: str) -> str:
@@ -102,7 +108,7 @@ def _difference(summary: Summary, a: Model, b: Model, key: str, subject: str, di
     text += f" {interval_text(d, digits, scale)} (95{NBSP}%, paired over {d.n_seeds} seeds)"
     if d.low <= 0 <= d.high:
         return f"{text}: the interval includes zero, which shows neither a difference nor that there is none."
-    return f"{text}{'; three seeds or fewer are few, so read it with care' if d.n_seeds <= 3 else ''}."
+    return f"{text}."
 
 
 def middle_noise(run: Run, summary: Summary) -> Sigma | None:
@@ -122,7 +128,7 @@ def does_it_matter(run: Run, setting: Setting, summary: Summary) -> list[str]:
     sentences = []
     for level in dict.fromkeys((middle_noise(run, summary), levels[-1])):
         falls = []
-        for model in [*setting.teachers[:1], *setting.students]:
+        for model in [*setting.teachers[:1], *(m for m in setting.named if not m.is_teacher)]:
             clean, noisy = summary.get(model, accuracy[0]), summary.get(model, accuracy[0], level.condition)
             if clean and noisy:
                 falls.append((model.label, 100 * (clean.mean - noisy.mean)))
@@ -145,6 +151,7 @@ class Merit:
 RETRIEVAL = (("Retrieval", "the teacher's embedding of the same image found first", "mapped.recall_at_1"),
              ("Neighbours kept", "of the teacher's 10 nearest", "similarity.mutual_knn_10"))
 LATENCY = "capacity.latency_ms"
+OF_TEACHER = {"mapped.recall_at_1": 1.0, "similarity.mutual_knn_10": 1.0, COSINE: 1.0}
 
 
 def merits(run: Run, setting: Setting, summary: Summary) -> list[Merit]:
@@ -166,6 +173,9 @@ def merits(run: Run, setting: Setting, summary: Summary) -> list[Merit]:
         for model, s in _found([*setting.teachers[:1], *_main_arm(setting)], summary, key, condition):
             value = _size(model, s, summary) if key == PARAMETERS else number(scale * s.mean, digits) + unit
             rows.append((model, s, value, "" if key == PARAMETERS else interval_text(s, digits, scale)))
+        if rows and key in OF_TEACHER and setting.reference:  # what a teacher has of itself needs no measurement
+            full = OF_TEACHER[key]
+            rows.insert(0, (setting.reference, Statistic(full, math.nan, math.nan, math.nan, math.nan, 0, ()), number(scale * full, 0) + unit, ""))
         if rows:
             found.append(Merit(title, note, rows, full or max(s.mean for _, s, _, _ in rows)))
     return found

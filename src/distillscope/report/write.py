@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from distillscope.files import write_atomic, write_json
+from distillscope.report.advice import advice_html, head_html
 from distillscope.report.claims import claims_html, claims_of, write_claims
 from distillscope.report.figures import write_figures
 from distillscope.report.models import settings_of
@@ -14,7 +15,7 @@ from distillscope.report.page import write_page
 from distillscope.report.pareto import pareto
 from distillscope.report.prepare import prepare_figures
 from distillscope.report.read import Run, read_run
-from distillscope.report.recommendation import advice_html, advise
+from distillscope.report.recommendation import advise
 from distillscope.report.summary import Summary
 from distillscope.report.tables import build_table, write_tables
 from distillscope.report.verdict import headline
@@ -54,4 +55,4 @@ def write_report(run_dir: Path) -> Path:
     write_figures(figures, run.path / "figures")
     claims = claims_of(run)
     write_claims(claims, run.path)
-    return write_page(run, settings, summary, figures, table, claims_html(claims), advice_html(advice, trade, run.path))
+    return write_page(run, settings, summary, figures, table, claims_html(claims), advice_html(advice, trade, run.path), head_html(advice))

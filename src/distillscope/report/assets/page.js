@@ -7,6 +7,7 @@
   const panels = new Map(); // element -> {spec, log}
   let printing = false;
   let highlighted = null;
+  let picked = null; // names of the arms that are drawn; null: all
 
   const tone = () => (dark.matches && !printing ? 1 : 0);
 
@@ -31,15 +32,24 @@
   const HEAT = [[[0, "#f3f6fa"], [0.25, "#a9c8e6"], [0.5, "#4d94c9"], [0.75, "#12629f"], [1, "#062a4d"]],
     [[0, "#20262d"], [0.25, "#17476f"], [0.5, "#2f7fb8"], [0.75, "#7db9e6"], [1, "#e6f3ff"]]];
 
+  const shown = (arms) => !picked || !arms?.length || arms.some((a) => picked.has(a));
+
   function themed({ spec, log, unit, view }, width) {
     const t = tone();
+    let bars = 0; // bars close the gaps that arms leave which are not drawn
+    const ticks = [];
     const [ink, line] = t ? ["#c9d0d8", "#2f353c"] : ["#3b434c", "#e4e7eb"];
     const traces = spec.data.map((source) => {
       const trace = { ...source };
-      const { colours, kind, highlight, groups } = source.meta;
+      const { colours, kind, highlight, groups, arms } = source.meta;
       if (kind === "heat") {
         const bar = { ...source.colorbar, tickfont: { color: ink, size: 11 } };
         return { ...trace, colorscale: HEAT[t], colorbar: bar };
+      }
+      if (kind !== "cloud" && !shown(arms)) return { ...trace, visible: false };
+      if (kind === "bars") {
+        ticks.push(spec.layout.xaxis.ticktext?.[source.x[0]]);
+        trace.x = [bars++];
       }
       if (kind === "cloud" && view && spec.views[view]) Object.assign(trace, spec.views[view]);
       const colour = colours[t];
@@ -65,6 +75,7 @@
       x.type = log ? "log" : "linear";
       if (!log) delete x.dtick;
     }
+    if (bars) Object.assign(x, { tickvals: ticks.map((_, i) => i), ticktext: ticks, range: [-0.6, bars - 0.4] });
     const chosen = unit && spec.units?.[unit];
     if (chosen) {
       x.ticktext = chosen.ticktext;
@@ -76,8 +87,8 @@
       font: { family: getComputedStyle(document.documentElement).fontFamily, color: ink, size: 12.5 },
       hoverlabel: { bgcolor: t ? "#262c33" : "#ffffff", bordercolor: line, font: { color: t ? "#f1f3f5" : "#16191d", size: 13 }, align: "left" },
       dragmode: coarse ? false : "zoom", // a finger scrolls the page, it does not zoom the plot
-      shapes: source.shapes.map((s, i) => ({ ...s, line: { ...s.line, color: spec.mark_colours[i][t] } })),
-      annotations: source.annotations.map((a, i) => ({ ...a, font: { ...a.font, color: spec.mark_colours[i][t] } })),
+      shapes: source.shapes.map((s, i) => ({ ...s, visible: shown(spec.mark_arms?.[i]), line: { ...s.line, color: spec.mark_colours[i][t] } })),
+      annotations: source.annotations.map((a, i) => ({ ...a, visible: shown(spec.mark_arms?.[i]), font: { ...a.font, color: spec.mark_colours[i][t] } })),
     };
     return [traces, layout];
   }
@@ -128,7 +139,7 @@
   async function saveSvg(figure, elements) {
     for (const [i, element] of elements.entries()) {
       const [traces, layout] = themed(panels.get(element), 640);
-      const named = traces.map((t) => ({ ...t, showlegend: !["band", "faint", "bars"].includes(t.meta.kind) }));
+      const named = traces.filter((t) => t.visible !== false).map((t) => ({ ...t, showlegend: !["band", "faint", "bars"].includes(t.meta.kind) }));
       const ground = getComputedStyle(document.documentElement).getPropertyValue("--card");
       const whole = { ...layout, showlegend: true, paper_bgcolor: ground, legend: { orientation: "h", y: -0.3 }, title: { text: "" } };
       const url = await Plotly.toImage({ data: named, layout: whole }, { format: "svg", width: 640, height: 480 });
@@ -175,6 +186,12 @@
     const rows = columns[0][1].at.map((_, i) => Object.fromEntries(columns.map(([name, { levels, at }]) => [name, levels[at[i]]])));
     save("results.csv", "text/csv", csv(rows));
   });
+
+  // Where arms are many, the first alone or with one other: all of them together show nothing.
+  const arms = document.getElementById("arms");
+  const pick = () => { picked = arms?.value ? new Set([arms.options[0].value, arms.value]) : null; };
+  arms?.addEventListener("change", () => { pick(); redraw(); });
+  pick();
 
   // One panel per task, top to bottom, so that the page can be read and scrolled while the rest is drawn.
   (function next(waiting) {
