@@ -80,7 +80,7 @@ def test_the_page_says_verdict_merits_reasons_and_the_command(page):
     assert "Most was lost in what tells one item from another: 42 % of the student's queries" in said
     assert "for these labels it matters, since a linear probe keeps 94.6 % of the teacher's accuracy (91.0 % against 96.2 %)." in said
     for title in ("Effective rank", "R² of the teacher", "Accuracy", "Recall at 1", "Shared neighbours", "What was lost",
-                  "Does it matter?", "All measures", "What was left out, and why", "Where this comes from", "McNemar p < 0.001"):
+                  "Does it matter?", "All measures", "What was left out, and why", "Provenance", "McNemar p < 0.001"):
         assert title in said, title
     assert "It needs embeddings of the class names, and none were given" in said and "zero_shot.retention" in said
     assert COMMAND in said and "not this one" not in said and "numpy 2.2.0" in said and "1 min 2 s" in said

@@ -7,7 +7,7 @@ from pathlib import Path
 from distillscope.claims.results import Results
 from distillscope.recommend import PURPOSES, Ranking, Recommendation, recommend
 from distillscope.report.plot import Figure
-from distillscope.report.recommendation import Advice, changes, gain, score_text, sentence, table_of, teacher_row
+from distillscope.report.recommendation import Advice, changes, gain, score_text, table_of, teacher_row
 from distillscope.report.sections import escape, figure_html, listed
 from distillscope.report.words import NBSP, joined
 
@@ -19,30 +19,30 @@ def head_html(advice: Advice) -> str:
     if not advice.found:
         return ""
     said = []
-    for one in advice.found:
+    for one, results in zip(advice.found, advice.results, strict=True):
+        deeds: dict[str, list[str]] = {}
+        for ranking in [r for r in one.rankings if not r.reason] or one.rankings:
+            deeds.setdefault(_deed(ranking, one, results), []).append(ranking.student)
         named = f"{one.dataset}, {one.teacher}: " if len(advice.found) > 1 else ""
-        said.append(named + "; ".join(f"{joined(who)}: {text}" if len(one.rankings) > 1 else text for text, who in _short(one).items()))
+        said.append(named + "; ".join(f"{joined(who)}: {text}" if len(one.rankings) > 1 else text for text, who in deeds.items()))
     return f'<p class="advice"><strong>What to change</strong> {escape(". ".join(said))}. <a href="#advice">More</a></p>'
 
 
-def _short(one: Recommendation) -> dict[str, list[str]]:
-    """What to do -> the students that it is said of."""
-    said: dict[str, list[str]] = {}
-    for ranking in one.rankings:
-        said.setdefault(_deed(ranking, one), []).append(ranking.student)
-    return said
-
-
-def _deed(ranking: Ranking, one: Recommendation) -> str:
+def _deed(ranking: Ranking, one: Recommendation, results: Results) -> str:
+    """What to do with one student; where nothing helps on the whole, what helps for one purpose."""
     if ranking.reason:
-        return "not known, since there is no second arm to compare" if not ranking.entries else "not known from so few seeds or measures"
+        return f"not known: {ranking.reason}"
     names = [f"“{n}”" for n in ranking.leaders]
-    if ranking.leaders == (ranking.plain,):
-        return f"keep {names[0]}"
-    if ranking.plain in ranking.leaders:
-        return "no arm is shown to help"
-    closes = f"closes {gain(ranking.named(ranking.leaders[0]).score, 100, 0).lstrip('+')}{NBSP}% of the gap to the teacher"
-    return f"train with {names[0]}, which {closes}" if len(names) == 1 else f"{joined(names)} are not told apart; the first {closes}"
+    if ranking.plain not in ranking.leaders:
+        closes = f"closes {gain(ranking.named(ranking.leaders[0]).score, 100, 0).lstrip('+')}{NBSP}% of the gap to the teacher"
+        return f"train with {names[0]}, which {closes}" if len(names) == 1 else f"{joined(names)} are not told apart; the first {closes}"
+    helps = []
+    for found in (recommend(results, p) for p in PURPOSES if p != one.purpose):
+        own = next((r for r in found.rankings if r.student == ranking.student and not r.reason and r.plain not in r.leaders), None)
+        if own:
+            helps.append(f"“{own.leaders[0]}” helps {TITLES[found.purpose]} ({score_text(own.named(own.leaders[0]), found)})")
+    kept = f"keep {names[0]}" if len(names) == 1 else "no arm is shown to help on the whole" if helps else "no arm is shown to help"
+    return kept + (f", but {joined(helps)}" if helps else "")
 
 
 def advice_html(advice: Advice, figure: Figure, folder: Path) -> str:
@@ -52,7 +52,10 @@ def advice_html(advice: Advice, figure: Figure, folder: Path) -> str:
     parts = []
     for one, results in zip(advice.found, advice.results, strict=True):
         named = f'<p class="setting">{escape(f"{one.dataset}, teacher {one.teacher}")}</p>' if len(advice.found) > 1 else ""
-        unranked = listed([sentence(r, one) for r in one.rankings if r.reason])
+        reasons: dict[str, list[str]] = {}
+        for ranking in one.rankings:
+            reasons.setdefault(ranking.reason, []).append(ranking.student)
+        unranked = listed([f"{joined(who)} cannot be ranked: {why}." for why, who in reasons.items() if why])
         parts.append(named + unranked + _purposes(one, results))
     if advice.following is None:
         return "\n".join([*parts, '<p class="note">Arms, remedies and seeds are added in the study\'s YAML; see docs/recommend.md.</p>'])

@@ -26,8 +26,8 @@ def arms_html(run: Run, setting: Setting, summary: Summary) -> str:
         f'<td class="num">{max(d.n_seeds for d, _, _ in found.values())}</td></tr>' for model, _, found in rows)
     table = (f'<div class="scroll narrow" tabindex="0" role="region" aria-label="What the other arms changed"><table><thead><tr>'
              f'<th class="name" scope="col">instead of “{escape(plain)}”</th>{head}<th scope="col">seeds</th></tr></thead><tbody>{lines}</tbody></table></div>'
-             f'<p class="note">Differences to “{escape(plain)}” with 95{NBSP}% t intervals, paired over seeds. Grey: the interval includes zero, or there is '
-             "none, which shows neither a difference nor that there is none.</p>")
+             f'<p class="note">Differences to “{escape(plain)}” with 95{NBSP}% t intervals, paired over seeds. Grey: it includes zero or is missing, '
+             "so a difference is neither shown nor ruled out.</p>")
     if len(rows) <= MOST_OPEN:
         return table
     return f'<details><summary>What the other {len({m.arm for m, _, _ in rows})} arms changed</summary>{table}</details>'

@@ -132,7 +132,7 @@ def body(found: Audit, figures: dict[str, Figure], folder: Path, provenance: str
         ("items", "Telling items apart", drawn("contrastive")),
         ("table", "All measures", table_html(found)),
         ("left-out", "What was left out, and why", left_out_html(found)),
-        ("provenance", "Where this comes from", provenance),
+        ("provenance", "Provenance", provenance),
     ]
     shown_parts = [f'<section id="{key}" aria-labelledby="{key}-title"><h2 id="{key}-title">{title}</h2>{content}</section>'
                    for key, title, content in parts]

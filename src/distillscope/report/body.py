@@ -77,7 +77,7 @@ def body(run: Run, settings: list[Setting], summary: Summary, figures: dict[str,
         *([("advice", "What to change", advice)] if advice else []),
         *([("claims", "Claims", claims)] if claims else []),
         ("table", "All numbers", table_html(table) + RESULTS_CSV if table.rows else "<p>No trial has finished yet.</p>"),
-        ("provenance", "Where this comes from", provenance_html(run, summary)),
+        ("provenance", "Provenance", provenance_html(run, summary)),
     ]
     return contents(parts) + "\n" + "\n".join(
         f'<section id="{key}" aria-labelledby="{key}-title"><h2 id="{key}-title">{title}</h2>{content}</section>'

@@ -148,7 +148,8 @@ def claims_html(found: Claims) -> str:
         parts += [entry(v) for v in d.verdicts if v.p is not None]
         untested = "".join(f'<li id="claim-{escape(v.id)}"><strong>{escape(v.id)}</strong>: {escape(v.claim)} '
                            f'<span class="soft">Undecided: {escape(v.reason)}.</span></li>' for v in d.verdicts if v.p is None)
-        parts.append(f'<h3>Not tested</h3><ul class="findings">{untested}</ul>' if untested else "")
+        count = sum(v.p is None for v in d.verdicts)
+        parts.append(f'<details><summary>Not tested, and why ({count})</summary><ul class="findings">{untested}</ul></details>' if untested else "")
     return "\n".join(parts)
 
 

@@ -100,7 +100,7 @@ def body(found: Comparison, drawn: dict[str, str], table: Table | None, command:
         *([("information", "Information", of("information")), ("training", "Training", of("training"))] if study else []),
         *([("settings", "What was set otherwise", settings_html(found))] if study else []),
         ("table", "All numbers", numbers),
-        ("provenance", "Where this comes from", provenance_html(found, command)),
+        ("provenance", "Provenance", provenance_html(found, command)),
     ]
     return "\n".join(f'<section id="{key}" aria-labelledby="{key}-title"><h2 id="{key}-title">{title}</h2>{content}</section>'
                      for key, title, content in parts)

@@ -8,6 +8,7 @@ from pathlib import Path
 import matplotlib
 import numpy as np
 from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.colors import PowerNorm
 from matplotlib.figure import Figure as Canvas
 from matplotlib.ticker import FuncFormatter, LogFormatterSciNotation, NullFormatter, NullLocator, PercentFormatter
 
@@ -55,6 +56,8 @@ def _draw_series(axes, s: Series) -> None:
         axes.errorbar(s.x, s.y, yerr=_errors(s.low, s.high, s.y), xerr=_errors(s.x_low, s.x_high, s.x), fmt=marker or "o",
                       color=colour, markersize=5.5, elinewidth=1, capsize=2.5, label=label, zorder=3,
                       markerfacecolor=colour if s.dash == "solid" else "white")
+        if s.written:
+            axes.annotate(_clean(s.written), (s.x[0], s.y[0]), textcoords="offset points", xytext=(4, 4), fontsize=6.5, color=colour)
     elif s.kind == "cloud":
         colours = [CLASS_COLOURS[g % len(CLASS_COLOURS)][0] for g in s.groups] or colour
         axes.scatter(s.x, s.y, s=5, c=colours, linewidths=0, alpha=0.85, rasterized=True, zorder=3)
@@ -83,7 +86,8 @@ def _draw_mark(axes, mark: Mark) -> None:
 
 def _draw_grid(axes, grid: Grid) -> None:
     values = np.array([[math.nan if v is None else v for v in row] for row in grid.values], dtype=float)
-    image = axes.imshow(values, cmap="Blues", vmin=grid.low, vmax=grid.high, interpolation="nearest", aspect="auto")
+    norm = PowerNorm(0.5 if grid.root else 1.0, vmin=grid.low, vmax=grid.high)
+    image = axes.imshow(values, cmap="Blues", norm=norm, interpolation="nearest", aspect="auto")
     axes.figure.colorbar(image, ax=axes, format=PercentFormatter(1.0, decimals=0) if grid.percent else None, fraction=0.05)
     axes.grid(visible=False)
     for axis, names in ((axes.xaxis, grid.columns), (axes.yaxis, grid.rows)):

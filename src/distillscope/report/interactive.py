@@ -8,7 +8,7 @@ from typing import Any
 
 from distillscope.report.models import CLASS_COLOURS, MARKERS
 from distillscope.report.plot import Figure, Grid, Mark, Panel, Series
-from distillscope.report.words import shortened
+from distillscope.report.words import number, shortened
 
 DASHES = {"solid": "solid", "dash": "dash", "dot": "dot", "dashdot": "dashdot"}
 MARGIN = {"l": 56, "r": 16, "t": 30, "b": 56}
@@ -55,8 +55,7 @@ def _traces(s: Series, panel: Panel) -> list[dict[str, Any]]:
     if s.low and s.high:
         trace["customdata"] = [list(pair) for pair in zip(rounded(s.low), rounded(s.high), strict=True)]
     if s.kind == "bars":
-        trace |= {"type": "bar", "width": 0.62, "marker": {"color": colour, "pattern": {"shape": "" if s.dash == "solid" else "/", "fillmode": "overlay"}},
-                  "texttemplate": "%{y:.3f}", "textposition": "outside", "cliponaxis": False}
+        trace |= {"type": "bar", "width": 0.62, "marker": {"color": colour, "pattern": {"shape": "" if s.dash == "solid" else "/", "fillmode": "overlay"}}}
         if s.low and s.high:
             trace["error_y"] = _errors(s.y, s.low, s.high)
         return [trace]
@@ -72,6 +71,8 @@ def _traces(s: Series, panel: Panel) -> list[dict[str, Any]]:
         symbol = (s.marker or "circle") + ("" if s.dash == "solid" else "-open")
         trace |= {"mode": "markers", "opacity": 0.4 if faint else 1,
                   "marker": {"symbol": symbol, "size": 6 if faint else 12, "color": colour, "line": {"width": 2}}}
+        if s.written:
+            trace |= {"mode": "markers+text", "text": [_text(s.written)], "textposition": "top right", "textfont": {"size": 11.5}, "cliponaxis": False}
         if s.low and s.high:
             trace["error_y"] = _errors(s.y, s.low, s.high)
         if s.x_low and s.x_high:
@@ -95,11 +96,11 @@ def _heat(grid: Grid) -> dict[str, Any]:
     counted = f"<br>n = {grid.n:,} {grid.n_of}{'' if grid.n == 1 else 's'}" if grid.n else ""
     return {"type": "heatmap", "name": _text(grid.label), "z": [rounded(row) for row in grid.values], "x": list(range(len(grid.columns))),
             "y": list(range(len(grid.rows))), "zmin": grid.low, "zmax": grid.high, "xgap": 1 if len(grid.columns) <= 40 else 0,
-            "ygap": 1 if len(grid.rows) <= 40 else 0, "hoverongaps": False, "showscale": True,
+            "ygap": 1 if len(grid.rows) <= 40 else 0, "hoverongaps": False, "showscale": False,
             "colorbar": {"thickness": 9, "len": 0.9, "outlinewidth": 0, "tickformat": ".0%" if grid.percent else "~g", "nticks": 4},
             "text": [[f"{_text(r)}, {_text(c)}" for c in grid.columns] for r in grid.rows],
             "hovertemplate": f"<b>{_text(grid.label)}</b><br>%{{text}}<br>{_text(grid.of)} {shape}{counted}<extra></extra>",
-            "meta": {"highlight": grid.highlight, "colours": ["", ""], "kind": "heat", "label": grid.label, "n": grid.n, "of": grid.of,
+            "meta": {"highlight": grid.highlight, "colours": ["", ""], "kind": "heat", "label": grid.label, "n": grid.n, "of": grid.of, "root": grid.root,
                      "rows": grid.rows, "columns": grid.columns}}
 
 
@@ -136,6 +137,8 @@ def _layout(panel: Panel) -> dict[str, Any]:
         bare = {"visible": False, "showgrid": False, "zeroline": False}
         return {**common, "xaxis": {**bare, "title": {"text": ""}}, "yaxis": {**bare, "title": {"text": ""}, "scaleanchor": "x"},
                 "margin": {"l": 4, "r": 4, "t": 4, "b": 4}}
+    if not panel.x_label:
+        common["margin"] = {**MARGIN, "b": 34}
     x: dict[str, Any] = {"title": {"text": _text(panel.x_label), "standoff": 8}, "zeroline": False, "automargin": True,
                          "type": "log" if panel.x_log else "linear", "tickformat": "~s" if panel.x_log else ""}
     if panel.x_log:
@@ -151,7 +154,9 @@ def _layout(panel: Panel) -> dict[str, Any]:
         x["range"] = list(panel.x_range)
     if panel.y_range:
         y["range"] = list(panel.y_range)
-    if any(s.kind == "bars" for s in panel.series):
+    if any(s.kind == "bars" for s in panel.series):  # values stand under the names, where no interval runs through them
+        value = {s.x[0]: number(s.y[0], 3) for s in panel.series if s.kind == "bars"}
+        x["ticktext"] = [f"{_text(t)}<br><b>{value[p]}</b>" if p in value else _text(t) for p, t in panel.x_ticks or []]
         x["range"] = [-0.6, max(s.x[0] for s in panel.series) + 0.6]
         x |= {"showgrid": False}
         y |= {"zeroline": True}

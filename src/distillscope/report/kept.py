@@ -156,7 +156,7 @@ def confusion(albums: list[Kept]) -> Figure:
         for album in own:
             values = [[None if np.isnan(v) else float(v) for v in row] for row in album.confusion]
             panels.append(Panel(_title(albums, kept, album), "taken for", "true class", [], grid=Grid(
-                album.model.label, album.model.highlight, values, kept.classes, kept.classes, "share of the class", **_seeds(album))))
+                album.model.label, album.model.highlight, values, kept.classes, kept.classes, "share of the class", root=True, **_seeds(album))))
         findings += _new_confusions(albums, kept)
     return Figure("confusion", "What is taken for what",
                   "Each row is a true class, each column what the probe calls it; cells are shares of the row, over all finished seeds. Compare a "
@@ -192,7 +192,7 @@ def maps(albums: list[Kept]) -> Figure:
             views = [(name, *(list(v) for v in zip(*drawn[m], strict=True))) for m, name in METHODS.items()]
             series = Series.of(album.model, views[0][1], views[0][2], kind="cloud", groups=labels or [], hover=hover, dash="solid")
             panels.append(Panel(_title(albums, kept, album), "", "", [series], square=True, views=views))
-    said = " ".join(f"{name}: {methods[m]}." for m, name in METHODS.items() if m in methods)
+    said = " ".join(f"{methods[m]}." if methods[m].startswith(name) else f"{name}: {methods[m]}." for m, name in METHODS.items() if m in methods)
     return Figure("map", "A map of the same images",
                   "Each dot is a test image, the same ones for every model; colours are true classes. Point at a dot to see the image and where every "
                   "model puts it. Classes that run into each other in a student's map alone are what it no longer tells apart. Distances between "

@@ -10,7 +10,7 @@ from distillscope.report.models import NULL_COLOUR, TEACHER_COLOUR, Model, Setti
 from distillscope.report.noise import crossovers, sigma_info, sigma_label, sigma_ticks, sigma_units
 from distillscope.report.plot import Figure, Mark, Panel, Series
 from distillscope.report.read import Run
-from distillscope.report.summary import Summary, sigma_of, statistic
+from distillscope.report.summary import Summary, sigma_of, statistic, within_unit
 from distillscope.report.words import INFONCE, UNIFORMITY, accuracy_of, first_known, number, seeds_text, shortened
 
 
@@ -147,7 +147,7 @@ def training(run: Run, settings: list[Setting], summary: Summary) -> Figure:
                           & (log["arm"] == model.arm) & (log["student"] == model.student)]
                 points = [(int(e), statistic(g.drop_duplicates("seed", keep="last")[column].astype(float)))
                           for e, g in own.groupby("epoch")]
-                points = [(e, s) for e, s in points if s.n_seeds]
+                points = [(e, within_unit(s) if as_percent else s) for e, s in points if s.n_seeds]
                 if points:
                     known = all(math.isfinite(s.low) for _, s in points)
                     series.append(Series.of(model, [e for e, _ in points], [s.mean for _, s in points],

@@ -5,23 +5,32 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from distillscope.recommend import Axis, Entry, Ranking, Recommendation
-from distillscope.report.models import MARKERS, NULL_COLOUR, STUDENT_COLOURS, TEACHER_COLOUR
+from distillscope.report.models import MARKERS, NULL_COLOUR, STUDENT_COLOURS, TEACHER_COLOUR, Model
 from distillscope.report.plot import Figure, Panel, Series
 from distillscope.report.words import joined
 
 FRONT = "front"
+Look = tuple[tuple[str, str], str]  # colour and marker
 
 
-def pareto(found: Sequence[Recommendation]) -> Figure:
-    """Two panels a student: what an arm wins under noise, and in rank, against what it costs on clean images."""
+MOST_WRITTEN = 8  # arms whose names have room beside their points
+
+
+def pareto(found: Sequence[Recommendation], models: Sequence[Model] = ()) -> Figure:
+    """Two panels a student: what an arm wins under noise, and in rank, against what it costs on clean images.
+
+    All arms of a student have its colour, as in ``models``; its plain arm has its own marker, filled.
+    """
     panels, findings = [], []
+    looks = {m.student: (m.colour, m.marker) for m in models}
     for one in found:
         axes = {a.name: a for a in one.axes}
         named = f"{one.dataset}, {one.teacher}, " if len(found) > 1 else ""
-        for ranking in one.rankings:
+        for place, ranking in enumerate(one.rankings):
+            look = looks.get(ranking.student, (STUDENT_COLOURS[place % len(STUDENT_COLOURS)], MARKERS[place % len(MARKERS)]))
             for key, members in ranking.fronts.items():
                 who = f"{named}{ranking.student}"
-                panels.append(_panel(f"{who}: clean accuracy and {_short(key)}", ranking, axes["accuracy"], axes[key], members))
+                panels.append(_panel(f"{who}: clean accuracy and {_short(key)}", ranking, axes["accuracy"], axes[key], members, look))
                 names = joined(f"“{n}”" for n in members)
                 findings.append(f"{who}, on the front of clean accuracy and {_short(key)}: {names}.")
     return Figure("pareto", "What each arm trades",
@@ -35,26 +44,29 @@ def _short(axis: str) -> str:
     return "noise" if axis == "robustness" else "rank"
 
 
-def _panel(title: str, ranking: Ranking, clean: Axis, other: Axis, members: Sequence[str]) -> Panel:
+def _panel(title: str, ranking: Ranking, clean: Axis, other: Axis, members: Sequence[str], look: Look) -> Panel:
     scale = other.scale
+    named = {ranking.plain, *members} if len(ranking.entries) > MOST_WRITTEN else {e.arm.name for e in ranking.entries}
     ends = [ranking.named(n).values for n in members]
     series = [Series(FRONT, "null", NULL_COLOUR, [scale * v[other.name] for v in ends], [v["accuracy"] for v in ends], dash="dot")]
     order = sorted(ranking.entries, key=lambda e: e.arm.name != ranking.plain)  # the plain arm keeps the first colour
-    series += [_point(entry, i, ranking, other) for i, entry in enumerate(order)]
+    series += [_point(entry, i, ranking, other, look, entry.arm.name in named) for i, entry in enumerate(order)]
     if clean.teacher is not None and other.teacher is not None:
         series.append(Series("teacher", "teacher", TEACHER_COLOUR, [scale * other.teacher], [clean.teacher], kind="points", marker="star"))
     unit = ", %" if other.name == "robustness" else ""
     return Panel(title, f"{other.title}{unit}", "clean accuracy", series, y_percent=True)
 
 
-def _point(entry: Entry, place: int, ranking: Ranking, other: Axis) -> Series:
+def _point(entry: Entry, place: int, ranking: Ranking, other: Axis, look: Look, written: bool) -> Series:
     """An arm's mean, with the intervals of its differences to the plain arm (none for the plain arm itself)."""
     x, y, scale = entry.values[other.name], entry.values["accuracy"], other.scale
+    colour, own = look
+    plain, rest = entry.arm.name == ranking.plain, [m for m in MARKERS if m not in (own, "x")]
     ends = {}
-    if entry.arm.name != ranking.plain:
+    if not plain:
         for name, value, key, size in (("", y, "accuracy", 1.0), ("x_", x, other.name, scale)):
             gain = entry.gains[key]
             low, high = gain.interval()
             ends |= {f"{name}low": [size * (value - gain.mean + low)], f"{name}high": [size * (value - gain.mean + high)]}
-    return Series(entry.arm.name, ranking.student, STUDENT_COLOURS[place % len(STUDENT_COLOURS)], [scale * x], [y], kind="points",
-                  marker=MARKERS[(place + place // len(STUDENT_COLOURS)) % len(MARKERS)], n=entry.n, **ends)
+    return Series(entry.arm.name, ranking.student, colour, [scale * x], [y], kind="points", n=entry.n, dash="solid" if plain else "dash",
+                  marker=own if plain else rest[(place - 1) % len(rest)], written=entry.arm.name if written else "", **ends)

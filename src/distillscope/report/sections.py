@@ -19,6 +19,7 @@ from distillscope.report.plot import Figure, Panel
 from distillscope.report.read import TEACHER, Run
 from distillscope.report.summary import Statistic
 from distillscope.report.tables import Table, interval_line
+from distillscope.report.words import number, percent
 
 SHAPES = {"circle": "M11 6m-4 0a4 4 0 1 0 8 0a4 4 0 1 0 -8 0", "square": "M7 2h8v8h-8z", "diamond": "M11 1l5 5l-5 5l-5 -5z",
           "triangle-up": "M11 1.5l4.6 8h-9.2z", "triangle-down": "M11 10.5l4.6 -8h-9.2z",
@@ -149,13 +150,28 @@ def figure_html(figure: Figure, folder: Path, known: Collection[str] | None = No
     named = {s.label: s for p in figure.panels for s in p.series
              if s.highlight == "null" or (known is not None and s.label not in known and s.legend)}
     key = "".join(f'<span class="key">{swatch(s.colour, s.marker, s.dash)} {escape(s.label)}</span> ' for s in named.values())
-    key = f"<p>{key.strip()}</p>" if key else ""
+    key = f"<p>{key.strip()}</p>" if key else _scale(figure)
     kind = "squares" if any(p.grid or p.square for p in figure.panels) else PANEL_CLASS.get(len(figure.panels), "")
+    across = f' style="--across:{_columns(len(figure.panels))}"' if kind == "squares" else ""
     return (f'<figure id="figure-{figure.key}"><div class="bar-top"><h3>{escape(figure.title)}</h3><div class="tools">{scale}'
             '<button class="tool" type="button" data-do="csv">CSV</button>'
             '<button class="tool" type="button" data-do="svg">SVG</button></div></div>'
-            f'<div class="panels {kind}">{panels}</div>{fallback}{below}'
+            f'<div class="panels {kind}"{across}>{panels}</div>{fallback}{below}'
             f"<figcaption>{key}{listed(figure.findings)}<p>{escape(figure.reading)}</p></figcaption></figure>")
+
+
+def _columns(panels: int) -> int:
+    """How many squares to a row: five at most, in rows of about one length."""
+    return math.ceil(panels / math.ceil(panels / 5)) if panels else 1
+
+
+def _scale(figure: Figure) -> str:
+    """One colour scale for all panels of cells."""
+    grid = next((p.grid for p in figure.panels if p.grid), None)
+    if grid is None:
+        return ""
+    low, high = (percent(v, 0) if grid.percent else number(v, 2) for v in (grid.low, grid.high))
+    return f'<p class="key">{escape(grid.of)} {low} <span class="heat{" root" * grid.root}"></span> {high}</p>'
 
 
 def _small_png(path: Path) -> str:
@@ -202,5 +218,9 @@ def table_html(table: Table) -> str:
 
 def contents(parts: list[tuple[str, str, str]]) -> str:
     """Links to the page's sections."""
-    links = "".join(f'<a href="#{key}">{escape(title)}</a>' for key, title, _ in parts)
+    links, before = "", ""
+    for key, title, _ in parts:  # "Why? Directions", and then what else is why
+        head, _, rest = title.partition("? ")
+        links += f'<a href="#{key}">{escape(rest if rest and head == before else title)}</a>'
+        before = head
     return f'<nav class="contents" aria-label="Sections">{links}</nav>'

@@ -2,13 +2,14 @@
 
 Seeds are the unit of replication: independent noise draws are averaged inside a seed first. The interval is Student's
 t over seeds, which keeps its coverage at three seeds, where a percentile bootstrap does not. One seed has no interval.
+Intervals of accuracies end at 0 and 1.
 """
 
 from __future__ import annotations
 
 import math
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import pandas as pd
@@ -59,6 +60,11 @@ def statistic(values: Iterable[float], n: int | None = None, unit: str = "") -> 
     return Statistic(mean, std, float(kept.std()), mean - half, mean + half, count, tuple(kept.tolist()), n, unit)
 
 
+def within_unit(s: Statistic) -> Statistic:
+    """An interval of a share, ended at 0 and 1: Student's t does not know that nothing lies beyond."""
+    return replace(s, low=max(s.low, 0.0), high=min(s.high, 1.0)) if math.isfinite(s.low) else s
+
+
 def _record(key: tuple, s: Statistic, seeds: list) -> dict:
     return {**dict(zip(KEYS, key, strict=True)), "mean": s.mean, "std": s.std, "std_population": s.std_population,
             "low": s.low, "high": s.high, "n_seeds": s.n_seeds, "seeds": seeds, "values": list(s.values), "n": s.n,
@@ -81,6 +87,7 @@ def summarise(results: pd.DataFrame, trials: Iterable[Trial] = ()) -> pd.DataFra
         group = group[np.isfinite(group["value"])]
         seeds = [None if pd.isna(s) else int(s) for s in group["seed"]]
         found = statistic(group["value"], None if pd.isna(n) else int(n), str(group["unit"].iloc[0]) if len(group) else "")
+        found = within_unit(found) if str(key[-1]).endswith("accuracy") else found
         records.append(_record(key, found, seeds))
     records += _of_mean_spectrum(results, trials)
     return pd.DataFrame(records, columns=[*KEYS, "mean", "std", "std_population", "low", "high", "n_seeds", "seeds",

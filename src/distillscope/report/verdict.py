@@ -133,7 +133,7 @@ def does_it_matter(run: Run, setting: Setting, summary: Summary) -> list[str]:
             if clean and noisy:
                 falls.append((model.label, 100 * (clean.mean - noisy.mean)))
         if falls:
-            each = joined(f"{label} {number(fall, 1)}" for label, fall in falls)
+            each = joined(f"{label}{NBSP}{number(fall, 1)}" for label, fall in falls)
             sentences.append(f"Points of accuracy lost at {level.text}: {each}.")
     return sentences
 

@@ -49,7 +49,7 @@ def write_report(run_dir: Path) -> Path:
     write_summary(run, summary, [headline(s, summary) for s in settings])
     figures, table = prepare_figures(run, settings, summary), build_table(run, settings, summary)
     advice = advise([run])
-    trade = pareto(advice.found)
+    trade = pareto(advice.found, [m for s in settings for m in s.main])
     figures += [trade] if trade.panels else []
     write_tables(table, run.path / "tables")
     write_figures(figures, run.path / "figures")

@@ -16,7 +16,7 @@
     const at = axis.tickvals.map((v) => (log ? Math.log10(v) : v));
     const [low, high] = axis.range && !log ? axis.range : [Math.min(...at), Math.max(...at)];
     const pixels = at.map((v) => ((v - low) / (high - low || 1)) * (width - 100));
-    const room = (i) => 7 * Math.max(...axis.ticktext[i].split("<br>").map((t) => t.length));
+    const room = (i) => 7 * Math.max(...axis.ticktext[i].split("<br>").map((t) => t.replace(/<[^>]*>/g, "").length));
     const last = at.length - 1;
     let end = -Infinity;
     return axis.ticktext.map((text, i) => {
@@ -44,7 +44,8 @@
       const { colours, kind, highlight, groups, arms } = source.meta;
       if (kind === "heat") {
         const bar = { ...source.colorbar, tickfont: { color: ink, size: 11 } };
-        return { ...trace, colorscale: HEAT[t], colorbar: bar };
+        const scale = source.meta.root ? HEAT[t].map(([at, colour]) => [at * at, colour]) : HEAT[t];
+        return { ...trace, colorscale: scale, colorbar: bar };
       }
       if (kind !== "cloud" && !shown(arms)) return { ...trace, visible: false };
       if (kind === "bars") {
@@ -60,6 +61,7 @@
         trace.marker = { ...source.marker, line: { width: 0 }, color: groups.map((g) => data.palette[g % data.palette.length][t]) };
       }
       if (kind === "band") trace.fillcolor = colour;
+      if (trace.textfont) trace.textfont = { ...trace.textfont, color: colour };
       for (const axis of ["error_x", "error_y"]) {
         if (trace[axis]) trace[axis] = { ...trace[axis], color: kind === "bars" ? ink : colour };
       }
@@ -139,7 +141,8 @@
   async function saveSvg(figure, elements) {
     for (const [i, element] of elements.entries()) {
       const [traces, layout] = themed(panels.get(element), 640);
-      const named = traces.filter((t) => t.visible !== false).map((t) => ({ ...t, showlegend: !["band", "faint", "bars"].includes(t.meta.kind) }));
+      const named = traces.filter((t) => t.visible !== false).map((t) => ({ ...t, showlegend: !["band", "faint", "bars"].includes(t.meta.kind),
+        ...(t.meta.kind === "heat" ? { showscale: true } : {}) }));
       const ground = getComputedStyle(document.documentElement).getPropertyValue("--card");
       const whole = { ...layout, showlegend: true, paper_bgcolor: ground, legend: { orientation: "h", y: -0.3 }, title: { text: "" } };
       const url = await Plotly.toImage({ data: named, layout: whole }, { format: "svg", width: 640, height: 480 });
