@@ -5,13 +5,22 @@ VENV ?= .venv
 JOBS ?= 2
 BIN := $(VENV)/bin
 
-.PHONY: quickstart test lint clean
+.PHONY: quickstart test browser lint clean
 
 quickstart: $(VENV)/.installed
 	$(BIN)/distillscope run quickstart --resume
 
-test: $(VENV)/.installed-test
+test: $(VENV)/.installed-test browser
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n $(JOBS) --dist loadfile
+
+# Tests of the page run in Debian's chromium and are skipped without it: installed where that takes no question, else left alone.
+browser:
+	@for name in chromium chromium-browser google-chrome; do command -v $$name >/dev/null && exit 0; done; \
+	if [ "$$(id -u)" = 0 ] && command -v apt-get >/dev/null; then \
+	  timeout 90 apt-get update -qq >/dev/null 2>&1; \
+	  DEBIAN_FRONTEND=noninteractive timeout 240 apt-get install -qq -y --no-install-recommends chromium >/dev/null 2>&1; \
+	fi; \
+	command -v chromium >/dev/null || echo "no chromium: the tests of the page in a browser will be skipped"
 
 lint: $(VENV)/.installed-test
 	$(BIN)/ruff check src tests benchmarks
