@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 
 from distillscope.report.audit_figures import prepare_audit_figures
+from distillscope.report.stressed import STRESSES
 
 DOCS = Path(__file__).parents[2] / "docs"
 MEASURES = (DOCS / "measures.md").read_text(encoding="utf-8")
@@ -71,6 +72,15 @@ def test_the_guide_has_every_figure_of_the_page():
 
     missing = [f.key for f in prepare_audit_figures(labelled()) if f"(`{f.key}`)" not in guide]
     assert not missing
+
+
+def test_the_guide_has_every_figure_of_a_studys_page_and_of_a_comparisons(reported):
+    guide = (DOCS / "figures.md").read_text(encoding="utf-8")
+    page = (reported / "report.html").read_text(encoding="utf-8")
+    drawn = {*re.findall(r'id="figure-(\w+)"', page), *(f.__name__ for f in STRESSES), "lost", "neighbours", "map", "confusion", "by_class",
+             "pareto", "differences"} - {"pictures"}
+    assert drawn >= {"noise", "training", "spectrum", "fourier"}
+    assert not [key for key in drawn if f"(`{key}`)" not in guide]
 
 
 def test_the_example_of_the_guide_runs(capsys):

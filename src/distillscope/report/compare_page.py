@@ -39,7 +39,7 @@ def render_comparison(found: Comparison, figures: Sequence[Figure], settings: Se
     return assembled(
         title=f"{against}: what differs", data=data, styles=("page.css", "compare.css"), study=f"<strong>{escape(against)}</strong>",
         headline=escape(words.headline(found.labels, found.differences)), notices=notices(found), merits=merits(found),
-        legend=legend(list(settings)), sections=body(found, drawn, table, command),
+        legend=legend(list(settings), pick=False), sections=body(found, drawn, table, command),
         footer="Made by Distillscope. This file is complete: it loads nothing.")
 
 
