@@ -15,6 +15,7 @@ from test_page import Elements, data_of
 
 from distillscope.audit import audit, audit_one
 from distillscope.measure.results import Audit
+from distillscope.report.audit_advice import advice
 from distillscope.report.audit_figures import prepare_audit_figures
 from distillscope.report.audit_page import render_audit, write_audit
 from distillscope.report.page import script_hash
@@ -231,3 +232,11 @@ def test_the_drawn_points_are_the_audits(page):
     assert kept["y"][-1] == pytest.approx(np.log(500) - found["contrastive.infonce"], rel=1e-6)
     shuffled = figures["similarity"][0]["data"][1]
     assert shuffled["meta"]["highlight"] == "null" and shuffled["y"][0] == pytest.approx(found["similarity.linear_cka_debiased_null"], rel=1e-6)
+
+
+def test_what_to_try_has_a_number_behind_it():
+    said = " ".join(advice(labelled()))
+    assert "of the teacher's energy" in said and "recommend" in said and "nothing" not in said.lower()
+    teacher, _, _ = pixels()
+    centred = teacher - teacher.mean(axis=0)
+    assert advice(audit(centred, centred, settings=FEW)) == ["Nothing that was measured calls for a change."]

@@ -7,6 +7,7 @@ from typing import Any
 
 from distillscope.measure.results import Audit, Line, Value
 from distillscope.report import audit_verdict as verdict
+from distillscope.report.audit_advice import advice
 from distillscope.report.audit_terminal import full_lines
 from distillscope.report.audit_words import GROUPS, between, group_of, meaning, num_items, reasons, shown, title_of, warnings
 from distillscope.report.plot import Figure
@@ -116,7 +117,7 @@ def provenance_html(provenance: dict[str, Any], teacher: str, student: str, comm
 
 
 def body(found: Audit, figures: dict[str, Figure], folder: Path, provenance: str) -> str:
-    """The sections in the order in which a reader asks: what was lost, does it matter, why, and is it to be believed."""
+    """The sections in the order in which a reader asks: what was lost, does it matter, why, what to change, and is it to be believed."""
     def drawn(*keys: str) -> str:
         return "".join(figure_html(figures[k], folder, KNOWN) for k in keys)
 
@@ -130,6 +131,7 @@ def body(found: Audit, figures: dict[str, Figure], folder: Path, provenance: str
         ("alignment", "What of the teacher is in it", f'<div class="pair">{drawn("alignment", "component_r2")}</div>'),
         ("search", "Search and similarity", f'<div class="pair">{drawn("retrieval", "similarity")}</div>'),
         ("items", "Telling items apart", drawn("contrastive")),
+        ("advice", "What to change", sentences(advice(found))),
         ("table", "All measures", table_html(found)),
         ("left-out", "What was left out, and why", left_out_html(found)),
         ("provenance", "Provenance", provenance),

@@ -108,6 +108,9 @@ def _matters(found: Audit, worst: Loss | None) -> str:
     chance = p.value >= 0.05 if p else kept.low is not None and kept.low <= 1 <= kept.high
     if chance and kept.value < WHOLE:
         return f"for these labels chance may explain the loss, since {accuracies}{f', McNemar {p_text(p.value)}' if p else ''}"
+    if kept.value > 1:
+        return (f"for these labels that does not matter, since {ACCURACIES[head]} does no worse on the student "
+                f"({percent(found[f'{head}.student.accuracy'])} against {percent(found[f'{head}.teacher.accuracy'])})")
     if kept.value >= WHOLE:
         return f"for these labels that does not matter, since {accuracies}"
     if kept.value >= LITTLE:
