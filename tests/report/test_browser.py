@@ -97,6 +97,24 @@ def test_highlight_units_scale_views_and_the_map_answer(page, tmp_path):
     assert any("Size and latency" in m and "1.3 ms" in m.replace("\u00a0", " ") for m in seen["merits"])
 
 
+def test_of_many_arms_the_first_is_drawn_alone_and_another_beside_it(tmp_path):
+    many = write_report(make_run(tmp_path / "r", students=("S", "M"), arms=("plain", "<b>two", "three", "four"), seeds=(1, 2)))
+    seen = ask(many, tmp_path, 1200, CLICK + """
+      const labels = (key) => [...document.querySelectorAll(`#figure-${key} .plot`)].map((p) =>
+        [...new Set(p.data.filter((t) => t.visible !== false).map((t) => t.meta.label))]);
+      const select = document.getElementById("arms"), bars = document.querySelector("#figure-information .plot");
+      const look = () => ({ noise: labels("noise")[0], bars: bars.data.filter((t) => t.visible !== false).map((t) => t.x[0]), ticks: bars.layout.xaxis.ticktext });
+      const alone = look();
+      select.selectedIndex = 1; select.dispatchEvent(new Event("change")); await settled();
+      const two = look();
+      select.value = ""; select.dispatchEvent(new Event("change")); await settled();
+      return { alone, two, all: look(), options: [...select.options].map((o) => o.text), chips: document.querySelectorAll(".chip").length };""")
+    assert seen["alone"]["noise"] == ["teacher", "S", "M"] and seen["chips"] == 3
+    assert seen["two"]["noise"] == ["teacher", "S", "M", "S (<b>two)", "M (<b>two)"] and len(seen["all"]["noise"]) == 9
+    assert seen["alone"]["bars"] == [0, 1] and seen["two"]["bars"] == [0, 1, 2, 3] and len(seen["all"]["ticks"]) == 8
+    assert seen["options"] == ["plain alone", "plain and <b>two", "plain and three", "plain and four", "all 4 arms"]
+
+
 def test_dark_and_print_change_the_drawing_not_the_numbers(page, tmp_path):
     read = """const plot = document.querySelector("#figure-noise .plot"), style = getComputedStyle(document.documentElement);
       const look = () => ({ ground: getComputedStyle(document.documentElement).backgroundColor, ink: plot.layout.font.color,

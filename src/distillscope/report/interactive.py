@@ -11,6 +11,7 @@ from distillscope.report.plot import Figure, Grid, Mark, Panel, Series
 from distillscope.report.words import number, shortened
 
 DASHES = {"solid": "solid", "dash": "dash", "dot": "dot", "dashdot": "dashdot"}
+LONG = 100  # points of a curve
 MARGIN = {"l": 56, "r": 16, "t": 30, "b": 56}
 
 
@@ -20,10 +21,16 @@ def _text(text: str) -> str:
 
 
 def rounded(values: list[float] | None) -> list[float | None] | None:
-    """Seven significant digits: more than a screen shows, at half the size. Not finite becomes null."""
+    """Seven significant digits, five in long curves: more than a screen shows, at half the size. Not finite becomes null.
+
+    >>> rounded([1.0, 0.123456789, math.nan])
+    [1, 0.1234568, None]
+    """
     if values is None:
         return None
-    return [float(f"{v:.7g}") if v is not None and math.isfinite(v) else None for v in values]
+    digits = 7 if len(values) <= LONG else 5
+    kept = [float(f"{v:.{digits}g}") if v is not None and math.isfinite(v) else None for v in values]
+    return [int(v) if v is not None and v.is_integer() and abs(v) < 1e9 else v for v in kept]
 
 
 def _hover(s: Series, panel: Panel) -> str:
