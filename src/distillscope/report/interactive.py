@@ -12,6 +12,7 @@ from distillscope.report.words import number, shortened
 
 DASHES = {"solid": "solid", "dash": "dash", "dot": "dot", "dashdot": "dashdot"}
 LONG = 100  # points of a curve
+MOST_GAPS = 20  # cells with lines between them
 MARGIN = {"l": 56, "r": 16, "t": 30, "b": 56}
 
 
@@ -102,8 +103,8 @@ def _heat(grid: Grid) -> dict[str, Any]:
     shape = "%{z:.1%}" if grid.percent else "%{z:.4~g}"
     counted = f"<br>n = {grid.n:,} {grid.n_of}{'' if grid.n == 1 else 's'}" if grid.n else ""
     return {"type": "heatmap", "name": _text(grid.label), "z": [rounded(row) for row in grid.values], "x": list(range(len(grid.columns))),
-            "y": list(range(len(grid.rows))), "zmin": grid.low, "zmax": grid.high, "xgap": 1 if len(grid.columns) <= 40 else 0,
-            "ygap": 1 if len(grid.rows) <= 40 else 0, "hoverongaps": False, "showscale": False,
+            "y": list(range(len(grid.rows))), "zmin": grid.low, "zmax": grid.high, "xgap": 1 if len(grid.columns) <= MOST_GAPS else 0,
+            "ygap": 1 if len(grid.rows) <= MOST_GAPS else 0, "hoverongaps": False, "showscale": False,
             "colorbar": {"thickness": 9, "len": 0.9, "outlinewidth": 0, "tickformat": ".0%" if grid.percent else "~g", "nticks": 4},
             "text": [[f"{_text(r)}, {_text(c)}" for c in grid.columns] for r in grid.rows],
             "hovertemplate": f"<b>{_text(grid.label)}</b><br>%{{text}}<br>{_text(grid.of)} {shape}{counted}<extra></extra>",
@@ -146,8 +147,9 @@ def _layout(panel: Panel) -> dict[str, Any]:
                 "margin": {"l": 4, "r": 4, "t": 4, "b": 4}}
     if not panel.x_label:
         common["margin"] = {**MARGIN, "b": 34}
+    reach = max((v for s in panel.series for v in s.x), default=0.0)  # from a thousand on with a letter
     x: dict[str, Any] = {"title": {"text": _text(panel.x_label), "standoff": 8}, "zeroline": False, "automargin": True,
-                         "type": "log" if panel.x_log else "linear", "tickformat": "~s" if panel.x_log else ""}
+                         "type": "log" if panel.x_log else "linear", "tickformat": ("~s" if reach >= 1000 else "~g") if panel.x_log else ""}
     if panel.x_log:
         x["dtick"] = "D2"
     y: dict[str, Any] = {"title": {"text": _text(panel.y_label), "standoff": 6}, "zeroline": False, "automargin": True}
@@ -156,7 +158,7 @@ def _layout(panel: Panel) -> dict[str, Any]:
     if panel.x_ticks:
         x |= {"tickvals": [p for p, _ in panel.x_ticks], "ticktext": [_text(t) for _, t in panel.x_ticks], "tickformat": "", "tickangle": -40 if panel.x_tilt else 0}
     if panel.y_percent:
-        y["tickformat"] = ".0%"
+        y["tickformat"] = ".1~%"  # half a per cent is not rounded to the next
     if panel.x_range:
         x["range"] = list(panel.x_range)
     if panel.y_range:

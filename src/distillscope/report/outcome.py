@@ -13,13 +13,15 @@ from distillscope.report.read import Run
 from distillscope.report.summary import Summary, sigma_of, statistic, within_unit
 from distillscope.report.words import INFONCE, UNIFORMITY, accuracy_of, first_known, number, seeds_text, shortened
 
+MOST_TICKS = 6  # bars of which each can say its arm
 
-def _tick(model: Model, group: list[Model]) -> str:
-    """A bar's name. An arm is named once, under the middle of its bars, or the names would run into each other."""
+
+def _tick(model: Model, group: list[Model], few: bool) -> str:
+    """A bar's name. Where bars are many an arm is named once, under the middle of its bars, or the names would run into each other."""
     if model.is_teacher:
         return model.label.replace(" (", "\n(")
     name = shortened(model.student)
-    named = model.label != model.student and model is group[len(group) // 2]
+    named = model.label != model.student and (few or model is group[len(group) // 2])
     return f"{name}\n({shortened(model.arm)})" if named else name
 
 
@@ -30,7 +32,7 @@ def _bars(models, summary: Summary, key: str) -> tuple[list[Series], list[tuple[
         if found:
             known = math.isfinite(found.low)
             place = float(len(ticks))
-            ticks.append((place, _tick(model, [m for m in models if m.arm == model.arm and not m.is_teacher])))
+            ticks.append((place, _tick(model, [m for m in models if m.arm == model.arm and not m.is_teacher], len(models) <= MOST_TICKS)))
             series.append(Series.of(model, [place], [found.mean], kind="bars", n=found.n_seeds,
                                     low=[found.low] if known else None, high=[found.high] if known else None))
     return series, ticks
@@ -50,7 +52,7 @@ def information(run: Run, settings: list[Setting], summary: Summary) -> Figure:
             marks = [Mark(ceilings[0], f"ceiling {number(ceilings[0], 3)}: nothing kept", shift=15)] if ceilings else []
             if series:
                 top = max([m.value for m in marks] + [s.high[0] if s.high else s.y[0] for s in series])
-                panels.append(Panel(f"{prefix}InfoNCE", "", "InfoNCE loss, nats (lower keeps more)", series, marks,
+                panels.append(Panel(f"{prefix}InfoNCE", "", "nats (lower keeps more)", series, marks,
                                     x_ticks=ticks, y_range=(0.0, 1.2 * top), note=how))
                 if ceilings:
                     kept = [f"{s.label} {number(ceilings[0] - s.y[0], 3)}" for s in series if s.label in {m.label for m in setting.named}]
@@ -61,7 +63,7 @@ def information(run: Run, settings: list[Setting], summary: Summary) -> Figure:
             own = [u.mean for m in setting.students if (u := summary.get(m, "paper.teacher_uniformity"))]
             marks = [Mark(own[0], f"teacher {number(own[0], 3)}", colour=TEACHER_COLOUR, highlight="teacher")] if own else []
             if series:
-                panels.append(Panel(f"{prefix}{'u' if prefix else 'U'}niformity", "", "uniformity (lower is more spread)", series, marks,
+                panels.append(Panel(f"{prefix}{'u' if prefix else 'U'}niformity", "", "lower is more spread", series, marks,
                                     x_ticks=ticks, note=spread[1]))
         by_k = [s for m in setting.students if (s := curve_over_seeds(run, m, "contrastive.infonce_by_k", marker=m.marker))]
         if by_k:

@@ -7,12 +7,13 @@ from collections.abc import Sequence
 from distillscope.recommend import Axis, Entry, Ranking, Recommendation
 from distillscope.report.models import MARKERS, NULL_COLOUR, STUDENT_COLOURS, TEACHER_COLOUR, Model
 from distillscope.report.plot import Figure, Panel, Series
-from distillscope.report.words import joined
+from distillscope.report.words import joined, number, percent
 
 FRONT = "front"
 Look = tuple[tuple[str, str], str]  # colour and marker
 
 
+FAR = 3.0  # times the arms' own extent
 MOST_WRITTEN = 8  # arms whose names have room beside their points
 
 
@@ -51,10 +52,25 @@ def _panel(title: str, ranking: Ranking, clean: Axis, other: Axis, members: Sequ
     series = [Series(FRONT, "null", NULL_COLOUR, [scale * v[other.name] for v in ends], [v["accuracy"] for v in ends], dash="dot")]
     order = sorted(ranking.entries, key=lambda e: e.arm.name != ranking.plain)  # the plain arm keeps the first colour
     series += [_point(entry, i, ranking, other, look, entry.arm.name in named) for i, entry in enumerate(order)]
+    unit, note = ", %" if other.name == "robustness" else "", ""
     if clean.teacher is not None and other.teacher is not None:
-        series.append(Series("teacher", "teacher", TEACHER_COLOUR, [scale * other.teacher], [clean.teacher], kind="points", marker="star"))
-    unit = ", %" if other.name == "robustness" else ""
-    return Panel(title, f"{other.title}{unit}", "clean accuracy", series, y_percent=True)
+        teacher = Series("teacher", "teacher", TEACHER_COLOUR, [scale * other.teacher], [clean.teacher], kind="points", marker="star")
+        if _near(teacher, series):
+            series.append(teacher)
+        else:
+            note = f"The teacher is beyond the drawing: {number(teacher.x[0], 1)}{unit.lstrip(',')}, clean {percent(clean.teacher)}"
+    return Panel(title, f"{other.title}{unit}", "clean accuracy", series, y_percent=True, note=note)
+
+
+def _near(teacher: Series, arms: Sequence[Series]) -> bool:
+    """Whether the arms can still be told apart with the teacher in the drawing."""
+    for axis in ("x", "y"):
+        ends = [v for s in arms for part in (getattr(s, axis), getattr(s, f"{axis}_low" if axis == "x" else "low"),
+                                             getattr(s, f"{axis}_high" if axis == "x" else "high")) for v in part or []]
+        (own,) = getattr(teacher, axis)
+        if max([*ends, own]) - min([*ends, own]) > FAR * (max(ends) - min(ends)):
+            return False
+    return True
 
 
 def _point(entry: Entry, place: int, ranking: Ranking, other: Axis, look: Look, written: bool) -> Series:

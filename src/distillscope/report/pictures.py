@@ -8,7 +8,7 @@ from distillscope.report.kept import ABSENT, Album, Kept
 from distillscope.report.models import CLASS_COLOURS
 from distillscope.report.plot import Figure
 from distillscope.report.sections import escape, swatch
-from distillscope.report.words import number, percent
+from distillscope.report.words import NBSP, number, percent
 
 
 def sheet(kept: int, album: int) -> str:
@@ -131,20 +131,22 @@ def _row(kept: Kept, album: Album, style: str, query: int, label: int | None, ow
 
 
 def _shares(kept: Kept) -> list[str]:
-    """How many of the neighbours shown are the teacher's, and how many of the query's class."""
-    teacher, said = kept.teacher, []
+    """How many of the neighbours shown are of the query's class, and how many are the teacher's too."""
+    teacher, right, shared, total = kept.teacher, [], [], 0
     for album in kept.albums:
-        shared = right = total = 0
+        name = "teacher" if album.model.is_teacher else album.model.label
+        tiles, same, common, total = album.said["tiles"], 0, 0, 0
         for q, row in enumerate(album.said["neighbours"]):
             own = {teacher.said["tiles"]["ids"][p] for p in teacher.said["neighbours"][q]}
             label = _of(teacher.said["tiles"]["labels"], teacher.said["queries"][q])
-            shared += sum(album.said["tiles"]["ids"][p] in own for p in row)
-            right += sum(label is not None and _of(album.said["tiles"]["labels"], p) == label for p in row)
+            common += sum(tiles["ids"][p] in own for p in row)
+            same += sum(label is not None and _of(tiles["labels"], p) == label for p in row)
             total += len(row)
-        classes = f"{right} of {total} of the query's class" if teacher.said["tiles"]["labels"] else ""
-        agree = "" if album.model.is_teacher else f"{shared} of {total} shared with the teacher"
-        said.append(f"{'teacher' if album.model.is_teacher else album.model.label} " + ", ".join(t for t in (classes, agree) if t))
-    return [f"Of the neighbours shown: {'; '.join(said)}."]
+        right.append(f"{name}{NBSP}{same}")
+        shared += [] if album.model.is_teacher else [f"{name}{NBSP}{common}"]
+    said = [f"of the query's class {', '.join(right)}"] if teacher.said["tiles"]["labels"] else []
+    said += [f"shared with the teacher {', '.join(shared)}"] if shared else []
+    return [f"Of the {total} neighbours shown of each model, {'; '.join(said)}."]
 
 
 def map_card(albums: list[Kept], figure: Figure) -> str:

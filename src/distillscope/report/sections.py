@@ -26,6 +26,7 @@ SHAPES = {"circle": "M11 6m-4 0a4 4 0 1 0 8 0a4 4 0 1 0 -8 0", "square": "M7 2h8
           "x": "M7 2l8 8m0 -8l-8 8", "star": "M11 0.6l1.6 3.6l4 .4l-3 2.6l.9 3.9l-3.5 -2l-3.5 2l.9 -3.9l-3 -2.6l4 -.4z"}
 PANEL_CLASS = {1: "single", 3: "three"}
 RESULTS_CSV = ('<p class="note">Every value behind this page, one a row: <button class="tool" type="button" id="all-results">results.csv</button></p>')
+STAND_IN = 900  # pixels across of the drawings that stand in where scripts are off
 STROKES = {"solid": "", "dash": "5 3", "dot": "2 3", "dashdot": "6 2 1.5 2"}
 
 
@@ -177,6 +178,7 @@ def _scale(figure: Figure) -> str:
 def _small_png(path: Path) -> str:
     """A drawing as a data: address in 64 colours: a tenth of the SVG, whose curves hold every point."""
     with Image.open(path) as image, io.BytesIO() as kept:
+        image.thumbnail((STAND_IN, 10 * STAND_IN))
         image.convert("RGB").quantize(64, dither=Image.Dither.NONE).save(kept, "PNG", optimize=True)
         return f"data:image/png;base64,{base64.b64encode(kept.getvalue()).decode()}"
 

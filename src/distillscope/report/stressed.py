@@ -68,10 +68,13 @@ def corruptions(run: Run, settings: list[Setting], summary: Summary) -> Figure:
         if first is None:
             continue
         order = sorted(first, key=lambda name: first[name], reverse=True)
-        series = [Series.of(m, [float(i) for i, name in enumerate(order) if name in v], [v[name] for name in order if name in v], kind="points",
+        shown = [m for m, v in means.items() if v]
+        step = min(0.09, 0.6 / len(shown))  # side by side, in the order of the legend
+        beside = {m: step * (place - (len(shown) - 1) / 2) for place, m in enumerate(shown)}
+        series = [Series.of(m, [i + beside[m] for i, name in enumerate(order) if name in v], [v[name] for name in order if name in v], kind="points",
                             marker=m.marker, hover=[name.replace("_", " ") for name in order if name in v], n=_seeds(m, summary, accuracy[0]))
                   for m, v in means.items() if v]
-        panels.append(Panel(f"{title}: accuracy" if title else "Accuracy under each corruption", "", "accuracy, mean over severities", series,
+        panels.append(Panel(title, "", "accuracy, mean over severities", series,
                             x_ticks=[(float(i), name.replace("_", " ")) for i, name in enumerate(order)], y_percent=True, y_range=(0.0, 1.02),
                             x_range=(-0.6, len(order) - 0.4), x_tilt=True))
         error_key = accuracy[0].rpartition(".")[0] + ".corruption_error"
@@ -123,17 +126,12 @@ def fourier(run: Run, settings: list[Setting], summary: Summary) -> Figure:
             title = panel_title(settings, setting)
             panels.append(Panel(f"{title}: {model.label}" if title else model.label, "cycles across", "cycles down", [], grid=Grid(
                 model.label, model.highlight, values, *names, "error", n=None if model.is_teacher else len(tables))))
-    top = max((v for p in panels for row in p.grid.values for v in row if v is not None), default=1.0)
-    panels = [_replaced(p, top) for p in panels]
+    cells = [v for p in panels for row in p.grid.values for v in row if v is not None]
+    panels = [replace(p, grid=replace(p.grid, low=min(cells), high=max(cells))) for p in panels]
     return Figure("fourier", "Fourier heat map",
                   "The error that one wave causes, for each frequency: slow waves in the middle, fast ones at the edge. A dark middle with pale "
                   "edges is a model that listens to coarse shape; dark edges are a sensitivity to fine detail.",
                   panels, "" if panels else not_run("fourier"))
-
-
-def _replaced(panel: Panel, top: float) -> Panel:
-    """The panel with a colour scale that ends at the largest value of all panels."""
-    return replace(panel, grid=replace(panel.grid, high=top))
 
 
 def gradient(run: Run, settings: list[Setting], summary: Summary) -> Figure:

@@ -171,8 +171,8 @@ def merits(run: Run, setting: Setting, summary: Summary) -> list[Merit]:
     for title, note, key, condition, scale, digits, unit, full in wanted:
         rows = []
         for model, s in _found([*setting.teachers[:1], *_main_arm(setting)], summary, key, condition):
-            value = _size(model, s, summary) if key == PARAMETERS else number(scale * s.mean, digits) + unit
-            rows.append((model, s, value, "" if key == PARAMETERS else interval_text(s, digits, scale)))
+            value = count(s.mean) if key == PARAMETERS else number(scale * s.mean, digits) + unit
+            rows.append((model, s, value, _time(model, summary) if key == PARAMETERS else interval_text(s, digits, scale)))
         if rows and key in OF_TEACHER and setting.reference:  # what a teacher has of itself needs no measurement
             full = OF_TEACHER[key]
             rows.insert(0, (setting.reference, Statistic(full, math.nan, math.nan, math.nan, math.nan, 0, ()), number(scale * full, 0) + unit, ""))
@@ -181,6 +181,6 @@ def merits(run: Run, setting: Setting, summary: Summary) -> list[Merit]:
     return found
 
 
-def _size(model: Model, parameters: Statistic, summary: Summary) -> str:
+def _time(model: Model, summary: Summary) -> str:
     time = summary.get(model, LATENCY)
-    return count(parameters.mean) + (f", {number(time.mean, 1)}{NBSP}ms" if time else "")
+    return f"{number(time.mean, 1)}{NBSP}ms" if time else ""
