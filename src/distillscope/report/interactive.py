@@ -91,7 +91,7 @@ def _traces(s: Series, panel: Panel) -> list[dict[str, Any]]:
               "marker": {"symbol": s.marker or "circle", "size": 8, "color": colour}}
     if not (s.low and s.high):
         return [trace]
-    band = {"type": "scatter", "mode": "lines", "x": rounded([*s.x, *reversed(s.x)]), "y": rounded([*s.high, *reversed(s.low)]),
+    band = {"type": "scatter", "mode": "lines", "x": [], "y": [],  # the page's script has the ends from the line that follows
             "fill": "toself", "line": {"width": 0, "color": colour}, "fillcolor": colour, "opacity": 0.16, "hoverinfo": "skip",
             "showlegend": False, "legendgroup": s.label,
             "meta": {"highlight": s.highlight, "colours": list(s.colour), "kind": "band", "label": s.label, "arms": list(s.arms)}}

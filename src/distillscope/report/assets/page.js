@@ -155,6 +155,12 @@
     const root = document.getElementById("figure-" + figure.key);
     if (!root) continue;
     const elements = [...root.querySelectorAll(".plot")];
+    figure.panels.forEach(({ data: traces }) => traces.forEach((band, i) => {
+      if (band.meta.kind !== "band") return;
+      const { x, customdata: ends } = traces[i + 1];
+      band.x = [...x, ...x.slice().reverse()];
+      band.y = [...ends.map((e) => e[1]), ...ends.map((e) => e[0]).slice().reverse()];
+    }));
     elements.forEach((element, i) => {
       panels.set(element, { spec: figure.panels[i], log: figure.panels[i].layout.xaxis.type === "log", drawn: false });
     });
@@ -201,7 +207,7 @@
     const element = waiting.shift();
     if (element) draw(element).then(() => setTimeout(next, 0, waiting));
     else document.documentElement.dataset.drawn = "all";
-  })([...panels.keys()]);
+  })([...panels.keys()].sort((a, b) => (a.compareDocumentPosition(b) & Node.DOCUMENT_POSITION_FOLLOWING ? -1 : 1)));
 
   const chips = [...document.querySelectorAll(".chip")];
   chips.forEach((chip) => chip.addEventListener("click", () => {
