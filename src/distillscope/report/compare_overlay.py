@@ -88,7 +88,8 @@ def _renamed(trial: Trial, arms: dict[str, str], targets: dict[str, str]) -> Tri
 
 def joined_settings(run: Run) -> list[Setting]:
     """The models of a joined run, each student with its run behind its name."""
-    return [replace(s, students=tuple(replace(m, label=f"{m.student} ({m.arm})") for m in s.students)) for s in settings_of(run)]
+    return [replace(s, students=tuple(replace(m, label=f"{m.student} ({m.arm})") for m in s.students), most_arms=len(run.study["arms"]))
+            for s in settings_of(run)]
 
 
 def overlaid(run: Run, settings: list[Setting], summary: Summary) -> list[Figure]:

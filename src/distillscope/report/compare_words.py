@@ -87,7 +87,7 @@ def headline(labels: Sequence[str], differences: Sequence[Difference]) -> str:
     if not tested:
         return (f"{others} against {labels[0]}: no difference has an interval, with too few seeds or items; "
                 "what is shown is that of single runs.")
-    counted = f"{len(kept)} of {len(tested)} differences remain after Holm's correction"
+    counted = f"{len(kept)} of {len(tested)} differences remain{'s' * (len(kept) == 1)} after Holm's correction"
     if not kept:
         return f"{others} against {labels[0]}: none of {len(tested)} differences remains after Holm's correction, which is no proof of equality."
     named = []
@@ -96,4 +96,4 @@ def headline(labels: Sequence[str], differences: Sequence[Difference]) -> str:
         whose = f"{d.second}: " if len(labels) > 2 else ""
         unit = f" {d.quantity.unit}" if d.quantity.unit else ""
         named.append(f"{whose}{who}{title_text(d)} {difference_text(d)}{unit} {interval_text(d)}")
-    return f"{others} against {labels[0]}: {counted}, first {'; '.join(named)}."
+    return f"{others} against {labels[0]}: {counted}{', first' * (len(kept) > 1)}: {'; '.join(named)}."

@@ -54,6 +54,7 @@ class Setting:
     teacher: str
     teachers: tuple[Model, ...]  # one per target; the one that students are measured against comes first
     students: tuple[Model, ...]
+    most_arms: int = MOST_ARMS
 
     @property
     def title(self) -> str:
@@ -71,7 +72,7 @@ class Setting:
     @property
     def named(self) -> tuple[Model, ...]:
         """The models that a sentence names: all, where the arms are few."""
-        return self.models if len({m.arm for m in self.students}) <= MOST_ARMS else self.main
+        return self.models if len({m.arm for m in self.students}) <= self.most_arms else self.main
 
     @property
     def reference(self) -> Model | None:
