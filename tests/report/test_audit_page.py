@@ -172,7 +172,7 @@ def test_large_curves_are_thinned_on_the_page_alone(tmp_path):
     drawn = figures["spectrum"]["panels"][1]["data"][0]
     assert len(drawn["x"]) <= 400 and drawn["x"][0] == 1 and drawn["x"][-1] == 600
     known = dict(zip(found.curves["teacher.cumulative_variance"].x, found.curves["teacher.cumulative_variance"].y, strict=True))
-    assert drawn["y"] == pytest.approx([known[x] for x in drawn["x"]], rel=1e-6)
+    assert drawn["y"] == pytest.approx([known[x] for x in drawn["x"]], rel=5e-5)  # five digits
     assert len(found.curves["teacher.cumulative_variance"].x) == 600
 
 

@@ -83,6 +83,11 @@
       x.ticktext = chosen.ticktext;
       x.title = { ...x.title, text: chosen.title };
     }
+    if (x.tickangle === -40 && width < 24 * x.tickvals.length) x.tickangle = -90;
+    if (x.type === "log" && !x.tickvals && width < 400) { // 1, 2, 5 of every decade would run into each other
+      const at = spec.data.flatMap((d) => [d.x[0], d.x[d.x.length - 1]]).filter((v) => v > 0);
+      if (Math.max(...at) / Math.min(...at) > 50) x.dtick = 1;
+    }
     if (x.tickvals && !x.tickangle) x.ticktext = thinned(x, source.xaxis.type === "log", width);
     const layout = {
       ...source, xaxis: x, yaxis: axis(source.yaxis), paper_bgcolor: "rgba(0,0,0,0)", plot_bgcolor: "rgba(0,0,0,0)",
