@@ -61,7 +61,7 @@ def test_a_tiny_study_of_two_seeds_is_undecided_and_not_an_error(tmp_path):
     assert done.exit_code == 0, done.output
     verdicts = json.loads((run / "claims.json").read_text())["settings"][0]["verdicts"]
     assert {v["verdict"] for v in verdicts} == {"undecided"} and all(v["reason"] for v in verdicts)
-    assert "<h3>Not tested</h3>" in (run / "report.html").read_text()
+    assert "<summary>Not tested, and why (10)</summary>" in (run / "report.html").read_text()
 
 
 def test_every_report_holds_its_claims(run_dir):
