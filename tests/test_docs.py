@@ -10,7 +10,7 @@ import pytest
 import typer
 
 from distillscope import cli
-from distillscope.config import load_preset, preset_names
+from distillscope.loading import load_preset, preset_names
 
 ROOT = Path(__file__).parents[1]
 PAGES = [p for p in [ROOT / "README.md", *sorted((ROOT / "docs").glob("**/*.md"))] if p.is_file()]

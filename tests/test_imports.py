@@ -19,6 +19,7 @@ ALLOWED = {
     "measure": set(),
     "objectives": set(),
     "config": {"data"},
+    "loading": {"config"},
     "audit": {"measure"},
     "distill": {"config", "data", "teachers", "students", "objectives", "measure", "stress"},
     "rundir": {"config"},

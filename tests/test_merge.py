@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 
 from distillscope import load_study
-from distillscope.config import study_from
 from distillscope.errors import UserError
+from distillscope.loading import study_from
 from distillscope.merge import merge_runs
 from distillscope.study import run_study
 from test_study import sorted_rows

@@ -20,8 +20,8 @@ from planted import STUDY, planted_run, write_run
 from distillscope import cli
 from distillscope.claims.arms import arms_of
 from distillscope.claims.results import results_of
-from distillscope.config import load_preset, study_from
 from distillscope.errors import UserError
+from distillscope.loading import load_preset, study_from
 from distillscope.next_study import chosen_on, fresh_seeds, next_study
 from distillscope.recommend import FLOOR, TWO_VIEWS, axes_of, front, images_seen, leading, recommend
 from distillscope.registry import objectives

@@ -15,8 +15,8 @@ from PIL import Image
 from threadpoolctl import threadpool_limits
 
 from distillscope import load_student, load_study
-from distillscope.config import load_preset
 from distillscope.errors import UserError
+from distillscope.loading import load_preset
 from distillscope.report import write_report
 from distillscope.rundir import COLUMNS, trial_folder, trials_of
 from distillscope.study import load_data, run_study

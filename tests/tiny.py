@@ -11,7 +11,8 @@ from typing import Any
 
 import pytest
 
-from distillscope.config import Study, study_from
+from distillscope.config import Study
+from distillscope.loading import study_from
 
 TEACHER = "test_resnet"
 

@@ -16,7 +16,7 @@ __version__ = "0.1.0"
 
 _PUBLIC = {
     "UserError": "errors",
-    "load_preset": "config",
+    "load_preset": "loading",
     "run_study": "study",
     "load_study": "study",
     "load_student": "students.load",

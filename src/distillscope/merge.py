@@ -10,9 +10,9 @@ from pathlib import Path
 import yaml
 
 from distillscope import progress
-from distillscope.config import study_from
 from distillscope.errors import UserError
 from distillscope.files import write_json
+from distillscope.loading import study_from
 from distillscope.rundir import GROWING, is_complete, load_config, open_run
 
 

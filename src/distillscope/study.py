@@ -23,7 +23,7 @@ import pandas as pd
 import torch
 
 from distillscope import progress, registry
-from distillscope.config import Dataset, Part, Study, Teacher, study_from
+from distillscope.config import Dataset, Part, Study, Teacher
 from distillscope.data.splits import Splits, load_splits
 from distillscope.devices import choose_device
 from distillscope.distill.loop import check_tracker
@@ -32,6 +32,7 @@ from distillscope.distill.terms import check_arm, check_dims
 from distillscope.errors import UserError
 from distillscope.files import write_json
 from distillscope.keepsakes import keep_run
+from distillscope.loading import study_from
 from distillscope.objectives.targets import Target
 from distillscope.reference import run_reference
 from distillscope.rundir import Trial, is_complete, load_config, open_run, provenance, slug, trial_folder, trials_of

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from distillscope.claims.arms import arms_of, distinct, terms_of
-from distillscope.config import load_preset, preset_names, study_from
+from distillscope.loading import load_preset, preset_names, study_from
 from tiny import tiny_values
 
 

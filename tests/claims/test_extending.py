@@ -13,8 +13,8 @@ from planted import planted
 
 from distillscope.claims.arms import FAMILIES
 from distillscope.claims.decide import ORDER, decide_results
-from distillscope.config import study_from
 from distillscope.errors import UserError
+from distillscope.loading import study_from
 from distillscope.registry import KINDS, claims, objectives, remedies
 from tiny import tiny_study, tiny_values
 

@@ -20,7 +20,7 @@ CHILD = """
 import sys, time, yaml
 import distillscope.distill.loop as loop
 import distillscope.distill.checkpoint as checkpoint
-from distillscope.config import study_from
+from distillscope.loading import study_from
 from distillscope.study import run_study
 
 loop.CHECKPOINT_SECONDS = 0.0

@@ -5,9 +5,9 @@ import pytest
 import torch
 from blobs import make_source, make_student
 
-from distillscope.config import study_from
 from distillscope.data.preprocess import Preprocess
 from distillscope.errors import UserError
+from distillscope.loading import study_from
 from distillscope.objectives.targets import Target, posthoc_twin
 from distillscope.registry import remedies, targets
 from distillscope.students.load import build_student, load_student, save_student

@@ -5,13 +5,14 @@ import pytest
 import torch
 from blobs import make_source, make_student
 
-from distillscope.config import Arm, study_from
+from distillscope.config import Arm
 from distillscope.data.preprocess import CLIP_STD, Preprocess
 from distillscope.data.views import View
 from distillscope.distill.prepared import Prepared, embedded_views, view_of
 from distillscope.distill.streams import KeyedStreams
 from distillscope.draws import keyed_rngs
 from distillscope.errors import UserError
+from distillscope.loading import study_from
 from distillscope.registry import remedies
 from distillscope.students.batch_norm import bn_reestimated
 from distillscope.students.load import build_student

@@ -17,8 +17,8 @@ def list_(
 
     Example: `distillscope list objectives`
     """
-    from distillscope.config import load_preset, preset_names
     from distillscope.errors import unknown_name
+    from distillscope.loading import load_preset, preset_names
     from distillscope.registry import KINDS
 
     if kind == "presets":

@@ -38,7 +38,7 @@ def run(
     - `distillscope run cifar10 --dry-run`
     - `distillscope run my-study.yaml --set training.epochs=20 --out runs/long --resume`
     """
-    from distillscope.config import load_preset
+    from distillscope.loading import load_preset
     from distillscope.progress import say
     from distillscope.rundir import is_complete, trial_folder, trials_of
 
@@ -89,7 +89,7 @@ def distill(
 
     Example: `distillscope distill --teacher efficientnet_lite0 --data digits --out student --set student.width=2`
     """
-    from distillscope.config import apply_override, study_from
+    from distillscope.loading import apply_override, study_from
     from distillscope.single import distill_one
 
     values = {"name": out.name, "data": [{"name": data}], "teacher": [{"name": teacher}],
