@@ -25,6 +25,7 @@ from typing import Any
 
 import pandas as pd
 import yaml
+from filelock import FileLock, Timeout
 
 import distillscope
 from distillscope.config import Study
@@ -93,6 +94,17 @@ def open_run(study: Study, run: Path, resume: bool) -> None:
     elif resume and run.exists() and any(run.iterdir()):
         raise UserError(f"--resume {run}", "a study's directory (with study.yaml)", "another one", "Name another --out.")
     write_text(config, yaml.safe_dump(study.dump(), sort_keys=False, allow_unicode=True))
+
+
+def hold_run(run: Path) -> FileLock:
+    """The run's lock, taken: two processes that train the same trials would write over each other. It ends with its process."""
+    lock = FileLock(run / ".lock")
+    try:
+        lock.acquire(timeout=0)
+    except Timeout:
+        raise UserError(f"--out {run}", "a run that no process is at work on", "one that is going on",
+                        "Wait for it or end it, then add --resume; `distillscope report DIR --serve` watches it.") from None
+    return lock
 
 
 def _grows(old: list, new: list) -> bool:

@@ -35,7 +35,7 @@ from distillscope.keepsakes import keep_run
 from distillscope.loading import study_from
 from distillscope.objectives.targets import Target
 from distillscope.reference import run_reference
-from distillscope.rundir import Trial, is_complete, load_config, open_run, provenance, slug, trial_folder, trials_of
+from distillscope.rundir import Trial, hold_run, is_complete, load_config, open_run, provenance, slug, trial_folder, trials_of
 from distillscope.stress.run import rehearse
 from distillscope.students.load import check_student
 from distillscope.trial import run_trial
@@ -113,6 +113,7 @@ def run_study(study: Study, out: Path | str | None = None, *, resume: bool = Fal
     chosen = choose_device(device)
     jobs = num_jobs(jobs, chosen, len(trials_of(study)))
     open_run(study, run, resume)
+    held = hold_run(run)
     conditions = {name: noise.both_units() for (name, _), noise in noise_conditions(study).items()}
     record = provenance(command, conditions, str(chosen), os.cpu_count() or 1)
     before = run / "provenance.json"
@@ -135,6 +136,7 @@ def run_study(study: Study, out: Path | str | None = None, *, resume: bool = Fal
     finally:
         record["seconds"] = round(record["seconds"] + time.monotonic() - began, 1)
         write_json(before, record)
+        held.release()
     if report:
         from distillscope.report import write_report
 
@@ -214,8 +216,9 @@ def run_trials(study: Study, data: Dataset, splits: Splits, pending: Sequence[Tr
         with context.Manager() as manager:
             messages = manager.Queue()
             threads = max(1, (os.cpu_count() or 1) // jobs)
+            stop = context.Event()
             with _thread_limit(threads), ProcessPoolExecutor(jobs, mp_context=context, initializer=_start,
-                                                             initargs=(study, data, messages, threads)) as pool:
+                                                             initargs=(study, data, messages, threads, stop)) as pool:
                 running = {pool.submit(_in_process, *arguments(t), options) for t in order}
                 try:
                     while running:
@@ -224,8 +227,10 @@ def run_trials(study: Study, data: Dataset, splits: Splits, pending: Sequence[Tr
                             advance(messages.get())
                         for future in done:
                             progress.say(f"finished {future.result()}")
-                except BaseException:
-                    for future in running:
+                except BaseException as error:
+                    if isinstance(error, KeyboardInterrupt):
+                        stop.set()
+                    for future in running:  # one more than run at once are handed out already, and cannot be cancelled
                         future.cancel()
                     raise
 
@@ -250,24 +255,36 @@ def _thread_limit(threads: int):
 _process: dict[str, Any] = {}
 
 
-def _start(study: Study, data: Dataset, messages: Any, threads: int) -> None:
-    """Of each worker process: its threads, and the data, loaded once for all of its trials."""
+def _start(study: Study, data: Dataset, messages: Any, threads: int, stop: Any) -> None:
+    """Of each worker process: its threads, the data, loaded once for all of its trials, and the event that ends them all."""
     torch.set_num_threads(threads)
-    _process.update(study=study, data=data, messages=messages)
+    _process.update(study=study, data=data, messages=messages, stop=stop)
+
+
+def _stop_if_told() -> None:
+    if _process["stop"].is_set():
+        raise KeyboardInterrupt
 
 
 def _in_process(trial: Trial, prepared: Prepared, folder: Path, options: dict[str, Any]) -> str:
+    """One trial. Whoever is interrupted, this process or the one that waits for it, all end, with their checkpoints written."""
+    _stop_if_told()
     if "splits" not in _process:
         _process["splits"] = load_data(_process["study"], _process["data"])
     pending, last = 0, time.monotonic()
 
     def advance(count: int) -> None:
         nonlocal pending, last
+        _stop_if_told()
         pending += count
         if time.monotonic() - last > 0.5:
             _process["messages"].put(pending)
             pending, last = 0, time.monotonic()
 
-    run_trial(_process["study"], trial, _process["splits"], prepared, folder, advance=advance, **options)
+    try:
+        run_trial(_process["study"], trial, _process["splits"], prepared, folder, advance=advance, **options)
+    except KeyboardInterrupt:
+        _process["stop"].set()  # else this process would begin its next trial
+        raise
     _process["messages"].put(pending)
     return trial.id

@@ -35,6 +35,3 @@ def main() -> None:
                          "Free some space and repeat with --resume; what was finished is kept.")
         print(f"distillscope: {full}", file=sys.stderr)
         sys.exit(2)
-    except KeyboardInterrupt:
-        print("distillscope: interrupted; what was finished is kept. Repeat the command with --resume to go on.", file=sys.stderr)
-        sys.exit(130)

@@ -5,11 +5,25 @@ from __future__ import annotations
 import shlex
 import sys
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
+from typer.core import TyperGroup
+
+
+class Commands(TyperGroup):
+    """The commands; Typer by itself ends an interrupted one without a word."""
+
+    def invoke(self, ctx: typer.Context) -> Any:
+        try:
+            return super().invoke(ctx)
+        except KeyboardInterrupt:
+            print("distillscope: interrupted; what was finished is kept. Repeat the command with --resume to go on.", file=sys.stderr)
+            raise typer.Exit(130) from None
+
 
 app = typer.Typer(
+    cls=Commands,
     name="distillscope", no_args_is_help=True, pretty_exceptions_enable=False, rich_markup_mode="markdown",
     help="Distil a large frozen image encoder into a small student, and see exactly what the student lost.\n\n"
     "Start with: `distillscope run quickstart`",
