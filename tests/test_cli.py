@@ -11,7 +11,7 @@ import typer
 import yaml
 from typer.testing import CliRunner
 
-from distillscope import cli, load_student
+from distillscope import __version__, cli, load_student
 from tiny import TEACHER, finished_run, scratch, teacher_weights, tiny_values
 
 
@@ -65,6 +65,10 @@ def test_every_command_has_help_with_an_example_of_itself(name):
     assert f"`distillscope {name}" in command.help
     assert len(command.help.split("\n")[0]) > 20
     assert "Usage" in invoke(*name.split(), "--help")
+
+
+def test_the_version_is_printed():
+    assert invoke("--version") == f"distillscope {__version__}\n"
 
 
 @pytest.fixture

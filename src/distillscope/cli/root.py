@@ -28,6 +28,22 @@ app = typer.Typer(
     help="Distil a large frozen image encoder into a small student, and see exactly what the student lost.\n\n"
     "Start with: `distillscope run quickstart`",
 )
+
+
+def print_version(asked: bool) -> None:
+    if asked:
+        from distillscope import __version__
+
+        print(f"distillscope {__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def options(version: Annotated[bool, typer.Option("--version", callback=print_version, is_eager=True,
+                                                  help="Print the version and end.")] = False) -> None:
+    """Options that stand before any command."""
+
+
 cache_app = typer.Typer(no_args_is_help=True, help="The cache of teacher embeddings (DISTILLSCOPE_CACHE moves it).")
 app.add_typer(cache_app, name="cache")
 
