@@ -35,4 +35,4 @@ def test_a_plan_of_a_finished_run_has_nothing_to_do(monkeypatch):
 def test_times_read_well(seconds, text):
     from distillscope.plan import Plan
 
-    assert dict(Plan(1, 0, 0, 0, 0, 0, seconds, 0, 0).rows())["estimated time"] == text
+    assert dict(Plan(tiny_study(), 1, 0, 0, 0, 0, 0, seconds, 0, 0).rows())["estimated time"] == text

@@ -277,7 +277,10 @@ class Study(_Frozen):
             if not names and what != "remedies' labels":
                 raise UserError(what, "at least one", "none", "Name one.")
             if len(set(names)) != len(names):
-                raise UserError(what, "each name once", str(names), "Give them different names (label: ...).")
+                if what == "seeds":
+                    raise UserError(what, "each seed once", str(names), "Take the repeated one out.")
+                key = "name" if what == "arms' names" else "label"
+                raise UserError(what, "each name once", str(names), f"Give them different names ({key}: ...).")
         for arm in self.arms:
             for label in arm.students or ():
                 if label not in [s.label for s in self.students]:

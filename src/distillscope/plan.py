@@ -32,6 +32,7 @@ MEASURE_SECONDS = 45.0
 class Plan:
     """Counts and estimates of one study on this machine."""
 
+    study: Study
     trials: int
     finished: int
     teacher_forwards: int
@@ -44,7 +45,11 @@ class Plan:
 
     def rows(self) -> list[tuple[str, str]]:
         """What to print: (name, value)."""
+        study = self.study
         return [
+            ("students", ", ".join(s.label for s in study.students)),
+            ("arms", ", ".join(a.name for a in study.arms)),
+            ("seeds", ", ".join(map(str, study.seeds))),
             ("trials", f"{self.trials} ({self.finished} finished already)"),
             ("teacher forward passes", f"{self.teacher_forwards:,} to do, {self.teacher_cached:,} cached"),
             ("student images, training", f"{self.student_train:,}"),
@@ -59,7 +64,7 @@ def plan_study(study: Study, run: Path, device: str = "auto", precision: str | N
     """Count what is to be done; the time comes from a few batches of teacher and students, timed here and now."""
     chosen = choose_device(device)
     jobs = num_jobs(jobs, chosen, len(trials_of(study)))
-    total = Plan(len(trials_of(study)), 0, 0, 0, 0, 0, 0.0, 600.0, 0.0)
+    total = Plan(study, len(trials_of(study)), 0, 0, 0, 0, 0, 0.0, 600.0, 0.0)
     arms = {a.name: a for a in study.arms}
     students = {s.label: s for s in study.students}
     for data in study.data:

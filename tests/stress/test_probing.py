@@ -16,7 +16,7 @@ from distillscope.stress.attack import Classifier, accuracy_under_pgd
 from distillscope.stress.fourier import FourierNoise, by_third, fourier_basis, half_plane, heat_map
 from distillscope.stress.gradient import energy_by_frequency
 from distillscope.stress.logits import probe_logits
-from distillscope.stress.run import run_stresses
+from distillscope.stress.run import rehearse, run_stresses
 from distillscope.stress.subject import Subject
 
 
@@ -240,3 +240,11 @@ def test_every_stress_takes_its_settings_by_name():
     with pytest.raises(UserError, match="known setting of stress 'fourier', got 'itmes'. Did you mean 'items'"):
         stresses.check("fourier", {"itmes": 3})
     assert {"band_noise", "corruptions", "fourier", "gradient", "attack", "latency", "noise_probe"} <= set(stresses)
+
+
+@pytest.mark.parametrize("side", ["student", "teacher"])
+@pytest.mark.parametrize("name", sorted(stresses))
+def test_every_stress_is_rehearsed_without_a_model(name, side):
+    settings = {"ks": [2]} if name == "top_k" else {}
+    wanted, _ = rehearse([Part(name, **settings)], make_source(50, split="train"), make_source(60), 0, side)
+    assert all(len(items) for items, _ in wanted)

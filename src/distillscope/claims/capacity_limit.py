@@ -50,14 +50,14 @@ def capacity_limit(results: Results) -> Finding:
             if ranks.empty:
                 continue
             (own,) = results.together(f"rank of {student} under {arm.objective} on {title}", ranks)
+            named = f"{student} under {arm.objective} on {title} ({arm.name})"
             words = f"{student} fills {own.mean():.1f} dimensions on {split} images under {arm.objective} on {title} targets"
             parts.append(below(f"{words}, below {limit:.0f}", f"{words}, above {limit:.0f}",
-                               Endpoint(f"rank of {student} under {arm.objective} on {title}, {split} images", "dims"), paired(own, "t"), limit))
+                               Endpoint(f"rank of {named}, {split} images", "dims"), paired(own, "t"), limit))
             tried.append((arm, student))
             if len(asked):
                 share = paired(own / float(asked.mean()))
-                others.append(secondary(f"rank of {student} under {arm.objective} on {title} over the target's own", share, "share",
-                                        tested=False))
+                others.append(secondary(f"rank of {named} over the target's own", share, "times", tested=False))
     if not parts:
         few = f"the targets that ask for more have no more dimensions than the limit themselves: {', '.join(sorted(set(low)))}"
         raise Undecided(few if low else "no arm with a whitened, standardised or random target, or a loss that spreads embeddings, was run")

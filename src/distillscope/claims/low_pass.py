@@ -41,7 +41,7 @@ def low_pass(results: Results) -> Finding:
         raise Undecided("the teacher's accuracy under band-limited noise was not measured")
     its = float(teacher[0].mean() - teacher[1].mean())
     hit = [100 * results.accuracy(arm, student, c).mean() for c in (high, low)]
-    shown = (f"at sigma {sigma:g} {student} keeps {hit[0]:.1f} % under noise in the highest band and {hit[1]:.1f} % in the "
+    shown = (f"at sigma {sigma:g} {student} reaches {hit[0]:.1f} % under noise in the highest band and {hit[1]:.1f} % in the "
              f"lowest (teacher {100 * teacher[0].mean():.1f} and {100 * teacher[1].mean():.1f} %)")
     name = f"accuracy of {student} under {high} - under {low}"
     statement = all_of([

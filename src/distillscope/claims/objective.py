@@ -32,13 +32,14 @@ def objective(results: Results) -> Finding:
     rivals = [a for a in results.arms if a.differs(arm) == {"terms"} and a.families <= RIVALS]
     student = results.shared_student(arm, rivals, "an arm that differs from plain cosine in its loss alone, without any "
                                                   "cosine term (mse, smooth_l1 or cross_entropy on the same target)")
-    base, parts = results.values(arm, student, RANK), []
+    base, parts, read = results.values(arm, student, RANK), [], []
     untrained = [r for r in rivals if "regression" in r.families and _learned(results, r, student) < LEARNED * _learned(results, arm, student)]
     for rival in (r for r in rivals if r not in untrained):
         if len(values := results.values(rival, student, RANK)):
             own, reference = results.together(f"rank of {student} under {rival.objective} and cosine", values, base)
             words = f"{own.mean():.1f} dimensions under {rival.objective}, {reference.mean():.1f} under cosine"
-            parts.append(above(f"without cosine the rank rises: {words}", f"without any cosine the rank is no higher: {words}",
+            read.append(f"{own.mean():.1f} under {rival.objective}")
+            parts.append(above(f"without cosine the rank rises: {words}", f"on the same target, without any cosine, the rank is no higher: {words}",
                                Endpoint(f"rank of {student} under {rival.objective} - 1.1 x that under cosine", "dims"),
                                paired(own - (1 + MARGIN) * reference)))
     if not parts:
@@ -51,9 +52,12 @@ def objective(results: Results) -> Finding:
             note = ", which hardly learned" if other in untrained else ""
             named = other.objective + (f", target {results.target_title(other)}" if other.target != arm.target else "")
             others.append(secondary(f"rank of {student} under {named}{note} - under cosine", paired(gained), "dims"))
-    text = "" if len(parts) == 1 else f"without cosine the rank rises under each of {len(parts)} rivals"
+    text = otherwise = ""
+    if len(parts) > 1:
+        text = f"without cosine the rank rises under each of {len(parts)} rivals"
+        otherwise = f"on the same target, without any cosine, the rank does not rise under each rival: {', '.join(read)}, {base.mean():.1f} under cosine"
     names = ", ".join([arm.name, *(r.name for r in rivals if r not in untrained)])
-    return Finding(all_of(parts, text=text), ("figure effective_rank", f"{RANK}, clean, arms {names}"), {"students": student},
+    return Finding(all_of(parts, text=text, otherwise=otherwise), ("figure effective_rank", f"{RANK}, clean, arms {names}"), {"students": student},
                    secondary=tuple(others))
 
 

@@ -34,7 +34,7 @@ class Statement:
     """What is stated and its contrary, the two p values, and the contrast, less ``bound``, behind them.
 
     A compound statement has ``parts``, and shows the contrast of the part that decides it (``decider``); where its own
-    words are empty, that part's are said.
+    words are empty, that part's are said. ``times`` is how many parts and arms the smaller p was multiplied by (Bonferroni).
     """
 
     text: str
@@ -47,6 +47,7 @@ class Statement:
     test: str
     parts: tuple[Statement, ...] = ()
     decider: Statement | None = None
+    times: int = 1
 
     @property
     def p(self) -> float:
@@ -115,8 +116,9 @@ def all_of(parts: Sequence[Statement], text: str = "", otherwise: str = "") -> S
     weakest, against = max(parts, key=lambda s: s.yes), min(parts, key=lambda s: s.no)
     no = min(1.0, len(parts) * against.no)
     decider = weakest if weakest.yes <= no else against
+    times = weakest.times if decider is weakest and weakest.yes <= no else len(parts) * against.times
     return Statement(text, otherwise, decider.endpoint, weakest.yes, no, decider.contrast, decider.bound, decider.test,
-                     tuple(parts), decider)
+                     tuple(parts), decider, times)
 
 
 def any_of(parts: Sequence[Statement], text: str = "", otherwise: str = "") -> Statement:

@@ -63,7 +63,7 @@ def beyond_ridge(label: str, share: np.ndarray, null: np.ndarray) -> Statement:
     """The share is above that of a ridge regression of equal R^2."""
     words = (f"{label} puts {100 * share.mean():.1f} % of its variance on the top {TOP}, a ridge regression with the same R^2 "
              f"{100 * null.mean():.1f} %")
-    return above(words, f"a regression looks the same: {words}",
+    return above(words, f"a ridge regression does as much, within {100 * MARGIN:g} points, or more: {words}",
                  Endpoint(f"variance of {label} on the top {TOP} - ridge null", "share"), paired(share - null), MARGIN)
 
 

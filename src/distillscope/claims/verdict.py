@@ -80,7 +80,7 @@ class Verdict:
     """One claim, decided or not, under one teacher on one data set.
 
     ``p`` is the smaller of the p values for and against the claim, ``p_holm`` the same over all claims that were tested;
-    the verdict rests on ``p_holm``. ``effect`` with its 95 % t interval (not adjusted) is compared with ``bound``.
+    the verdict rests on ``p_holm``. ``times`` is the factor within ``p`` for the claim's own parts and arms. ``effect`` with its 95 % t interval (not adjusted) is compared with ``bound``.
     """
 
     id: str
@@ -105,6 +105,7 @@ class Verdict:
     p: float | None = None
     p_holm: float | None = None
     p_sign_flip: float | None = None
+    times: int = 1
     power: str = ""
     evidence: tuple[str, ...] = ()
     parts: tuple[dict[str, Any], ...] = ()
@@ -155,7 +156,7 @@ def _tested(name: str, sentence: str, seeds: int, found: Finding, results: Resul
     return Verdict(
         name, sentence, "undecided", "", "", {**results.scope(), **found.scope}, seeds, s.endpoint.name, scale * c.mean,
         scale * low, scale * high, scale * s.bound, scale * c.std, s.endpoint.unit, s.test, c.n, found.replicates, s.yes, s.no,
-        s.p, s.p, flip, "", found.evidence, parts, found.secondary, found.notes, (s.said("supported"), s.said("refuted")))
+        s.p, s.p, flip, s.times, "", found.evidence, parts, found.secondary, found.notes, (s.said("supported"), s.said("refuted")))
 
 
 def settled(verdict: Verdict, tested: int, p_holm: float | None = None) -> Verdict:
@@ -163,22 +164,37 @@ def settled(verdict: Verdict, tested: int, p_holm: float | None = None) -> Verdi
     v, p_holm = verdict, verdict.p if p_holm is None else p_holm
     shown = p_holm < ALPHA
     outcome: Outcome = "undecided" if not shown else "supported" if v.p_supported <= v.p_refuted else "refuted"
-    alpha, away = ALPHA / tested, abs(v.effect - v.bound)
+    family = f"{tested}" + (f" / {v.times} parts" if v.times > 1 else "")
+    alpha, away = ALPHA / tested / v.times, abs(v.effect - v.bound)
     reach = number(smallest_effect(v.std, v.n, alpha=alpha))
     power = (f"{v.n} {v.replicates} of this spread show an effect that lies {reach} {v.unit} from its bound with "
-             f"{100 * POWER:.0f} % power (alpha {ALPHA:g} / {tested}, Holm's first step)")
+             f"{100 * POWER:.0f} % power (alpha {ALPHA:g} / {family}, Holm's first step)")
     where = ", ".join(f"{k} {x}" for k, x in v.scope.items() if x not in (None, ""))
     numbers = (f"{v.endpoint}: {interval(v)}, bound {number(v.bound)}; {v.test}, {p_text(p_holm)} after Holm over {tested}, "
                f"n = {v.n} {v.replicates}")
     if shown:
         reason, said = "", f"{v.says[outcome == 'refuted']} ({numbers})"
     else:
-        wanted = seeds_for(away, v.std, alpha=alpha) if away else None
-        more = f"about {wanted} would, were the effect what it reads" if wanted else "no number of them at hand would"
-        reason = f"{v.n} {v.replicates} do not separate the effect from its bound; {more}"
+        reason = f"{_not_told(v, family)}; {_more(v, seeds_for(away, v.std, alpha=alpha) if away else None)}"
         said = f"{reason} ({numbers})"
     return replace(v, verdict=outcome, reason=reason, sentence=f"{outcome.capitalize()}: {said}. Scope: {where}.",
                    p_holm=p_holm, power=power)
+
+
+def _not_told(v: Verdict, family: str) -> str:
+    """That the effect was not separated from its bound, or only without the adjustment."""
+    if v.low is None or v.high is None or v.low <= v.bound <= v.high:
+        return f"{v.n} {v.replicates} do not separate the effect from its bound"
+    return (f"the 95 % interval, which is not adjusted, leaves its bound out, but p = {v.p / v.times:.3g} is not below alpha "
+            f"{ALPHA:g} / {family} at {v.n} {v.replicates}")
+
+
+def _more(v: Verdict, wanted: int | None) -> str:
+    """How many replicates would tell."""
+    if not wanted:
+        return "no number of them at hand would"
+    many = f"about {wanted}" if v.replicates == "seeds" else f"{wanted / v.n:.1f} times as many images"
+    return f"{many} would, were the effect what it reads"
 
 
 def adjusted(verdicts: list[Verdict]) -> list[Verdict]:

@@ -87,13 +87,13 @@ def effect_text(v: Verdict | Secondary) -> str:
 
 def markdown(found: Claims) -> str:
     """A table and a sentence for each claim, secondary endpoints apart."""
-    lines = ["# Claims", ""]
+    lines = ["# Claims", "", *([f"Decided from {joined(named(found.sources))} together.", ""] if len(found.sources) > 1 else [])]
     for d in found.decisions:
-        lines += [f"## {d.dataset}, teacher {d.teacher}", "", f"{counts(d)}. Holm over {d.tested} primary endpoints.", "",
+        lines += [f"## {d.dataset}, teacher {d.teacher}", "", f"{counts(d)}. Holm over {d.tested} primary endpoints; intervals are not adjusted.", "",
                   "| claim | verdict | primary endpoint | effect [95 %] | bound | p (Holm) | n |",
                   "| --- | --- | --- | --- | --- | --- | --- |"]
         lines += [f"| {v.id} | {v.verdict} | {_cell(v.endpoint or v.reason)} | {effect_text(v)} | {number(v.bound)} | "
-                  f"{number(v.p_holm)} | {v.n or '-'} |" for v in d.verdicts]
+                  f"{_p_cell(v)} | {v.n or '-'} |" for v in d.verdicts]
         for v in d.verdicts:
             lines += ["", f"### {v.id}: {v.claim}", "", v.sentence]
             lines += [f"Power: {v.power}."] if v.power else []
@@ -105,6 +105,16 @@ def markdown(found: Claims) -> str:
         lines.append("")
     lines += [f"Not read, and left out: {joined(found.missing)}.", ""] if found.missing else []
     return "\n".join(lines)
+
+
+def named(paths: Sequence[Path]) -> list[str]:
+    """Runs by the name of their folder; by their whole path where two share one."""
+    names = [p.resolve().name for p in paths]
+    return names if len(set(names)) == len(names) else [str(p) for p in paths]
+
+
+def _p_cell(v: Verdict) -> str:
+    return "-" if v.p_holm is None else p_text(v.p_holm).removeprefix("p ").removeprefix("= ")
 
 
 def _cell(text: str) -> str:
@@ -120,11 +130,11 @@ def claims_table(decision: Decision):
     table = Table(title=Text(f"claims, {decision.dataset}, teacher {decision.teacher}"), title_justify="left",
                   caption=Text(caption), caption_justify="left")
     for name in ("claim", "verdict", "primary endpoint, or why not", "effect [95 %]", "bound", "p (Holm)", "n"):
-        table.add_column(name, overflow="fold")
+        table.add_column(name, overflow="fold", no_wrap=name in ("claim", "verdict"))
     styles = {"supported": "green", "refuted": "red", "undecided": "dim"}
     for v in decision.verdicts:
         table.add_row(v.id, Text(v.verdict, style=styles[v.verdict]), Text(v.endpoint or v.reason), Text(effect_text(v)),
-                      number(v.bound), number(v.p_holm), str(v.n or "-"))
+                      number(v.bound), _p_cell(v), str(v.n or "-"))
     return table
 
 
@@ -136,9 +146,9 @@ def claims_html(found: Claims) -> str:
     if not found.decisions:
         return "<p>No trial has finished yet.</p>"
     parts = ["<p>Each verdict holds for this teacher, data, input size and noise alone. Its rule is that of the function that "
-             "decides it; p values are adjusted by Holm over the primary endpoints that were tested.</p>"]
+             "decides it; p values are adjusted by Holm over the primary endpoints that were tested, intervals are not.</p>"]
     if len(found.sources) > 1:
-        parts.append(f'<p class="note">Decided from {escape(joined(str(s) for s in found.sources))}.</p>')
+        parts.append(f'<p class="note">Decided from {escape(joined(named(found.sources)))}.</p>')
     if found.missing:
         parts.append(f'<div class="notice"><p>Not found, and left out: {escape(joined(found.missing))}.</p></div>')
     for d in found.decisions:

@@ -43,7 +43,7 @@ class Advice:
         """How to screen properly, where the test split was measured on; ``named`` stands for the run's path."""
         if screened(self.study):
             return []
-        sets, dirs = f"--set screen={screen_size(self.found)}", [named] if named else [shlex.quote(str(p)) for p in self.paths]
+        sets, dirs = f"--set screen={screen_size(self.found)}", [named] if named else [shlex.quote(str(p.resolve() if p.name in ("", "..") else p)) for p in self.paths]
         return [*(f"distillscope run {d}/study.yaml {sets} --out {d}-screen" for d in dirs),
                 f"distillscope recommend {' '.join(f'{d}-screen' for d in dirs)}"]
 

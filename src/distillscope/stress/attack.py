@@ -39,6 +39,8 @@ def attack(model: Subject, test: Source, labels: np.ndarray | None, seed: int, *
     load_library()
     if not model.is_student:
         return Findings(skipped=["attack: for students only"])
+    if model.module is None or model.preprocess is None:
+        return Findings(skipped=["attack: the network itself is not at hand"])
     found = Findings()
     for head, probe in model.probes.items():
         target = Classifier(model, probe_logits(probe, model.device))
