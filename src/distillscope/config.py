@@ -11,6 +11,7 @@ from pydantic import BaseModel, ConfigDict, Field, field_validator, model_valida
 from distillscope import registry
 from distillscope.data.preprocess import CLIP_MEAN, CLIP_STD
 from distillscope.errors import UserError, unknown_name
+from distillscope.registry import Positive, Strength
 
 
 class _Frozen(BaseModel):
@@ -191,12 +192,12 @@ class Arm(_Frozen):
 class NoiseSweep(_Frozen):
     """Gaussian noise at test time. Sigma 0 is the clean condition and always measured."""
 
-    sigmas: tuple[float, ...] = (0.05, 0.1, 0.2)
+    sigmas: tuple[Strength, ...] = (0.05, 0.1, 0.2)
     draws: int = Field(3, ge=1)
     where: Literal["source", "input"] = "source"
     unit: Literal["pixel", "normalised"] = "normalised"
     clip: bool = True
-    std: tuple[float, float, float] = CLIP_STD
+    std: tuple[Positive, Positive, Positive] = CLIP_STD
     seed: int = 0
 
 
