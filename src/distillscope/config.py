@@ -307,6 +307,22 @@ class Study(_Frozen):
         for arm in self.arms:
             arm.check()
 
+    def with_noise(self) -> Study:
+        """The study with its own where, unit, clip and std in every stress, remedy and view of noise that does not say otherwise.
+
+        Of noise is a part that takes both `where` and `unit`. What is run is this; study.yaml keeps what was written.
+        """
+        arms = tuple(a.model_copy(update={"view": self._noisy(registry.views, a.view)}) if a.view else a for a in self.arms)
+        return self.model_copy(update={"arms": arms, "stresses": tuple(self._noisy(registry.stresses, s) for s in self.stresses),
+                                       "remedies": tuple(self._noisy(registry.remedies, r) for r in self.remedies)})
+
+    def _noisy(self, kind: registry.Registry, part: Part) -> Part:
+        known = kind.settings(part.name)
+        if not {"where", "unit"} <= set(known):
+            return part
+        declared = {key: getattr(self.noise, key) for key in ("where", "unit", "clip", "std") if key in known}
+        return part.model_copy(update={key: value for key, value in declared.items() if key not in part.settings})
+
     def dump(self) -> dict[str, Any]:
         """Plain values, every default written out."""
         return self.model_dump(mode="json", exclude_none=True)

@@ -62,7 +62,7 @@ class Plan:
 
 def plan_study(study: Study, run: Path, device: str = "auto", precision: str | None = None, jobs: int | None = None) -> Plan:
     """Count what is to be done; the time comes from a few batches of teacher and students, timed here and now."""
-    chosen = choose_device(device)
+    study, chosen = study.with_noise(), choose_device(device)
     jobs = num_jobs(jobs, chosen, len(trials_of(study)))
     total = Plan(study, len(trials_of(study)), 0, 0, 0, 0, 0, 0.0, 600.0, 0.0)
     arms = {a.name: a for a in study.arms}

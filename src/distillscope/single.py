@@ -27,6 +27,7 @@ def distill_one(study: Study, out: Path, *, resume: bool = False, device: str = 
     if (out / DESCRIPTION).exists():
         progress.say(f"{out}: finished already")
         return out
+    study = study.with_noise()
     data, teacher, spec, arm = study.data[0], study.teacher[0], study.students[0], study.arms[0]
     check_tracker(track)
     check_student(spec.name, spec.settings, spec.image_size, spec.label)

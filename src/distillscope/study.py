@@ -114,6 +114,7 @@ def run_study(study: Study, out: Path | str | None = None, *, resume: bool = Fal
     jobs = num_jobs(jobs, chosen, len(trials_of(study)))
     open_run(study, run, resume)
     held = hold_run(run)
+    given, study = study, study.with_noise()
     conditions = {name: noise.both_units() for (name, _), noise in noise_conditions(study).items()}
     record = provenance(command, conditions, str(chosen), os.cpu_count() or 1)
     before = run / "provenance.json"
@@ -141,7 +142,7 @@ def run_study(study: Study, out: Path | str | None = None, *, resume: bool = Fal
         from distillscope.report import write_report
 
         write_report(run)
-    return Run(run, study)
+    return Run(run, given)
 
 
 def num_jobs(jobs: int | None, device: torch.device, trials: int) -> int:
