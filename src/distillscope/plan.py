@@ -15,7 +15,7 @@ from distillscope.data.preprocess import Preprocess
 from distillscope.data.source import Source
 from distillscope.data.splits import Splits
 from distillscope.devices import choose_device
-from distillscope.distill.prepared import embedded_views, load_teacher, noise_conditions
+from distillscope.distill.prepared import embedded_views, load_teacher, noise_conditions, rehearse_views
 from distillscope.distill.terms import check_arm, check_dims
 from distillscope.rundir import is_complete, trial_folder, trials_of
 from distillscope.stress.run import rehearse
@@ -62,6 +62,7 @@ class Plan:
 
 def plan_study(study: Study, run: Path, device: str = "auto", precision: str | None = None, jobs: int | None = None) -> Plan:
     """Count what is to be done; the time comes from a few batches of teacher and students, timed here and now."""
+    study.check_parts()
     study, chosen = study.with_noise(), choose_device(device)
     jobs = num_jobs(jobs, chosen, len(trials_of(study)))
     total = Plan(study, len(trials_of(study)), 0, 0, 0, 0, 0, 0.0, 600.0, 0.0)
@@ -71,6 +72,7 @@ def plan_study(study: Study, run: Path, device: str = "auto", precision: str | N
         splits = load_data(study, data)
         for arm in study.arms:
             check_arm(arm, study.training_of(arm), splits.train)
+        rehearse_views(study, splits.train)
         pixels = sum(s.pixels.nbytes for s in (splits.whole_train, splits.test) if s.pixels is not None) / 2**20
         for teacher in study.teacher:
             encoder = load_teacher(teacher, device, precision)

@@ -9,7 +9,7 @@ from distillscope import progress
 from distillscope.config import Study
 from distillscope.data.splits import Splits, load_splits
 from distillscope.distill.loop import check_tracker, distill
-from distillscope.distill.prepared import load_teacher, prepare_targets
+from distillscope.distill.prepared import load_teacher, prepare_targets, rehearse_views
 from distillscope.distill.terms import check_arm, check_dims
 from distillscope.errors import UserError
 from distillscope.files import write_atomic, write_text
@@ -33,6 +33,7 @@ def distill_one(study: Study, out: Path, *, resume: bool = False, device: str = 
     check_student(spec.name, spec.settings, spec.image_size, spec.label)
     splits = _splits(study, data)
     check_arm(arm, study.training_of(arm), splits.train)
+    rehearse_views(study, splits.train)
     encoder = load_teacher(teacher, device, precision)
     check_dims(arm, study.target_of(arm), encoder.dim)
     prepared = prepare_targets(study, encoder, splits, study.target_of(arm), [arm])

@@ -27,7 +27,7 @@ from distillscope.config import Dataset, Part, Study, Teacher
 from distillscope.data.splits import Splits, load_splits
 from distillscope.devices import choose_device
 from distillscope.distill.loop import check_tracker
-from distillscope.distill.prepared import Prepared, load_teacher, noise_conditions, prepare_targets, teacher_rows
+from distillscope.distill.prepared import Prepared, load_teacher, noise_conditions, prepare_targets, rehearse_views, teacher_rows
 from distillscope.distill.terms import check_arm, check_dims
 from distillscope.errors import UserError
 from distillscope.files import write_json
@@ -185,6 +185,7 @@ def _fits(study: Study, splits: Splits) -> None:
                         "Use more images, or set training.batch_size.")
     for arm in study.arms:
         check_arm(arm, study.training_of(arm), splits.train)
+    rehearse_views(study, splits.train)
     if len(splits.test) < 10:
         raise UserError(f"data {splits.title}/test", "at least 10 images to measure on", str(len(splits.test)), "Use more images.")
     if not splits.labelled:

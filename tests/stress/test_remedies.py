@@ -13,10 +13,12 @@ from distillscope.distill.streams import KeyedStreams
 from distillscope.draws import keyed_rngs
 from distillscope.errors import UserError
 from distillscope.loading import study_from
-from distillscope.registry import remedies
+from distillscope.plan import plan_study
+from distillscope.registry import remedies, views
 from distillscope.students.batch_norm import bn_reestimated
 from distillscope.students.load import build_student
 from distillscope.students.networks import paper_cnn
+from distillscope.study import run_study
 from distillscope.trial import training_set
 from tiny import tiny_study, tiny_values
 
@@ -58,6 +60,10 @@ def test_the_noise_view_hangs_on_seed_epoch_and_item_alone():
     assert not torch.equal(whole, noise(2, sigma=0.3)(GREY, IDS)) and not torch.equal(whole, noise(1, 1, sigma=0.3)(GREY, IDS))
     small, large = (noise(sigma=s, clip=False)(GREY, IDS) - 128 / 255 for s in (0.1, 0.3))
     assert torch.allclose(3 * small, large, atol=1e-6)  # arms of other strengths share their draws
+    fixed, plain = noise(sigma=0.3, fixed=True, clip=False)(GREY, IDS) - 128 / 255, noise(sigma=0.3, clip=False)(GREY, IDS) - 128 / 255
+    scale = (plain.flatten(1) * fixed.flatten(1)).sum(1) / fixed.flatten(1).square().sum(1)
+    assert torch.allclose(fixed * scale.view(-1, 1, 1, 1), plain, atol=1e-6) and 0 <= scale.min() < 0.02 and 0.98 < scale.max() < 1
+    assert noise(fixed=True).describe()["revision"] == 2 and "revision" not in view.describe()  # what was stored of fixed ones is void
     mixed = view([GREY[0], GREY[1, :, :6]], IDS[:2])
     assert torch.equal(mixed[0], whole[0]) and mixed[1].shape == (3, 6, 8)
 
@@ -105,10 +111,35 @@ def test_a_target_of_no_view_is_refused(changes):
     ({"stresses": [{"name": "fourier", "norm": "x"}]}, "stresses.fourier.norm: expected float, got 'x'"),
     ({"remedies": ["batchnorm"]}, "remedies.batchnorm.name: expected a known remedy, got 'batchnorm'"),
     ({"remedies": ["bn", "bn"]}, "remedies' labels: expected each name once"),
+    ({"remedies": [{"name": "bn", "sigma": -1}]}, r"remedies.bn.sigma: expected float, got -1. Input should be greater than or equal to 0"),
+    ({"remedies": [{"name": "bn", "items": -5}]}, r"remedies.bn.items: expected int, got -5. Input should be greater than or equal to 0"),
+    ({"remedies": [{"name": "bn", "std": [0, 0, 0]}]}, r"remedies.bn.std: .* Input should be greater than 0"),
+    ({"stresses": [{"name": "top_k", "std": [0, 0, 0]}]}, r"stresses.top_k.std: .* Input should be greater than 0"),
+    ({"stresses": [{"name": "band_noise", "draws": 0}]}, r"stresses.band_noise.draws: .* greater than or equal to 1"),
+    ({"arms": [{"name": "a", "view": {"name": "noise", "sigma": -0.3}}]}, r"arms.a.view.sigma: expected float, got -0.3. Input should be"),
+    ({"arms": [{"name": "a", "view": {"name": "noise", "std": [0.2, 0.2]}}]}, r"arms.a.view.std: "),
+    ({"arms": [{"name": "a", "view": {"name": "crop_flip", "padding": -3}}]}, r"arms.a.view.padding: expected int, got -3. Input should be"),
+    ({"arms": [{"name": "a", "view": {"name": "crop_flip", "flip": 2}}]}, r"arms.a.view.flip: expected float, got 2. Input should be"),
 ])
 def test_wrong_names_are_said_before_any_work(changes, message):
     with pytest.raises(UserError, match=message):
         study_from(tiny_values(**changes))
+
+
+@pytest.mark.parametrize("where", ["source", "input"])
+def test_a_view_that_fails_on_images_does_so_before_any_work(where, tmp_path, monkeypatch):
+    """Views of one's own say what is wrong only when they see an image: plan and run show them two."""
+
+    def narrow(image, rng, *, where: str):
+        raise UserError("view", "images of 64 px", f"{image.shape[-1]}", "Use larger images.")
+
+    monkeypatch.setitem(views._parts, "narrow", narrow)
+    monkeypatch.setenv("DISTILLSCOPE_CACHE", str(tmp_path / "cache"))
+    study = tiny_study(arms=[{"name": "cosine"}, {"name": "a", "view": {"name": "narrow", "where": where}}])
+    for start in (lambda: plan_study(study, tmp_path / "run", "cpu", jobs=1), lambda: run_study(study, tmp_path / "run", jobs=1)):
+        with pytest.raises(UserError, match=f"arms.a.view: expected images of 64 px, got {8 if where == 'source' else 16}"):
+            start()
+    assert not (tmp_path / "cache").exists()
 
 
 def test_arms_of_one_seed_share_initial_weights_order_and_noise():

@@ -2,7 +2,8 @@
 
 The teacher's cached embedding of a view and the student's later sight of it come from the same draw, so that a cached
 target is what a live teacher would have given. A view whose attribute ``whole_batch`` is set sees all images of a batch
-at once, with a generator for each: for what would be slow image by image.
+at once, with a generator for each: for what would be slow image by image. ``revision(settings)`` counts up where a view has come
+to draw otherwise, so that embeddings stored before are not taken for its own.
 """
 
 from __future__ import annotations
@@ -21,11 +22,11 @@ from distillscope.data.source import Images, stack
 from distillscope.data.units import channel_scale
 from distillscope.draws import keyed_rng, keyed_rngs
 from distillscope.errors import UserError
-from distillscope.registry import views
+from distillscope.registry import Count, Positive, Share, Strength, views
 
 
 @views.register("crop_flip")
-def crop_flip(image: torch.Tensor, rng: np.random.Generator, *, padding: int = 4, flip: float = 0.5) -> torch.Tensor:
+def crop_flip(image: torch.Tensor, rng: np.random.Generator, *, padding: Count = 4, flip: Share = 0.5) -> torch.Tensor:
     """Pad with zeros, crop at random to the old size, mirror with probability `flip` (the usual CIFAR augmentation)."""
     height, width = image.shape[-2:]
     top, left = rng.integers(0, 2 * padding + 1, size=2)
@@ -35,14 +36,14 @@ def crop_flip(image: torch.Tensor, rng: np.random.Generator, *, padding: int = 4
 
 
 @views.register("noise")
-def noise(images: Images, rngs: Iterator[np.random.Generator], *, sigma: float = 0.3, fixed: bool = False,
+def noise(images: Images, rngs: Iterator[np.random.Generator], *, sigma: Strength = 0.3, fixed: bool = False,
           unit: Literal["pixel", "normalised"] = "normalised", where: Literal["source", "input"] = "source",
-          clip: bool = True, std: tuple[float, ...] = CLIP_STD) -> Images:
+          clip: bool = True, std: tuple[Positive, Positive, Positive] = CLIP_STD) -> Images:
     """Gaussian noise, its sigma drawn for each image from 0 to `sigma`, or `fixed` at it; the remedy for noise.
 
     ``where``, ``unit``, ``clip`` and ``std`` mean what they mean in the study's ``noise``: on the pixels of the stored
     image (clipped to [0, 1]) or on the model's own normalised input (never clipped), in units of pixels or of ``std``.
-    Settings are no part of the draw's key, so two strengths share their draws up to scale.
+    Settings are no part of the draw's key, so two strengths, fixed or drawn, share their draws up to scale.
 
     >>> grey = torch.full((2, 3, 4, 4), 128, dtype=torch.uint8)
     >>> View("noise", {"sigma": 0.0}, 1, 0)(grey, ["a", "b"]).mul(255).unique().round()
@@ -57,7 +58,8 @@ def noise(images: Images, rngs: Iterator[np.random.Generator], *, sigma: float =
     normal = np.empty((count, height, width, channels), np.float32)
     levels = np.empty(count, np.float32)
     for i, rng in zip(range(count), rngs, strict=False):
-        levels[i] = sigma if fixed else sigma * rng.random()
+        drawn = rng.random()  # also where it is not used, so that a fixed sigma shares the draws that follow
+        levels[i] = sigma if fixed else sigma * drawn
         rng.standard_normal(dtype=np.float32, out=normal[i])
     if where == "source":
         images = unit_floats(images)
@@ -67,6 +69,7 @@ def noise(images: Images, rngs: Iterator[np.random.Generator], *, sigma: float =
 
 
 noise.whole_batch = True
+noise.revision = lambda settings: 2 if settings["fixed"] else None  # its draws were others once: stored embeddings are not theirs
 
 
 @dataclass(frozen=True)
@@ -92,4 +95,6 @@ class View:
 
     def describe(self) -> dict[str, Any]:
         settings = {k: p.default for k, p in views.settings(self.name).items()} | self.settings
-        return {"kind": "view", "name": self.name, "settings": settings, "seed": self.seed, "epoch": self.epoch}
+        revision = getattr(views.get(self.name), "revision", lambda settings: None)(settings)
+        return {"kind": "view", "name": self.name, "settings": settings, "seed": self.seed, "epoch": self.epoch,
+                **({"revision": revision} if revision else {})}

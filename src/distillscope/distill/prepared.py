@@ -13,6 +13,7 @@ import numpy as np
 
 from distillscope import registry
 from distillscope.config import Arm, Part, Study, Teacher
+from distillscope.data.preprocess import Preprocess
 from distillscope.data.source import Source
 from distillscope.data.splits import Splits
 from distillscope.data.views import View
@@ -74,7 +75,18 @@ def view_of(arm: Arm, seed: int, epoch: Any) -> View | None:
         return None
     if arm.view_bank and isinstance(epoch, int):
         seed, epoch = "bank", epoch % arm.view_bank
-    return View(arm.view.name, registry.views.check(arm.view.name, arm.view.settings), seed, epoch)
+    return View(arm.view.name, registry.views.check(arm.view.name, arm.view.settings, f"arms.{arm.name}.view"), seed, epoch)
+
+
+def rehearse_views(study: Study, source: Source) -> None:
+    """Each arm's view on two images, as stored or as the first student sees them: what it cannot do is said before any work."""
+    few, spec = np.arange(min(2, len(source))), study.students[0]
+    for arm in (a for a in study.arms if a.view):
+        view, images = view_of(arm, 0, 0), source.read(few)
+        try:
+            view(images if view.where == "source" else Preprocess(spec.image_size, spec.mean, spec.std)(images), source.ids[few])
+        except UserError as error:
+            raise UserError(f"arms.{arm.name}.{error.where}", error.expected, error.got, error.todo) from None
 
 
 def embedded_views(study: Study, arms: Iterable[Arm]) -> list[tuple[str, View, str]]:

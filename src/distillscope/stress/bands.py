@@ -14,7 +14,7 @@ from distillscope.data.source import Images, Source, stack
 from distillscope.data.units import both_units, channel_scale
 from distillscope.draws import keyed_rngs
 from distillscope.errors import UserError
-from distillscope.registry import stresses
+from distillscope.registry import Positive, Size, stresses
 from distillscope.stress.frequency import band_mask, radial_frequency
 from distillscope.stress.subject import Findings, Subject, few, need_labels, need_range, shape_of
 
@@ -76,9 +76,9 @@ class BandNoise:
 @stresses.register("band_noise")
 def band_noise(model: Subject, test: Source, labels: np.ndarray | None, seed: int, *,
                bands: tuple[tuple[float, float], ...] = ((0, 0.25), (0.25, 0.5), (0.5, 0.75), (0.75, 1)),
-               sigmas: tuple[float, ...] = (0.1, 0.2), draws: int = 1, where: Literal["source", "input"] = "source",
+               sigmas: tuple[float, ...] = (0.1, 0.2), draws: Size = 1, where: Literal["source", "input"] = "source",
                unit: Literal["pixel", "normalised"] = "normalised", clip: bool = True,
-               std: tuple[float, float, float] = CLIP_STD, items: int = 1000) -> Findings:
+               std: tuple[Positive, Positive, Positive] = CLIP_STD, items: int = 1000) -> Findings:
     """Accuracy under Gaussian noise of equal power in bands of radial frequency (condition band=LOW-HIGH/SIGMA).
 
     Bands are fractions of the source image's Nyquist, [low, high). At the source they lie in 0 to 1. With `where: input`

@@ -8,7 +8,7 @@ import numpy as np
 
 from distillscope.data.preprocess import CLIP_STD
 from distillscope.data.source import Source
-from distillscope.registry import stresses
+from distillscope.registry import Positive, stresses
 from distillscope.stress.noise import Noise
 from distillscope.stress.subject import Findings, Subject, few, need_labels, need_range
 
@@ -16,7 +16,7 @@ from distillscope.stress.subject import Findings, Subject, few, need_labels, nee
 @stresses.register("noise_probe")
 def noise_probe(model: Subject, test: Source, labels: np.ndarray | None, seed: int, *, sigmas: tuple[float, ...] = (0.1, 0.2),
                 where: Literal["source", "input"] = "source", unit: Literal["pixel", "normalised"] = "normalised",
-                clip: bool = True, std: tuple[float, float, float] = CLIP_STD, train_items: int = 5000, items: int = 1000) -> Findings:
+                clip: bool = True, std: tuple[Positive, Positive, Positive] = CLIP_STD, train_items: int = 5000, items: int = 1000) -> Findings:
     """Probes fitted to embeddings of noisy train images, tested at the same sigma (noise_probe.*, condition noise_probe=SIGMA).
 
     What such a probe wins back was only shifted by the noise; what it does not was lost. Beside it stands the clean probe

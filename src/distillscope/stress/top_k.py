@@ -11,7 +11,7 @@ from distillscope.data.preprocess import CLIP_STD
 from distillscope.data.source import Source
 from distillscope.draws import keyed_rng
 from distillscope.errors import UserError
-from distillscope.registry import stresses
+from distillscope.registry import Positive, stresses
 from distillscope.stress.noise import Noise
 from distillscope.stress.subject import Findings, Subject, few, need_labels, need_range
 
@@ -23,7 +23,7 @@ def top_k(model: Subject, test: Source, labels: np.ndarray | None, seed: int, *,
           ks: tuple[int, ...] = (4, 8, 16, 32, 64, 128, 256, 512), sigmas: tuple[float, ...] = (0.1,), parts: int = 10,
           whitened: bool = True, students: bool = False, where: Literal["source", "input"] = "source",
           unit: Literal["pixel", "normalised"] = "normalised", clip: bool = True,
-          std: tuple[float, float, float] = CLIP_STD, items: int = 0) -> Findings:
+          std: tuple[Positive, Positive, Positive] = CLIP_STD, items: int = 0) -> Findings:
     """Noise probe of the teacher cut to its top k components (top_k.*, conditions top_k=K and top_k=K/SIGMA; K may be all).
 
     Unit rows are projected on the k leading principal directions about their train mean, which stays, and the probes are

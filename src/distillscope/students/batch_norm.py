@@ -12,15 +12,15 @@ from distillscope.data.preprocess import CLIP_STD
 from distillscope.data.source import Source, read_batches, stratified
 from distillscope.data.views import View
 from distillscope.devices import kept_memory
-from distillscope.registry import remedies
+from distillscope.registry import Count, Positive, Strength, remedies
 from distillscope.students.load import StudentEncoder
 from distillscope.teachers.encoder import Perturbation
 
 
 @remedies.register("bn")
-def batch_norm(student: StudentEncoder, train: Source, seed: int, *, sigma: float = 0.2, fixed: bool = True,
+def batch_norm(student: StudentEncoder, train: Source, seed: int, *, sigma: Strength = 0.2, fixed: bool = True,
                unit: Literal["pixel", "normalised"] = "normalised", where: Literal["source", "input"] = "source", clip: bool = True,
-               std: tuple[float, float, float] = CLIP_STD, items: int = 4096) -> StudentEncoder | str:
+               std: tuple[Positive, Positive, Positive] = CLIP_STD, items: Count = 4096) -> StudentEncoder | str:
     """Batch-norm statistics re-estimated on unlabelled noisy train images; weights and the clean probe stay as they are.
 
     As in Schneider et al. 2020 (arXiv:2006.16971), with the statistics of the noisy images alone (their N = 0).
