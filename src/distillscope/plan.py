@@ -15,7 +15,7 @@ from distillscope.data.preprocess import Preprocess
 from distillscope.data.source import Source
 from distillscope.data.splits import Splits
 from distillscope.devices import choose_device
-from distillscope.distill.prepared import embedded_views, load_teacher, noise_conditions, rehearse_views
+from distillscope.distill.prepared import check_targets, embedded_views, load_teacher, noise_conditions, rehearse_views
 from distillscope.distill.terms import check_arm, check_dims
 from distillscope.rundir import is_complete, trial_folder, trials_of
 from distillscope.stress.run import rehearse
@@ -78,6 +78,7 @@ def plan_study(study: Study, run: Path, device: str = "auto", precision: str | N
             encoder = load_teacher(teacher, device, precision)
             for arm in study.arms:
                 check_dims(arm, study.target_of(arm), encoder.dim)
+            check_targets(study, encoder.dim, len(splits.train))
             pending = [t for t in trials_of(study) if (t.dataset, t.teacher) == (data.title, teacher.title)]
             finished = [t for t in pending if is_complete(trial_folder(run, t))]
             pending = [t for t in pending if t not in finished]

@@ -9,7 +9,7 @@ from distillscope import progress
 from distillscope.config import Study
 from distillscope.data.splits import Splits, load_splits
 from distillscope.distill.loop import check_tracker, distill
-from distillscope.distill.prepared import load_teacher, prepare_targets, rehearse_views
+from distillscope.distill.prepared import check_targets, load_teacher, prepare_targets, rehearse_views
 from distillscope.distill.terms import check_arm, check_dims
 from distillscope.errors import UserError
 from distillscope.files import write_atomic, write_text
@@ -36,6 +36,7 @@ def distill_one(study: Study, out: Path, *, resume: bool = False, device: str = 
     rehearse_views(study, splits.train)
     encoder = load_teacher(teacher, device, precision)
     check_dims(arm, study.target_of(arm), encoder.dim)
+    check_targets(study, encoder.dim, len(splits.train))
     prepared = prepare_targets(study, encoder, splits, study.target_of(arm), [arm])
     trial = trials_of(study)[0]
     student, streams = fresh_student(study, arm, spec, trial.seed, prepared, device, precision or "float32")

@@ -27,7 +27,15 @@ from distillscope.config import Dataset, Part, Study, Teacher
 from distillscope.data.splits import Splits, load_splits
 from distillscope.devices import choose_device
 from distillscope.distill.loop import check_tracker
-from distillscope.distill.prepared import Prepared, load_teacher, noise_conditions, prepare_targets, rehearse_views, teacher_rows
+from distillscope.distill.prepared import (
+    Prepared,
+    check_targets,
+    load_teacher,
+    noise_conditions,
+    prepare_targets,
+    rehearse_views,
+    teacher_rows,
+)
 from distillscope.distill.terms import check_arm, check_dims
 from distillscope.errors import UserError
 from distillscope.files import write_json
@@ -159,6 +167,7 @@ def run_teacher(study: Study, data: Dataset, teacher: Teacher, splits: Splits, r
     arms = list(study.arms)
     for arm in arms:
         check_dims(arm, study.target_of(arm), encoder.dim)
+    check_targets(study, encoder.dim, len(splits.train))
     parts = {_key(part): part for part in (study.target, *map(study.target_of, arms))}
     prepared = {key: prepare_targets(study, encoder, splits, part, [a for a in arms if _key(study.target_of(a)) == key])
                 for key, part in parts.items()}

@@ -13,8 +13,11 @@ from distillscope.errors import UserError
 from distillscope.measure.ridge import ridge_map
 from distillscope.measure.spectrum import effective_rank, eigenvalues_of
 from distillscope.objectives.isotropy import hadamard, phi_s, random, whiten
-from distillscope.objectives.targets import centre, load_target, moments, pca, posthoc_twin, standardise, top_k
+from distillscope.objectives.targets import centre, check_target, load_target, moments, pca, posthoc_twin, standardise, top_k
+from distillscope.plan import plan_study
 from distillscope.registry import targets
+from distillscope.study import run_study
+from tiny import tiny_study
 
 N, D = 9000, 12  # more rows than a block
 SETTINGS = {"pca": {"dim": 5}, "top_k": {"k": 4}, "whiten": {"exponent": 0.7, "dim": 6}, "random": {"dim": 7}}
@@ -187,6 +190,35 @@ def test_a_teacher_of_too_low_a_rank_is_refused_by_its_rank():
 def test_settings_out_of_range_are_said(name, settings, message):
     with pytest.raises(UserError, match=message):
         targets.call(name, settings, teacher(n=50), where="target")
+
+
+IMPOSSIBLE = [
+    ({"name": "phi_s", "dim": 92}, r"target phi_s dim: expected 1, 2 or a multiple of 4 with a Hadamard matrix, got 92\. Set target\.dim=88"),
+    ({"name": "top_k", "k": 5000}, r"target\.k: expected 1 to the teacher's 96 dimensions, got 5000"),
+    ({"name": "whiten", "dim": 90}, r"target whiten: expected embeddings of rank 90 or more, got rank 79 at most on 80 train images\. "
+                                     r"Set target\.dim=79 or less, or use more images"),
+    ({"name": "random", "dim": 97}, r"target\.dim: expected 1 to the teacher's 96 dimensions, got 97"),
+]
+
+
+@pytest.mark.parametrize(("part", "message"), IMPOSSIBLE)
+@pytest.mark.parametrize("place", ["study", "arm"])
+def test_what_cannot_be_fitted_is_said_before_anything_is_embedded(part, message, place, tmp_path, monkeypatch):
+    monkeypatch.setenv("DISTILLSCOPE_CACHE", str(tmp_path / "cache"))
+    arm = {"name": "a", "target": "none" if place == "study" else part}
+    study = tiny_study(limit=120, arms=[arm], target=part if place == "study" else "none")
+    for start in (lambda: plan_study(study, tmp_path / "run", "cpu", jobs=1), lambda: run_study(study, tmp_path / "run", jobs=1)):
+        with pytest.raises(UserError, match=message):
+            start()
+    assert not (tmp_path / "cache").exists()
+
+
+def test_what_can_be_fitted_passes_the_check():
+    for name in targets:
+        check_target(name, {**SETTINGS.get(name, {}), **({"dim": D} if name == "pca" else {})}, D, D + 1)
+    check_target("whiten", {"exponent": 0}, D, 5)
+    with pytest.raises(UserError, match="rank 12 or more, got rank 11 at most on 12 train images"):
+        check_target("whiten", {}, D, D)
 
 
 def test_a_file_that_is_no_target_is_said(tmp_path):

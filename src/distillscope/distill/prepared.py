@@ -21,7 +21,7 @@ from distillscope.devices import choose_device
 from distillscope.draws import keyed_rng
 from distillscope.errors import UserError
 from distillscope.files import write_atomic, write_json
-from distillscope.objectives.targets import Target
+from distillscope.objectives.targets import Target, check_target
 from distillscope.stress.noise import Noise
 from distillscope.teachers.cache import cache_root, embed
 from distillscope.teachers.encoder import Encoder
@@ -114,6 +114,12 @@ def noise_conditions(study: Study) -> dict[tuple[str, int], Noise]:
         (f"noise={sigma:g}", draw): Noise(sigma, draw, sweep.where, sweep.unit, sweep.clip, tuple(sweep.std), sweep.seed)
         for draw in range(sweep.draws) for sigma in sweep.sigmas if sigma > 0
     }
+
+
+def check_targets(study: Study, dim: int, count: int) -> None:
+    """Whether the study's and the arms' targets can be fitted to ``count`` train embeddings of ``dim`` dimensions."""
+    for part in (study.target, *map(study.target_of, study.arms)):
+        check_target(part.name, part.settings, dim, count)
 
 
 def prepare_targets(study: Study, encoder: Any, splits: Splits, part: Part, arms: list[Arm]) -> Prepared:

@@ -34,6 +34,17 @@ def whiten(embeddings: np.ndarray, *, exponent: Share = 1.0, dim: Size | None = 
     return fitted(f"whiten{exponent:g}_{dim}", mean, vectors[:, :dim] * scales)
 
 
+def check_whiten(d: int, count: int, *, exponent: float, dim: int | None) -> None:
+    """Centred, so many images have a rank of one less at most."""
+    dim = checked_dim(dim, d)
+    if exponent > 0 and dim > count - 1:
+        raise UserError("target whiten", f"embeddings of rank {dim} or more", f"rank {count - 1} at most on {count} train images",
+                        f"Set target.dim={count - 1} or less, or use more images.")
+
+
+whiten.check = check_whiten
+
+
 def _deficient(name: str, values: np.ndarray, dim: int, count: int) -> UserError:
     rank = rank_of(values)
     todo = f"Set target.dim={rank} or less, or use more images." if rank else "Use embeddings that differ."
@@ -53,16 +64,25 @@ def phi_s(embeddings: np.ndarray, *, dim: Size | None = None) -> Target:
     [1.0, 1.0, 1.0, 1.0]
     """
     dim = checked_dim(dim, embeddings.shape[1])
-    rotation = hadamard(dim)
-    if rotation is None:
-        below = next(d for d in range(dim - 1, 0, -1) if hadamard(d) is not None)
-        raise UserError("target phi_s dim", "1, 2 or a multiple of 4 with a Hadamard matrix", str(dim),
-                        f"Set target.dim={below}.")
+    rotation = checked_rotation(dim)
     mean, covariance = moments(embeddings)
     values, vectors = directions(covariance)
     if not values[0] > 0:
         raise _deficient("phi_s", values, 1, len(embeddings))
     return fitted(f"phi_s{dim}", mean, vectors[:, :dim] @ rotation.T / np.sqrt(dim * values[:dim].mean()))
+
+
+def checked_rotation(dim: int) -> np.ndarray:
+    """The Hadamard matrix of that order, once it is sure that there is one."""
+    rotation = hadamard(dim)
+    if rotation is None:
+        below = next(d for d in range(dim - 1, 0, -1) if hadamard(d) is not None)
+        raise UserError("target phi_s dim", "1, 2 or a multiple of 4 with a Hadamard matrix", str(dim),
+                        f"Set target.dim={below}.")
+    return rotation
+
+
+phi_s.check = lambda d, count, *, dim: checked_rotation(checked_dim(dim, d))
 
 
 def hadamard(order: int) -> np.ndarray | None:
@@ -124,3 +144,6 @@ def random(embeddings: np.ndarray, *, dim: Size | None = None, frequency: Positi
     rng = keyed_rng("random target", seed)
     waves, phases = rng.normal(size=(len(mean), dim)) * speed, rng.uniform(0, 2 * np.pi, dim)
     return fitted(f"random{dim}_{frequency:g}_{seed}", mean, waves, phases, wave=True)
+
+
+random.check = lambda d, count, *, dim, **settings: checked_dim(dim, d)

@@ -3,6 +3,9 @@
 A target is one function (train embeddings (n, d), settings) -> Target; its setting ``dim``, where it has one, is how many
 dimensions come out (by default the teacher's). All but ``none`` take unit rows, as the study's measures do. Fitted on
 a trained student's own train embeddings, the same functions are that target's post-hoc twin: see `posthoc_twin`.
+
+A target that asks for ``precision`` beside the embeddings is told in which one they were made. Its attribute ``check``,
+(dimensions, number of train images, settings), says what cannot be fitted before anything is embedded.
 """
 
 from __future__ import annotations
@@ -93,6 +96,20 @@ def posthoc_twin(name: str, settings: Mapping[str, Any], train: np.ndarray) -> T
     return targets.call(name, settings, np.asarray(train), where="posthoc twin")
 
 
+def check_target(name: str, settings: Mapping[str, Any], dim: int, count: int) -> None:
+    """What cannot be fitted to ``count`` train embeddings of ``dim`` dimensions, said without any: a target's ``check``, if it has one.
+
+    >>> check_target("top_k", {"k": 5000}, 1280, 45_000)
+    Traceback (most recent call last):
+    distillscope.errors.UserError: target.k: expected 1 to the teacher's 1280 dimensions, got 5000. Set a smaller target.k.
+    """
+    given = targets.check(name, settings, "target")
+    defaults = {k: p.default for k, p in targets.settings(name).items()}
+    check = getattr(targets.get(name), "check", None)
+    if check:
+        check(dim, count, **{**defaults, **given})
+
+
 def unit_rows(embeddings: np.ndarray) -> np.ndarray:
     """Rows scaled to unit L2 norm; a row of zeros stays zero."""
     norms = np.linalg.norm(embeddings, axis=1, keepdims=True)
@@ -162,6 +179,9 @@ def pca(embeddings: np.ndarray, *, dim: Size = 512, centre: bool = False) -> Tar
     return fitted(f"pca{dim}{'_centred' * centre}", mean, directions(moment)[1][:, :dim])
 
 
+pca.check = lambda d, count, *, dim, centre: checked_dim(dim, d)
+
+
 @targets.register("centre")
 def centre(embeddings: np.ndarray) -> Target:
     """Unit rows less their train mean: what all images share is not asked for."""
@@ -190,8 +210,16 @@ def top_k(embeddings: np.ndarray, *, k: Size) -> Target:
 
     The dimension stays d, so that one student fits every k; at k = d it gives the unit rows themselves.
     """
-    if k > embeddings.shape[1]:
-        raise UserError("target.k", f"1 to the teacher's {embeddings.shape[1]} dimensions", str(k), "Set a smaller target.k.")
+    check_k(embeddings.shape[1], len(embeddings), k=k)
     mean, covariance = moments(embeddings)
     vectors = directions(covariance)[1][:, :k]
     return fitted(f"top{k}", mean, vectors @ vectors.T, mean)
+
+
+def check_k(d: int, count: int, *, k: int) -> None:
+    """No more components than dimensions."""
+    if k > d:
+        raise UserError("target.k", f"1 to the teacher's {d} dimensions", str(k), "Set a smaller target.k.")
+
+
+top_k.check = check_k
