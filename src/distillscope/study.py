@@ -22,7 +22,7 @@ from typing import Any
 import pandas as pd
 import torch
 
-from distillscope import progress, registry
+from distillscope import progress
 from distillscope.config import Dataset, Part, Study, Teacher
 from distillscope.data.splits import Splits, load_splits
 from distillscope.devices import choose_device
@@ -30,6 +30,7 @@ from distillscope.distill.loop import check_tracker
 from distillscope.distill.prepared import (
     Prepared,
     check_targets,
+    fitted_target,
     load_teacher,
     noise_conditions,
     prepare_targets,
@@ -41,7 +42,6 @@ from distillscope.errors import UserError
 from distillscope.files import write_json
 from distillscope.keepsakes import keep_run
 from distillscope.loading import study_from
-from distillscope.objectives.targets import Target
 from distillscope.reference import run_reference
 from distillscope.rundir import Trial, hold_run, is_complete, load_config, open_run, provenance, slug, trial_folder, trials_of
 from distillscope.stress.run import rehearse
@@ -177,7 +177,7 @@ def run_teacher(study: Study, data: Dataset, teacher: Teacher, splits: Splits, r
     for name, part in wanted.items():
         folder = run / "references" / slug(data.title, teacher.title, name)
         if not is_complete(folder):
-            target: Target = registry.targets.call(part.name, part.settings, teacher_rows(encoder, splits.train), where="target")
+            target = fitted_target(part, encoder, teacher_rows(encoder, splits.train))
             run_reference(study, teacher.title, encoder, splits, target, folder, own=part == study.target)
     return prepared
 

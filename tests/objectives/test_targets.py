@@ -2,18 +2,33 @@
 
 from __future__ import annotations
 
+from types import SimpleNamespace
+
 import numpy as np
 import pytest
+import torch
 from scipy.linalg import hadamard as sylvester
 from scipy.stats import kstest
 from sklearn.decomposition import PCA
 from sklearn.preprocessing import StandardScaler, normalize
 
+from distillscope.config import Part
+from distillscope.distill.prepared import fitted_target
 from distillscope.errors import UserError
 from distillscope.measure.ridge import ridge_map
 from distillscope.measure.spectrum import effective_rank, eigenvalues_of
 from distillscope.objectives.isotropy import hadamard, phi_s, random, whiten
-from distillscope.objectives.targets import centre, check_target, load_target, moments, pca, posthoc_twin, standardise, top_k
+from distillscope.objectives.targets import (
+    centre,
+    check_target,
+    load_target,
+    moments,
+    pca,
+    posthoc_twin,
+    precision_of,
+    standardise,
+    top_k,
+)
 from distillscope.plan import plan_study
 from distillscope.registry import targets
 from distillscope.study import run_study
@@ -157,10 +172,55 @@ def test_a_random_teacher_tells_nothing_of_the_teacher_but_for_copies():
     assert 1 - np.square(ridge(train[2000:]) - smooth[2000:]).mean() / smooth[2000:].var() > 0.8  # a slow wave can be learned
 
 
+def low_rank(n: int, common: float = 0.0) -> np.ndarray:
+    """A teacher of rank 64 in 256 dimensions, as a network computes it: the common part passes through the last layer."""
+    rng = np.random.default_rng(3)
+    inner, last = rng.normal(size=(n, 512)) @ rng.normal(size=(512, 64)) / 22, rng.normal(size=(64, 256))
+    return ((inner + common).astype(np.float32) @ last.astype(np.float32)).astype(np.float32)
+
+
+def rounded(rows: np.ndarray, precision: str) -> np.ndarray:
+    return torch.from_numpy(rows).to(getattr(torch, precision)).float().numpy()
+
+
+@pytest.mark.parametrize("precision", ["float32", "float16", "bfloat16"])
+@pytest.mark.parametrize(("n", "common"), [(300, 0.0), (3000, 0.0), (3000, 10.0), (300, 10.0)])
+def test_directions_that_hold_rounding_alone_are_not_whitened(precision, n, common):
+    rows = rounded(low_rank(n, common), precision)
+    said = r"target whiten: expected embeddings of rank 256 or more, got rank 64 on \d+ train images in " + precision
+    with pytest.raises(UserError, match=said):
+        whiten(rows)
+    unit = normalize(rows)  # divided by its norm afterwards, it no longer shows: the teacher's precision is told
+    with pytest.raises(UserError, match=said):
+        fitted_target(Part(name="whiten"), SimpleNamespace(precision=precision), unit)
+    assert whiten(rows, dim=64)(rows).std(axis=0) == pytest.approx(np.ones(64), rel=1e-2)
+    assert np.isfinite(whiten(rows, exponent=0)(rows)).all()
+
+
+@pytest.mark.parametrize("precision", ["float32", "float16", "bfloat16"])
+@pytest.mark.parametrize("n", [600, 3000])
+def test_embeddings_of_full_rank_are_whitened_in_any_precision(precision, n):
+    """Variances that fall by a factor of 300, about a mean that is most of the norm."""
+    rng = np.random.default_rng(4)
+    rows = (rng.normal(size=(n, 256)) * np.geomspace(1, 300**-0.5, 256)) @ np.linalg.qr(rng.normal(size=(256, 256)))[0] + 1
+    rows = rounded(rows.astype(np.float32), precision)
+    assert precision_of(rows) == precision
+    assert np.trace(covariance(whiten(rows)(rows))) == pytest.approx(256, rel=1e-2)
+    assert np.isfinite(standardise(rows)(rows)).all()
+
+
+def test_a_spread_that_float32_cannot_hold_about_a_far_mean_is_refused():
+    rows = (1 + 1e-8 * np.random.default_rng(5).normal(size=(500, D)) * np.r_[1e4, np.ones(D - 1)]).astype(np.float32)
+    with pytest.raises(UserError, match="rank 12 or more, got rank 1 on 500 train images in float32"):
+        whiten(rows)
+    rows = np.concatenate([np.random.default_rng(6).normal(size=(500, 4)), np.full((500, 1), 1e-3)], axis=1).astype(np.float32)
+    assert np.isfinite(standardise(rows)(rows)).all()  # a constant value of rows that differ in norm is not constant in unit rows
+
+
 def test_a_teacher_of_too_low_a_rank_is_refused_by_its_rank():
     low = (np.random.default_rng(0).normal(size=(500, 5)) @ np.random.default_rng(1).normal(size=(5, D))).astype(np.float32)
     for exponent in (1.0, 0.5):
-        with pytest.raises(UserError, match=r"target whiten: expected embeddings of rank 12 or more, got rank 5 on 500 train images\. "
+        with pytest.raises(UserError, match=r"target whiten: expected embeddings of rank 12 or more, got rank 5 on 500 train images in float32\. "
                                             r"Set target\.dim=5 or less"):
             whiten(low, exponent=exponent)
     assert covariance(whiten(low, dim=5)(low)) == pytest.approx(np.eye(5), abs=2e-3)

@@ -21,7 +21,7 @@ from distillscope.devices import choose_device
 from distillscope.draws import keyed_rng
 from distillscope.errors import UserError
 from distillscope.files import write_atomic, write_json
-from distillscope.objectives.targets import Target, check_target
+from distillscope.objectives.targets import Target, check_target, fit_target
 from distillscope.stress.noise import Noise
 from distillscope.teachers.cache import cache_root, embed
 from distillscope.teachers.encoder import Encoder
@@ -122,10 +122,15 @@ def check_targets(study: Study, dim: int, count: int) -> None:
         check_target(part.name, part.settings, dim, count)
 
 
+def fitted_target(part: Part, encoder: Any, train: np.ndarray) -> Target:
+    """The target fitted on the teacher's train embeddings; what is ready-made does not say in which precision."""
+    return fit_target(part.name, part.settings, train, getattr(encoder, "precision", "float32"))
+
+
 def prepare_targets(study: Study, encoder: Any, splits: Splits, part: Part, arms: list[Arm]) -> Prepared:
     """Embed what is missing, fit the target transform on train, and write the targets of every split and view."""
     train = teacher_rows(encoder, splits.train, label=f"teacher {splits.title}/train")
-    target = registry.targets.call(part.name, part.settings, train, where="target")
+    target = fitted_target(part, encoder, train)
     key = {"teacher": encoder.describe(), "target": part.model_dump(), "splits": {
         s.split if s is not splits.validation else "validation": hashlib.blake2b(
             "\n".join(s.ids).encode() + _sample_hash(s), digest_size=8).hexdigest()

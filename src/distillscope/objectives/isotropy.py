@@ -6,29 +6,37 @@ import numpy as np
 
 from distillscope.draws import keyed_rng
 from distillscope.errors import UserError
-from distillscope.objectives.targets import Target, checked_dim, directions, fitted, moments, rank_of, unit_rows
+from distillscope.objectives.targets import (
+    Target,
+    checked_dim,
+    directions,
+    fitted,
+    moments,
+    precision_of,
+    rank_of,
+    rounding,
+    unit_rows,
+)
 from distillscope.registry import Count, Positive, Share, Size, targets
 
 PAIRS = 2000
 
 
 @targets.register("whiten")
-def whiten(embeddings: np.ndarray, *, exponent: Share = 1.0, dim: Size | None = None) -> Target:
+def whiten(embeddings: np.ndarray, precision: str = "float32", *, exponent: Share = 1.0, dim: Size | None = None) -> Target:
     """Graded whitening: the top `dim` principal components over variance^(exponent / 2): 0 is PCA, 1 whitening.
 
     Centred on train; then one factor for all, so that the mean variance is 1 whatever the exponent, and losses of different
     exponents have one size. The train covariance is proportional to diag(variance^(1 - exponent)). With an exponent
-    above 0, a teacher whose rank on train is below ``dim`` is an error: its empty directions would be amplified rounding.
+    above 0, a teacher whose rank on train is below ``dim`` is an error: its empty directions would be amplified rounding. What
+    counts as rounding hangs on the precision that the embeddings were made or stored in.
 
     >>> z = np.random.default_rng(0).normal(size=(500, 3)) * [3.0, 1.0, 0.3]
     >>> np.cov(whiten(z, exponent=1.0, dim=2)(z).T, bias=True).round(3).tolist()
     [[1.0, 0.0], [0.0, 1.0]]
     """
     dim = checked_dim(dim, embeddings.shape[1])
-    mean, covariance = moments(embeddings)
-    values, vectors = directions(covariance)
-    if rank_of(values) < (dim if exponent > 0 else 1):
-        raise _deficient("whiten", values, dim, len(embeddings))
+    mean, values, vectors = spread(embeddings, precision, "whiten", dim if exponent > 0 else 1)
     scales = values[:dim] ** (-exponent / 2) if exponent > 0 else np.ones(dim)
     scales /= np.sqrt(np.mean(values[:dim] * scales**2))
     return fitted(f"whiten{exponent:g}_{dim}", mean, vectors[:, :dim] * scales)
@@ -45,14 +53,22 @@ def check_whiten(d: int, count: int, *, exponent: float, dim: int | None) -> Non
 whiten.check = check_whiten
 
 
-def _deficient(name: str, values: np.ndarray, dim: int, count: int) -> UserError:
-    rank = rank_of(values)
-    todo = f"Set target.dim={rank} or less, or use more images." if rank else "Use embeddings that differ."
-    return UserError(f"target {name}", f"embeddings of rank {dim} or more", f"rank {rank} on {count} train images", todo)
+def spread(embeddings: np.ndarray, made: str, name: str, needed: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Mean, variances and principal directions of the unit rows, once it is sure that ``needed`` of them are more than rounding."""
+    precision = precision_of(embeddings, made)
+    mean, covariance = moments(embeddings)
+    values, vectors = directions(covariance)
+    rank = rank_of(values, rounding(mean, covariance, precision, vectors))
+    if rank < needed:
+        finer = "" if precision == "float32" else ", or embed in float32"
+        todo = f"Set target.dim={rank} or less, or use more images{finer}." if rank else "Use embeddings that differ."
+        raise UserError(f"target {name}", f"embeddings of rank {needed} or more", f"rank {rank} on {len(embeddings)} train images in {precision}",
+                        todo)
+    return mean, values, vectors
 
 
 @targets.register("phi_s")
-def phi_s(embeddings: np.ndarray, *, dim: Size | None = None) -> Target:
+def phi_s(embeddings: np.ndarray, precision: str = "float32", *, dim: Size | None = None) -> Target:
     """PHI-S: PCA rotated by a Hadamard matrix, and one factor, so that each dimension has variance 1 (Ranzinger et al. 2024).
 
     Distances keep their proportions, unlike with whitening: the spectrum is the teacher's, but every dimension holds an equal
@@ -65,10 +81,7 @@ def phi_s(embeddings: np.ndarray, *, dim: Size | None = None) -> Target:
     """
     dim = checked_dim(dim, embeddings.shape[1])
     rotation = checked_rotation(dim)
-    mean, covariance = moments(embeddings)
-    values, vectors = directions(covariance)
-    if not values[0] > 0:
-        raise _deficient("phi_s", values, 1, len(embeddings))
+    mean, values, vectors = spread(embeddings, precision, "phi_s", 1)
     return fitted(f"phi_s{dim}", mean, vectors[:, :dim] @ rotation.T / np.sqrt(dim * values[:dim].mean()))
 
 

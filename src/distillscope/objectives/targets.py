@@ -24,6 +24,12 @@ from distillscope.registry import Size, targets
 BLOCK = 8192
 RANK = 1e-12
 """Eigenvalues of the covariance below this share of the largest are rounding of the float64 sums, and count as zero."""
+ROUNDING = {"float32": 32 * 2.0**-23, "float16": 2.0**-10, "bfloat16": 2.0**-7}
+"""Precision -> a standard deviation, as a share of a value, that rounding does not reach.
+
+A value in 16 bits is a float32 sum rounded once, off by a fifth of the spacing of numbers in root mean square (up to 0.4 of it
+in directions that few images estimate). In float32 it is a sum whose every step was rounded: by up to 5 spacings for 2,048 terms.
+"""
 
 
 @dataclass(frozen=True)
@@ -83,7 +89,13 @@ def load_target(path: Path | str) -> Target:
                         "Distil the student again.") from None
 
 
-def posthoc_twin(name: str, settings: Mapping[str, Any], train: np.ndarray) -> Target:
+def fit_target(name: str, settings: Mapping[str, Any], train: np.ndarray, precision: str = "float32", where: str = "target") -> Target:
+    """The target `name` fitted on train embeddings (n, d) that were made in ``precision``."""
+    told = [precision] if "precision" in targets.needs(name) else []
+    return targets.call(name, settings, train, *told, where=where)
+
+
+def posthoc_twin(name: str, settings: Mapping[str, Any], train: np.ndarray, precision: str = "float32") -> Target:
     """The target `name` fitted on a trained student's own train embeddings (n, d): what it does without any training.
 
     The baseline of an arm that trains towards that target: what the same transform does to the plain student's rank
@@ -93,7 +105,7 @@ def posthoc_twin(name: str, settings: Mapping[str, Any], train: np.ndarray) -> T
     >>> bool(np.allclose(np.cov(posthoc_twin("whiten", {}, z)(z).T, bias=True), np.eye(3), atol=1e-4))
     True
     """
-    return targets.call(name, settings, np.asarray(train), where="posthoc twin")
+    return fit_target(name, settings, np.asarray(train), precision, "posthoc twin")
 
 
 def check_target(name: str, settings: Mapping[str, Any], dim: int, count: int) -> None:
@@ -142,9 +154,31 @@ def directions(moment: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     return values, vectors * np.sign(vectors[np.abs(vectors).argmax(axis=0), np.arange(len(values))])
 
 
-def rank_of(values: np.ndarray) -> int:
-    """How many eigenvalues stand out of the rounding."""
-    return int((values > RANK * values[0]).sum()) if values[0] > 0 else 0
+def precision_of(rows: np.ndarray, made: str = "float32") -> str:
+    """The coarser of ``made`` and what the rows show: all values fit into 16 bits where they were computed or stored in them.
+
+    >>> third = np.full((2, 3), 1 / 3, np.float32)
+    >>> precision_of(third), precision_of(third.astype(np.float16)), precision_of(third, "bfloat16")
+    ('float32', 'float16', 'bfloat16')
+    """
+    first = np.ascontiguousarray(rows[:BLOCK], dtype=np.float32)
+    with np.errstate(over="ignore"):
+        fits = {"bfloat16": not (first.view(np.uint32) & 0xFFFF).any(), "float16": bool((first.astype(np.float16) == first).all())}
+    return max((made, *(name for name, yes in fits.items() if yes)), key=ROUNDING.__getitem__)
+
+
+def rounding(mean: np.ndarray, covariance: np.ndarray, precision: str, vectors: np.ndarray | None = None) -> np.ndarray:
+    """The variance that rounding alone does not reach in each dimension, or along each of the unit ``vectors`` (d, k).
+
+    Rounding goes with a value's size, not with its spread: what all images share adds to it.
+    """
+    found = ROUNDING[precision] ** 2 * (covariance.diagonal() + mean**2)
+    return found if vectors is None else (vectors**2).T @ found
+
+
+def rank_of(values: np.ndarray, floor: np.ndarray) -> int:
+    """How many eigenvalues, largest first, stand out of the rounding before the first that does not."""
+    return int(np.logical_and.accumulate(values > np.maximum(floor, RANK * values[0])).sum())
 
 
 def checked_dim(dim: int | None, d: int) -> int:
@@ -189,18 +223,19 @@ def centre(embeddings: np.ndarray) -> Target:
 
 
 @targets.register("standardise")
-def standardise(embeddings: np.ndarray) -> Target:
+def standardise(embeddings: np.ndarray, precision: str = "float32") -> Target:
     """Unit rows with mean 0 and variance 1 in every dimension of the teacher's own axes, on train.
 
-    Covariances stay, so the spectrum does not become flat; rare dimensions are amplified. A dimension that does not vary is an
-    error.
+    Covariances stay, so the spectrum does not become flat; rare dimensions are amplified. A dimension that varies no more than
+    rounding does is an error.
     """
+    precision = precision_of(embeddings, precision)
     mean, covariance = moments(embeddings)
     variances = covariance.diagonal()
-    constant = int((variances <= RANK * variances.max()).sum())
+    constant = int((variances <= np.maximum(rounding(mean, covariance, precision), RANK * variances.max())).sum())
     if constant:
         raise UserError("target standardise", "a teacher whose dimensions all vary on train",
-                        f"{constant} of {len(mean)} that do not", "Use the target phi_s, or whiten with a smaller dim.")
+                        f"{constant} of {len(mean)} that do not in {precision}", "Use the target phi_s, or whiten with a smaller dim.")
     return fitted("standardise", mean, 1 / np.sqrt(variances))
 
 

@@ -23,7 +23,7 @@ def posthoc(student: StudentEncoder, train: Source, seed: int, *, target: str = 
     (a student of lower rank than a whitening asks for) is left out with the reason.
     """
     try:
-        fitted = posthoc_twin(target, settings, student.embed(train))
+        fitted = posthoc_twin(target, settings, student.embed(train), student.precision)
     except UserError as error:
         return str(error)
     if fitted.mean is None:
