@@ -13,7 +13,7 @@ from distillscope.audit import audit_one
 from distillscope.config import Stress, Study
 from distillscope.data.source import Source
 from distillscope.data.splits import Splits
-from distillscope.distill.prepared import noise_conditions, teacher_rows
+from distillscope.distill.prepared import fingerprint, noise_conditions, teacher_rows
 from distillscope.measure.neighbours import knn_accuracy
 from distillscope.measure.probe import LinearProbe
 from distillscope.objectives.targets import Target
@@ -53,6 +53,7 @@ def run_reference(study: Study, teacher_title: str, encoder: Any, splits: Splits
         rows += probe_rows(probes, predictions, splits.test.labels, "teacher")
         rows.append(("knn.teacher.accuracy", "clean", None,
                      knn_accuracy(train, splits.train.labels, clean, splits.test.labels), len(clean), "fraction"))
+        rows.append(("knn.chance", "clean", None, 1 / len(np.unique(splits.test.labels)), len(clean), "fraction"))
         save_predictions(folder / "predictions.parquet", predictions, splits.test)
     else:
         skipped.append("probe, knn and accuracy under noise: the data has no labels")
@@ -64,7 +65,7 @@ def run_reference(study: Study, teacher_title: str, encoder: Any, splits: Splits
             "student": "teacher", "target": target.name, "objective": "", "seed": None, "arm": ""}
     write_results(folder, tidy(head, rows), curves,
                   {"teacher": teacher_title, "dataset": splits.title, "target": target.name, "skipped": skipped,
-                   "seconds": round(time.monotonic() - began, 1)})
+                   "fingerprint": fingerprint(encoder, splits), "seconds": round(time.monotonic() - began, 1)})
 
 
 def stress_teacher(study: Study, asked: Sequence[Stress], encoder: Any, splits: Splits, target: Target,

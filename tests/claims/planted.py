@@ -92,6 +92,7 @@ class Folder:
     student: str
     seed: int | None
     curves: dict[str, Any]
+    fingerprint: dict[str, str] = field(default_factory=dict)
 
 
 def planted_run(truth: dict[Key, float] | None = None, teacher: dict | None = None, *, seeds=range(1, 11), arms: str | None = None,

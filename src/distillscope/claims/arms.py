@@ -7,6 +7,8 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any
 
+from distillscope.registry import objectives
+
 FAMILIES: dict[str, str] = {
     **dict.fromkeys(("cosine", "centred_cosine"), "cosine"),
     **dict.fromkeys(("mse", "smooth_l1"), "regression"),
@@ -15,8 +17,10 @@ FAMILIES: dict[str, str] = {
     **dict.fromkeys(("relational_distance", "relational_angle", "cka", "gram"), "relational"),
     **dict.fromkeys(("vicreg_variance", "vicreg_covariance", "koleo"), "spread"),
     "cross_entropy": "supervised",
+    "consistency": "consistency",
 }
-"""Objective -> its family. One that is not here is "other": it is neither contrastive nor a rival of cosine."""
+"""Objective -> its family; an objective of one's own says it itself (`my_objective.family = "regression"`). One that says nothing is
+"other": it is neither contrastive nor a rival of cosine."""
 
 DEMANDING = ("whiten", "standardise", "phi_s", "random")
 """Targets that ask for more dimensions than the teacher's own spectrum does."""
@@ -35,7 +39,8 @@ class Term:
 
     @property
     def family(self) -> str:
-        return FAMILIES.get(self.name, "other")
+        own = getattr(objectives.get(self.name), "family", "other") if self.name in objectives else "other"
+        return FAMILIES.get(self.name, own)
 
 
 @dataclass(frozen=True)

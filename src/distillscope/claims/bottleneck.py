@@ -19,7 +19,7 @@ def bottleneck(results: Results) -> Finding:
 
     What the plain student loses at sigma is its clean less its noisy accuracy; a remedy wins back its own noisy accuracy
     less the plain student's. For every remedy that changes nothing but what the student sees (a view with noise; batch
-    norms re-estimated on noisy images), won - lost / 2 is tested against 0 at sigma 0.1 (the middle of the sweep where it
+    norms re-estimated on noisy images; a view with noise and consistency between two of them), won - lost / 2 is tested against 0 at sigma 0.1 (the middle of the sweep where it
     has no 0.1; paired t), for the smallest student that ran both.
 
     Refuted where one remedy is shown to win back more than half (Bonferroni over the remedies); supported where every one
@@ -48,6 +48,9 @@ def bottleneck(results: Results) -> Finding:
         beside += others(results, arm, remedy, student)
     for other in (a for a in results.arms if a.differs(arm) == {"view"} and a not in remedies):
         beside += others(results, arm, other, student)
+    if not parts:
+        raise Undecided(f"no remedy was measured at {sigma}")
+    results.harmed(sigma, (clean, noisy), *((clean, results.accuracy(r, student, sigma)) for r in remedies))
     text = "" if len(parts) == 1 else f"none of {len(parts)} remedies wins back half of what {student} loses at {sigma}"
     names = ", ".join([arm.name, *(r.name for r in remedies)])
     statement = all_of(parts, text=text)
@@ -59,11 +62,13 @@ def bottleneck(results: Results) -> Finding:
 
 
 def is_remedy(arm: Arm, plain: Arm) -> bool:
-    """Nothing changed but a noisy view in training, or a remedy applied to the plain student.
+    """Nothing changed but a noisy view in training (and consistency between its views), or a remedy applied to the plain student.
 
     A post-hoc transform changes what its probes see, not what the student sees, and is none.
     """
-    return ((arm.differs(plain) == {"view"} and arm.view_name == "noise")
+    added = set(arm.terms) - set(plain.terms)
+    noisy = arm.view_name == "noise" and set(plain.terms) <= set(arm.terms) and all(t.family == "consistency" for t in added)
+    return ((noisy and arm.differs(plain) <= {"terms", "view"})
             or (arm.differs(plain) == {"rest"} and arm.remedied not in (None, "posthoc")))
 
 

@@ -29,7 +29,8 @@ def capacity_limit(results: Results) -> Finding:
 
     Refuted where one arm and student are shown to be above (Bonferroni over them). Supported where all are shown to be
     below, and to have been fitted: the rank at the last epoch within 10 % of that at half of the epochs (paired TOST,
-    held-out images of the training log). A target of fewer dimensions than the limit cannot decide it and is left out.
+    held-out images of the training log). A target of fewer dimensions than the limit cannot decide it, whatever the
+    loss, and is left out.
     """
     parts, others, low, tried = [], [], [], []
     for arm in (a for a in results.arms if a.remedied is None and (a.target_name in DEMANDING or SPREADING & a.families)):
@@ -42,7 +43,9 @@ def capacity_limit(results: Results) -> Finding:
                 if plain.empty:
                     continue
                 limit = SHARE * float(plain.mean())
-            if not SPREADING & arm.families and (asked.empty or asked.mean() <= limit):
+            spectrum = results.reference_curve(title, "teacher.spectrum")
+            width = limit + 1 if spectrum is None else len(spectrum)  # what the student's output can hold, where it is known
+            if width <= limit or (not SPREADING & arm.families and (asked.empty or asked.mean() <= limit)):
                 low.append(f"{title} ({asked.mean():.0f} dimensions)" if len(asked) else title)
                 continue
             split = "train" if len(results.values(arm, student, RANK, split="train")) else "test"

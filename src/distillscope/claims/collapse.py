@@ -101,6 +101,8 @@ def beside(results: Results, arm: Arm, sizes: list[str], ranks: dict[str, pd.Ser
 def slopes(results: Results, arm: Arm, sizes: list[str], values: dict[str, pd.Series]) -> np.ndarray:
     """Per seed, the least-squares slope of a quantity over log2 of the parameters, over the seeds that all sizes share."""
     x = np.log2([float(results.values(arm, s, "capacity.parameters").iloc[0]) for s in sizes])
+    if np.ptp(x) == 0:
+        return np.array([])
     table = pd.concat([values[s] for s in sizes], axis=1, join="inner").dropna().to_numpy(float)
     return (table - table.mean(axis=1, keepdims=True)) @ (x - x.mean()) / np.square(x - x.mean()).sum()
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -34,7 +35,19 @@ class Decision:
 def decide_results(results: Results) -> Decision:
     """Every claim on one setting's results."""
     names = [*ORDER, *(n for n in claims if n not in ORDER)]
-    return Decision(results.dataset, results.teacher, tuple(adjusted([claims.get(name)(results) for name in names])))
+    return Decision(results.dataset, results.teacher, tuple(adjusted([_asked(name, results) for name in names])))
+
+
+def _asked(name: str, results: Results) -> Verdict:
+    """One claim's verdict. What fails in its function leaves this claim undecided: the others, and the page, are not lost."""
+    function = claims.get(name)
+    try:
+        return function(results)
+    except Exception as error:
+        reason = f"its function failed on these results ({type(error).__name__}: {error}), which is an error of the program"
+        warnings.warn(f"claim {name}: {reason}", RuntimeWarning, stacklevel=2)
+        return Verdict(name, getattr(function, "claim", name), "undecided", reason, f"Undecided: {reason}.", results.scope(),
+                       getattr(function, "seeds", 0))
 
 
 def decide(runs: Sequence[Read]) -> list[Decision]:

@@ -22,13 +22,14 @@ def inverse_scaling(results: Results) -> Finding:
     share order and noise; Welch where the sizes were run with different seeds.
 
     Supported where it is shown to be above one point of accuracy, the smallest effect that counts; refuted where it is shown
-    to be below that. Other sigmas, the trend over all sizes and what each keeps of its own clean accuracy are secondary.
+    to be below that; undecided where the noise takes less than two points from both, or leaves chance to both. Other sigmas, the trend over all sizes and what each keeps of its own clean accuracy are secondary.
     """
     arm, sigma = results.baseline(), results.sigma()
     sizes = results.sizes(arm)
     small, large = sizes[0], sizes[-1]
     of_small, of_large = (results.accuracy(arm, s, sigma) for s in (small, large))
     contrast = results.difference(f"accuracy of {small} and {large} at {sigma}", of_small, of_large)
+    results.harmed(sigma, *((results.accuracy(arm, s), noisy) for s, noisy in ((small, of_small), (large, of_large))))
     words = f"at {sigma} {small} keeps {100 * of_small.mean():.1f} % and {large} {100 * of_large.mean():.1f} %"
     statement = above(f"the larger student is more brittle: {words}", f"the larger student is not more brittle: {words}",
                       Endpoint(f"accuracy of {small} - {large} at {sigma}", "points", 100.0), contrast, POINT)

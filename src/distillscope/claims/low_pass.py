@@ -24,6 +24,8 @@ def low_pass(results: Results) -> Finding:
     the accuracy under noise in the highest band less that under noise in the lowest (bands in fractions of the source
     image's Nyquist frequency; above 1 is out of band). Two parts (t over seeds):
 
+    Undecided where neither band takes two points from the student. Else:
+
     1. its own advantage is above one point;
     2. it is more than one point above the teacher's on the same images: a filter that the student is and the teacher is not.
 
@@ -39,6 +41,7 @@ def low_pass(results: Results) -> Finding:
     teacher = [results.teacher_accuracy(c) for c in (high, low)]
     if any(t.empty for t in teacher):
         raise Undecided("the teacher's accuracy under band-limited noise was not measured")
+    results.harmed(f"band-limited noise at sigma {sigma:g}", *((results.accuracy(arm, student), results.accuracy(arm, student, c)) for c in (low, high)))
     its = float(teacher[0].mean() - teacher[1].mean())
     hit = [100 * results.accuracy(arm, student, c).mean() for c in (high, low)]
     shown = (f"at sigma {sigma:g} {student} reaches {hit[0]:.1f} % under noise in the highest band and {hit[1]:.1f} % in the "
@@ -50,14 +53,17 @@ def low_pass(results: Results) -> Finding:
               Endpoint(f"{name} - the teacher's", "points", 100.0), paired(own - its, "t"), POINT),
     ], text=f"high frequencies do less harm, and less than to the teacher: {shown}")
     rows = f"{results.accuracy_key()}, {low} and {high}, arm {arm.name} and teacher"
-    return Finding(statement, (rows, "gradient.student.high_share"),
-                   {"students": student, "bands": f"{low.split('/')[0]} and {high.split('/')[0]}"},
+    return Finding(statement, ("figure bands", rows, "gradient.student.high_share"),
+                   {"students": student, "noise": results.noise_text("band_noise"), "bands": f"{low.split('/')[0]} and {high.split('/')[0]}"},
                    secondary=tuple(beside(results, sizes, advantage)))
 
 
 def bands(results: Results) -> tuple[str, str, float]:
     """The conditions of the lowest and the highest band at the claim's sigma, and that sigma."""
-    found = [(float(m[1]), float(m[2]), float(m[3]), c) for c in set(results.frame["condition"]) if (m := BAND.fullmatch(c))]
+    matches = [m for c in set(results.frame["condition"]) if (m := BAND.fullmatch(c))]
+    places = {bool(m[4]) for m in matches}  # at the source, or on the model's input: never one against the other
+    wanted = (results.study.get("noise") or {}).get("where") == "input" if len(places) > 1 else True in places
+    found = [(float(m[1]), float(m[2]), float(m[3]), m[0]) for m in matches if bool(m[4]) == wanted]
     sigmas = sorted({s for *_, s, _ in found if s > 0})
     if not sigmas:
         raise Undecided("no accuracy under band-limited noise was measured (stresses: [band_noise])")

@@ -34,6 +34,8 @@ def rank_robustness(results: Results) -> Finding:
     sigma = conditions["sigma"]
     wanted, whose = own_rank(results)
     k = min(conditions["ks"], key=lambda k: (abs(np.log(k / wanted)), k))
+    before, after = (results.teacher_values(head, f"top_k={WHOLE}{c}") for c in ("", f"/{sigma}"))
+    results.harmed(f"sigma {sigma}", (before, after))
     whole, cut = (retention(results, head, name, sigma) for name in (WHOLE, str(k)))
     full, less = results.together(f"tenths of the test images under top_k={k}", whole, cut)
     words = (f"at sigma {sigma} the whole teacher keeps {full.mean():.3f} of its accuracy above chance, its top {k} "
@@ -41,8 +43,8 @@ def rank_robustness(results: Results) -> Finding:
     statement = above(f"fewer dimensions cost robustness: {words}", f"robustness does not hang on the dimensions: {words}",
                       Endpoint(f"0.9 x retention of the whole teacher - retention of its top {k}, sigma {sigma}", "share"),
                       paired((1 - SHARE) * full - less))
-    return Finding(statement, (f"{head}, top_k=K and top_k=K/{sigma}, teacher",),
-                   {"students": None, "k": f"{k} (nearest in ratio to {whose}, {wanted:.1f})"}, "tenths of the test images",
+    return Finding(statement, ("figure top_k", f"{head}, top_k=K and top_k=K/{sigma}, teacher",),
+                   {"students": None, "noise": results.noise_text("top_k"), "k": f"{k} (nearest in ratio to {whose}, {wanted:.1f})"}, "tenths of the test images",
                    tuple(beside(results, head, conditions, k)),
                    ("The replicates are images and noise, not training runs: there is one teacher.",))
 

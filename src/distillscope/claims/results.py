@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Protocol
@@ -17,8 +18,12 @@ TEACHER = "teacher"
 ACCURACIES = ("paper.probe.student.accuracy", "probe.student.accuracy", "knn.student.accuracy")
 """The accuracy that claims use: the first of these that the study measured (the paper's probe is what the claims speak of)."""
 RANK = "student.effective_rank"
-EQUAL = ("data", "teacher", "limit", "limit_test", "screen", "validation", "corrupt", "streams", "probes")
+EQUAL = ("data", "teacher", "target", "limit", "limit_test", "screen", "validation", "corrupt", "streams", "probes")
 """Keys of the config that studies must share to be judged together."""
+SWEPT = ("sigmas", "draws", "ks", "bands", "items", "severities")
+"""Settings of noise and stresses that may differ: they name the condition, or how many images it was measured on."""
+HARM = 0.02
+"""What noise must take from some model, and leave above chance to some, to say anything of robustness."""
 SIGMA = 0.1
 """The sigma at which the paper states its claims; where a study has none of that size, the middle one of its sweep."""
 
@@ -132,12 +137,31 @@ class Results:
         return [frame.iloc[:, i].to_numpy(float) for i in range(frame.shape[1])]
 
     def difference(self, what: str, first: pd.Series, second: pd.Series, test: str = "paired t") -> Contrast:
-        """first - second: paired where the same seeds were run, Welch's where none of them are."""
+        """first - second: paired where enough seeds were run on both, else Welch's where both have enough of their own."""
         common = first.index.intersection(second.index)
-        if not len(common) and min(len(first), len(second)) >= self.needed:
+        if len(common) < self.needed <= min(len(first), len(second)):
             return welch(first.to_numpy(float), second.to_numpy(float))
         a, b = self.together(what, first, second)
         return paired(a - b, test)
+
+    def harmed(self, condition: str, *sides: tuple[pd.Series, pd.Series]) -> None:
+        """Undecided where noise did nothing, or left nothing: of all (clean, noisy) accuracies, none fell by two points, or none
+        stayed two points above chance (where the study knows it)."""
+        means = [(float(clean.mean()), float(noisy.mean())) for clean, noisy in sides]
+        most = max(clean - noisy for clean, noisy in means)
+        if most < HARM:
+            raise Undecided(f"{condition} takes {100 * most:.1f} points at most, less than {100 * HARM:.0f}, so it says nothing of robustness")
+        chance = self.chance()
+        if chance is not None and all(noisy < chance + HARM for _, noisy in means):
+            raise Undecided(f"{condition} leaves chance alone ({100 * chance:.0f} %), so it says nothing of robustness")
+
+    def chance(self) -> float | None:
+        """One over the number of classes; None where no study wrote it."""
+        for measure in ("knn.chance", "top_k.chance"):
+            rows = self.frame.loc[self.frame["measure"] == measure, "value"]
+            if len(rows):
+                return float(rows.iloc[0])
+        return None
 
     # -- what was run ---------------------------------------------------------------------------------------------------
 
@@ -162,18 +186,17 @@ class Results:
         return arm
 
     def sizes(self, arm: Arm, *, least: int = 2) -> list[str]:
-        """Labels of the students that differ in size alone (one network, one input size), ascending by parameters."""
-        families: dict[str, list[tuple[float, str]]] = {}
+        """Labels of the students that differ in size alone (`family_of`), ascending by parameters; of equal ones the first."""
+        families: dict[str, dict[float, str]] = {}
         for label, spec in self.students.items():
             parameters = self.values(arm, label, "capacity.parameters")
             if len(parameters):
-                family = families.setdefault(plain([spec["name"], spec.get("image_size", 32)]), [])
-                family.append((float(parameters.iloc[0]), label))
-        largest = max(families.values(), key=len, default=[])
+                families.setdefault(family_of(spec), {}).setdefault(float(parameters.iloc[0]), label)
+        largest = max(families.values(), key=len, default={})
         if len(largest) < least or not largest:
             raise Undecided(f"{_count(len(largest), 'size')} of one network under the arm '{arm.name}', and this claim "
                             f"compares {least}")
-        return [label for _, label in sorted(largest)]
+        return [largest[parameters] for parameters in sorted(largest)]
 
     def smallest(self, arm: Arm) -> str:
         """The smallest student of the arm."""
@@ -206,18 +229,35 @@ class Results:
         """Every noise condition, ascending."""
         return sorted((c for c in set(self.frame["condition"]) if _is_sigma(c)), key=lambda c: float(c.split("=")[1]))
 
-    def scope(self) -> dict[str, Any]:
-        """What every verdict is scoped to."""
-        noise = self.study.get("noise") or {}
-        sizes = sorted({int(s.get("image_size", 32)) for s in self.students.values()})
-        unit = noise.get("unit", "normalised")
+    def noise_text(self, stress: str | None = None) -> str:
+        """The study's noise in words; with ``stress``, that stress's own, which follows the study's where it says nothing else."""
+        own = next((s for s in parts(self.study.get("stresses")) if s["name"] == stress), {})
+        noise = {**(self.study.get("noise") or {}), **own}
         where = "source pixels" if noise.get("where", "source") == "source" else "model input"
         clipped = ", clipped" if noise.get("clip", True) and where == "source pixels" else ""
+        return f"Gaussian on {where}, {noise.get('unit', 'normalised')}{clipped}"
+
+    def scope(self) -> dict[str, Any]:
+        """What every verdict is scoped to."""
+        sizes = sorted({int(s.get("image_size", 32)) for s in self.students.values()})
         items = self.frame.loc[self.frame["split"] == self.split, "n"].max() if len(self.frame) else None
         limit = self.study.get("limit")
         return {"teacher": self.teacher, "data": self.dataset, "input": f"{', '.join(map(str, sizes))} px",
-                "noise": f"Gaussian on {where}, {unit}{clipped}", "train images": f"{limit} at most" if limit else "all",
+                "noise": self.noise_text(), "train images": f"{limit} at most" if limit else "all",
                 f"{self.split} images": None if pd.isna(items) else int(items)}
+
+
+def family_of(spec: Mapping[str, Any]) -> str:
+    """Equal for students that differ in size alone: every setting but the width; of a timm name its leading letters.
+
+    >>> family_of({"name": "timm/resnet18"}) == family_of({"name": "timm/resnet34"}) != family_of({"name": "timm/vit_tiny_patch16_224"})
+    True
+    >>> family_of({"name": "paper_cnn", "width": 1}) == family_of({"name": "paper_cnn", "width": 4, "blur_pool": False})
+    True
+    """
+    settings = {k: v for k, v in spec.items() if k not in ("name", "label", "alias", "width", "weights") and v}
+    library, _, model = str(spec["name"]).rpartition("/")
+    return plain([library, re.match("[A-Za-z]*", model)[0] if library else model, {"image_size": 32} | settings])
 
 
 def _is_sigma(condition: str) -> bool:
@@ -284,13 +324,31 @@ def _check_same(first: Read, other: Read, command: str) -> None:
 
     for key in EQUAL:
         _same(f"{command} {other.path} {key}", of(first, key), of(other, key), first)
-    noise = [{k: v for k, v in (run.study.get("noise") or {}).items() if k not in ("sigmas", "draws")}
-             for run in (first, other)]
+    noise = [_fixed(run.study.get("noise") or {}) for run in (first, other)]
     _same(f"{command} {other.path} noise", *noise, first)
+    for name, settings in _stresses(other).items():
+        _same(f"{command} {other.path} stresses.{name}", _stresses(first).get(name, settings), settings, first)
+    marks = {(r.dataset, r.teacher): r.fingerprint for r in first.references}
+    for reference in other.references:
+        known = marks.get((reference.dataset, reference.teacher), {})
+        for what in known.keys() & reference.fingerprint.keys():
+            _same(f"{command} {other.path} {what} (fingerprint)", known[what], reference.fingerprint[what], first)
     known = {str(s.get("label") or s["name"]): s for s in parts(first.study.get("students"))}
     for spec in parts(other.study.get("students")):
         label = str(spec.get("label") or spec["name"])
         _same(f"{command} {other.path} students.{label}", known.get(label, spec), spec, first)
+
+
+def _fixed(settings: Mapping[str, Any]) -> dict[str, Any]:
+    return {k: v for k, v in settings.items() if k not in SWEPT}
+
+
+def _stresses(run: Read) -> dict[str, list[dict[str, Any]]]:
+    """Name -> the settings of every stress of that name that decide what its conditions mean."""
+    found: dict[str, list[dict[str, Any]]] = {}
+    for stress in parts(run.study.get("stresses")):
+        found.setdefault(stress["name"], []).append(_fixed(stress))
+    return found
 
 
 def _same(where: str, expected: Any, got: Any, first: Read) -> None:

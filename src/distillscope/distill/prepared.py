@@ -131,10 +131,7 @@ def prepare_targets(study: Study, encoder: Any, splits: Splits, part: Part, arms
     """Embed what is missing, fit the target transform on train, and write the targets of every split and view."""
     train = teacher_rows(encoder, splits.train, label=f"teacher {splits.title}/train")
     target = fitted_target(part, encoder, train)
-    key = {"teacher": encoder.describe(), "target": part.model_dump(), "splits": {
-        s.split if s is not splits.validation else "validation": hashlib.blake2b(
-            "\n".join(s.ids).encode() + _sample_hash(s), digest_size=8).hexdigest()
-        for s in (splits.train, splits.validation, splits.test) if s is not None}}
+    key = {"teacher": encoder.describe(), "target": part.model_dump(), "splits": split_hashes(splits)}
     digest = hashlib.blake2b(json.dumps(key, sort_keys=True, default=str).encode(), digest_size=8).hexdigest()
     prepared = Prepared(cache_root() / "targets" / digest, target.name)
     write_json(prepared.folder / "entry.json", key)
@@ -147,6 +144,19 @@ def prepare_targets(study: Study, encoder: Any, splits: Splits, part: Part, arms
         if not (prepared.folder / f"{name}.npy").exists():
             _write(prepared, name, target, teacher_rows(encoder, splits.train, view, f"teacher {splits.title}, {label}"))
     return prepared
+
+
+def split_hashes(splits: Splits) -> dict[str, str]:
+    """What names the items of each split: their ids, and the pixels of a few."""
+    return {s.split if s is not splits.validation else "validation": hashlib.blake2b(
+                "\n".join(s.ids).encode() + _sample_hash(s), digest_size=8).hexdigest()
+            for s in (splits.train, splits.validation, splits.test) if s is not None}
+
+
+def fingerprint(encoder: Any, splits: Splits) -> dict[str, str]:
+    """Hashes of the data and the teacher's weights, by which studies that are judged together are held to be of the same."""
+    weights = encoder.describe().get("weights")
+    return {f"{name} images": mark for name, mark in split_hashes(splits).items()} | ({"teacher's weights": weights} if weights else {})
 
 
 def _write(prepared: Prepared, name: str, target: Target, rows: np.ndarray) -> None:

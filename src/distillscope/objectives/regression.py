@@ -38,6 +38,19 @@ def cosine(student: torch.Tensor, teacher: torch.Tensor) -> torch.Tensor:
     return (1 - (F.normalize(student, dim=-1) * F.normalize(teacher, dim=-1)).sum(-1)).mean()
 
 
+@objectives.register("consistency")
+def consistency(student: torch.Tensor, other: torch.Tensor) -> torch.Tensor:
+    """Mean of 1 - cos between the student's embeddings of two views of each image (needs an arm with a view, as noise).
+
+    Between 0 and 2. It never sees the teacher, and alone it is met by a constant: a term beside one that does. Both views are
+    trained through (as in stability training, Zheng et al. 2016, without its clean anchor).
+
+    >>> float(consistency(torch.tensor([[2.0, 0.0]]), torch.tensor([[0.0, 3.0]])))
+    1.0
+    """
+    return cosine(student, other)
+
+
 @objectives.register("centred_cosine")
 def centred_cosine(student: torch.Tensor, teacher: torch.Tensor) -> torch.Tensor:
     """Mean of 1 - cos of the unit rows less their batch mean, each side its own: cosine without the common direction.

@@ -7,6 +7,7 @@ missing; one that says it is complete but cannot be read is listed as a problem.
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -35,6 +36,7 @@ class Trial:
     curves: dict[str, dict[str, Any]]
     seconds: float | None = None
     warnings: tuple[str, ...] = ()
+    fingerprint: Mapping[str, str] = field(default_factory=dict)  # of the data and the teacher; empty in older runs
 
 
 @dataclass(frozen=True)
@@ -109,7 +111,8 @@ def _read_trial(folder: Path) -> tuple[pd.DataFrame, Trial]:
     row = (own if len(own) and folder.parent.name == "trials" else results).iloc[0]
     trial = Trial(folder.name, row["dataset"], row["teacher"], row["target"], row["arm"], row["student"],
                   None if pd.isna(row["seed"]) else int(row["seed"]), _read_curves(folder / "curves.json"),
-                  done.get("seconds"), tuple(map(str, done.get("warnings") or ())))
+                  done.get("seconds"), tuple(map(str, done.get("warnings") or ())),
+                  done.get("fingerprint") or {})
     return results, trial
 
 
