@@ -38,6 +38,31 @@ def test_a_trial_counts_its_training_images_and_keeps_its_targets_transform(read
     assert "probe.student.accuracy" in (tmp_path / "results.csv").read_text()
 
 
+def test_an_arm_changes_its_students_network_and_nothing_else(ready, tmp_path):
+    import torch
+
+    from distillscope import load_student
+    from distillscope.trial import fresh_student
+
+    arms = [{"name": "cosine"}, {"name": "blur", "student": {"blur_pool": True}}]
+    study, splits, prepared = ready(arms=arms, training={"epochs": 1, "batch_size": 32})
+    plain, blur = (fresh_student(study, a, study.student_of(a, "S"), 1, prepared, "cpu", "float32")[0] for a in study.arms)
+    assert all(torch.equal(x, y) for x, y in zip(plain.module.parameters(), blur.module.parameters(), strict=True))
+    assert str(plain.module) != str(blur.module)
+    run_trial(study, next(t for t in trials_of(study) if t.arm == "blur"), splits, prepared, tmp_path)
+    assert str(load_student(tmp_path).module) == str(blur.module)
+
+
+@pytest.mark.parametrize(("settings", "message"), [
+    ({"blur_poool": True}, "Did you mean 'blur_pool'"), ({"name": "timm"}, "Another network is another student"),
+])
+def test_a_wrong_setting_of_an_arms_network_is_one_line(settings, message):
+    from distillscope.errors import UserError
+
+    with pytest.raises(UserError, match=message):
+        tiny_study(arms=[{"name": "blur", "student": settings}]).check_parts()
+
+
 def test_a_trial_that_fails_while_measuring_is_not_complete(ready, tmp_path, monkeypatch):
     import distillscope.trial as module
 

@@ -148,6 +148,8 @@ class Arm(_Frozen):
 
     ``view_target``: the student of a view is shown the teacher's embedding of the "same" view, or of the "clean" image.
     ``view_bank``: only so many versions of each image, over all seeds and epochs, so that the teacher embeds few.
+    ``student``: settings of the network that this arm's students have otherwise, as ``{blur_pool: true}``; the label stays, and
+    with it the order, the noise and, where shapes allow, the initial weights.
     """
 
     name: str
@@ -157,6 +159,7 @@ class Arm(_Frozen):
     view_target: Literal["same", "clean"] = "same"
     view_bank: int | None = Field(None, ge=1, description="so many versions of each image, shared by all seeds and epochs")
     projector: Part | None = None
+    student: dict[str, Any] = {}
     students: tuple[str, ...] | None = None
     seeds: tuple[int, ...] | None = None
     training: Training | None = None
@@ -181,6 +184,9 @@ class Arm(_Frozen):
             if objective.weight and self.view is None and "other" in registry.objectives.needs(objective.name):
                 raise UserError(f"{where}.objective", f"a view, since {objective.name} compares two views", "none",
                                 f"Set {where}.view=crop_flip.")
+        named = sorted({"name", "model", "label"} & self.student.keys())
+        if named:
+            raise UserError(f"{where}.student", "settings of the network", named[0], "Another network is another student: add it to students.")
         for key, kind, part in (("target", registry.targets, self.target), ("view", registry.views, self.view),
                                 ("projector", registry.projectors, self.projector)):
             if part:
@@ -291,6 +297,11 @@ class Study(_Frozen):
     def target_of(self, arm: Arm) -> Part:
         return arm.target or self.target
 
+    def student_of(self, arm: Arm, label: str) -> Student:
+        """The student of that label as the arm trains it."""
+        spec = next(s for s in self.students if s.label == label)
+        return Student.model_validate({**spec.model_dump(), **arm.student}) if arm.student else spec
+
     def training_of(self, arm: Arm) -> Training:
         return arm.training or self.training
 
@@ -306,6 +317,8 @@ class Study(_Frozen):
             registry.remedies.check(part.name, part.settings, f"remedies.{part.name}")
         for arm in self.arms:
             arm.check()
+            for spec in (self.student_of(arm, s.label) for s in self.students if arm.student and s.label in (arm.students or [s.label])):
+                registry.students.check(spec.name, spec.settings, f"arms.{arm.name}.student")
 
     def with_noise(self) -> Study:
         """The study with its own where, unit, clip and std in every stress, remedy and view of noise that does not say otherwise.

@@ -115,7 +115,7 @@ def run_study(study: Study, out: Path | str | None = None, *, resume: bool = Fal
                         "For one student over several processes: accelerate launch -m distillscope.cli distill ...")
     study.check_parts()
     check_tracker(track)
-    for spec in study.students:
+    for spec in (*study.students, *(study.student_of(a, s.label) for a in study.arms if a.student for s in study.students)):
         check_student(spec.name, spec.settings, spec.image_size, spec.label)
     run = Path(out) if out else Path("runs") / study.name
     chosen = choose_device(device)

@@ -48,7 +48,7 @@ def run_trial(study: Study, trial: Trial, splits: Splits, prepared: Prepared, fo
     """Everything of one trial, into ``folder``; ``advance`` counts training images."""
     began = time.monotonic()
     arm = next(a for a in study.arms if a.name == trial.arm)
-    spec = next(s for s in study.students if s.label == trial.student)
+    spec = study.student_of(arm, trial.student)
     settings = study.training_of(arm)
     folder.mkdir(parents=True, exist_ok=True)
     student, streams = fresh_student(study, arm, spec, trial.seed, prepared, device, precision)
@@ -115,8 +115,9 @@ def make_streams(study: Study, arm: Arm, spec: Student, seed: int, dim: int) -> 
     """Keyed draws, or the notebook's two streams, in which S, M and L follow one another."""
     if study.streams == "keyed":
         return KeyedStreams(seed, spec.label)
-    makers = [partial(students.call, s.name, s.settings, dim, s.image_size) for s in study.students]
-    return NotebookStreams(seed, spec.label, makers, list(study.students).index(spec), study.training_of(arm).epochs,
+    specs = [study.student_of(arm, s.label) for s in study.students]
+    makers = [partial(students.call, s.name, s.settings, dim, s.image_size) for s in specs]
+    return NotebookStreams(seed, spec.label, makers, specs.index(spec), study.training_of(arm).epochs,
                            unseeded=arm.view is not None)
 
 

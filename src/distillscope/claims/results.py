@@ -250,14 +250,15 @@ class Results:
 def family_of(spec: Mapping[str, Any]) -> str:
     """Equal for students that differ in size alone: every setting but the width; of a timm name its leading letters.
 
-    >>> family_of({"name": "timm/resnet18"}) == family_of({"name": "timm/resnet34"}) != family_of({"name": "timm/vit_tiny_patch16_224"})
+    >>> family_of({"name": "timm/resnet18"}) == family_of({"name": "timm", "model": "resnet34"}) != family_of({"name": "timm/vit_tiny_patch16_224"})
     True
     >>> family_of({"name": "paper_cnn", "width": 1}) == family_of({"name": "paper_cnn", "width": 4, "blur_pool": False})
     True
     """
-    settings = {k: v for k, v in spec.items() if k not in ("name", "label", "alias", "width", "weights") and v}
-    library, _, model = str(spec["name"]).rpartition("/")
-    return plain([library, re.match("[A-Za-z]*", model)[0] if library else model, {"image_size": 32} | settings])
+    settings = {k: v for k, v in spec.items() if k not in ("name", "model", "label", "alias", "width", "weights") and v}
+    library, _, model = str(spec["name"]).partition("/")
+    letters = re.match("[A-Za-z]*", str(spec.get("model") or model))
+    return plain([library, letters and letters[0], {"image_size": 32} | settings])
 
 
 def _is_sigma(condition: str) -> bool:
