@@ -23,14 +23,14 @@ from distillscope.claims.results import results_of
 from distillscope.errors import UserError
 from distillscope.loading import load_preset, study_from
 from distillscope.next_study import chosen_on, fresh_seeds, next_study
-from distillscope.recommend import FLOOR, TWO_VIEWS, axes_of, front, images_seen, leading, recommend
+from distillscope.recommend import FLOOR, PAPER, TUNED, TWO_VIEWS, axes_of, front, images_seen, leading, recommend
 from distillscope.registry import objectives
 from distillscope.report.advice import advice_html, head_html
 from distillscope.report.figures import draw
 from distillscope.report.interactive import to_plotly
 from distillscope.report.pareto import pareto
 from distillscope.report.read import read_run
-from distillscope.report.recommendation import advise, sentence, table_of
+from distillscope.report.recommendation import advise, advice_tables, marked, notes, sentence, table_of
 
 ACCURACY, RANK, RECALL = "paper.probe.student.accuracy", "mapped.effective_rank", "mapped.recall_at_1"
 NOISY = {"noise=0.05": 0.68, "noise=0.1": 0.55, "noise=0.2": 0.30}
@@ -146,6 +146,91 @@ def test_two_views_are_twice_the_images():
     assert {n for n in objectives if "other" in objectives.needs(n)} == TWO_VIEWS
     arms = arms_of({"arms": [{"name": "a", "objective": ["cosine", "infonce_views"], "view": "crop_flip", "training": {"epochs": 3}}]})
     assert images_seen(arms["a"]) == 6
+
+
+def test_an_objective_of_your_own_over_two_views_is_twice_the_images_too(monkeypatch):
+    def pulled_together(student, teacher, other):
+        return student.sum()
+
+    monkeypatch.setitem(objectives._parts, "pulled_together", pulled_together)
+    arms = arms_of({"arms": [{"name": n, "objective": n, "view": "crop_flip", "training": {"epochs": 3}} for n in ("pulled_together", "gone")]})
+    assert [images_seen(a) for a in arms.values()] == [6, 3], "one that is not installed counts once"
+
+
+def with_rows(found, source, measure, shift):
+    """The run with another measure: that of ``source`` with ``shift`` by arm added."""
+    rows = found.results[found.results["measure"].isin([source, source.replace("student", "teacher")])].copy()
+    rows["value"] += [shift.get(arm, 0.0) for arm in rows["arm"]]
+    rows["measure"] = [measure.replace("student", "teacher") if s == "teacher" else measure for s in rows["student"]]
+    found.results = pd.concat([found.results, rows], ignore_index=True)
+    return found
+
+
+def test_the_tuned_probe_ranks_where_it_was_fitted():
+    planted = run("one two four", {"two": {"accuracy": 0.08}})
+    one, ranking = only(planted, "accuracy")
+    assert one.accuracy == PAPER and ranking.leaders == ("two",)
+    one, ranking = only(with_rows(planted, ACCURACY, TUNED, {"two": -0.08, "four": 0.05}), "accuracy")
+    assert one.accuracy == TUNED and ranking.leaders == ("four",)
+    assert "tuned probe" in notes(one)[0] and "even spectrum" not in notes(one)[0]
+
+
+def test_the_papers_probe_says_what_it_favours_with_the_neighbours_beside_it(tmp_path):
+    planted = run("one two", {"two": {"accuracy": 0.08}})
+    assert "even spectrum" in notes(only(planted)[0])[0] and "kNN" not in notes(only(planted)[0])[0]
+    advice = advise([with_rows(planted, ACCURACY, "knn.student.accuracy", {"two": -0.07})], "accuracy")
+    (note, _) = notes(advice.found[0])
+    assert "set probes.tuned: true" in note and "S, “two” +1." in note
+    assert note in json.loads(advice.to_json())["settings"][0]["notes"]
+    assert "set probes.tuned: true" in advice_html(advice, pareto(()), tmp_path)
+    ranked = {e["arm"]: e for e in json.loads(advice.to_json())["settings"][0]["students"][0]["ranked"]}
+    assert ranked["two"]["knn"]["mean"] == pytest.approx(1.0, abs=0.5)
+
+
+def test_a_share_of_the_gap_is_said_only_where_there_is_a_gap():
+    gains = {"seven": {"robustness": 0.15, "accuracy": -0.03}}
+    one, ranking = only(run("one seven", gains))
+    assert not ranking.caught_up and "% of the gap to the teacher" in sentence(ranking, one)
+    cost = "at the cost of clean accuracy (−"
+    assert cost in sentence(ranking, one) and cost in head_html(advise([run("one seven", gains)]))
+    for own in ({"accuracy": 0.05}, {"robustness": 0.2}):  # near the teacher; above it, though not its clean accuracy
+        planted = run("one seven", {"one": own, "seven": {k: v + 0.1 for k, v in {"robustness": 0.0, **own}.items()}})
+        one, ranking = only(planted)
+        text = sentence(ranking, one) + head_html(advise([planted]))
+        assert ranking.caught_up == tuple(own) and "gap" not in text and "balance score of +" in text
+
+
+def test_one_or_two_other_arms_are_named_and_what_was_not_run_is_said(tmp_path):
+    one, ranking = only(run("one two", {"two": {"accuracy": -0.1}}), "accuracy")
+    assert "“two” is shown to be worse" in sentence(ranking, one)
+    one, ranking = only(run("one two four", {"two": {"accuracy": -0.1}, "four": {"accuracy": -0.1}}), "accuracy")
+    assert re.search("“two” and “four” are|“four” and “two” are", sentence(ranking, one))
+    planted = run("one two seven six", {"seven": {"accuracy": 0.1}}, study={"students": STUDY["students"][:2], "remedies": [{"name": "bn"}]})
+    planted.results = planted.results[~((planted.results["student"] == "M") & planted.results["arm"].isin(["two", "two+bn", "six+bn"]))]
+    (results,) = results_of([planted])
+    small, medium = recommend(results, "accuracy").rankings
+    assert not small.not_run and medium.not_run == ("two", "six+bn")
+    assert sentence(medium, recommend(results, "accuracy")).endswith("Not run on M: two, six+bn.")
+    assert "Not run on M: two, six+bn." in advice_html(advise([planted]), pareto(()), tmp_path)
+
+
+def test_the_star_says_what_it_is():
+    one, ranking = only(run("one two", {"two": {"accuracy": 0.08}}), "accuracy")
+    assert "is told apart from every other" in marked(ranking) and "not told" not in marked(ranking)
+    alike = only(run("one two nine", {}))[1]
+    assert "paired differences, not on how far apart the means are" in marked(alike)
+    assert marked(only(run("one"))[1]) == ""
+
+
+def test_latency_that_was_not_measured_is_said_and_the_next_study_has_it(tmp_path):
+    planted = run("one two", {"two": {"accuracy": 0.08}})
+    advice = advise([planted])
+    assert "add the stress latency" in notes(advice.found[0])[-1] and "add the stress latency" in advice_html(advice, pareto(()), tmp_path)
+    assert advice.following["stresses"] == [{"name": "latency"}] and study_from(advice.following).stresses
+    timed = advise([with_rows(planted, "capacity.parameters", "capacity.latency_ms", {})])
+    assert not any("latency" in n for n in notes(timed.found[0]))
+    assert any("ms an image" in str(c.header) for t in advice_tables(timed) for c in t.columns)
+    assert advise([run("one two", study={"stresses": ["gradient", "latency"]})]).following["stresses"] == [{"name": "gradient"}, {"name": "latency"}]
 
 
 def test_an_arm_of_other_seeds_is_listed_apart():

@@ -78,11 +78,17 @@ def next_study(found: Sequence[Recommendation], studies: Sequence[Mapping[str, A
     study = {**dict.fromkeys(("name", "description")), **kept, "name": f"{kept.get('name', 'study')}-next",
              "description": "The arms that lead, beside the plain one, with seeds that chose nothing.",
              "students": [s for s in parts(kept["students"]) if str(s.get("label") or s["name"]) in labels],
-             "arms": arms, "seeds": fresh_seeds(studies, num_seeds(found))}
+             "arms": arms, "seeds": fresh_seeds(studies, num_seeds(found)), "stresses": _timed(kept.get("stresses"))}
     for arm in arms:
         if set(arm["students"]) == set(labels):
             del arm["students"]
     return study | ({"remedies": list(remedies.values())} if remedies else {})
+
+
+def _timed(stresses: Any) -> list[dict[str, Any]]:
+    """The stresses, with the one that times an image, which costs a moment and which a recommendation needs."""
+    known = parts(stresses)
+    return known if "latency" in {s["name"] for s in known} else [*known, {"name": "latency"}]
 
 
 def _config_of(key: str, studies: Sequence[Mapping[str, Any]]) -> tuple[dict[str, Any], dict[str, Any] | None]:

@@ -3,7 +3,8 @@
 An arm is ranked against the plain arm where both saw as many images and no labels; the rest is listed apart, with the reason.
 Every comparison is paired over seeds. The score of a purpose:
 
-- accuracy: clean accuracy. robustness: accuracy under the study's noise, the mean over its levels.
+- accuracy: clean accuracy, by the tuned probe where the study fitted one. robustness: the same under the study's noise, the mean
+  over its levels.
 - retrieval: how often the student, mapped into the teacher's space, finds its own image's teacher embedding first.
 - geometry: effective rank after that map, which rescaling cannot raise.
 - balance: the mean of the four (or of those that were measured), each as the share of the gap from the plain arm to the teacher
@@ -21,16 +22,20 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from distillscope.claims.arms import Arm
-from distillscope.claims.results import Results, Undecided
+from distillscope.claims.arms import FAMILIES, Arm
+from distillscope.claims.results import TEACHER, Results, Undecided
 from distillscope.claims.statistics import ALPHA, Contrast, holm, paired, seeds_for
+from distillscope.registry import objectives
 
 AXES = ("accuracy", "robustness", "retrieval", "geometry")
 PURPOSES = ("balance", *AXES)
 FLOOR = 0.1
 """A gap counts as at least this share of what it leads to."""
 TWO_VIEWS = frozenset({"infonce_views"})
-"""Objectives that show the student a second view of each image: twice the images."""
+"""The program's own objectives that show the student a second view of each image; any other is asked (`shows_two_views`)."""
+TUNED, PAPER, NEIGHBOURS = "probe.student.accuracy", "paper.probe.student.accuracy", "knn.student.accuracy"
+"""Accuracies. The paper's probe (C 1, unit norm) underfits embeddings of few large directions, so that arms are ranked by the
+tuned one where there is one; neighbours have no C to choose."""
 COSTS = {"parameters": "capacity.parameters", "multiply_adds": "capacity.multiply_adds", "latency_ms": "capacity.latency_ms",
          "train_seconds": "train.seconds"}
 
@@ -62,7 +67,8 @@ class Axis:
 @dataclass(frozen=True)
 class Entry:
     """One arm of one student. ``values``: axis -> mean over the seeds that it shares with the plain arm; ``gains``: axis ->
-    paired difference to the plain arm; ``score``: that of the purpose; ``apart``: why it is not ranked, where it is not."""
+    paired difference to the plain arm; ``score``: that of the purpose; ``apart``: why it is not ranked, where it is not;
+    ``neighbours``: the paired difference in kNN accuracy."""
 
     arm: Arm
     n: int
@@ -71,11 +77,13 @@ class Entry:
     costs: Mapping[str, float]
     score: Contrast | None = None
     apart: str = ""
+    neighbours: Contrast | None = None
 
 
 @dataclass(frozen=True)
 class Ranking:
-    """The arms of one student, best first. ``leaders`` cannot be told apart; ``reason`` says why nothing was ranked."""
+    """The arms of one student, best first. ``leaders`` cannot be told apart; ``reason`` says why nothing was ranked. ``caught_up``:
+    the axes of the balance that leave no gap to speak of; ``not_run``: arms that other students ran and this one did not."""
 
     student: str
     plain: str
@@ -85,6 +93,8 @@ class Ranking:
     reason: str = ""
     seeds_wanted: int | None = None
     fronts: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
+    caught_up: tuple[str, ...] = ()
+    not_run: tuple[str, ...] = ()
 
     def named(self, name: str) -> Entry:
         return next(e for e in self.entries if e.arm.name == name)
@@ -103,6 +113,16 @@ class Recommendation:
     split: str
     items: int | None
     train_items: int | None
+
+    @property
+    def accuracy(self) -> str:
+        """The key of the accuracy that arms are ranked by; empty without labels."""
+        return next((a.measure for a in self.axes if a.name == "accuracy"), "")
+
+    @property
+    def timed(self) -> bool:
+        """Whether the study measured how long an image takes."""
+        return any("latency_ms" in e.costs for r in self.rankings for e in (*r.entries, *r.apart))
 
 
 def recommend(results: Results, purpose: str = "balance") -> Recommendation:
@@ -131,12 +151,13 @@ def axes_of(results: Results) -> tuple[list[Axis], dict[str, str]]:
     found, missing = [], {}
     measures = set(results.frame["measure"])
     try:
-        key = results.accuracy_key()
-        clean = _mean(results.teacher_accuracy())
+        key = accuracy_key(results)
+        of_teacher = key.replace("student", TEACHER)
+        clean = _mean(results.teacher_values(of_teacher))
         found.append(Axis("accuracy", "clean accuracy", key, ("clean",), "points", 100.0, clean, clean))
         sigmas = tuple(results.sigmas())
         if sigmas:
-            own = [_mean(results.teacher_accuracy(c)) for c in sigmas]
+            own = [_mean(results.teacher_values(of_teacher, c)) for c in sigmas]
             found.append(Axis("robustness", "noisy accuracy", key, sigmas, "points", 100.0,
                               None if None in own else float(np.mean(own)), clean))
         else:
@@ -153,6 +174,12 @@ def axes_of(results: Results) -> tuple[list[Axis], dict[str, str]]:
     return found, missing
 
 
+def accuracy_key(results: Results) -> str:
+    """The accuracy that arms are ranked by: the tuned probe's where the study fitted one, else that of the claims."""
+    known = set(results.frame["measure"])
+    return TUNED if TUNED in known else results.accuracy_key()
+
+
 def _mean(values: pd.Series) -> float | None:
     return float(values.mean()) if len(values) else None
 
@@ -163,18 +190,29 @@ def axis_values(results: Results, axis: Axis, arm: Arm, student: str) -> pd.Seri
     return frame.mean(axis=1)
 
 
+def shows_two_views(objective: str) -> bool:
+    """Whether an objective shows the student a second view of each image: twice the images.
+
+    One of your own is asked whether it takes ``other``, which imports the objectives; one that is not installed counts once.
+    """
+    if objective in FAMILIES:
+        return objective in TWO_VIEWS
+    return objective in set(objectives) and "other" in objectives.needs(objective)
+
+
 def images_seen(arm: Arm) -> int:
     """How often the student sees the training images: epochs, twice where an objective shows two views."""
-    return arm.epochs * (2 if any(t.name in TWO_VIEWS for t in arm.terms) else 1)
+    return arm.epochs * (2 if any(shows_two_views(t.name) for t in arm.terms) else 1)
 
 
 def rank(results: Results, student: str, plain: Arm, axes: Sequence[Axis], missing: Mapping[str, str], purpose: str) -> Ranking:
     """One student's arms, ranked for ``purpose``."""
     per_arm = {a: {x.name: axis_values(results, x, a, student) for x in axes} for a in results.arms}
     base = per_arm[plain]
+    absent = _not_run([a for a, values in per_arm.items() if not any(len(v) for v in values.values())])
     scored, why = _scored(axes, missing, purpose, base)
     if why:
-        return Ranking(student, plain.name, reason=why)
+        return Ranking(student, plain.name, reason=why, not_run=absent)
     entries, scores = [], {}
     for arm, values in per_arm.items():
         if any(len(v) for v in values.values()):
@@ -184,11 +222,24 @@ def rank(results: Results, student: str, plain: Arm, axes: Sequence[Axis], missi
     ranked = sorted((e for e in entries if not e.apart), key=lambda e: -e.score.mean)
     apart = tuple(e for e in entries if e.apart)
     if len(ranked) < 2:
-        return Ranking(student, plain.name, tuple(ranked), apart, reason=_alone(plain, ranked, apart))
+        return Ranking(student, plain.name, tuple(ranked), apart, reason=_alone(plain, ranked, apart), not_run=absent)
     leaders, wanted = leading([e.arm.name for e in ranked], scores)
     fronts = {y: front({e.arm.name: (e.values["accuracy"], e.values[y]) for e in ranked})
               for y in ("robustness", "geometry") if all({"accuracy", y} <= set(e.values) for e in ranked)}
-    return Ranking(student, plain.name, tuple(ranked), apart, leaders, "", wanted, fronts)
+    return Ranking(student, plain.name, tuple(ranked), apart, leaders, "", wanted, fronts,
+                   _caught_up(axes, base) if purpose == "balance" else (), absent)
+
+
+def _not_run(arms: Sequence[Arm]) -> tuple[str, ...]:
+    """The names of arms; a remedy of one that is named goes without saying."""
+    whole = {a.name for a in arms if not a.remedied}
+    return tuple(a.name for a in arms if not a.remedied or a.name.rpartition("+")[0] not in whole)
+
+
+def _caught_up(axes: Sequence[Axis], base: Mapping[str, pd.Series]) -> tuple[str, ...]:
+    """The axes on which the plain arm lacks less than the floor, or stands where the teacher does or above it."""
+    means = {a: float(base[a.name].mean()) for a in axes if len(base[a.name]) and a.ceiling is not None}
+    return tuple(a.name for a, mean in means.items() if a.ceiling - mean < FLOOR * a.ceiling or (a.teacher is not None and mean >= a.teacher))
 
 
 def _scored(axes: Sequence[Axis], missing: Mapping[str, str], purpose: str,
@@ -218,7 +269,8 @@ def _entry(results: Results, student: str, arm: Arm, plain: Arm, values: Mapping
     costs = {name: _mean(results.values(arm, student, key)) for name, key in COSTS.items()}
     entry = Entry(arm, len(both), {k: float(own[k].mean()) for k in known} if len(both) else {},
                   {k: paired(own[k] - its[k]) for k in known} if len(both) > 1 else {},
-                  {k: v for k, v in costs.items() if v is not None})
+                  {k: v for k, v in costs.items() if v is not None},
+                  neighbours=_paired(*(results.values(a, student, NEIGHBOURS) for a in (arm, plain))))
     if set(scored) <= set(known) and len(both) > 1:
         score = sum(own[k] * w for k, w in scored.items())
         entry = replace(entry, score=paired(score - sum(its[k] * w for k, w in scored.items())))
@@ -289,12 +341,14 @@ def to_dict(found: Recommendation) -> dict[str, Any]:
         scales = {a.name: a.scale for a in found.axes}
         return {"arm": e.arm.name, "n": e.n, "score": effect(e.score) if e.score else None,
                 "values": {k: scales[k] * v for k, v in e.values.items()},
-                "gains": {k: effect(c, scales[k]) for k, c in e.gains.items()}, "costs": dict(e.costs), "apart": e.apart}
+                "gains": {k: effect(c, scales[k]) for k, c in e.gains.items()}, "costs": dict(e.costs), "apart": e.apart,
+                "knn": effect(e.neighbours, 100.0) if e.neighbours else None}
 
     return {"dataset": found.dataset, "teacher": found.teacher, "purpose": found.purpose, "split": found.split,
             "axes": [{"name": a.name, "title": a.title, "key": a.measure, "conditions": list(a.conditions), "unit": a.unit,
                       "teacher": None if a.teacher is None else a.scale * a.teacher} for a in found.axes],
             "missing": dict(found.missing),
             "students": [{"student": r.student, "plain": r.plain, "reason": r.reason, "leaders": list(r.leaders),
+                          "caught_up": list(r.caught_up), "not_run": list(r.not_run),
                           "fronts": {k: list(v) for k, v in r.fronts.items()}, "ranked": [entry(e) for e in r.entries],
                           "apart": [entry(e) for e in r.apart]} for r in found.rankings]}

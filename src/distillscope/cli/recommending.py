@@ -20,9 +20,10 @@ def recommend_(
     """What to change: a run's objectives, targets and remedies against its plain arm, at equal compute, per student.
 
     Only arms that saw as many images as the plain arm, without labels, are ranked; differences are paired over seeds, and
-    arms that cannot be told apart are named together. The balance is the mean of four scores, each the share of the gap
-    between plain student and teacher that is closed: clean accuracy, accuracy under noise (mean over the study's levels),
-    recall at 1 and effective rank after the ridge map into the teacher's space. No model is loaded.
+    arms that cannot be told apart are named together. The balance is the mean of four scores, each the gain as a share of
+    what the plain student lacks to the teacher (at least a tenth of the teacher's value): clean accuracy, accuracy under
+    noise (mean over the study's levels), recall at 1 and effective rank after the ridge map into the teacher's space. No
+    model is loaded.
 
     Examples:
 
@@ -34,7 +35,7 @@ def recommend_(
     from distillscope.errors import unknown_name
     from distillscope.files import write_text
     from distillscope.recommend import PURPOSES
-    from distillscope.report.recommendation import advice_tables, recommend_runs, sentence
+    from distillscope.report.recommendation import advice_tables, notes, recommend_runs, sentence
 
     if for_ not in PURPOSES:
         raise unknown_name("--for", "purpose", for_, PURPOSES)
@@ -47,7 +48,7 @@ def recommend_(
     for table in advice_tables(advice):
         Console().print(table)
     for one in advice.found:
-        typer.echo("".join(f"{sentence(r, one)}\n" for r in one.rankings))
+        typer.echo("".join(f"{line}\n" for line in [*(sentence(r, one) for r in one.rankings), *notes(one)]))
     typer.echo(advice.chosen_on)
     for command in advice.screen_commands():
         typer.echo(f"  {command}")

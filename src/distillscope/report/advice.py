@@ -7,7 +7,7 @@ from pathlib import Path
 from distillscope.claims.results import Results
 from distillscope.recommend import PURPOSES, Ranking, Recommendation, recommend
 from distillscope.report.plot import Figure
-from distillscope.report.recommendation import Advice, changes, gain, score_text, table_of, teacher_row
+from distillscope.report.recommendation import Advice, beaten, changes, marked, not_run, notes, score_text, table_of, teacher_row, won
 from distillscope.report.sections import escape, figure_html, listed
 from distillscope.report.words import NBSP, joined
 
@@ -34,8 +34,8 @@ def _deed(ranking: Ranking, one: Recommendation, results: Results) -> str:
         return f"not known: {ranking.reason}"
     names = [f"“{n}”" for n in ranking.leaders]
     if ranking.plain not in ranking.leaders:
-        closes = f"closes {gain(ranking.named(ranking.leaders[0]).score, 100, 0).lstrip('+')}{NBSP}% of the gap to the teacher"
-        return f"train with {names[0]}, which {closes}" if len(names) == 1 else f"{joined(names)} are not told apart; the first {closes}"
+        text = won(ranking, one)
+        return f"train with {names[0]}, which {text}" if len(names) == 1 else f"{joined(names)} are not told apart; the first {text}"
     helps = []
     for found in (recommend(results, p) for p in PURPOSES if p != one.purpose):
         own = next((r for r in found.rankings if r.student == ranking.student and not r.reason and r.plain not in r.leaders), None)
@@ -56,7 +56,9 @@ def advice_html(advice: Advice, figure: Figure, folder: Path) -> str:
         for ranking in one.rankings:
             reasons.setdefault(ranking.reason, []).append(ranking.student)
         unranked = listed([f"{joined(who)} cannot be ranked: {why}." for why, who in reasons.items() if why])
-        parts.append(named + unranked + _purposes(one, results))
+        skipped = [not_run(r).strip() for r in one.rankings if r.not_run]
+        said = "".join(f'<p class="note">{escape(n)}</p>' for n in [*notes(one), *skipped])
+        parts.append(named + unranked + _purposes(one, results) + said)
     if advice.following is None:
         return "\n".join([*parts, '<p class="note">Arms, remedies and seeds are added in the study\'s YAML; see docs/recommend.md.</p>'])
     parts.append(f'<p class="note">{escape(advice.chosen_on)}</p>')
@@ -88,14 +90,15 @@ def _purposes(one: Recommendation, results: Results) -> str:
     head = "".join(f'<th scope="col">{escape(s)}</th>' for s in students)
     return (f'<div class="scroll narrow choices" tabindex="0" role="region" aria-label="The arm to train with, by purpose"><table><thead><tr>'
             f'<th class="name" scope="col">best for</th>{head}</tr></thead><tbody>{rows}</tbody></table></div>'
-            f'<p class="note">The gain over the plain arm with its 95{NBSP}% t interval, paired over seeds. All four: the mean share of the gap to the teacher '
-            f"that is closed.</p>{listed(helped)}")
+            f'<p class="note">The gain over the plain arm with its 95{NBSP}% t interval, paired over seeds. All four: the balance '
+            "score, the mean over the four of the gain in hundredths of what the plain arm lacks to the teacher, but of no less than a tenth of "
+            f"the teacher's value.</p>{listed(helped)}")
 
 
 def _choice(ranking: Ranking, found: Recommendation) -> str:
     names = [f"“{n}”" for n in ranking.leaders]
     if ranking.leaders == (ranking.plain,):
-        return f"<td>keep {escape(names[0])}<small>every other arm is worse</small></td>"
+        return f"<td>keep {escape(names[0])}<small>{escape(beaten(ranking))} worse</small></td>"
     if ranking.plain in ranking.leaders:
         return '<td class="unsure">no arm is shown to help</td>'
     more = f"not told apart from {joined(names[1:])}" if len(names) > 1 else ""
@@ -115,4 +118,4 @@ def _table(ranking: Ranking, found: Recommendation) -> str:
         lines += f'<tr><th class="name" scope="row">{escape(first)}</th>{cells}</tr>'
     return (f'<div class="scroll" tabindex="0" role="region" aria-label="Arms of {escape(ranking.student)}"><table>'
             f"<thead><tr>{top}</tr></thead><tbody>{lines}</tbody></table></div><p class=note>{escape(teacher_row(found))} "
-            "* leads, and is not told apart. Below each value its difference to the plain arm, 95 % t interval, paired over seeds.</p>")
+            f"{marked(ranking)}Below each value its difference to the plain arm, 95 % t interval, paired over seeds.</p>")

@@ -15,7 +15,7 @@ from distillscope.claims.results import Results, results_of
 from distillscope.claims.statistics import Contrast
 from distillscope.errors import UserError
 from distillscope.next_study import chosen_on, next_study, screen_size, screened
-from distillscope.recommend import PURPOSES, Axis, Entry, Ranking, Recommendation, recommend, to_dict
+from distillscope.recommend import PAPER, PURPOSES, TUNED, Axis, Entry, Ranking, Recommendation, recommend, to_dict
 from distillscope.report.read import Run, read_run
 from distillscope.report.words import NBSP, count, joined, number
 
@@ -50,7 +50,7 @@ class Advice:
     def to_json(self) -> str:
         """The comparison, what it rests on, and the study to run next."""
         return json.dumps({"purpose": self.purpose, "chosen_on": self.chosen_on, "screen": self.screen_commands(),
-                                  "settings": [{**to_dict(r), "sentences": [sentence(s, r) for s in r.rankings]} for r in self.found],
+                                  "settings": [{**to_dict(r), "sentences": [sentence(s, r) for s in r.rankings], "notes": notes(r)} for r in self.found],
                                   "next": self.following}, indent=2, ensure_ascii=False, allow_nan=False) + "\n"
 
 
@@ -93,31 +93,75 @@ def gain(contrast: Contrast, scale: float = 1.0, digits: int = 1) -> str:
     return f"{sign}{number(scale * contrast.mean, digits)} [{number(scale * low, digits)}, {number(scale * high, digits)}]"
 
 
+BALANCE = "balance score"
+
+
 def score_text(entry: Entry, found: Recommendation) -> str:
-    """The score as a difference to the plain arm, with its unit."""
+    """The score as a difference to the plain arm, with its unit; the balance's is hundredths of a gap (docs/recommend.md)."""
     if found.purpose == "balance":
-        return f"{gain(entry.score, 100, 1)}{NBSP}% of the gap"
+        return f"{BALANCE} {gain(entry.score, 100, 1)}"
     axis = next(a for a in found.axes if a.name == found.purpose)
     return f"{gain(entry.score)} {axis.unit}"
+
+
+def won(ranking: Ranking, found: Recommendation) -> str:
+    """What the arm that reads best wins: a share of the gap to the teacher where every gap is one, else the score; and its price."""
+    first = ranking.named(ranking.leaders[0])
+    if found.purpose != "balance":
+        text = f"stands {score_text(first, found)} from the plain arm"
+    elif ranking.caught_up:
+        text = f"has a balance score of {gain(first.score, 100, 0)} over the plain arm"
+    else:
+        text = f"closes {gain(first.score, 100, 0).lstrip('+')}{NBSP}% of the gap to the teacher, the mean of {joined(found_axes(first, found))}"
+    worse = losses(first, found)
+    return f"{text}, at the cost of {joined(worse)}" if worse else text
+
+
+def found_axes(entry: Entry, found: Recommendation) -> list[str]:
+    """The titles of the axes that the entry was scored on."""
+    return [a.title for a in found.axes if a.name in entry.gains]
+
+
+def losses(entry: Entry, found: Recommendation) -> list[str]:
+    """The axes on which an arm is shown to be worse than the plain one, with the difference."""
+    return [f"{a.title} ({gain(entry.gains[a.name], a.scale)} {a.unit})" for a in found.axes
+            if a.name in entry.gains and entry.gains[a.name].interval()[1] < 0]
 
 
 def sentence(ranking: Ranking, found: Recommendation) -> str:
     """What to do with one student: an arm by name, a set that is not told apart, or why nothing can be said."""
     who = ranking.student
     if ranking.reason:
-        return f"{who}: cannot be ranked for {found.purpose}: {ranking.reason}."
+        return f"{who}: cannot be ranked for {found.purpose}: {ranking.reason}.{not_run(ranking)}"
     best, *others = ranking.leaders
-    first = ranking.named(best)
+    first, rest = ranking.named(best), not_run(ranking)
     if ranking.leaders == (ranking.plain,):
-        return f"{who}: keep “{best}”, the plain arm: every other arm is shown to be worse for {found.purpose} (n = {first.n} seeds)."
+        return f"{who}: keep “{best}”, the plain arm: {beaten(ranking)} shown to be worse for {found.purpose} (n = {first.n} seeds).{rest}"
     if not others:
-        return (f"{who}: train with “{best}”. For {found.purpose} it stands {score_text(first, found)} from the plain arm (95{NBSP}%, "
-                f"paired over {first.n} seeds), and it is told apart from every other arm (Holm). {changes(first, found)}")
+        apart = other_arms(ranking)
+        return (f"{who}: train with “{best}”. For {found.purpose} it {won(ranking, found)} (95{NBSP}%, paired over {first.n} seeds), "
+                f"and it is told apart from {apart} (Holm). {changes(first, found)}{rest}")
     names = joined(f"“{n}”" for n in ranking.leaders)
     text = f"{who}: not told apart for {found.purpose}: {names}."
     if ranking.plain in ranking.leaders:
-        return f"{text} The plain arm is among them: no arm is shown to help."
-    return f"{text} “{best}” reads best, {score_text(first, found)} from the plain arm ({first.n} seeds). {changes(first, found)}"
+        return f"{text} The plain arm is among them: no arm is shown to help.{rest}"
+    return f"{text} “{best}” reads best: it {won(ranking, found)} ({first.n} seeds). {changes(first, found)}{rest}"
+
+
+def other_arms(ranking: Ranking) -> str:
+    """The ranked arms beside the one that leads, by name where they are one or two."""
+    names = [e.arm.name for e in ranking.entries if e.arm.name not in ranking.leaders]
+    return joined(f"“{n}”" for n in names) if len(names) < 3 else f"each of the {len(names)} other arms"
+
+
+def beaten(ranking: Ranking) -> str:
+    """`other_arms` as the subject of a sentence."""
+    return f"{other_arms(ranking)} {'are' if len(ranking.entries) - len(ranking.leaders) == 2 else 'is'}"
+
+
+def not_run(ranking: Ranking) -> str:
+    """The arms that only other students ran, as a sentence to be added; empty where there are none."""
+    return f" Not run on {ranking.student}: {', '.join(ranking.not_run)}." if ranking.not_run else ""
 
 
 def changes(entry: Entry, found: Recommendation) -> str:
@@ -142,16 +186,43 @@ def table_of(ranking: Ranking, found: Recommendation) -> tuple[list[str], list[l
     """Head and rows of one student's comparison, the arms that are listed apart last."""
     entries = [*ranking.entries, *ranking.apart]
     costs = [c for c in COST_TITLES if any(c in e.costs for e in entries)]
-    head = ["arm", f"for {found.purpose}", *(f"{a.title}, {'%' if a.unit == 'points' else a.unit}" for a in found.axes),
+    head = ["arm", BALANCE if found.purpose == "balance" else f"for {found.purpose}", *(f"{a.title}, {'%' if a.unit == 'points' else a.unit}" for a in found.axes),
             *(COST_TITLES[c] for c in costs), "seeds"]
     rows = []
     for entry in entries:
         mark = " *" if entry.arm.name in ranking.leaders else ""
-        score = f"apart: {entry.apart}" if entry.apart else ("plain" if entry.arm.name == ranking.plain or not entry.score else score_text(entry, found))
+        score = f"apart: {entry.apart}" if entry.apart else ("plain" if entry.arm.name == ranking.plain or not entry.score else score_text(entry, found).removeprefix(f"{BALANCE} "))
         sizes = [number(entry.costs[c], 2) if c == "latency_ms" and c in entry.costs else count(entry.costs[c]) if c in entry.costs else "-"
                  for c in costs]
         rows.append([entry.arm.name + mark, score, *(axis_cell(entry, a, ranking) for a in found.axes), *sizes, str(entry.n)])
     return head, rows
+
+
+def marked(ranking: Ranking) -> str:
+    """What the star in a table says."""
+    if len(ranking.leaders) > 1:
+        return ("* leads, or is not told apart from the arm that leads: that hangs on the spread of their paired differences, not on how far "
+                "apart the means are. ")
+    return "* leads, and is told apart from every other ranked arm. " if ranking.leaders else ""
+
+
+PROBES = {TUNED: "Accuracies here are those of the tuned probe, whose C is chosen on held-out images.",
+          PAPER: "Accuracies here are those of the paper's probe (C 1 on unit rows), which favours embeddings of an even spectrum; set "
+                 "probes.tuned: true to rank by a probe whose C is chosen on held-out images."}
+
+
+def notes(found: Recommendation) -> list[str]:
+    """What a reader must know of a ranking: the probe that it rests on, and what was not measured."""
+    said = [f"{PROBES[found.accuracy]}{_neighbours(found) if found.accuracy == PAPER else ''}"] if found.accuracy in PROBES else []
+    timed = found.timed or not any(r.entries or r.apart for r in found.rankings)
+    return said if timed else [*said, "Latency was not measured: add the stress latency to the study (stresses: [{name: latency}])."]
+
+
+def _neighbours(found: Recommendation) -> str:
+    """What the leading arms gain by nearest neighbours, which have no C, as a sentence to be added."""
+    best = [(r.student, r.named(r.leaders[0])) for r in found.rankings if r.leaders and r.plain not in r.leaders]
+    each = [f"{who}, “{e.arm.name}” {gain(e.neighbours, 100)} points" for who, e in best if e.neighbours]
+    return f" By nearest neighbours (kNN) against the plain arm: {'; '.join(each)}." if each else ""
 
 
 def teacher_row(found: Recommendation) -> str:
@@ -165,7 +236,7 @@ def teacher_row(found: Recommendation) -> str:
 
 
 def advice_tables(advice: Advice) -> list[Any]:
-    """One ``rich.table.Table`` a student; * marks the arms that lead and are not told apart."""
+    """One ``rich.table.Table`` a student; * marks the arm that leads, with those that are not told from it."""
     from rich.table import Table
     from rich.text import Text
 
@@ -176,7 +247,7 @@ def advice_tables(advice: Advice) -> list[Any]:
                 continue
             head, rows = table_of(ranking, one)
             table = Table(title=Text(f"{one.dataset}, teacher {one.teacher}, student {ranking.student}"), title_justify="left",
-                          caption=Text(f"{teacher_row(one)} * leads, and is not told apart. Second lines: difference to the plain arm, "
+                          caption=Text(f"{teacher_row(one)} {marked(ranking)}Second lines: difference to the plain arm, "
                                        f"95{NBSP}% t interval, paired over seeds."), caption_justify="left")
             for i, name in enumerate(head):
                 table.add_column(Text(name), justify="left" if i < 2 else "right", overflow="fold")
