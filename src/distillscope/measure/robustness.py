@@ -13,14 +13,13 @@ OWN = [*KEYS, "student", "arm", "seed"]
 def mean_corruption_error(student: Any, teacher: Any) -> float:
     """Error relative to the teacher's: the mean over corruptions of sum of errors / sum of the teacher's errors.
 
-    Both (corruptions, severities), accuracies in [0, 1]. Hendrycks & Dietterich 2019, their CE with the teacher in place of
-    AlexNet. 1: as often wrong as the teacher. NaN where the teacher is never wrong under some corruption.
+    Both (corruptions, severities), accuracies in [0, 1]; a corruption may have fewer severities than another. Hendrycks &
+    Dietterich 2019, their CE with the teacher in place of AlexNet. 1: as often wrong as the teacher. NaN where the teacher is never wrong under some corruption.
 
     >>> mean_corruption_error([[0.6, 0.4]], [[0.8, 0.7]])
     2.0
     """
-    student, teacher = _pair(student, teacher)
-    return _ratio((1 - student).sum(axis=1), (1 - teacher).sum(axis=1))
+    return _ratio(_lost(student, 1.0), _lost(teacher, 1.0))
 
 
 def relative_corruption_error(student: Any, teacher: Any, student_clean: float, teacher_clean: float) -> float:
@@ -31,8 +30,7 @@ def relative_corruption_error(student: Any, teacher: Any, student_clean: float, 
     >>> round(relative_corruption_error([[0.5]], [[0.7]], 0.7, 0.8), 6)
     2.0
     """
-    student, teacher = _pair(student, teacher)
-    return _ratio((student_clean - student).sum(axis=1), (teacher_clean - teacher).sum(axis=1))
+    return _ratio(_lost(student, student_clean), _lost(teacher, teacher_clean))
 
 
 def retention(accuracy: float, clean: float) -> float:
@@ -91,8 +89,10 @@ def _clean_condition(condition: str) -> str:
     return f"{kind}=none" if kind in ("band", "corruption", "attack") else "clean"
 
 
-def _pair(student: Any, teacher: Any) -> tuple[np.ndarray, np.ndarray]:
-    return np.atleast_2d(np.asarray(student, float)), np.atleast_2d(np.asarray(teacher, float))
+def _lost(accuracies: Any, clean: float) -> np.ndarray:
+    """What is lost to ``clean``, summed over the severities of each corruption."""
+    rows = accuracies if np.ndim(accuracies[0]) else [accuracies]
+    return np.array([np.sum(clean - np.asarray(row, float)) for row in rows])
 
 
 def _ratio(student: np.ndarray, teacher: np.ndarray) -> float:

@@ -10,6 +10,7 @@ from distillscope.report.models import Setting
 from distillscope.report.plot import Figure
 from distillscope.report.provenance import provenance_html
 from distillscope.report.read import Run
+from distillscope.report.relative import relative_html
 from distillscope.report.sections import RESULTS_CSV, contents, escape, figure_html, listed, table_html, tiles
 from distillscope.report.summary import Summary
 from distillscope.report.tables import Table
@@ -67,7 +68,7 @@ def body(run: Run, settings: list[Setting], summary: Summary, figures: dict[str,
         ("lost", "What was lost", per_setting(lost, arms=True) + measured("by_class") + pictures.get("lost", "") + measured("confusion")
          + pictures.get("absent", "")),
         ("matter", "Does it matter?", per_setting(lambda s: verdict.does_it_matter(run, s, summary)) + drawn("noise")
-         + measured("corruptions") + pictures.get("neighbours", "") + measured("latency")),
+         + measured("corruptions") + relative_html(run, settings, summary) + pictures.get("neighbours", "") + measured("latency")),
         ("geometry", "Why? Directions", pair("cumulative_variance", "spectrum") + f'<div class="pair">{drawn("effective_rank", "cosine_rank")}</div>'
          + drawn("alignment") + measured("top_k")),
         *([("map", "Why? Neighbourhoods", figure_html(figures["map"], run.path, below=pictures.get("card", "")))] if figures["map"].panels else []),
