@@ -24,6 +24,7 @@ from distillscope.report.compare import compare_runs
 from distillscope.report.compare_audits import mover
 from distillscope.report.compare_overlay import joined_run, joined_settings
 from distillscope.report.compare_read import unique_labels
+from distillscope.report.compare_terminal import seeds_line
 from distillscope.report.compare_write import write_comparison
 from distillscope.report.read import read_run
 from distillscope.report.summary import Summary
@@ -192,6 +193,25 @@ def test_another_teacher_is_compared_on_what_is_not_about_it(two, tmp_path):
     found = compare_runs([two[0], other])
     assert one(found, "S", "accuracy").how == "Welch over seeds" and not one(found, "S", "r2").known
     assert one(found, "S", "r2").left_out == "the teacher differs"
+
+
+def test_runs_of_which_only_the_seeds_differ_are_called_that(two, tmp_path):
+    short, longer = two
+    again = make_run(tmp_path / "again", seeds=(1, 2, 3), **SMALL)
+    found = compare_runs([short, again])
+    (said,) = [w for w in found.warnings if "only their seeds differ" in w]
+    assert said.startswith("again and short have the same settings") and "luck of the seeds" in said
+    assert not any("only their seeds" in w for w in compare_runs([longer, again]).warnings), "the epochs differ too"
+    assert not any("only their seeds" in w for w in compare_runs(two).warnings)
+    said = [w for w in compare_runs([longer, short, again]).warnings if "only their seeds" in w]
+    assert not said, "each is compared with the first"
+
+
+def test_the_terminal_says_what_n_counts(two, tmp_path):
+    again = make_run(tmp_path / "again", seeds=(1, 2), **SMALL)
+    assert "seeds that both runs have" in seeds_line(compare_runs(two)) and "*" not in seeds_line(compare_runs(two))
+    apart = seeds_line(compare_runs([two[0], again]))
+    assert "that both runs have" not in apart and "* not paired (Welch's t): n counts the seeds of the run that has fewer" in apart
 
 
 def test_settings_that_differ_are_listed_and_seeds_are_not(two):

@@ -86,10 +86,20 @@ def _shares(found: Sequence, only_first: list[str], only_second: list[str]) -> s
     return f"{joined(only_first[:3]) or 'no finished trial'} here and {joined(only_second[:3]) or 'no finished trial'} there"
 
 
+def only_seeds_differ(one: StudySide, other: StudySide) -> bool:
+    """Whether two runs are the same study but for its seeds."""
+    differs = settings_that_differ({s.label: s.run.study for s in (one, other)})
+    same = all(key.rpartition(".")[2] == "seeds" for key, _ in differs)
+    return same and len({tuple(sorted(s.run.study.get("seeds") or ())) for s in (one, other)}) > 1
+
+
 def study_warnings(sides: Sequence[StudySide], pairs: Sequence[Pair]) -> list[str]:
     """What a reader must know before any number, in sentences; what holds for every model is said once."""
-    said = []
+    said, by_label = [], {s.label: s for s in sides}
     for pair in pairs:
+        if only_seeds_differ(by_label[pair.first], by_label[pair.second]):
+            said.append(f"{pair.second} and {pair.first} have the same settings, and only their seeds differ: a difference between them is luck of "
+                        "the seeds, also where one remains after Holm's correction, as one comparison in twenty does by chance.")
         models: dict[str, list[str]] = {}
         for name, doubts in pair.mismatches.items():
             for m in doubts:

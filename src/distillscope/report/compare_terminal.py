@@ -6,9 +6,10 @@ from collections.abc import Iterator
 
 from distillscope.report import compare_words as words
 from distillscope.report.compare import Comparison
-from distillscope.report.compare_differences import Difference, Pair
+from distillscope.report.compare_differences import WELCH, Difference, Pair
 
-SEEDS = "Intervals are 95 % over seeds, n the seeds that both runs have, * not paired (Welch)"
+SEEDS = "Intervals are 95 % over seeds"
+SHARED, APART = "n counts the seeds that both runs have", "* not paired (Welch's t): n counts the seeds of the run that has fewer"
 ITEMS = "; those over items hold for other images, not for other seeds"
 AUDITS = "Intervals are 95 % over items, joined from those of both audits (MOVER)"
 CORRECTED = ". p is Holm's over every difference shown; bold remains at 0.05."
@@ -29,7 +30,13 @@ def comparison_tables(found: Comparison, width: int = NARROW) -> Iterator:
         reasons = words.left_out_lines(pair.differences)
         if reasons:
             yield Text(f"Left out: {'; '.join(reasons)}.", style="dim")
-    yield Text((AUDITS if found.kind == "audit" else SEEDS) + ITEMS * items + CORRECTED, style="dim")
+    yield Text((AUDITS if found.kind == "audit" else seeds_line(found)) + ITEMS * items + CORRECTED, style="dim")
+
+
+def seeds_line(found: Comparison) -> str:
+    """What the intervals are over and what n counts, for the ways in which this comparison counts."""
+    hows = {d.how for d in found.differences if d.known and d.n}
+    return ", ".join([SEEDS, *([SHARED] if hows - {WELCH} else []), *([APART] if WELCH in hows else [])])
 
 
 def _table(pair: Pair, items: bool):
