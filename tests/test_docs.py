@@ -8,9 +8,12 @@ from pathlib import Path
 
 import pytest
 import typer
+import yaml
+from PIL import Image
+from typer.testing import CliRunner
 
 from distillscope import cli
-from distillscope.loading import load_preset, preset_names
+from distillscope.loading import load_preset, preset_names, study_from
 
 ROOT = Path(__file__).parents[1]
 PAGES = [p for p in [ROOT / "README.md", *sorted((ROOT / "docs").glob("**/*.md"))] if p.is_file()]
@@ -71,6 +74,30 @@ def test_files_that_the_page_links_to_exist(page):
     for link in re.findall(r"\]\(([^)#\s]+)[^)]*\)", page.read_text()):
         if not re.match(r"[a-z]+:", link):
             assert (page.parent / link).exists(), f"{page.name} links to {link}"
+
+
+STUDIES = blocks(ROOT / "docs" / "studies.md", "yaml")
+
+
+@pytest.mark.parametrize("place", range(len(STUDIES)))
+def test_studies_of_your_own_load(place):
+    """The first is whole; the others are lines to stand in place of its own."""
+    study = study_from({**yaml.safe_load(STUDIES[0]), **(yaml.safe_load(STUDIES[place]))})
+    study.check_parts()
+    assert study.name == "mine" and {"latency"} <= {s.name for s in study.stresses} and study.probes.tuned
+
+
+def test_the_study_of_your_own_is_planned_on_a_folder_of_images(tmp_path, monkeypatch):
+    for split, count in (("train", 30), ("test", 8)):
+        for i in range(count):
+            file = tmp_path / "my-images" / split / f"class{i % 2}" / f"{i}.png"
+            file.parent.mkdir(parents=True, exist_ok=True)
+            Image.new("RGB", (8, 8), (i, 9 * (i % 2), 0)).save(file)
+    (tmp_path / "mine.yaml").write_text(STUDIES[0])
+    monkeypatch.chdir(tmp_path)
+    found = CliRunner().invoke(cli.app, ["run", "mine.yaml", "--dry-run", "--set", "seeds=[1,2,3]", "--set", "validation=6"], env={"COLUMNS": "120"})
+    assert found.exit_code == 0, found.output
+    assert "1, 2, 3" in found.output and re.search(r"trials +│ 24 ", found.output)
 
 
 @pytest.mark.parametrize("name", preset_names())
