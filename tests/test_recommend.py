@@ -30,7 +30,7 @@ from distillscope.report.figures import draw
 from distillscope.report.interactive import to_plotly
 from distillscope.report.pareto import pareto
 from distillscope.report.read import read_run
-from distillscope.report.recommendation import advise, advice_tables, marked, notes, sentence, table_of
+from distillscope.report.recommendation import advice_tables, advise, marked, notes, sentence, table_of
 
 ACCURACY, RANK, RECALL = "paper.probe.student.accuracy", "mapped.effective_rank", "mapped.recall_at_1"
 NOISY = {"noise=0.05": 0.68, "noise=0.1": 0.55, "noise=0.2": 0.30}

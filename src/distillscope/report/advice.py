@@ -7,7 +7,18 @@ from pathlib import Path
 from distillscope.claims.results import Results
 from distillscope.recommend import PURPOSES, Ranking, Recommendation, recommend
 from distillscope.report.plot import Figure
-from distillscope.report.recommendation import Advice, beaten, changes, marked, not_run, notes, score_text, table_of, teacher_row, won
+from distillscope.report.recommendation import (
+    Advice,
+    beaten,
+    changes,
+    marked,
+    not_run,
+    notes,
+    score_text,
+    table_of,
+    teacher_row,
+    won,
+)
 from distillscope.report.sections import escape, figure_html, listed
 from distillscope.report.words import NBSP, joined
 

@@ -50,8 +50,9 @@ class Advice:
     def to_json(self) -> str:
         """The comparison, what it rests on, and the study to run next."""
         return json.dumps({"purpose": self.purpose, "chosen_on": self.chosen_on, "screen": self.screen_commands(),
-                                  "settings": [{**to_dict(r), "sentences": [sentence(s, r) for s in r.rankings], "notes": notes(r)} for r in self.found],
-                                  "next": self.following}, indent=2, ensure_ascii=False, allow_nan=False) + "\n"
+                           "settings": [{**to_dict(r), "sentences": [sentence(s, r) for s in r.rankings], "notes": notes(r)}
+                                        for r in self.found],
+                           "next": self.following}, indent=2, ensure_ascii=False, allow_nan=False) + "\n"
 
 
 def advise(runs: Sequence[Run], purpose: str = "balance") -> Advice:
@@ -186,12 +187,14 @@ def table_of(ranking: Ranking, found: Recommendation) -> tuple[list[str], list[l
     """Head and rows of one student's comparison, the arms that are listed apart last."""
     entries = [*ranking.entries, *ranking.apart]
     costs = [c for c in COST_TITLES if any(c in e.costs for e in entries)]
-    head = ["arm", BALANCE if found.purpose == "balance" else f"for {found.purpose}", *(f"{a.title}, {'%' if a.unit == 'points' else a.unit}" for a in found.axes),
+    head = ["arm", BALANCE if found.purpose == "balance" else f"for {found.purpose}",
+            *(f"{a.title}, {'%' if a.unit == 'points' else a.unit}" for a in found.axes),
             *(COST_TITLES[c] for c in costs), "seeds"]
     rows = []
     for entry in entries:
         mark = " *" if entry.arm.name in ranking.leaders else ""
-        score = f"apart: {entry.apart}" if entry.apart else ("plain" if entry.arm.name == ranking.plain or not entry.score else score_text(entry, found).removeprefix(f"{BALANCE} "))
+        unscored = entry.arm.name == ranking.plain or not entry.score
+        score = f"apart: {entry.apart}" if entry.apart else "plain" if unscored else score_text(entry, found).removeprefix(f"{BALANCE} ")
         sizes = [number(entry.costs[c], 2) if c == "latency_ms" and c in entry.costs else count(entry.costs[c]) if c in entry.costs else "-"
                  for c in costs]
         rows.append([entry.arm.name + mark, score, *(axis_cell(entry, a, ranking) for a in found.axes), *sizes, str(entry.n)])

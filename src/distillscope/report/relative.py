@@ -45,7 +45,9 @@ def of_suite(model: Model, suite: pd.DataFrame) -> dict[str, Statistic]:
     whole = own["condition"] == "corruption=mean"
     n = int(own["n"].max()) if len(own) else None
     each = own[~whole].groupby("seed")[["accuracy", "relative_retention"]].mean()
-    return {**{c: statistic(each[c], n) for c in each}, "error": statistic(own.loc[whole, "mean_corruption_error"], n)} if len(own) else {}
+    if not len(own):
+        return {}
+    return {**{c: statistic(each[c], n) for c in each}, "error": statistic(own.loc[whole, "mean_corruption_error"], n)}
 
 
 def _corruptions(setting: Setting, suite: pd.DataFrame) -> str:
@@ -58,14 +60,15 @@ def _corruptions(setting: Setting, suite: pd.DataFrame) -> str:
     note = (f"Means over {names} corruptions and severities, on {items:,} test images, with 95{NBSP}% t intervals over seeds. Error: 1 is as often "
             "wrong as the teacher. Retention: the share of the clean accuracy that is left, over the teacher's share; 1 is as robust as "
             "the teacher. A dash: undefined, since the teacher is never wrong there.") if items else ""
-    return _table("Common corruptions beside the teacher", ["accuracy, %", "error relative to the teacher's", "retention relative to the teacher's", "seeds"],
-                  rows, note)
+    head = ["accuracy, %", "error relative to the teacher's", "retention relative to the teacher's", "seeds"]
+    return _table("Common corruptions beside the teacher", head, rows, note)
 
 
 def _noise_probe(setting: Setting, summary: Summary, kind: str) -> str:
     """Accuracy under noise with the clean probe, and with one that was fitted to noise: what noise moves, and what it destroys."""
     key = f"noise_probe.{kind}.student"
-    levels = sorted((c for c in summary.conditions() if c.startswith("noise_probe=") and c != "noise_probe=0"), key=lambda c: float(c.split("=")[1]))
+    levels = sorted((c for c in summary.conditions() if c.startswith("noise_probe=") and c != "noise_probe=0"),
+                    key=lambda c: float(c.split("=")[1]))
     rows = []
     for condition in levels:
         for model in setting.models:
@@ -78,7 +81,8 @@ def _noise_probe(setting: Setting, summary: Summary, kind: str) -> str:
                 rows.append((model, [condition.split("=")[1], *(_cell(statistic(c), 1, 100) for c in columns), str(len(shared))]))
     note = (f"Points of accuracy with 95{NBSP}% t intervals over seeds. Won back: what a probe fitted to equally noisy train images regains over the clean "
             "probe, which the noise only moved. Lost: what is still missing to the accuracy without noise.")
-    return _table("What noise moves, and what it destroys", ["σ", "clean probe, no noise, %", "clean probe under noise, %", "won back", "lost", "seeds"], rows, note)
+    head = ["σ", "clean probe, no noise, %", "clean probe under noise, %", "won back", "lost", "seeds"]
+    return _table("What noise moves, and what it destroys", head, rows, note)
 
 
 def _cell(s: Statistic, digits: int = 2, scale: float = 1.0) -> str:
@@ -91,10 +95,11 @@ def _table(title: str, head: list[str], rows: list[tuple[Model, list[str]]], not
         return ""
     lines = ""
     for model, cells in rows:
-        parts = [c.partition("\n") for c in cells]
-        lines += (f'<tr data-model="{escape(model.highlight)}">{model_cell(model)}'
-                  + "".join(f'<td class="num">{escape(own)}{f"<small>{escape(small)}</small>" if small else ""}</td>' for own, _, small in parts) + "</tr>")
+        lines += f'<tr data-model="{escape(model.highlight)}">{model_cell(model)}'
+        for own, _, small in (c.partition("\n") for c in cells):
+            lines += f'<td class="num">{escape(own)}{f"<small>{escape(small)}</small>" if small else ""}</td>'
+        lines += "</tr>"
     top = "".join(f'<th scope="col">{escape(h)}</th>' for h in head)
-    table = (f'<div class="scroll narrow" tabindex="0" role="region" aria-label="{escape(title)}"><table><thead><tr><th class="name" scope="col">model</th>'
-             f'{top}</tr></thead><tbody>{lines}</tbody></table></div><p class="note">{escape(note)}</p>')
+    table = (f'<div class="scroll narrow" tabindex="0" role="region" aria-label="{escape(title)}"><table><thead><tr>'
+             f'<th class="name" scope="col">model</th>{top}</tr></thead><tbody>{lines}</tbody></table></div><p class="note">{escape(note)}</p>')
     return f"<h3>{escape(title)}</h3>{table}" if len(rows) <= MOST_OPEN else f"<details><summary>{escape(title)}</summary>{table}</details>"
