@@ -142,6 +142,17 @@ def test_only_equal_compute_without_labels_is_ranked():
     assert "apart: is trained with labels" in str(table_of(ranking, one)[1])
 
 
+@pytest.mark.parametrize(("more", "ranked"), [(1.05, True), (2.0, False)])
+def test_another_network_is_ranked_where_it_costs_the_same(more, ranked):
+    arms = [STUDY["arms"][0], {"name": "wide", "objective": "cosine", "student": {"width": 2}}]
+    ops = {("*", "*", "capacity.multiply_adds", "clean"): 1e6, ("wide", "*", "capacity.multiply_adds", "clean"): 1e6 * more}
+    study = {"students": STUDY["students"][:1], "remedies": [], "arms": arms}
+    _, ranking = only(planted_run({**truth(), **ops}, TEACHER, seeds=range(1, 4), study=study), "accuracy")
+    names = [e.arm.name for e in ranking.entries]
+    assert ("wide" in names) is ranked
+    assert ranked or "2.0 times the multiply-adds" in next(e for e in ranking.apart if e.arm.name == "wide").apart
+
+
 def test_two_views_are_twice_the_images():
     assert {n for n in objectives if "other" in objectives.needs(n)} == TWO_VIEWS
     arms = arms_of({"arms": [{"name": "a", "objective": ["cosine", "infonce_views"], "view": "crop_flip", "training": {"epochs": 3}}]})

@@ -31,7 +31,9 @@ AXES = ("accuracy", "robustness", "retrieval", "geometry")
 PURPOSES = ("balance", *AXES)
 FLOOR = 0.1
 """A gap counts as at least this share of what it leads to."""
-TWO_VIEWS = frozenset({"infonce_views"})
+DEARER = 1.1
+"""An arm with another network (`student: ...`) of more than so many times the multiply-adds is not at equal compute."""
+TWO_VIEWS = frozenset({"consistency", "infonce_views"})
 """The program's own objectives that show the student a second view of each image; any other is asked (`shows_two_views`)."""
 TUNED, PAPER, NEIGHBOURS = "probe.student.accuracy", "paper.probe.student.accuracy", "knn.student.accuracy"
 """Accuracies. The paper's probe (C 1, unit norm) underfits embeddings of few large directions, so that arms are ranked by the
@@ -276,11 +278,15 @@ def _entry(results: Results, student: str, arm: Arm, plain: Arm, values: Mapping
         entry = replace(entry, score=paired(score - sum(its[k] * w for k, w in scored.items())))
     else:
         score = pd.Series(dtype=float)
-    return replace(entry, apart=_why_apart(arm, plain, entry, set(scored) - set(known))), score
+    own, usual = costs["multiply_adds"], _mean(results.values(plain, student, COSTS["multiply_adds"]))
+    more = own / usual if own and usual else 1.0
+    return replace(entry, apart=_why_apart(arm, plain, entry, set(scored) - set(known), more)), score
 
 
-def _why_apart(arm: Arm, plain: Arm, entry: Entry, absent: set[str]) -> str:
-    """Why an arm is not ranked against the plain one, or nothing."""
+def _why_apart(arm: Arm, plain: Arm, entry: Entry, absent: set[str], more: float) -> str:
+    """Why an arm is not ranked against the plain one, or nothing; ``more``: its multiply-adds over those of the plain arm's network."""
+    if arm.network != plain.network and more > DEARER:
+        return f"has a network of {more:.1f} times the multiply-adds of the plain arm's"
     if images_seen(arm) != images_seen(plain):
         return f"sees each image {images_seen(arm)} times, the plain arm {images_seen(plain)} times"
     if "supervised" in arm.families and "supervised" not in plain.families:

@@ -39,8 +39,9 @@ class Term:
 
     @property
     def family(self) -> str:
-        own = getattr(objectives.get(self.name), "family", "other") if self.name in objectives else "other"
-        return FAMILIES.get(self.name, own)
+        if self.name in FAMILIES or self.name not in objectives:  # asking the registry imports torch
+            return FAMILIES.get(self.name, "other")
+        return getattr(objectives.get(self.name), "family", "other")
 
 
 @dataclass(frozen=True)
@@ -78,6 +79,11 @@ class Arm:
     def remedied(self) -> str | None:
         """The remedy that was applied after training."""
         return (json.loads(self.rest).get("remedy") or {}).get("name")
+
+    @property
+    def network(self) -> str:
+        """The settings of the network that this arm's students have otherwise."""
+        return plain(json.loads(self.rest).get("student") or {})
 
     @property
     def view_name(self) -> str | None:
