@@ -278,8 +278,8 @@ def _entry(results: Results, student: str, arm: Arm, plain: Arm, values: Mapping
         entry = replace(entry, score=paired(score - sum(its[k] * w for k, w in scored.items())))
     else:
         score = pd.Series(dtype=float)
-    own, usual = costs["multiply_adds"], _mean(results.values(plain, student, COSTS["multiply_adds"]))
-    more = own / usual if own and usual else 1.0
+    operations, usual = costs["multiply_adds"], _mean(results.values(plain, student, COSTS["multiply_adds"]))
+    more = operations / usual if operations and usual else 1.0
     return replace(entry, apart=_why_apart(arm, plain, entry, set(scored) - set(known), more)), score
 
 
