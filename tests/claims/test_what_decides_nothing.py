@@ -5,13 +5,13 @@ from __future__ import annotations
 import dataclasses
 
 import pytest
+from planted import PARAMETERS, STUDY, planted, planted_run
 
 from distillscope.claims.decide import decide_results
 from distillscope.claims.results import Undecided, results_of
 from distillscope.claims.verdict import claim
 from distillscope.errors import UserError
 from distillscope.registry import claims
-from planted import PARAMETERS, STUDY, planted, planted_run
 
 ACCURACY = "paper.probe.student.accuracy"
 NOISES = ("noise=0.05", "noise=0.1", "noise=0.2", "band=0-0.25/0.1", "band=0.75-1/0.1")
