@@ -111,7 +111,9 @@ def won(ranking: Ranking, found: Recommendation) -> str:
     if found.purpose != "balance":
         text = f"stands {score_text(first, found)} from the plain arm"
     elif ranking.caught_up:
-        text = f"has a balance score of {gain(first.score, 100, 0)} over the plain arm"
+        better = [f"{a.title} {gain(first.gains[a.name], a.scale).partition(' ')[0]} {a.unit}" for a in found.axes
+                  if a.name in first.gains and first.gains[a.name].interval()[0] > 0]
+        text = f"wins {joined(better) or 'on the whole'} (balance score of {gain(first.score, 100, 0)})"
     else:
         text = f"closes {gain(first.score, 100, 0).lstrip('+')}{NBSP}% of the gap to the teacher, the mean of {joined(found_axes(first, found))}"
     worse = losses(first, found)
