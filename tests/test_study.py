@@ -11,6 +11,7 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
+import yaml
 from PIL import Image
 from threadpoolctl import threadpool_limits
 
@@ -206,6 +207,21 @@ def test_a_partial_run_reports_and_reads(tmp_path):
     assert write_report(run).is_file()
     assert "1 of 3 trials" in repr(load_study(run))
     assert set(load_study(run).results.query("student == 'S'").seed) == {1}
+
+
+def test_a_run_that_was_begun_before_a_setting_existed_goes_on(tmp_path):
+    from distillscope.rundir import load_config, open_run
+
+    study, config = tiny_study(), tmp_path / "run" / "study.yaml"
+    open_run(study, tmp_path / "run", resume=False)
+    older = yaml.safe_load(config.read_text())
+    for arm in older["arms"]:
+        del arm["student"]
+    del older["remedies"]
+    config.write_text(yaml.safe_dump(older))
+    assert load_config(tmp_path / "run") == study.dump()
+    open_run(study, tmp_path / "run", resume=True)
+    assert yaml.safe_load(config.read_text()) == study.dump()
 
 
 def test_a_run_without_finished_trials_says_so(tmp_path):

@@ -26,6 +26,7 @@ from typing import Any
 import pandas as pd
 import yaml
 from filelock import FileLock, Timeout
+from pydantic import ValidationError
 
 import distillscope
 from distillscope.config import Study
@@ -85,7 +86,7 @@ def open_run(study: Study, run: Path, resume: bool) -> None:
         raise UserError(f"--out {run}", "a new or empty directory", "one with files",
                         "Add --resume to go on with it, or name another.")
     if config.exists():
-        before, now = yaml.safe_load(config.read_text()), study.dump()
+        before, now = load_config(run), study.dump()
         for key in sorted({*before, *now} - {"published", "description"}):
             old, new = before.get(key), now.get(key)
             if old != new and not (key in GROWING and _grows(old, new)):
@@ -116,14 +117,17 @@ def _grows(old: list, new: list) -> bool:
 
 
 def load_config(run: Path) -> dict[str, Any]:
-    """The resolved config of a run directory."""
+    """The resolved config of a run directory; keys that have come since it was written stand at their defaults."""
     config = Path(run) / "study.yaml"
     if not config.is_file():
         raise UserError(str(run), "a study's run directory (with study.yaml)", "none", "Make one with `distillscope run quickstart`.")
     values = yaml.safe_load(config.read_text(encoding="utf-8"))
     if not isinstance(values, dict):
         raise UserError(str(config), "a mapping", type(values).__name__, "Restore the file; `run` wrote it.")
-    return values
+    try:
+        return Study.model_validate(values).dump()
+    except (ValidationError, UserError):
+        return values  # whoever needs a study of it says what is wrong
 
 
 def write_results(folder: Path, rows: Iterable[Mapping[str, Any]], curves: Mapping[str, Any], done: Mapping[str, Any]) -> None:

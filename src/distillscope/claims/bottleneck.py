@@ -19,8 +19,8 @@ def bottleneck(results: Results) -> Finding:
 
     What the plain student loses at sigma is its clean less its noisy accuracy; a remedy wins back its own noisy accuracy
     less the plain student's. For every remedy that changes nothing but what the student sees (a view with noise; batch
-    norms re-estimated on noisy images; a view with noise and consistency between two of them), won - lost / 2 is tested against 0 at sigma 0.1 (the middle of the sweep where it
-    has no 0.1; paired t), for the smallest student that ran both.
+    norms re-estimated on noisy images; a view with noise and consistency between two of them), won - lost / 2 is tested
+    against 0 at sigma 0.1 (the middle of the sweep where it has no 0.1; paired t), for the smallest student that ran both.
 
     Refuted where one remedy is shown to win back more than half (Bonferroni over the remedies); supported where every one
     is shown to win back less, training on noise among them. Undecided where the plain student loses less than two points, as
@@ -50,7 +50,7 @@ def bottleneck(results: Results) -> Finding:
         beside += others(results, arm, other, student)
     if not parts:
         raise Undecided(f"no remedy was measured at {sigma}")
-    results.harmed(sigma, (clean, noisy), *((clean, results.accuracy(r, student, sigma)) for r in remedies))
+    results.spared(sigma, noisy, *(results.accuracy(r, student, sigma) for r in remedies))
     text = "" if len(parts) == 1 else f"none of {len(parts)} remedies wins back half of what {student} loses at {sigma}"
     names = ", ".join([arm.name, *(r.name for r in remedies)])
     statement = all_of(parts, text=text)

@@ -44,8 +44,8 @@ def capacity_limit(results: Results) -> Finding:
                     continue
                 limit = SHARE * float(plain.mean())
             spectrum = results.reference_curve(title, "teacher.spectrum")
-            width = limit + 1 if spectrum is None else len(spectrum)  # what the student's output can hold, where it is known
-            if width <= limit or (not SPREADING & arm.families and (asked.empty or asked.mean() <= limit)):
+            narrow = spectrum is not None and len(spectrum) <= limit  # the student's output itself
+            if narrow or (not SPREADING & arm.families and (asked.empty or asked.mean() <= limit)):
                 low.append(f"{title} ({asked.mean():.0f} dimensions)" if len(asked) else title)
                 continue
             split = "train" if len(results.values(arm, student, RANK, split="train")) else "test"

@@ -22,9 +22,8 @@ def low_pass(results: Results) -> Finding:
     A low-pass filter keeps high frequencies out, so noise there does less harm than noise of equal power in low ones. For
     the smallest student under the plain arm, at sigma 0.1 (the middle one measured where there is no 0.1), its advantage is
     the accuracy under noise in the highest band less that under noise in the lowest (bands in fractions of the source
-    image's Nyquist frequency; above 1 is out of band). Two parts (t over seeds):
-
-    Undecided where neither band takes two points from the student. Else:
+    image's Nyquist frequency; above 1 is out of band). Undecided where neither band takes two points from it. Two parts
+    (t over seeds):
 
     1. its own advantage is above one point;
     2. it is more than one point above the teacher's on the same images: a filter that the student is and the teacher is not.

@@ -145,14 +145,16 @@ class Results:
         return paired(a - b, test)
 
     def harmed(self, condition: str, *sides: tuple[pd.Series, pd.Series]) -> None:
-        """Undecided where noise did nothing, or left nothing: of all (clean, noisy) accuracies, none fell by two points, or none
-        stayed two points above chance (where the study knows it)."""
-        means = [(float(clean.mean()), float(noisy.mean())) for clean, noisy in sides]
-        most = max(clean - noisy for clean, noisy in means)
-        if most < HARM:
-            raise Undecided(f"{condition} takes {100 * most:.1f} points at most, less than {100 * HARM:.0f}, so it says nothing of robustness")
-        chance = self.chance()
-        if chance is not None and all(noisy < chance + HARM for _, noisy in means):
+        """Undecided where noise did nothing, or left nothing (`spared`): none of the (clean, noisy) accuracies fell by two points."""
+        lost = [float(clean.mean() - noisy.mean()) for clean, noisy in sides if len(clean) and len(noisy)]
+        if lost and max(lost) < HARM:
+            raise Undecided(f"{condition} takes {100 * max(lost):.1f} points at most, less than {100 * HARM:.0f}, so it says nothing of robustness")
+        self.spared(condition, *(noisy for _, noisy in sides))
+
+    def spared(self, condition: str, *noisy: pd.Series) -> None:
+        """Undecided where none of the noisy accuracies stands two points above chance, where the study knows it."""
+        chance, means = self.chance(), [float(n.mean()) for n in noisy if len(n)]
+        if chance is not None and means and max(means) < chance + HARM:
             raise Undecided(f"{condition} leaves chance alone ({100 * chance:.0f} %), so it says nothing of robustness")
 
     def chance(self) -> float | None:
@@ -345,10 +347,11 @@ def _fixed(settings: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _stresses(run: Read) -> dict[str, list[dict[str, Any]]]:
-    """Name -> the settings of every stress of that name that decide what its conditions mean."""
+    """Name -> the settings of every stress of that name that decide what its conditions mean; its noise is the study's by default."""
     found: dict[str, list[dict[str, Any]]] = {}
+    declared = {k: v for k, v in (run.study.get("noise") or {}).items() if k in ("where", "unit", "clip", "std")}
     for stress in parts(run.study.get("stresses")):
-        found.setdefault(stress["name"], []).append(_fixed(stress))
+        found.setdefault(stress["name"], []).append(_fixed({**declared, **stress}))
     return found
 
 

@@ -80,7 +80,8 @@ class Verdict:
     """One claim, decided or not, under one teacher on one data set.
 
     ``p`` is the smaller of the p values for and against the claim, ``p_holm`` the same over all claims that were tested;
-    the verdict rests on ``p_holm``. ``times`` is the factor within ``p`` for the claim's own parts and arms. ``effect`` with its 95 % t interval (not adjusted) is compared with ``bound``.
+    the verdict rests on ``p_holm``. ``times`` is the factor within ``p`` for the claim's own parts and arms. ``effect`` with
+    its 95 % t interval (not adjusted) is compared with ``bound``.
     """
 
     id: str
