@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 
 from distillscope.errors import UserError, unknown_name
+from distillscope.measure.classes import classes
 from distillscope.measure.intervals import bootstrap_interval, jackknife_interval, mean_interval, wilson_interval
 from distillscope.measure.labelled import LabelledPair
 from distillscope.measure.pair import Pair, resolve
@@ -31,7 +32,8 @@ def audit(teacher: Any, student: Any, labels: Any = None, *, train_teacher: Any 
 
     Arrays of floats (NumPy, memory-mapped, or tensors). A teacher that is compared with many students may be passed as
     ``prepare(teacher)``, so that its own work is done once. ``labels`` (n,) add probes and k-nearest neighbours, fitted to
-    ``train_*`` where given, else cross-validated on the items themselves; ``text`` (classes, d), embeddings of the class
+    ``train_*`` where given, else cross-validated on the items themselves; None, NaN, blank text, masked ones, and -1 beside
+    other classes, are items without a label, which these leave out; ``text`` (classes, d), embeddings of the class
     names, adds zero-shot accuracy. ``normalize="l2"`` scales rows to unit norm first; otherwise embeddings are measured
     as given. ``groups`` picks among spectrum, alignment, contrastive, paper, similarity, retrieval, probe, knn and
     zero_shot; ``intervals=False`` skips the 95 % intervals over items. What does not apply is named in ``left_out``.
@@ -50,7 +52,11 @@ def audit(teacher: Any, student: Any, labels: Any = None, *, train_teacher: Any 
     if train is not None and labels is None:
         raise UserError("labels", "labels of the items", "only train_labels", "Pass labels= too.")
     text = _text(text, labels)
-    return _measure(LabelledPair(*sides, labels, train, train_labels, text), chosen, intervals)
+    found = _measure(LabelledPair(*sides, labels, train, train_labels, text), chosen, intervals)
+    if np.ma.is_masked(labels):
+        found.notes.insert(0, f"{int(labels.mask.sum()):,} of {len(labels):,} items have no label: probes, neighbours and zero-shot "
+                              "accuracy leave them out.")
+    return found
 
 
 def audit_one(embeddings: Any, *, side: str = "teacher", normalize: str | None = None, intervals: bool = True,
@@ -83,6 +89,10 @@ def _training(teacher: Any, student: Any, labels: Any, normalize: str | None, se
         return None, None
     if missing:
         raise UserError(missing[0], "all of train_teacher, train_student and train_labels", "nothing", f"Pass {missing[0]}=.")
+    labels = classes(_array(labels), "train_labels")
+    if np.ma.is_masked(labels):  # nothing is fitted to items without a label
+        teacher, student = (_with_label(side, labels, name) for side, name in zip((teacher, student), given, strict=False))
+        labels = np.ma.compressed(labels)
     train = Pair(*_two_sides(teacher, student, normalize, settings, ("train_teacher", "train_student")))
     for name, side, other in zip(given, (train.teacher, train.student), tested, strict=False):
         if side.dim != other.dim:
@@ -91,18 +101,22 @@ def _training(teacher: Any, student: Any, labels: Any, normalize: str | None, se
     return train, _labels(labels, "train_labels", train.count)
 
 
+def _with_label(side: Any, labels: np.ma.MaskedArray, name: str) -> Stored:
+    """The rows that have a label, which stay where they are until they are read."""
+    z = side.rows.z if isinstance(side, Side) else _array(side)
+    if len(z) != len(labels):
+        raise UserError("train_labels", f"one label for each row of {name}, {len(z)}", f"{len(labels)}", "Pass labels in row order.")
+    return (z if isinstance(z, Stored) else Stored([z])).take(np.flatnonzero(~np.ma.getmaskarray(labels)))
+
+
 def _labels(labels: Any, name: str, count: int) -> np.ndarray | None:
-    """Labels (n,) of at least two classes, or the line that says what is wrong with them."""
+    """Labels (n,) of at least two classes, masked where an item has none, or the line that says what is wrong with them."""
     if labels is None:
         return None
-    labels = _array(labels)
+    labels = classes(_array(labels), name)
     if labels.shape != (count,):
         raise UserError(name, f"one label an item, shape ({count},)", f"shape {labels.shape}", "Pass labels in row order.")
-    if labels.dtype.kind == "f" and not np.isfinite(labels).all():
-        raise UserError(name, "finite labels", "NaN or infinite", "Drop the items that have no label.")
-    if labels.dtype.kind not in "iufbUS":
-        raise UserError(name, "whole numbers or strings", f"dtype {labels.dtype}", "Convert them first.")
-    if len(np.unique(labels)) < 2:
+    if len(np.unique(np.ma.compressed(labels))) < 2:
         raise UserError(name, "at least two classes", "one", "Leave the labels out, or pass items of more classes.")
     return labels
 
@@ -117,8 +131,9 @@ def _text(text: Any, labels: np.ndarray | None) -> np.ndarray | None:
                         "Pass one embedding a class name.")
     if labels is None:
         raise UserError("labels", "labels that index the rows of text", "nothing", "Pass labels=.")
-    if labels.dtype.kind not in "iu" or labels.min() < 0 or labels.max() >= len(text):
-        raise UserError("labels", f"whole numbers from 0 to {len(text) - 1}, rows of text", f"{labels.min()} to {labels.max()}",
+    known = np.unique(np.ma.compressed(labels))
+    if known.dtype.kind not in "iu" or known[0] < 0 or known[-1] >= len(text):
+        raise UserError("labels", f"whole numbers from 0 to {len(text) - 1}, rows of text", f"{known[0]} to {known[-1]}",
                         "Number the classes in the order of the rows of text.")
     return np.asarray(text, np.float64)
 

@@ -153,21 +153,21 @@ def knn_mcnemar_p(teacher_knn_correct: np.ndarray, student_knn_correct: np.ndarr
 
 
 @measures.register("zero_shot.teacher.accuracy")
-@gives("share", group="zero_shot", interval="items")
+@gives("share", group="zero_shot", interval="items", n="labelled_count")
 def zero_shot_teacher_accuracy(teacher_zero_shot_correct: np.ndarray) -> float:
     """Share of items whose teacher embedding is nearest by cosine to the embedding of their class name."""
     return float(np.mean(teacher_zero_shot_correct))
 
 
 @measures.register("zero_shot.student.accuracy")
-@gives("share", group="zero_shot", interval="items")
+@gives("share", group="zero_shot", interval="items", n="labelled_count")
 def zero_shot_student_accuracy(student_zero_shot_correct: np.ndarray) -> float:
     """Share of items whose student embedding is nearest by cosine to the teacher's embedding of their class name."""
     return float(np.mean(student_zero_shot_correct))
 
 
 @measures.register("zero_shot.retention")
-@gives("share", group="zero_shot", interval="items")
+@gives("share", group="zero_shot", interval="items", n="labelled_count")
 def zero_shot_retention(student_zero_shot_correct: np.ndarray, teacher_zero_shot_correct: np.ndarray) -> float:
     """The student's zero-shot accuracy over the teacher's."""
     return retention(student_zero_shot_correct, teacher_zero_shot_correct)

@@ -23,7 +23,7 @@ VALIDATION = 0.2
 class LabelledPair(Comparison):
     """Teacher and student with ``labels`` (n,), and where there is one a training set ``train`` with its own.
 
-    Without a training set, probes are cross-validated over five folds of the items themselves, and neighbours leave the
+    Items that ``labels`` masks have none: they take no part here. Without a training set, probes are cross-validated over five folds of the items themselves, and neighbours leave the
     item out. ``text`` (classes, d) are embeddings of the class names for zero-shot accuracy.
     """
 
@@ -37,14 +37,28 @@ class LabelledPair(Comparison):
     def labels(self) -> np.ndarray:
         if self._labels is None:
             raise NotMeasured("it needs labels, and none were given")
-        return self._labels
+        return np.ma.getdata(self._labels)
+
+    @cached_property
+    def labelled(self) -> np.ndarray:
+        """For each item, whether it has a label (n,)."""
+        return np.ones(len(self.labels), bool) & ~np.ma.getmaskarray(self._labels)
+
+    @cached_property
+    def labelled_order(self) -> np.ndarray:
+        """Row numbers of the items that have a label, in content order."""
+        return self.teacher.order[self.labelled[self.teacher.order]]
+
+    @property
+    def labelled_count(self) -> int:
+        return len(self.labelled_order)
 
     # -- probes ------------------------------------------------------------------------------------------------------
 
     @cached_property
     def probe_index(self) -> np.ndarray:
         """Row numbers of the items whose labels are predicted."""
-        return np.arange(self.count) if self.train is not None else self.teacher.order[: self.settings.probe_items]
+        return np.flatnonzero(self.labelled) if self.train is not None else self.labelled_order[: self.settings.probe_items]
 
     @property
     def probe_count(self) -> int:
@@ -65,10 +79,10 @@ class LabelledPair(Comparison):
         if self.train is not None:
             chosen = self.train.teacher.order[: self.settings.probe_items]
             probe = fit(getattr(self.train, side).rows.take(chosen), self._train_labels[chosen])
-            correct = np.empty(len(index), bool)
+            correct = np.empty(self.count, bool)
             for where, block in rows.blocks():
                 correct[where] = probe.predict(block) == labels[where]
-            return [probe], correct
+            return [probe], correct[index]
         probes, correct, z, y = [], np.empty(len(index), bool), rows.take(index), labels[index]
         fold_of = np.arange(len(index)) % FOLDS
         for fold in range(FOLDS):
@@ -115,7 +129,7 @@ class LabelledPair(Comparison):
         """Row numbers of the items whose neighbours vote; at most 10^8 pairs are compared."""
         pairs = self.settings.retrieval_pairs
         most = int(pairs**0.5) if self.train is None else max(1, pairs // len(self._knn_gallery))
-        return self.teacher.order[:most]
+        return self.labelled_order[:most]
 
     @property
     def _knn_gallery(self) -> np.ndarray:
@@ -153,7 +167,7 @@ class LabelledPair(Comparison):
         correct, text = np.empty(self.count, bool), unit(self.text)
         for where, block in rows.blocks():
             correct[where] = np.argmax(unit(block) @ text.T, axis=1) == labels[where]
-        return correct
+        return correct[self.labelled]
 
     @cached_property
     def teacher_zero_shot_correct(self) -> np.ndarray:
