@@ -446,5 +446,5 @@ def test_a_damaged_run_directory(fails, tmp_path):
 
 def test_a_study_under_a_launcher_of_several_processes_is_refused(fails, monkeypatch, tmp_path):
     monkeypatch.setenv("WORLD_SIZE", "2")
-    fails("run", "quickstart", "--out", tmp_path / "run", match="run: expected one process.*accelerate launch")
+    fails("run", "quickstart", "--out", tmp_path / "run", match="run: expected one process.*torchrun")
     assert not (tmp_path / "run").exists()

@@ -19,7 +19,8 @@ def choose_device(device: str = "auto") -> torch.device:
     if device in ("auto", None):
         from accelerate import PartialState
 
-        return PartialState().device
+        # Told so where there is no accelerator, else it would not join the processes that a launcher started on CPUs.
+        return PartialState(cpu=not torch.accelerator.is_available()).device
     try:
         chosen = torch.device(device)
         torch.empty(0, device=chosen)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 import time
 from collections.abc import Callable, Iterator
@@ -15,10 +16,18 @@ _LINE_SECONDS = 30.0
 _live: Progress | None = None
 
 
+def speaks() -> bool:
+    """Whether this process is the one that talks to the user: of several that a launcher started, the first."""
+    return os.environ.get("WORLD_SIZE", "1") == "1" or os.environ.get("RANK", "0") == "0"
+
+
 @contextmanager
 def task(label: str, total: int | None, unit: str = "images") -> Iterator[Callable[[int], None]]:
     """Gives ``advance(count)``. Tasks may be nested; bars then stand below one another."""
     global _live
+    if not speaks():
+        yield lambda count=1: None
+        return
     if not console.is_terminal:
         yield from _lines(label, total, unit)
         return
@@ -57,5 +66,6 @@ def _lines(label: str, total: int | None, unit: str) -> Iterator[Callable[[int],
 
 
 def say(text: str) -> None:
-    """One line for the user, on stderr, beside any bars."""
-    console.print(text, markup=False, highlight=False, soft_wrap=True)
+    """One line for the user, on stderr, beside any bars; of several processes only the first says it."""
+    if speaks():
+        console.print(text, markup=False, highlight=False, soft_wrap=True)

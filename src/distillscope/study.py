@@ -112,7 +112,7 @@ def run_study(study: Study, out: Path | str | None = None, *, resume: bool = Fal
     began = time.monotonic()
     if int(os.environ.get("WORLD_SIZE", "1")) > 1:
         raise UserError("run", "one process, which runs whole trials side by side (--jobs)", f"{os.environ['WORLD_SIZE']} of a launcher",
-                        "For one student over several processes: accelerate launch -m distillscope.cli distill ...")
+                        "For one student over several processes: torchrun --nproc-per-node 2 -m distillscope.cli distill ...")
     study.check_parts()
     check_tracker(track)
     for spec in (*study.students, *(study.student_of(a, s.label) for a in study.arms if a.student for s in study.students)):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import json
 import os
 import socket
@@ -11,7 +12,10 @@ from pathlib import Path
 
 import pytest
 import torch
+from timm.layers import BatchNormAct2d
 
+from distillscope.distill.shared_batch_norm import shared_batch_norms
+from distillscope.errors import UserError
 from distillscope.registry import objectives
 
 CHILD = """
@@ -26,6 +30,7 @@ from distillscope.distill.loop import TrainingSet, distill
 from distillscope.distill.streams import KeyedStreams
 from distillscope.distill.terms import Terms
 from distillscope.distill.whole import Whole
+from distillscope.progress import say
 from distillscope.registry import objectives
 
 rank, world = int(os.environ.get("RANK", 0)), int(os.environ.get("WORLD_SIZE", 1))
@@ -59,16 +64,15 @@ for name in objectives:  # one objective at a time, behind a linear student and 
 torch.save(found, folder / f"gradients{rank}.pt")
 
 one = student()
-for i, layer in enumerate(one.module):  # batch norm sees half a batch in each process
-    if isinstance(layer, torch.nn.BatchNorm2d):
-        one.module[i] = torch.nn.Identity()
 rows = targets()
 arm = Arm(name="x", view={"name": "crop_flip"}, projector={"name": "mlp"}, objective=(
     {"name": "cosine", "projected": False}, {"name": "infonce_learned", "queue": 24}, {"name": "cross_entropy"},
     {"name": "infonce_views", "weight": 0.1}, {"name": "crd", "memory": 8, "weight": 0.1}))
 distill(one, TrainingSet(source(), lambda e: rows, lambda e: View("crop_flip", {"padding": 1}, 0, e)), arm,
         Training(epochs=2, batch_size=20, drop_last=False, optimizer="sgd", learning_rate=0.02), KeyedStreams(0, "S"), folder)
-torch.save([p.detach() for p in one.module.parameters()], folder / f"parameters{rank}.pt")
+assert all(type(m).__name__ != "SharedBatchNorm2d" for m in one.module.modules())
+say(f"said by one of {world}")
+torch.save([p.detach() for p in one.module.state_dict().values()], folder / f"parameters{rank}.pt")
 """
 
 
@@ -87,9 +91,11 @@ def test_two_processes_give_the_loss_and_gradients_of_one(tmp_path):
     here = str(Path(__file__).parent)
     subprocess.run([*command, str(tmp_path / "one"), here], check=True, env=plain, timeout=120)
     both = {**plain, "WORLD_SIZE": "2", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(free_port()), "ACCELERATE_USE_CPU": "true"}
-    pair = [subprocess.Popen([*command, str(tmp_path / "two"), here], env={**both, "RANK": str(r), "LOCAL_RANK": str(r)})
-            for r in range(2)]
-    assert [p.wait(timeout=120) for p in pair] == [0, 0]
+    pair = [subprocess.Popen([*command, str(tmp_path / "two"), here], env={**both, "RANK": str(r), "LOCAL_RANK": str(r)},
+                             stderr=subprocess.PIPE, text=True) for r in range(2)]
+    said = [p.communicate(timeout=120)[1] for p in pair]
+    assert [p.returncode for p in pair] == [0, 0], said
+    assert ["said by one of 2" in text for text in said] == [True, False]
     alone, *parts = (torch.load(tmp_path / d / f"gradients{r}.pt") for d, r in (("one", 0), ("two", 0), ("two", 1)))
     assert {key.split()[0] for key in alone} == set(objectives)
     for key, wanted in alone.items():
@@ -104,3 +110,57 @@ def test_two_processes_give_the_loss_and_gradients_of_one(tmp_path):
     losses = [[json.loads(line)["loss"] for line in (tmp_path / d / "metrics.jsonl").read_text().splitlines()]
               for d in ("one", "two")]
     assert losses[1] == pytest.approx(losses[0], rel=1e-4)
+
+
+def test_a_launcher_whose_processes_do_not_train_together_is_refused(tmp_path, monkeypatch):
+    """Else each would train a whole copy into one folder."""
+    from accelerate import PartialState
+    from test_loop import train
+
+    PartialState()  # alone, since it was made before the launcher's variables were set
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    with pytest.raises(UserError, match="distill: expected the 2 processes of the launcher as one group, got 1.*torchrun"):
+        train(tmp_path)
+
+
+class Alone:
+    """torch.distributed of one process."""
+
+    @staticmethod
+    def get_world_size() -> int:
+        return 1
+
+    @staticmethod
+    def all_gather(parts, own) -> None:
+        parts[0].copy_(own)
+
+    @staticmethod
+    def all_reduce(value) -> None:
+        pass
+
+
+@pytest.mark.parametrize("kind, shape, settings", [
+    (torch.nn.BatchNorm2d, (7, 5, 3, 4), {}), (torch.nn.BatchNorm1d, (7, 5), {"affine": False}),
+    (BatchNormAct2d, (7, 5, 3, 4), {}), (torch.nn.BatchNorm2d, (7, 5, 3, 4), {"momentum": None}),
+    (torch.nn.BatchNorm1d, (7, 5), {"track_running_stats": False})])
+def test_a_shared_batch_norm_is_the_layer_that_it_stands_for(monkeypatch, kind, shape, settings):
+    """Outputs, gradients and running statistics, far from zero too, activation included; afterwards it is what it was."""
+    monkeypatch.setattr("distillscope.distill.shared_batch_norm.distributed", Alone)
+    generator = torch.Generator().manual_seed(0)
+    plain = kind(shape[1], **settings)
+    for parameter in plain.parameters():
+        parameter.data = torch.randn(parameter.shape, generator=generator)
+    shared = copy.deepcopy(plain)
+    for _ in range(3):
+        given, slope = 100 + 3 * torch.randn(shape, generator=generator), torch.randn(shape, generator=generator)
+        first, second = (given.clone().requires_grad_() for _ in range(2))
+        plain.zero_grad(), shared.zero_grad()
+        (plain(first * 1) * slope).sum().backward()
+        with shared_batch_norms(shared):
+            (shared(second * 1) * slope).sum().backward()
+        assert torch.allclose(first.grad, second.grad, rtol=1e-4, atol=1e-5)
+        for a, b in zip(plain.parameters(), shared.parameters(), strict=True):
+            assert torch.allclose(a.grad, b.grad, rtol=1e-4, atol=1e-4)
+        for a, b in zip(plain.buffers(), shared.buffers(), strict=True):
+            assert torch.allclose(a.double(), b.double(), rtol=1e-5)
+    assert type(shared) is kind

@@ -90,6 +90,7 @@ def distill(
     Example: `distillscope distill --teacher efficientnet_lite0 --data digits --out student --set student.width=2`
     """
     from distillscope.loading import apply_override, study_from
+    from distillscope.progress import speaks
     from distillscope.single import distill_one
 
     values = {"name": out.name, "data": [{"name": data}], "teacher": [{"name": teacher}],
@@ -104,7 +105,8 @@ def distill(
     study = study_from(values, "distill")
     folder = distill_one(study, out, resume=resume, device=device, precision=precision, workers=workers, track=track,
                          command=command_line())
-    print(f"student: {folder.resolve()}\nuse it: distillscope.load_student({str(folder)!r}).encode(images, ids)")
+    if speaks():
+        print(f"student: {folder.resolve()}\nuse it: distillscope.load_student({str(folder)!r}).encode(images, ids)")
 
 
 def _student(text: str) -> dict:

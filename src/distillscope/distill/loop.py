@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import math
+import os
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -22,6 +24,7 @@ from distillscope.devices import kept_memory
 from distillscope.distill.checkpoint import load_checkpoint, save_checkpoint
 from distillscope.distill.health import Health, warnings_of
 from distillscope.distill.muon import Muon
+from distillscope.distill.shared_batch_norm import shared_batch_norms
 from distillscope.distill.streams import KeyedStreams
 from distillscope.distill.terms import Terms, check_arm
 from distillscope.distill.whole import Whole
@@ -99,6 +102,10 @@ def distill(student: StudentEncoder, training_set: TrainingSet, arm: Arm, settin
         raise UserError("training.batch_size", f"at most the {len(source)} training images", str(batch), "Set a smaller one.")
     mixed = {"float32": "no", "bfloat16": "bf16", "float16": "fp16"}[student.precision]
     accelerator = Accelerator(cpu=student.device.type == "cpu", mixed_precision=mixed, log_with=track, project_dir=folder)
+    launched = int(os.environ.get("WORLD_SIZE", "1"))
+    if accelerator.num_processes != launched:
+        raise UserError("distill", f"the {launched} processes of the launcher as one group", f"{accelerator.num_processes}",
+                        "Start them with torchrun --nproc-per-node 2 -m distillscope.cli distill ..., or start one alone.")
     if batch % accelerator.num_processes:
         raise UserError("training.batch_size", f"a multiple of the {accelerator.num_processes} processes", str(batch), "Change it.")
     rank, world, writes = accelerator.process_index, accelerator.num_processes, accelerator.is_main_process
@@ -110,8 +117,6 @@ def distill(student: StudentEncoder, training_set: TrainingSet, arm: Arm, settin
     terms = Terms(arm, student.dim, training_set.targets(0).shape[1], num_classes(source), seed=streams.seed,
                   whole=Whole(rank, world)).to(student.device)
     needs, module = terms.needs, student.module
-    if world > 1 and student.device.type == "cuda":
-        module, terms = map(torch.nn.SyncBatchNorm.convert_sync_batchnorm, (module, terms))
     module, optimizer = accelerator.prepare(module, make_optimizer([*module.parameters(), *terms.parameters()], settings))
 
     checkpoint, history, start, total, seen = folder / "checkpoint.pt", [], 0, 0.0, 0.0
@@ -123,6 +128,9 @@ def distill(student: StudentEncoder, training_set: TrainingSet, arm: Arm, settin
         history, start, total, seen = state["history"], state["step"], state["total"], state["seconds"]
         advance(start * batch)
     student.module = accelerator.unwrap_model(module)
+    within = contextlib.ExitStack()
+    if world > 1:
+        within.enter_context(shared_batch_norms(student.module, terms))
 
     step, began = start, time.monotonic()
     saved = began
@@ -199,6 +207,8 @@ def distill(student: StudentEncoder, training_set: TrainingSet, arm: Arm, settin
     except KeyboardInterrupt:
         save()
         raise
+    finally:
+        within.close()
     if track:
         accelerator.end_training()
     student.module.eval()
