@@ -99,7 +99,7 @@ SMALL = {"validation": 0, "training": {"epochs": 1, "batch_size": 16}, "limit": 
         (["run", "quickstart", "--set", "arms.0.objective=cosin"], r"Did you mean 'cosine'\? Known: .*mse"),
         (
             ["run", "quickstart", "--set", "students.S.width=0"],
-            r"student\.width: expected a whole number from 1 up, got 0",
+            r"student\.width: expected a whole number from 1 to 64, got 0",
         ),
         (["run", "quickstart", "--set", "students.S.widht=2"], r"students\.widht: .*'widht'\. Did you mean 'width'"),
         (["run", "quickstart", "--set", "students.XL.width=2"], r"'XL'.*Known: L, M, S"),

@@ -11,17 +11,17 @@ from pydantic import BaseModel, ConfigDict, Field, field_validator, model_valida
 from distillscope import registry
 from distillscope.data.preprocess import CLIP_MEAN, CLIP_STD
 from distillscope.errors import UserError, unknown_name
-from distillscope.registry import Positive, Strength
+from distillscope.registry import Positive, Seed, Strength
 
 
 class _Frozen(BaseModel):
-    model_config = ConfigDict(frozen=True, extra="forbid")
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
 
 class Part(BaseModel):
     """``{name, **settings}``: a registered function and what it is to be called with. A bare string is a name."""
 
-    model_config = ConfigDict(frozen=True, extra="allow")
+    model_config = ConfigDict(frozen=True, extra="allow", allow_inf_nan=False)
     name: str
 
     @model_validator(mode="before")
@@ -109,7 +109,7 @@ class Student(Part):
     """A student network, its label in the tables, and what it wants to see."""
 
     label: str
-    image_size: int = Field(32, ge=4)
+    image_size: int = Field(32, ge=4, le=4096)
     mean: tuple[float, float, float] = CLIP_MEAN
     std: tuple[float, float, float] = CLIP_STD
 
@@ -134,8 +134,8 @@ class Objective(Part):
 class Training(_Frozen):
     """How a student is trained."""
 
-    epochs: int = Field(5, ge=1)
-    batch_size: int = Field(64, ge=2)
+    epochs: int = Field(5, ge=1, le=1_000_000)
+    batch_size: int = Field(64, ge=2, le=2**20)
     optimizer: Literal["adam", "adamw", "sgd", "muon"] = "adam"
     learning_rate: float = Field(1e-3, gt=0)
     weight_decay: float = Field(0.0, ge=0)
@@ -161,7 +161,7 @@ class Arm(_Frozen):
     projector: Part | None = None
     student: dict[str, Any] = {}
     students: tuple[str, ...] | None = None
-    seeds: tuple[int, ...] | None = None
+    seeds: tuple[Seed, ...] | None = None
     training: Training | None = None
 
     @field_validator("objective", mode="before")
@@ -199,12 +199,12 @@ class NoiseSweep(_Frozen):
     """Gaussian noise at test time. Sigma 0 is the clean condition and always measured."""
 
     sigmas: tuple[Strength, ...] = (0.05, 0.1, 0.2)
-    draws: int = Field(3, ge=1)
+    draws: int = Field(3, ge=1, le=10_000)
     where: Literal["source", "input"] = "source"
     unit: Literal["pixel", "normalised"] = "normalised"
     clip: bool = True
     std: tuple[Positive, Positive, Positive] = CLIP_STD
-    seed: int = 0
+    seed: Seed = 0
 
 
 class Stress(Part):
@@ -226,8 +226,8 @@ class Probes(_Frozen):
 
     paper: bool = True
     tuned: bool = False
-    max_iter: int = 2000
-    cs: tuple[float, ...] = (0.001, 0.01, 0.1, 1.0)
+    max_iter: int = Field(2000, ge=1, le=10_000_000)
+    cs: tuple[Positive, ...] = (0.001, 0.01, 0.1, 1.0)
 
 
 class Published(_Frozen):
@@ -250,7 +250,7 @@ class Study(_Frozen):
     teacher: tuple[Teacher, ...]
     students: tuple[Student, ...]
     arms: tuple[Arm, ...] = (Arm(name="cosine"),)
-    seeds: tuple[int, ...] = (42, 123, 456)
+    seeds: tuple[Seed, ...] = (42, 123, 456)
     target: Part = Part(name="none")
     training: Training = Training()
     noise: NoiseSweep = NoiseSweep()
@@ -310,6 +310,8 @@ class Study(_Frozen):
         for where, kind, parts in (("data", registry.datasets, self.data), ("teacher", registry.teachers, self.teacher),
                                    ("students", registry.students, self.students), ("target", registry.targets, [self.target])):
             for part in parts:
+                if where in ("teacher", "students"):
+                    _check_library(kind, part.name, where)
                 kind.check(part.name, part.settings, where)
         for part in self.stresses:
             registry.stresses.check(part.name, part.settings, f"stresses.{part.name}")
@@ -339,3 +341,13 @@ class Study(_Frozen):
     def dump(self) -> dict[str, Any]:
         """Plain values, every default written out."""
         return self.model_dump(mode="json", exclude_none=True)
+
+
+def _check_library(kind: registry.Registry, name: str, where: str) -> None:
+    """A model of timm that is named without its library is no unknown name."""
+    if name in set(kind):
+        return
+    import timm
+
+    if timm.is_model(name.split(".")[0]):
+        raise UserError(where, f"a known {kind.kind}", f"'{name}', a model of timm", f"Write timm/{name}.")

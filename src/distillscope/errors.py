@@ -5,11 +5,14 @@ from __future__ import annotations
 import difflib
 from collections.abc import Iterable
 
+from distillscope.visible import visible
+
 
 class UserError(Exception):
     """Bad input, said in one line: ``where: expected X, got Y. The next thing to do``.
 
-    The command line prints it without a traceback and exits with 2. Any other exception is a bug.
+    The command line prints it without a traceback and exits with 2. Any other exception is a bug. Control characters of names and
+    files are written out, so that no terminal acts on them.
 
     >>> str(UserError("a.yaml seeds", "a list of whole numbers", "'x'", "Write seeds: [42]."))
     "a.yaml seeds: expected a list of whole numbers, got 'x'. Write seeds: [42]."
@@ -17,7 +20,7 @@ class UserError(Exception):
 
     def __init__(self, where: str, expected: str, got: str, todo: str = "") -> None:
         self.where, self.expected, self.got, self.todo = where, expected, got, todo
-        super().__init__(" ".join(f"{where}: expected {expected}, got {got}. {todo}".split()))
+        super().__init__(visible(" ".join(f"{where}: expected {expected}, got {got}. {todo}".split())))
 
     def __reduce__(self):  # crosses process boundaries whole
         return type(self), (self.where, self.expected, self.got, self.todo)

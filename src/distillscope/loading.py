@@ -12,6 +12,11 @@ from pydantic import BaseModel, ValidationError
 
 from distillscope.config import Study
 from distillscope.errors import UserError, unknown_name
+from distillscope.json_files import problem_of, shown, unreadable
+from distillscope.yaml_files import Refused, parse_plain, read_yaml
+
+LONGEST_PATH = 20
+"""Steps of a dotted path; no setting lies deeper."""
 
 
 def preset_names() -> list[str]:
@@ -26,24 +31,18 @@ def load_preset(name: str, overrides: Sequence[str] = ()) -> Study:
     >>> load_preset("quickstart", ["seeds=[1, 2]", "training.epochs=1"]).seeds
     (1, 2)
     """
-    path = Path(name).expanduser()
+    path = _path(name)
     if path.suffix in (".yaml", ".yml") or path.is_file():
         if not path.is_file():
             raise UserError("run", "a preset's name or a YAML file that exists", f"'{name}'",
                             f"Presets: {', '.join(preset_names())}.")
-        where = str(path)
-        try:
-            text = path.read_text(encoding="utf-8")
-        except (OSError, UnicodeDecodeError) as error:
-            raise UserError(where, "a text file in UTF-8", type(error).__name__, "Save it as UTF-8.") from None
+        where, values = str(path), read_yaml(path)
     elif name in preset_names():
-        where, text = name, (resources.files("distillscope") / "presets" / f"{name}.yaml").read_text(encoding="utf-8")
+        where = name
+        with resources.as_file(resources.files("distillscope") / "presets" / f"{name}.yaml") as file:
+            values = read_yaml(file)
     else:
         raise unknown_name("run", "preset or YAML file", name, preset_names())
-    try:
-        values = yaml.safe_load(text)
-    except yaml.YAMLError as error:
-        raise UserError(where, "YAML", " ".join(str(error).split())[:200], "Mend that line.") from None
     if not isinstance(values, dict):
         raise UserError(where, "a mapping (key: value lines)", type(values).__name__,
                         "Start from a preset: `distillscope list presets`.")
@@ -58,8 +57,20 @@ def study_from(values: Mapping[str, Any], where: str = "study") -> Study:
         study = Study.model_validate(values)
     except ValidationError as error:
         raise _one_line(error, where) from None
+    except (OSError, RuntimeError) as error:  # a name is looked up as a path: too long, closed, the home of nobody
+        raise UserError(where, "names and paths that can be looked up", unreadable(error), "Mend the path.") from None
     study.check_parts()
     return study
+
+
+def _path(name: str) -> Path:
+    """The path that a name may be; where it can be none (NUL, the home of nobody), one that does not exist."""
+    try:
+        path = Path(name).expanduser()
+        path.is_file()
+    except (OSError, RuntimeError, ValueError):
+        return Path()
+    return path
 
 
 def apply_override(values: dict[str, Any], override: str) -> None:
@@ -71,17 +82,16 @@ def apply_override(values: dict[str, Any], override: str) -> None:
     path, equals, text = override.partition("=")
     if not equals or not path.strip():
         raise UserError("--set", "path=value", f"'{override}'", "For instance --set training.epochs=3.")
-    try:
-        value = yaml.safe_load(text)
-    except yaml.YAMLError:
-        value = text
+    value = _value(path.strip(), text)
     *steps, last = path.strip().split(".")
+    if len(steps) >= LONGEST_PATH:
+        raise UserError("--set", f"a path of at most {LONGEST_PATH} steps", shown(path, 40), "Shorten the path.")
     here: Any = values
     for depth, step in enumerate([*steps, last]):
         if isinstance(here, list):
             names = [i.get("label", i.get("name")) if isinstance(i, dict) else i for i in here]
-            if step.isdigit() and int(step) < len(here):
-                here, index = here, int(step)
+            if step.isascii() and step.isdigit() and len(step) < 10 and int(step) < len(here):
+                index = int(step)
             elif step in names:
                 index = names.index(step)
             elif len(here) == 1 and isinstance(here[0], dict):
@@ -97,9 +107,19 @@ def apply_override(values: dict[str, Any], override: str) -> None:
         if isinstance(child, str):
             child = {"name": child}
         if not isinstance(child, (dict, list)):
-            raise UserError(f"--set {path}", f"a mapping at '{step}'", repr(child), "Shorten the path.")
+            raise UserError(f"--set {path}", f"a mapping at '{step}'", shown(child), "Shorten the path.")
         here[index] = child
         here = child
+
+
+def _value(path: str, text: str) -> Any:
+    """What --set is given: YAML, or, where it is none, the text itself (paths and names hold what YAML has other uses for)."""
+    try:
+        return parse_plain(text)
+    except Refused as error:
+        raise UserError(f"--set {path}", "plain YAML", str(error.problem), str(error.context)) from None
+    except yaml.YAMLError:
+        return text
 
 
 def _one_line(error: ValidationError, where: str) -> UserError:
@@ -107,18 +127,16 @@ def _one_line(error: ValidationError, where: str) -> UserError:
     nested = first.get("ctx", {}).get("error")
     if isinstance(nested, UserError):
         return nested
-    at = ".".join(str(p) for p in first["loc"])
     if first["type"] == "extra_forbidden":
+        at = ".".join(str(p) for p in first["loc"])
         owner = Study
         for step in first["loc"][:-1]:
             field = owner.model_fields.get(str(step)) if isinstance(owner, type) and issubclass(owner, BaseModel) else None
             if field is not None:
                 owner = _model_in(field.annotation) or owner
         return unknown_name(f"{where} {at}", "key", str(first["loc"][-1]), owner.model_fields)
-    todo = "It has no default." if first["type"] == "missing" else "Mend the value."
-    got = "nothing" if first["type"] == "missing" else repr(first["input"])[:80]
-    expected = first["msg"].removeprefix("Input should be ").removeprefix("Value error, ")
-    return UserError(f"{where} {at}", "a value" if first["type"] == "missing" else expected, got, todo)
+    at, expected, got = problem_of(error)
+    return UserError(f"{where} {at}", expected, got, "It has no default." if first["type"] == "missing" else "Mend the value.")
 
 
 def _model_in(annotation: Any) -> type[BaseModel] | None:

@@ -23,7 +23,9 @@ from typing import Annotated, Any
 from pydantic import ConfigDict, Field, TypeAdapter, ValidationError
 
 from distillscope.errors import UserError, unknown_name
+from distillscope.json_files import shown
 
+Seed = Annotated[int, Field(gt=-(2**63), lt=2**63)]
 Positive = Annotated[float, Field(gt=0, allow_inf_nan=False)]
 Strength = Annotated[float, Field(ge=0, allow_inf_nan=False)]
 Share = Annotated[float, Field(ge=0, le=1)]
@@ -117,11 +119,11 @@ class Registry:
         checked = {}
         for key, value in given.items():
             try:
-                adapter = TypeAdapter(hints.get(key, Any), config=ConfigDict(arbitrary_types_allowed=True))
+                adapter = TypeAdapter(hints.get(key, Any), config=ConfigDict(arbitrary_types_allowed=True, allow_inf_nan=False))
                 checked[key] = adapter.validate_python(value)
             except ValidationError as error:
                 raise UserError(f"{where}.{key}", str(plain[key]).replace("<class '", "").replace("'>", ""),
-                                repr(value), error.errors()[0]["msg"] + ".") from None
+                                shown(value), error.errors()[0]["msg"] + ".") from None
         return {**checked, **rest}
 
     def call(self, name: str, given: Mapping[str, Any], *context: Any, where: str | None = None) -> Any:

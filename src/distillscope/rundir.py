@@ -32,6 +32,7 @@ import distillscope
 from distillscope.config import Study
 from distillscope.errors import UserError
 from distillscope.files import write_atomic, write_json, write_text
+from distillscope.yaml_files import read_yaml
 
 COLUMNS = ("study", "dataset", "split", "teacher", "student", "target", "objective", "seed", "condition", "draw",
            "measure", "value", "n", "unit", "arm")
@@ -121,7 +122,7 @@ def load_config(run: Path) -> dict[str, Any]:
     config = Path(run) / "study.yaml"
     if not config.is_file():
         raise UserError(str(run), "a study's run directory (with study.yaml)", "none", "Make one with `distillscope run quickstart`.")
-    values = yaml.safe_load(config.read_text(encoding="utf-8"))
+    values = read_yaml(config)
     if not isinstance(values, dict):
         raise UserError(str(config), "a mapping", type(values).__name__, "Restore the file; `run` wrote it.")
     try:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import difflib
 from collections.abc import Mapping
 
 import torch
@@ -9,6 +10,9 @@ from torch import nn
 
 from distillscope.errors import UserError
 from distillscope.registry import students
+
+WIDEST = 64
+"""Of `paper_cnn`: 150 million parameters with 512 outputs."""
 
 
 @students.register("paper_cnn")
@@ -22,8 +26,8 @@ def paper_cnn(embedding_dim: int, image_size: int, *, width: int = 1, blur_pool:
     >>> sum(p.numel() for p in paper_cnn(512, 32, width=1).parameters())
     811264
     """
-    if width < 1:
-        raise UserError("student.width", "a whole number from 1 up", str(width), "Widths 1, 2, 4 are the paper's S, M, L.")
+    if not 1 <= width <= WIDEST:
+        raise UserError("student.width", f"a whole number from 1 to {WIDEST}", str(width), "Widths 1, 2, 4 are the paper's S, M, L.")
     channels = [3, 16 * width, 32 * width, 64 * width]
     layers: list[nn.Module] = []
     for block, (inputs, outputs) in enumerate(zip(channels, channels[1:], strict=False)):
@@ -49,7 +53,7 @@ def timm_student(embedding_dim: int, image_size: int, *, model: str, pretrained:
     import timm
 
     if not timm.is_model(model.split(".")[0]):
-        near = timm.list_models(f"*{model[:8]}*")[:5]
+        near = difflib.get_close_matches(model, timm.list_models(), n=5)
         raise UserError("student.model", "a model that timm knows", f"'{model}'", f"Near it: {', '.join(near) or 'none'}.")
     if projection not in ("linear", "none"):
         raise UserError("student.projection", "linear or none", f"'{projection}'", "Use linear where dims differ.")
