@@ -23,7 +23,7 @@ import numpy as np
 import pandas as pd
 
 from distillscope.claims.arms import FAMILIES, Arm
-from distillscope.claims.results import TEACHER, Results, Undecided
+from distillscope.claims.results import RANK, TEACHER, TRAIN_RANK, Results, Undecided
 from distillscope.claims.statistics import ALPHA, Contrast, holm, paired, seeds_for
 from distillscope.registry import objectives
 
@@ -131,8 +131,7 @@ def recommend(results: Results, purpose: str = "balance") -> Recommendation:
     """Rank the arms of every student; what cannot be ranked says so in its ``reason``, nothing is raised."""
     axes: list[Axis] = []
     missing: dict[str, str] = {}
-    tested = results.frame[(results.frame["split"] == results.split) & (results.frame["measure"] == "student.effective_rank")]["n"]
-    train = results.frame[(results.frame["split"] != results.split) & (results.frame["student"] != "teacher")]["n"]
+    tested, train = (results.frame.loc[results.frame["measure"] == key, "n"] for key in (RANK, TRAIN_RANK))
     try:
         plain = results.baseline()
         axes, missing = axes_of(results)

@@ -11,6 +11,7 @@ from __future__ import annotations
 import json
 import os
 import time
+import warnings
 from collections.abc import Sequence
 from concurrent.futures import FIRST_COMPLETED, ProcessPoolExecutor, wait
 from contextlib import contextmanager
@@ -43,6 +44,7 @@ from distillscope.files import write_json
 from distillscope.keepsakes import keep_run
 from distillscope.loading import study_from
 from distillscope.reference import run_reference
+from distillscope.report.read import of_test, read_run
 from distillscope.rundir import Trial, hold_run, is_complete, load_config, open_run, provenance, slug, trial_folder, trials_of
 from distillscope.stress.run import rehearse
 from distillscope.students.load import check_student
@@ -58,19 +60,33 @@ class Run:
 
     @property
     def results(self) -> pd.DataFrame:
-        """Tidy rows, one a measured number; the teacher's own have student = "teacher"."""
-        parts = [pd.read_csv(f) for f in sorted(self.path.glob("references/*/results.csv")) + sorted(self.path.glob("trials/*/results.csv"))
-                 if is_complete(f.parent)]
-        if not parts:
-            raise UserError(str(self.path), "finished trials", "none", "Finish it with `distillscope run ... --resume`.")
-        return pd.concat([p for p in parts if len(p)], ignore_index=True)
+        """Tidy rows, one a number measured on the test split; the teacher's own have student = "teacher", no seed and no arm ("").
+
+        What was measured on train images (`train.effective_rank`) is in `all_results`.
+        """
+        return of_test(self.all_results).reset_index(drop=True)
+
+    @property
+    def all_results(self) -> pd.DataFrame:
+        """`results`, and what was measured on train images. A trial that cannot be read is left out, with a warning."""
+        return self._read().results
 
     @property
     def summary(self) -> pd.DataFrame:
-        """Over seeds: mean, sample std, t interval, n."""
+        """Over seeds: mean, sample std, t interval, n; the rows of summary.json."""
         from distillscope.report.summary import summarise
 
-        return summarise(self.results)
+        run = self._read()
+        return summarise(run.results, run.trials)
+
+    def _read(self):
+        """The directory as the report reads it."""
+        run = read_run(self.path)
+        for problem in run.problems:
+            warnings.warn(problem, stacklevel=3)
+        if run.results.empty:
+            raise UserError(str(self.path), "finished trials", "none", "Finish it with `distillscope run ... --resume`.")
+        return run
 
     @property
     def page(self) -> Path:

@@ -166,7 +166,7 @@ def train_rank(train: np.ndarray) -> tuple:
     for i in range(0, len(train), 8192):
         total.add(unit(train[i : i + 8192].astype(np.float64)))
     eigenvalues = np.linalg.eigvalsh(total.result().scatter)[::-1].clip(min=0)
-    return "student.effective_rank", "clean", None, float(effective_rank(eigenvalues)), len(train), "dims"
+    return "train.effective_rank", "clean", None, float(effective_rank(eigenvalues)), len(train), "dims"
 
 
 def evaluate(study: Study, splits: Splits, prepared: Prepared, student: StudentEncoder, streams: KeyedStreams,

@@ -181,10 +181,13 @@ def test_expansion_takes_a_rival_that_loses_accuracy_for_no_counterexample():
 def test_capacity_limit_prefers_train_images_and_leaves_small_targets_out():
     run = planted_run({("five", "*", RANK, "clean"): 70.0})
     own = run.results[(run.results["arm"] == "five") & (run.results["measure"] == RANK)]
-    run.results = type(run.results)(np.vstack([run.results, own.assign(split="train", value=own["value"] + 50)]), columns=run.results.columns)
+    run.results = type(run.results)(np.vstack([run.results, own.assign(split="fit", measure="train.effective_rank", value=own["value"] + 50)]), columns=run.results.columns)
     run.results = run.results.astype({"value": float, "n": float, "seed": "Int64", "draw": "Int64"})
     found = claims.get("capacity-limit")(results_of([run])[0])
     assert found.verdict == "refuted" and "train images" in found.endpoint
+    run.results = run.results.replace({"split": {"test": "val", "fit": "training"}})  # a study's own names
+    found = claims.get("capacity-limit")(results_of([run])[0])
+    assert found.verdict == "refuted" and "train images" in found.endpoint and found.scope["val images"] == 10_000
     small = verdict("capacity-limit", arms="one five", teacher={("whiten300", "teacher.effective_rank", "clean"): 60.0})
     assert small.verdict == "undecided" and "no more dimensions than the limit" in small.reason
 

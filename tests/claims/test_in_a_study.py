@@ -58,16 +58,17 @@ def test_the_projection_control_runs_on_the_studys_own_target_alone(run):
 
 
 def test_train_ranks_stand_beside_and_never_among_the_test_rows(run):
+    train = run.all_results[run.all_results["measure"] == "train.effective_rank"]
+    assert len(train) == 5 * (len(ARMS) + 1) and (train["n"] == 160).all() and set(train["split"]) == {"train"}
     rows = run.results[run.results["measure"] == "student.effective_rank"]
-    train = rows[rows["split"] == "train"]
-    assert len(train) == 5 * (len(ARMS) + 1) and (train["n"] == 160).all()
+    assert set(run.results["split"]) == set(rows["split"]) == {"test"} and (rows["n"] == 60).all()
     shown = read_run(run.path)
     assert shown.split == "test"
     quantities = summarise(shown.results)
-    assert quantities.query("measure == 'student.effective_rank' and split == 'train'")["n_seeds"].eq(5).sum() == len(ARMS) + 1
+    assert quantities.query("measure == 'train.effective_rank' and split == 'train'")["n_seeds"].eq(5).sum() == len(ARMS) + 1
     summary, model = Summary.of(shown), settings_of(shown)[0].students[0]
     assert summary.get(model, "student.effective_rank").n == 60  # the tables show the test images
-    assert set(summary.per_seed(model, "student.effective_rank").values()) <= set(rows[rows["split"] == "test"]["value"])
+    assert set(summary.per_seed(model, "student.effective_rank").values()) <= set(rows["value"])
 
 
 def test_r2_is_logged_at_every_epoch(run):

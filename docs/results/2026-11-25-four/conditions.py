@@ -31,11 +31,11 @@ def quantities(of, teacher, plain: str, labels: str, arm: str) -> dict[str, pd.S
     return found
 
 def main(run: Path, arms: list[str]) -> None:
-    results = distillscope.load_study(run).results
+    results = distillscope.load_study(run).results  # of the test split alone
     table = results.groupby(["arm", "measure", "condition", "seed"]).value.mean()
     reference = results[results.measure.str.endswith("teacher.accuracy") & (results.condition == "clean")]
     reference = reference.drop_duplicates("measure").set_index("measure").value
-    for arm in arms or [a for a in results.arm.dropna().unique() if a not in ("cosine", "labels")]:
+    for arm in arms or [a for a in results.arm.unique() if a not in ("", "cosine", "labels")]:
         print(f"\n{arm}")
         for name, values in quantities(lambda a, m, c="clean": table[a, m, c], reference.get, "cosine", "labels", arm).items():
             found = paired(values.dropna().tolist())

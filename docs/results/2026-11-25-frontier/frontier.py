@@ -10,14 +10,15 @@ import argparse
 import sys
 from pathlib import Path
 
-import matplotlib.pyplot as plt
-import pandas as pd
+# In place of this folder, whose runs would else be found as modules: pandas looks for one that is called bottleneck.
+sys.path[0] = str(Path(__file__).parents[1] / "2026-11-25-four")
 
-import distillscope
-from distillscope.claims.statistics import paired
+import matplotlib.pyplot as plt  # noqa: E402
+import pandas as pd  # noqa: E402
+from conditions import quantities  # noqa: E402
 
-sys.path.insert(0, str(Path(__file__).parents[1] / "2026-11-25-four"))
-from conditions import quantities
+import distillscope  # noqa: E402
+from distillscope.claims.statistics import paired  # noqa: E402
 
 ARMS = {"contrast": "#0072B2", "contrast+half": "#009E73", "similarity": "#D55E00", "similarity+half": "#CC79A7"}
 PROBES = {"paper's probe": "paper.probe", "tuned probe": "probe"}
@@ -27,7 +28,7 @@ PANELS = {"(a) rank, multiple of cosine's": 4.0, "(b) loss at sigma 0.2, % of co
 def read(run: Path) -> tuple[int, pd.Series, pd.Series]:
     """Training images, the students' table by arm, measure, condition and seed, the teacher's accuracies by measure."""
     study = distillscope.load_study(run)
-    results = study.results
+    results = study.results  # of the test split alone
     teacher = results[results.measure.str.endswith("teacher.accuracy") & (results.condition == "clean")].drop_duplicates("measure")
     return (study.study.limit or 50_000) - study.study.validation, \
         results.groupby(["arm", "measure", "condition", "seed"]).value.mean(), teacher.set_index("measure").value

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from distillscope.claims.arms import DEMANDING
 from distillscope.claims.collapse import half_way
-from distillscope.claims.results import RANK, Results, Undecided
+from distillscope.claims.results import RANK, TRAIN_RANK, Results, Undecided
 from distillscope.claims.statements import Endpoint, all_of, below
 from distillscope.claims.statistics import ALPHA, paired
 from distillscope.claims.verdict import Finding, claim, secondary
@@ -48,8 +48,8 @@ def capacity_limit(results: Results) -> Finding:
             if narrow or (not SPREADING & arm.families and (asked.empty or asked.mean() <= limit)):
                 low.append(f"{title} ({asked.mean():.0f} dimensions)" if len(asked) else title)
                 continue
-            split = "train" if len(results.values(arm, student, RANK, split="train")) else "test"
-            ranks = results.values(arm, student, RANK, split=split)
+            on_train = results.values(arm, student, TRAIN_RANK)
+            ranks, split = (on_train, "train") if len(on_train) else (results.values(arm, student, RANK), results.split)
             if ranks.empty:
                 continue
             (own,) = results.together(f"rank of {student} under {arm.objective} on {title}", ranks)

@@ -17,7 +17,7 @@ from distillscope.errors import UserError
 TEACHER = "teacher"
 ACCURACIES = ("paper.probe.student.accuracy", "probe.student.accuracy", "knn.student.accuracy")
 """The accuracy that claims use: the first of these that the study measured (the paper's probe is what the claims speak of)."""
-RANK = "student.effective_rank"
+RANK, TRAIN_RANK = "student.effective_rank", "train.effective_rank"
 EQUAL = ("data", "teacher", "target", "limit", "limit_test", "screen", "validation", "corrupt", "streams", "probes")
 """Keys of the config that studies must share to be judged together."""
 SWEPT = ("sigmas", "draws", "ks", "bands", "items", "severities")
@@ -62,18 +62,17 @@ class Results:
     @property
     def split(self) -> str:
         """The split that the study tests on."""
-        splits = self.frame["split"].unique().tolist() if len(self.frame) else ["test"]
-        return "test" if "test" in splits else splits[0]
+        splits = self.frame.loc[self.frame["measure"] != TRAIN_RANK, "split"].unique().tolist()
+        return splits[0] if splits else "test"
 
     # -- numbers --------------------------------------------------------------------------------------------------------
 
-    def values(self, arm: Arm, student: str, measure: str, condition: str = "clean",
-               split: str | None = None) -> pd.Series:
-        """One number per seed (index: seed), by default on the split that the study tests on.
+    def values(self, arm: Arm, student: str, measure: str, condition: str = "clean") -> pd.Series:
+        """One number per seed (index: seed).
 
         Independent noise draws are averaged first; values that are not finite are dropped.
         """
-        rows = self._rows(student, measure, condition, arm.key, split or self.split)
+        rows = self._rows(student, measure, condition, arm.key)
         rows = rows[np.isfinite(rows["value"]) & rows["seed"].notna()]
         return rows.groupby(rows["seed"].astype(int))["value"].mean() if len(rows) else pd.Series(dtype=float)
 
@@ -88,13 +87,12 @@ class Results:
         found = pd.Series(rows["value"].to_numpy(float), index=rows["draw"].fillna(0).astype(int), dtype=float)
         return found[np.isfinite(found)].groupby(level=0).mean()
 
-    def _rows(self, student: str, measure: str, condition: str, arm: str = "", split: str | None = None) -> pd.DataFrame:
+    def _rows(self, student: str, measure: str, condition: str, arm: str = "") -> pd.DataFrame:
         """The rows under one name; the index of them is made once and shared by all claims."""
         if not self.index:
             keys = [self.frame[k].fillna("") for k in ("student", "measure", "condition", "arm_key")]
             self.index.update(self.frame.reset_index(drop=True).groupby([k.to_numpy() for k in keys]).indices)
-        rows = self.frame.iloc[self.index.get((student, measure, condition, arm), [])]
-        return rows if split is None else rows[rows["split"] == split]
+        return self.frame.iloc[self.index.get((student, measure, condition, arm), [])]
 
     def curve(self, arm: Arm, student: str, key: str) -> dict[int, tuple[np.ndarray, np.ndarray]]:
         """Seed -> (x, y) of a curve that trials wrote."""
@@ -242,7 +240,7 @@ class Results:
     def scope(self) -> dict[str, Any]:
         """What every verdict is scoped to."""
         sizes = sorted({int(s.get("image_size", 32)) for s in self.students.values()})
-        items = self.frame.loc[self.frame["split"] == self.split, "n"].max() if len(self.frame) else None
+        items = self.frame.loc[self.frame["measure"] != TRAIN_RANK, "n"].max() if len(self.frame) else None
         limit = self.study.get("limit")
         return {"teacher": self.teacher, "data": self.dataset, "input": f"{', '.join(map(str, sizes))} px",
                 "noise": self.noise_text(), "train images": f"{limit} at most" if limit else "all",

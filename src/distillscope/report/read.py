@@ -20,6 +20,9 @@ from distillscope.errors import UserError
 COLUMNS = ["study", "dataset", "split", "teacher", "student", "target", "objective", "seed", "condition", "draw",
            "measure", "value", "n", "unit", "arm"]
 TEACHER = "teacher"  # what the column `student` says in the teacher's own rows
+RANK, TRAIN_RANK = "student.effective_rank", "train.effective_rank"
+OF_TRAIN = (TRAIN_RANK,)
+"""Measures of train images; every other one is of the split that the study tests on."""
 
 
 @dataclass(frozen=True)
@@ -60,9 +63,8 @@ class Run:
 
     @property
     def split(self) -> str:
-        """The split that the report shows: test where there is one."""
-        splits = self.results["split"].unique().tolist()
-        return "test" if "test" in splits or not splits else splits[0]
+        """The split that the study tests on; of several data sets, the first one's."""
+        return measured_split(self.results)
 
 
 def _mapping(path: Path, text: str, load) -> dict[str, Any]:
@@ -92,7 +94,34 @@ def read_results(path: Path) -> pd.DataFrame:
     frame["value"] = [float(v) if v.strip() else float("nan") for v in frame["value"]]
     for column in ("seed", "draw", "n"):
         frame[column] = pd.array([int(float(v)) if v.strip() else pd.NA for v in frame[column]], dtype="Int64")
-    return frame
+    return name_train_rank(frame)
+
+
+def name_train_rank(frame: pd.DataFrame) -> pd.DataFrame:
+    """The rank on train images under its own key, `train.effective_rank`.
+
+    Runs before 2026-11-26 wrote it under the key of the rank on test images, told from it by `split` alone: it is the row on
+    another split than the data set's other measures, or, where train and test share a name, the later of two.
+    """
+    rank = frame["measure"] == RANK
+    elsewhere = frame.loc[~rank & ~frame["measure"].isin(OF_TRAIN), ["dataset", "split"]].drop_duplicates()
+    if not rank.any() or elsewhere.empty:
+        return frame
+    tested = set(elsewhere.itertuples(index=False, name=None))
+    on_train = pd.Series([pair not in tested for pair in zip(frame["dataset"], frame["split"], strict=True)], index=frame.index)
+    again = frame.duplicated(["dataset", "teacher", "student", "target", "arm", "seed", "split", "condition", "draw", "measure"])
+    return frame.assign(measure=frame["measure"].mask(rank & (on_train | again), TRAIN_RANK))
+
+
+def of_test(frame: pd.DataFrame) -> pd.DataFrame:
+    """The rows that were measured on the split that the study tests on."""
+    return frame[~frame["measure"].isin(OF_TRAIN)]
+
+
+def measured_split(frame: pd.DataFrame) -> str:
+    """The name of the split that the rows were measured on, those of train images aside; "test" where there are none."""
+    splits = of_test(frame)["split"].unique().tolist()
+    return "test" if "test" in splits or not splits else splits[0]
 
 
 def _read_curves(path: Path) -> dict[str, Any]:

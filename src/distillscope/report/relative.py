@@ -6,7 +6,7 @@ import pandas as pd
 
 from distillscope.measure.robustness import against_teacher
 from distillscope.report.models import Model, Setting
-from distillscope.report.read import Run
+from distillscope.report.read import Run, of_test
 from distillscope.report.sections import escape, model_cell
 from distillscope.report.summary import Statistic, Summary, statistic
 from distillscope.report.words import NBSP, accuracy_of, interval_text, number
@@ -34,7 +34,7 @@ def corruption_table(run: Run, probe: str) -> pd.DataFrame:
     results = run.results
     if not results["condition"].str.fullmatch(SUITE).any():
         return pd.DataFrame()
-    table = against_teacher(results[(results["split"] == run.split)])
+    table = against_teacher(of_test(results))
     return table[(table["probe"] == probe) & table["condition"].str.fullmatch(f"{SUITE}|corruption=mean")]
 
 

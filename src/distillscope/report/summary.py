@@ -15,7 +15,7 @@ import numpy as np
 import pandas as pd
 from scipy import stats
 
-from distillscope.report.read import TEACHER, Run, Trial
+from distillscope.report.read import TEACHER, Run, Trial, of_test, measured_split
 
 KEYS = ["dataset", "teacher", "target", "objective", "arm", "student", "split", "condition", "measure"]
 
@@ -107,7 +107,7 @@ def _of_mean_spectrum(results: pd.DataFrame, trials: Iterable[Trial]) -> list[di
         own = results[(results["dataset"] == dataset) & (results["teacher"] == teacher) & (results["arm"] == arm)
                       & (results["student"] == student)]
         objective = own["objective"].iloc[0] if len(own) else ""
-        split = "test" if "test" in set(own["split"]) or own.empty else own["split"].iloc[0]
+        split = measured_split(own)
         length = min(map(len, spectra.values()))
         mean = np.mean([np.asarray(s[:length], dtype=np.float64) for s in spectra.values()], axis=0)
         if not np.isfinite(mean).all() or mean.sum() <= 0:
@@ -127,19 +127,19 @@ def _rank_and_dims(singular_values: np.ndarray) -> list[tuple[str, float, str]]:
 
 
 class Summary:
-    """Look-ups in `summarise`'s rows for the split that the report shows."""
+    """Look-ups in `summarise`'s rows of the split that each data set is tested on."""
 
-    def __init__(self, frame: pd.DataFrame, split: str) -> None:
+    def __init__(self, frame: pd.DataFrame) -> None:
         self.frame = frame
         self._rows: dict[tuple, Statistic] = {}
-        for row in frame[frame["split"] == split].to_dict("records"):
+        for row in of_test(frame).to_dict("records"):
             key = tuple(row[k] for k in ("dataset", "teacher", "target", "arm", "student", "condition", "measure"))
             self._rows[key] = Statistic(row["mean"], row["std"], row["std_population"], row["low"], row["high"],
                                         row["n_seeds"], tuple(row["values"]), row["n"], row["unit"])
 
     @classmethod
     def of(cls, run: Run) -> Summary:
-        return cls(summarise(run.results, run.trials), run.split)
+        return cls(summarise(run.results, run.trials))
 
     def get(self, model, measure: str, condition: str = "clean") -> Statistic | None:
         """The statistic of a `report.models.Model`; teacher rows answer to student.* keys too. None when absent."""
