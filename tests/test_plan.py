@@ -36,3 +36,25 @@ def test_times_read_well(seconds, text):
     from distillscope.plan import Plan
 
     assert dict(Plan(tiny_study(), 1, 0, 0, 0, 0, 0, seconds, 0, 0).rows())["estimated time"] == text
+
+
+def test_a_plan_times_each_arms_own_batch_and_network(tmp_path, monkeypatch):
+    timed = []
+    monkeypatch.setattr("distillscope.plan._student_seconds", lambda spec, dim, source, device, batch, jobs: timed.append((batch, spec.settings)) or (0.0, 0.0))
+    arms = [{"name": "cosine"}, {"name": "small", "training": {"epochs": 1, "batch_size": 8}}, {"name": "blur", "student": {"blur_pool": True}}]
+    plan_study(tiny_study(arms=arms), tmp_path / "run", "cpu", jobs=1)
+    assert [batch for batch, _ in timed] == [32, 8, 32] and [s.get("blur_pool", False) for _, s in timed] == [False, False, True]
+
+
+@pytest.mark.parametrize("changes", [{"training": {"batch_size": 500}}, {"limit_test": 9}, {"students": [{"name": "paper_cnn", "width": 0, "image_size": 16}]},
+                                     {"arms": [{"name": "one", "student": {"width": -1}}]}])
+def test_a_plan_refuses_what_a_run_refuses(tmp_path, changes):
+    from distillscope.errors import UserError
+    from distillscope.study import run_study
+
+    study, said = tiny_study(**changes), []
+    for work in (lambda: plan_study(study, tmp_path / "run", "cpu", jobs=1), lambda: run_study(study, tmp_path / "run", jobs=1)):
+        with pytest.raises(UserError) as error:
+            work()
+        said.append(str(error.value))
+    assert said[0] == said[1]

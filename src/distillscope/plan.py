@@ -15,8 +15,8 @@ from distillscope.data.preprocess import Preprocess
 from distillscope.data.source import Source
 from distillscope.data.splits import Splits
 from distillscope.devices import choose_device
-from distillscope.distill.prepared import check_targets, embedded_views, load_teacher, noise_conditions, rehearse_views
-from distillscope.distill.terms import check_arm, check_dims
+from distillscope.distill.prepared import embedded_views, load_teacher, noise_conditions
+from distillscope.preflight import check_data, check_study, check_teacher
 from distillscope.rundir import is_complete, trial_folder, trials_of
 from distillscope.stress.run import rehearse
 from distillscope.students.load import build_student
@@ -62,23 +62,18 @@ class Plan:
 
 def plan_study(study: Study, run: Path, device: str = "auto", precision: str | None = None, jobs: int | None = None) -> Plan:
     """Count what is to be done; the time comes from a few batches of teacher and students, timed here and now."""
-    study.check_parts()
+    check_study(study)
     study, chosen = study.with_noise(), choose_device(device)
     jobs = num_jobs(jobs, chosen, len(trials_of(study)))
     total = Plan(study, len(trials_of(study)), 0, 0, 0, 0, 0, 0.0, 600.0, 0.0)
     arms = {a.name: a for a in study.arms}
-    students = {s.label: s for s in study.students}
     for data in study.data:
         splits = load_data(study, data)
-        for arm in study.arms:
-            check_arm(arm, study.training_of(arm), splits.train)
-        rehearse_views(study, splits.train)
+        check_data(study, splits)
         pixels = sum(s.pixels.nbytes for s in (splits.whole_train, splits.test) if s.pixels is not None) / 2**20
         for teacher in study.teacher:
             encoder = load_teacher(teacher, device, precision)
-            for arm in study.arms:
-                check_dims(arm, study.target_of(arm), encoder.dim)
-            check_targets(study, encoder.dim, len(splits.train))
+            check_teacher(study, encoder, splits)
             pending = [t for t in trials_of(study) if (t.dataset, t.teacher) == (data.title, teacher.title)]
             finished = [t for t in pending if is_complete(trial_folder(run, t))]
             pending = [t for t in pending if t not in finished]
@@ -96,14 +91,14 @@ def plan_study(study: Study, run: Path, device: str = "auto", precision: str | N
             busy = 0.0
             speeds: dict[str, tuple[float, float]] = {}
             for trial in pending:
-                spec = students[trial.student]
+                spec, batch = study.student_of(arms[trial.arm], trial.student), study.training_of(arms[trial.arm]).batch_size
                 trained = study.training_of(arms[trial.arm]).epochs * len(splits.train)
                 total.student_train += trained
                 total.student_eval += evaluated
-                if spec.label not in speeds:
-                    speeds[spec.label] = _student_seconds(spec, encoder.dim, splits.train, chosen,
-                                                          study.training.batch_size, jobs)
-                train, evaluate = speeds[spec.label]
+                network = f"{spec.model_dump_json()} {batch}"
+                if network not in speeds:
+                    speeds[network] = _student_seconds(spec, encoder.dim, splits.train, chosen, batch, jobs)
+                train, evaluate = speeds[network]
                 busy += trained * train + evaluated * evaluate
                 busy += MEASURE_SECONDS * (0.1 + len(splits.test) / 10_000)
             total.seconds += busy / max(1, min(jobs, len(pending)))

@@ -26,10 +26,11 @@ from distillscope.trial import fit_probes, heads, probe_rows, refit, save_embedd
 
 
 def run_reference(study: Study, teacher_title: str, encoder: Any, splits: Splits, target: Target, folder: Path, *,
-                  own: bool = True) -> None:
+                  own: bool = True, batch_size: int | None = None) -> None:
     """Measure the teacher's embeddings, as ``target`` shows them to the students, clean and under the study's noise.
 
     ``own`` says that the target is the study's own: some stresses (top_k) are run on that one alone, for their cost.
+    ``batch_size`` is that of the students who learn this target (default: the study's); the notebook's probe drops the last batch.
     """
     began = time.monotonic()
     clean = target(teacher_rows(encoder, splits.test))
@@ -43,7 +44,7 @@ def run_reference(study: Study, teacher_title: str, encoder: Any, splits: Splits
     if splits.labelled:
         train = target(teacher_rows(encoder, splits.train))
         validation = None if splits.validation is None else target(teacher_rows(encoder, splits.validation))
-        probes, missing = fit_probes(study, train, splits, validation, probe_items(study, len(train)))
+        probes, missing = fit_probes(study, train, splits, validation, probe_items(study, len(train), batch_size or study.training.batch_size))
         skipped += missing
         predictions = {(name, "clean", None): probe.predict(clean) for name, probe in probes.items()}
         for key, noise in noise_conditions(study).items() if isinstance(encoder, Encoder) else ():
@@ -84,7 +85,7 @@ def stress_teacher(study: Study, asked: Sequence[Stress], encoder: Any, splits: 
     return run_stresses(asked, model, splits.test, study.noise.seed, folder)
 
 
-def probe_items(study: Study, count: int) -> np.ndarray:
+def probe_items(study: Study, count: int, batch: int) -> np.ndarray:
     """All training items; in the notebook, 49,984 shuffled by a generator seeded with 999, drop_last."""
     if study.streams == "keyed":
         return np.arange(count)
@@ -92,5 +93,4 @@ def probe_items(study: Study, count: int) -> np.ndarray:
 
     generator = torch.Generator().manual_seed(999)
     torch.empty((), dtype=torch.int64).random_(generator=generator)
-    batch = study.training.batch_size
     return torch.randperm(count, generator=generator).numpy()[: count // batch * batch]

@@ -8,13 +8,13 @@ import distillscope
 from distillscope import progress
 from distillscope.config import Study
 from distillscope.data.splits import Splits, load_splits
-from distillscope.distill.loop import check_tracker, distill
-from distillscope.distill.prepared import check_targets, load_teacher, prepare_targets, rehearse_views
-from distillscope.distill.terms import check_arm, check_dims
+from distillscope.distill.loop import distill
+from distillscope.distill.prepared import load_teacher, prepare_targets
 from distillscope.errors import UserError
 from distillscope.files import write_atomic, write_text
+from distillscope.preflight import check_data, check_study, check_teacher
 from distillscope.rundir import hardware, trials_of
-from distillscope.students.load import DESCRIPTION, WEIGHTS, check_student, save_student
+from distillscope.students.load import DESCRIPTION, WEIGHTS, save_student
 from distillscope.students.networks import capacity
 from distillscope.trial import fresh_student, make_health, training_set
 
@@ -29,14 +29,11 @@ def distill_one(study: Study, out: Path, *, resume: bool = False, device: str = 
         return out
     study = study.with_noise()
     data, teacher, spec, arm = study.data[0], study.teacher[0], study.students[0], study.arms[0]
-    check_tracker(track)
-    check_student(spec.name, spec.settings, spec.image_size, spec.label)
+    check_study(study, track)
     splits = _splits(study, data)
-    check_arm(arm, study.training_of(arm), splits.train)
-    rehearse_views(study, splits.train)
+    check_data(study, splits, tested=False)
     encoder = load_teacher(teacher, device, precision)
-    check_dims(arm, study.target_of(arm), encoder.dim)
-    check_targets(study, encoder.dim, len(splits.train))
+    check_teacher(study, encoder, splits)
     prepared = prepare_targets(study, encoder, splits, study.target_of(arm), [arm])
     trial = trials_of(study)[0]
     student, streams = fresh_student(study, arm, spec, trial.seed, prepared, device, precision or "float32")

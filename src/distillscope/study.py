@@ -27,27 +27,23 @@ from distillscope import progress
 from distillscope.config import Dataset, Part, Study, Teacher
 from distillscope.data.splits import Splits, load_splits
 from distillscope.devices import choose_device
-from distillscope.distill.loop import check_tracker
 from distillscope.distill.prepared import (
     Prepared,
-    check_targets,
     fitted_target,
     load_teacher,
     noise_conditions,
     prepare_targets,
-    rehearse_views,
     teacher_rows,
 )
-from distillscope.distill.terms import check_arm, check_dims
 from distillscope.errors import UserError
 from distillscope.files import write_json
 from distillscope.keepsakes import keep_run
 from distillscope.loading import study_from
+from distillscope.preflight import check_data, check_study, check_teacher
 from distillscope.reference import run_reference
 from distillscope.report.read import of_test, read_run
 from distillscope.rundir import Trial, hold_run, is_complete, load_config, open_run, provenance, slug, trial_folder, trials_of
 from distillscope.stress.run import rehearse
-from distillscope.students.load import check_student
 from distillscope.trial import run_trial
 
 
@@ -129,10 +125,7 @@ def run_study(study: Study, out: Path | str | None = None, *, resume: bool = Fal
     if int(os.environ.get("WORLD_SIZE", "1")) > 1:
         raise UserError("run", "one process, which runs whole trials side by side (--jobs)", f"{os.environ['WORLD_SIZE']} of a launcher",
                         "For one student over several processes: torchrun --nproc-per-node 2 -m distillscope.cli distill ...")
-    study.check_parts()
-    check_tracker(track)
-    for spec in (*study.students, *(study.student_of(a, s.label) for a in study.arms if a.student for s in study.students)):
-        check_student(spec.name, spec.settings, spec.image_size, spec.label)
+    check_study(study, track)
     run = Path(out) if out else Path("runs") / study.name
     chosen = choose_device(device)
     jobs = num_jobs(jobs, chosen, len(trials_of(study)))
@@ -148,7 +141,7 @@ def run_study(study: Study, out: Path | str | None = None, *, resume: bool = Fal
     try:
         for data in study.data:
             splits = load_data(study, data)
-            _fits(study, splits)
+            check_data(study, splits)
             record["conditions"] |= rehearse(study.stresses, splits.train, splits.test, study.noise.seed)[1].conditions
             write_json(before, record)
             for teacher in study.teacher:
@@ -181,9 +174,7 @@ def run_teacher(study: Study, data: Dataset, teacher: Teacher, splits: Splits, r
     """The teacher's part: embed, fit the targets, measure what there is to lose. Target's YAML -> its embeddings."""
     encoder = load_teacher(teacher, device, precision)
     arms = list(study.arms)
-    for arm in arms:
-        check_dims(arm, study.target_of(arm), encoder.dim)
-    check_targets(study, encoder.dim, len(splits.train))
+    check_teacher(study, encoder, splits)
     parts = {_key(part): part for part in (study.target, *map(study.target_of, arms))}
     prepared = {key: prepare_targets(study, encoder, splits, part, [a for a in arms if _key(study.target_of(a)) == key])
                 for key, part in parts.items()}
@@ -194,27 +185,13 @@ def run_teacher(study: Study, data: Dataset, teacher: Teacher, splits: Splits, r
         folder = run / "references" / slug(data.title, teacher.title, name)
         if not is_complete(folder):
             target = fitted_target(part, encoder, teacher_rows(encoder, splits.train))
-            run_reference(study, teacher.title, encoder, splits, target, folder, own=part == study.target)
+            batch = next((study.training_of(a).batch_size for a in arms if study.target_of(a) == part), study.training.batch_size)
+            run_reference(study, teacher.title, encoder, splits, target, folder, own=part == study.target, batch_size=batch)
     return prepared
 
 
 def _key(part: Part) -> str:
     return json.dumps(part.model_dump(), sort_keys=True)
-
-
-def _fits(study: Study, splits: Splits) -> None:
-    """What would only fail after hours, said now."""
-    smallest = max(study.training_of(a).batch_size for a in study.arms)
-    if len(splits.train) < smallest:
-        raise UserError(f"data {splits.title}/train", f"at least a batch of {smallest} images", str(len(splits.train)),
-                        "Use more images, or set training.batch_size.")
-    for arm in study.arms:
-        check_arm(arm, study.training_of(arm), splits.train)
-    rehearse_views(study, splits.train)
-    if len(splits.test) < 10:
-        raise UserError(f"data {splits.title}/test", "at least 10 images to measure on", str(len(splits.test)), "Use more images.")
-    if not splits.labelled:
-        progress.say(f"{splits.title} has no labels: probes, kNN and accuracy under noise are left out")
 
 
 def run_trials(study: Study, data: Dataset, splits: Splits, pending: Sequence[Trial], prepared: dict[str, Prepared],

@@ -23,7 +23,7 @@ from distillscope.distill.loop import TrainingSet, distill
 from distillscope.distill.prepared import Prepared, noise_conditions, view_name, view_of
 from distillscope.distill.streams import KeyedStreams, NotebookStreams
 from distillscope.files import write_atomic, write_json
-from distillscope.mapped import mapped_measures
+from distillscope.mapped import FIT, mapped_measures
 from distillscope.measure.moments import Accumulator
 from distillscope.measure.neighbours import knn_accuracy
 from distillscope.measure.probe import LinearProbe, linear_probe, tuned_probe
@@ -74,7 +74,7 @@ def run_trial(study: Study, trial: Trial, splits: Splits, prepared: Prepared, fo
         skipped += why
     (folder / "checkpoint.pt").unlink(missing_ok=True)
     write_results(folder, table, curves, {
-        "trial": asdict(trial), "seconds": round(time.monotonic() - began, 1), "skipped": skipped,
+        "trial": asdict(trial), "seconds": round(time.monotonic() - began, 1), "skipped": skipped, "mapped": FIT,
         "warnings": [w for record in history for w in record["warnings"]]})
 
 
@@ -181,7 +181,7 @@ def evaluate(study: Study, splits: Splits, prepared: Prepared, student: StudentE
     rows += [(key, "clean", None, v.value, v.n, v.unit) for key, v in found.values.items() if not key.startswith("teacher.")]
     curves = {key: curve for key, curve in found.to_dict()["curves"].items() if not key.startswith("teacher.")}
     skipped = [f"{key}: {why}" for key, why in found.left_out.items()]
-    rows += mapped_measures(fitted.train, prepared.common_rows("train"), clean, prepared.common_rows("test"))
+    rows += mapped_measures(clean, prepared.common_rows("test"))
     skipped += fitted.missing
     if splits.labelled:
         rows += accuracies(study, splits, student, streams, fitted, clean, folder)

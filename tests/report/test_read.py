@@ -9,7 +9,7 @@ import pytest
 from synthetic_run import make_run
 
 from distillscope.files import write_json
-from distillscope.report.read import name_train_rank, of_test, read_run, measured_split
+from distillscope.report.read import measured_split, name_train_rank, of_test, read_run
 from distillscope.report.summary import Summary
 from distillscope.report.write import _finite, write_summary
 from distillscope.study import Run
@@ -58,7 +58,7 @@ def test_results_are_of_the_test_split_and_the_python_reader_reads_as_the_report
     assert set(results["student"]) == {"NA", "S", "teacher"} and set(results.loc[results["student"] == "teacher", "arm"]) == {""}
     assert 99 not in set(results.loc[results["measure"] == RANK, "value"]) and TRAIN not in set(results["measure"])
     assert everything.equals(read_run(old_run).results) and set(everything.loc[everything["measure"] == TRAIN, "value"]) == {99.0}
-    assert set(run.results.columns) == set(everything.columns)
+    assert set(results.columns) == set(everything.columns)
 
 
 def test_the_summary_in_python_has_the_rows_of_summary_json(old_run):

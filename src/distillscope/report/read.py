@@ -21,6 +21,8 @@ COLUMNS = ["study", "dataset", "split", "teacher", "student", "target", "objecti
            "measure", "value", "n", "unit", "arm"]
 TEACHER = "teacher"  # what the column `student` says in the teacher's own rows
 RANK, TRAIN_RANK = "student.effective_rank", "train.effective_rank"
+MAPPED, OLD_FIT = "mapped.", "fitted on train images"
+"""Head of the measures after the ridge map; and how it was fitted in trials that do not say (until 2026-11-26)."""
 OF_TRAIN = (TRAIN_RANK,)
 """Measures of train images; every other one is of the split that the study tests on."""
 
@@ -40,6 +42,7 @@ class Trial:
     seconds: float | None = None
     warnings: tuple[str, ...] = ()
     fingerprint: Mapping[str, str] = field(default_factory=dict)  # of the data and the teacher; empty in older runs
+    mapped: str = ""  # how the map of mapped.* was fitted
 
 
 @dataclass(frozen=True)
@@ -65,6 +68,11 @@ class Run:
     def split(self) -> str:
         """The split that the study tests on; of several data sets, the first one's."""
         return measured_split(self.results)
+
+    @property
+    def mapped_fit(self) -> str:
+        """How the map of mapped.* was fitted, in all trials alike; empty where nothing was mapped."""
+        return next((t.mapped for t in self.trials if t.mapped and t.mapped != OLD_FIT), next((t.mapped for t in self.trials if t.mapped), ""))
 
 
 def _mapping(path: Path, text: str, load) -> dict[str, Any]:
@@ -141,8 +149,25 @@ def _read_trial(folder: Path) -> tuple[pd.DataFrame, Trial]:
     trial = Trial(folder.name, row["dataset"], row["teacher"], row["target"], row["arm"], row["student"],
                   None if pd.isna(row["seed"]) else int(row["seed"]), _read_curves(folder / "curves.json"),
                   done.get("seconds"), tuple(map(str, done.get("warnings") or ())),
-                  done.get("fingerprint") or {})
+                  done.get("fingerprint") or {}, _mapped_fit(results, done))
     return results, trial
+
+
+def _mapped_fit(results: pd.DataFrame, done: Mapping[str, Any]) -> str:
+    """How the map of mapped.* was fitted; empty where nothing was mapped."""
+    return str(done.get("mapped") or OLD_FIT) if results["measure"].str.startswith(MAPPED).any() else ""
+
+
+def _one_fit(frames: list[pd.DataFrame], trials: list[Trial]) -> list[str]:
+    """Values of mapped.* by the old fit are left out of a run that has newer ones beside them: what was left out, said."""
+    old = [t for t in trials if t.mapped == OLD_FIT]
+    if not old or len(old) == sum(bool(t.mapped) for t in trials):
+        return []
+    for trial in old:
+        frame = frames[trials.index(trial)]
+        frame.drop(frame.index[frame["measure"].str.startswith(MAPPED)], inplace=True)
+    return [f"trials/{t.folder}: its mapped.* were {OLD_FIT} (older version) and are left out beside newer ones. Delete the trial and run "
+            "with --resume to make them anew." for t in old]
 
 
 def _read_training(path: Path, trial: Trial) -> list[dict[str, Any]]:
@@ -216,6 +241,7 @@ def read_run(run_dir: Path) -> Run:
             kept.append(trial)
             training += rows
 
+    problems += _one_fit(frames[len(found["references"]):], found["trials"])
     results = pd.concat(frames, ignore_index=True) if frames else read_empty()
     results = results.drop_duplicates(ignore_index=True)  # trials may repeat the teacher's rows
     pairs = list(dict.fromkeys((t.dataset, t.teacher) for t in found["references"] + found["trials"]))

@@ -15,7 +15,7 @@ import numpy as np
 import pandas as pd
 from scipy import stats
 
-from distillscope.report.read import TEACHER, Run, Trial, of_test, measured_split
+from distillscope.report.read import TEACHER, Run, Trial, measured_split, of_test
 
 KEYS = ["dataset", "teacher", "target", "objective", "arm", "student", "split", "condition", "measure"]
 
