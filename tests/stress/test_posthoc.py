@@ -88,7 +88,7 @@ def test_a_broken_description_is_one_line(student, train, tmp_path):
     save_student(posthoc(student, train, 0, dim=4), tmp_path)
     file = tmp_path / "student.json"
     file.write_text(file.read_text().replace('"shapes"', '"shape"'))
-    with pytest.raises(UserError, match="student.json: expected a student's description"):
+    with pytest.raises(UserError, match="student.json transform.shapes: expected a value, got nothing"):
         load_student(tmp_path)
 
 

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import copy
-import json
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -12,16 +12,19 @@ from typing import Any
 import numpy as np
 import torch
 
+from distillscope import progress
 from distillscope.data.preprocess import Preprocess
 from distillscope.data.source import Source, read_batches
 from distillscope.devices import kept_memory
 from distillscope.errors import UserError
 from distillscope.files import write_atomic, write_json
 from distillscope.registry import students
+from distillscope.students.description import AGAIN, Description, read_description, stored_shapes
 from distillscope.students.networks import Transform
 from distillscope.teachers.encoder import Encoder, Perturbation, hash_state, load_state, read_state
 
 WEIGHTS, DESCRIPTION = "weights.safetensors", "student.json"
+MOST_PARAMETERS = 2_000_000_000
 
 
 @dataclass
@@ -46,10 +49,24 @@ class StudentEncoder(Encoder):
         return out
 
 
+@contextmanager
+def _named(where: str) -> Iterator[None]:
+    """What does not fit is said with the file that it stands in."""
+    try:
+        yield
+    except UserError as error:
+        raise UserError(f"{where}, {error.where}", error.expected, error.got, AGAIN) from None
+
+
 def build_student(name: str, settings: dict[str, Any], embedding_dim: int, preprocess: Preprocess, label: str,
                   device: torch.device, precision: str = "float32") -> StudentEncoder:
     """A student with fresh weights, on its device."""
-    module = students.call(name, settings, embedding_dim, preprocess.size, where=f"student {label}")
+    try:
+        module = students.call(name, settings, embedding_dim, preprocess.size, where=f"student {label}")
+    except (MemoryError, RuntimeError) as error:
+        if not isinstance(error, MemoryError) and "alloc" not in str(error):
+            raise
+        raise UserError(f"student {label}", "a network that fits into memory", str(error).splitlines()[0][:120], "Make it smaller.") from None
     module = module.to(device=device, memory_format=torch.channels_last)
     recipe = {"name": name, "settings": settings, "embedding_dim": embedding_dim, "preprocess": preprocess.describe()}
     return StudentEncoder(label, module, embedding_dim, preprocess, "", precision, device=device, recipe=recipe)
@@ -60,8 +77,38 @@ def check_student(name: str, settings: dict[str, Any], image_size: int, label: s
     if settings.get("projection") == "none":
         return  # whether it fits hangs on the teacher's dimension
     with torch.random.fork_rng(devices=[]):
-        students.call(name, {**settings, **({"pretrained": False} if "pretrained" in settings else {})}, 8, image_size,
-                      where=f"student {label}")
+        offline = {**settings, **({"pretrained": False} if "pretrained" in settings else {})}
+        if outline(name, offline, 8, image_size, label) is None:
+            students.call(name, offline, 8, image_size, where=f"student {label}")
+
+
+def outline(name: str, settings: dict[str, Any], embedding_dim: int, image_size: int, label: str) -> torch.nn.Module | None:
+    """The network with its shapes and without any memory; None for one that cannot be built so.
+
+    More than two billion parameters are refused.
+    """
+    try:
+        with torch.device("meta"):
+            module = students.call(name, settings, embedding_dim, image_size, where=f"student {label}")
+    except UserError as error:
+        if "meta" in error.got:
+            return None
+        raise
+    except Exception:  # a network of one's own may compute with numbers while it is built; what is wrong with it then shows
+        return None
+    count = sum(p.numel() for p in module.parameters())
+    if count > MOST_PARAMETERS:
+        raise UserError(f"student {label}", f"a network of at most {MOST_PARAMETERS:,} parameters", f"{count:,}", "Make it smaller.")
+    return module
+
+
+def _check_shapes(module: torch.nn.Module | None, described: Description, shapes: dict[str, torch.Size], where: str) -> None:
+    """Compare an outline with what the head of the weights' file says, before any memory is taken for either."""
+    if module is None:
+        return
+    with torch.device("meta"):
+        module = module if described.transform is None else torch.nn.Sequential(module, described.last())
+        load_state(module, {name: torch.empty(shape) for name, shape in shapes.items()}, where)
 
 
 def save_student(student: StudentEncoder, folder: Path, extra: dict[str, Any] | None = None) -> None:
@@ -94,19 +141,24 @@ def load_student(folder: Path | str, device: str = "auto", precision: str = "flo
         trials = sorted(folder.glob(f"trials/*/{DESCRIPTION}"))
         todo = f"Name a trial, for instance {trials[0].parent}." if trials else "Name what `distillscope distill --out` wrote."
         raise UserError(f"student {folder}", f"a folder with {DESCRIPTION} and {WEIGHTS}", "none there", todo)
-    try:
-        recipe = json.loads(description.read_text())
-        fields = {k: tuple(v) if isinstance(v, list) else v for k, v in recipe["preprocess"].items()}
-        preprocess = Preprocess(**fields)
-        settings, dim, name = recipe["settings"], recipe["embedding_dim"], recipe["name"]
-        last = Transform.empty(recipe["transform"]) if "transform" in recipe else None
-    except (ValueError, KeyError, TypeError, AttributeError, RuntimeError) as error:
-        raise UserError(str(description), "a student's description", f"{type(error).__name__}: {error}",
-                        "Distil it again.") from None
-    student = build_student(name, {**settings, **({"pretrained": False} if "pretrained" in settings else {})}, dim,
-                            preprocess, recipe.get("label", name), choose_device(device), precision)
-    student = student if last is None else with_transform(student, last)
-    load_state(student.module, read_state(folder / WEIGHTS, str(folder / WEIGHTS)), str(folder / WEIGHTS))
-    student.recipe, student.weights_hash = recipe, recipe.get("weights_hash", "")
+    described, recipe = read_description(description)
+    weights, label = folder / WEIGHTS, described.label or described.name
+    settings = {**described.settings, **({"pretrained": False} if "pretrained" in described.settings else {})}
+    preprocess = described.seen(str(description))
+    chosen, shapes = choose_device(device), stored_shapes(weights)
+    with _named(str(description)):
+        module = outline(described.name, settings, described.embedding_dim, preprocess.size, label)
+    _check_shapes(module, described, shapes, str(weights))
+    with _named(str(description)):
+        student = build_student(described.name, settings, described.embedding_dim, preprocess, label, chosen, precision)
+    student = student if described.transform is None else with_transform(student, described.last())
+    state = read_state(weights, str(weights))
+    if not described.weights_hash:
+        progress.say(f"{description}: has no weights_hash, so whether {WEIGHTS} is this student's cannot be told")
+    elif hash_state(state.items()) != described.weights_hash:
+        raise UserError(str(weights), f"the weights that {DESCRIPTION} was written with (weights_hash {described.weights_hash[:12]})", "others",
+                        AGAIN)
+    load_state(student.module, state, str(weights))
+    student.recipe, student.weights_hash = recipe, described.weights_hash
     student.module.eval()
     return student

@@ -1,0 +1,124 @@
+"""student.json and its weights, damaged, foreign and hostile: one line, or a student that works."""
+
+from __future__ import annotations
+
+import json
+import shutil
+
+import pytest
+import torch
+
+from distillscope.data.preprocess import Preprocess
+from distillscope.errors import UserError
+from distillscope.students.load import build_student, load_student, save_student, with_transform
+from distillscope.students.networks import Transform
+
+HOSTILE = [None, "", "x", -1, 0, 1.5, 10**6, 10**9, 10**12, 10**30, [], {}, [1], [1, 2, 3], True, "../../x", 1e308, {"a": {"b": []}}, "a\0b",
+           "<b>\x1b[31m"]
+
+
+@pytest.fixture(scope="module")
+def students(tmp_path_factory):
+    """Folders of three students: plain, of other weights, and with a transform."""
+    root = tmp_path_factory.mktemp("students")
+    for seed, name in enumerate(("plain", "other", "transformed")):
+        torch.manual_seed(seed)
+        student = build_student("paper_cnn", {"width": 1}, 8, Preprocess(size=16), "S", torch.device("cpu"))
+        if name == "transformed":
+            student = with_transform(student, Transform({"mean": torch.zeros(8), "matrix": torch.ones(8, 3), "offset": torch.zeros(3)}, wave=True))
+        save_student(student, root / name)
+    return root
+
+
+def works(folder) -> bool:
+    """Whether a folder's student loads and embeds; what is wrong with it must be a `UserError`."""
+    try:
+        student = load_student(folder, "cpu")
+    except UserError as error:
+        assert "\x1b" not in str(error) and str(error).count("\n") == 0
+        return False
+    rows = student.encode(torch.zeros(2, 3, 8, 8, dtype=torch.uint8), ["a", "b"])
+    assert rows.shape == (2, student.dim)
+    return True
+
+
+def changed(source, folder, **values):
+    shutil.copytree(source, folder, dirs_exist_ok=True)
+    said = json.loads((folder / "student.json").read_text())
+    (folder / "student.json").write_text(json.dumps({**said, **values}, allow_nan=True))
+    return folder
+
+
+def test_students_that_are_whole_load(students):
+    assert all(works(students / name) for name in ("plain", "other", "transformed"))
+
+
+@pytest.mark.parametrize("key", ["name", "settings", "embedding_dim", "preprocess", "label", "transform", "weights_hash", "seed"])
+def test_hostile_values(students, tmp_path, key):
+    loaded = [value for value in [*HOSTILE, float("nan"), float("inf")] if works(changed(students / "plain", tmp_path, **{key: value}))]
+    right = {"label": [v for v in HOSTILE if v is None or isinstance(v, str)], "seed": HOSTILE, "weights_hash": [""], "transform": [None],
+             "settings": [{}]}  # the default width is the one that was saved
+    assert [v for v in loaded if v not in right.get(key, [])] == []
+
+
+@pytest.mark.parametrize("key", ["size", "mean", "std", "interpolation", "crop_fraction", "unknown"])
+def test_hostile_preprocessing(students, tmp_path, key):
+    said = json.loads((students / "plain" / "student.json").read_text())["preprocess"]
+    loaded = [v for v in HOSTILE if works(changed(students / "plain", tmp_path, preprocess={**said, key: v}))]
+    right = {"mean": [[1, 2, 3]], "std": [[1, 2, 3]], "crop_fraction": [1.5], "size": []}
+    assert loaded == right.get(key, [])
+
+
+def test_hostile_transforms(students, tmp_path):
+    said = json.loads((students / "transformed" / "student.json").read_text())["transform"]
+    wrong = [*HOSTILE, *({**said, key: v} for key in (*said, "more") for v in HOSTILE if v is not True),
+             *({**said, "shapes": {**said["shapes"], key: v}} for key in ("mean", "matrix", "offset", "more") for v in HOSTILE)]
+    assert not [v for v in wrong if works(changed(students / "transformed", tmp_path, transform=v))]
+
+
+@pytest.mark.parametrize("settings", [{"width": 2}, {"width": 10**8}, {"width": "x"}, {"depth": 1}, {"width": 1, "blur_pool": 5}])
+def test_settings_of_another_network(students, tmp_path, settings):
+    with pytest.raises(UserError):
+        load_student(changed(students / "plain", tmp_path, settings=settings), "cpu")
+
+
+@pytest.mark.parametrize("model", ["hf-hub:evil/model", "local-dir:/etc", "../x", "vit_giant_patch14_dinov2"])
+def test_a_model_that_the_weights_are_not_of_is_never_built(students, tmp_path, model, monkeypatch):
+    monkeypatch.setattr("distillscope.students.load.build_student", None)
+    with pytest.raises(UserError):
+        load_student(changed(students / "plain", tmp_path, name="timm", settings={"model": model, "pretrained": True}), "cpu")
+
+
+def test_weights_of_another_student_are_refused(students, tmp_path):
+    shutil.copytree(students / "plain", tmp_path, dirs_exist_ok=True)
+    shutil.copy(students / "other" / "weights.safetensors", tmp_path)
+    with pytest.raises(UserError, match=r"weights.safetensors: expected the weights that student.json was written with .*, got others"):
+        load_student(tmp_path, "cpu")
+
+
+def test_a_student_of_before_weights_were_hashed_loads_and_says_so(students, tmp_path, capsys):
+    changed(students / "plain", tmp_path, weights_hash="")
+    assert works(tmp_path)
+    assert "has no weights_hash" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("content", [b"", b"[]", b"null", b"5", b"[" * 100_000, b"\xff\xfe", b"{}", b'{"name": NaN}'])
+def test_a_description_that_is_none(students, tmp_path, content):
+    shutil.copytree(students / "plain", tmp_path, dirs_exist_ok=True)
+    (tmp_path / "student.json").write_bytes(content)
+    with pytest.raises(UserError, match="student.json"):
+        load_student(tmp_path, "cpu")
+
+
+@pytest.mark.parametrize("damage", ["cut", "text", "gone", "folder"])
+def test_weights_that_are_none(students, tmp_path, damage):
+    shutil.copytree(students / "plain", tmp_path, dirs_exist_ok=True)
+    path = tmp_path / "weights.safetensors"
+    whole = path.read_bytes()
+    path.unlink()
+    if damage == "folder":
+        path.mkdir()
+    elif damage != "gone":
+        path.write_bytes(whole[:1000] if damage == "cut" else b"text")
+    with pytest.raises(UserError, match="weights.safetensors"):
+        load_student(tmp_path, "cpu")
