@@ -244,7 +244,7 @@ def test_a_corrupt_image_in_the_middle_is_named_and_counted(fails, config, table
         config(data=[str(folder)], **SMALL),
         "--out",
         tmp_path / "run",
-        match=r"2 corrupt of 60: .*30.*41.*corrupt=skip",
+        match=r"2 corrupt of 60: .*30.*41.*--corrupt skip",
     )
 
 
@@ -262,8 +262,8 @@ def test_corrupt_images_are_left_out_when_asked_and_said(config, table, tmp_path
             str(config(data=[str(table(spoil))], **SMALL)),
             "--out",
             str(tmp_path / "run"),
-            "--set",
-            "corrupt=skip",
+            "--corrupt",
+            "skip",
             "--jobs",
             "1",
         ],
@@ -271,7 +271,7 @@ def test_corrupt_images_are_left_out_when_asked_and_said(config, table, tmp_path
     with pytest.raises(SystemExit) as stopped:
         cli.main()
     assert not stopped.value.code
-    assert "1 corrupt images left out" in capfd.readouterr().err
+    assert "1 corrupt image left out" in capfd.readouterr().err
 
 
 def test_a_teacher_that_gives_nan_names_the_image(fails, config, tmp_path):

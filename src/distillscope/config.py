@@ -50,7 +50,9 @@ class Dataset(Part):
     @classmethod
     def _from_text(cls, value: Any) -> Any:
         if isinstance(value, str):
-            value = {"name": value}
+            value = _mapping(value) if value.lstrip().startswith("{") else {"name": value}
+        if isinstance(value, Mapping) and "name" not in value and isinstance(value.get("path"), str):
+            return {**value, "name": data_kind(value["path"]) or value["path"]}
         if isinstance(value, Mapping) and isinstance(value.get("name"), str) and value["name"] not in registry.datasets:
             name, rest = value["name"], {k: v for k, v in value.items() if k != "name"}
             found = data_kind(name)
@@ -58,17 +60,40 @@ class Dataset(Part):
         return value
 
 
+def _mapping(text: str) -> Any:
+    """``{path: photos, label: none}`` as it is typed on the command line."""
+    import yaml
+
+    try:
+        return yaml.safe_load(text)
+    except yaml.YAMLError as error:
+        raise UserError("--data", "a name, a path, or {path: ..., label: ...} in YAML", f"'{text}'", str(error).splitlines()[0] + ".") from None
+
+
 def data_kind(text: str) -> str | None:
     """Which data set function reads what a path or a Hub name points to; None where it is neither."""
     path = Path(text).expanduser()
-    if path.exists():
-        if path.suffix == ".parquet" or (path.is_dir() and (list(path.glob("*.parquet")) or list(path.glob("data/*.parquet")))):
-            return "parquet"
-        if path.suffix == ".tar" or (path.is_dir() and any(path.glob("**/*.tar"))):
-            return "webdataset"
-        if path.is_dir():
-            return "image_folder"
+    suffix = "".join(path.suffixes[-2:] if path.suffix.lower() == ".gz" else path.suffixes[-1:]).lower()
+    if path.is_dir():
+        return _folder_kind(path)
+    kind = FILE_KINDS.get(suffix.removesuffix(".gz"))
+    if kind or path.exists():
+        return kind
     return "hub" if text.count("/") == 1 and not text.startswith((".", "/", "~")) else None
+
+
+FILE_KINDS = {".parquet": "parquet", ".tar": "webdataset", ".csv": "manifest", ".tsv": "manifest", ".jsonl": "manifest", ".ndjson": "manifest"}
+"""Suffix of a file that holds or lists images -> the data set that reads it."""
+
+
+def _folder_kind(path: Path) -> str:
+    if (path / "dataset_dict.json").is_file() or ((path / "state.json").is_file() and (path / "dataset_info.json").is_file()):
+        return "saved"
+    if any(not f.name.startswith(".") for pattern in ("*.parquet", "data/*.parquet") for f in path.glob(pattern)):
+        return "parquet"
+    if any(not f.name.startswith(".") for f in path.glob("**/*.tar")):
+        return "webdataset"
+    return "image_folder"
 
 
 MODEL_FILES = {".onnx": "onnx", ".ts": "torchscript", ".torchscript": "torchscript"}

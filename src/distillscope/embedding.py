@@ -17,14 +17,14 @@ from distillscope.trial import save_embeddings
 
 
 def embed_dataset(data: str, split: str, *, teacher: str | None = None, student: Path | None = None, out: Path | None = None,
-                  limit: int | None = None, device: str = "auto", precision: str | None = None, workers: int = 0) -> str:
+                  limit: int | None = None, corrupt: str = "error", device: str = "auto", precision: str | None = None, workers: int = 0) -> str:
     """Embed one split; says where the embeddings are. ``out`` gets clip-retrieval's layout, in float32."""
     if (teacher is None) == (student is None):
         raise UserError("embed", "one of --teacher and --student", "both" if teacher else "neither", "Name one.")
     if out is not None and out.exists() and any(out.iterdir()):
         raise UserError(f"--out {out}", "a new or empty directory", "one with files", "Name another.")
     part = Dataset.model_validate(data)
-    source = load_split(part.name, part.settings, split, limit)
+    source = load_split(part.name, part.settings, split, limit, corrupt)
     if teacher is not None:
         encoder = load_teacher(Teacher.model_validate(teacher), device, precision)
         rows = teacher_rows(encoder, source, workers=workers)

@@ -70,7 +70,7 @@ def plan_study(study: Study, run: Path, device: str = "auto", precision: str | N
     for data in study.data:
         splits = load_data(study, data)
         check_data(study, splits)
-        pixels = sum(s.pixels.nbytes for s in (splits.whole_train, splits.test) if s.pixels is not None) / 2**20
+        pixels = (splits.whole_train.nbytes + splits.test.nbytes) / 2**20
         for teacher in study.teacher:
             encoder = load_teacher(teacher, device, precision)
             check_teacher(study, encoder, splits)

@@ -47,7 +47,7 @@ def distill_one(study: Study, out: Path, *, resume: bool = False, device: str = 
     if (prepared.folder / "target.safetensors").exists():
         write_atomic(out / "target.safetensors", lambda p: p.write_bytes((prepared.folder / "target.safetensors").read_bytes()))
     write_text(out / "README.md", _card(study, splits, student, history, command))
-    save_student(student, out, {"target": prepared.target_name, "teacher": teacher.title, "dataset": data.title,
+    save_student(student, out, {"target": prepared.target_name, "teacher": teacher.title, "dataset": data.title, **({"images": splits.whole_train.note} if splits.whole_train.note else {}),
                                 "objective": arm.objective_name, "seed": trial.seed})
     (out / "checkpoint.pt").unlink(missing_ok=True)
     return out
@@ -56,13 +56,11 @@ def distill_one(study: Study, out: Path, *, resume: bool = False, device: str = 
 def _splits(study: Study, data) -> Splits:
     """Train with a tenth (at most 1,000 images) held out; no test split is touched."""
     found = load_splits(data.title, data.name, data.settings, train_split=data.train_split, test_split=data.train_split,
-                        limit=study.limit, limit_test=study.limit, corrupt=study.corrupt)
-    held = min(1000, len(found.train) // 10)
-    if len(found.train) - held < study.training.batch_size:
+                        validation=lambda count: min(1000, count // 10), limit=study.limit, limit_test=study.limit, corrupt=study.corrupt)
+    if len(found.train) < study.training.batch_size:
         raise UserError(f"data {data.title}/train", f"at least {study.training.batch_size * 10 // 9 + 2} images",
-                        str(len(found.train)), "Use more images, or a smaller --batch-size.")
-    return load_splits(data.title, data.name, data.settings, train_split=data.train_split, test_split=data.train_split,
-                       validation=held, limit=study.limit, limit_test=study.limit, corrupt=study.corrupt)
+                        str(len(found.whole_train)), "Use more images, or a smaller --batch-size.")
+    return found
 
 
 def _card(study: Study, splits: Splits, student, history: list[dict], command: str) -> str:

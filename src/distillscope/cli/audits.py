@@ -8,7 +8,7 @@ from typing import Annotated
 
 import typer
 
-from distillscope.cli.root import Device, Precision, Workers, app, command_line
+from distillscope.cli.root import Corrupt, Device, Precision, Workers, app, command_line
 
 
 @app.command()
@@ -24,6 +24,7 @@ def audit(
     split: Annotated[str, typer.Option(help="split of the images or folders")] = "test",
     train_split: Annotated[str | None, typer.Option(help="split of --data that the probes are fitted on")] = None,
     limit: Annotated[int | None, typer.Option(help="a stratified part of the images")] = None,
+    corrupt: Corrupt = "error",
     image_size: Annotated[int | None, typer.Option(help="what a TorchScript or ONNX file sees")] = None,
     mean: Annotated[str | None, typer.Option(metavar="R,G,B", help="of its normalisation [default: CLIP's]")] = None,
     std: Annotated[str | None, typer.Option(metavar="R,G,B", help="of its normalisation [default: CLIP's]")] = None,
@@ -53,7 +54,7 @@ def audit(
     from distillscope.report.audit_terminal import audit_table
     from distillscope.requirements import check_requirements
 
-    images = Images(data, split, limit, device, precision, workers, file_preprocess(image_size, mean, std))
+    images = Images(data, split, limit, device, precision, workers, file_preprocess(image_size, mean, std), corrupt)
     found = audit_inputs(teacher, student, labels, train_teacher=train_teacher, train_student=train_student,
                          train_labels=train_labels, train_split=train_split, text=text, images=images, normalize=normalize,
                          groups=only, intervals=intervals, seed=seed)

@@ -51,6 +51,7 @@ Device = Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:1, mps")]
 Precision = Annotated[str | None, typer.Option(help="float32, bfloat16 or float16, for teacher and students")]
 Set = Annotated[list[str] | None, typer.Option("--set", metavar="PATH=VALUE", help="override one setting; repeatable")]
 Track = Annotated[str | None, typer.Option(help="also log to tensorboard, wandb or mlflow")]
+Corrupt = Annotated[str, typer.Option(metavar="error|skip", help="images that cannot be decoded: end, or leave them out and say so")]
 Workers = Annotated[int, typer.Option(help="decoding processes for data that is streamed")]
 
 

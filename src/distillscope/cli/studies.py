@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from distillscope.cli.root import Device, Precision, Set, Track, Workers, app, command_line, print_results, print_table
+from distillscope.cli.root import Corrupt, Device, Precision, Set, Track, Workers, app, command_line, print_results, print_table
 
 
 @app.command()
@@ -15,7 +15,7 @@ def run(
     preset: Annotated[str, typer.Argument(metavar="PRESET_OR_YAML", help="see `distillscope list presets`")],
     out: Annotated[Path | None, typer.Option(help="run directory [default: runs/NAME]")] = None,
     set_: Set = None,
-    data: Annotated[str | None, typer.Option(help="data set name, folder, parquet, tar, or owner/name on the Hub")] = None,
+    data: Annotated[str | None, typer.Option(help="data set name, folder, manifest (CSV, TSV, JSONL), parquet, tar, or owner/name on the Hub")] = None,
     teacher: Annotated[str | None, typer.Option(help="teacher instead of the preset's")] = None,
     limit: Annotated[int | None, typer.Option(help="a stratified part of train (and of test)")] = None,
     epochs: Annotated[int | None, typer.Option()] = None,
@@ -23,6 +23,7 @@ def run(
     lr: Annotated[float | None, typer.Option(help="learning rate")] = None,
     seed: Annotated[list[int] | None, typer.Option(help="seeds instead of the preset's; repeatable")] = None,
     resume: Annotated[bool, typer.Option("--resume", help="go on with an existing run directory")] = False,
+    corrupt: Annotated[str | None, typer.Option(metavar="error|skip", help="images that cannot be decoded: end, or leave them out and say so")] = None,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="print the plan and do nothing")] = False,
     device: Device = "auto",
     precision: Precision = None,
@@ -44,7 +45,7 @@ def run(
 
     overrides = list(set_ or [])
     shortcuts = {"data": data, "teacher": teacher, "limit": limit, "limit_test": limit, "training.epochs": epochs,
-                 "training.batch_size": batch_size, "training.learning_rate": lr, "seeds": seed}
+                 "training.batch_size": batch_size, "training.learning_rate": lr, "seeds": seed, "corrupt": corrupt}
     overrides = [f"{k}={v}" for k, v in shortcuts.items() if v is not None] + overrides
     study = load_preset(preset, overrides)
     folder = out or Path("runs") / study.name
@@ -78,6 +79,7 @@ def distill(
     seed: Annotated[int, typer.Option()] = 42,
     image_size: Annotated[int, typer.Option(help="what the student sees")] = 32,
     limit: Annotated[int | None, typer.Option(help="a stratified part of the images")] = None,
+    corrupt: Corrupt = "error",
     set_: Set = None,
     resume: Annotated[bool, typer.Option("--resume")] = False,
     device: Device = "auto",
@@ -96,7 +98,7 @@ def distill(
     values = {"name": out.name, "data": [{"name": data}], "teacher": [{"name": teacher}],
               "students": [{**_student(student), "image_size": image_size}],
               "arms": [{"name": "student", "objective": [{"name": objective}]}],
-              "seeds": [seed], "limit": limit, "noise": {"sigmas": []},
+              "seeds": [seed], "limit": limit, "corrupt": corrupt, "noise": {"sigmas": []},
               "training": {"epochs": epochs, "batch_size": batch_size, "learning_rate": lr}}
     for override in set_ or []:
         head, _, rest = override.partition(".")
@@ -122,6 +124,7 @@ def embed(
     split: Annotated[str, typer.Option()] = "test",
     out: Annotated[Path | None, typer.Option(help="folder for img_emb/ and metadata/ [default: only the cache]")] = None,
     limit: Annotated[int | None, typer.Option(help="a stratified part")] = None,
+    corrupt: Corrupt = "error",
     device: Device = "auto",
     precision: Precision = None,
     workers: Workers = 0,
@@ -132,5 +135,5 @@ def embed(
     """
     from distillscope.embedding import embed_dataset
 
-    print(embed_dataset(data, split, teacher=teacher, student=student, out=out, limit=limit, device=device,
-                        precision=precision, workers=workers))
+    print(embed_dataset(data, split, teacher=teacher, student=student, out=out, limit=limit, corrupt=corrupt,
+                        device=device, precision=precision, workers=workers))

@@ -1,92 +1,128 @@
-"""Hugging Face data sets by name, and local parquet in the Hub's layout."""
+"""Hugging Face data sets by name, local parquet in the Hub's layout, and folders that `save_to_disk` wrote."""
 
 from __future__ import annotations
 
 import os
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
-from distillscope.data.source import Source, decode_image
+from distillscope.data.asking import MissingSplit, data_option, near_splits
+from distillscope.data.decode import BrokenImage, Decoding
+from distillscope.data.paths import passed_over, read_file
+from distillscope.data.source import Source, encoded_source
+from distillscope.data.tables import class_labels, pick_column
 from distillscope.errors import UserError
 from distillscope.registry import datasets
 
-IMAGE_COLUMNS = ("img", "image", "jpg", "png")
+IMAGE_COLUMNS = ("img", "image", "jpg", "png", "jpeg", "webp")
 LABEL_COLUMNS = ("label", "labels", "fine_label", "cls")
 CIFAR10_CLASSES = ("airplane", "automobile", "bird", "cat", "deer", "dog", "frog", "horse", "ship", "truck")
 
 
-def _source(table, name: str, split: str, image: str | None, label: str | None, class_names=None) -> Source:
-    """A Source over a `datasets.Dataset`, which stays memory-mapped on disk."""
+def _source(tables: dict[str, Any], split: str, name: str, given: Path | str, inside: Path, image: str | None = None,
+            label: str | None = None, class_names: tuple[str, ...] | None = None, decoding: Decoding | None = None,
+            unsplit: bool = False) -> Source:
+    """A Source over one of ``tables`` (split -> `datasets.Dataset`, memory-mapped); files that cells name lie ``inside``."""
     import datasets as hf
 
-    columns = table.column_names
-
-    def column(asked: str | None, usual: tuple[str, ...], kind: str) -> str | None:
-        if asked == "none":
-            return None
-        found = [c for c in ((asked,) if asked else usual) if c in columns]
-        if not found and (asked or kind == "image"):
-            raise UserError(f"{name}/{split}", f"an {kind} column ({asked or ' or '.join(usual)})" if kind == "image"
-                            else f"a label column '{asked}'", f"columns {', '.join(columns)}", f"Set data.{kind}=COLUMN.")
-        return found[0] if found else None
-
-    image, label = column(image, IMAGE_COLUMNS, "image"), column(label, LABEL_COLUMNS, "label")
+    table, where = tables[split], f"{name}/{split}"
+    image = pick_column(table.column_names, image, IMAGE_COLUMNS, "image", where, given, required=True)
+    label = pick_column(table.column_names, label, LABEL_COLUMNS, "label", where, given)
     images = table.select_columns([image])
     if isinstance(table.features[image], hf.Image):
         images = images.cast_column(image, hf.Image(decode=False))
-
-    def fetch(index: int) -> np.ndarray:
-        cell = images[int(index)][image]
-        if isinstance(cell, bytes):
-            return decode_image(cell)
-        if cell is None or not isinstance(cell, dict):
-            raise ValueError(f"an image cell of type {type(cell).__name__}")
-        return decode_image(cell["bytes"] if cell.get("bytes") else Path(cell["path"]).read_bytes())
-
     labels = None
     if label is not None:
-        labels = table.with_format("numpy", columns=[label])[:][label]
-        if labels.dtype.kind not in "iu":
-            raise UserError(f"{name}/{split} column {label}", "whole numbers without gaps", f"{labels.dtype} values",
-                            "Name another column with data.label=COLUMN, or data.label=none for label-free data.")
-        feature = table.features[label]
-        class_names = tuple(feature.names) if isinstance(feature, hf.ClassLabel) else class_names
+        labels, class_names = _labels(tables, split, label, f"{where} column {label}", given, class_names)
     width = max(6, len(str(len(table))))
     ids = np.array([f"{name}/{split}/{i:0{width}d}" for i in range(len(table))])
-    return Source(name, split, ids, fetch, None if labels is None else labels.astype(np.int64), class_names)
+    return encoded_source(name, split, ids, lambda i: _cell(images[int(i)][image], inside), decoding or Decoding(), labels=labels,
+                          class_names=class_names, unsplit=unsplit)
 
 
-def _read_parquet(path: Path, name: str, split: str, image: str | None, label: str | None, class_names=None) -> Source:
+def _cell(cell: Any, inside: Path) -> bytes:
+    """Encoded bytes from bytes, {bytes, path}, or a path; a path is read only where it stays inside the data's own folder."""
+    if isinstance(cell, bytes):
+        return cell
+    if isinstance(cell, dict) and isinstance(cell.get("bytes"), bytes) and cell["bytes"]:
+        return cell["bytes"]
+    path = cell.get("path") if isinstance(cell, dict) else cell
+    if not isinstance(path, str) or not path:
+        raise BrokenImage("an empty cell" if cell is None or isinstance(cell, dict) else f"a cell of type {type(cell).__name__}")
+    return read_file(inside / path, inside)
+
+
+def _labels(tables: dict[str, Any], split: str, label: str, where: str, given: Path | str,
+            names: tuple[str, ...] | None) -> tuple[np.ndarray, tuple[str, ...] | None]:
+    """Whole numbers as they are; texts as classes by name over all of ``tables``."""
+    import datasets as hf
+
+    feature = tables[split].features[label]
+    if getattr(feature, "dtype", None) in ("string", "large_string"):
+        texts = {s: [v or "" for v in t[label]] for s, t in tables.items() if label in t.column_names}
+        return class_labels(texts[split], [v for part in texts.values() for v in part], where, given)
+    values = tables[split].with_format("numpy", columns=[label])[:][label]
+    if values.dtype.kind not in "iu":
+        raise UserError(where, "whole numbers without gaps, or names", f"{values.dtype} values",
+                        f"Name another column: {data_option(given, label='COLUMN')}, or none: {data_option(given, label='none')}.")
+    return values.astype(np.int64), tuple(feature.names) if isinstance(feature, hf.ClassLabel) else names
+
+
+def _read_parquet(path: Path, name: str, split: str, given: Path | str, **rest: Any) -> Source:
     import datasets as hf
     import pyarrow.parquet as pq
 
-    files = [path] if path.is_file() else sorted([*path.glob(f"{split}.parquet"), *path.glob(f"{split}-*.parquet"),
-                                                  *path.glob(f"data/{split}-*.parquet")])
+    files = [path] if path.is_file() else _files(path, split)
     if not files:
-        raise UserError(str(path), f"{split}.parquet or {split}-*.parquet", "no such file",
-                        "Name a folder in the Hub's layout.")
+        there = sorted({f.stem.split("-")[0] for f in _files(path, "*")})
+        raise MissingSplit(str(path), f"{split}.parquet or {split}-*.parquet",
+                           f"no such file{f' among those of {chr(44).join(there)}' if there else ''}", split,
+                           near_splits(split, there) or there[:4], "Name a folder in the Hub's layout.")
     for file in files:
         try:
             pq.ParquetFile(file).close()
         except Exception as error:  # pyarrow raises several types for a truncated or foreign file
             raise UserError(str(file), "a readable parquet file", str(error).split("\n")[0], "Fetch it again.") from None
     hf.disable_progress_bars()
-    table = hf.Dataset.from_parquet([str(f) for f in files], split=split)
-    return _source(table, name, split, image, label, class_names)
+    tables = {split: hf.Dataset.from_parquet([str(f) for f in files], split=split)}
+    if path.is_dir() and rest.get("label") != "none":
+        tables |= _other_texts(path, tables[split], split, rest.get("label"))
+    return _source(tables, split, name, given, path if path.is_dir() else path.parent, unsplit=path.is_file(), **rest)
+
+
+def _files(path: Path, split: str) -> list[Path]:
+    found = [*path.glob(f"{split}.parquet"), *path.glob(f"{split}-*.parquet"), *path.glob(f"data/{split}-*.parquet")]
+    return sorted({f for f in found if not passed_over(f.relative_to(path))})
+
+
+def _other_texts(path: Path, table: Any, split: str, label: str | None) -> dict[str, Any]:
+    """The label columns of the folder's other splits, where labels are texts: by them all classes are numbered."""
+    import datasets as hf
+
+    column = pick_column(table.column_names, label, LABEL_COLUMNS, "label", f"{path.name}/{split}", path)
+    if column is None or getattr(table.features[column], "dtype", None) not in ("string", "large_string"):
+        return {}
+    own = {f for f in _files(path, split)}
+    other = [str(f) for f in _files(path, "*") if f not in own]
+    return {"": hf.Dataset.from_parquet(other, columns=[column])} if other else {}
 
 
 @datasets.register("parquet")
-def parquet(split: str, *, path: Path, image: str | None = None, label: str | None = None) -> Source:
+def parquet(split: str, *, path: Path, image: str | None = None, label: str | None = None, background: str = "white",
+            exif: bool = True) -> Source:
     """Local parquet in the Hub's layout: FOLDER/{split}.parquet, an image column {bytes, path}, a label column."""
-    path = Path(path).expanduser()
+    given, path = path, Path(path).expanduser()
     if not path.exists():
         raise UserError("data.path", "a folder or file that exists", f"'{path}'", "Check the path.")
-    return _read_parquet(path, path.stem if path.is_file() else path.name, split, image, label)
+    return _read_parquet(path, path.stem if path.is_file() else path.name, split, given, image=image, label=label,
+                         decoding=Decoding(background, exif))
 
 
 @datasets.register("hub")
-def hub(split: str, *, path: str, config: str | None = None, image: str | None = None, label: str | None = None) -> Source:
+def hub(split: str, *, path: str, config: str | None = None, image: str | None = None, label: str | None = None,
+        background: str = "white", exif: bool = True) -> Source:
     """A Hugging Face data set by its name on the Hub (downloaded once into its own cache)."""
     import datasets as hf
     from huggingface_hub.utils import logging as hub_logging
@@ -99,7 +135,28 @@ def hub(split: str, *, path: str, config: str | None = None, image: str | None =
         raise UserError(f"data '{path}'", f"split '{split}' from the Hub", f"{type(error).__name__}: {reason}",
                         "Check the name and the connection (a broken download resumes when repeated), or name a "
                         "local folder with --data DIR.") from None
-    return _source(table, path.split("/")[-1], split, image, label)
+    return _source({split: table}, split, path.split("/")[-1], path, Path(hf.config.HF_CACHE_HOME), image, label,
+                   decoding=Decoding(background, exif))
+
+
+@datasets.register("saved")
+def saved(split: str, *, path: Path, image: str | None = None, label: str | None = None, background: str = "white",
+          exif: bool = True) -> Source:
+    """A folder that Hugging Face's `save_to_disk` wrote: of one data set, or of its splits."""
+    import datasets as hf
+
+    given, path = path, Path(path).expanduser()
+    try:
+        found = hf.load_from_disk(str(path))
+    except Exception as error:  # missing or damaged files: the library has no common base class
+        raise UserError(f"data {given}", "a folder that save_to_disk wrote", f"{type(error).__name__}: {str(error).splitlines()[0][:120]}",
+                        "Save it again.") from None
+    unsplit = isinstance(found, hf.Dataset)
+    tables = {split: found} if unsplit else dict(found)
+    if split not in tables:
+        raise MissingSplit(f"data {given}", f"a split '{split}'", f"splits {', '.join(tables)}", split,
+                           near_splits(split, list(tables)) or list(tables)[:4])
+    return _source(tables, split, path.resolve().name, given, path, image, label, decoding=Decoding(background, exif), unsplit=unsplit)
 
 
 @datasets.register("cifar10")
@@ -111,12 +168,12 @@ def cifar10(split: str, *, path: Path | None = None) -> Source:
     if not Path(root).is_dir():
         raise UserError("data cifar10", f"a folder {root}", "no such folder",
                         "Set DISTILLSCOPE_DATA to the folder that holds cifar10/, or unset it to use the Hub.")
-    return _read_parquet(Path(root), "cifar10", split, None, None, CIFAR10_CLASSES)
+    return _read_parquet(Path(root), "cifar10", split, root, class_names=CIFAR10_CLASSES)
 
 
 @datasets.register("cifar100")
 def cifar100(split: str, *, path: Path | None = None) -> Source:
     """CIFAR-100 (fine labels) from a local folder in the Hub's layout, else from the Hub."""
     if path is not None:
-        return _read_parquet(Path(path), "cifar100", split, None, "fine_label")
+        return _read_parquet(Path(path), "cifar100", split, path, label="fine_label")
     return hub(split, path="uoft-cs/cifar100", label="fine_label")

@@ -3,18 +3,24 @@
 from __future__ import annotations
 
 import hashlib
-import io
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
+from typing import Any
 
 import numpy as np
 import torch
 
+from distillscope import progress
+from distillscope.data.decode import Decoding, decode
 from distillscope.draws import keyed_rng
 from distillscope.errors import UserError
 
 IN_MEMORY_BYTES = 2 * 2**30
 """Decoded sets up to this size are kept in memory as uint8; larger ones are decoded as they are read."""
+
+BROKEN = (OSError, ValueError, SyntaxError)
+"""What reading an image may raise where the image is at fault (``BrokenImage`` is a ValueError)."""
 
 Images = torch.Tensor | list[torch.Tensor]
 """uint8 (b, 3, h, w), or a list of (3, h, w) where sizes differ; or float32 in [0, 1] of the same shapes."""
@@ -25,8 +31,12 @@ class Source:
     """One split of a data set.
 
     ``ids`` (n,) are stable strings: the same item keeps its id when others are appended or left out. ``fetch(i)`` gives
-    item i as a uint8 array (h, w, 3) and may raise on a corrupt one. ``pixels`` (n, h, w, 3) is the decoded set, where
-    it fits in memory. ``labels`` (n,) int64, or None for label-free data.
+    item i as a uint8 array (h, w, 3) and may raise on a corrupt one; ``look(i)`` says too what decoding did to it.
+    ``labels`` (n,) int64, or None for label-free data. ``note`` is what was assumed, done and left out, for the user.
+
+    Where the set fits in memory, ``pixels`` (n, h, w, 3) is the decoded set, or ``kept`` its images where sizes differ.
+    Where it does not, ``hashes`` are the names of the decoded images (`content_hash`), so that none is decoded for its name.
+    ``unsplit``: the same images are read whatever split is asked for.
     """
 
     name: str
@@ -37,35 +47,76 @@ class Source:
     class_names: tuple[str, ...] | None = None
     pixels: np.ndarray | None = None
     note: str = ""
+    look: Callable[[int], tuple[np.ndarray, Mapping[str, int]]] | None = None
+    decoding: Decoding | None = None
+    kept: tuple[np.ndarray, ...] | None = None
+    hashes: tuple[bytes, ...] | None = None
+    unsplit: bool = False
 
     def __len__(self) -> int:
         return len(self.ids)
+
+    @property
+    def in_memory(self) -> bool:
+        """Whether the decoded images are held, so that reading costs nothing."""
+        return self.pixels is not None or self.kept is not None
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes of the images that are held in memory."""
+        return self.pixels.nbytes if self.pixels is not None else sum(i.nbytes for i in self.kept or ())
 
     def read(self, indices: Sequence[int]) -> Images:
         """The images at ``indices``."""
         if self.pixels is not None:
             return torch.from_numpy(self.pixels[np.asarray(indices)]).permute(0, 3, 1, 2)
-        return stack([torch.from_numpy(self._fetch(int(i))).permute(2, 0, 1) for i in indices])
+        return stack([_tensor(self.image(int(i))) for i in indices])
 
-    def _fetch(self, index: int) -> np.ndarray:
+    def image(self, index: int) -> np.ndarray:
+        """Item ``index`` as a uint8 array (h, w, 3); one that cannot be decoded is named."""
+        if self.pixels is not None:
+            return self.pixels[index]
+        if self.kept is not None:
+            return self.kept[index]
         try:
             return self.fetch(index)
-        except (OSError, ValueError, SyntaxError) as error:
-            raise UserError(f"{self.name}/{self.split} item {self.ids[index]}", "an image that can be decoded",
-                            f"{type(error).__name__}: {error}", "Mend the file, or leave such items out with "
-                            "--set corrupt=skip (needs a set that fits in memory).") from None
+        except BROKEN as error:
+            raise UserError(f"{self.name}/{self.split} item {self.ids[index]}", "an image that can be decoded", _reason(error),
+                            "Mend the file, or leave such items out with --corrupt skip.") from None
+
+    def image_hash(self, index: int) -> bytes:
+        """`content_hash` of item ``index``."""
+        return content_hash(self.image(index)) if self.hashes is None else self.hashes[index]
 
     def take(self, indices: Sequence[int]) -> Source:
         """The items at ``indices``, in that order."""
         chosen = np.asarray(indices, dtype=np.int64)
-        fetch = self.fetch
+        fetch, look = self.fetch, self.look
         return replace(
             self,
             ids=self.ids[chosen],
             fetch=lambda i: fetch(int(chosen[i])),
+            look=None if look is None else lambda i: look(int(chosen[i])),
             labels=None if self.labels is None else self.labels[chosen],
             pixels=None if self.pixels is None else self.pixels[chosen],
+            kept=None if self.kept is None else tuple(self.kept[i] for i in chosen),
+            hashes=None if self.hashes is None else tuple(self.hashes[i] for i in chosen),
         )
+
+
+def encoded_source(name: str, split: str, ids: np.ndarray, read: Callable[[int], bytes], decoding: Decoding, **rest: Any) -> Source:
+    """A Source over images as files hold them: ``read(i)`` gives the encoded bytes of item i."""
+    return Source(name, split, ids, lambda i: decode(read(i), decoding)[0], look=lambda i: decode(read(i), decoding),
+                  decoding=decoding, **rest)
+
+
+def _tensor(image: np.ndarray) -> torch.Tensor:
+    """(3, h, w), of memory that may be written to, as torch asks for."""
+    return torch.from_numpy(image if image.flags.writeable else image.copy()).permute(2, 0, 1)
+
+
+def _reason(error: Exception) -> str:
+    return str(error) if type(error).__name__ == "BrokenImage" else f"{type(error).__name__}: {error}"
 
 
 def stack(images: list[torch.Tensor]) -> Images:
@@ -77,14 +128,6 @@ def content_hash(image: np.ndarray | torch.Tensor) -> bytes:
     """16 bytes that name the decoded pixels (uint8, any layout of one shape), whatever file they came from."""
     array = np.ascontiguousarray(image)
     return hashlib.blake2b(repr(array.shape).encode() + array.tobytes(), digest_size=16).digest()
-
-
-def decode_image(encoded: bytes) -> np.ndarray:
-    """PNG, JPEG, WebP ... bytes to uint8 RGB (h, w, 3)."""
-    from PIL import Image
-
-    with Image.open(io.BytesIO(encoded)) as image:
-        return np.asarray(image.convert("RGB"))
 
 
 def checked(source: Source) -> Source:
@@ -103,39 +146,47 @@ def checked(source: Source) -> Source:
     return source
 
 
-def load_in_memory(source: Source, corrupt: str = "error", progress: Callable[[int], None] | None = None) -> Source:
-    """Decode the whole set if it is small and its images share one size; else give it back as it is.
+def load_in_memory(source: Source, corrupt: str = "error") -> Source:
+    """Decode every image once: what is broken is named and counted, what was done stands in ``note``.
 
-    Every corrupt image is named and counted. ``corrupt="skip"`` leaves them out, and says so in ``note``.
+    A set of up to ``IN_MEMORY_BYTES`` is kept; of a larger one the names of its images (``hashes``).
+    ``corrupt="skip"`` leaves the broken ones out, and says so in ``note``.
     """
-    if source.pixels is not None:
+    if source.in_memory:
         return source
+    look = source.look or (lambda i: (source.fetch(i), {}))
     images: list[np.ndarray] = []
-    good: list[int] = []
-    bad: list[str] = []
-    total = 0
-    for index in range(len(source)):
-        try:
-            image = source.fetch(index)
-        except (OSError, ValueError, SyntaxError) as error:
-            bad.append(f"{source.ids[index]} ({type(error).__name__})")
-            continue
-        total += image.nbytes
-        if total > IN_MEMORY_BYTES or (images and image.shape != images[0].shape):
-            if bad:
-                break
-            return source
-        images.append(image)
-        good.append(index)
-        if progress and index % 1000 == 0:
-            progress(index)
-    if bad and (corrupt != "skip" or not images):
+    hashes: list[bytes] | None = None
+    good, bad, done, total = [], [], Counter(), 0
+    with progress.task(f"images {source.name}/{source.split}", len(source)) as advance:
+        for index in range(len(source)):
+            advance(1)
+            try:
+                image, what = look(index)
+            except BROKEN as error:
+                bad.append(f"{source.ids[index]} ({_reason(error)})")
+                continue
+            good.append(index)
+            done.update(what)
+            total += image.nbytes
+            if hashes is None and total > IN_MEMORY_BYTES:
+                hashes = [content_hash(i) for i in images]
+                images.clear()
+            if hashes is None:
+                images.append(image)
+            else:
+                hashes.append(content_hash(image))
+    if bad and (corrupt != "skip" or not good):
         raise UserError(f"{source.name}/{source.split}", "images that can be decoded",
                         f"{len(bad)} corrupt of {len(source)}: {', '.join(bad[:5])}{' ...' if len(bad) > 5 else ''}",
-                        "Mend them, or leave them out with --set corrupt=skip.")
-    if bad:
-        source = replace(source.take(good), note=f"{len(bad)} corrupt images left out: {', '.join(bad[:20])}")
-    return replace(source, pixels=np.stack(images))
+                        "Mend them, or leave them out with --corrupt skip." if good else "Check that these are images.")
+    left_out = f"{len(bad)} corrupt image{'s' if len(bad) > 1 else ''} left out: {', '.join(bad[:20])}" if bad else ""
+    said = (source.note, source.decoding.note(done) if source.decoding else "", left_out)
+    source = replace(source.take(good) if bad else source, note="; ".join(s for s in said if s))
+    if hashes is not None:
+        return replace(source, hashes=tuple(hashes))
+    one_size = len({i.shape for i in images}) == 1
+    return replace(source, pixels=np.stack(images)) if one_size else replace(source, kept=tuple(images))
 
 
 def stratified(source: Source, count: int, *purpose: object) -> np.ndarray:
@@ -171,7 +222,7 @@ class _Fetched(torch.utils.data.Dataset):
 def read_batches(source: Source, batches: Iterable[Sequence[int]], workers: int = 0) -> Iterator[tuple[np.ndarray, Images]]:
     """(indices, images) for each batch of indices: straight from memory, or through decoding workers when streamed."""
     batches = [np.asarray(b) for b in batches]
-    if source.pixels is not None or workers == 0:
+    if source.in_memory or workers == 0:
         for indices in batches:
             yield indices, source.read(indices)
         return

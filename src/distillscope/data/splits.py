@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass, replace
+from multiprocessing import parent_process
 
 import numpy as np
 
 from distillscope import progress
+from distillscope.data.asking import MissingSplit
+from distillscope.data.classes import name_classes
 from distillscope.data.source import Source, checked, load_in_memory, stratified
 from distillscope.errors import UserError
 from distillscope.registry import datasets
@@ -32,13 +36,15 @@ class Splits:
 
 
 def load_splits(title: str, name: str, settings: dict, *, train_split: str = "train", test_split: str = "test",
-                validation: int = 0, screen: int = 0, limit: int | None = None, limit_test: int | None = None,
-                corrupt: str = "error") -> Splits:
+                validation: int | Callable[[int], int] = 0, screen: int = 0, limit: int | None = None,
+                limit_test: int | None = None, corrupt: str = "error", setting: str = "data") -> Splits:
     """Load, look at, and split a data set. Held-out parts are stratified and depend on the ids alone.
 
-    With ``screen`` that many items of train stand in for the test split, which is not even loaded: settings are chosen so.
+    ``validation`` is a count, or what makes one of the number of train images. With ``screen`` that many items of train
+    stand in for the test split, which is not even loaded: settings are chosen so. ``setting`` is the path of this data
+    set's settings for ``--set``.
     """
-    whole = load_split(name, settings, train_split, limit, corrupt)
+    whole = load_split(name, settings, train_split, limit, corrupt, f"--set {setting}.train_split=")
     if screen:
         if screen >= len(whole):
             raise UserError("screen", f"fewer items than the {len(whole)} of train", str(screen), f"Set screen={len(whole) // 10}.")
@@ -47,12 +53,20 @@ def load_splits(title: str, name: str, settings: dict, *, train_split: str = "tr
         whole = whole.take(np.setdiff1d(np.arange(len(whole)), held))
         if limit_test is not None and limit_test < len(test):
             test = test.take(stratified(test, limit_test, "limit"))
+    elif test_split == train_split and limit_test == limit:
+        test = whole
     else:
-        test = load_split(name, settings, test_split, limit_test, corrupt)
+        test = load_split(name, settings, test_split, limit_test, corrupt, f"--set {setting}.test_split=")
+        _check_apart(title, whole, test)
+    whole, test, unknown = name_classes(whole, test)
+    if unknown:
+        say(f"{test.name}/{test.split}: {unknown}")
     for source in (whole, test):
         if source.labels is not None and len(np.unique(source.labels)) < 2:
             raise UserError(f"{source.name}/{source.split} labels", "at least two classes", "one",
-                            "Use more data, or leave labels out with --set data.label=none.")
+                            f"Use more data, or leave labels out with --set {setting}.label=none.")
+    if callable(validation):
+        validation = validation(len(whole))
     if validation >= len(whole):
         raise UserError("validation", f"fewer items than the {len(whole)} of train", str(validation),
                         f"Set validation={len(whole) // 10}.")
@@ -61,12 +75,39 @@ def load_splits(title: str, name: str, settings: dict, *, train_split: str = "tr
     return Splits(title, whole.take(kept), whole.take(held) if validation else None, test, whole)
 
 
-def load_split(name: str, settings: dict, split: str, limit: int | None = None, corrupt: str = "error") -> Source:
-    """One split, checked, a stratified part of it where ``limit`` is set, and decoded where it fits in memory."""
-    source = checked(datasets.call(name, settings, split, where="data"))
+def _check_apart(title: str, train: Source, test: Source) -> None:
+    """What is trained on must not be measured on, unless one split was named for both."""
+    if train.split == test.split:
+        return
+    both = np.intersect1d(train.ids, test.ids)
+    if (train.unsplit and test.unsplit) or len(both) == len(test):
+        raise UserError(f"data {title}", "a train and a test part", "the same images for both",
+                        f"Hold some out as the test part with --set screen={max(1, len(train) // 5)}, or arrange them in train/ and test/.")
+    if len(both):
+        say(f"{title}: {len(both):,} images of {test.split} stand in {train.split} too (first {both[0]})")
+
+
+def load_split(name: str, settings: dict, split: str, limit: int | None = None, corrupt: str = "error",
+               option: str = "--split") -> Source:
+    """One split, checked, a stratified part of it where ``limit`` is set, and decoded once (`load_in_memory`).
+
+    ``option`` is how a split is named on the command that asks.
+    """
+    if corrupt not in ("error", "skip"):
+        raise UserError("--corrupt", "error or skip", f"'{corrupt}'", "Leave it out to be told which images are broken.")
+    try:
+        source = checked(datasets.call(name, settings, split, where="data"))
+    except MissingSplit as error:
+        raise error.name_split(option) from None
     if limit is not None and limit < len(source):
         source = source.take(stratified(source, limit, "limit"))
     source = load_in_memory(source, corrupt)
     if source.note:
-        progress.say(f"{source.name}/{source.split}: {source.note}")
+        say(f"{source.name}/{source.split}: {source.note}")
     return source
+
+
+def say(text: str) -> None:
+    """One line for the user; the processes of a run that load the data again keep quiet."""
+    if parent_process() is None:
+        progress.say(text)

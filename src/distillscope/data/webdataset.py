@@ -3,47 +3,115 @@
 from __future__ import annotations
 
 import json
+import re
 import tarfile
+from collections.abc import Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
 
-from distillscope.data.source import Source, decode_image
+from distillscope.data.asking import MissingSplit, data_option, near_splits
+from distillscope.data.classes import numbered, sorted_names
+from distillscope.data.decode import BrokenImage, Decoding
+from distillscope.data.paths import MAX_FILE_BYTES, is_image, other_kinds, passed_over
+from distillscope.data.source import Source, encoded_source
 from distillscope.errors import UserError
 from distillscope.registry import datasets
 
-IMAGES = ("jpg", "jpeg", "png", "webp", "ppm")
+Member = tuple[Path, int, int]
+"""A file in a tar: the tar, where its content begins, its size."""
+
+
+@dataclass
+class Shards:
+    """What tar files hold: key -> image, key -> label as it is written, and the files that are neither."""
+
+    images: dict[str, Member] = field(default_factory=dict)
+    labels: dict[str, str] = field(default_factory=dict)
+    others: list[Path] = field(default_factory=list)
 
 
 @datasets.register("webdataset")
-def webdataset(split: str, *, path: Path, label: str | None = None) -> Source:
-    """WebDataset shards: FOLDER/{split}*.tar, or one .tar; labels from KEY.cls or from `label` in KEY.json."""
-    path = Path(path).expanduser()
-    shards = [path] if path.is_file() else sorted([*path.glob(f"{split}*.tar"), *path.glob(f"{split}/*.tar")])
+def webdataset(split: str, *, path: Path, image: str | None = None, label: str | None = None, background: str = "white",
+               exif: bool = True) -> Source:
+    """WebDataset shards: FOLDER/{split}*.tar, or one .tar; labels from KEY.cls or from `label` in KEY.json.
+
+    Labels are whole numbers, or texts, which are numbered by name over all shards of the folder. ``image`` is the suffix of
+    the images (KEY.input.png: "input.png") where a key has several.
+    """
+    given, path = path, Path(path).expanduser()
+    shards = [path] if path.is_file() else _shards(path, split)
     if not shards:
-        raise UserError(f"data {path}", f"{split}*.tar", "no such file", "Check the path and the split's name.")
-    images: dict[str, tuple[Path, int, int]] = {}
-    labels: dict[str, int] = {}
+        there = sorted({_split_of(s, path) for s in _shards(path, "*")})
+        raise MissingSplit(f"data {given}", f"{split}*.tar", f"shards of {', '.join(there)}" if there else "no such file", split,
+                           near_splits(split, there) or there[:4])
+    found = _read_shards(shards, given, image, label)
+    keys = list(found.images)
+    labels, names = None, None
+    if found.labels and keys:
+        absent = [k for k in keys if k not in found.labels]
+        if absent:
+            raise UserError(f"data {given}", "a label for every image, or for none", f"{len(absent)} without (first {absent[0]})",
+                            f"Add them, or take the images without labels: {data_option(given, label='none')}.")
+        texts = [found.labels[k] for k in keys]
+        if all(re.fullmatch(r"-?\d+", t) for t in texts):
+            labels = np.array([int(t) for t in texts], dtype=np.int64)
+        else:
+            rest = [] if path.is_file() else [s for s in _shards(path, "*") if s not in shards]
+            names = sorted_names([*texts, *_read_shards(rest, given, image, label).labels.values()])
+            labels = numbered(texts, names)
+
+    def read(index: int) -> bytes:
+        shard, offset, size = found.images[keys[index]]
+        if size > MAX_FILE_BYTES:
+            raise BrokenImage(f"{size:,} bytes, more than the {MAX_FILE_BYTES:,} that are read")
+        return _read(shard, offset, size)
+
+    return encoded_source(path.stem, split, np.array([f"{split}/{k}" for k in keys]), read, Decoding(background, exif), labels=labels,
+                          class_names=names, note=other_kinds(found.others), unsplit=path.is_file())
+
+
+def _shards(path: Path, split: str) -> list[Path]:
+    return sorted(f for f in {*path.glob(f"{split}*.tar"), *path.glob(f"{split}/*.tar")} if not passed_over(f.relative_to(path)))
+
+
+def _split_of(shard: Path, path: Path) -> str:
+    """The split that a shard's name begins with: train-0001.tar, train_01.tar, train/01.tar."""
+    return shard.parent.name if shard.parent != path else re.split(r"[-_.{]?\d", shard.stem)[0] or shard.stem
+
+
+def _read_shards(shards: Sequence[Path], given: Path, image: str | None, label: str | None) -> Shards:
+    found, several = Shards(), {}
     for shard in shards:
         for name, offset, size in _members(shard):
-            key, _, suffix = name.rpartition("/")[2].partition(".")
-            key = f"{name.rpartition('/')[0]}/{key}".lstrip("/")
-            if suffix.lower() in IMAGES:
-                if key in images:
+            if passed_over(name):
+                continue
+            folder, _, base = name.rpartition("/")
+            key, _, suffix = base.partition(".")
+            key = f"{folder}/{key}".lstrip("/")
+            if suffix.lower() == image.lower() if image else is_image(f"x.{suffix}") and "." not in suffix:
+                if key in found.images:
                     raise UserError(str(shard), "keys that differ", f"'{key}' twice", "Name each item once.")
-                images[key] = (shard, offset, size)
-            elif suffix == "cls" or (suffix == "json" and label != "none"):
-                found = _label(_read(shard, offset, size), suffix, label or "label", f"{shard} {name}")
-                if found is not None:
-                    labels[key] = found
-    if labels and label != "none" and len(labels.keys() & images.keys()) < len(images):
-        absent = next(k for k in images if k not in labels)
-        raise UserError(f"data {path}", "a label for every image, or for none",
-                        f"{len(images) - len(labels.keys() & images.keys())} without (first {absent})",
-                        "Add them, or set data.label=none.")
-    keys = list(images)
-    values = np.array([labels[k] for k in keys], dtype=np.int64) if labels and label != "none" and keys else None
-    return Source(path.stem, split, np.array([f"{split}/{k}" for k in keys]), lambda i: decode_image(_read(*images[keys[i]])), values)
+                found.images[key] = (shard, offset, size)
+            elif suffix.lower() == "cls" or (suffix.lower() == "json" and label != "none"):
+                text = _label(_read(shard, offset, size), suffix.lower(), label or "label", f"{shard} {name}", given)
+                if text is not None and label != "none":
+                    found.labels[key] = text
+            elif is_image(name) and not image:  # key.input.png: an image if it is the key's only one
+                several.setdefault(key, []).append((suffix, (shard, offset, size)))
+            else:
+                found.others.append(Path(name))
+    for key, members in several.items():
+        if key in found.images:
+            found.others += [Path(f"{key}.{suffix}") for suffix, _ in members]
+        elif len(members) > 1:
+            raise UserError(f"data {given}", "one image for each key (what stands before the first dot)",
+                            f"{', '.join(s for s, _ in members[:4])} of '{key}'",
+                            f"Name the one that is meant: {data_option(given, image=members[0][0])}.")
+        else:
+            found.images[key] = members[0][1]
+    return found
 
 
 def _members(shard: Path) -> list[tuple[str, int, int]]:
@@ -65,9 +133,13 @@ def _read(shard: Path, offset: int, size: int) -> bytes:
         return handle.read(size)
 
 
-def _label(content: bytes, suffix: str, field: str, where: str) -> int | None:
+def _label(content: bytes, suffix: str, field_name: str, where: str, given: Path) -> str | None:
+    """The label as it is written, or None where a JSON has none."""
     try:
-        value = int(content) if suffix == "cls" else json.loads(content).get(field)
-        return None if value is None else int(value)
-    except (ValueError, TypeError, AttributeError):
-        raise UserError(where, "a whole number as label", repr(content[:40]), "Mend it, or set data.label=none.") from None
+        value = content.decode().strip() if suffix == "cls" else json.loads(content).get(field_name)
+    except (ValueError, AttributeError, RecursionError):
+        value = content[:40]
+    if isinstance(value, bool) or not isinstance(value, (int, str, type(None))) or value == "":
+        raise UserError(where, "a whole number or a name as label", repr(content[:40]),
+                        f"Mend it, or take the images without labels: {data_option(given, label='none')}.")
+    return None if value is None else str(value)

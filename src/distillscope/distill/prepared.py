@@ -168,4 +168,4 @@ def _write(prepared: Prepared, name: str, target: Target, rows: np.ndarray) -> N
 def _sample_hash(source: Source) -> bytes:
     """A few images' pixels: ids alone do not tell two copies of a data set with other pixels apart."""
     few = keyed_rng("sample hash", len(source)).integers(0, len(source), size=min(32, len(source)))
-    return b"".join(np.ascontiguousarray(source.fetch(int(i))).tobytes() for i in few)
+    return b"".join(np.ascontiguousarray(source.image(int(i))).tobytes() for i in few)

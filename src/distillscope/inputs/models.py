@@ -66,10 +66,10 @@ def embed_model(spec: str, data: str | Source, split: str = "test", *, limit: in
     return Embeddings(rows, strings(source.ids, f"{source.name}/{split} ids"), source.labels, path.name)
 
 
-def load_images(data: str, split: str, limit: int | None) -> Source:
-    """One split of the data set, folder or file that ``data`` names."""
+def load_images(data: str, split: str, limit: int | None, corrupt: str = "error", option: str = "--split") -> Source:
+    """One split of the data set, folder or file that ``data`` names; ``option`` is how the command calls a split."""
     part = Dataset.model_validate(data)
-    return load_split(part.name, part.settings, split, limit)
+    return load_split(part.name, part.settings, split, limit, corrupt, option)
 
 
 def _teacher(spec: str, preprocess: Preprocess | None) -> Teacher:

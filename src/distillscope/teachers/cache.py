@@ -31,7 +31,7 @@ import pyarrow.parquet as pq
 from filelock import FileLock, Timeout
 
 from distillscope import progress
-from distillscope.data.source import Source, content_hash, read_batches
+from distillscope.data.source import Source, read_batches
 from distillscope.devices import kept_memory
 from distillscope.errors import UserError
 from distillscope.files import write_atomic, write_json
@@ -162,7 +162,7 @@ class Entry:
 
 def row_keys(source: Source, perturbed: bool) -> tuple[list[bytes], np.ndarray]:
     """Content hash of each image, and the key (n, 16) of its row."""
-    hashes = [content_hash(source.pixels[i] if source.pixels is not None else source.fetch(i)) for i in range(len(source))]
+    hashes = [source.image_hash(i) for i in range(len(source))]
     if not perturbed:
         keys = hashes
     else:

@@ -1,0 +1,50 @@
+"""Classes by name: the same name has the same number in every split."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import replace
+
+import numpy as np
+
+from distillscope.data.source import Source
+
+
+def sorted_names(names: Iterable[str]) -> tuple[str, ...]:
+    """Each name once: whole numbers by their value, anything else as text.
+
+    >>> sorted_names(["10", "9", "9"]), sorted_names(["b", "a", "10"])
+    (('9', '10'), ('10', 'a', 'b'))
+    """
+    found = set(names)
+    return tuple(sorted(found, key=int) if all(n.isascii() and n.isdigit() for n in found) else sorted(found))
+
+
+def numbered(names: Sequence[str], classes: Sequence[str]) -> np.ndarray:
+    """(n,) int64: the place of each name among ``classes``.
+
+    >>> numbered(["b", "a", "b"], ("a", "b")).tolist()
+    [1, 0, 1]
+    """
+    place = {name: i for i, name in enumerate(classes)}
+    return np.array([place[name] for name in names], dtype=np.int64)
+
+
+def name_classes(train: Source, test: Source) -> tuple[Source, Source, str]:
+    """Both with the numbers and names of train's classes, those that only test has after them; and which of them train lacks,
+    in words that stand in test's note too."""
+    if train.labels is None or test.labels is None:
+        return train, test, ""
+    if train.class_names and test.class_names and train.class_names != test.class_names:
+        names = (*train.class_names, *(n for n in test.class_names if n not in train.class_names))
+        test = replace(test, labels=numbered([test.class_names[i] for i in test.labels], names), class_names=names)
+        train = replace(train, class_names=names)
+    unknown = np.setdiff1d(test.labels, train.labels)
+    said = ""
+    if len(unknown):
+        count = int(np.isin(test.labels, unknown).sum())
+        listed = ", ".join(test.class_names[i] if test.class_names else str(i) for i in unknown[:5]) + (" ..." if len(unknown) > 5 else "")
+        said = (f"{len(unknown)} class{'es' if len(unknown) > 1 else ''} without an image in {train.split}, which no probe can name: "
+                f"{listed} ({count:,} of {len(test):,} images)")
+        test = replace(test, note="; ".join(s for s in (test.note, said) if s))
+    return train, test, said

@@ -1,0 +1,112 @@
+"""A table that lists images: a CSV, TSV or JSONL file of paths, with labels and splits where it has them."""
+
+from __future__ import annotations
+
+import csv
+import gzip
+import itertools
+import json
+import zlib
+from collections.abc import Iterator
+from pathlib import Path
+from typing import TextIO
+
+import numpy as np
+
+from distillscope.data.asking import MissingSplit, data_option, near_splits
+from distillscope.data.decode import Decoding
+from distillscope.data.paths import read_file
+from distillscope.data.source import Source, encoded_source
+from distillscope.data.tables import class_labels, pick_column
+from distillscope.errors import UserError
+from distillscope.registry import datasets
+
+PATHS = ("path", "file", "filename", "file_name", "filepath", "file_path", "image", "image_path", "img", "img_path", "image_file",
+         "filenames", "paths")
+LABELS = ("label", "labels", "class", "class_name", "classname", "category", "target")
+SPLITS = ("split", "subset", "partition", "fold_name")
+
+
+@datasets.register("manifest")
+def manifest(split: str, *, path: Path, image: str | None = None, label: str | None = None, split_column: str | None = None,
+             root: Path | None = None, background: str = "white", exif: bool = True) -> Source:
+    """A CSV, TSV or JSONL file of image paths, with a label column and a split column where it has them.
+
+    Relative paths start at ``root`` (default: the file's own folder) and stay inside it; absolute ones may lie anywhere.
+    Classes are numbered by name over all splits. Without a split column every row is read, whatever the split.
+    """
+    given, path = path, Path(path).expanduser()
+    rows, where = _rows(path), f"data {given}"
+    image = pick_column(list(rows), image, PATHS, "image", where, given, required=True)
+    label = pick_column([c for c in rows if c != image], label, LABELS, "label", where, given)
+    column = pick_column([c for c in rows if c not in (image, label)], split_column, SPLITS, "split_column", where, given)
+    chosen = np.arange(len(rows[image]))
+    if column is not None:
+        there = list(dict.fromkeys(rows[column]))
+        if split not in there:
+            raise MissingSplit(where, f"rows of split '{split}' in column '{column}'", f"splits {', '.join(there[:6])}", split,
+                               near_splits(split, there) or there[:4])
+        chosen = np.flatnonzero(np.array(rows[column]) == split)
+    labels, names = None, None
+    if label is not None:
+        labels, names = class_labels([rows[label][i] for i in chosen], rows[label], f"{where} column {label}", given)
+    listed = [rows[image][i] for i in chosen]
+    start = path.parent if root is None else Path(root).expanduser()
+    if listed and not any((start / name).is_file() for name in listed):
+        raise UserError(f"{where} column {image}", f"paths of files, from {start or '.'} on", f"'{listed[0]}', and no file there for any row",
+                        f"Name the folder that they start from: {data_option(given, root='FOLDER')}.")
+    used = [f"paths from column '{image}'", *([f"classes from '{label}'"] if label else ["no labels"]),
+            *([f"splits from '{column}'"] if column else ["every row whatever the split"])]
+    unused = [c for c in rows if c not in (image, label, column)]
+    note = ", ".join(used) + (f"; not used: {', '.join(unused[:8])}{' ...' if len(unused) > 8 else ''}" if unused else "")
+
+    def read(index: int) -> bytes:
+        name = Path(listed[index])
+        return read_file(name) if name.is_absolute() else read_file(start / name, start)
+
+    return encoded_source(path.stem, split, np.array(listed, dtype=str), read, Decoding(background, exif), labels=labels,
+                          class_names=names, note=note, unsplit=column is None)
+
+
+def _rows(path: Path) -> dict[str, list[str]]:
+    """Column -> its texts, "" where a cell is empty; blank lines are passed over."""
+    if not path.is_file():
+        raise UserError(f"data {path}", "a file that exists", "none there", "Check the path.")
+    names = [s.lower() for s in path.suffixes]
+    try:
+        with (gzip.open if names[-1] == ".gz" else open)(path, "rt", encoding="utf-8-sig", newline="") as file:
+            lines = _json_lines(file) if {".jsonl", ".ndjson"} & set(names) else _separated(file)
+            columns, *rows = lines
+    except (OSError, EOFError, ValueError, RecursionError, zlib.error, csv.Error) as error:
+        raise UserError(f"data {path}", "a CSV, TSV or JSONL file in UTF-8 with a header line or keys",
+                        f"{type(error).__name__}: {' '.join(str(error).split())[:120]}", "Mend or save it again.") from None
+    if not rows:
+        raise UserError(f"data {path}", "at least one image", "no rows", "Check the file.")
+    if len(set(columns)) < len(columns):
+        raise UserError(f"data {path}", "columns of different names", ", ".join(columns), "Mend its header line.")
+    return {column: [row[i] for row in rows] for i, column in enumerate(columns)}
+
+
+def _separated(file: TextIO) -> Iterator[list[str]]:
+    """The rows of a CSV file, its header first; the separator is the one of , ; | and tab that the header has most of."""
+    header = file.readline()
+    separator = max(",\t;|", key=header.count)
+    count = 0
+    for number, row in enumerate(csv.reader(itertools.chain([header], file), delimiter=separator, strict=True), start=1):
+        if not any(cell.strip() for cell in row):
+            continue
+        count = count or len(row)
+        if len(row) != count:
+            raise ValueError(f"row {number} has {len(row)} cells, the header {count}")
+        yield [cell.strip() for cell in row]
+
+
+def _json_lines(file: TextIO) -> Iterator[list[str]]:
+    """The keys of all lines, then the values of each."""
+    rows = [json.loads(line) for line in file if line.strip()]
+    if not all(isinstance(row, dict) for row in rows):
+        raise ValueError("a line that is no {...}")
+    keys = list(dict.fromkeys(key for row in rows for key in row))
+    yield keys
+    for row in rows:
+        yield ["" if row.get(key) is None else str(row[key]).strip() for key in keys]

@@ -1,0 +1,46 @@
+"""Columns of a table of images: which holds the images, which the labels."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+
+from distillscope.data.asking import data_option
+from distillscope.data.classes import numbered, sorted_names
+from distillscope.errors import UserError
+
+
+def pick_column(columns: Sequence[str], asked: str | None, usual: Sequence[str], setting: str, where: str, path: Path | str,
+                required: bool = False) -> str | None:
+    """The column that was asked for, or the first of the usual names in any case; None where there is none, or "none" was asked.
+
+    ``setting`` is what asks for it: image, label, split_column.
+
+    >>> pick_column(["Image", "breed"], None, ("img", "image"), "image", "d/train", "d")
+    'Image'
+    """
+    if asked == "none":
+        return None
+    folded = {c.casefold(): c for c in reversed(columns)}
+    found = [asked] if asked in columns else [] if asked else [folded[u] for u in usual if u in folded]
+    if not found and (asked or required):
+        kind = setting.removesuffix("_column")
+        raise UserError(where, f"a{'n' if kind == 'image' else ''} {kind} column " + (f"'{asked}'" if asked else f"({' or '.join(usual)})"),
+                        f"columns {', '.join(columns)}", f"Name it: {data_option(path, **{setting: 'COLUMN'})}.")
+    return found[0] if found else None
+
+
+def class_labels(values: Sequence[str], every: Sequence[str], where: str, path: Path | str) -> tuple[np.ndarray, tuple[str, ...]]:
+    """Labels (n,) int64 and class names from texts; ``every`` are the texts of all splits, by which classes are numbered."""
+    absent = sum(not v for v in values)
+    if absent:
+        raise UserError(where, "a label for every image, or for none", f"{absent} of {len(values)} without",
+                        f"Add them, or take the images without labels: {data_option(path, label='none')}.")
+    numbers = [v for v in set(every) if v.lstrip("-").isdigit()]
+    if len(numbers) == len(set(every)) and any(v.startswith("-") for v in numbers):
+        raise UserError(where, "whole numbers from 0, or names", min(numbers, key=int),
+                        f"Take unlabelled rows out, or take all without labels: {data_option(path, label='none')}.")
+    names = sorted_names(v for v in every if v)
+    return numbered(values, names), names
