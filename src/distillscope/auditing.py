@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Collection
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
@@ -11,6 +11,7 @@ import numpy as np
 from distillscope.audit import audit
 from distillscope.config import Teacher
 from distillscope.data.preprocess import CLIP_MEAN, CLIP_STD, Preprocess
+from distillscope.data.source import Source
 from distillscope.errors import UserError
 from distillscope.inputs.embeddings import Embeddings, align, read_embeddings, read_labels, read_text
 from distillscope.inputs.models import embed_model, is_model, load_images
@@ -29,6 +30,17 @@ class Images:
     precision: str | None = None
     workers: int = 0
     preprocess: Preprocess | None = None
+    corrupt: str = "error"
+    loaded: dict[str, Source] = field(default_factory=dict, repr=False, compare=False)
+
+    def load(self, split: str, where: str) -> Source:
+        """That split of the data, decoded once for both sides; ``where`` is the input that needs it."""
+        if self.data is None:
+            raise UserError(where, "--data with the images, since it names a model", "none", "Add --data DATASET_OR_FOLDER.")
+        if split not in self.loaded:
+            option = "--split" if split == self.split else "--train-split"
+            self.loaded[split] = load_images(self.data, split, self.limit, self.corrupt, option)
+        return self.loaded[split]
 
 
 def file_preprocess(size: int | None, mean: str | None, std: str | None) -> Preprocess | None:
@@ -109,17 +121,16 @@ def _pair(teacher: str, student: str, images: Images, split: str,
           where: tuple[str, str]) -> tuple[tuple[Embeddings, Embeddings], list[str]]:
     first, second = (_read(spec, images, split, name) for spec, name in zip((teacher, student), where, strict=True))
     first, second, note = align(first, second)
-    return (first, second), [note] if note else []
+    source = images.loaded.get(split)
+    said = f"images {source.name}/{split}: {source.note}" if source is not None and source.note else ""
+    return (first, second), [n for n in (said, note) if n]
 
 
 def _read(spec: str, images: Images, split: str, where: str) -> Embeddings:
     """Embeddings from a file or folder, or made by a model from the images."""
     if not is_model(spec, with_images=images.data is not None):
         return read_embeddings(spec, split=split, where=where)
-    if images.data is None:
-        raise UserError(where, "--data with the images, since it names a model", "none", "Add --data DATASET_OR_FOLDER.")
-    return embed_model(spec, images.data, split, limit=images.limit, device=images.device, precision=images.precision,
-                       workers=images.workers,
+    return embed_model(spec, images.load(split, where), split, device=images.device, precision=images.precision, workers=images.workers,
                        preprocess=images.preprocess)
 
 
@@ -131,7 +142,7 @@ def _text(spec: str, images: Images) -> np.ndarray:
     """Embeddings of the class names: from a file, or by an open_clip model from the names that the data has."""
     if not spec.startswith("open_clip/"):
         return read_text(spec)
-    names = None if images.data is None else load_images(images.data, images.split, images.limit).class_names
+    names = None if images.data is None else images.load(images.split, "--text").class_names
     if names is None:
         raise UserError("--text", "--data with class names, since it names a model", "none", "Pass a file of embeddings instead.")
     settings = Teacher.model_validate(spec).settings

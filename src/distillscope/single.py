@@ -47,7 +47,8 @@ def distill_one(study: Study, out: Path, *, resume: bool = False, device: str = 
     if (prepared.folder / "target.safetensors").exists():
         write_atomic(out / "target.safetensors", lambda p: p.write_bytes((prepared.folder / "target.safetensors").read_bytes()))
     write_text(out / "README.md", _card(study, splits, student, history, command))
-    save_student(student, out, {"target": prepared.target_name, "teacher": teacher.title, "dataset": data.title, **({"images": splits.whole_train.note} if splits.whole_train.note else {}),
+    save_student(student, out, {"target": prepared.target_name, "teacher": teacher.title, "dataset": data.title,
+                                **({"images": splits.whole_train.note} if splits.whole_train.note else {}),
                                 "objective": arm.objective_name, "seed": trial.seed})
     (out / "checkpoint.pt").unlink(missing_ok=True)
     return out
@@ -65,6 +66,7 @@ def _splits(study: Study, data) -> Splits:
 
 def _card(study: Study, splits: Splits, student, history: list[dict], command: str) -> str:
     """The model card: what it is, how it was made, what is known of it, how to use it."""
+    note = f" ({splits.whole_train.note})" if splits.whole_train.note else ""
     last, size = history[-1], capacity(student.module, student.preprocess.size)
     knn = "" if last.get("knn_accuracy") is None else f"\n| kNN accuracy, held-out part of train (k 10, n {last['n']}) | {last['knn_accuracy']:.4f} |"
     return f"""---
@@ -78,7 +80,7 @@ Its licence follows from the teacher's weights and the images.
 
 | | |
 | --- | --- |
-| images | {splits.title}, {len(splits.train):,} for training, {len(splits.validation):,} held out |
+| images | {splits.title}, {len(splits.train):,} for training, {len(splits.validation):,} held out{note} |
 | objective | {study.arms[0].objective_name} |
 | training | {study.training.epochs} epochs, batch {study.training.batch_size}, {study.training.optimizer}, lr {study.training.learning_rate:g} |
 | mean cosine to the teacher, held-out part of train (n {last["n"]}) | {last["cosine"]:.4f} |

@@ -109,8 +109,10 @@ def load_study(path: Path | str) -> Run:
 
 def load_data(study: Study, data: Dataset) -> Splits:
     """The splits of one of the study's data sets."""
+    setting = "data" if len(study.data) == 1 else f"data.{study.data.index(data)}"
     return load_splits(data.title, data.name, data.settings, train_split=data.train_split, test_split=data.test_split,
-                       validation=study.validation, screen=study.screen, limit=study.limit, limit_test=study.limit_test, corrupt=study.corrupt)
+                       validation=study.validation, screen=study.screen, limit=study.limit, limit_test=study.limit_test, corrupt=study.corrupt,
+                       setting=setting)
 
 
 def run_study(study: Study, out: Path | str | None = None, *, resume: bool = False, device: str = "auto",
@@ -141,6 +143,8 @@ def run_study(study: Study, out: Path | str | None = None, *, resume: bool = Fal
     try:
         for data in study.data:
             splits = load_data(study, data)
+            if notes := {s.split: s.note for s in (splits.whole_train, splits.test) if s.note}:
+                record.setdefault("images", {})[data.title] = notes
             check_data(study, splits)
             record["conditions"] |= rehearse(study.stresses, splits.train, splits.test, study.noise.seed)[1].conditions
             write_json(before, record)

@@ -35,8 +35,9 @@ class MissingSplit(UserError):
         """The same with the words to type: ``option`` is "--split" or "--set data.test_split="."""
         if not self.instead:
             return UserError(self.where, self.expected, self.got, self.todo)
-        typed = option if option.endswith("=") else f"{option} "
-        return UserError(self.where, self.expected, self.got, f"Name the one that is meant: {' or '.join(typed + i for i in self.instead)}.")
+        typed = [(option if option.endswith("=") else f"{option} ") + name for name in self.instead]
+        what = "take these folders as classes of one split" if self.instead == (".",) else "read that" if len(typed) == 1 else "read one"
+        return UserError(self.where, self.expected, self.got, f"Add {' or '.join(typed)} to {what}.")
 
 
 def near_splits(split: str, there: Sequence[str]) -> list[str]:

@@ -76,9 +76,9 @@ def _read_parquet(path: Path, name: str, split: str, given: Path | str, **rest: 
 
     files = [path] if path.is_file() else _files(path, split)
     if not files:
-        there = sorted({f.stem.split("-")[0] for f in _files(path, "*")})
+        there = sorted({f.stem.split("-")[0] for f in _files(path)})
         raise MissingSplit(str(path), f"{split}.parquet or {split}-*.parquet",
-                           f"no such file{f' among those of {chr(44).join(there)}' if there else ''}", split,
+                           f"no such file{', but of ' if there else ''}{', '.join(there)}", split,
                            near_splits(split, there) or there[:4], "Name a folder in the Hub's layout.")
     for file in files:
         try:
@@ -92,9 +92,10 @@ def _read_parquet(path: Path, name: str, split: str, given: Path | str, **rest: 
     return _source(tables, split, name, given, path if path.is_dir() else path.parent, unsplit=path.is_file(), **rest)
 
 
-def _files(path: Path, split: str) -> list[Path]:
-    found = [*path.glob(f"{split}.parquet"), *path.glob(f"{split}-*.parquet"), *path.glob(f"data/{split}-*.parquet")]
-    return sorted({f for f in found if not passed_over(f.relative_to(path))})
+def _files(path: Path, split: str | None = None) -> list[Path]:
+    """The folder's parquet files: {split}.parquet, {split}-*.parquet and data/{split}-*.parquet, or every one."""
+    found = [f for pattern in ("*.parquet", "data/*.parquet") for f in path.glob(pattern) if not passed_over(f.relative_to(path))]
+    return sorted(f for f in found if split is None or f.name.startswith(f"{split}-") or f == path / f"{split}.parquet")
 
 
 def _other_texts(path: Path, table: Any, split: str, label: str | None) -> dict[str, Any]:
@@ -105,7 +106,7 @@ def _other_texts(path: Path, table: Any, split: str, label: str | None) -> dict[
     if column is None or getattr(table.features[column], "dtype", None) not in ("string", "large_string"):
         return {}
     own = {f for f in _files(path, split)}
-    other = [str(f) for f in _files(path, "*") if f not in own]
+    other = [str(f) for f in _files(path) if f not in own]
     return {"": hf.Dataset.from_parquet(other, columns=[column])} if other else {}
 
 

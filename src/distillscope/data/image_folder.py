@@ -71,7 +71,5 @@ def _no_split(given: Path, top: Path, split: str) -> UserError:
     one_split = bool(there) and all(not _with_images(top / name) for name in there)  # images one level down: maybe classes
     got = f"folders {', '.join(there[:6])}{' ...' if len(there) > 6 else ''}" if there else "no images"
     instead = near_splits(split, there) or (["."] if one_split else there[:4])
-    if instead == ["."]:
-        got += " (one split's classes, if they are that)"
     return MissingSplit(f"data {given}", f"a sub-folder '{split}' (with one folder a class, or the images themselves)", got, split,
                         instead, "Check the path.")

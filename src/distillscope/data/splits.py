@@ -59,12 +59,12 @@ def load_splits(title: str, name: str, settings: dict, *, train_split: str = "tr
         test = load_split(name, settings, test_split, limit_test, corrupt, f"--set {setting}.test_split=")
         _check_apart(title, whole, test)
     whole, test, unknown = name_classes(whole, test)
-    if unknown:
-        say(f"{test.name}/{test.split}: {unknown}")
     for source in (whole, test):
         if source.labels is not None and len(np.unique(source.labels)) < 2:
             raise UserError(f"{source.name}/{source.split} labels", "at least two classes", "one",
                             f"Use more data, or leave labels out with --set {setting}.label=none.")
+    if unknown:
+        say(f"{test.name}/{test.split}: {unknown}")
     if callable(validation):
         validation = validation(len(whole))
     if validation >= len(whole):

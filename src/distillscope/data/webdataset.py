@@ -43,7 +43,7 @@ def webdataset(split: str, *, path: Path, image: str | None = None, label: str |
     given, path = path, Path(path).expanduser()
     shards = [path] if path.is_file() else _shards(path, split)
     if not shards:
-        there = sorted({_split_of(s, path) for s in _shards(path, "*")})
+        there = sorted({_split_of(s, path) for s in _shards(path)})
         raise MissingSplit(f"data {given}", f"{split}*.tar", f"shards of {', '.join(there)}" if there else "no such file", split,
                            near_splits(split, there) or there[:4])
     found = _read_shards(shards, given, image, label)
@@ -58,7 +58,7 @@ def webdataset(split: str, *, path: Path, image: str | None = None, label: str |
         if all(re.fullmatch(r"-?\d+", t) for t in texts):
             labels = np.array([int(t) for t in texts], dtype=np.int64)
         else:
-            rest = [] if path.is_file() else [s for s in _shards(path, "*") if s not in shards]
+            rest = [] if path.is_file() else [s for s in _shards(path) if s not in shards]
             names = sorted_names([*texts, *_read_shards(rest, given, image, label).labels.values()])
             labels = numbered(texts, names)
 
@@ -72,8 +72,11 @@ def webdataset(split: str, *, path: Path, image: str | None = None, label: str |
                           class_names=names, note=other_kinds(found.others), unsplit=path.is_file())
 
 
-def _shards(path: Path, split: str) -> list[Path]:
-    return sorted(f for f in {*path.glob(f"{split}*.tar"), *path.glob(f"{split}/*.tar")} if not passed_over(f.relative_to(path)))
+def _shards(path: Path, split: str | None = None) -> list[Path]:
+    """The folder's shards: {split}*.tar and {split}/*.tar, or every one."""
+    here, below = ([f for f in sorted(path.glob(pattern)) if not passed_over(f.relative_to(path))] for pattern in ("*.tar", "*/*.tar"))
+    return sorted([f for f in here if split is None or f.name.startswith(split)]
+                  + [f for f in below if split is None or f.parent.name == split])
 
 
 def _split_of(shard: Path, path: Path) -> str:

@@ -1,0 +1,287 @@
+"""Data sets as they are found: hidden files, classes that a split lacks, other splits' names, links, sizes that differ, broken files."""
+
+import io
+import json
+import os
+import shutil
+import tarfile
+
+import datasets as hf
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+from PIL import Image
+
+from distillscope.config import Dataset
+from distillscope.data import source as sources
+from distillscope.data.source import content_hash
+from distillscope.data.splits import load_split, load_splits
+from distillscope.errors import UserError
+from distillscope.teachers.cache import row_keys
+
+
+def image(number, size=(8, 8)):
+    return Image.fromarray(np.random.default_rng(number).integers(0, 256, (*size, 3), dtype=np.uint8))
+
+
+def encoded(number, kind="PNG", **options):
+    out = io.BytesIO()
+    image(number).save(out, kind, **options)
+    return out.getvalue()
+
+
+def folder(root, classes=("ant", "bee", "cat"), splits=("train", "test"), count=3):
+    for split in splits:
+        for c, name in enumerate(classes):
+            place = root / split / name
+            place.mkdir(parents=True, exist_ok=True)
+            for i in range(count):
+                image(100 * c + i + (50 if split == "test" else 0)).save(place / f"{i}.png")
+    return root
+
+
+def tar(path, items):
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with tarfile.open(path, "w") as out:
+        for name, content in items:
+            info = tarfile.TarInfo(name)
+            info.size = len(content)
+            out.addfile(info, io.BytesIO(content))
+    return path.parent
+
+
+def load(path, split="test", **options):
+    part = Dataset.model_validate(str(path))
+    return load_split(part.name, part.settings, split, **options)
+
+
+def both(path, **options):
+    part = Dataset.model_validate(path if isinstance(path, dict) else str(path))
+    return load_splits(part.title, part.name, part.settings, **options)
+
+
+# ---- what is passed over
+
+def test_hidden_files_and_folders_of_systems_are_no_part_of_a_folder(tmp_path):
+    root = folder(tmp_path / "photos")
+    plain = load(root)
+    for name in (".ipynb_checkpoints", "__MACOSX", ".git"):
+        shutil.copytree(root / "test" / "ant", root / "test" / name)
+        shutil.copytree(root / "test" / "ant", root / "test" / "bee" / name)
+    for name in ("._0.png", ".DS_Store", "Thumbs.db", ".hidden.png"):
+        (root / "test" / "ant" / name).write_bytes(b"\0\5\x16\7")
+    again = load(root)
+    assert again.ids.tolist() == plain.ids.tolist() and again.class_names == ("ant", "bee", "cat") and not again.note
+
+
+def test_hidden_members_of_tars_and_hidden_parquet_files_are_passed_over(tmp_path):
+    shards = tar(tmp_path / "shards" / "test-0.tar", [
+        ("./a.png", encoded(0)), ("./a.cls", b"0"), ("./._a.png", b"\0\5"), ("__MACOSX/b.png", b"\0\5"), ("./b.PNG", encoded(1)), ("./b.cls", b"1")])
+    (shards / "._test-0.tar").write_bytes(b"\0\5")
+    found = load(shards)
+    assert found.ids.tolist() == ["test/./a", "test/./b"] and found.labels.tolist() == [0, 1]
+    table = tmp_path / "table"
+    table.mkdir()
+    (table / "._test.parquet").write_bytes(b"\0\5")
+    assert Dataset.model_validate(str(table)).name == "image_folder"
+    pq.write_table(pa.table({"image": [encoded(0)], "label": [0]}), table / "test-00000-of-00001.parquet")
+    (table / "._test-00000-of-00001.parquet").write_bytes(b"\0\5")
+    assert len(load(table)) == 1
+
+
+def test_every_suffix_is_read_by_every_source_in_any_case_and_what_is_none_is_counted(tmp_path):
+    kinds = {"a.JPG": "JPEG", "b.jpe": "JPEG", "c.jfif": "JPEG", "d.gif": "GIF", "e.bmp": "BMP", "f.TIFF": "TIFF", "g.webp": "WEBP", "h.ppm": "PPM"}
+    (tmp_path / "flat" / "test").mkdir(parents=True)
+    for i, (name, kind) in enumerate(kinds.items()):
+        (tmp_path / "flat" / "test" / name).write_bytes(encoded(i, kind))
+    (tmp_path / "flat" / "test" / "notes.txt").write_text("x")
+    shards = tar(tmp_path / "shards" / "test.tar", [(n, (tmp_path / "flat" / "test" / n).read_bytes()) for n in [*kinds, "notes.txt"]])
+    for place in (tmp_path / "flat", shards):
+        found = load(place)
+        assert len(found) == len(kinds) and found.note == "1 file of other kinds passed over (.txt 1)"
+
+
+# ---- classes
+
+def test_a_class_that_a_split_lacks_moves_no_number(tmp_path, capfd):
+    root = folder(tmp_path / "photos")
+    shutil.rmtree(root / "test" / "ant")
+    assert load(root).class_names == ("ant", "bee", "cat") and load(root).labels.min() == 1
+    shutil.rmtree(root / "train" / "bee")
+    folder(root, ("zebra",), ("unrelated",))  # shares no class: none of the splits of this set
+    splits = both(root)
+    assert splits.train.class_names == splits.test.class_names == ("ant", "bee", "cat")
+    assert splits.train.labels.tolist() == [0] * 3 + [2] * 3 and splits.test.labels.tolist() == [1] * 3 + [2] * 3
+    assert "1 class without an image in train, which no probe can name: bee (3 of 6 images)" in capfd.readouterr().err
+    assert "bee" in splits.test.note
+
+
+def test_texts_as_classes_are_numbered_by_name_over_all_splits(tmp_path):
+    for split, names in (("train", "cab"), ("test", "bc")):
+        tar(tmp_path / "shards" / f"{split}.tar", [m for i, n in enumerate(names) for m in ((f"{i}.png", encoded(i)), (f"{i}.cls", n.encode()))])
+        (tmp_path / "table").mkdir(exist_ok=True)
+        pq.write_table(pa.table({"image": [encoded(i) for i in range(len(names))], "label": list(names)}), tmp_path / "table" / f"{split}.parquet")
+    for place in (tmp_path / "shards", tmp_path / "table"):
+        assert load(place).labels.tolist() == [1, 2] and load(place, "train").labels.tolist() == [2, 0, 1]
+        assert load(place).class_names == ("a", "b", "c")
+
+
+def test_save_to_disk_is_read_with_its_splits_and_class_names(tmp_path):
+    features = [hf.Features({"image": hf.Image(), "label": hf.ClassLabel(names=names)}) for names in (["cat", "dog"], ["dog", "cat"])]
+    parts = [hf.Dataset.from_dict({"image": [image(i) for i in range(4)], "label": [0, 0, 1, 1]}, features=f) for f in features]
+    hf.DatasetDict(train=parts[0], validation=parts[1]).save_to_disk(tmp_path / "both")
+    parts[0].save_to_disk(tmp_path / "one")
+    assert (load(tmp_path / "one").pixels == np.stack([np.asarray(image(i)) for i in range(4)])).all()
+    splits = both(tmp_path / "both", test_split="validation")
+    assert splits.test.labels.tolist() == [1, 1, 0, 0] and splits.test.class_names == ("cat", "dog")
+    with pytest.raises(UserError, match=r"got splits train, validation. Add --split validation to read that"):
+        load(tmp_path / "both")
+
+
+# ---- splits
+
+@pytest.mark.parametrize(("arrange", "words"), [
+    (lambda root: (root / "test").rename(root / "val"), "Add --split val to read that."),
+    (lambda root: [shutil.move(root / "test", root.parent / "gone"), shutil.move(root / "train", root.parent / "kept"), root.rmdir(),
+                   shutil.move(root.parent / "kept", root)], r"Add --split \. to take these folders as classes of one split."),
+])
+def test_a_split_that_is_not_there_is_answered_with_words_that_work(tmp_path, arrange, words):
+    root = folder(tmp_path / "photos")
+    arrange(root)
+    with pytest.raises(UserError, match=words) as told:
+        load(root)
+    typed = str(told.value).split("--split ")[1].split(" ")[0]
+    assert load(root, typed).class_names == ("ant", "bee", "cat")
+    with pytest.raises(UserError, match=r"Add --set data.test_split=|Add --set data.train_split=\."):
+        both(root)
+
+
+def test_a_flat_folder_is_a_set_without_labels_of_any_split(tmp_path):
+    for i in range(4):
+        image(i).save(tmp_path / f"{i}.png")
+    assert load(tmp_path).labels is None and load(tmp_path).ids.tolist() == load(tmp_path, "train").ids.tolist() == [f"{i}.png" for i in range(4)]
+
+
+def test_one_set_of_images_is_not_both_train_and_test(tmp_path):
+    root = folder(tmp_path / "photos")
+    flat = root / "train" / "ant"
+    pq.write_table(pa.table({"image": [encoded(i) for i in range(10)], "label": [i % 2 for i in range(10)]}), tmp_path / "one.parquet")
+    for place in (flat, tmp_path / "one.parquet"):
+        with pytest.raises(UserError, match=r"expected a train and a test part, got the same images for both. .*--set screen="):
+            both(place)
+    assert len(both(tmp_path / "one.parquet", screen=3).test) == 3
+    same = both(tmp_path / "one.parquet", test_split="train", validation=lambda count: count // 5)
+    assert len(same.validation) == 2 and same.test is same.whole_train
+
+
+def test_loose_images_beside_class_folders_are_taken_when_asked(tmp_path):
+    root = folder(tmp_path / "photos")
+    image(9).save(root / "test" / "loose.png")
+    with pytest.raises(UserError, match=r"without labels: --data '\{path: .*, label: none\}'"):
+        load(root)
+    assert load(f"{{path: {root}, label: none}}").labels is None
+
+
+# ---- broken files
+
+def test_broken_files_are_named_left_out_and_decoded_once_whatever_the_sizes_and_the_memory(tmp_path, monkeypatch):
+    root = folder(tmp_path / "photos")
+    image(1, (9, 5)).save(root / "test" / "ant" / "1.png")
+    (root / "test" / "bee" / "2.png").write_bytes(encoded(0)[:50])
+    (root / "test" / "cat" / "0.png").write_bytes(b"")
+    with pytest.raises(UserError, match=r"2 corrupt of 9: test/bee/2.png \(.*truncated.*\), test/cat/0.png \(an empty file\)\. .*--corrupt skip"):
+        load(root)
+    kept = load(root, corrupt="skip")
+    monkeypatch.setattr(sources, "IN_MEMORY_BYTES", 500)
+    streamed = load(root, corrupt="skip")
+    assert kept.in_memory and not streamed.in_memory and len(kept) == len(streamed) == 7
+    assert "2 corrupt images left out: test/bee/2.png" in kept.note and kept.note == streamed.note
+    assert all((kept.image(i) == streamed.image(i)).all() for i in range(7))
+    assert row_keys(kept, False)[0] == row_keys(streamed, False)[0] == [content_hash(streamed.image(i)) for i in range(7)]
+    part = streamed.take([3, 1])
+    monkeypatch.setattr(sources, "decode", None)  # the names of the images are known: none is decoded again
+    assert row_keys(part, False)[0] == [streamed.hashes[3], streamed.hashes[1]]
+
+
+def test_links_and_what_is_no_file(tmp_path):
+    root = folder(tmp_path / "photos")
+    os.symlink("/nowhere/x.png", root / "test" / "ant" / "link.png")
+    os.mkfifo(root / "test" / "bee" / "pipe.png")
+    with pytest.raises(UserError, match=r"link.png \(a link to nothing \(/nowhere/x.png\)\), test/bee/pipe.png \(no regular file"):
+        load(root)
+    os.remove(root / "test" / "ant" / "link.png")
+    os.remove(root / "test" / "bee" / "pipe.png")
+    shutil.move(root / "test" / "cat", tmp_path / "elsewhere")
+    os.symlink(tmp_path / "elsewhere", root / "test" / "cat")
+    os.symlink(root / "test", root / "test" / "ant" / "circle")
+    assert load(root).labels.tolist()[-3:] == [2, 2, 2]
+
+
+@pytest.mark.parametrize("path", ["/dev/zero", "../secret.png", "link.png", None])
+def test_a_parquet_cell_reads_no_path_outside_its_folder(tmp_path, path):
+    (tmp_path / "table").mkdir()
+    (tmp_path / "secret.png").write_bytes(encoded(1))
+    os.symlink("/dev/zero", tmp_path / "table" / "link.png")
+    (tmp_path / "table" / "own.png").write_bytes(encoded(0))
+    cells = [{"bytes": None, "path": p} for p in ("own.png", path)]
+    pq.write_table(pa.table({"image": pa.array(cells, pa.struct([("bytes", pa.binary()), ("path", pa.string())]))}), tmp_path / "table" / "test.parquet")
+    with pytest.raises(UserError, match=r"1 corrupt of 2: table/test/000001 \((a path outside|an empty cell)"):
+        load(tmp_path / "table")
+    assert len(load(tmp_path / "table", corrupt="skip")) == 1
+
+
+# ---- manifests
+
+@pytest.mark.parametrize("kind", ["csv", "tsv", "semicolons", "jsonl"])
+def test_a_manifest_lists_images_with_labels_and_splits(tmp_path, kind):
+    root = folder(tmp_path / "photos", splits=("all",))
+    rows = [(f"photos/all/{c}/{i}.png", c, "train" if i else "test") for c in ("cat", "ant", "bee") for i in range(3)]
+    rows[0] = (str(root / "all" / "cat" / "0.png"), "cat", "test")
+    path = tmp_path / f"list.{'csv' if kind == 'semicolons' else kind}"
+    if kind == "jsonl":
+        path.write_text("".join(json.dumps({"path": p, "label": c, "split": s, "width": 8}) + "\n" for p, c, s in rows))
+    else:
+        mark = {"csv": ",", "tsv": "\t", "semicolons": ";"}[kind]
+        path.write_text("\ufeff" + "\n".join(mark.join(r) for r in [("Path", "Label", "Split", "width"), *((*r, "8") for r in rows)]) + "\n\n")
+    found = load(path)
+    assert found.labels.tolist() == [2, 0, 1] and found.class_names == ("ant", "bee", "cat") and len(load(path, "train")) == 6
+    assert "not used: width" in found.note and found.ids[1] == "photos/all/ant/0.png"
+    with pytest.raises(UserError, match="got splits test, train. Add --split test to read that"):
+        load(path, "val")
+
+
+@pytest.mark.parametrize(("text", "words"), [
+    ("a.png,cat\nb.png,dog\n", r"an image column \(path or .*\), got columns a.png, cat. Name it: --data '\{path: .*, image: COLUMN\}'"),
+    ("path,label\nnone.png,x\n", r"no file there for any row. Name the folder .*root: FOLDER"),
+    ("path,label\na.png,x,y\n", "row 2 has 3 cells, the header 2"), ("path\n", "no rows"),
+    ("path,label\na.png,x\nb.png,\n", "a label for every image, or for none, got 1 of 2 without. .*label: none"),
+    ("path,label\na.png,0\nb.png,-1\n", "whole numbers from 0, or names, got -1"),
+    ("path,label\na.png,x\na.png,x\n", "ids that differ, got duplicates"),
+    ("path,label\na.png,x\n../b.png,y\n", r"1 corrupt of 2: ../b.png \(a path outside"),
+    ("path,label\na.png,x\nc.png,y\n", r"1 corrupt of 2: c.png \(no such file"),
+])
+def test_what_a_manifest_may_get_wrong(tmp_path, text, words):
+    (tmp_path / "m").mkdir()
+    for name in ("m/a.png", "m/b.png", "b.png"):
+        (tmp_path / name).write_bytes(encoded(0))
+    (tmp_path / "m" / "list.csv").write_text(text)
+    with pytest.raises(UserError, match=words):
+        load(tmp_path / "m" / "list.csv")
+
+
+def test_a_manifest_from_another_root_with_columns_of_other_names(tmp_path):
+    (tmp_path / "m").mkdir()
+    for i, name in enumerate(("a.png", "b.png")):
+        (tmp_path / name).write_bytes(encoded(i))
+    (tmp_path / "m" / "list.csv").write_text("where,what\na.png,10\nb.png,9\n")
+    found = load(f"{{path: {tmp_path}/m/list.csv, image: where, label: what, root: {tmp_path}}}")
+    assert found.class_names == ("9", "10") and found.labels.tolist() == [1, 0]
+
+
+def test_background_and_exif_are_settings_of_every_source(tmp_path):
+    clear = io.BytesIO()
+    Image.new("RGBA", (4, 4), (9, 9, 9, 0)).save(clear, "PNG")
+    (tmp_path / "x.png").write_bytes(clear.getvalue())
+    assert load(tmp_path).pixels.min() == 255 and load(tmp_path).note.endswith("1 with transparency put on white")
+    assert load(f"{{path: {tmp_path}, background: black}}").pixels.max() == 0
