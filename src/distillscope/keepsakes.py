@@ -23,7 +23,7 @@ from distillscope.config import Study
 from distillscope.data.source import Source, stratified
 from distillscope.files import write_atomic, write_text
 from distillscope.measure.rows import unit
-from distillscope.rundir import Trial, is_complete, slug, trial_folder, trials_of
+from distillscope.rundir import Trial, is_complete, reference_folder, trial_folder, trials_of
 
 FOLDER, VERSION = "keepsakes", 1
 NUM_LOST, NUM_QUERIES, NUM_NEIGHBOURS, NUM_POINTS = 24, 6, 5, 1000
@@ -52,7 +52,7 @@ def keep_run(run: Path, study: Study, data: str, teacher: str, target: str, test
 
     ``target`` names the target transform that students are compared under. What was made of the same seeds is left alone.
     """
-    reference = run / "references" / slug(data, teacher, target)
+    reference = reference_folder(run, data, teacher, target)
     own = read_kept([reference], test) if is_complete(reference) else None
     if own is None:
         return []

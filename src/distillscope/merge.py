@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import shutil
 from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 
 import yaml
@@ -13,7 +14,7 @@ from distillscope import progress
 from distillscope.errors import UserError
 from distillscope.files import write_json
 from distillscope.loading import study_from
-from distillscope.rundir import GROWING, is_complete, load_config, open_run
+from distillscope.rundir import GROWING, is_complete, item_name, load_config, open_run
 
 
 def merge_runs(run_dirs: Sequence[Path], out: Path) -> Path:
@@ -29,7 +30,7 @@ def merge_runs(run_dirs: Sequence[Path], out: Path) -> Path:
     for folder, config in zip(run_dirs[1:], configs[1:], strict=True):
         for key in sorted({*joined, *config} - {"description", "published"}):
             if key in GROWING:
-                joined[key] = _union(joined.get(key, []), config.get(key, []), f"{folder} {key}")
+                joined[key] = _union(key, joined.get(key, []), config.get(key, []), f"{folder} {key}")
             elif joined.get(key) != config.get(key):
                 raise UserError(f"{folder} {key}", f"{json.dumps(joined.get(key))[:120]} as in {run_dirs[0]}",
                                 json.dumps(config.get(key))[:120], "Only runs of one study can be joined.")
@@ -55,11 +56,9 @@ def merge_runs(run_dirs: Sequence[Path], out: Path) -> Path:
     return write_report(out)
 
 
-def _union(first: list, second: list, where: str) -> list:
+def _union(key: str, first: list, second: list, where: str) -> list:
     """Items of both, in order; two that share a name must be equal."""
-    def name(item):
-        return item.get("label", item.get("name")) if isinstance(item, dict) else item
-
+    name = partial(item_name, key)
     known = {name(i): i for i in first}
     for item in second:
         other = known.get(name(item), item)

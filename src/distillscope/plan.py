@@ -15,9 +15,10 @@ from distillscope.data.preprocess import Preprocess
 from distillscope.data.source import Source
 from distillscope.data.splits import Splits
 from distillscope.devices import choose_device
+from distillscope.distill.loop import num_trained
 from distillscope.distill.prepared import embedded_views, load_teacher, noise_conditions
 from distillscope.preflight import check_data, check_study, check_teacher
-from distillscope.rundir import is_complete, trial_folder, trials_of
+from distillscope.rundir import check_names, is_complete, trial_folder, trials_of
 from distillscope.stress.run import rehearse
 from distillscope.students.load import build_student
 from distillscope.study import load_data, num_jobs
@@ -63,6 +64,7 @@ class Plan:
 def plan_study(study: Study, run: Path, device: str = "auto", precision: str | None = None, jobs: int | None = None) -> Plan:
     """Count what is to be done; the time comes from a few batches of teacher and students, timed here and now."""
     check_study(study)
+    check_names(study)
     study, chosen = study.with_noise(), choose_device(device)
     jobs = num_jobs(jobs, chosen, len(trials_of(study)))
     total = Plan(study, len(trials_of(study)), 0, 0, 0, 0, 0, 0.0, 600.0, 0.0)
@@ -92,7 +94,7 @@ def plan_study(study: Study, run: Path, device: str = "auto", precision: str | N
             speeds: dict[str, tuple[float, float]] = {}
             for trial in pending:
                 spec, batch = study.student_of(arms[trial.arm], trial.student), study.training_of(arms[trial.arm]).batch_size
-                trained = study.training_of(arms[trial.arm]).epochs * len(splits.train)
+                trained = num_trained(len(splits.train), study.training_of(arms[trial.arm]))
                 total.student_train += trained
                 total.student_eval += evaluated
                 network = f"{spec.model_dump_json()} {batch}"

@@ -3,7 +3,7 @@
 ::
 
     study.yaml          the resolved config          provenance.json   versions, commit, hardware, command
-    references/ID/      the teacher's own results     trials/ID/        one trial
+    references/ID/      the teacher's own results     trials/ID/        one trial; `names` makes ID
     results.csv, summary.json, tables/, figures/, report.html          made from those by the report
 
 A reference or trial counts once its ``complete.json`` exists, which is written last.
@@ -12,12 +12,13 @@ A reference or trial counts once its ``complete.json`` exists, which is written 
 from __future__ import annotations
 
 import json
+import os
 import platform
 import re
 import subprocess
 import sys
-from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import asdict, dataclass
 from datetime import datetime, timezone
 from importlib import metadata
 from pathlib import Path
@@ -25,13 +26,15 @@ from typing import Any
 
 import pandas as pd
 import yaml
-from filelock import FileLock, Timeout
 from pydantic import ValidationError
 
 import distillscope
-from distillscope.config import Study
+from distillscope import progress
+from distillscope.config import Dataset, Study, Teacher
 from distillscope.errors import UserError
-from distillscope.files import write_atomic, write_json, write_text
+from distillscope.files import sweep, write_atomic, write_json, write_text
+from distillscope.json_files import read_json
+from distillscope.names import composed, folder_name, is_printable, old_folder_name, same_on_some_systems
 from distillscope.yaml_files import read_yaml
 
 COLUMNS = ("study", "dataset", "split", "teacher", "student", "target", "objective", "seed", "condition", "draw",
@@ -52,13 +55,12 @@ class Trial:
     seed: int
 
     @property
+    def parts(self) -> tuple[str, ...]:
+        return self.dataset, self.teacher, self.arm, self.student, f"seed{self.seed}"
+
+    @property
     def id(self) -> str:
-        return slug(self.dataset, self.teacher, self.arm, self.student, f"seed{self.seed}")
-
-
-def slug(*parts: str) -> str:
-    """A folder's name."""
-    return "--".join(re.sub(r"[^A-Za-z0-9_.+-]+", "_", p) for p in parts)
+        return folder_name(*self.parts)
 
 
 def trials_of(study: Study) -> list[Trial]:
@@ -75,11 +77,73 @@ def is_complete(folder: Path) -> bool:
 
 
 def trial_folder(run: Path, trial: Trial) -> Path:
-    return run / "trials" / trial.id
+    return _own_folder(run / "trials", trial.parts, lambda done: done.get("trial") == asdict(trial))
+
+
+def reference_folder(run: Path, data: str, teacher: str, target: str) -> Path:
+    """The teacher's own results on that data set, as that target shows them."""
+    own = {"dataset": data, "teacher": teacher, "target": target}
+    return _own_folder(run / "references", (data, teacher, target), lambda done: own.items() <= done.items())
+
+
+def _own_folder(root: Path, parts: tuple[str, ...], is_its: Callable[[dict], bool]) -> Path:
+    """The folder of these parts; in an older run the one under its old name, if what it holds is its own."""
+    folder, older = root / folder_name(*parts), root / old_folder_name(*parts)
+    if folder == older or folder.exists() or not is_complete(older):
+        return folder
+    return older if is_its(read_done(older)) else folder
+
+
+def read_done(folder: Path) -> dict[str, Any]:
+    """What complete.json says; nothing where it cannot be read."""
+    return json_object(folder / COMPLETE)
+
+
+def json_object(path: Path) -> dict[str, Any]:
+    """A JSON object; nothing where there is none that can be read."""
+    try:
+        return read_json(path)
+    except UserError:
+        return {}
+
+
+def default_run(name: str) -> Path:
+    """Where a study of that name goes by default: one folder in ``runs``, whatever the name holds.
+
+    >>> default_run("mine").as_posix(), default_run("../../mine").as_posix()
+    ('runs/mine', 'runs/_.._.._mine~4fc6ecbf70')
+    """
+    older = Path("runs") / name
+    return older if Path(name).name == name and name not in (".", "..") and (older / "study.yaml").is_file() else Path("runs") / folder_name(name)
+
+
+def check_names(study: Study) -> None:
+    """Refuse names that tables, terminals or some file systems would take for one another."""
+    arms, remedies = [a.name for a in study.arms], [r.title for r in study.remedies]
+    for key, what, names, todo in (
+        ("data", "data set", [d.title for d in study.data], "alias"), ("teacher", "teacher", [t.title for t in study.teacher], "label"),
+        ("students", "student", [s.label for s in study.students], "label"), ("arms", "arm", arms, "name"),
+        ("remedies", "remedy", remedies, "label"), ("name", "study", [study.name], "name"),
+    ):
+        seen: dict[str, str] = {}
+        for name in names:
+            if not is_printable(name):
+                raise UserError(f"{key} {name!r}", "a name of visible characters", "one without, or with control characters",
+                                f"Give it another ({todo}: ...).")
+            other = seen.setdefault(same_on_some_systems(name), name)
+            if other != name or names.count(name) > 1:
+                raise UserError(key, f"each {what} under a name of its own, also where upper and lower case are one", f"'{other}' and '{name}'",
+                                f"Rename one ({todo}: ...).")
+    both = sorted({f"{a}+{r}" for a in arms for r in remedies} & set(arms))
+    if both:
+        raise UserError("arms", "no arm named as a remedied one is (ARM+REMEDY)", f"'{both[0]}'", "Rename it (name: ...).")
+    if any(composed(s.label) == "teacher" for s in study.students):
+        raise UserError("students", "a label other than the teacher's own rows have", "'teacher'", "Rename it (label: ...).")
 
 
 def open_run(study: Study, run: Path, resume: bool) -> None:
     """Make the directory, or check that the one there holds the same study and may go on."""
+    check_names(study)
     config = run / "study.yaml"
     if run.exists() and not run.is_dir():
         raise UserError(f"--out {run}", "a new or empty directory", "a file", "Name another.")
@@ -90,7 +154,7 @@ def open_run(study: Study, run: Path, resume: bool) -> None:
         before, now = load_config(run), study.dump()
         for key in sorted({*before, *now} - {"published", "description"}):
             old, new = before.get(key), now.get(key)
-            if old != new and not (key in GROWING and _grows(old, new)):
+            if old != new and not (key in GROWING and _grows(key, old, new)):
                 raise UserError(f"{run} {key}", f"{json.dumps(old)[:120]} as when it was begun", json.dumps(new)[:120],
                                 "Run it with the old value, or into another --out.")
     elif resume and run.exists() and any(run.iterdir()):
@@ -98,23 +162,42 @@ def open_run(study: Study, run: Path, resume: bool) -> None:
     write_text(config, yaml.safe_dump(study.dump(), sort_keys=False, allow_unicode=True))
 
 
-def hold_run(run: Path) -> FileLock:
-    """The run's lock, taken: two processes that train the same trials would write over each other. It ends with its process."""
-    lock = FileLock(run / ".lock")
-    try:
-        lock.acquire(timeout=0)
-    except Timeout:
-        raise UserError(f"--out {run}", "a run that no process is at work on", "one that is going on",
-                        "Wait for it or end it, then add --resume; `distillscope report DIR --serve` watches it.") from None
-    return lock
+def clear_run(study: Study, run: Path) -> None:
+    """For who holds the run's lock: sweep what a kill left behind, and give trials begun under an older name their own folder."""
+    for part in ("trials", "references"):
+        if (run / part).is_dir() and not (run / part).is_symlink():
+            sweep(run / part, alone=True)
+    claims: dict[str, list[Trial]] = {}
+    for trial in trials_of(study):
+        claims.setdefault(old_folder_name(*trial.parts), []).append(trial)
+    for name, trials in claims.items():
+        older = run / "trials" / name
+        if not older.is_dir() or older.is_symlink():
+            continue
+        owner = next((t for t in trials if t.id == name), None)
+        others = is_complete(older) and owner is not None and read_done(older).get("trial") not in (None, asdict(owner))
+        if len(trials) > 1 and (owner is None or others):  # they wrote over one another
+            aside = run / "set-aside" / name
+            progress.say(f"{older}: {len(trials)} trials shared it ({', '.join(t.student + ' ' + t.arm for t in trials[:4])}); moved to {aside}, "
+                         "and each is run in a folder of its own")
+            aside.parent.mkdir(exist_ok=True)
+            os.replace(older, aside)
+        elif owner is None and not is_complete(older) and not (own := run / "trials" / trials[0].id).exists():
+            os.replace(older, own)
 
 
-def _grows(old: list, new: list) -> bool:
-    def name(item: Any) -> Any:
-        return item.get("label", item.get("name")) if isinstance(item, dict) else item
+def _grows(key: str, old: list, new: list) -> bool:
+    known = {item_name(key, i): i for i in old}
+    return all(known.get(item_name(key, i), i) == i for i in new)
 
-    known = {json.dumps(name(i)): i for i in old}
-    return all(known.get(json.dumps(name(i)), i) == i for i in new)
+
+def item_name(key: str, item: Any) -> Any:
+    """What an item of one of the grid's axes (`GROWING`) is called, as it stands in study.yaml."""
+    if key == "data":
+        return Dataset.model_validate(item).title
+    if key == "teacher":
+        return Teacher.model_validate(item).title
+    return item.get("label", item.get("name")) if isinstance(item, dict) else item
 
 
 def load_config(run: Path) -> dict[str, Any]:
@@ -156,8 +239,6 @@ def provenance(command: str | None, conditions: Mapping[str, Any], device: str, 
 
 def hardware() -> str:
     """Processor, cores, memory and accelerators, in one line."""
-    import os
-
     import torch
 
     model = platform.processor() or platform.machine()

@@ -12,23 +12,23 @@ import json
 import os
 import time
 import warnings
-from collections.abc import Sequence
-from concurrent.futures import FIRST_COMPLETED, ProcessPoolExecutor, wait
+from collections.abc import Callable, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
-from multiprocessing import get_context
 from pathlib import Path
 from typing import Any
 
 import pandas as pd
 import torch
 
-from distillscope import progress
+from distillscope import progress, registry
 from distillscope.config import Dataset, Part, Study, Teacher
 from distillscope.data.splits import Splits, load_splits
 from distillscope.devices import choose_device
+from distillscope.distill.loop import num_trained
 from distillscope.distill.prepared import (
     Prepared,
+    fingerprint,
     fitted_target,
     load_teacher,
     noise_conditions,
@@ -36,15 +36,31 @@ from distillscope.distill.prepared import (
     teacher_rows,
 )
 from distillscope.errors import UserError
-from distillscope.files import write_json
+from distillscope.files import said_if_deleted, write_json
 from distillscope.keepsakes import keep_run
 from distillscope.loading import study_from
+from distillscope.locks import RunLock, join_as_worker
 from distillscope.preflight import check_data, check_study, check_teacher
 from distillscope.reference import run_reference
 from distillscope.report.read import of_test, read_run
-from distillscope.rundir import Trial, hold_run, is_complete, load_config, open_run, provenance, slug, trial_folder, trials_of
+from distillscope.rundir import (
+    Trial,
+    clear_run,
+    default_run,
+    is_complete,
+    json_object,
+    load_config,
+    open_run,
+    provenance,
+    read_done,
+    reference_folder,
+    trial_folder,
+    trials_of,
+)
 from distillscope.stress.run import rehearse
+from distillscope.teachers.cache import cache_root
 from distillscope.trial import run_trial
+from distillscope.workers import run_in_workers
 
 
 @dataclass(frozen=True)
@@ -128,42 +144,64 @@ def run_study(study: Study, out: Path | str | None = None, *, resume: bool = Fal
         raise UserError("run", "one process, which runs whole trials side by side (--jobs)", f"{os.environ['WORLD_SIZE']} of a launcher",
                         "For one student over several processes: torchrun --nproc-per-node 2 -m distillscope.cli distill ...")
     check_study(study, track)
-    run = Path(out) if out else Path("runs") / study.name
+    run = Path(out) if out else default_run(study.name)
     chosen = choose_device(device)
     jobs = num_jobs(jobs, chosen, len(trials_of(study)))
     open_run(study, run, resume)
-    held = hold_run(run)
-    given, study = study, study.with_noise()
-    conditions = {name: noise.both_units() for (name, _), noise in noise_conditions(study).items()}
-    record = provenance(command, conditions, str(chosen), os.cpu_count() or 1)
-    before = run / "provenance.json"
-    if before.exists():  # a resumed run adds its time
-        record["seconds"] = json.loads(before.read_text()).get("seconds", 0.0)
-    write_json(before, record)
+    held = RunLock(run)
     try:
-        for data in study.data:
-            splits = load_data(study, data)
-            if notes := {s.split: s.note for s in (splits.whole_train, splits.test) if s.note}:
-                record.setdefault("images", {})[data.title] = notes
-            check_data(study, splits)
-            record["conditions"] |= rehearse(study.stresses, splits.train, splits.test, study.noise.seed)[1].conditions
-            write_json(before, record)
-            for teacher in study.teacher:
-                prepared = run_teacher(study, data, teacher, splits, run, device, precision)
-                pending = [t for t in trials_of(study) if (t.dataset, t.teacher) == (data.title, teacher.title)
-                           and not is_complete(trial_folder(run, t))]
-                options = {"device": device, "precision": precision or "float32", "track": track, "workers": workers}
-                run_trials(study, data, splits, pending, prepared, run, jobs, options)
-                keep_run(run, study, data.title, teacher.title, prepared[_key(study.target)].target_name, splits.test)
+        with said_if_deleted(run, cache_root()):
+            clear_run(study, run)
+            record = _begin_record(study, run, chosen, precision, command)
+            try:
+                _run_grid(study.with_noise(), run, jobs, record, device, precision, track, workers)
+            finally:
+                if run.is_dir():
+                    record["seconds"] = round(record["seconds"] + time.monotonic() - began, 1)
+                    write_json(run / "provenance.json", record)
+        if not (run / "study.yaml").is_file():
+            raise UserError(str(run), "a run directory that stays while the run goes on", "deleted", "Run it again.")
     finally:
-        record["seconds"] = round(record["seconds"] + time.monotonic() - began, 1)
-        write_json(before, record)
         held.release()
     if report:
         from distillscope.report import write_report
 
         write_report(run)
-    return Run(run, given)
+    return Run(run, study)
+
+
+def _begin_record(study: Study, run: Path, device: torch.device, precision: str | None, command: str | None) -> dict[str, Any]:
+    """provenance.json, written: of a resumed run with the time that it took before, and in the same precision."""
+    conditions = {name: noise.both_units() for (name, _), noise in noise_conditions(study.with_noise()).items()}
+    record = {**provenance(command, conditions, str(device), os.cpu_count() or 1), "precision": precision or "float32"}
+    before = json_object(run / "provenance.json")
+    other = before.get("precision", record["precision"])
+    if other != record["precision"]:
+        raise UserError(f"{run} --precision", f"{other} as when it was begun", record["precision"],
+                        f"Repeat with --precision {other}, or into another --out.")
+    seconds = before.get("seconds", 0.0)
+    record["seconds"] = float(seconds) if isinstance(seconds, (int, float)) else 0.0
+    write_json(run / "provenance.json", record)
+    return record
+
+
+def _run_grid(study: Study, run: Path, jobs: int, record: dict[str, Any], device: str, precision: str | None, track: str | None,
+              workers: int) -> None:
+    """What is not finished, for each data set and teacher in turn."""
+    options = {"device": device, "precision": precision or "float32", "track": track, "workers": workers}
+    for data in study.data:
+        splits = load_data(study, data)
+        if notes := {s.split: s.note for s in (splits.whole_train, splits.test) if s.note}:
+            record.setdefault("images", {})[data.title] = notes
+        check_data(study, splits)
+        record["conditions"] |= rehearse(study.stresses, splits.train, splits.test, study.noise.seed)[1].conditions
+        write_json(run / "provenance.json", record)
+        for teacher in study.teacher:
+            prepared = run_teacher(study, data, teacher, splits, run, device, precision)
+            pending = [t for t in trials_of(study) if (t.dataset, t.teacher) == (data.title, teacher.title)
+                       and not is_complete(trial_folder(run, t))]
+            run_trials(study, data, splits, pending, prepared, run, jobs, options)
+            keep_run(run, study, data.title, teacher.title, prepared[_key(study.target)].target_name, splits.test)
 
 
 def num_jobs(jobs: int | None, device: torch.device, trials: int) -> int:
@@ -182,16 +220,40 @@ def run_teacher(study: Study, data: Dataset, teacher: Teacher, splits: Splits, r
     parts = {_key(part): part for part in (study.target, *map(study.target_of, arms))}
     prepared = {key: prepare_targets(study, encoder, splits, part, [a for a in arms if _key(study.target_of(a)) == key])
                 for key, part in parts.items()}
+    _distinct_targets({key: p.target_name for key, p in prepared.items()}, parts)
     common = prepared[_key(study.target)].folder
     prepared = {key: replace(p, common=common) for key, p in prepared.items()}
     wanted = {"none": Part(name="none"), **{p.target_name: parts[key] for key, p in prepared.items()}}
     for name, part in wanted.items():
-        folder = run / "references" / slug(data.title, teacher.title, name)
-        if not is_complete(folder):
+        folder = reference_folder(run, data.title, teacher.title, name)
+        if is_complete(folder):
+            _same_items(folder, fingerprint(encoder, splits))
+        else:
             target = fitted_target(part, encoder, teacher_rows(encoder, splits.train))
             batch = next((study.training_of(a).batch_size for a in arms if study.target_of(a) == part), study.training.batch_size)
             run_reference(study, teacher.title, encoder, splits, target, folder, own=part == study.target, batch_size=batch)
     return prepared
+
+
+def _distinct_targets(names: dict[str, str], parts: dict[str, Part]) -> None:
+    """Two targets of one name and other settings would share the teacher's own results."""
+    seen: dict[str, dict[str, Any]] = {}
+    for key, name in names.items():
+        part = parts[key]
+        settings = {"name": part.name, **{k: p.default for k, p in registry.targets.settings(part.name).items()}, **part.settings}
+        if seen.setdefault(name, settings) != settings:
+            differs = next(k for k in settings if settings[k] != seen[name].get(k))
+            raise UserError(f"target {name}", "one set of settings for it in a study", f"{differs} {seen[name].get(differs)} and {settings[differs]}",
+                            "Run the arms of one of them as another study.")
+
+
+def _same_items(folder: Path, now: dict[str, str]) -> None:
+    """A resumed run goes on with the images and the weights that it was begun with: others under their names are refused."""
+    before = read_done(folder).get("fingerprint")
+    differs = [k for k, mark in now.items() if isinstance(before, dict) and before.get(k, mark) != mark]
+    if differs:
+        raise UserError(f"--resume {folder.parents[1]}", f"the {differs[0]} that it was begun with", "other ones under the same name",
+                        "Put the old ones back, or run into another --out.")
 
 
 def _key(part: Part) -> str:
@@ -202,7 +264,7 @@ def run_trials(study: Study, data: Dataset, splits: Splits, pending: Sequence[Tr
                run: Path, jobs: int, options: dict[str, Any]) -> None:
     """The pending trials, ``jobs`` at a time; a failed one lets the running ones end before it is raised."""
     arms = {a.name: a for a in study.arms}
-    images = {t: study.training_of(arms[t.arm]).epochs * len(splits.train) for t in pending}
+    images = {t: num_trained(len(splits.train), study.training_of(arms[t.arm])) for t in pending}
 
     def arguments(trial: Trial) -> tuple:
         return trial, prepared[_key(study.target_of(arms[trial.arm]))], trial_folder(run, trial)
@@ -220,27 +282,9 @@ def run_trials(study: Study, data: Dataset, splits: Splits, pending: Sequence[Tr
             return
         # The widest students first: the last process to end then has the shortest trial.
         order = sorted(pending, key=lambda t: [s.label for s in study.students].index(t.student), reverse=True)
-        context = get_context("spawn")
-        with context.Manager() as manager:
-            messages = manager.Queue()
-            threads = max(1, (os.cpu_count() or 1) // jobs)
-            stop = context.Event()
-            with _thread_limit(threads), ProcessPoolExecutor(jobs, mp_context=context, initializer=_start,
-                                                             initargs=(study, data, messages, threads, stop)) as pool:
-                running = {pool.submit(_in_process, *arguments(t), options) for t in order}
-                try:
-                    while running:
-                        done, running = wait(running, timeout=0.5, return_when=FIRST_COMPLETED)
-                        while not messages.empty():
-                            advance(messages.get())
-                        for future in done:
-                            progress.say(f"finished {future.result()}")
-                except BaseException as error:
-                    if isinstance(error, KeyboardInterrupt):
-                        stop.set()
-                    for future in running:  # one more than run at once are handed out already, and cannot be cancelled
-                        future.cancel()
-                    raise
+        threads = max(1, (os.cpu_count() or 1) // jobs)
+        with _thread_limit(threads):
+            run_in_workers([(t.id, (*arguments(t), options)) for t in order], jobs, _start, (study, data, run, threads), _in_process, advance)
 
 
 @contextmanager
@@ -263,36 +307,23 @@ def _thread_limit(threads: int):
 _process: dict[str, Any] = {}
 
 
-def _start(study: Study, data: Dataset, messages: Any, threads: int, stop: Any) -> None:
-    """Of each worker process: its threads, the data, loaded once for all of its trials, and the event that ends them all."""
+def _start(study: Study, data: Dataset, run: Path, threads: int) -> None:
+    """Of each worker process: its share of the run's lock, its threads, and the data, loaded once for all of its trials."""
+    _process.update(study=study, lock=join_as_worker(run), splits=None)
     torch.set_num_threads(threads)
-    _process.update(study=study, data=data, messages=messages, stop=stop)
+    _process["splits"] = load_data(study, data)
 
 
-def _stop_if_told() -> None:
-    if _process["stop"].is_set():
-        raise KeyboardInterrupt
-
-
-def _in_process(trial: Trial, prepared: Prepared, folder: Path, options: dict[str, Any]) -> str:
-    """One trial. Whoever is interrupted, this process or the one that waits for it, all end, with their checkpoints written."""
-    _stop_if_told()
-    if "splits" not in _process:
-        _process["splits"] = load_data(_process["study"], _process["data"])
+def _in_process(report: Callable[[int], None], trial: Trial, prepared: Prepared, folder: Path, options: dict[str, Any]) -> None:
+    """One trial in a worker; what was trained is reported twice a second."""
     pending, last = 0, time.monotonic()
 
     def advance(count: int) -> None:
         nonlocal pending, last
-        _stop_if_told()
         pending += count
         if time.monotonic() - last > 0.5:
-            _process["messages"].put(pending)
+            report(pending)
             pending, last = 0, time.monotonic()
 
-    try:
-        run_trial(_process["study"], trial, _process["splits"], prepared, folder, advance=advance, **options)
-    except KeyboardInterrupt:
-        _process["stop"].set()  # else this process would begin its next trial
-        raise
-    _process["messages"].put(pending)
-    return trial.id
+    run_trial(_process["study"], trial, _process["splits"], prepared, folder, advance=advance, **options)
+    report(pending)

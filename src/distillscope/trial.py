@@ -22,15 +22,16 @@ from distillscope.distill.health import Health
 from distillscope.distill.loop import TrainingSet, distill
 from distillscope.distill.prepared import Prepared, noise_conditions, view_name, view_of
 from distillscope.distill.streams import KeyedStreams, NotebookStreams
-from distillscope.files import write_atomic, write_json
+from distillscope.files import make_folder, write_atomic, write_json
 from distillscope.mapped import FIT, mapped_measures
 from distillscope.measure.moments import Accumulator
 from distillscope.measure.neighbours import knn_accuracy
 from distillscope.measure.probe import LinearProbe, linear_probe, tuned_probe
 from distillscope.measure.rows import unit
 from distillscope.measure.spectrum import effective_rank
+from distillscope.names import folder_name
 from distillscope.registry import remedies, students
-from distillscope.rundir import Trial, slug, write_results
+from distillscope.rundir import Trial, write_results
 from distillscope.stress.run import run_stresses
 from distillscope.stress.subject import Subject
 from distillscope.students.load import StudentEncoder, build_student, save_student
@@ -50,7 +51,7 @@ def run_trial(study: Study, trial: Trial, splits: Splits, prepared: Prepared, fo
     arm = next(a for a in study.arms if a.name == trial.arm)
     spec = study.student_of(arm, trial.student)
     settings = study.training_of(arm)
-    folder.mkdir(parents=True, exist_ok=True)
+    make_folder(folder)
     student, streams = fresh_student(study, arm, spec, trial.seed, prepared, device, precision)
     history = distill(student, training_set(arm, trial.seed, splits, prepared), arm, settings, streams, folder,
                       make_health(splits, prepared), track=track, workers=workers, advance=advance)
@@ -68,7 +69,7 @@ def run_trial(study: Study, trial: Trial, splits: Splits, prepared: Prepared, fo
             "arm": trial.arm}
     table = tidy(head, rows + seconds) + tidy({**head, "split": splits.train.split}, [train_rank(fitted.train)])
     for remedy in study.remedies:
-        more, why = apply_remedy(study, remedy, splits, prepared, student, streams, fitted, folder / "remedies" / slug(remedy.title),
+        more, why = apply_remedy(study, remedy, splits, prepared, student, streams, fitted, folder / "remedies" / folder_name(remedy.title),
                                  settings.batch_size)
         table += tidy({**head, "arm": f"{trial.arm}+{remedy.title}"}, more + seconds if more else [])
         skipped += why

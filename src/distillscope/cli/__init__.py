@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import errno
 import sys
 
 from distillscope.cli.root import app
 from distillscope.errors import UserError
+from distillscope.files import said_of
 
 # isort: off
 # Commands register themselves as they are imported; this is the order in which --help lists them.
@@ -22,16 +22,15 @@ __all__ = ["app", "main"]
 
 
 def main() -> None:
-    """Entry point: a UserError is one line and exit code 2; anything else is a bug and shows its traceback."""
+    """Entry point: a UserError, or what the system refuses, is one line and exit code 2; anything else is a bug and shows its traceback."""
     try:
         app()
     except UserError as error:
         print(f"distillscope: {error}", file=sys.stderr)
         sys.exit(2)
     except OSError as error:
-        if error.errno not in (errno.ENOSPC, errno.EDQUOT):
+        said = said_of(error)
+        if said is None:
             raise
-        full = UserError(str(error.filename or "disk"), "room on the disk", "a full disk",
-                         "Free some space and repeat with --resume; what was finished is kept.")
-        print(f"distillscope: {full}", file=sys.stderr)
+        print(f"distillscope: {said}", file=sys.stderr)
         sys.exit(2)

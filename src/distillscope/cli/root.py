@@ -15,11 +15,14 @@ class Commands(TyperGroup):
     """The commands; Typer by itself ends an interrupted one without a word."""
 
     def invoke(self, ctx: typer.Context) -> Any:
+        from distillscope.interrupts import catch_termination, exit_code
+
+        catch_termination()
         try:
             return super().invoke(ctx)
-        except KeyboardInterrupt:
+        except KeyboardInterrupt as error:
             print("distillscope: interrupted; what was finished is kept. Repeat the command with --resume to go on.", file=sys.stderr)
-            raise typer.Exit(130) from None
+            raise typer.Exit(exit_code(error)) from None
 
 
 app = typer.Typer(

@@ -41,14 +41,14 @@ def run(
     """
     from distillscope.loading import load_preset
     from distillscope.progress import say
-    from distillscope.rundir import is_complete, trial_folder, trials_of
+    from distillscope.rundir import default_run, is_complete, trial_folder, trials_of
 
     overrides = list(set_ or [])
     shortcuts = {"data": data, "teacher": teacher, "limit": limit, "limit_test": limit, "training.epochs": epochs,
                  "training.batch_size": batch_size, "training.learning_rate": lr, "seeds": seed, "corrupt": corrupt}
     overrides = [f"{k}={v}" for k, v in shortcuts.items() if v is not None] + overrides
     study = load_preset(preset, overrides)
-    folder = out or Path("runs") / study.name
+    folder = out or default_run(study.name)
     if dry_run:
         from distillscope.plan import plan_study
 

@@ -10,6 +10,8 @@ import torch
 from distillscope import progress
 from distillscope.files import write_atomic
 
+KEYS = {"module", "terms", "optimizer", "history", "step", "total", "seconds", "rng"}
+
 
 def save_checkpoint(path: Path, state: dict[str, Any]) -> None:
     """Write tensors and plain values; the random state of torch goes with them."""
@@ -25,10 +27,14 @@ def load_checkpoint(path: Path) -> dict[str, Any] | None:
         return None
     try:
         state = torch.load(path, map_location="cpu", weights_only=True)
-    except Exception as error:  # zip, pickle and runtime errors alike: the file is no checkpoint of ours
+        if not isinstance(state, dict) or not KEYS <= state.keys():
+            raise TypeError("not what a checkpoint holds")
+        torch.random.set_rng_state(state.pop("rng"))
+    except PermissionError:
+        raise
+    except Exception as error:  # zip, pickle, type and runtime errors alike: the file is no checkpoint of ours
         progress.say(f"{path}: not a readable checkpoint ({type(error).__name__}); this trial starts from its beginning")
         return None
-    torch.random.set_rng_state(state.pop("rng"))
     if "rng_cuda" in state:
         states = state.pop("rng_cuda")
         if torch.cuda.is_available() and len(states) == torch.cuda.device_count():

@@ -31,6 +31,7 @@ from distillscope.distill.whole import Whole
 from distillscope.draws import keyed_seed
 from distillscope.errors import UserError, unknown_name
 from distillscope.files import write_text
+from distillscope.interrupts import HeldBack
 from distillscope.students.load import StudentEncoder
 
 CHECKPOINT_SECONDS = 30.0
@@ -64,6 +65,15 @@ def learning_rate_factor(schedule: str, step: int, num_steps: int) -> float:
     return 0.5 * (1 + math.cos(math.pi * done))
 
 
+def num_trained(count: int, settings: Training) -> int:
+    """Images that a student sees in all of its epochs, of a set of ``count``: the last, smaller batch may be left out.
+
+    >>> num_trained(100, Training(epochs=2, batch_size=32)), num_trained(100, Training(epochs=2, batch_size=32, drop_last=False))
+    (192, 200)
+    """
+    return settings.epochs * (count // settings.batch_size * settings.batch_size if settings.drop_last else count)
+
+
 def check_tracker(track: str | None) -> None:
     """accelerate drops a tracker that is not installed with a log line; here it is an error."""
     if track is None:
@@ -83,11 +93,11 @@ def make_optimizer(parameters: list[torch.nn.Parameter], settings: Training) -> 
 @kept_memory()
 def distill(student: StudentEncoder, training_set: TrainingSet, arm: Arm, settings: Training, streams: KeyedStreams,
             folder: Path, health: Health | None = None, *, track: str | None = None, workers: int = 0,
-            advance: Callable[[int], None] = lambda count: None) -> list[dict[str, Any]]:
-    """Train ``student`` in place; one record an epoch, also in ``folder``/metrics.jsonl.
+            advance: Callable[[int], None] = lambda count: None, warn: Callable[[str], None] = lambda text: None) -> list[dict[str, Any]]:
+    """Train ``student`` in place; one record an epoch, also in ``folder``/metrics.jsonl, with its warnings told to ``warn``.
 
     A checkpoint is written every half minute, at each epoch's end and when interrupted; started again on the same
-    folder it goes on from there, to the same numbers. Several processes (accelerate launch) each take their part of
+    folder it goes on from there, to the same numbers. An interrupt waits until the step is whole. Several processes (accelerate launch) each take their part of
     every batch, and the loss of the whole of it. Losses are computed in float32 whatever the network's precision.
     """
     from accelerate import Accelerator
@@ -119,18 +129,21 @@ def distill(student: StudentEncoder, training_set: TrainingSet, arm: Arm, settin
     needs, module = terms.needs, student.module
     module, optimizer = accelerator.prepare(module, make_optimizer([*module.parameters(), *terms.parameters()], settings))
 
+    folder.mkdir(parents=True, exist_ok=True)
     checkpoint, history, start, total, seen = folder / "checkpoint.pt", [], 0, 0.0, 0.0
     torch.manual_seed(keyed_seed(streams.seed, "training"))
     if state := load_checkpoint(checkpoint):
-        accelerator.unwrap_model(module).load_state_dict(state["module"])
-        terms.restore(state["terms"])
-        optimizer.load_state_dict(state["optimizer"])
-        history, start, total, seen = state["history"], state["step"], state["total"], state["seconds"]
-        advance(start * batch)
+        try:
+            accelerator.unwrap_model(module).load_state_dict(state["module"])
+            terms.restore(state["terms"])
+            optimizer.load_state_dict(state["optimizer"])
+            history, start, total, seen = list(state["history"]), int(state["step"]), float(state["total"]), float(state["seconds"])
+        except (RuntimeError, ValueError, TypeError, KeyError, AttributeError, IndexError) as error:
+            raise UserError(str(checkpoint), "a checkpoint of this student", f"another one ({str(error).splitlines()[0][:100]})",
+                            "Delete it to train from the beginning, or name another --out.") from None
+        advance(start // per_epoch * num_trained(len(source), settings) // settings.epochs + start % per_epoch * batch)
     student.module = accelerator.unwrap_model(module)
-    within = contextlib.ExitStack()
-    if world > 1:
-        within.enter_context(shared_batch_norms(student.module, terms))
+    shared = shared_batch_norms(student.module, terms) if world > 1 else contextlib.nullcontext()
 
     step, began = start, time.monotonic()
     saved = began
@@ -138,6 +151,7 @@ def distill(student: StudentEncoder, training_set: TrainingSet, arm: Arm, settin
     def save() -> None:
         nonlocal saved
         if writes:
+            _check_there(folder)
             seconds = seen + time.monotonic() - began
             save_checkpoint(checkpoint, {"module": student.module.state_dict(), "terms": terms.state(),
                                          "optimizer": optimizer.state_dict(), "history": history, "step": step, "total": total,
@@ -153,62 +167,75 @@ def distill(student: StudentEncoder, training_set: TrainingSet, arm: Arm, settin
         with accelerator.autocast():
             return module(inputs).float()
 
-    try:
-        while step < settings.epochs * per_epoch:
-            epoch, first = divmod(step, per_epoch)
-            order = streams.order(epoch, len(source))
-            targets = training_set.targets(epoch)
-            view, second = training_set.view(epoch), training_set.view(f"{epoch} second") if "other" in needs else None
-            batches = [order[i * batch : (i + 1) * batch][rank::world] for i in range(first, per_epoch)]
-            module.train()
-            for indices, images in read_batches(source, batches, workers):
-                factor = learning_rate_factor(settings.schedule, step, settings.epochs * per_epoch)
-                for group in optimizer.param_groups:
-                    group["lr"] = settings.learning_rate * factor
-                ids = source.ids[indices]
-                embeddings = {"student": embeddings_of(images, ids, view),
-                              "teacher": torch.from_numpy(np.ascontiguousarray(targets[indices])).float().to(student.device)}
-                if "other" in needs:
-                    embeddings["other"] = embeddings_of(images, ids, second)
-                if needs & {"labels", "logits"}:
-                    embeddings["labels"] = torch.from_numpy(source.labels[indices]).to(student.device)
-                loss = terms(embeddings, torch.from_numpy(indices).to(student.device),
-                             min(batch, len(source) - step % per_epoch * batch))
-                optimizer.zero_grad(set_to_none=True)
-                accelerator.backward(loss)
-                terms.share_gradients()
-                optimizer.step()
-                terms.remember()
-                step += 1
-                # Every process logs, and stops at, the loss of the whole batch.
-                shown = float(accelerator.reduce(loss.detach(), "mean") if world > 1 else loss.detach())
-                total += shown
-                if not math.isfinite(total):
-                    raise UserError(f"training of {student.name}, epoch {epoch + 1}, step {step}", "a finite loss",
-                                    str(shown), "Lower training.learning_rate, or train in float32; the "
-                                    "checkpoint before it is kept.")
-                advance(batch)
-                if time.monotonic() - saved > CHECKPOINT_SECONDS:
+    def train_step(indices: np.ndarray, images: Any, epoch: int) -> float:
+        """One batch; the loss of the whole of it, also where each process takes its part."""
+        factor = learning_rate_factor(settings.schedule, step, settings.epochs * per_epoch)
+        for group in optimizer.param_groups:
+            group["lr"] = settings.learning_rate * factor
+        ids = source.ids[indices]
+        embeddings = {"student": embeddings_of(images, ids, views[0]),
+                      "teacher": torch.from_numpy(np.ascontiguousarray(targets[indices])).float().to(student.device)}
+        if "other" in needs:
+            embeddings["other"] = embeddings_of(images, ids, views[1])
+        if needs & {"labels", "logits"}:
+            embeddings["labels"] = torch.from_numpy(source.labels[indices]).to(student.device)
+        loss = terms(embeddings, torch.from_numpy(indices).to(student.device), min(batch, len(source) - step % per_epoch * batch))
+        optimizer.zero_grad(set_to_none=True)
+        accelerator.backward(loss)
+        terms.share_gradients()
+        optimizer.step()
+        terms.remember()
+        shown = float(accelerator.reduce(loss.detach(), "mean") if world > 1 else loss.detach())
+        if not math.isfinite(shown):
+            raise UserError(f"training of {student.name}, epoch {epoch + 1}, step {step + 1}", "a finite loss", str(shown),
+                            "Lower training.learning_rate, or train in float32; the checkpoint before it is kept.")
+        return shown
+
+    def record(epoch: int) -> None:
+        """What an epoch that is over came to."""
+        nonlocal total
+        seconds = seen + time.monotonic() - began
+        found = {"epoch": epoch + 1, "step": step, "seconds": round(seconds, 3), "loss": total / per_epoch,
+                 "lr": optimizer.param_groups[0]["lr"],
+                 "images_per_second": (step - start) * batch / max(1e-9, time.monotonic() - began)}
+        if health is not None:
+            found.update(health.check(student))
+        found["warnings"] = warnings_of(found) if health is not None else []
+        history.append(found)
+        total = 0.0
+        if writes:
+            _check_there(folder)
+            write_text(folder / "metrics.jsonl", "".join(json.dumps(r) + "\n" for r in history))
+            for warning in found["warnings"]:
+                warn(warning)
+        if track:
+            accelerator.log({k: v for k, v in found.items() if isinstance(v, (int, float))}, step=step)
+
+    with shared, HeldBack() as interrupts:
+        try:
+            while True:
+                epoch, first = divmod(step, per_epoch)
+                if first == 0 and epoch > (history[-1]["epoch"] if history else 0):
+                    record(epoch - 1)
                     save()
-            seconds = seen + time.monotonic() - began
-            record = {"epoch": epoch + 1, "step": step, "seconds": round(seconds, 3), "loss": total / per_epoch,
-                      "lr": optimizer.param_groups[0]["lr"],
-                      "images_per_second": (step - start) * batch / max(1e-9, time.monotonic() - began)}
-            if health is not None:
-                record.update(health.check(student))
-            record["warnings"] = warnings_of(record) if health is not None else []
-            history.append(record)
-            total = 0.0
-            if writes:
-                write_text(folder / "metrics.jsonl", "".join(json.dumps(r) + "\n" for r in history))
-            if track:
-                accelerator.log({k: v for k, v in record.items() if isinstance(v, (int, float))}, step=step)
-            save()
-    except KeyboardInterrupt:
-        save()
-        raise
-    finally:
-        within.close()
+                    interrupts.check()
+                if step == settings.epochs * per_epoch:
+                    break
+                order, targets = streams.order(epoch, len(source)), training_set.targets(epoch)
+                views = training_set.view(epoch), training_set.view(f"{epoch} second") if "other" in needs else None
+                batches = [order[i * batch : (i + 1) * batch][rank::world] for i in range(first, per_epoch)]
+                module.train()
+                for indices, images in interrupts.during(read_batches(source, batches, workers)):
+                    loss, size = train_step(indices, images, epoch), min(batch, len(source) - step % per_epoch * batch)
+                    total, step = total + loss, step + 1
+                    advance(size)
+                    interrupts.check()
+                    if time.monotonic() - saved > CHECKPOINT_SECONDS:
+                        save()
+        except KeyboardInterrupt:
+            if not interrupts.forced:
+                save()
+            raise
     if track:
         accelerator.end_training()
     student.module.eval()
@@ -220,6 +247,12 @@ def num_classes(source: Source) -> int | None:
     if source.labels is None:
         return None
     return max(len(source.class_names or ()), int(source.labels.max()) + 1)
+
+
+def _check_there(folder: Path) -> None:
+    """A folder that somebody deletes in the middle is not made again, as if all were well."""
+    if not folder.is_dir():
+        raise UserError(str(folder), "a folder that stays while it is trained into", "deleted", "Run it again.")
 
 
 def _to(images: Any, device: torch.device) -> Any:

@@ -16,6 +16,7 @@ import pandas as pd
 import yaml
 
 from distillscope.errors import UserError
+from distillscope.names import folder_name
 
 COLUMNS = ["study", "dataset", "split", "teacher", "student", "target", "objective", "seed", "condition", "draw",
            "measure", "value", "n", "unit", "arm"]
@@ -246,7 +247,7 @@ def read_run(run_dir: Path) -> Run:
     results = results.drop_duplicates(ignore_index=True)  # trials may repeat the teacher's rows
     pairs = list(dict.fromkeys((t.dataset, t.teacher) for t in found["references"] + found["trials"]))
     done = {(t.dataset, t.teacher, t.arm, t.student, t.seed) for t in found["trials"]}
-    missing = [f"{d}--{t}--{a}--{s}--seed{seed}" for d, t, a, s, seed in expected_trials(study, pairs)
+    missing = [folder_name(d, t, a, s, f"seed{seed}") for d, t, a, s, seed in expected_trials(study, pairs)
                if (d, t, a, s, seed) not in done]
     missing += [name for name in unfinished if name not in missing]
     planned = len(names_of(study.get("data"))) * len(names_of(study.get("teacher")))

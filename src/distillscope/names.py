@@ -1,0 +1,68 @@
+"""Names of folders, made from the names of a study's parts, so that no two of them ever share one."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import re
+import unicodedata
+
+LONGEST = 200
+"""Bytes of a folder's name; file systems take 255, and some that encrypt fewer."""
+RESERVED = {"con", "prn", "aux", "nul", *(f"{port}{i}" for port in ("com", "lpt") for i in range(10))}
+"""Names that Windows keeps for devices, whatever follows their first dot."""
+
+
+def folder_name(*parts: str) -> str:
+    """One folder's name for these parts: the parts themselves where they are plain, else what is left of them and a hash.
+
+    Plain are letters without accents, digits and ``_.+-``, where the name can be read back into its parts and every file
+    system takes it. Parts that differ in more than upper and lower case get names that do too.
+
+    >>> folder_name("digits", "S", "seed1"), folder_name("x 1"), folder_name("..")
+    ('digits--S--seed1', 'x_1~ecd3bfadc6', '_..~0964becc63')
+    >>> folder_name("a--b", "c") != folder_name("a", "b--c")
+    True
+    """
+    parts = tuple(composed(part) for part in parts)
+    name = old_folder_name(*parts)
+    if all(parts) and name == "--".join(parts) and _splits_back(parts) and _is_allowed(name) and len(name) <= LONGEST:
+        return name
+    mark = hashlib.blake2b(json.dumps(parts).encode(), digest_size=5).hexdigest()
+    return f"{'' if _is_allowed(name) else '_'}{name[: LONGEST - 12]}~{mark}"
+
+
+def old_folder_name(*parts: str) -> str:
+    """The name as runs had it before `folder_name`: several names could give one folder."""
+    return "--".join(re.sub(r"[^A-Za-z0-9_.+-]+", "_", part) for part in parts)
+
+
+def composed(name: str) -> str:
+    """The name with its accents composed (NFC): macOS and Linux type the same one in two ways."""
+    return unicodedata.normalize("NFC", name)
+
+
+def same_on_some_systems(name: str) -> str:
+    """What a file system may take for the same name: without case, with accents composed.
+
+    >>> same_on_some_systems("S") == same_on_some_systems("s")
+    True
+    """
+    return composed(composed(name).casefold())
+
+
+def is_printable(name: str) -> bool:
+    """Whether a name has something to see, and no control characters, which tables and terminals would act upon.
+
+    >>> is_printable("小 1"), is_printable(" "), is_printable("a\\x00b")
+    (True, False, False)
+    """
+    return bool(name.strip()) and not any(unicodedata.category(c) in ("Cc", "Cs", "Zl", "Zp") for c in name)
+
+
+def _splits_back(parts: tuple[str, ...]) -> bool:
+    return len(parts) == 1 or not any("--" in part or part.startswith("-") or part.endswith("-") for part in parts)
+
+
+def _is_allowed(name: str) -> bool:
+    return not name.startswith(".") and not name.endswith(".") and name.split(".")[0].casefold() not in RESERVED

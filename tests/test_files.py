@@ -1,0 +1,97 @@
+"""Whole files or none, nothing through links out of a run, nothing left behind, and the system's refusals in one line."""
+
+from __future__ import annotations
+
+import errno
+import os
+
+import pytest
+
+from distillscope.errors import UserError
+from distillscope.files import leftovers, said_if_deleted, said_of, sweep, write_text
+
+
+@pytest.fixture
+def run(tmp_path):
+    folder = tmp_path / "run"
+    folder.mkdir()
+    for name in ("study.yaml", "provenance.json"):
+        (folder / name).write_text("")
+    return folder
+
+
+def test_a_linked_folder_of_a_run_is_not_written_through(run, tmp_path):
+    away = tmp_path / "away"
+    away.mkdir()
+    (run / "tables").symlink_to(away)
+    (run / "trials").symlink_to(away)
+    for path in (run / "tables" / "table.csv", run / "trials" / "x" / "results.csv"):
+        with pytest.raises(UserError, match=r"(tables|trials): expected a folder, got a link to .*away. Remove the link"):
+            write_text(path, "ours")
+    assert not list(away.iterdir())
+
+
+def test_a_linked_file_is_replaced_and_a_linked_way_to_the_run_is_taken(run, tmp_path):
+    mine = tmp_path / "mine.txt"
+    mine.write_text("mine")
+    (run / "report.html").symlink_to(mine)
+    (tmp_path / "way").symlink_to(run)
+    write_text(tmp_path / "way" / "report.html", "ours")
+    write_text(tmp_path / "way" / "tables" / "table.csv", "ours")
+    assert mine.read_text() == "mine" and (run / "report.html").read_text() == "ours" and (run / "tables" / "table.csv").is_file()
+
+
+def test_what_a_kill_left_is_swept_and_what_lives_is_not(tmp_path):
+    def killed(path):
+        pid = os.fork()
+        if not pid:
+            path.write_text("half")
+            os.kill(os.getpid(), 9)
+        os.waitpid(pid, 0)
+        raise RuntimeError(pid)
+
+    with pytest.raises(RuntimeError) as told:
+        write_text(tmp_path / "own.txt", "x") and killed(tmp_path / "x")
+    dead = int(str(told.value))
+    from distillscope.files import _machine
+
+    gone, own, other = (tmp_path / f".a.{m}-{p}.tmp.npy" for m, p in ((_machine(), dead), (_machine(), os.getpid()), ("0" * 6, dead)))
+    for path in (gone, own, other, tmp_path / f".a.{dead}.tmp.npy", tmp_path / ".notes.tmp"):
+        path.write_text("half")
+    assert sweep(tmp_path) == 1 and not gone.exists() and own.exists() and other.exists()
+    assert {p.name for p in leftovers(tmp_path, alone=True)} == {own.name, other.name, f".a.{dead}.tmp.npy"}  # who holds the lock
+
+
+def test_a_long_name_can_still_be_written(tmp_path):
+    assert write_text(tmp_path / f"{'x' * 240}.json", "{}").is_file()
+    with pytest.raises(UserError, match="expected a name that the file system takes, got one that is too long"):
+        write_text(tmp_path / f"{'x' * 300}.json", "{}")
+
+
+@pytest.mark.parametrize(("number", "word"), [(errno.EACCES, "permission denied"), (errno.EROFS, "read-only"), (errno.ENOSPC, "a full disk"),
+                                              (errno.ELOOP, "links that lead in a circle"), (errno.EMFILE, "too many open at once"),
+                                              (errno.EIO, "an input/output error"), (errno.EFBIG, "limit on a file's size")])
+def test_what_the_system_refuses_is_one_line(number, word, monkeypatch, capsys):
+    import distillscope.cli as cli
+
+    assert word in str(said_of(OSError(number, "no", "/some/file")))
+
+    def refused():
+        raise OSError(number, "no", "/some/file")
+
+    monkeypatch.setattr(cli, "app", refused)
+    with pytest.raises(SystemExit) as ended:
+        cli.main()
+    err = capsys.readouterr().err
+    assert ended.value.code == 2 and err.startswith("distillscope: /some/file: expected ") and err.count("\n") == 1
+
+
+def test_a_bug_keeps_its_traceback():
+    assert said_of(FileNotFoundError(errno.ENOENT, "no", "x")) is None
+
+
+def test_what_somebody_deletes_meanwhile_is_said(tmp_path):
+    with pytest.raises(UserError, match="expected a file that stays while this goes on, got deleted"), said_if_deleted(tmp_path):
+        (tmp_path / "gone.npy").read_bytes()
+    with pytest.raises(FileNotFoundError), said_if_deleted(tmp_path):
+        open("/nonexistent/elsewhere")  # noqa: SIM115
