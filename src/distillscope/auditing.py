@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Collection
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -13,8 +14,12 @@ from distillscope.config import Teacher
 from distillscope.data.preprocess import CLIP_MEAN, CLIP_STD, Preprocess
 from distillscope.data.source import Source
 from distillscope.errors import UserError
-from distillscope.inputs.embeddings import Embeddings, align, read_embeddings, read_labels, read_text
+from distillscope.inputs.embeddings import Embeddings, align, read_embeddings, read_text, with_ids
+from distillscope.inputs.labels import match_labels
 from distillscope.inputs.models import embed_model, is_model, load_images
+from distillscope.inputs.pairing import columns_of_ids, distinct_texts
+from distillscope.inputs.reading import Reading
+from distillscope.measure.classes import partitions_agree
 from distillscope.measure.results import Audit
 from distillscope.teachers.models import class_text
 
@@ -41,6 +46,21 @@ class Images:
             option = "--split" if split == self.split else "--train-split"
             self.loaded[split] = load_images(self.data, split, self.limit, self.corrupt, option)
         return self.loaded[split]
+
+
+@dataclass(frozen=True)
+class Reads:
+    """What the caller says of files: where ids are (of both sides, or one), and what whole numbers are divided by."""
+
+    ids: str | None = None
+    teacher_ids: str | None = None
+    student_ids: str | None = None
+    scale: float | None = None
+
+    def ids_of(self) -> list[tuple[str, str | None]]:
+        """(option, file) for the teacher and the student."""
+        return [(option, own) if own is not None else ("--ids", self.ids)
+                for option, own in (("--teacher-ids", self.teacher_ids), ("--student-ids", self.student_ids))]
 
 
 def file_preprocess(size: int | None, mean: str | None, std: str | None) -> Preprocess | None:
@@ -71,31 +91,34 @@ def _three(option: str, text: str) -> tuple[float, ...]:
 def audit_inputs(teacher: str, student: str, labels: str | None = None, *, train_teacher: str | None = None,
                  train_student: str | None = None, train_labels: str | None = None, train_split: str | None = None,
                  text: str | None = None, images: Images | None = None, normalize: str | None = None,
-                 groups: Collection[str] | None = None, intervals: bool = True, seed: int = 0) -> Audit:
-    """The audit of two embeddings files, folders or models; what was dropped to align them stands first in its notes.
+                 groups: Collection[str] | None = None, intervals: bool = True, seed: int = 0, reading: Reads | None = None) -> Audit:
+    """The audit of two embeddings files, folders or models; its ``inputs`` say how they were read and paired.
 
     ``train_split`` embeds that split of ``images.data`` by both models, for probes that are fitted on training images.
     Labels come from ``labels``, else from the files or the data. Errors: a ``UserError`` that names the input.
     """
-    images = images or Images()
-    pair, notes = _pair(teacher, student, images, images.split, ("--teacher", "--student"))
-    known = read_labels(labels, len(pair[0].rows), pair[0].ids) if labels else _labels_of(pair)
+    images, reading = images or Images(), reading or Reads()
+    pair, inputs = _pair(teacher, student, images, images.split, ("--teacher", "--student"), reading)
+    known, said = _labels(labels, pair, "labels")
+    inputs |= said
+    notes = _notes(inputs)
     train: tuple[Embeddings, Embeddings] | None = None
     found_train_labels = None
     if train_split and (train_teacher or train_student):
         raise UserError("--train-split", "a split for models, or --train-teacher and --train-student", "both", "Leave one out.")
     if train_split:
-        train, more = _pair(teacher, student, images, train_split, ("--teacher", "--student"))
-        notes += more
+        train, more = _pair(teacher, student, images, train_split, ("--teacher", "--student"), Reads())
     elif train_teacher and train_student:
-        train, more = _pair(train_teacher, train_student, images, "train", ("--train-teacher", "--train-student"))
-        notes += more
+        train, more = _pair(train_teacher, train_student, images, "train", ("--train-teacher", "--train-student"),
+                            Reads(scale=reading.scale))
     elif train_teacher or train_student or train_labels:
         missing = "--train-student" if train_teacher else "--train-teacher"
         raise UserError(missing, "both --train-teacher and --train-student", "one", f"Add {missing}.")
     if train is not None:
-        found_train_labels = (read_labels(train_labels, len(train[0].rows), train[0].ids) if train_labels
-                              else _labels_of(train))
+        found_train_labels, said = _labels(train_labels, train, "train labels")
+        more |= said
+        notes += _notes(more)
+        inputs |= {f"train_{name.removeprefix('train_')}": held for name, held in more.items()}
         if found_train_labels is None:
             raise UserError("--train-labels", "labels of the training items", "none", "Add --train-labels FILE.")
     found = audit(pair[0].rows, pair[1].rows, known, text=None if text is None else _text(text, images), normalize=normalize,
@@ -103,6 +126,7 @@ def audit_inputs(teacher: str, student: str, labels: str | None = None, *, train
                   **({} if train is None else {"train_teacher": train[0].rows, "train_student": train[1].rows,
                                                "train_labels": found_train_labels}))
     found.notes[:0] = notes
+    found.inputs = inputs
     return found
 
 
@@ -117,25 +141,54 @@ def publish(found: Audit, folder: Path, teacher: str, student: str, command: str
                        provenance=provenance(command, {}, "cpu", 0))
 
 
-def _pair(teacher: str, student: str, images: Images, split: str,
-          where: tuple[str, str]) -> tuple[tuple[Embeddings, Embeddings], list[str]]:
-    first, second = (_read(spec, images, split, name) for spec, name in zip((teacher, student), where, strict=True))
-    first, second, note = align(first, second)
+def _pair(teacher: str, student: str, images: Images, split: str, where: tuple[str, str],
+          reading: Reads) -> tuple[tuple[Embeddings, Embeddings], dict[str, dict[str, Any]]]:
+    """Both sides with one row an item, and how they were read."""
+    sides = [_read(spec, images, split, name, reading.scale) for spec, name in zip((teacher, student), where, strict=True)]
+    for i, (option, path) in enumerate(reading.ids_of()):
+        if path is not None:
+            sides[i] = with_ids(sides[i], path, option)
+    first, second, pairing = align(*sides)
     source = images.loaded.get(split)
-    said = f"images {source.name}/{split}: {source.note}" if source is not None and source.note else ""
-    return (first, second), [n for n in (said, note) if n]
+    noted = {"images": {"note": f"images {source.name}/{split}: {source.note}"}} if source is not None and source.note else {}
+    return (first, second), {
+        name: {**side.reading.to_dict(), "matched": pairing.matched, "unmatched": dropped}
+        for name, side, dropped in zip(("teacher", "student"), sides, pairing.dropped, strict=True) if side.reading is not None
+    } | {"pairing": pairing.to_dict()} | noted
 
 
-def _read(spec: str, images: Images, split: str, where: str) -> Embeddings:
+def _notes(inputs: dict[str, dict[str, Any]]) -> list[str]:
+    """What a reader must know before any number: rows that were only taken to belong together, or dropped."""
+    pairing = inputs["pairing"]
+    whole = pairing["by"] == "id" and not pairing["dropped_teacher"] and not pairing["dropped_student"]
+    noted = [inputs["images"]["note"]] if "images" in inputs else []
+    return noted if whole else [*noted, pairing["said"]]
+
+
+def _labels(path: str | None, pair: tuple[Embeddings, Embeddings], where: str) -> tuple[np.ndarray | None, dict[str, dict[str, Any]]]:
+    """Labels (n,) from a file, else from a side that has them; and how they were read."""
+    if path is None:
+        return next((side.labels for side in pair if side.labels is not None), None), {}
+    names = [texts for side in pair for column in columns_of_ids(side) if (texts := distinct_texts(column)) is not None]
+    found, reading = match_labels(path, len(pair[0]), names, where=where)
+    own = next((side.labels for side in pair if side.labels is not None), None)
+    if own is not None:
+        both = ~(np.ma.getmaskarray(own) | np.ma.getmaskarray(found))
+        differ = int((~partitions_agree(np.ma.getdata(own)[both], np.ma.getdata(found)[both])).sum())
+        if differ:
+            reading = replace(reading, remarks=(*reading.remarks, f"the embeddings' own labels are others for {differ:,} items, and are not used"))
+    return found, {"labels": reading.to_dict()}
+
+
+def _read(spec: str, images: Images, split: str, where: str, scale: float | None) -> Embeddings:
     """Embeddings from a file or folder, or made by a model from the images."""
     if not is_model(spec, with_images=images.data is not None):
-        return read_embeddings(spec, split=split, where=where)
-    return embed_model(spec, images.load(split, where), split, device=images.device, precision=images.precision, workers=images.workers,
+        return read_embeddings(spec, split=split, where=where, scale=scale)
+    made = embed_model(spec, images.load(split, where), split, device=images.device, precision=images.precision, workers=images.workers,
                        preprocess=images.preprocess)
-
-
-def _labels_of(pair: tuple[Embeddings, Embeddings]):
-    return next((side.labels for side in pair if side.labels is not None), None)
+    unlabelled = 0 if made.labels is None else int(np.ma.getmaskarray(made.labels).sum())
+    return replace(made, reading=Reading(spec, "the model's output", len(made), made.rows.shape[1], f"{images.data}/{split}",
+                                         None if made.labels is None else f"{images.data}/{split}", unlabelled=unlabelled))
 
 
 def _text(spec: str, images: Images) -> np.ndarray:

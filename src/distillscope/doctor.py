@@ -30,7 +30,7 @@ def examine() -> list[tuple[str, str, str]]:
     ]
     for package in ("torch", "torchvision", "timm", "datasets", "accelerate", "scikit-learn", "numpy"):
         rows.append((package, metadata.version(package), ""))
-    for module, extra in (("open_clip", "open-clip"), ("tensorboard", "track"), ("ray", "ray"), ("jupytext", "notebook")):
+    for module, extra in (("open_clip", "open-clip"), ("tensorboard", "track"), ("ray", "ray"), ("jupytext", "notebook"), ("h5py", "hdf5")):
         present = util.find_spec(module) is not None
         rows.append((f"{module} (extra)", "installed" if present else "not installed",
                      "" if present else f"pip install 'distillscope[{extra}]'"))

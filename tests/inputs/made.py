@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import gzip
+import json
 from pathlib import Path
 
+import h5py
 import numpy as np
 import pandas as pd
 import pyarrow as pa
 import pyarrow.parquet as pq
 import torch
+from pyarrow import feather
 from safetensors.torch import save_file
 
 COUNT, DIM = 24, 5
@@ -75,6 +79,48 @@ def _csv_bare(path: Path) -> None:
     np.savetxt(path, embeddings(), delimiter=",")
 
 
+def _table() -> pa.Table:
+    lists = pa.array(embeddings().tolist(), pa.list_(pa.float32()))
+    return pa.table({"filename": IDS, "embedding": lists, "label": LABELS})
+
+
+def _feather(path: Path) -> None:
+    feather.write_feather(_table(), path)
+
+
+def _stream(path: Path) -> None:
+    with pa.OSFile(str(path), "wb") as sink, pa.ipc.new_stream(sink, _table().schema) as writer:
+        writer.write_table(_table(), max_chunksize=7)
+
+
+def _jsonl(path: Path) -> None:
+    lines = "".join(json.dumps(row) + "\n" for row in _table().to_pylist())
+    path.write_bytes(gzip.compress(lines.encode()) if path.suffix == ".gz" else lines.encode())
+
+
+def _json(path: Path) -> None:
+    path.write_text(json.dumps({"filenames": IDS, "embeddings": embeddings().tolist(), "labels": LABELS.tolist()}))
+
+
+def _hdf5(path: Path) -> None:
+    with h5py.File(path, "w") as file:
+        file["test/embeddings"], file["test/ids"], file["test/labels"] = embeddings(), IDS, LABELS
+
+
+def _named_columns(path: Path, **how: object) -> None:
+    frame = pd.DataFrame(embeddings()).rename(columns=lambda i: f"embedding_{i}")
+    frame.insert(0, "filenames", IDS)
+    frame.assign(labels=LABELS, width=640, score=np.linspace(0, 1, COUNT)).to_csv(path, index=False, **how)
+
+
+def _tsv(path: Path) -> None:
+    _named_columns(path, sep="\t")
+
+
+def _semicolon(path: Path) -> None:
+    _named_columns(path, sep=";", decimal=",")
+
+
 # name -> (writer, has ids, has labels)
 FORMATS = {
     "a.npy": (_npy, False, False),
@@ -90,6 +136,15 @@ FORMATS = {
     "a.csv": (_csv, True, True),
     "indexed.csv": (_csv_indexed, False, False),
     "bare.csv": (_csv_bare, False, False),
+    "a.csv.gz": (_named_columns, True, True),
+    "a.tsv": (_tsv, True, True),
+    "semicolon.csv": (_semicolon, True, True),
+    "a.feather": (_feather, True, True),
+    "stream.arrow": (_stream, True, True),
+    "a.jsonl": (_jsonl, True, True),
+    "a.jsonl.gz": (_jsonl, True, True),
+    "a.json": (_json, True, True),
+    "a.h5": (_hdf5, True, True),
 }
 
 

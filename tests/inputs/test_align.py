@@ -27,28 +27,29 @@ def test_alignment_keeps_the_common_items_in_the_teachers_order(first, second):
         with pytest.raises(UserError, match="none in common"):
             align(teacher, student)
         return
-    a, b, note = align(teacher, student)
+    a, b, pairing = align(teacher, student)
     assert np.asarray(a.rows)[:, 0].tolist() == np.asarray(b.rows)[:, 0].tolist() == common
     assert list(a.ids) == list(b.ids) == [str(i) for i in common]
-    assert (note is None) == (first == second)
-    if note:
-        assert f"{len(common)} items in both; dropped {len(first) - len(common)} of {len(first)} of the teacher, " in note
-        assert f"{len(second) - len(common)} of {len(second)} of the student" in note
+    assert (pairing.note is None) == (first == second) and pairing.matched == len(common) and pairing.by == "id"
+    assert pairing.dropped == (len(first) - len(common), len(second) - len(common))
+    if any(pairing.dropped):
+        assert f"{len(common)} items in both; dropped {len(first) - len(common)} of {len(first)} of the teacher, " in pairing.note
+        assert f"{len(second) - len(common)} of {len(second)} of the student" in pairing.note
 
 
 def test_rows_in_order_are_not_copied():
     teacher, student = side("t", ["1", "2"]), side("s", ["1", "2"])
-    a, b, note = align(teacher, student)
-    assert a.rows is teacher.rows and b.rows is student.rows and note is None
+    a, b, pairing = align(teacher, student)
+    assert a.rows is teacher.rows and b.rows is student.rows and pairing.note is None
     longer = side("s", ["2", "1", "3"])
     a, b, _ = align(teacher, longer)
     assert a.rows is teacher.rows and np.shares_memory(b.rows.parts[0], longer.rows)
 
 
 def test_without_ids_rows_go_by_order():
-    a, b, note = align(side("t", None, count=3), side("s", None, count=3))
-    assert len(a) == len(b) == 3 and note is None
-    assert "only the teacher has ids" in align(side("t", ["1", "2"]), side("s", None, count=2))[2]
+    a, b, pairing = align(side("t", None, count=3), side("s", None, count=3))
+    assert len(a) == len(b) == 3 and pairing.by == "order" and "neither side has ids" in pairing.note
+    assert "only the teacher has ids" in align(side("t", ["1", "2"]), side("s", None, count=2))[2].note
     with pytest.raises(UserError, match="student s: expected 3 rows like the teacher t, got 2. .* give ids on both sides"):
         align(side("t", None, count=3), side("s", ["1", "2"]))
 
@@ -61,8 +62,10 @@ def test_ids_that_repeat_are_refused():
 
 
 def test_labels_that_disagree_tell_that_rows_do_not_match():
-    with pytest.raises(UserError, match="others for 2 of 3 items, first in row 1 .0, not 1."):
+    with pytest.raises(UserError, match="others for 2 of 3 items, first in row 1 .0 beside 1."):
         align(side("t", None, [0, 1, 0], 3), side("s", None, [0, 0, 1], 3))
     a, b, _ = align(side("t", ["1", "2"], [7, 8]), side("s", ["2", "1"], [8, 7]))
     assert a.labels.tolist() == b.labels.tolist() == [7, 8]
-    align(side("t", None, [0, 1], 2), side("s", None, ["zero", "one"], 2))  # two ways to write classes are not compared
+    align(side("t", None, [0, 1, 0], 3), side("s", None, ["zero", "one", "zero"], 3))
+    with pytest.raises(UserError, match="others for 1 of 5 items, first in row 2 .one beside 0."):  # whatever the classes are called
+        align(side("t", None, [0, 1, 0, 1, 0], 5), side("s", None, ["zero", "one", "one", "one", "zero"], 5))

@@ -65,7 +65,7 @@ def test_splits_of_a_folder(tmp_path):
     assert list(read_embeddings(tmp_path, split="train").ids) == IDS
     assert read_embeddings(tmp_path).rows.shape == (4, DIM)
     assert read_embeddings(tmp_path, split="validation").name == "validation"
-    with pytest.raises(UserError, match=r"other/img_emb/, got none of them. Name one of: .*train.npy, validation"):
+    with pytest.raises(UserError, match=r"other/img_emb/ .* got none of them. Name one of: .*train.npy, validation"):
         read_embeddings(tmp_path, split="other")
     (tmp_path / "train_ids.txt").write_text("\n".join(IDS[1:]))
     with pytest.raises(UserError, match="train_ids.txt: expected 24 ids, got 23"):
@@ -88,8 +88,8 @@ def test_a_run_names_its_parts_and_a_trial_is_read():
     reference, trial = (sorted((run / kind).iterdir())[0] for kind in ("references", "trials"))
     teacher, student = read_embeddings(reference), read_embeddings(trial)
     assert student.name == trial.name and student.labels is not None
-    first, second, note = align(teacher, student)
-    assert note is None and first.rows.shape[0] == second.rows.shape[0] == 60
+    first, second, pairing = align(teacher, student)
+    assert pairing.note is None and first.rows.shape[0] == second.rows.shape[0] == 60
     with pytest.raises(UserError, match="split test, the only one"):
         read_embeddings(trial, split="train")
 
@@ -101,5 +101,5 @@ def test_an_entry_of_the_cache_is_read_and_aligned():
     entries = [read_embeddings(e.parent) for e in described if '"perturbation": null' in e.read_text()]
     student = read_embeddings(sorted((run / "trials").iterdir())[0])
     teacher = next(e for e in entries if set(student.ids) <= set(e.ids))  # other tests keep theirs, of fewer images, in this cache
-    first, second, note = align(teacher, student)
-    assert list(first.ids) == list(second.ids) and len(second) == 60 and "aligned by id" in note
+    first, second, pairing = align(teacher, student)
+    assert list(first.ids) == list(second.ids) and len(second) == 60 and "aligned by id" in pairing.note

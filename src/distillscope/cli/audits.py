@@ -13,9 +13,13 @@ from distillscope.cli.root import Corrupt, Device, Precision, Workers, app, comm
 
 @app.command()
 def audit(
-    teacher: Annotated[str, typer.Option(help="embeddings (file or folder), or a model with --data")],
+    teacher: Annotated[str, typer.Option(metavar="FILE[:ARRAY][@IDS]", help="embeddings (file or folder), or a model with --data")],
     student: Annotated[str, typer.Option(help="the same items by the student")],
-    labels: Annotated[str | None, typer.Option(help="file of labels; else those of the inputs")] = None,
+    labels: Annotated[str | None, typer.Option(metavar="FILE[:COLUMN]", help="labels, in row order or by id; else the inputs' own")] = None,
+    ids: Annotated[str | None, typer.Option(metavar="FILE[:COLUMN]", help="ids of the rows of both sides")] = None,
+    teacher_ids: Annotated[str | None, typer.Option(metavar="FILE[:COLUMN]", help="ids of the teacher's rows")] = None,
+    student_ids: Annotated[str | None, typer.Option(metavar="FILE[:COLUMN]", help="ids of the student's rows")] = None,
+    scale: Annotated[float | None, typer.Option(help="what whole-number embeddings are divided by, such as 127")] = None,
     train_teacher: Annotated[str | None, typer.Option(help="training items, for probes")] = None,
     train_student: Annotated[str | None, typer.Option(help="training items by the student")] = None,
     train_labels: Annotated[str | None, typer.Option(help="labels of the training items")] = None,
@@ -50,14 +54,14 @@ def audit(
     """
     from rich.console import Console
 
-    from distillscope.auditing import Images, audit_inputs, file_preprocess, publish
+    from distillscope.auditing import Images, Reads, audit_inputs, file_preprocess, publish
     from distillscope.report.audit_terminal import audit_table
     from distillscope.requirements import check_requirements
 
     images = Images(data, split, limit, device, precision, workers, file_preprocess(image_size, mean, std), corrupt)
     found = audit_inputs(teacher, student, labels, train_teacher=train_teacher, train_student=train_student,
                          train_labels=train_labels, train_split=train_split, text=text, images=images, normalize=normalize,
-                         groups=only, intervals=intervals, seed=seed)
+                         groups=only, intervals=intervals, seed=seed, reading=Reads(ids, teacher_ids, student_ids, scale))
     missed = check_requirements(found, require or [])
     Console().print(audit_table(found, full=full))
     if json_ is not None:

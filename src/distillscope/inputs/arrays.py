@@ -1,11 +1,8 @@
-"""Files of arrays: .npy, .npz, .safetensors, and torch files that hold tensors only. Nothing pickled is ever executed."""
+"""Files of arrays: .npy and .npz. Nothing pickled is ever executed."""
 
 from __future__ import annotations
 
-import math
-import pickle
 import struct
-import warnings
 import zipfile
 from pathlib import Path
 from typing import IO, Any
@@ -13,20 +10,24 @@ from typing import IO, Any
 import numpy as np
 
 from distillscope.errors import UserError
-from distillscope.inputs.members import UNREADABLE, Member
-from distillscope.measure.rows import Stored
+from distillscope.inputs.members import UNREADABLE, Contents, Member, check_memory, size_of
 
-PLAIN = "Save it again with numpy.save, from an array of floats."
+PLAIN = "Save it again from an array of numbers or text (np.array(names, dtype=str) of a list of names)."
 DEFLATE_RATIO = 1032
 """No deflated byte gives more: what claims to is damaged, or made to fill the memory."""
 
 
-def read_npy(path: Path, where: str) -> list[Member]:
+def read_npy(path: Path, where: str) -> Contents:
     """The one array of a .npy file, memory-mapped."""
     with open(path, "rb") as handle:
         dtype, shape, _ = _header(handle, where)
         _check_size(dtype, shape, path.stat().st_size - handle.tell(), where)
-    return [Member("", shape, str(dtype), dtype.kind == "f", lambda: _mapped(path, 0, path.stat().st_size, where))]
+    return Contents([Member("", shape, str(dtype), kind_of(dtype), lambda: _mapped(path, 0, path.stat().st_size, where))])
+
+
+def kind_of(dtype: np.dtype) -> str:
+    """NumPy's kind of a dtype, one for all whole numbers and one for all text."""
+    return {"u": "i", "S": "U", "T": "U"}.get(dtype.kind, dtype.kind)
 
 
 def _header(handle: IO[bytes], where: str) -> tuple[np.dtype, tuple[int, ...], bool]:
@@ -48,7 +49,7 @@ def _header(handle: IO[bytes], where: str) -> tuple[np.dtype, tuple[int, ...], b
 
 
 def _check_size(dtype: np.dtype, shape: tuple[int, ...], have: int, where: str) -> int:
-    need = math.prod(shape) * dtype.itemsize
+    need = size_of(shape, dtype.itemsize)
     if need > have:
         raise UserError(where, f"{need:,} bytes of data, as its header says ({dtype} {shape})", f"{have:,}",
                         "The file was cut short or damaged: save or fetch it again.")
@@ -67,7 +68,7 @@ def _mapped(path: Path, start: int, size: int, where: str) -> np.ndarray:
     return np.memmap(path, dtype, "r", offset, shape, "F" if fortran else "C")
 
 
-def read_npz(path: Path, where: str) -> list[Member]:
+def read_npz(path: Path, where: str) -> Contents:
     """The arrays of a .npz; what numpy.savez wrote, uncompressed, is memory-mapped where it lies."""
     with zipfile.ZipFile(path) as archive:
         found = []
@@ -82,9 +83,9 @@ def read_npz(path: Path, where: str) -> list[Member]:
                 dtype, shape, load = UNREADABLE, (0,), _raise(error)
             else:
                 load = _npz_loader(path, info, inner)
-            kind = getattr(dtype, "kind", "")
-            found.append(Member(info.filename.removesuffix(".npy"), shape, str(dtype), kind == "f", load))
-    return found
+            kind = kind_of(dtype) if isinstance(dtype, np.dtype) else "O"
+            found.append(Member(info.filename.removesuffix(".npy"), shape, str(dtype), kind, load))
+    return Contents(found)
 
 
 def _raise(error: UserError) -> Any:
@@ -106,84 +107,13 @@ def _npz_loader(path: Path, info: zipfile.ZipInfo, where: str) -> Any:
         with zipfile.ZipFile(path) as archive, archive.open(info) as handle:
             dtype, shape, fortran = _header(handle, where)
             need = _check_size(dtype, shape, info.file_size - handle.tell(), where)
+            check_memory(need, info.compress_size, where, "Save it with numpy.savez, which is memory-mapped.")
             data = handle.read(need)
             handle.read()  # to its end, where the checksum is compared
         _check_size(dtype, shape, len(data), where)
         return np.ndarray(shape, dtype, data, order="F" if fortran else "C")
 
     return load
-
-
-def read_safetensors(path: Path, where: str) -> list[Member]:
-    """The tensors of a .safetensors file, memory-mapped."""
-    from safetensors import safe_open
-
-    found = []
-    with safe_open(path, framework="pt") as handle:
-        for name in handle.keys():  # noqa: SIM118 (no mapping)
-            part = handle.get_slice(name)
-            dtype, shape = part.get_dtype(), tuple(part.get_shape())
-            floats = dtype in ("F64", "F32", "F16", "BF16")
-            found.append(Member(name, shape, dtype, floats, _tensor_loader(path, name, where)))
-    return found
-
-
-def _tensor_loader(path: Path, name: str, where: str) -> Any:
-    def load() -> np.ndarray | Stored:
-        from safetensors import safe_open
-
-        with safe_open(path, framework="pt") as handle:
-            return _array_of(handle.get_tensor(name), f"{where}:{name}")
-
-    return load
-
-
-def read_torch(path: Path, where: str) -> list[Member]:
-    """The tensors of a torch file: one, or a dict of them (lists of text may be ids). Memory-mapped, with weights_only."""
-    import torch
-
-    with open(path, "rb") as handle:
-        start = handle.read(2)
-    if is_torchscript(path):
-        raise UserError(where, "a file of tensors", "a TorchScript model", "Add --data DATA, and it embeds its images.")
-    if not start:
-        raise UserError(where, "a file of tensors", "an empty file", "Save it again.")
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # of formats and protocols that it may refuse: then it raises
-        try:
-            found = torch.load(path, map_location="cpu", weights_only=True, mmap=start == b"PK")  # before 1.6 it was no zip
-        except pickle.UnpicklingError:
-            raise UserError(where, "a file of tensors only", "pickled objects, which are never opened",
-                            "Save the tensors alone with torch.save.") from None
-    named = found if isinstance(found, dict) else {"": found}
-    members = []
-    for name, value in named.items():
-        if isinstance(value, torch.Tensor):
-            dtype = str(value.dtype).removeprefix("torch.")
-            floats = value.dtype in (torch.float64, torch.float32, torch.float16, torch.bfloat16)
-            members.append(Member(str(name), tuple(value.shape), dtype, floats,
-                                  lambda v=value, n=name: _array_of(v, f"{where}:{n}" if n else where)))
-        elif isinstance(value, (list, tuple)) and all(isinstance(v, (str, int)) for v in value):
-            members.append(Member(str(name), (len(value),), "list", False, lambda v=value: np.array(v)))
-    return members
-
-
-def _array_of(tensor: Any, where: str) -> np.ndarray | Stored:
-    """A tensor's memory as an array. One that repeats its storage, or has none, would claim more than the file holds."""
-    import torch
-
-    if tensor.layout is not torch.strided or tensor.is_quantized or tensor.device.type != "cpu":
-        raise UserError(where, "a plain dense tensor", f"a {tensor.layout} one on {tensor.device}",
-                        "Save tensor.cpu().to_dense().")
-    need = tensor.numel() * tensor.element_size()
-    if need > tensor.untyped_storage().nbytes():
-        raise UserError(where, f"{need:,} bytes of data", f"{tensor.untyped_storage().nbytes():,}",
-                        "Save tensor.contiguous().clone().")
-    tensor = tensor.detach()
-    if tensor.dtype is torch.bfloat16:
-        bits = tensor.view(torch.int16).numpy().view(np.uint16)
-        return Stored([bits]) if bits.ndim == 2 else Stored([np.atleast_2d(bits)])[:].reshape(bits.shape)
-    return tensor.resolve_conj().resolve_neg().numpy()
 
 
 def is_torchscript(path: Path) -> bool:

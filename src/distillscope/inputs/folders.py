@@ -1,46 +1,59 @@
-"""Folders of embeddings: clip-retrieval's layout (our cache's and a trial's too), and one file or folder for each split.
+"""Folders of embeddings: shards, one file or folder for each split, parts, and what `datasets` saves.
 
 ::
 
-    FOLDER/img_emb/img_emb_0.npy ...    with metadata/metadata_0.parquet ...: ids and labels
+    FOLDER/img_emb/img_emb_0.npy ...    clip-retrieval's, our cache's and a trial's; ids and labels in metadata/metadata_0.parquet ...
     FOLDER/{split}.npy                  or any other format; ids in the file, or in {split}_ids.txt, one a line
     FOLDER/{split}/img_emb/ ...
     FOLDER/embeddings_test/img_emb/ ... a trial or reference of a run
+    FOLDER/state.json, data-*.arrow     Dataset.save_to_disk; with dataset_dict.json, a folder of it for each split
+    FOLDER/part-0.parquet ...           parts in the order of their numbers
 """
 
 from __future__ import annotations
 
-import re
 from dataclasses import replace
 from pathlib import Path
 
-import numpy as np
-
 from distillscope.errors import UserError
-from distillscope.inputs.formats import EMBEDDINGS, read_members
-from distillscope.inputs.members import IDS, LABELS, Embeddings, called, from_members, plain_labels, readable, strings
-from distillscope.measure.rows import Stored
+from distillscope.inputs.arrow import read_saved
+from distillscope.inputs.choosing import Asked, Embeddings, from_contents
+from distillscope.inputs.formats import EMBEDDINGS, read_contents, suffix_of
+from distillscope.inputs.members import readable, strings
+from distillscope.inputs.parts import find_parts, read_parts
+from distillscope.inputs.shards import read_shards
+from distillscope.inputs.tables import read_txt
 
 
-def read_folder(path: Path, split: str, where: str) -> Embeddings:
+def read_folder(path: Path, split: str, where: str, asked: Asked = Asked()) -> Embeddings:  # noqa: B008 (frozen)
     """The embeddings of a folder; ``split`` picks among several."""
     name = f"{where} {path}"
     if path.name == "img_emb" and not (path / "img_emb").is_dir():
         path = path.parent
     if (path / "img_emb").is_dir():
-        return read_shards(path, name)
+        return read_shards(path, name, asked)
     files = split_files(path, split)
     if len(files) > 1:
         raise UserError(name, f"one file for split '{split}'", ", ".join(f.name for f in files), "Name the one that is meant.")
     if files:
-        return _read_split(files[0], name)
+        return _read_split(files[0], name, asked)
     if (path / split / "img_emb").is_dir():
-        return read_shards(path / split, name)
+        return read_shards(path / split, name, asked)
     if (path / "embeddings_test" / "img_emb").is_dir():
         if split != "test":
             raise UserError(name, "split test, the only one that a trial keeps", f"'{split}'",
                             "Embed it with `distillscope embed --student`, and name that folder.")
-        return replace(read_shards(path / "embeddings_test", name), name=path.name)
+        return replace(read_shards(path / "embeddings_test", name, asked), name=path.name)
+    if (path / "state.json").is_file():
+        with readable(name, "a folder that save_to_disk wrote"):
+            return from_contents(read_saved(path, name), asked, name, path.name, path.name)
+    if (path / split / "state.json").is_file():
+        return read_folder(path / split, split, where, asked)
+    parts = find_parts(path, split, name)
+    if parts:
+        return read_parts(parts, name, path.name, asked)
+    if (path / split).is_dir():
+        return read_folder(path / split, split, where, asked)
     raise _nothing(path, split, name)
 
 
@@ -49,68 +62,18 @@ def split_files(path: Path, split: str) -> list[Path]:
     return [f for f in (path / f"{split}{suffix}" for suffix in EMBEDDINGS) if f.is_file()]
 
 
-def _read_split(file: Path, where: str) -> Embeddings:
+def _read_split(file: Path, where: str, asked: Asked) -> Embeddings:
+    stem = file.name.removesuffix(suffix_of(file))
     with readable(where, "embeddings that can be read"):
-        found = from_members(read_members(file, f"{where}/{file.name}"), None, f"{where}/{file.name}",
-                             f"{file.parent.name}/{file.stem}")
-        listed = file.with_name(f"{file.stem}_ids.txt")
+        found = from_contents(read_contents(file, f"{where}/{file.name}"), asked, f"{where}/{file.name}", f"{file.parent.name}/{stem}",
+                              f"{file.parent.name}/{file.name}")
+        listed = file.with_name(f"{stem}_ids.txt")
         if listed.is_file():
-            found = replace(found, ids=strings(listed.read_text(encoding="utf-8").splitlines(), str(listed)))
-    _same_count(found.ids, len(found), str(listed))
+            ids = strings(read_txt(listed, str(listed)).members[0].load(), str(listed))
+            if len(ids) != len(found):
+                raise UserError(str(listed), f"{len(found)} ids", str(len(ids)), "Write one id for each row.")
+            found = replace(found, ids=ids, spare=(), reading=replace(found.reading, ids=listed.name))
     return found
-
-
-def _same_count(ids: np.ndarray | None, count: int, where: str) -> None:
-    if ids is not None and len(ids) != count:
-        raise UserError(where, f"{count} ids", str(len(ids)), "Write one id for each row.")
-
-
-def read_shards(path: Path, where: str) -> Embeddings:
-    """clip-retrieval's layout: the shards in the order of their numbers, never joined in memory."""
-    files = sorted((path / "img_emb").glob("*.npy"), key=_order)
-    if not files:
-        raise UserError(where, "shards img_emb/*.npy", "none", "Check that the embedding was finished.")
-    parts, metadata = [], [_metadata(path, f) for f in files]
-    if len({m is None for m in metadata}) == 2:
-        raise UserError(where, "metadata for every shard", f"none for {files[metadata.index(None)].name}",
-                        "Restore metadata/, or remove it whole to go by order.")
-    for file in files:
-        with readable(f"{where} {file.name}", "embeddings that can be read"):
-            parts.append(from_members(read_members(file, f"{where} {file.name}"), None, f"{where} {file.name}", "").rows)
-    odd = next((i for i, p in enumerate(parts) if p.shape[1] != parts[0].shape[1]), None)
-    if odd is not None:
-        raise UserError(f"{where} {files[odd].name}", f"{parts[0].shape[1]} dimensions like {files[0].name}",
-                        str(parts[odd].shape[1]), "Put embeddings of one model into one folder.")
-    tables = [_id_and_label(m, len(p), where) for m, p in zip(metadata, parts, strict=True) if m is not None]
-    ids, labels = ([t[i] for t in tables] for i in (0, 1))
-    return Embeddings(
-        parts[0] if len(parts) == 1 else Stored(parts),
-        np.concatenate(ids) if ids and all(i is not None for i in ids) else None,
-        np.concatenate(labels) if labels and all(i is not None for i in labels) else None, path.name)
-
-
-def _order(file: Path) -> tuple[int, str]:
-    number = re.search(r"(\d+)$", file.stem)
-    return (int(number[1]) if number else -1, file.name)
-
-
-def _metadata(path: Path, shard: Path) -> Path | None:
-    number = re.search(r"(\d+)$", shard.stem)
-    file = path / "metadata" / f"metadata_{number[1] if number else 0}.parquet"
-    return file if file.is_file() else None
-
-
-def _id_and_label(file: Path, count: int, where: str) -> tuple[np.ndarray | None, np.ndarray | None]:
-    name = f"{where} {file.name}"
-    with readable(name, "metadata that can be read"):
-        members = read_members(file, name)
-        ids, labels = called(members, IDS), called(members, LABELS)
-        ids = None if ids is None else strings(ids.load(), name)
-        labels = None if labels is None else plain_labels(labels.load(), name)
-    for what, values in (("ids", ids), ("labels", labels)):
-        if values is not None and len(values) != count:
-            raise UserError(name, f"{count} {what}", str(len(values)), "Write one for each row.")
-    return ids, labels
 
 
 def _nothing(path: Path, split: str, where: str) -> UserError:
@@ -120,9 +83,9 @@ def _nothing(path: Path, split: str, where: str) -> UserError:
                  for p in sorted(path.glob(f"{kind}/*/embeddings_test"))]
         return UserError(where, "one set of embeddings", "a whole run",
                          f"Name one of its parts: {_listed(parts)}." if parts else "It has no finished trial yet.")
-    near = sorted(str(f.relative_to(path)) for f in path.glob("*") if f.suffix.lower() in EMBEDDINGS)
-    near += sorted(str(f.parent.relative_to(path)) for f in path.glob("*/img_emb"))
-    return UserError(where, f"embeddings: img_emb/*.npy, {split}.npy or {split}/img_emb/", "none of them",
+    near = sorted(str(f.relative_to(path)) for f in path.glob("*") if suffix_of(f) in EMBEDDINGS and f.is_file())
+    near += sorted(str(f.parent.relative_to(path)) for f in [*path.glob("*/img_emb"), *path.glob("*/state.json")])
+    return UserError(where, f"embeddings: img_emb/*.npy, {split}.npy, {split}/img_emb/ or part-0.npy, part-1.npy, ...", "none of them",
                      f"Name one of: {_listed(near)}." if near else "Name the file or folder that holds them.")
 
 

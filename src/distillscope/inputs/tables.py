@@ -1,125 +1,192 @@
-"""Tables: .parquet, .csv, and .txt with one label or id a line."""
+"""Tables of text: .csv and .tsv, gzipped or not, with commas, semicolons, tabs or bars; and .txt with one label or id a line."""
 
 from __future__ import annotations
 
+import csv
+import io
 import re
+import warnings
+from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from distillscope.errors import UserError
-from distillscope.inputs.members import IDS, LABELS, Member, strings
-from distillscope.measure.rows import Stored
+from distillscope.inputs.arrow import runs_of
+from distillscope.inputs.members import Contents, Member
+from distillscope.inputs.naming import embedding_rank, id_rank, is_index, label_rank, runs
+from distillscope.inputs.unpacking import opened
+
+NUMBER = r"[+-]?(\d+\.?\d*([eE][+-]?\d+)?|\.\d+([eE][+-]?\d+)?|nan|inf|NaN|Inf)"
+MISSING = ["", "nan", "NaN", "NA", "null", "None"]
+LOOKED_AT = 2**20
+"""Bytes from which the separator and the header are told."""
 
 
-def read_parquet(path: Path, where: str) -> list[Member]:
-    """Columns of a parquet file: lists of floats (one a row), or each dimension a column of floats; ids and labels beside."""
-    import pyarrow as pa
-    import pyarrow.parquet as pq
+@dataclass(frozen=True)
+class _Layout:
+    """How a table is written: its separator, decimal point, column names, whether a line holds those, and how many lines to skip.
 
-    with pq.ParquetFile(path, memory_map=True) as file:
-        schema, count = file.schema_arrow, file.metadata.num_rows
-    members, floats = [], []
-    for field in schema:
-        kind = field.type.storage_type if isinstance(field.type, pa.BaseExtensionType) else field.type
-        if pa.types.is_list(kind) or pa.types.is_large_list(kind) or pa.types.is_fixed_size_list(kind):
-            width = kind.list_size if pa.types.is_fixed_size_list(kind) else None
-            floating = pa.types.is_floating(kind.value_type)
-            members.append(Member(field.name, (count, width), f"list of {kind.value_type}", floating,
-                                  lambda n=field.name: _lists(path, n, where)))
-        else:
-            if pa.types.is_floating(kind) and field.name.lower() not in (*IDS, *LABELS):
-                floats.append(field.name)
-            members.append(Member(field.name, (count,), str(kind), pa.types.is_floating(kind),
-                                  lambda n=field.name: _column(path, n, where)))
-    if floats and not any(m.is_float and len(m.shape) == 2 for m in members):
-        members.append(Member("columns", (count, len(floats)), "float", True, lambda: _columns(path, floats, where)))
-    return members
+    ``dimensions`` are columns that are surely numbers: those of numbered runs, and of decimals where there are no names.
+    """
+
+    separator: str
+    decimal: str
+    names: list[str]
+    header: bool
+    skipped: int
+    dimensions: frozenset[str]
 
 
-def _lists(path: Path, name: str, where: str) -> Stored:
-    """A column of lists as (n, d), kept in the pieces in which it is decoded, so that it is never in memory twice."""
-    import pyarrow.parquet as pq
-
-    parts: list[np.ndarray] = []
-    row = 0
-    with pq.ParquetFile(path, memory_map=True) as file:
-        for batch in file.iter_batches(8192, columns=[name]):
-            lists = batch.column(0)
-            lists = getattr(lists, "storage", lists)
-            if not len(lists):
-                continue
-            lengths = np.asarray(lists.value_lengths().fill_null(0))
-            width = parts[0].shape[1] if parts else int(lengths[np.argmax(lengths > 0)])
-            if (lengths != width).any():
-                wrong = int(np.argmax(lengths != width))
-                raise UserError(f"{where}:{name}", f"{width} values in every row", f"{lengths[wrong]} in row {row + wrong}",
-                                "Drop the rows without an embedding, on both sides.")
-            parts.append(_floats(lists.flatten()).reshape(len(lists), width))
-            row += len(lists)
-    return Stored(parts or [np.empty((0, 0), np.float32)])
-
-
-def _floats(values: Any) -> np.ndarray:
-    """An Arrow array of floats; nulls become NaN, which the audit names."""
-    return values.to_numpy(zero_copy_only=False)
-
-
-def _columns(path: Path, names: list[str], where: str) -> Stored:
-    import pyarrow.parquet as pq
-
-    with pq.ParquetFile(path, memory_map=True) as file:
-        parts = [np.column_stack([_floats(c) for c in batch.columns]) for batch in file.iter_batches(8192, columns=names)]
-    return Stored(parts or [np.empty((0, len(names)), np.float32)])
-
-
-def _column(path: Path, name: str, where: str) -> np.ndarray:
-    """One column of numbers or text."""
-    import pyarrow as pa
-    import pyarrow.parquet as pq
-
-    with pq.ParquetFile(path, memory_map=True) as file:
-        column = file.read(columns=[name]).column(0)
-    if column.null_count:
-        raise UserError(f"{where}:{name}", "a value in every row", f"{column.null_count} empty", "Drop these rows.")
-    if pa.types.is_dictionary(column.type):
-        column = column.cast(column.type.value_type)
-    return column.to_numpy()
-
-
-def read_csv(path: Path, where: str) -> list[Member]:
-    """A .csv: columns of numbers are the embeddings; id and label columns by their names. A header is told by its words."""
+def read_csv(path: Path, where: str) -> Contents:
+    """Columns of a table of text. Numbered columns of numbers are read as such; every other column as text at first, since an
+    id such as 001 is no number."""
     import pandas as pd
 
-    with open(path, encoding="utf-8") as handle:
-        first = [cell.strip().strip('"') for cell in handle.readline().split(",")]
-    known = {c.lower() for c in first} & {*IDS, *LABELS}
-    words = [c for c in first if not _is_number(c)]
-    numbered = first == [str(i) for i in range(len(first))]  # the column names that pandas gives
-    header = 0 if known or ((words or numbered) and len(first) > 1) else None
-    table = pd.read_csv(path, header=header, skipinitialspace=True)
-    if header == 0 and not first[0] and (np.asarray(table.iloc[:, 0]) == np.arange(len(table))).all():
-        table = table.iloc[:, 1:]  # the row numbers that pandas writes
-    names = [str(c) for c in table.columns]
-    members = [Member(n, (len(table),), str(d), d.kind == "f", lambda i=i: table.iloc[:, i].to_numpy())
-               for i, (n, d) in enumerate(zip(names, table.dtypes, strict=True))]
-    rest = [i for i, n in enumerate(names) if n.lower() not in (*IDS, *LABELS)]
-    if not rest:
+    layout = _layout(path, where)
+    alone = len(layout.names) == 1
+    numbers = {i for i, n in enumerate(layout.names) if n in layout.dimensions}
+    columns = list(range(len(layout.names)))
+    with opened(path, where) as handle, warnings.catch_warnings():
+        warnings.simplefilter("error", pd.errors.ParserWarning)  # a row of more cells would be cut
+        table = pd.read_csv(handle, header=None, skiprows=layout.skipped, names=columns, sep=layout.separator, decimal=layout.decimal,
+                            skipinitialspace=True, encoding="utf-8-sig", index_col=False, keep_default_na=False,
+                            na_values={i: MISSING for i in numbers}, dtype={i: str for i in columns if i not in numbers},
+                            skip_blank_lines=not alone, engine="c", low_memory=False)
+    if alone:
+        table = table.iloc[: _without_blank_end(table[0].tolist())]
+    values = {n: _typed(table[i], layout.decimal) if i not in numbers else table[i].to_numpy() for i, n in enumerate(layout.names)}
+    values = {n: v for n, v in values.items() if n or v.dtype != object or any(v)}  # what a separator at the end of lines makes
+    members = [_member(n, v, not layout.header) for n, v in values.items()]
+
+    def join(names: Sequence[str]) -> np.ndarray:
+        return np.column_stack([values[n] for n in names])
+
+    flat = {m.name: m for m in members if m.kind in "fi" and not is_index(m.name)}
+    if layout.header:
+        return Contents([*members, *runs_of(flat, join)], join)
+    return Contents(_without_names(members, flat, join), join)
+
+
+def _layout(path: Path, where: str) -> _Layout:
+    """The separator and the header, told from the first lines."""
+    with opened(path, where) as handle:
+        text = handle.read(LOOKED_AT).decode("utf-8-sig", "replace")
+    lines = [line for line in text.splitlines()[:50] if line.strip()]
+    if not lines:
+        raise UserError(where, "a table", "blank lines", "Save it again.")
+    separator = "\t" if path.name.lower().endswith((".tsv", ".tsv.gz")) else _separator(lines)
+    rows = [[cell.strip() for cell in row] for row in csv.reader(io.StringIO("\n".join(lines[:20])), delimiter=separator, skipinitialspace=True)]
+    rows = [row for row in rows if row]
+    first, body = rows[0], rows[1:]
+    decimal = "," if separator != "," and any(re.fullmatch(r"[+-]?\d+,\d+([eE][+-]?\d+)?", c) for row in body or rows for c in row) else "."
+    header = _is_header(first, body, decimal)
+    if header and body and len(body[0]) == len(first) + 1:
+        first = [*first, ""] if not body[0][-1] else ["", *first]  # a separator at the end of each line, or R's names of rows
+    if header:
+        names = _distinct(first)
+        named = [r for r in runs(names) if label_rank(r.stem) is None and id_rank(r.stem) is None]
+        dimensions = frozenset(n for r in named for n in r.names if id_rank(n) is None and label_rank(n) is None)
+    else:
+        names = [str(i) for i in range(len(first))]
+        dimensions = frozenset(names[i] for i in range(len(first)) if all(
+            i < len(row) and _is_number(row[i], decimal) and not re.fullmatch(r"[+-]?\d+", row[i]) for row in rows))
+    blank = next(i for i, line in enumerate(text.splitlines()) if line.strip())
+    return _Layout(separator, decimal, names, header, blank + int(header), dimensions)
+
+
+def _separator(lines: list[str]) -> str:
+    """The one of , ; tab | that cuts the lines into most cells of one number; a comma where none does."""
+    def cells(separator: str) -> tuple[bool, int]:
+        counts = [len(row) for row in csv.reader(lines[:10], delimiter=separator)]
+        return len(set(counts[1:] or counts)) == 1, min(counts)
+
+    found = {s: cells(s) for s in ",;\t|"}
+    best = max(found, key=lambda s: (found[s][1] > 1, found[s][0], found[s][1]))
+    return best if found[best][1] > 1 else ","
+
+
+def _is_header(first: list[str], body: list[list[str]], decimal: str) -> bool:
+    """Whether the first line holds names: it has none of a row's numbers, and nothing that the rows repeat."""
+    words = [c for c in first if not _is_number(c, decimal)]
+    if any(id_rank(c) is not None or label_rank(c) is not None or embedding_rank(c) is not None for c in words if c):
+        return True
+    counted = [c for c in first if re.fullmatch(r"\d+", c)]
+    numbered = [int(c) for c in counted] in ([*range(len(counted))], [*range(1, len(counted) + 1)])  # the names that pandas gives
+    if len(first) == len(counted) or not words:
+        return len(first) > 1 and numbered and len(first) == len(counted)
+    if len(words) + len(counted) < len(first) or (counted and not numbered):
+        return False
+    if len(first) == 1:
+        return bool(body) and all(_is_number(row[0], decimal) for row in body)
+    repeated = any(first[i] and first[i] == row[i] for row in body for i in range(min(len(first), len(row))))
+    return not repeated and not any(re.search(r"[/\\]|\.(jpe?g|png|webp|bmp|tiff?|gif)$", c, re.I) for c in words)
+
+
+def _is_number(text: str, decimal: str = ".") -> bool:
+    return bool(re.fullmatch(NUMBER, text.replace(",", ".") if decimal == "," else text))
+
+
+def _distinct(names: list[str]) -> list[str]:
+    """The names, with a number behind those that were there before."""
+    seen: dict[str, int] = {}
+    out = []
+    for name in names:
+        seen[name] = seen.get(name, -1) + 1
+        out.append(f"{name} (again {seen[name]})" if seen[name] else name)
+    return out
+
+
+def _typed(column: Any, decimal: str) -> np.ndarray:
+    """A column of text as numbers where every cell is one and none begins with a zero that would be lost."""
+    texts = column.fillna("").astype(str).to_numpy(object)
+    stripped = [t.strip() for t in texts]
+    known = [t for t in stripped if t not in MISSING]
+    if known and all(re.fullmatch(r"-?(0|[1-9]\d{0,17})", t) for t in known) and len(known) == len(stripped):
+        return np.array(stripped).astype(np.int64)
+    if known and all(_is_number(t, decimal) for t in known) and not all(re.fullmatch(r"\d+", t) for t in known):
+        return np.array([t.replace(",", ".") if t not in MISSING else "nan" for t in stripped]).astype(np.float64)
+    out = np.empty(len(stripped), object)
+    out[:] = stripped
+    return out
+
+
+def _member(name: str, values: np.ndarray, unnamed: bool) -> Member:
+    kind = {"O": "U", "u": "i"}.get(values.dtype.kind, values.dtype.kind)
+    return Member(name, values.shape, "text" if kind == "U" else str(values.dtype), kind, lambda: values, unnamed=unnamed)
+
+
+def _without_names(members: list[Member], flat: dict[str, Member], join: Any) -> list[Member]:
+    """A table without a header: its columns of decimals are the embedding. Whole numbers among them may be ids or labels: the
+    embedding is then left to be named, unless they are all zeros."""
+    decimals = [n for n, m in flat.items() if m.kind == "f"]
+    zeros = [n for n, m in flat.items() if m.kind == "i" and not np.any(m.load())]
+    if len(decimals) < 2:
+        whole = [n for n, m in flat.items()]
+        if len(whole) < 2:
+            return members
+        return [*members, Member(f"{whole[0]}..{whole[-1]}", (members[0].shape[0], len(whole)), "int64", "i", lambda: join(whole), tuple(whole),
+                                 unnamed=True)]
+    if len(decimals) + len(zeros) < len(flat):
         return members
-    kinds = {members[i].dtype for i in rest}
-    text = next((names[i] for i in rest if table.dtypes.iloc[i].kind not in "fiu"), None)
-    kind = "int64" if kinds == {"int64"} else "float64" if text is None else f"with text in column '{text}'"
-    columns = Member("columns", (len(table), len(rest)), kind, kind == "float64",
-                     lambda: table.iloc[:, rest].to_numpy(np.float64))
-    return [columns, *members]
+    names = [n for n in flat if n in (*decimals, *zeros)]
+    return [*members, Member(f"{names[0]}..{names[-1]}", (members[0].shape[0], len(names)), "float64", "f", lambda: join(names), tuple(names),
+                             unnamed=True)]
 
 
-def _is_number(text: str) -> bool:
-    return bool(re.fullmatch(r"[+-]?(\d+\.?\d*([eE][+-]?\d+)?|\.\d+([eE][+-]?\d+)?|nan|inf|NaN)", text))
+def _without_blank_end(lines: list[str]) -> int:
+    """How many of ``lines`` there are without the blank ones at the end."""
+    count = len(lines)
+    while count and not str(lines[count - 1] if lines[count - 1] is not None else "").strip():
+        count -= 1
+    return count
 
 
-def read_txt(path: Path, where: str) -> list[Member]:
-    """One label or id a line."""
-    lines = path.read_text(encoding="utf-8").splitlines()
-    return [Member("", (len(lines),), "text", False, lambda: strings(lines, where))]
+def read_txt(path: Path, where: str) -> Contents:
+    """One label or id a line; blank lines at the end are passed over."""
+    with opened(path, where) as handle:
+        lines = handle.read().decode("utf-8-sig").splitlines()
+    lines = [line.strip() for line in lines[: _without_blank_end(lines)]]
+    return Contents([Member("", (len(lines),), "text", "U", lambda: np.array(lines, object))])

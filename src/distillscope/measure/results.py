@@ -54,12 +54,14 @@ class Line:
 
 @dataclass
 class Audit:
-    """Everything measured on a teacher and a student. ``left_out`` says what was not measured, and why."""
+    """Everything measured on a teacher and a student. ``left_out`` says what was not measured, and why; ``inputs`` how what was
+    measured was read and paired, where it came from files or models: a mapping a side, with its sentence as ``said``."""
 
     values: dict[str, Value] = field(default_factory=dict)
     curves: dict[str, Curve] = field(default_factory=dict)
     left_out: dict[str, str] = field(default_factory=dict)
     notes: list[str] = field(default_factory=list)
+    inputs: dict[str, dict[str, Any]] = field(default_factory=dict)
 
     def __getitem__(self, key: str) -> float:
         return self.values[key].value
@@ -73,8 +75,9 @@ class Audit:
         return frame.astype({"value": float, "low": float, "high": float, "n": int}) if len(frame) else frame
 
     def to_dict(self) -> dict[str, Any]:
-        """Plain numbers and lists: ``measures``, ``curves``, ``left_out``, ``notes``."""
+        """Plain numbers and lists: ``inputs``, ``measures``, ``curves``, ``left_out``, ``notes``."""
         return {
+            "inputs": dict(self.inputs),
             "measures": {key: asdict(value) for key, value in self.values.items()},
             "curves": {key: {name: _plain(getattr(c, name)) for name in ("x", "y", "low", "high", "unit", "definition")}
                        for key, c in self.curves.items()},

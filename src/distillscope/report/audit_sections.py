@@ -9,7 +9,18 @@ from distillscope.measure.results import Audit, Line, Value
 from distillscope.report import audit_verdict as verdict
 from distillscope.report.audit_advice import advice
 from distillscope.report.audit_terminal import full_lines
-from distillscope.report.audit_words import GROUPS, between, group_of, meaning, num_items, reasons, shown, title_of, warnings
+from distillscope.report.audit_words import (
+    GROUPS,
+    between,
+    group_of,
+    meaning,
+    num_items,
+    read_as,
+    reasons,
+    shown,
+    title_of,
+    warnings,
+)
 from distillscope.report.plot import Figure
 from distillscope.report.provenance import command_html, duration, facts_html
 from distillscope.report.sections import escape, figure_html
@@ -20,12 +31,12 @@ KNOWN = ("teacher", "student")
 
 
 def study_line(found: Audit, teacher: str, student: str) -> str:
-    """Who against whom, over how many items and dimensions."""
+    """Who against whom, over how many items and dimensions, and how each side was read."""
     dims = [len(found.curves[f"{side}.spectrum"].x) for side in KNOWN if f"{side}.spectrum" in found.curves]
     text = f"<strong>{escape(student)}</strong> against its teacher <strong>{escape(teacher)}</strong>: {num_items(found):,} items"
     if len(dims) == 2:
         text += f", {dims[0]:,} dimensions" + (f" against {dims[1]:,}" if dims[0] != dims[1] else "")
-    return text + "."
+    return text + "." + "".join(f'<small class="read">{escape(line)}</small>' for line in read_as(found))
 
 
 def notices(found: Audit) -> str:

@@ -11,7 +11,18 @@ from rich.text import Text
 
 from distillscope.measure.results import Audit, Line
 from distillscope.report.audit_verdict import headline
-from distillscope.report.audit_words import GROUPS, between, group_of, meaning, num_items, reasons, shown, title_of, warnings
+from distillscope.report.audit_words import (
+    GROUPS,
+    between,
+    group_of,
+    meaning,
+    num_items,
+    read_as,
+    reasons,
+    shown,
+    title_of,
+    warnings,
+)
 from distillscope.report.words import NBSP, joined, percent
 
 MOST = 13
@@ -90,6 +101,8 @@ class AuditTable:
         kept = f"{len(self.lines)} of {total} measures" if len(self.lines) < total else f"{total} measures"
         yield Text(f"{kept}, {num_items(self.found):,} items; intervals are over items, of the student where there are two sides.",
                    style="dim")
+        for line in read_as(self.found):
+            yield Text(f"read: {line}", style="dim")
         for note in warnings(self.found):
             yield Text(f"note: {note}")
         for reason, keys in reasons(self.found).items():

@@ -117,6 +117,13 @@ def reasons(found: Audit) -> dict[str, list[str]]:
     return by_reason
 
 
+def read_as(found: Audit) -> list[str]:
+    """One line a side: how each input was read, and how the rows were paired."""
+    lines = [said if name.endswith("pairing") else f"{name.replace('_', ' ')} {said}" for name, held in found.inputs.items()
+             if (said := held.get("said"))]
+    return [line for line in lines if line not in found.notes]
+
+
 def warnings(found: Audit) -> list[str]:
     """The notes that are not about what was left out, which has a place of its own."""
     return [note for note in found.notes if not note.startswith("left out, because")]

@@ -116,7 +116,7 @@ def read_audit(path: Path) -> Audit:
         held = json.loads(text)
         values = {key: _value(v) for key, v in held["measures"].items()}
         curves = {key: _curve(c) for key, c in held.get("curves", {}).items()}
-        return Audit(values, curves, dict(held.get("left_out", {})), list(held.get("notes", [])))
+        return Audit(values, curves, dict(held.get("left_out", {})), list(held.get("notes", [])), dict(held.get("inputs", {})))
     except (OSError, ValueError, KeyError, TypeError, AttributeError):
         raise UserError(f"compare {path}", "the values of an audit", "a file without them",
                         "Make it with `distillscope audit ... --json FILE` or --out FOLDER.") from None

@@ -12,7 +12,7 @@ from distillscope.data.source import Source
 from distillscope.data.splits import HELD_OUT
 from distillscope.errors import UserError
 from distillscope.inputs.embeddings import positions, read_embeddings
-from distillscope.inputs.formats import EMBEDDINGS
+from distillscope.inputs.formats import EMBEDDINGS, suffix_of
 from distillscope.registry import teachers
 
 
@@ -30,12 +30,12 @@ class ReadyEmbeddings:
 
     def _files(self) -> list[Path]:
         """Files of embeddings, or folders of shards, in a fixed order."""
-        files = sorted(f for f in self.path.glob("*") if f.suffix.lower() in EMBEDDINGS and f.is_file())
+        files = sorted(f for f in self.path.glob("*") if suffix_of(f) in EMBEDDINGS and f.is_file())
         return files + sorted(f.parent for pattern in ("img_emb", "*/img_emb") for f in self.path.glob(pattern) if f.is_dir())
 
     def describe(self) -> dict[str, Any]:
         """What names these embeddings: path, dimension, and size and time of each file."""
-        files = sorted(f for f in self.path.rglob("*") if f.suffix.lower() in EMBEDDINGS)
+        files = sorted(f for f in self.path.rglob("*") if suffix_of(f) in EMBEDDINGS)
         stamps = repr([(str(f), f.stat().st_size, f.stat().st_mtime_ns) for f in files]).encode()
         return {"name": self.name, "dim": self.dim, "files": hashlib.blake2b(stamps, digest_size=8).hexdigest()}
 
