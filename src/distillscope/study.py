@@ -12,7 +12,7 @@ import json
 import os
 import time
 import warnings
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -23,6 +23,7 @@ import torch
 
 from distillscope import progress, registry
 from distillscope.config import Dataset, Part, Study, Teacher
+from distillscope.data.source import Looked
 from distillscope.data.splits import Splits, load_splits
 from distillscope.devices import choose_device
 from distillscope.distill.loop import num_trained
@@ -123,12 +124,12 @@ def load_study(path: Path | str) -> Run:
     return Run(Path(path), study_from(load_config(Path(path)), str(path)))
 
 
-def load_data(study: Study, data: Dataset) -> Splits:
-    """The splits of one of the study's data sets."""
+def load_data(study: Study, data: Dataset, known: Mapping[str, Looked] | None = None) -> Splits:
+    """The splits of one of the study's data sets; ``known`` is what another process found in them (`Splits.looked`)."""
     setting = "data" if len(study.data) == 1 else f"data.{study.data.index(data)}"
     return load_splits(data.title, data.name, data.settings, train_split=data.train_split, test_split=data.test_split,
                        validation=study.validation, screen=study.screen, limit=study.limit, limit_test=study.limit_test, corrupt=study.corrupt,
-                       setting=setting)
+                       setting=setting, known=known)
 
 
 def run_study(study: Study, out: Path | str | None = None, *, resume: bool = False, device: str = "auto",
@@ -284,7 +285,7 @@ def run_trials(study: Study, data: Dataset, splits: Splits, pending: Sequence[Tr
         order = sorted(pending, key=lambda t: [s.label for s in study.students].index(t.student), reverse=True)
         threads = max(1, (os.cpu_count() or 1) // jobs)
         with _thread_limit(threads):
-            run_in_workers([(t.id, (*arguments(t), options)) for t in order], jobs, _start, (study, data, run, threads), _in_process, advance)
+            run_in_workers([(t.id, (*arguments(t), options)) for t in order], jobs, _start, (study, data, splits.looked, run, threads), _in_process, advance)
 
 
 @contextmanager
@@ -307,11 +308,11 @@ def _thread_limit(threads: int):
 _process: dict[str, Any] = {}
 
 
-def _start(study: Study, data: Dataset, run: Path, threads: int) -> None:
+def _start(study: Study, data: Dataset, known: Mapping[str, Looked], run: Path, threads: int) -> None:
     """Of each worker process: its share of the run's lock, its threads, and the data, loaded once for all of its trials."""
     _process.update(study=study, lock=join_as_worker(run), splits=None)
     torch.set_num_threads(threads)
-    _process["splits"] = load_data(study, data)
+    _process["splits"] = load_data(study, data, known)
 
 
 def _in_process(report: Callable[[int], None], trial: Trial, prepared: Prepared, folder: Path, options: dict[str, Any]) -> None:

@@ -204,6 +204,19 @@ def test_broken_files_are_named_left_out_and_decoded_once_whatever_the_sizes_and
     assert row_keys(part, False)[0] == [streamed.hashes[3], streamed.hashes[1]]
 
 
+def test_another_process_is_handed_what_was_found_in_a_set_that_memory_does_not_hold(tmp_path, monkeypatch):
+    root = folder(tmp_path / "photos")
+    (root / "train" / "bee" / "2.png").write_bytes(b"")
+    monkeypatch.setattr(sources, "IN_MEMORY_BYTES", 500)
+    first = both(root, corrupt="skip", validation=2)
+    monkeypatch.setattr(sources, "decode", None)
+    again = both(root, corrupt="skip", validation=2, known=first.looked)
+    assert len(again.whole_train) == 8 and again.whole_train.note == first.whole_train.note != ""
+    for name in ("train", "validation", "test"):
+        one, other = getattr(first, name), getattr(again, name)
+        assert one.ids.tolist() == other.ids.tolist() and one.hashes == other.hashes and (one.labels == other.labels).all()
+
+
 def test_links_and_what_is_no_file(tmp_path):
     root = folder(tmp_path / "photos")
     os.symlink("/nowhere/x.png", root / "test" / "ant" / "link.png")

@@ -146,6 +146,20 @@ def checked(source: Source) -> Source:
     return source
 
 
+@dataclass(frozen=True)
+class Looked:
+    """What was found in a set that memory does not hold, so that another process need not decode it all to find the same."""
+
+    ids: np.ndarray
+    hashes: tuple[bytes, ...]
+    note: str
+
+    def applied(self, source: Source) -> Source:
+        """The same items of ``source``, in their order."""
+        place = {item: i for i, item in enumerate(source.ids.tolist())}
+        return replace(source.take([place[i] for i in self.ids.tolist()]), hashes=self.hashes, note=self.note)
+
+
 def load_in_memory(source: Source, corrupt: str = "error") -> Source:
     """Decode every image once: what is broken is named and counted, what was done stands in ``note``.
 

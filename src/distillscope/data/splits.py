@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field, replace
 from multiprocessing import parent_process
 
 import numpy as np
@@ -11,7 +11,7 @@ import numpy as np
 from distillscope import progress
 from distillscope.data.asking import MissingSplit
 from distillscope.data.classes import name_classes
-from distillscope.data.source import Source, checked, load_in_memory, stratified
+from distillscope.data.source import Looked, Source, checked, load_in_memory, stratified
 from distillscope.errors import UserError
 from distillscope.registry import datasets
 
@@ -21,13 +21,17 @@ HELD_OUT = ", held out"
 
 @dataclass(frozen=True)
 class Splits:
-    """``validation`` is None where nothing is held out; ``whole_train`` is train and validation together."""
+    """``validation`` is None where nothing is held out; ``whole_train`` is train and validation together.
+
+    ``looked`` is what another process is handed as ``known``, so that it looks through no large set again.
+    """
 
     title: str
     train: Source
     validation: Source | None
     test: Source
     whole_train: Source
+    looked: dict[str, Looked] = field(default_factory=dict)
 
     @property
     def labelled(self) -> bool:
@@ -37,14 +41,16 @@ class Splits:
 
 def load_splits(title: str, name: str, settings: dict, *, train_split: str = "train", test_split: str = "test",
                 validation: int | Callable[[int], int] = 0, screen: int = 0, limit: int | None = None,
-                limit_test: int | None = None, corrupt: str = "error", setting: str = "data") -> Splits:
+                limit_test: int | None = None, corrupt: str = "error", setting: str = "data",
+                known: Mapping[str, Looked] | None = None) -> Splits:
     """Load, look at, and split a data set. Held-out parts are stratified and depend on the ids alone.
 
     ``validation`` is a count, or what makes one of the number of train images. With ``screen`` that many items of train
     stand in for the test split, which is not even loaded: settings are chosen so. ``setting`` is the path of this data
     set's settings for ``--set``.
     """
-    whole = load_split(name, settings, train_split, limit, corrupt, f"--set {setting}.train_split=")
+    whole = load_split(name, settings, train_split, limit, corrupt, f"--set {setting}.train_split=", known)
+    loaded = [whole]
     if screen:
         if screen >= len(whole):
             raise UserError("screen", f"fewer items than the {len(whole)} of train", str(screen), f"Set screen={len(whole) // 10}.")
@@ -56,7 +62,8 @@ def load_splits(title: str, name: str, settings: dict, *, train_split: str = "tr
     elif test_split == train_split and limit_test == limit:
         test = whole
     else:
-        test = load_split(name, settings, test_split, limit_test, corrupt, f"--set {setting}.test_split=")
+        test = load_split(name, settings, test_split, limit_test, corrupt, f"--set {setting}.test_split=", known)
+        loaded.append(test)
         _check_apart(title, whole, test)
     whole, test, unknown = name_classes(whole, test)
     for source in (whole, test):
@@ -72,7 +79,8 @@ def load_splits(title: str, name: str, settings: dict, *, train_split: str = "tr
                         f"Set validation={len(whole) // 10}.")
     held = stratified(whole, validation, "validation") if validation else np.array([], dtype=np.int64)
     kept = np.setdiff1d(np.arange(len(whole)), held)
-    return Splits(title, whole.take(kept), whole.take(held) if validation else None, test, whole)
+    looked = {s.split: Looked(s.ids, s.hashes, s.note) for s in loaded if s.hashes is not None}
+    return Splits(title, whole.take(kept), whole.take(held) if validation else None, test, whole, looked)
 
 
 def _check_apart(title: str, train: Source, test: Source) -> None:
@@ -88,10 +96,10 @@ def _check_apart(title: str, train: Source, test: Source) -> None:
 
 
 def load_split(name: str, settings: dict, split: str, limit: int | None = None, corrupt: str = "error",
-               option: str = "--split") -> Source:
+               option: str = "--split", known: Mapping[str, Looked] | None = None) -> Source:
     """One split, checked, a stratified part of it where ``limit`` is set, and decoded once (`load_in_memory`).
 
-    ``option`` is how a split is named on the command that asks.
+    ``option`` is how a split is named on the command that asks; ``known`` is what was found by decoding it all before.
     """
     if corrupt not in ("error", "skip"):
         raise UserError("--corrupt", "error or skip", f"'{corrupt}'", "Leave it out to be told which images are broken.")
@@ -101,7 +109,7 @@ def load_split(name: str, settings: dict, split: str, limit: int | None = None, 
         raise error.name_split(option) from None
     if limit is not None and limit < len(source):
         source = source.take(stratified(source, limit, "limit"))
-    source = load_in_memory(source, corrupt)
+    source = known[split].applied(source) if known and split in known else load_in_memory(source, corrupt)
     if source.note:
         say(f"{source.name}/{source.split}: {source.note}")
     return source

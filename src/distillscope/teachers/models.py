@@ -59,8 +59,7 @@ def timm(*, model: str, weights: Path | None = None, head: str = "auto", unit_no
         module = library.create_model(model, pretrained=weights is None, **sized)
     except Exception as error:  # hub, network and timm errors have no common base
         raise UserError(where, "weights from the Hub, or a local file", f"{type(error).__name__}",
-                        f"Go online once, or download timm/{model} from the Hub and name the file: "
-                        "--set teacher.weights=FILE.safetensors.") from None
+                        f"Go online once, or download timm/{model} from the Hub and name the file: timm/{model}:FILE.safetensors.") from None
     if weights is not None:
         load_state(module, read_state(weights, f"{where} weights"), f"{where} weights {weights}")
     if head == "auto":
@@ -125,7 +124,7 @@ def load_clip(model: str, weights: Path | None = None) -> torch.nn.Module:
         clip = library.create_model(architecture, pretrained=None if weights else tag, **quick)
     except Exception as error:
         raise UserError(where, "weights from the Hub, or a local file", type(error).__name__,
-                        "Go online once, or name a file: --set teacher.weights=FILE.safetensors.") from None
+                        f"Go online once, or name a file: open_clip/{architecture}:FILE.safetensors.") from None
     if weights is not None:
         load_state(clip, read_state(weights, f"{where} weights"), f"{where} weights {weights}")
     return clip
