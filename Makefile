@@ -5,13 +5,21 @@ VENV ?= .venv
 JOBS ?= 2
 BIN := $(VENV)/bin
 
-.PHONY: quickstart test browser lint clean
+.PHONY: quickstart test torture browser lint clean
 
 quickstart: $(VENV)/.installed
 	$(BIN)/distillscope run quickstart --resume
 
 test: $(VENV)/.installed-test browser
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n $(JOBS) --dist loadfile
+
+# Attacks on the program, with the counts of what held (docs/torture.md). SHORT=1 takes minutes; ATTACKS="kills names", ROUNDS=20, INPUTS=2000,
+# SEED=1, MINUTES=10 choose; WORK is where it goes on from, MARKDOWN where the counts are written as a page.
+WORK ?= runs/torture
+torture: $(VENV)/.installed-test browser
+	OMP_NUM_THREADS=1 OPENBLAS_NUM_THREADS=1 MKL_NUM_THREADS=1 HF_HUB_OFFLINE=1 PYTHONPATH=tests$${PYTHONPATH:+:$$PYTHONPATH} $(BIN)/python -m torture $(ATTACKS) --work $(WORK) \
+	  $(if $(SHORT),--short) $(if $(ROUNDS),--rounds $(ROUNDS)) $(if $(INPUTS),--inputs $(INPUTS)) $(if $(SEED),--seed $(SEED)) \
+	  $(if $(MINUTES),--minutes $(MINUTES)) $(if $(ONLY),--only $(ONLY)) $(if $(MARKDOWN),--markdown $(MARKDOWN))
 
 # Tests of the page run in Debian's chromium and are skipped without it: installed where that takes no question, else left alone.
 browser:

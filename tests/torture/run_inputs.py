@@ -1,0 +1,146 @@
+"""A finished run whose files are damaged: read by report, claims, compare, recommend, resume, merge and --serve."""
+
+from __future__ import annotations
+
+import csv
+import functools
+import io
+import json
+import random
+import shutil
+from collections.abc import Callable
+from functools import partial
+from pathlib import Path
+
+import yaml
+
+from torture import small
+from torture.fuzz import Reader
+from torture.mutate import HOSTILE_NAMES, damaged, distorted, nested_json
+from torture.study_inputs import SCALARS
+
+FILES = ("study.yaml", "provenance.json", "trials/*/complete.json", "trials/*/results.csv", "trials/*/curves.json", "trials/*/metrics.jsonl",
+         "trials/*/keepsakes/keepsakes.json", "references/*/results.csv", "references/*/complete.json", "references/*/curves.json",
+         "references/*/keepsakes/keepsakes.json")
+
+
+def readers(work: Path) -> dict[str, Reader]:
+    run = small.truth("run", work)
+    return {"run": Reader(7, "files of a finished run (study.yaml, provenance, complete, results, curves, metrics, keepsakes) read by the report's parts", partial(damage, run, reported)),
+            "resume": Reader(4, "the same before `run --resume`, `merge`, `compare` and `load_study`", partial(damage, run, opened))}
+
+
+@functools.cache
+def _template(run: str, folder: str) -> Path:
+    """The run without weights and embeddings, which these readers do not open."""
+    clean = Path(folder) / "clean-run"
+    shutil.copytree(run, clean, ignore=shutil.ignore_patterns("img_emb", "metadata", "weights*", "predictions*", "figures", "report.html"))
+    return clean
+
+
+def damage(run: Path, read: Callable, rng: random.Random, number: int, folder: Path) -> tuple[str, Callable[[], str | None]]:
+    here = folder / "run"
+    shutil.copytree(_template(str(run), str(folder.parent)), here)
+    pattern = FILES[number % len(FILES)]
+    files = sorted(here.glob(pattern))
+    if not files:
+        return f"{pattern} as it is", partial(read, here, number)
+    path, kind = rng.choice(files), rng.random()
+    if number < 1:
+        title = "as it is"
+    elif kind < 0.08:
+        path.unlink()
+        title = "gone"
+    elif kind < 0.14:
+        path.unlink()
+        path.mkdir()
+        title = "a folder"
+    elif kind < 0.4:
+        path.write_bytes(damaged(path.read_bytes(), rng))
+        title = "damaged"
+    elif kind < 0.5:
+        path.write_text(nested_json(rng), encoding="utf-8")
+        title = "other JSON"
+    elif path.suffix == ".csv":
+        title = _cells(path, rng)
+    elif path.suffix == ".yaml":
+        title = _study(path, rng)
+    else:
+        lines = path.suffix == ".jsonl"
+        values = [json.loads(row) for row in path.read_text().splitlines()] if lines else json.loads(path.read_text())
+        values, title = distorted(values, rng)
+        path.write_text("".join(json.dumps(v) + "\n" for v in values) if lines else json.dumps(values))
+    return f"{pattern} {title}"[:150], partial(read, here, number)
+
+
+def _cells(path: Path, rng: random.Random) -> str:
+    """Cells of one column, or the column itself, made hostile."""
+    table = list(csv.reader(io.StringIO(path.read_text())))
+    column = rng.randrange(len(table[0]))
+    value = rng.choice((*HOSTILE_NAMES, "inf", "nan", "-1", "1e999", "9" * 400, "1e30", "1.5", "x"))
+    rows = table[1:] if rng.random() < 0.4 else rng.sample(table[1:], 3) if rng.random() < 0.8 else table[:1]
+    for row in rows:
+        row[column] = value
+    with open(path, "w", newline="", encoding="utf-8", errors="surrogatepass") as handle:
+        csv.writer(handle).writerows(table)
+    return f"{table[0][column][:20]} = {value[:30]!r} in {len(rows)} rows"
+
+
+def _study(path: Path, rng: random.Random) -> str:
+    values = yaml.safe_load(path.read_text())
+    if rng.random() < 0.5:
+        values, title = distorted(values, rng)
+        path.write_text(yaml.safe_dump(values, allow_unicode=True), encoding="utf-8", errors="surrogatepass")
+        return title
+    key, scalar = rng.choice(list(values)), rng.choice(SCALARS)
+    rest = {k: v for k, v in values.items() if k != key}
+    path.write_text(yaml.safe_dump(rest) + f"{key}: {scalar}\n", encoding="utf-8", errors="surrogatepass")
+    return f"{key}: {scalar[:30]!r}"
+
+
+def reported(run: Path, number: int) -> str | None:
+    """What a report computes; the page itself for every fourth, since it takes longest. Figures are not drawn as files."""
+    from distillscope.report.claims import claims_of
+    from distillscope.report.models import settings_of
+    from distillscope.report.prepare import prepare_figures
+    from distillscope.report.read import read_run
+    from distillscope.report.recommendation import advise
+    from distillscope.report.summary import Summary
+    from distillscope.report.tables import build_table
+
+    found = read_run(run)
+    settings, summary = settings_of(found), Summary.of(found)
+    table = build_table(found, settings, summary)
+    claims_of(found), advise([found])
+    if number % 4 == 0:
+        from distillscope.report.page import render_page
+
+        render_page(found, settings, summary, prepare_figures(found, settings, summary), table)
+    return None
+
+
+def opened(run: Path, number: int) -> str | None:
+    """What begins with a run that is there already."""
+    from distillscope.loading import load_preset
+    from distillscope.merge import merge_runs
+    from distillscope.report.compare import compare_runs
+    from distillscope.report.serve import Watch
+    from distillscope.rundir import open_run
+    from distillscope.study import load_study
+
+    clean = run.parent.parent / "clean-run"
+    which = number // len(FILES) % 5
+    if which == 0:
+        open_run(load_preset(str(clean / "study.yaml")), run, True)
+    elif which == 1:
+        repr(load_study(run)), load_study(run).results
+    elif which == 2:
+        Watch(run)
+    elif which == 3:
+        import distillscope.report
+
+        distillscope.report.write_report = lambda path: path
+        merge_runs([run, clean], run.parent / "merged")
+    else:
+        compare_runs([run, clean])
+    return None

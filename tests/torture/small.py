@@ -1,0 +1,149 @@
+"""A study of seconds, its truth (a run that nothing hit), and run directories compared bit by bit."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import shutil
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+from torture import child
+
+STUDY = """\
+name: small
+data: digits
+teacher: {{name: torchscript, path: {teacher}, size: 16, label: T}}
+students: [{{name: paper_cnn, label: S, width: 1, image_size: 16}}]
+arms:
+  - {{name: cosine, objective: cosine}}
+  - {{name: noise, objective: cosine, view: {{name: noise, sigma: 1.0}}, view_target: same, seeds: [1]}}
+seeds: [1, 2]
+training: {{epochs: 2, batch_size: 32}}
+validation: 40
+limit: 160
+limit_test: 60
+noise: {{sigmas: [0.5], draws: 1}}
+remedies: [bn, {{name: posthoc, target: whiten}}]
+probes: {{paper: true, tuned: false, max_iter: 50}}
+"""
+DISTILL = ("--data", "digits", "--image-size", "16", "--batch-size", "32", "--epochs", "3", "--limit", "160", "--device", "cpu",
+           "--set", "teacher.size=16")
+TIMES = {"seconds", "images_per_second", "command", "made by", "hardware", "started"}
+
+
+def make_teacher(path: Path) -> Path:
+    """A TorchScript file of seeded random weights: 16 px to 24 dimensions, in a millisecond."""
+    import torch
+
+    if not path.exists():
+        path.parent.mkdir(parents=True, exist_ok=True)
+        torch.manual_seed(0)
+        layers = [torch.nn.Conv2d(3, 8, 3, 2, 1), torch.nn.ReLU(), torch.nn.Conv2d(8, 16, 3, 2, 1), torch.nn.ReLU(),
+                  torch.nn.AdaptiveAvgPool2d(2), torch.nn.Flatten(), torch.nn.Linear(64, 24)]
+        torch.jit.save(torch.jit.trace(torch.nn.Sequential(*layers).eval(), torch.zeros(1, 3, 16, 16)), str(path))
+    return path
+
+
+def study_file(work: Path) -> Path:
+    path = work / "small.yaml"
+    path.write_text(STUDY.format(teacher=make_teacher(work / "teacher.ts")), encoding="utf-8")
+    return path
+
+
+def arguments(what: str, work: Path, out: Path, jobs: int = 1) -> tuple:
+    """The command line of a command under attack, without --resume."""
+    if what == "run":
+        return "run", study_file(work), "--out", out, "--jobs", jobs
+    if what == "distill":
+        return "distill", "--teacher", make_teacher(work / "teacher.ts"), "--out", out, *DISTILL
+    return "report", out
+
+
+def embedding(work: Path, out: Path, cache: Path) -> Callable[[], None]:
+    """A function that embeds 600 digits into a cache, a shard for each batch of 16, all joined at the end, and saves the rows."""
+    def call() -> None:
+        import numpy as np
+        import torch
+
+        import distillscope.teachers.cache as cache_module
+        from distillscope.config import Teacher
+        from distillscope.data.splits import load_split
+        from distillscope.distill.prepared import load_teacher
+
+        torch.set_num_threads(1)
+        settings = {"name": "torchscript", "path": str(make_teacher(work / "teacher.ts")), "size": 16}
+        encoder = load_teacher(Teacher.model_validate(settings), "cpu", None)
+        encoder.batch_size, cache_module.FLUSH_SECONDS = 16, 0.0
+        rows = cache_module.embed(encoder, load_split("digits", {}, "train", 600), root=cache)
+        out.mkdir(parents=True, exist_ok=True)
+        np.save(out / "rows.npy", rows)
+
+    return call
+
+
+def begun(what: str, work: Path, out: Path, cache: Path, *, jobs: int = 1, resume: bool = False, spawn: bool = False) -> Callable[[], None]:
+    """A function that is the command under attack."""
+    if what == "embed":
+        return embedding(work, out, cache)
+    more = ("--resume",) if resume and what in ("run", "distill") else ()
+    return child.command(*arguments(what, work, out, jobs), *more, cache=cache, report=what == "report", spawn=spawn)
+
+
+def truth(what: str, work: Path) -> Path:
+    """The output of a command that nothing hit, made once: OUT, with ``seconds`` and its cache beside it."""
+    folder = work / "truth" / what
+    if not (folder / "seconds").exists():
+        shutil.rmtree(folder, ignore_errors=True)
+        folder.mkdir(parents=True)
+        began = time.monotonic()
+        if what == "report":
+            shutil.copytree(truth("run", work), folder / "out")
+        code = child.run(begun(what, work, folder / "out", folder / "cache"), folder / "log")
+        if code != 0:
+            raise RuntimeError(f"the small {what} does not run here: {(folder / 'log').read_text()[-2000:]}")
+        (folder / "seconds").write_text(str(time.monotonic() - began))
+    return folder / "out"
+
+
+def fingerprint(run: Path) -> dict[str, str]:
+    """Every file of numbers of a run, student or folder of embeddings -> a digest; what measures time is left out."""
+    found = {}
+    for path in sorted(p for p in run.rglob("*") if p.is_file()):
+        if path.suffix in (".safetensors", ".npy", ".parquet"):
+            content = path.read_bytes()
+        elif path.name == "results.csv" and path.parent != run:
+            content = "\n".join(row for row in path.read_text().splitlines() if "seconds" not in row).encode()
+        elif path.suffix == ".json" and path.name != "provenance.json" and path.parent != run or path.name == "student.json":
+            content = json.dumps(_timeless(json.loads(path.read_text())), sort_keys=True).encode()
+        elif path.name == "metrics.jsonl":
+            content = json.dumps([_timeless(json.loads(row)) for row in path.read_text().splitlines()]).encode()
+        else:
+            continue
+        found[path.relative_to(run).as_posix()] = hashlib.blake2b(content, digest_size=12).hexdigest()
+    return found
+
+
+def _timeless(value):
+    if isinstance(value, dict):
+        return {k: _timeless(v) for k, v in value.items() if k not in TIMES}
+    return [_timeless(v) for v in value] if isinstance(value, list) else value
+
+
+def differences(right: Path, other: Path) -> str | None:
+    """Which numbers of two outputs differ, in words; None where all are bit-equal."""
+    a, b = fingerprint(right), fingerprint(other)
+    names = sorted(n for n in {*a, *b} if a.get(n) != b.get(n))
+    return f"{len(names)} of {len(a)} files differ from a run never hit: {', '.join(names[:5])}" if names else None
+
+
+def leftovers(*folders: Path) -> str | None:
+    """Temporary files and checkpoints that nobody will ever read."""
+    found = [p.as_posix() for f in folders for p in f.rglob("*") if ".tmp" in p.name or p.name == "checkpoint.pt"]
+    return f"left behind: {', '.join(sorted(found)[:5])}" if found else None
+
+
+def remove(*folders: Path) -> None:
+    for folder in folders:
+        shutil.rmtree(folder, ignore_errors=True)
