@@ -56,6 +56,7 @@ def main() -> int:
         if not (pid := os.fork()):
             code = 1
             try:
+                child.end_with_parent()
                 for attack in lane:
                     importlib.import_module(f"torture.{attack}").attack(options, Record(again / f"{attack}.jsonl"))
                 code = 0

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import atexit
+import ctypes
 import multiprocessing.context
 import multiprocessing.util
 import os
@@ -37,6 +38,11 @@ def load_libraries() -> None:
     torch.set_num_threads(1)
 
 
+def end_with_parent() -> None:
+    """This process is killed when the one that forked it ends, however that ends (Linux)."""
+    ctypes.CDLL(None).prctl(1, signal.SIGKILL)
+
+
 def begin(function: Callable[[], object], log: Path) -> int:
     """``function`` in a forked process with a session of its own, as a fresh interpreter would run it; its pid."""
     pid = os.fork()
@@ -44,6 +50,7 @@ def begin(function: Callable[[], object], log: Path) -> int:
         return pid
     code = 1
     try:
+        end_with_parent()
         os.setsid()
         atexit._clear()  # what the parent wanted done at its own end
         atexit.register(multiprocessing.util._exit_function)

@@ -36,7 +36,7 @@ WHAT: dict[str, str] = {}
 
 def attack(options: Options, record: Record) -> None:
     found = readers(options.work)
-    total = sum(r.share for r in found.values())
+    total, said = sum(r.share for r in found.values()), set()
     for part, reader in found.items():
         count = max(1, round(options.inputs * reader.share / total))
         numbers = [n for n in range(count) if options.wants(part, n) and f"{part}/{n}" not in record.outcomes]
@@ -48,7 +48,8 @@ def attack(options: Options, record: Record) -> None:
 
         def tell(number: int, title: str, kind: str, fault: str | None, part=part) -> None:
             record.add(part, number, title, f"{kind}: {fault}" if fault else None, kind)
-            if fault or options.only:
+            if (fault and fault[:60] not in said) or options.only:
+                said.add((fault or "")[:60])
                 print(f"{'FAULT' if fault else 'held '} {part}/{number} {title}: {kind} {(fault or '')[:200]}", flush=True)
 
         folder = options.work / "fuzz" / part

@@ -16,6 +16,8 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
+from torture.child import end_with_parent
+
 CPU_SECONDS, CLOCK_SECONDS = 6, 60
 """A case that computes, or takes by the clock, longer than this hangs."""
 MEMORY = 3 * 2**30
@@ -138,6 +140,7 @@ def supervise(numbers: list[int], make: Callable[[int, Path], tuple[str, Callabl
         if not (pid := os.fork()):
             os.close(ours)
             try:
+                end_with_parent()
                 _all(left, make, folder, theirs, over)
             finally:
                 os._exit(0)

@@ -70,7 +70,8 @@ def override(base: dict, rng: random.Random, number: int, folder: Path) -> tuple
 def planned(content: bytes, folder: Path, overrides: list[str]) -> str | None:
     """Load it, dump it, and lay out its folders: each trial and remedy has its own, inside the run."""
     from distillscope.loading import load_preset
-    from distillscope.rundir import slug, trials_of
+    from distillscope.names import folder_name
+    from distillscope.rundir import trials_of
     from distillscope.students.load import check_student
 
     path = folder / "study.yaml"
@@ -82,7 +83,7 @@ def planned(content: bytes, folder: Path, overrides: list[str]) -> str | None:
     trials = trials_of(found)
     if len(trials) > 20_000:
         return None
-    for what, names in (("trials", [t.id for t in trials]), ("remedies", [slug(r.title) for r in found.remedies])):
+    for what, names in (("trials", [t.id for t in trials]), ("remedies", [folder_name(r.title) for r in found.remedies])):
         twice = [n for n, times in Counter(n.casefold() for n in names).items() if times > 1]
         if twice:
             return f"two {what} share the folder {twice[0][:60]}"

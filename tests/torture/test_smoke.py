@@ -14,8 +14,7 @@ from torture import child, fuzz, guard, kills, small
 from torture.embedding_inputs import FIXED
 from torture.record import Case, Options, Record, faults, table, try_all
 
-INPUTS = {"embeddings": 90, "labels": 20, "oracle": 40, "study": 60, "set": 30, "checkpoint": 20, "model-files": 12, "images": 40, "tars": 24,
-          "tables": 24, "cache": 24}
+INPUTS = {"labels": 30, "student": 40, "checkpoint": 20, "model-files": 12}
 
 SLOW = [n for n, title in enumerate(FIXED) if "bomb" in title or "30 MB" in title]
 
