@@ -21,6 +21,7 @@ SLOW = [n for n, title in enumerate(FIXED) if "bomb" in title or "30 MB" in titl
 
 @pytest.fixture(scope="module")
 def work(tmp_path_factory) -> Path:
+    child.load_libraries()
     return tmp_path_factory.mktemp("torture")
 
 
@@ -28,7 +29,6 @@ def work(tmp_path_factory) -> Path:
 def readers(work):
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # torch announces that TorchScript is no longer developed
-        child.load_libraries()
         small.truth("run", work)
         return fuzz.readers(work)
 
@@ -49,7 +49,7 @@ def test_inputs_give_a_result_or_a_line(work, readers, part):
 @pytest.mark.parametrize("part", ["kill-embed", "kill-distill"])
 def test_killed_and_gone_on_with(work, part):
     record = Record(work / "kills.jsonl")
-    try_all((c for c in kills.cases(Options(work, rounds=4)) if c.part == part), record, Options(work))
+    try_all((c for c in kills.cases(Options(work, rounds=3)) if c.part == part), record, Options(work))
     outcomes = [o for o in record.outcomes.values() if o["part"] == part]
     assert outcomes and not faults(outcomes)
 
