@@ -5,10 +5,11 @@ from __future__ import annotations
 import errno
 import os
 
+import numpy as np
 import pytest
 
 from distillscope.errors import UserError
-from distillscope.files import leftovers, said_if_deleted, said_of, sweep, write_text
+from distillscope.files import leftovers, said_if_deleted, said_of, sweep, write_atomic, write_text
 
 
 @pytest.fixture
@@ -95,3 +96,19 @@ def test_what_somebody_deletes_meanwhile_is_said(tmp_path):
         (tmp_path / "gone.npy").read_bytes()
     with pytest.raises(FileNotFoundError), said_if_deleted(tmp_path):
         open("/nonexistent/elsewhere")  # noqa: SIM115
+
+
+def test_a_file_that_may_not_grow_is_one_line_where_libraries_hide_the_systems_error(tmp_path):
+    resource = pytest.importorskip("resource")
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (4096, before[1]))
+    try:
+        with pytest.raises(UserError, match="rows.npy: expected room for the file, got the limit on a file's size. Raise the limit"):
+            write_atomic(tmp_path / "rows.npy", lambda p: np.save(p, np.zeros(10_000)))
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_value_of_megabytes_does_not_fill_the_terminal():
+    assert len(str(UserError("x", "a name", "y" * 10**6))) < 500

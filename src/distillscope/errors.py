@@ -20,10 +20,16 @@ class UserError(Exception):
 
     def __init__(self, where: str, expected: str, got: str, todo: str = "") -> None:
         self.where, self.expected, self.got, self.todo = where, expected, got, todo
+        where, expected, got, todo = map(_shortened, (where, expected, got, todo))
         super().__init__(visible(" ".join(f"{where}: expected {expected}, got {got}. {todo}".split())))
 
     def __reduce__(self):  # crosses process boundaries whole
         return type(self), (self.where, self.expected, self.got, self.todo)
+
+
+def _shortened(text: str, most: int = 1000) -> str:
+    """A value of megabytes is no line: its head and its length are."""
+    return text if len(text) <= most else f"{text[:200]} ... ({len(text):,} letters)"
 
 
 def unknown_name(where: str, kind: str, name: str, known: Iterable[str]) -> UserError:

@@ -42,6 +42,8 @@ def write_atomic(path: Path, write: Callable[[Path], None]) -> Path:
             raise
         if _is_full(error, path.parent):
             raise UserError(str(path), *FULL) from None
+        if _is_too_large(error, temporary):
+            raise UserError(str(path), *SAID[errno.EFBIG]) from None
         said = said_of(error, str(path)) if isinstance(error, OSError) else None
         if said is not None:
             raise said from None
@@ -111,6 +113,18 @@ def _is_full(error: Exception, folder: Path) -> bool:
     if getattr(error, "errno", None) is not None:
         return error.errno in (errno.ENOSPC, errno.EDQUOT)
     return "No space left" in str(error) or (folder.is_dir() and shutil.disk_usage(folder).free < 2**20)
+
+
+def _is_too_large(error: Exception, written: Path) -> bool:
+    """Nor do they say that a file ran into the limit on its size (ulimit -f): then what was written ends there."""
+    if getattr(error, "errno", None) is not None or not written.is_file():
+        return False
+    try:
+        import resource
+    except ImportError:  # Windows has no such limit
+        return False
+    limit = resource.getrlimit(resource.RLIMIT_FSIZE)[0]
+    return limit != resource.RLIM_INFINITY and written.stat().st_size >= limit
 
 
 def leftovers(folder: Path, alone: bool = False) -> list[Path]:

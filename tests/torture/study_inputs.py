@@ -71,12 +71,13 @@ def planned(content: bytes, folder: Path, overrides: list[str]) -> str | None:
     """Load it, dump it, and lay out its folders: each trial and remedy has its own, inside the run."""
     from distillscope.loading import load_preset
     from distillscope.names import folder_name
-    from distillscope.rundir import trials_of
+    from distillscope.rundir import check_names, trials_of
     from distillscope.students.load import check_student
 
     path = folder / "study.yaml"
     path.write_bytes(content)
     found = load_preset(str(path), overrides)
+    check_names(found)
     yaml.safe_load(yaml.safe_dump(found.dump()))
     for spec in found.students:
         check_student(spec.name, spec.settings, spec.image_size, spec.label)
