@@ -121,3 +121,93 @@ def test_bad_input_is_one_line_and_exit_code_2(files, tmp_path):
 def test_selftest_command_passes():
     result = CliRunner().invoke(cli.app, ["selftest"], catch_exceptions=False)
     assert result.exit_code == 0 and "FAIL" not in result.output and "as expected" in result.output
+
+
+# -- how the inputs were read ------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def tables(tmp_path_factory):
+    """The same pair with file names, in two orders, beside columns that are no dimensions; its labels in a third order."""
+    import pandas as pd
+
+    folder, rng = tmp_path_factory.mktemp("tables"), np.random.default_rng(0)
+    labels = np.arange(200) % 4
+    teacher = (3 * np.eye(4, 12)[labels] + rng.normal(size=(200, 12))).astype(np.float32)
+    student = (teacher @ rng.normal(size=(12, 6))).astype(np.float32)
+    names = np.array([f"img/{i:03d}.jpg" for i in range(200)])
+    for name, z, order in (("t", teacher, np.arange(200)), ("s", student, rng.permutation(200))):
+        frame = pd.DataFrame(z[order]).add_prefix("e").assign(file_name=names[order], score=rng.normal(size=200))
+        frame.to_csv(folder / f"{name}.csv", index=False)
+        np.save(folder / f"{name}.npy", z)
+    order = rng.permutation(200)
+    pd.DataFrame({"ImageId": names[order], "species": labels[order]})[6:].to_csv(folder / "y.csv", index=False)
+    np.save(folder / "y.npy", np.where(np.isin(np.arange(200), order[:6]), -1, labels))
+    return folder
+
+
+def table_args(folder):
+    return "--teacher", folder / "t.csv", "--student", folder / "s.csv", "--labels", folder / "y.csv", "--no-intervals", "--only", "knn"
+
+
+def test_how_inputs_were_read_is_said_and_stands_in_the_json(tables, tmp_path):
+    result = invoke(*table_args(tables), "--json", tmp_path / "found.json", "--out", tmp_path / "out")
+    lines = ["read: teacher t.csv: 200 rows of 12 from columns e0..e11; ids from 'file_name'; no labels. Not used: score (float64).",
+             "read: student s.csv: 200 rows of 6 from columns e0..e5; ids from 'file_name'; no labels. Not used: score (float64).",
+             "read: aligned by id: all 200 items are in both, in another order.",
+             "read: labels y.csv: 194 labels from 'species', by 'ImageId'; 6 items have none."]
+    assert all(line in result.output for line in lines)
+    inputs = json.loads((tmp_path / "found.json").read_text())["inputs"]
+    assert inputs["teacher"] | {"embedding": "columns e0..e11", "ids": "file_name", "rows": 200, "matched": 200, "unmatched": 0,
+                                "unused": ["score (float64)"]} == inputs["teacher"]
+    assert inputs["labels"] | {"ids": "ImageId", "labels": "species", "unlabelled": 6, "repeated": 0} == inputs["labels"]
+    assert inputs["pairing"]["by"] == "id" and inputs["pairing"]["dropped_student"] == 0
+    page = (tmp_path / "out" / "report.html").read_text()
+    assert "200 rows of 12 from columns e0..e11" in page and "6 items have none" in page
+
+
+def test_an_audit_of_any_encoding_gives_equal_numbers(tables, tmp_path):
+    only = "--no-intervals", "--only", "knn"
+    invoke(*table_args(tables)[:6], *only, "--json", tmp_path / "a.json")
+    plain = "--teacher", tables / "t.npy", "--student", tables / "s.npy", "--labels", tables / "y.npy"
+    result = invoke(*plain, *only, "--json", tmp_path / "b.json")
+    assert "note: neither side has ids: row i of both is taken to be the same item." in result.output
+    first, second = (json.loads((tmp_path / f"{n}.json").read_text())["measures"] for n in "ab")
+    assert {k: (v["value"], v["n"]) for k, v in first.items()} == {k: (v["value"], v["n"]) for k, v in second.items()}
+
+
+def test_ids_and_labels_of_files_of_their_own(tables, tmp_path):
+    given = "--teacher", tables / "t.npy", "--student", f"{tables / 's.csv'}:e@file_name", "--teacher-ids", f"{tables / 't.csv'}:file_name"
+    result = invoke(*given, "--labels", f"{tables / 'y.csv'}:species@ImageId", "--no-intervals", "--only", "knn")
+    assert "ids from 't.csv:file_name'" in result.output and "6 items have none" in result.output
+    both = invoke("--teacher", tables / "t.npy", "--student", tables / "s.npy", "--ids", tables / "t.csv", "--labels", tables / "y.csv",
+                  "--no-intervals", "--only", "knn")
+    assert "paired by id: all 200 items are in both." in both.output and "by 'ImageId'" in both.output
+
+
+def test_labels_in_an_order_that_the_embeddings_own_deny_are_refused(tables, tmp_path):
+    labels = np.arange(200) % 4
+    np.savez(tmp_path / "t.npz", embeddings=np.load(tables / "t.npy"), labels=labels)
+    for given, refused in ((np.random.default_rng(0).permutation(labels), True), (labels // 2, False), (labels + 7, False)):
+        np.save(tmp_path / "y.npy", given)
+        args = "--teacher", tmp_path / "t.npz", "--student", tables / "s.npy", "--labels", tmp_path / "y.npy", "--no-intervals", "--only", "knn"
+        if refused:
+            with pytest.raises(UserError, match="labels in the order of the teacher's rows, got others than the embeddings' own for"):
+                invoke(*args)
+        else:
+            invoke(*args)
+
+
+def test_every_option_that_a_reader_names_is_one_of_the_command():
+    import re
+    from pathlib import Path
+
+    import typer
+
+    import distillscope.auditing
+
+    known = {o for p in typer.main.get_command(cli.app).commands["audit"].params for o in p.opts}
+    source = Path(distillscope.auditing.__file__).parent
+    for file in [*(source / "inputs").glob("*.py"), source / "auditing.py"]:
+        named = set(re.findall(r"--[a-z]+(?:-[a-z]+)*", file.read_text())) - {"--student"}
+        assert named <= known, f"{file.name}: {named - known}"

@@ -19,7 +19,7 @@ from distillscope.inputs.labels import match_labels
 from distillscope.inputs.models import embed_model, is_model, load_images
 from distillscope.inputs.pairing import columns_of_ids, distinct_texts
 from distillscope.inputs.reading import Reading
-from distillscope.measure.classes import partitions_agree
+from distillscope.measure.classes import partitions_agree, refines
 from distillscope.measure.results import Audit
 from distillscope.teachers.models import class_text
 
@@ -161,7 +161,7 @@ def _notes(inputs: dict[str, dict[str, Any]]) -> list[str]:
     """What a reader must know before any number: rows that were only taken to belong together, or dropped."""
     pairing = inputs["pairing"]
     whole = pairing["by"] == "id" and not pairing["dropped_teacher"] and not pairing["dropped_student"]
-    noted = [inputs["images"]["note"]] if "images" in inputs else []
+    noted = [inputs[name]["note"] for name in ("images", "labels") if "note" in inputs.get(name, {})]
     return noted if whole else [*noted, pairing["said"]]
 
 
@@ -171,13 +171,21 @@ def _labels(path: str | None, pair: tuple[Embeddings, Embeddings], where: str) -
         return next((side.labels for side in pair if side.labels is not None), None), {}
     names = [texts for side in pair for column in columns_of_ids(side) if (texts := distinct_texts(column)) is not None]
     found, reading = match_labels(path, len(pair[0]), names, where=where)
+    if reading.ids is None and pair[0].sorted:
+        raise UserError(f"{where} {path}", "labels with the ids of the items, since the teacher's rows are sorted by name", "a list",
+                        "Give a table of ids and labels.")
     own = next((side.labels for side in pair if side.labels is not None), None)
     if own is not None:
         both = ~(np.ma.getmaskarray(own) | np.ma.getmaskarray(found))
-        differ = int((~partitions_agree(np.ma.getdata(own)[both], np.ma.getdata(found)[both])).sum())
+        given, own = np.ma.getdata(found)[both], np.ma.getdata(own)[both]
+        differ = int((~partitions_agree(own, given)).sum())
+        if reading.ids is None and differ > len(own) / 2 and not (refines(own, given) or refines(given, own)):
+            raise UserError(f"{where} {path}", "labels in the order of the teacher's rows", f"others than the embeddings' own for {differ} of "
+                            f"{len(own)} items", "Give labels with ids, or leave them out: the embeddings have labels.")
         if differ:
             reading = replace(reading, remarks=(*reading.remarks, f"the embeddings' own labels are others for {differ:,} items, and are not used"))
-    return found, {"labels": reading.to_dict()}
+    note = {"note": f"{where}: {reading.remarks[0]}."} if reading.ids is None and reading.remarks else {}
+    return found, {"labels": {**reading.to_dict(), **note}}
 
 
 def _read(spec: str, images: Images, split: str, where: str, scale: float | None) -> Embeddings:

@@ -16,6 +16,7 @@ from distillscope.measure.classes import classes
 from distillscope.measure.rows import Stored
 
 NO_IDS = "none"
+EACH = "each array is one item's, called by its id"
 LIMIT_LISTED = 6
 
 
@@ -35,6 +36,7 @@ class Embeddings:
     ``ids`` (n,) is an object array of str, ``labels`` (n,) int64 or str, masked where a row has none; either may be None.
     ``name`` is for tables. ``reading`` says how they were read; ``spare`` are other columns that could be ids.
     ``numbered`` rows came with the numbers 0 to n - 1, as pandas writes them, which say nothing unless the other side's differ.
+    ``sorted`` rows are in the order of their names, since the format has no other: only ids can tell whose they are.
     """
 
     rows: np.ndarray | Stored
@@ -44,6 +46,7 @@ class Embeddings:
     reading: Reading | None = None
     spare: tuple[Ids, ...] = ()
     numbered: bool = False
+    sorted: bool = False
 
     def __len__(self) -> int:
         return len(self.rows)
@@ -110,7 +113,8 @@ def from_contents(held: Contents, asked: Asked, where: str, name: str, file: str
     reading = Reading(file, chosen.title, len(rows), rows.shape[1], (id_member.name or "index") if id_member else None,
                       label_member.name if label_member else None, tuple(unused), total - len(rows),
                       0 if labels is None else int(np.ma.getmaskarray(labels).sum()), remarks=tuple(remarks))
-    return Embeddings(rows, ids, labels, name, reading, tuple(s for s in spare if id_member is None or s.name != id_member.name), numbered)
+    return Embeddings(rows, ids, labels, name, reading, tuple(s for s in spare if id_member is None or s.name != id_member.name), numbered,
+                      sorted=held.by_name and chosen.remark == EACH)
 
 
 def _beside(held: Contents, chosen: Member) -> list[Member]:
@@ -234,8 +238,9 @@ def _one_array(held: Contents) -> Contents:
         return held
     first, members = held.members[0], held.members
     rows = Member("", (len(names), _width(first)), first.dtype, "f", lambda: np.stack([np.asarray(m.load()).reshape(-1) for m in members]),
-                  remark="each array is one item's, called by its id")
-    return Contents([rows, Member("the arrays' names", (len(names),), "text", "U", lambda: np.array(names), unnamed=True)], remarks=held.remarks)
+                  remark=EACH)
+    return Contents([rows, Member("the arrays' names", (len(names),), "text", "U", lambda: np.array(names), unnamed=True)], remarks=held.remarks,
+                    by_name=held.by_name)
 
 
 def _width(member: Member) -> int | None:

@@ -35,7 +35,7 @@ def read_hdf5(path: Path, where: str) -> Contents:
 
     with h5py.File(path, "r") as file:
         file.visititems(visit)
-    return Contents(found)
+    return Contents(found, by_name=True)
 
 
 def _refuse(where: str, name: str) -> np.ndarray:

@@ -44,7 +44,7 @@ def match_labels(path: str | Path, count: int, ids: Sequence[np.ndarray] = (), *
     unused = tuple(f"{m.name} ({m.dtype})" for m in lists if m is not found and (keyed is None or m is not keyed[0]) and m.name)
     reading = Reading(spec.path.name, None, len(labels), ids=None, labels=found.name or spec.path.name, unused=unused)
     if keyed is None or not len(ids):
-        remarks = (f"'{keyed[0].name}' could not be used, since the embeddings have no ids",) if keyed else ()
+        remarks = (f"taken in row order, since '{keyed[0].name}' names items and the embeddings have no ids",) if keyed else ()
         reading = Reading(**{**vars(reading), "ids": None, "remarks": remarks, "unlabelled": _unlabelled(labels)})
         if len(labels) != count:
             raise UserError(name, f"{count} labels, one an item", str(len(labels)),

@@ -67,11 +67,15 @@ class Kept:
 
 @dataclass(frozen=True)
 class Contents:
-    """All that a file holds. ``join(names)`` puts columns of a table side by side; ``remarks`` are for the reader's sentence."""
+    """All that a file holds. ``join(names)`` puts columns of a table side by side; ``remarks`` are for the reader's sentence.
+
+    ``by_name`` formats sort their arrays by name, so that the order in which they were saved is lost.
+    """
 
     members: list[Member] = field(default_factory=list)
     join: Callable[[Sequence[str]], np.ndarray | Stored] | None = None
     remarks: tuple[str, ...] = ()
+    by_name: bool = False
 
 
 def as_table(shape: tuple[int | None, ...]) -> tuple[int, int | None] | None:

@@ -61,6 +61,10 @@ def _by_order(teacher: Embeddings, student: Embeddings) -> tuple[Embeddings, Emb
     if len(teacher) != len(student):
         raise UserError(f"student {student.name}", f"{len(teacher)} rows like the teacher {teacher.name}",
                         str(len(student)), "Embed the same items in the same order, or give ids on both sides.")
+    for side, name in ((teacher, "teacher"), (student, "student")):
+        if side.sorted:
+            raise UserError(f"{name} {side.name}", "ids on both sides, since the file sorts its arrays by name", "none on the other side",
+                            "Give the other side's ids: FILE@COLUMN, or a file of them.")
     alone = "teacher" if teacher.ids is not None else "student" if student.ids is not None else None
     note = (f"only the {alone} has ids: rows are taken to be in one order." if alone else
             "neither side has ids: row i of both is taken to be the same item.")

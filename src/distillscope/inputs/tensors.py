@@ -35,7 +35,7 @@ def read_safetensors(path: Path, where: str) -> Contents:
             dtype, shape = part.get_dtype(), tuple(part.get_shape())
             kind = "f" if dtype in FLOATS else "b" if dtype == "BOOL" else "i" if re.fullmatch(r"[IU]\d+", dtype) else "O"
             found.append(Member(name, shape, dtype, kind, _tensor_loader(path, name, where)))
-    return Contents(found)
+    return Contents(found, by_name=True)
 
 
 def _tensor_loader(path: Path, name: str, where: str) -> Any:

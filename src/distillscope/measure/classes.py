@@ -135,3 +135,14 @@ def partitions_agree(first: np.ndarray, second: np.ndarray) -> np.ndarray:
             taken.add(b)
     fits = np.array([partner.get(pair // width) == pair % width for pair in pairs.tolist()], bool)
     return fits[place]
+
+
+def refines(fine: np.ndarray, coarse: np.ndarray) -> bool:
+    """Whether each class of ``fine`` (n,) lies in one class of ``coarse``, of which there are several.
+
+    >>> refines(np.array([0, 1, 2, 2]), np.array(["cat", "cat", "dog", "dog"])), refines(np.array([0, 0, 1]), np.array([0, 1, 1]))
+    (True, False)
+    """
+    numbers = np.unique(fine, return_inverse=True)[1], np.unique(coarse, return_inverse=True)[1]
+    pairs = np.unique(np.stack(numbers), axis=1).shape[1]
+    return len(fine) > 0 and pairs == int(numbers[0].max()) + 1 and int(numbers[1].max()) > 0
