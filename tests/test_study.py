@@ -114,7 +114,7 @@ def test_a_run_reads_back_as_data_frames():
 
 
 def test_the_view_arm_trains_on_targets_of_views():
-    from distillscope.teachers.cache import list_entries
+    from distillscope.teachers.inventory import list_entries
 
     views = [e for e in list_entries() if (e["perturbation"] or {}).get("name") == "crop_flip"]
     assert {e["perturbation"]["epoch"] for e in views} == {0, 1}

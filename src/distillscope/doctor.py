@@ -10,7 +10,8 @@ from pathlib import Path
 import torch
 
 from distillscope.rundir import hardware
-from distillscope.teachers.cache import cache_root, list_entries
+from distillscope.teachers.cache import cache_root
+from distillscope.teachers.inventory import list_entries
 
 
 def examine() -> list[tuple[str, str, str]]:

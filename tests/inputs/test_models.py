@@ -15,9 +15,9 @@ from distillscope.data.splits import load_split
 from distillscope.errors import UserError
 from distillscope.inputs.models import embed_model, is_model
 from distillscope.students.load import build_student, save_student
-from distillscope.teachers.cache import list_entries
 from distillscope.teachers.encoder import Encoder
 from distillscope.teachers.files import external_data, hash_files, onnx, torchscript
+from distillscope.teachers.inventory import list_entries
 from tiny import TEACHER, teacher_weights
 
 pytestmark = pytest.mark.filterwarnings("ignore:.*torch.jit")  # no longer developed, still in use

@@ -11,7 +11,7 @@ from distillscope.plan import plan_study
 from distillscope.registry import remedies, stresses
 from distillscope.stress.run import rehearse
 from distillscope.study import load_data, run_study
-from distillscope.teachers.cache import list_entries
+from distillscope.teachers.inventory import list_entries
 from tiny import tiny_study
 
 DECLARED = {"sigmas": [0.1], "draws": 1, "where": "input", "unit": "pixel", "clip": False, "std": [0.5, 0.5, 0.5]}

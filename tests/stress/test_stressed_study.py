@@ -14,7 +14,7 @@ from distillscope.errors import UserError
 from distillscope.measure.robustness import against_teacher
 from distillscope.plan import plan_study
 from distillscope.study import run_study
-from distillscope.teachers.cache import list_entries
+from distillscope.teachers.inventory import list_entries
 from tiny import scratch, tiny_study
 
 STRESSES = [

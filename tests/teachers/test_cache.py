@@ -14,8 +14,9 @@ from distillscope.distill.prepared import prepare_targets
 from distillscope.errors import UserError
 from distillscope.stress.noise import Noise
 from distillscope.teachers import cache
-from distillscope.teachers.cache import embed, entry_path, list_entries, missing_rows, prune_entries
+from distillscope.teachers.cache import embed, entry_path, missing_rows
 from distillscope.teachers.encoder import Encoder, fold_batch_norms, load_state, read_state
+from distillscope.teachers.inventory import list_entries, prune_entries
 from distillscope.teachers.models import timm as timm_teacher
 
 

@@ -13,13 +13,13 @@ from distillscope.errors import UserError
 @cache_app.command("list")
 def cache_list() -> None:
     """Entries of the cache: teacher, view or noise, rows, size. Example: `distillscope cache list`"""
-    from distillscope.teachers.cache import list_entries
+    from distillscope.teachers.inventory import list_entries
 
     rows = []
     for entry in list_entries():
         perturbation = entry["perturbation"] or {}
         what = " ".join(f"{k}={v}" for k, v in perturbation.items() if k in ("kind", "name", "sigma", "draw", "seed", "epoch"))
-        rows.append((entry["name"], what or "clean", f"{entry['rows']:,}", f"{entry['bytes'] / 2**20:.1f} MiB"))
+        rows.append((entry["name"], f"damaged: {entry['damaged']}" if entry["damaged"] else what or "clean", f"{entry['rows']:,}", f"{entry['bytes'] / 2**20:.1f} MiB"))
     print_table("cache", ["entry", "images as seen", "rows", "size"], rows)
 
 
@@ -29,7 +29,7 @@ def cache_prune(
     all_: Annotated[bool, typer.Option("--all", help="remove every entry")] = False,
 ) -> None:
     """Remove entries by the names that `cache list` prints, or all of them. Example: `distillscope cache prune --all`"""
-    from distillscope.teachers.cache import prune_entries
+    from distillscope.teachers.inventory import prune_entries
 
     if not names and not all_:
         raise UserError("cache prune", "names of entries, or --all", "neither", "See `distillscope cache list`.")

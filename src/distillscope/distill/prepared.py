@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from distillscope import registry
+from distillscope import progress, registry
 from distillscope.config import Arm, Part, Study, Teacher
 from distillscope.data.preprocess import Preprocess
 from distillscope.data.source import Source
@@ -20,10 +20,10 @@ from distillscope.data.views import View
 from distillscope.devices import choose_device
 from distillscope.draws import keyed_rng
 from distillscope.errors import UserError
-from distillscope.files import write_atomic, write_json
+from distillscope.files import checksum, sweep, write_atomic, write_json, write_text
 from distillscope.objectives.targets import Target, check_target, fit_target
 from distillscope.stress.noise import Noise
-from distillscope.teachers.cache import cache_root, embed
+from distillscope.teachers.cache import cache_root, embed, missing_rows
 from distillscope.teachers.encoder import Encoder
 
 
@@ -128,21 +128,32 @@ def fitted_target(part: Part, encoder: Any, train: np.ndarray) -> Target:
 
 
 def prepare_targets(study: Study, encoder: Any, splits: Splits, part: Part, arms: list[Arm]) -> Prepared:
-    """Embed what is missing, fit the target transform on train, and write the targets of every split and view."""
+    """Embed what is missing, fit the target transform on train, and write the targets of every split and view.
+
+    What is there already is used where its checksum holds, else named and made again.
+    """
     train = teacher_rows(encoder, splits.train, label=f"teacher {splits.title}/train")
     target = fitted_target(part, encoder, train)
     key = {"teacher": encoder.describe(), "target": part.model_dump(), "splits": split_hashes(splits)}
     digest = hashlib.blake2b(json.dumps(key, sort_keys=True, default=str).encode(), digest_size=8).hexdigest()
     prepared = Prepared(cache_root() / "targets" / digest, target.name)
-    write_json(prepared.folder / "entry.json", key)
-    target.save(prepared.folder / "target.safetensors")
-    _write(prepared, "train", target, train)
+    if not (prepared.folder / "entry.json").is_file():
+        write_json(prepared.folder / "entry.json", key)
+    sweep(prepared.folder)
+    transform = prepared.folder / "target.safetensors"
+    if target.mean is not None and not _is_sound(transform):
+        target.save(transform)
+        write_text(_mark(transform), checksum(transform))
+    _keep(prepared, "train", lambda: target(train))
     for name, source in (("validation", splits.validation), ("test", splits.test)):
         if source is not None:
-            _write(prepared, name, target, teacher_rows(encoder, source, label=f"teacher {splits.title}/{name}"))
+            rows = teacher_rows(encoder, source, label=f"teacher {splits.title}/{name}")
+            _keep(prepared, name, lambda rows=rows: target(rows))
     for name, view, label in embedded_views(study, arms):
-        if not (prepared.folder / f"{name}.npy").exists():
-            _write(prepared, name, target, teacher_rows(encoder, splits.train, view, f"teacher {splits.title}, {label}"))
+        def seen(view=view, label=label) -> np.ndarray:
+            return target(teacher_rows(encoder, splits.train, view, f"teacher {splits.title}, {label}"))
+
+        _keep(prepared, name, seen, cheap=lambda view=view: isinstance(encoder, Encoder) and not missing_rows(encoder, splits.train, view))
     return prepared
 
 
@@ -159,10 +170,51 @@ def fingerprint(encoder: Any, splits: Splits) -> dict[str, str]:
     return {f"{name} images": mark for name, mark in split_hashes(splits).items()} | ({"teacher's weights": weights} if weights else {})
 
 
-def _write(prepared: Prepared, name: str, target: Target, rows: np.ndarray) -> None:
+def _keep(prepared: Prepared, name: str, make: Callable[[], np.ndarray], cheap: Callable[[], bool] = lambda: True) -> None:
+    """The targets ``name``, (n, d) float32, written with their checksum unless they are there and sound.
+
+    Older ones without a checksum are compared with what they would be made as, where that is ``cheap``; else they are taken
+    if they are finite.
+    """
     path = prepared.folder / f"{name}.npy"
-    if not path.exists():
-        write_atomic(path, lambda p: np.save(p, np.ascontiguousarray(target(rows), dtype=np.float32), allow_pickle=False))
+    if path.is_file():
+        why = _fault(path, make if cheap() else None) if not _mark(path).is_file() else None if _is_sound(path) else "checksum differs"
+        if why is None:
+            if not _mark(path).is_file():
+                write_text(_mark(path), checksum(path))
+            return
+        progress.say(f"cache {path}: damaged ({why}); made again")
+    _mark(path).unlink(missing_ok=True)
+    rows = make()
+    write_atomic(path, lambda p: np.save(p, np.ascontiguousarray(rows, dtype=np.float32), allow_pickle=False))
+    write_text(_mark(path), checksum(path))
+
+
+def _mark(path: Path) -> Path:
+    """Where a file's checksum stands; written after it."""
+    return path.with_name(f"{path.name}.checksum")
+
+
+def _is_sound(path: Path) -> bool:
+    try:
+        return _mark(path).read_text(encoding="utf-8").strip() == checksum(path)
+    except (FileNotFoundError, ValueError):
+        return False
+
+
+def _fault(path: Path, make: Callable[[], np.ndarray] | None) -> str | None:
+    """What is wrong with targets that were written before checksums were."""
+    try:
+        rows = np.load(path, mmap_mode="r", allow_pickle=False)
+    except (ValueError, OSError, EOFError) as error:
+        return str(error).splitlines()[0][:120]
+    if make is None:
+        return None if rows.ndim == 2 and rows.dtype == np.float32 and np.isfinite(rows).all() else "not finite float32 rows"
+    wanted = make()
+    if rows.shape != wanted.shape or rows.dtype != np.float32:
+        return f"{rows.dtype} of shape {rows.shape}"
+    # Made on other threads or another machine the last digits differ.
+    return None if np.allclose(rows, wanted, rtol=1e-3, atol=1e-3 * float(np.sqrt(np.square(wanted).mean()))) else "other values"
 
 
 def _sample_hash(source: Source) -> bytes:

@@ -5,11 +5,11 @@ One folder for each (weights, preprocessing, precision, view or noise with its s
     $DISTILLSCOPE_CACHE/embeddings/efficientnet_lite0-1f2e3d4c5b6a/
       entry.json                   what was hashed into the name
       img_emb/img_emb_0.npy        (n, d) float32, memory-mapped
-      metadata/metadata_0.parquet  image_path (the item's id), image_hash, key; the .npy's checksum. Written last
+      metadata/metadata_0.parquet  image_path (the item's id), image_hash, key; checksums of the .npy and the keys. Written last
 
 A row is found by the content of its image (and, under a view or noise, its id, since the draw hangs on it), so a
 larger part of the same data, or a copy of it elsewhere, embeds only what is new. Rows are written every half minute
-and joined into few large shards at the end: a killed run loses at most that half minute.
+and joined into few large shards at the end: a killed run loses at most that half minute. What is damaged is named and made again.
 """
 
 from __future__ import annotations
@@ -18,7 +18,6 @@ import hashlib
 import json
 import os
 import re
-import shutil
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -28,13 +27,12 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
-from filelock import FileLock, Timeout
+from filelock import BaseFileLock, Timeout
 
-from distillscope import progress
+from distillscope import locks, progress
 from distillscope.data.source import Source, read_batches
 from distillscope.devices import kept_memory
-from distillscope.errors import UserError
-from distillscope.files import write_atomic, write_json
+from distillscope.files import checksum, sweep, write_atomic, write_json
 from distillscope.teachers.encoder import Encoder, Perturbation
 
 FLUSH_SECONDS = 30.0
@@ -75,29 +73,50 @@ class Entry:
         self.shards: list[Shard] = []
         self._verified: set[Path] = set()
 
-    def lock(self) -> FileLock:
-        self.path.mkdir(parents=True, exist_ok=True)
-        return FileLock(self.path / ".lock")
-
     def load(self) -> Entry:
         """Read the index of every complete shard; one whose checksum is off is named, removed and made again."""
         self.shards = []
-        for metadata in sorted(self.path.glob("metadata/metadata_*.parquet"), key=_number):
-            embeddings = self.path / "img_emb" / f"img_emb_{_number(metadata)}.npy"
+        for metadata in self._indices():
+            embeddings = self._rows_of(metadata)
             try:
-                table = pq.read_table(metadata)
-                if metadata not in self._verified:
-                    if _checksum(embeddings) != (table.schema.metadata or {}).get(b"checksum", b"").decode():
-                        raise ValueError("checksum differs")
-                    self._verified.add(metadata)
-            except (OSError, ValueError, pa.ArrowException) as error:
-                progress.say(f"cache {embeddings}: damaged ({error}); its rows are embedded again")
+                self.shards.append(self._read(metadata, embeddings))
+            except PermissionError:
+                raise
+            except (OSError, ValueError, KeyError, TypeError, EOFError, pa.ArrowException) as error:
+                progress.say(f"cache {embeddings}: damaged ({str(error).splitlines()[0][:120]}); its rows are embedded again")
                 metadata.unlink(missing_ok=True)
                 embeddings.unlink(missing_ok=True)
-                continue
-            keys = np.frombuffer(b"".join(table["key"].to_pylist()), dtype=np.uint8).reshape(-1, 16)
-            self.shards.append(Shard(embeddings, metadata, keys))
         return self
+
+    def _indices(self) -> list[Path]:
+        return sorted((m for m in self.path.glob("metadata/metadata_*.parquet") if _number(m) is not None), key=_number)
+
+    def _rows_of(self, metadata: Path) -> Path:
+        return self.path / "img_emb" / f"img_emb_{_number(metadata)}.npy"
+
+    def _read(self, metadata: Path, embeddings: Path) -> Shard:
+        """One shard, whose index and rows must be those that were written together."""
+        table = pq.read_table(metadata)
+        keys = np.frombuffer(b"".join(table["key"].to_pylist()), dtype=np.uint8).reshape(-1, 16)
+        if metadata not in self._verified:
+            marks = table.schema.metadata or {}
+            if checksum(embeddings) != marks.get(b"checksum", b"").decode():
+                raise ValueError("checksum differs")
+            if marks.get(b"index", _mark(keys)) != _mark(keys):  # older ones have none
+                raise ValueError("the index's checksum differs")
+            self._verified.add(metadata)
+        shard = Shard(embeddings, metadata, keys)
+        if shard.rows().shape != (len(keys), self.described["dim"]):
+            raise ValueError(f"an index of {len(keys)} rows beside embeddings of shape {shard.rows().shape}")
+        return shard
+
+    def sweep(self) -> None:
+        """Remove what a kill left: temporary files, and embeddings whose index was never written. For who holds the lock."""
+        sweep(self.path, alone=True)
+        known = {self._rows_of(m) for m in self._indices()}
+        for path in self.path.glob("img_emb/img_emb_*.npy"):
+            if path not in known:
+                path.unlink(missing_ok=True)
 
     def find(self, keys: np.ndarray) -> np.ndarray:
         """For each of ``keys`` (m, 16): its row over all shards, or -1."""
@@ -126,7 +145,7 @@ class Entry:
             write_json(self.path / "entry.json", self.described)
         (self.path / "metadata").mkdir(exist_ok=True)
         (self.path / "img_emb").mkdir(exist_ok=True)
-        number = max([-1, *map(_number, self.path.glob("img_emb/img_emb_*.npy"))]) + 1
+        number = max([-1, *(n for p in self.path.glob("img_emb/img_emb_*.npy") if (n := _number(p)) is not None)]) + 1
         while True:  # claim the number, for several processes may write one entry
             embeddings = self.path / "img_emb" / f"img_emb_{number}.npy"
             try:
@@ -136,7 +155,7 @@ class Entry:
                 number += 1
         write_atomic(embeddings, lambda p: np.save(p, rows, allow_pickle=False))
         table = pa.table({"image_path": list(ids), "image_hash": [h.hex() for h in hashes], "key": [k.tobytes() for k in keys]})
-        table = table.replace_schema_metadata({"checksum": _checksum(embeddings)})
+        table = table.replace_schema_metadata({"checksum": checksum(embeddings), "index": _mark(keys)})
         metadata = self.path / "metadata" / f"metadata_{number}.parquet"
         write_atomic(metadata, lambda p: pq.write_table(table, p))
         self._verified.add(metadata)
@@ -152,8 +171,11 @@ class Entry:
                 group.append(small.pop(0))
             tables = [pq.read_table(s.metadata) for s in group]
             joined = pa.concat_tables([t.replace_schema_metadata(None) for t in tables])
-            self.append(np.concatenate([s.rows() for s in group]), joined["image_path"].to_pylist(),
-                        [bytes.fromhex(h) for h in joined["image_hash"].to_pylist()], np.concatenate([s.keys for s in group]))
+            keys = np.concatenate([s.keys for s in group])
+            first = np.sort(np.unique(np.ascontiguousarray(keys).view("V16").ravel(), return_index=True)[1])  # a kill may leave a row twice
+            joined = joined.take(first)
+            self.append(np.concatenate([s.rows() for s in group])[first], joined["image_path"].to_pylist(),
+                        [bytes.fromhex(h) for h in joined["image_hash"].to_pylist()], keys[first])
             for shard in group:
                 shard.metadata.unlink()
                 shard.embeddings.unlink()
@@ -188,7 +210,15 @@ def embed(encoder: Encoder, source: Source, perturbation: Perturbation | None = 
     path, described = entry_path(encoder, perturbation, root)
     hashes, keys = row_keys(source, perturbation is not None)
     entry = Entry(path, described)
-    with _locked(entry):
+    try:
+        lock = _locked(path)
+    except PermissionError:  # somebody else's cache: what it has may be read
+        rows = entry.load().find(keys) if path.is_dir() else np.array([-1])
+        if (rows < 0).any():
+            raise
+        return entry.gather(rows)
+    try:
+        entry.sweep()
         rows = entry.load().find(keys)
         absent = np.flatnonzero(rows < 0)
         # Two items with the same key (the same image twice) need one forward.
@@ -198,6 +228,8 @@ def embed(encoder: Encoder, source: Source, perturbation: Perturbation | None = 
             entry.join()
             rows = entry.find(keys)
         return entry.gather(rows)
+    finally:
+        lock.release()
 
 
 @kept_memory()
@@ -226,76 +258,19 @@ def _embed_absent(encoder, source, perturbation, entry, absent, hashes, keys, wo
             flush()
 
 
-def list_entries(root: Path | None = None) -> list[dict[str, Any]]:
-    """One record for each entry: name, path, rows, bytes, teacher, perturbation, damaged or not."""
-    found = []
-    for path in sorted(((root or cache_root()) / "embeddings").glob("*/")):
-        try:
-            described = json.loads((path / "entry.json").read_text())
-        except (OSError, ValueError):
-            described = {}
-        rows = sum(pq.read_metadata(m).num_rows for m in path.glob("metadata/metadata_*.parquet"))
-        size = sum(f.stat().st_size for f in path.rglob("*") if f.is_file())
-        found.append({"name": path.name, "path": path, "rows": rows, "bytes": size, "teacher": described.get("name", "?"),
-                      "precision": described.get("precision", "?"), "perturbation": described.get("perturbation"),
-                      "used": path.stat().st_mtime})
-    return found + _list_targets(root)
+def _locked(path: Path) -> BaseFileLock:
+    """The entry's lock, taken; who has to wait is told so."""
+    try:
+        return locks.acquire(path / ".lock", timeout=1)
+    except Timeout:
+        progress.say(f"cache {path.name}: another process is filling it; waiting")
+        return locks.acquire(path / ".lock")
 
 
-def _list_targets(root: Path | None) -> list[dict[str, Any]]:
-    """The same of the targets that studies made of those rows, as `prepare_targets` leaves them."""
-    found = []
-    for path in sorted(((root or cache_root()) / "targets").glob("*/")):
-        try:
-            described = json.loads((path / "entry.json").read_text())
-        except (OSError, ValueError):
-            described = {}
-        teacher, target = described.get("teacher", {}), described.get("target", {})
-        files = [f for f in path.rglob("*") if f.is_file()]
-        rows = sum(len(np.load(f, mmap_mode="r", allow_pickle=False)) for f in files if f.suffix == ".npy")
-        found.append({"name": f"target-{path.name}", "path": path, "rows": rows, "bytes": sum(f.stat().st_size for f in files),
-                      "teacher": teacher.get("name", "?"), "precision": teacher.get("precision", "?"),
-                      "perturbation": {"kind": "target", **target}, "used": path.stat().st_mtime})
-    return found
+def _number(path: Path) -> int | None:
+    tail = path.stem.rsplit("_", 1)[-1]
+    return int(tail) if tail.isascii() and tail.isdigit() else None
 
 
-def prune_entries(names: Sequence[str] | None = None, root: Path | None = None) -> tuple[int, int]:
-    """Remove the entries named (or all): (how many, how many bytes)."""
-    entries = list_entries(root)
-    known = {e["name"]: e for e in entries}
-    for name in names or []:
-        if name not in known:
-            raise UserError("cache prune", "names that `distillscope cache list` prints", f"'{name}'", "Copy one from there.")
-    chosen = [known[n] for n in names] if names else entries
-    for entry in chosen:
-        shutil.rmtree(entry["path"])
-    return len(chosen), sum(e["bytes"] for e in chosen)
-
-
-class _locked:
-    """The entry's lock; who has to wait is told so."""
-
-    def __init__(self, entry: Entry) -> None:
-        self.lock, self.path = entry.lock(), entry.path
-
-    def __enter__(self) -> None:
-        try:
-            self.lock.acquire(timeout=1)
-        except Timeout:
-            progress.say(f"cache {self.path.name}: another process is filling it; waiting")
-            self.lock.acquire()
-
-    def __exit__(self, *_: object) -> None:
-        self.lock.release()
-
-
-def _number(path: Path) -> int:
-    return int(path.stem.rsplit("_", 1)[1])
-
-
-def _checksum(path: Path) -> str:
-    digest = hashlib.blake2b(digest_size=16)
-    with open(path, "rb") as handle:
-        while block := handle.read(1 << 24):
-            digest.update(block)
-    return digest.hexdigest()
+def _mark(keys: np.ndarray) -> bytes:
+    return hashlib.blake2b(np.ascontiguousarray(keys).tobytes(), digest_size=16).hexdigest().encode()

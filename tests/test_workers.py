@@ -1,0 +1,107 @@
+"""Processes that work: what they do is told, a dead one is named, and none outlives the one that started it."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from distillscope.errors import UserError
+from distillscope.workers import died, run_in_workers
+
+pytestmark = pytest.mark.skipif(not hasattr(signal, "SIGKILL"), reason="POSIX signals")
+_given: list[str] = []
+
+
+def start(folder: str) -> None:
+    _given.append(folder)
+
+
+def work(report, name: str, how: str) -> None:
+    """Leaves a file ``name`` when done; "long" ends in ten seconds, and writes "NAME.stopped" when it is interrupted."""
+    folder = Path(_given[0])
+    (folder / f"{name}.pid").write_text(str(os.getpid()))
+    if how == "fail":
+        raise UserError(name, "luck", "none", "Try again.")
+    if how == "bug":
+        raise ZeroDivisionError("no")
+    if how == "die":
+        os.kill(os.getpid(), signal.SIGKILL)
+    if how == "interrupted":
+        raise KeyboardInterrupt
+    try:
+        for _ in range(1000 if how == "long" else 10):
+            time.sleep(0.01)
+            report(1)
+    except KeyboardInterrupt:
+        (folder / f"{name}.stopped").touch()
+        raise
+    (folder / name).touch()
+
+
+def go(folder: Path, jobs: int, **tasks: str) -> int:
+    counted = []
+    run_in_workers([(name, (name, how)) for name, how in tasks.items()], jobs, start, (str(folder),), work, counted.append)
+    return sum(counted)
+
+
+def test_every_task_is_done_once_and_counted(tmp_path, capsys):
+    assert go(tmp_path, 2, a="short", b="short", c="short") == 30
+    assert {p.name for p in tmp_path.iterdir()} == {"a", "b", "c", "a.pid", "b.pid", "c.pid"}
+    assert sorted(capsys.readouterr().err.splitlines()) == ["finished a", "finished b", "finished c"]
+
+
+@pytest.mark.parametrize(("how", "error", "message"), [
+    ("fail", UserError, "a: expected luck, got none"), ("bug", ZeroDivisionError, "no"),
+    ("die", UserError, r"trial a: expected a process that lives to its end, got killed \(by the system, if memory ran out\)\. Repeat with --resume and fewer --jobs"),
+])
+def test_a_task_that_fails_lets_the_running_ones_end_and_begins_no_other(tmp_path, how, error, message):
+    with pytest.raises(error, match=message):
+        go(tmp_path, 2, a=how, b="short", c="short", d="short", e="short", f="short")
+    assert (tmp_path / "b").exists() or (tmp_path / "c").exists()
+    assert not (tmp_path / "f.pid").exists() and not list(tmp_path.glob("*.stopped"))
+
+
+def test_an_interrupt_anywhere_ends_them_all(tmp_path):
+    with pytest.raises(KeyboardInterrupt):
+        go(tmp_path, 2, a="long", b="interrupted", c="short")
+    assert not (tmp_path / "c.pid").exists() and not (tmp_path / "a").exists()
+    assert (tmp_path / "a.stopped").exists() or not (tmp_path / "a.pid").exists()
+
+
+SCRIPT = """
+import sys
+from pathlib import Path
+sys.path.insert(0, {tests!r})
+import test_workers
+if __name__ == "__main__":
+    test_workers.go(Path(sys.argv[1]), 2, a="long", b="long")
+"""
+
+
+@pytest.mark.parametrize("how", [signal.SIGKILL, signal.SIGTERM])
+def test_workers_end_with_their_parent_and_write_what_they_have(tmp_path, how):
+    script = tmp_path / "parent.py"
+    script.write_text(SCRIPT.format(tests=str(Path(__file__).parent)))
+    parent = subprocess.Popen([sys.executable, str(script), str(tmp_path)], stderr=subprocess.PIPE, text=True)
+    until = time.monotonic() + 60
+    while len(list(tmp_path.glob("?.pid"))) < 2 and time.monotonic() < until:
+        time.sleep(0.05)
+    time.sleep(0.2)
+    pids = [int(p.read_text()) for p in tmp_path.glob("?.pid")]
+    parent.send_signal(how)
+    _, err = parent.communicate(timeout=30)
+    until = time.monotonic() + 8
+    while any(Path(f"/proc/{pid}").exists() for pid in pids) and time.monotonic() < until:
+        time.sleep(0.05)
+    assert len(pids) == 2 and not any(Path(f"/proc/{pid}").exists() for pid in pids)
+    assert len(list(tmp_path.glob("?.stopped"))) == 2 and not (tmp_path / "a").exists() and "Traceback" not in err
+
+
+def test_what_is_said_of_a_dead_worker():
+    assert "got ended by signal 11." in str(died("x", -11)) and "got exit code 3." in str(died("x", 3)) and str(died("", -9)).startswith("a process")
