@@ -97,11 +97,12 @@ def said_of(error: OSError, where: str | None = None) -> UserError | None:
 @contextlib.contextmanager
 def said_if_deleted(*folders: Path) -> Iterator[None]:
     """A file that is not there any more, below one of these folders, is somebody's doing and said so; elsewhere it is a bug."""
+    there = [f for f in folders if f.is_dir()]
     try:
         yield
     except FileNotFoundError as error:
         name = Path(str(error.filename or "")).absolute()
-        gone = next((f for f in folders if not f.is_dir() or name.is_relative_to(f.absolute())), None)
+        gone = next((f for f in folders if (f in there and not f.is_dir()) or name.is_relative_to(f.absolute())), None)
         if gone is None:
             raise
         raise UserError(str(error.filename or gone), "a file that stays while this goes on", "deleted",
