@@ -4,6 +4,7 @@ import json
 import tracemalloc
 
 import numpy as np
+import pandas as pd
 import pytest
 from hypothesis import given
 from hypothesis import settings as hypothesis_settings
@@ -65,9 +66,32 @@ def test_json_frame_and_text_say_the_same(found, tmp_path):
         assert set(read["measures"][key]) == {"value", "low", "high", "n", "definition", "unit"}
         assert read["measures"][key]["value"] == value.value == frame.loc[key, "value"]
     assert set(read["curves"]["alignment.null"]) >= {"x", "y", "low", "high", "unit"}
+    assert read["repeats"] == {"rows": 120, "items": 120} and read["scaled"] == {} and read["notes"] == found.notes
+    assert read["precision"] == {"teacher": "float64", "student": "float64"}
     text, page = repr(found), found._repr_html_()
     assert "effective_rank" in text and "retained" in text.split("\n")[0] and page.startswith("<table>")
     assert "zero_shot" in text, "what was left out is told"
+
+
+def test_an_audit_is_a_mapping_from_keys_to_numbers(found):
+    assert list(found) == list(found.keys()) == list(found.values) and "probe.retention" in found and "probe" not in found
+    assert dict(found)["probe.retention"] == found["probe.retention"]
+    with pytest.raises(KeyError) as error:
+        found["student.effective_rnk"]
+    assert isinstance(error.value, UserError) and "Did you mean student.effective_rank" in str(error.value)
+    with pytest.raises(UserError, match="which was left out because it needs embeddings of the class names"):
+        found["zero_shot.retention"]
+    with pytest.raises(UserError, match="Did you mean teacher.rankme or student.rankme"):
+        found["rankme"]
+
+
+def test_one_group_is_a_group_and_labels_of_pandas_are_labels():
+    teacher, student, labels = made()
+    alone = audit(teacher, student, groups="alignment", intervals=False)
+    assert {key.split(".")[0] for key in alone} == {"alignment"}
+    named = audit(teacher, student, labels, groups="knn", intervals=False)
+    for given in (pd.Categorical(labels), pd.Series([f"class {k}" for k in labels], dtype=object), labels.astype(object)):
+        assert audit(teacher, student, given, groups="knn", intervals=False)["knn.retention"] == named["knn.retention"]
 
 
 def test_groups_choose_and_intervals_can_be_skipped(found):
@@ -217,6 +241,10 @@ def with_zero_rows(t, s, y):
     (lambda t, s, y: ((t, s, y * 0), {}), "labels: expected at least two classes, got one"),
     (lambda t, s, y: ((t, s, y.astype("M8[s]")), {}), "labels: expected labels that are whole numbers or text, got dtype datetime64"),
     (lambda t, s, y: ((t, s, np.where(y == 1, np.inf, y)), {}), "labels: expected labels that are whole numbers or text, got inf"),
+    (lambda t, s, y: ((t * 0 + 1, s), {}), r"teacher: expected at least 10 distinct rows, got 1 among 120 \(all are equal\)"),
+    (lambda t, s, y: ((t[y], s), {}), r"teacher: expected at least 10 distinct rows, got 3 among 120 \(the other 117 repeat them"),
+    (lambda t, s, y: ((t, s, y), {"train_teacher": 1e200 * t, "train_student": s, "train_labels": y}),
+     "train_teacher: expected values of about the size of teacher"),
     (lambda t, s, y: ((t, s, y), {"text": t[:2]}), "labels: expected whole numbers from 0 to 1, rows of text, got 0 to 2"),
     (lambda t, s, y: ((t, s), {"text": t[:3]}), "labels: expected labels that index the rows of text, got nothing"),
     (lambda t, s, y: ((t, s, y), {"train_teacher": t, "train_labels": y}), "train_student: expected all of train_teacher"),
@@ -234,13 +262,14 @@ def test_bad_input_is_one_line(change, message):
 
 
 @hypothesis_settings(max_examples=25, deadline=None)
-@given(n=st.integers(10, 40), d=st.integers(2, 12), dim=st.integers(2, 12), rank=st.integers(0, 3), num=st.integers(2, 6),
+@given(n=st.integers(10, 40), d=st.integers(2, 12), dim=st.integers(2, 12), rank=st.integers(1, 3), num=st.integers(2, 6),
        seed=st.integers(0, 1000), probes=st.sampled_from([False] * 7 + [True]))
 def test_any_small_or_degenerate_data_is_measured_or_left_out(n, d, dim, rank, num, seed, probes):
     """Few rows, repeated rows, constant or low-rank embeddings: numbers that are finite, or the reason why not."""
     rng = np.random.default_rng(seed)
     teacher = rng.normal(size=(n, rank)) @ rng.normal(size=(rank, d)) + 1
     student = np.repeat(rng.normal(size=(-(-n // 3), dim)), 3, axis=0)[:n]
+    teacher[: n - 10] = teacher[0]
     groups = set(GROUPS) if probes else set(GROUPS) - {"probe"}  # probes take nine tenths of the time
     found = audit(teacher, student, np.arange(n) % num, groups=groups, settings=Settings(null_draws=3))
     assert all(np.isfinite(v.value) for v in found.values.values())

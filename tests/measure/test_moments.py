@@ -4,7 +4,8 @@ import numpy as np
 import pytest
 
 from distillscope.measure.moments import Accumulator, merged, moments
-from distillscope.measure.rows import Rows, content_order, row_keys
+from distillscope.measure.rows import Rows
+from distillscope.measure.scan import content_order, row_keys
 
 
 def test_scatter_is_numpys_covariance(teacher):

@@ -9,6 +9,7 @@ from distillscope.errors import UserError
 from distillscope.measure import neighbours
 from distillscope.measure.neighbours import knn_accuracy, knn_predictions, nearest, top_positions
 from distillscope.measure.pool import Settings
+from distillscope.measure.retrieval import own_ranks
 
 
 def run(teacher, student, **kwargs):
@@ -33,10 +34,17 @@ def test_a_perfect_and_a_collapsed_student(teacher):
     assert collapsed["retrieval.recall_at_10"] <= 0.06
 
 
-def test_equal_gallery_rows_count_against_the_query(teacher):
-    doubled = np.vstack([teacher, teacher])
-    assert run(doubled, doubled.copy())["retrieval.recall_at_1"] == 0
-    assert run(doubled, doubled.copy())["retrieval.recall_at_5"] == 1
+def test_what_lies_in_the_direction_of_the_own_item_is_it_and_other_ties_count_against_the_query():
+    gallery = np.array([[1.0, 0.0], [1.0, 0.0], [0.0, 1.0]])
+    assert own_ranks(gallery, gallery, np.arange(3)).tolist() == [1, 1, 1]
+    between = np.full((3, 2), 0.5**0.5)  # as near to all rows
+    assert own_ranks(gallery, between, np.arange(3)).tolist() == [2, 2, 3]
+
+
+def test_rows_that_differ_in_length_alone_are_no_miss(teacher):
+    scaled = np.vstack([teacher, 3 * teacher])
+    found = run(scaled, scaled.copy())
+    assert found["retrieval.recall_at_1"] == 1 == found["retrieval.neighbour_overlap_10"]
 
 
 def test_the_map_undoes_a_rotation_and_a_change_of_dimension():

@@ -49,9 +49,9 @@ def probe_retention(student_probe_correct: np.ndarray, teacher_probe_correct: np
 
 @measures.register("probe.mcnemar_p")
 @gives("p", group="probe", n="probe_count")
-def probe_mcnemar_p(teacher_probe_correct: np.ndarray, student_probe_correct: np.ndarray) -> float:
+def probe_mcnemar_p(teacher_probe_correct: np.ndarray, student_probe_correct: np.ndarray, probe_items: np.ndarray) -> float:
     """Exact McNemar p of an even split, between both sides, of the items that only one tuned probe gets right."""
-    return mcnemar_p(teacher_probe_correct, student_probe_correct)
+    return mcnemar_p(teacher_probe_correct, student_probe_correct, probe_items)
 
 
 @measures.register("probe.teacher.gradient_norm")
@@ -105,9 +105,9 @@ def paper_probe_retention(student_paper_probe_correct: np.ndarray, teacher_paper
 
 @measures.register("paper.probe.mcnemar_p")
 @gives("p", group="probe", n="probe_count")
-def paper_probe_mcnemar_p(teacher_paper_probe_correct: np.ndarray, student_paper_probe_correct: np.ndarray) -> float:
+def paper_probe_mcnemar_p(teacher_paper_probe_correct: np.ndarray, student_paper_probe_correct: np.ndarray, probe_items: np.ndarray) -> float:
     """Exact McNemar p for the paper's probe."""
-    return mcnemar_p(teacher_paper_probe_correct, student_paper_probe_correct)
+    return mcnemar_p(teacher_paper_probe_correct, student_paper_probe_correct, probe_items)
 
 
 @measures.register("paper.probe.teacher.gradient_norm")
@@ -147,9 +147,9 @@ def knn_retention(student_knn_correct: np.ndarray, teacher_knn_correct: np.ndarr
 
 @measures.register("knn.mcnemar_p")
 @gives("p", group="knn", n="knn_count")
-def knn_mcnemar_p(teacher_knn_correct: np.ndarray, student_knn_correct: np.ndarray) -> float:
+def knn_mcnemar_p(teacher_knn_correct: np.ndarray, student_knn_correct: np.ndarray, knn_items: np.ndarray) -> float:
     """Exact McNemar p for the two neighbour classifiers."""
-    return mcnemar_p(teacher_knn_correct, student_knn_correct)
+    return mcnemar_p(teacher_knn_correct, student_knn_correct, knn_items)
 
 
 @measures.register("zero_shot.teacher.accuracy")

@@ -8,8 +8,8 @@ from __future__ import annotations
 
 import numpy as np
 
-from distillscope.measure import tolerances
 from distillscope.measure.quantity import NotMeasured, Points, curve, gives
+from distillscope.measure.spectrum import algebraic_rank
 from distillscope.registry import measures
 
 TOP = 20
@@ -64,6 +64,13 @@ def teacher_r2(teacher_residual_energy: np.ndarray, teacher_eigenvalues: np.ndar
     """
     cumulative_share(teacher_eigenvalues)
     return float(1 - teacher_residual_energy.sum() / teacher_eigenvalues.sum())
+
+
+@measures.register("alignment.teacher_r2_ceiling")
+@gives("R2", group="alignment")
+def teacher_r2_ceiling(teacher_own_r2: float) -> float:
+    """The same R2 of the teacher predicted from itself: what its items allow, 1 but where they are few for its dimensions."""
+    return teacher_own_r2
 
 
 @measures.register("alignment.principal_angle_mean")
@@ -122,8 +129,9 @@ def null_curve(teacher_dim: int) -> Points:
 
 
 @curve("alignment.teacher_r2_per_component", "R2", group="alignment")
-def teacher_r2_per_component_curve(teacher_residual_energy: np.ndarray, teacher_eigenvalues: np.ndarray) -> Points:
+def teacher_r2_per_component_curve(teacher_residual_energy: np.ndarray, teacher_eigenvalues: np.ndarray,
+                                   teacher_resolved_rank: int) -> Points:
     """Cross-validated R2 of each of the teacher's principal components, predicted from the student."""
     cumulative_share(teacher_eigenvalues)
-    kept = int((teacher_eigenvalues > tolerances.RANK * teacher_eigenvalues[0]).sum())
+    kept = algebraic_rank(teacher_eigenvalues, teacher_resolved_rank)
     return Points(np.arange(1, kept + 1), 1 - teacher_residual_energy[:kept] / teacher_eigenvalues[:kept])

@@ -7,9 +7,8 @@ from functools import cached_property
 import numpy as np
 
 from distillscope.measure import nulls
-from distillscope.measure.neighbours import nearest
 from distillscope.measure.pair import Pair
-from distillscope.measure.retrieval import own_ranks
+from distillscope.measure.retrieval import ahead_of_own
 from distillscope.measure.rows import unit
 from distillscope.measure.similarity import overlap
 
@@ -64,21 +63,57 @@ class Comparison(Pair):
         return self.teacher.order[: self.settings.gallery_items]
 
     @cached_property
-    def retrieval_count(self) -> int:
+    def num_queries(self) -> int:
         """Queries: the first items of the gallery."""
         gallery = len(self.gallery_index)
         return min(gallery, max(1, self.settings.retrieval_pairs // gallery))
+
+    @cached_property
+    def _kept_queries(self) -> np.ndarray:
+        return np.isin(self.teacher.group_of[self.gallery_index[: self.num_queries]], self.kept)
+
+    @property
+    def retrieval_count(self) -> int:
+        return int(self._kept_queries.sum())
 
     @cached_property
     def _teacher_gallery(self) -> np.ndarray:
         return self.teacher.unit_rows(self.gallery_index)
 
     @cached_property
+    def _ahead(self) -> np.ndarray:
+        """Items (m, g) that come before each student query's own one in the teacher's gallery, by group."""
+        if self is not self._whole:
+            return self._whole._ahead
+        self.need_one_dim()
+        return self._ahead_of_own(self.student.unit_rows(self.gallery_index[: self.num_queries]))
+
+    @cached_property
+    def _mapped_ahead(self) -> np.ndarray:
+        """The same for queries mapped by the ridge map of the folds that they are not in.
+
+        With a group left out the maps hardly change, so they stay.
+        """
+        if self is not self._whole:
+            return self._whole._mapped_ahead
+        index = self.gallery_index[: self.num_queries]
+        queries = np.empty((len(index), self.teacher.dim))
+        for fold, model in zip(self.folds, self.fold_maps, strict=True):
+            inside = np.isin(self.teacher.group_of[index], fold)
+            queries[inside] = model(self.student.rows.take(index[inside]))
+        return self._ahead_of_own(unit(queries))
+
+    def _ahead_of_own(self, queries: np.ndarray) -> np.ndarray:
+        return ahead_of_own(self._teacher_gallery, queries, np.arange(len(queries)), self.teacher.group_of[self.gallery_index],
+                            len(self.kept))
+
+    def _ranks(self, ahead: np.ndarray) -> np.ndarray:
+        return 1 + ahead[np.ix_(self._kept_queries, self.kept)].sum(axis=1)
+
+    @cached_property
     def retrieval_ranks(self) -> np.ndarray:
         """Rank (m,) of each student query's own item in the teacher's gallery."""
-        self.need_one_dim()
-        own = np.arange(self.retrieval_count)
-        return own_ranks(self._teacher_gallery, self.student.unit_rows(self.gallery_index[own]), own)
+        return self._ranks(self._ahead)
 
     @property
     def found_at_1(self) -> np.ndarray:
@@ -94,14 +129,8 @@ class Comparison(Pair):
 
     @cached_property
     def mapped_retrieval_ranks(self) -> np.ndarray:
-        """The same for queries mapped by the ridge map of the folds that they are not in."""
-        own = np.arange(self.retrieval_count)
-        index = self.gallery_index[own]
-        queries = np.empty((len(own), self.teacher.dim))
-        for fold, model in zip(self.folds, self.fold_maps, strict=True):
-            inside = np.isin(self.teacher.group_of[index], fold)
-            queries[inside] = model(self.student.rows.take(index[inside]))
-        return own_ranks(self._teacher_gallery, unit(queries), own)
+        """The same after the out-of-fold ridge map."""
+        return self._ranks(self._mapped_ahead)
 
     @property
     def mapped_found_at_1(self) -> np.ndarray:
@@ -118,11 +147,5 @@ class Comparison(Pair):
     @cached_property
     def neighbour_overlaps(self) -> np.ndarray:
         """Share (m,) of each query's first results in the student's index that the teacher's index gives too."""
-        k = min(self.settings.neighbours, len(self.gallery_index) - 1)
-        return overlap(*(_results(side.unit_rows(self.gallery_index), self.retrieval_count, k)
-                         for side in (self.student, self.teacher)))
-
-
-def _results(gallery: np.ndarray, num_queries: int, k: int) -> np.ndarray:
-    """The k nearest in the gallery of its first rows, each without itself."""
-    return nearest(gallery, gallery[:num_queries], k, exclude_self=True)
+        gallery = len(self.gallery_index)
+        return overlap(*(side.nearest_kept(gallery, self.num_queries) for side in (self.student, self.teacher)))

@@ -7,33 +7,68 @@ None of this says anything of other seeds; seeds are the unit of replication of 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 
 import numpy as np
 
 from distillscope.draws import keyed_rng
+from distillscope.measure.quantity import NotMeasured
 
 RESAMPLES = 1000
 MOST_SCORES = 5000
 
 
-def bootstrap_interval(statistic: Callable[..., float], scores: Sequence[np.ndarray], *, level: float = 0.95,
-                       resamples: int = RESAMPLES, seed: int = 0) -> tuple[float, float]:
+def bootstrap_interval(statistic: Callable[..., float], scores: Sequence[np.ndarray], *, items: np.ndarray | None = None,
+                       level: float = 0.95, resamples: int = RESAMPLES, seed: int = 0) -> tuple[float, float]:
     """Percentile interval of ``statistic(*scores)``, a function of means, resampling items of all ``scores`` together.
 
     More than 5,000 items are first averaged in blocks of equal size, which leaves the variance of a mean as it is.
+    ``items`` (n,) says which scores are of one item and are drawn together; each is its own item otherwise.
 
     >>> low, high = bootstrap_interval(lambda x: x.mean(), [np.tile([0.0, 1.0], 200)])
     >>> 0.44 < low < 0.47 and 0.53 < high < 0.56
     True
     """
+    tail = (1 - level) / 2
+    if items is not None:
+        return _interval(statistic, _drawn_together(scores, items, resamples, seed), tail)
     blocks = [_averaged(np.asarray(s, np.float64)) for s in scores]
     rng = keyed_rng(seed, "bootstrap")
     count = len(blocks[0])
-    draws = np.array([statistic(*(b[index] for b in blocks))
-                      for index in (rng.integers(0, count, count) for _ in range(resamples))])
-    tail = (1 - level) / 2
+    indices = (rng.integers(0, count, count) for _ in range(resamples))
+    return _interval(statistic, ([b[index] for b in blocks] for index in indices), tail)
+
+
+def _interval(statistic: Callable[..., float], drawn: Iterable[Sequence[np.ndarray]], tail: float) -> tuple[float, float]:
+    def of(scores: Sequence[np.ndarray]) -> float:
+        try:
+            return statistic(*scores)
+        except NotMeasured:  # a draw may lack what the items have: a teacher that is right on any of them
+            return np.nan
+
+    draws = np.array([of(scores) for scores in drawn])
     return tuple(float(v) for v in np.quantile(draws[np.isfinite(draws)], [tail, 1 - tail]))
+
+
+def _drawn_together(scores: Sequence[np.ndarray], items: np.ndarray, resamples: int, seed: int) -> Iterator[list[np.ndarray]]:
+    """The mean of each of ``scores`` over items drawn with replacement, each with all of its rows."""
+    number = np.unique(items, return_inverse=True)[1]
+    number = number % min(number.max() + 1, MOST_SCORES)  # items drawn in blocks, where there are many
+    sums = [np.bincount(number, np.asarray(s, np.float64)) for s in scores]
+    sizes, rng = np.bincount(number).astype(np.float64), keyed_rng(seed, "bootstrap")
+    for _ in range(resamples):
+        times = np.bincount(rng.integers(0, len(sizes), len(sizes)), minlength=len(sizes))
+        yield [np.array([times @ s / (times @ sizes)]) for s in sums]
+
+
+def independent_count(items: np.ndarray) -> float:
+    """How many independent scores scores of repeated ``items`` (n,) amount to: n^2 / sum of squared sizes (Kish 1965).
+
+    >>> independent_count(np.repeat(np.arange(80), 5)), independent_count(np.arange(7))
+    (80.0, 7.0)
+    """
+    sizes = np.bincount(np.unique(items, return_inverse=True)[1]).astype(np.float64)
+    return float(sizes.sum() ** 2 / np.square(sizes).sum())
 
 
 def _averaged(scores: np.ndarray) -> np.ndarray:
@@ -66,36 +101,64 @@ def jackknife_interval(value: float, left_out: Sequence[float], *, level: float 
     """
     from scipy.stats import t
 
-    left_out = np.asarray(left_out, np.float64)
-    groups = len(left_out)
-    error = np.sqrt((groups - 1) / groups * np.square(left_out - left_out.mean()).sum())
-    reach = float(t.ppf((1 + level) / 2, groups - 1) * error)
+    reach = float(t.ppf((1 + level) / 2, len(left_out) - 1) * jackknife_error(left_out))
     return float(value - reach), float(value + reach)
 
 
-def wilson_interval(correct: np.ndarray, *, level: float = 0.95) -> tuple[float, float]:
+def jackknife_error(left_out: Sequence[float]) -> float:
+    """The delete-a-group jackknife standard error, from the values with each of g groups left out."""
+    left_out = np.asarray(left_out, np.float64)
+    groups = len(left_out)
+    return float(np.sqrt((groups - 1) / groups * np.square(left_out - left_out.mean()).sum()))
+
+
+def dependent_interval(correct: np.ndarray, left_out: Sequence[float], *, level: float = 0.95) -> tuple[float, float]:
+    """Wilson's interval of the share of true entries in ``correct`` (n,), whose entries depend on one another.
+
+    The jackknife's error, from the shares with each group left out, says how many independent entries the n amount to: at
+    most n, and n where all or none are true, which leaves nothing to estimate an error from.
+
+    >>> correct = np.arange(100) < 80
+    >>> dependent_interval(correct, [0.8] * 10) == wilson_interval(correct)
+    True
+    """
+    share, error = float(np.mean(correct)), jackknife_error(left_out)
+    count = len(correct)
+    if 0 < share < 1 and error > 0:
+        count = min(count, share * (1 - share) / error**2)
+    return wilson_interval(correct, level=level, count=count)
+
+
+def wilson_interval(correct: np.ndarray, *, level: float = 0.95, count: float | None = None) -> tuple[float, float]:
     """Wilson's interval of the share of true entries in ``correct`` (n,): the bootstrap has no width at 0 and 1.
+
+    ``count`` is the number of independent entries where that is not n.
 
     >>> [round(v, 3) for v in wilson_interval(np.ones(10, bool))]
     [0.722, 1.0]
     """
     from scipy.stats import norm
 
-    n, share, z = len(correct), float(np.mean(correct)), float(norm.ppf((1 + level) / 2))
+    n, share, z = count or len(correct), float(np.mean(correct)), float(norm.ppf((1 + level) / 2))
     centre = (share + z * z / (2 * n)) / (1 + z * z / n)
     reach = z * np.sqrt(share * (1 - share) / n + z * z / (4 * n * n)) / (1 + z * z / n)
     return max(0.0, float(centre - reach)), min(1.0, float(centre + reach))
 
 
-def mcnemar_p(first: np.ndarray, second: np.ndarray) -> float:
+def mcnemar_p(first: np.ndarray, second: np.ndarray, items: np.ndarray | None = None) -> float:
     """Exact two-sided McNemar p of two boolean arrays (n,) of correct answers on the same items.
+
+    Rows of one of ``items`` (n,) are one answer: for the side that is right on more of them.
 
     >>> mcnemar_p(np.array([True] * 6), np.array([False] * 6))
     0.03125
     """
     from scipy.stats import binomtest
 
-    only_first, only_second = int(np.sum(first & ~second)), int(np.sum(second & ~first))
+    lead = np.asarray(first, np.int64) - np.asarray(second, np.int64)
+    if items is not None:
+        lead = np.bincount(np.unique(items, return_inverse=True)[1], lead)
+    only_first, only_second = int((lead > 0).sum()), int((lead < 0).sum())
     if only_first + only_second == 0:
         return 1.0
     return float(binomtest(only_first, only_first + only_second, 0.5).pvalue)

@@ -9,22 +9,25 @@ import numpy as np
 
 from distillscope.errors import UserError
 from distillscope.measure.comparison import Comparison
-from distillscope.measure.neighbours import knn_predictions
+from distillscope.measure.neighbours import knn_predictions, voted
 from distillscope.measure.pair import Pair
 from distillscope.measure.pool import Side
 from distillscope.measure.probe import LinearProbe, linear_probe, tuned_probe
 from distillscope.measure.quantity import NotMeasured
 from distillscope.measure.ridge import FOLDS
 from distillscope.measure.rows import unit
+from distillscope.measure.scan import Items
 
 VALIDATION = 0.2
+BETWEEN_ITEMS = ("similarity", "retrieval", "contrastive")
+CLASSIFIED = ("probe", "knn")
 
 
 class LabelledPair(Comparison):
     """Teacher and student with ``labels`` (n,), and where there is one a training set ``train`` with its own.
 
-    Items that ``labels`` masks have none: they take no part here. Without a training set, probes are cross-validated over five folds of the items themselves, and neighbours leave the
-    item out. ``text`` (classes, d) are embeddings of the class names for zero-shot accuracy.
+    Items that ``labels`` masks have none: they take no part here. Without a training set, probes are cross-validated over five
+    folds of the items themselves, and neighbours leave the item out. ``text`` (classes, d) are embeddings of the class names for zero-shot accuracy.
     """
 
     def __init__(self, teacher: Side, student: Side, labels: np.ndarray | None = None, train: Pair | None = None,
@@ -32,6 +35,68 @@ class LabelledPair(Comparison):
         super().__init__(teacher, student)
         self.train, self.text, self._labels, self._train_labels = train, text, labels, train_labels
         self._fitted: dict[tuple[str, str], tuple[list[LinearProbe], np.ndarray]] = {}
+
+    @cached_property
+    def distinct(self) -> LabelledPair:
+        """One row an item: this pair itself where no row of the teacher repeats another."""
+        return self if not self.teacher.items.repeated else self._restricted(np.sort(self.teacher.items.first))
+
+    @cached_property
+    def classified(self) -> LabelledPair:
+        """One labelled row an item: this pair itself where all rows have a label and none repeats another."""
+        if len(self.labels) == self.labelled_count:
+            return self.distinct
+        numbers = self.row_items[self.labelled_order]
+        first = np.append(True, numbers[1:] != numbers[:-1]) if len(numbers) else np.empty(0, bool)
+        return self._restricted(np.sort(self.labelled_order[first]))
+
+    def _restricted(self, index: np.ndarray) -> LabelledPair:
+        """The rows of ``index`` (ascending) alone."""
+        items = Items.of(self.teacher.items.keys[self.row_items[index]])
+        sides = (Side(side.rows.chosen(index), self.settings, items, side.precision) for side in (self.teacher, self.student))
+        return LabelledPair(*sides, None if self._labels is None else self._labels[index], self.train, self._train_labels, self.text)
+
+    def over(self, group: str) -> LabelledPair:
+        """The pair that measures of a group are taken on.
+
+        Where items are compared with one another, or classified without a training set, each counts once: a repeat of an item
+        is neither its neighbour nor its rival, and none is fitted to by what predicts it.
+        """
+        if group in BETWEEN_ITEMS:
+            return self.distinct
+        return self.classified if group in CLASSIFIED and self.train is None and self._labels is not None else self
+
+    @property
+    def row_items(self) -> np.ndarray:
+        """The item (n,) of each row."""
+        return self.teacher.items.number
+
+    @property
+    def probe_items(self) -> np.ndarray:
+        """The item of each row whose label the probes predict."""
+        return self.row_items[self.probe_index]
+
+    @property
+    def knn_items(self) -> np.ndarray:
+        """The item of each row whose neighbours vote."""
+        return self.row_items[self.knn_index]
+
+    @property
+    def labelled_items(self) -> np.ndarray:
+        """The item of each row that has a label."""
+        return self.row_items[self.labelled]
+
+    def num_unlabelled(self) -> int:
+        """Rows without a label, where others have one."""
+        return 0 if self._labels is None else len(self.labels) - self.labelled_count
+
+    def num_mixed_labels(self) -> int:
+        """How many (item, label) pairs there are beyond one an item: repeats under another label than the first."""
+        if self._labels is None:
+            return 0
+        codes = np.unique(self.labels[self.labelled], return_inverse=True)[1]
+        pairs = np.unique(np.stack([self.labelled_items, codes], axis=1), axis=0)
+        return len(pairs) - len(np.unique(pairs[:, 0]))
 
     @property
     def labels(self) -> np.ndarray:
@@ -139,14 +204,14 @@ class LabelledPair(Comparison):
     def knn_count(self) -> int:
         return len(self.knn_index)
 
-    def _knn_correct(self, side: str) -> np.ndarray:
-        labels, queries = self.labels[self.knn_index], getattr(self, side).rows.take(self.knn_index)
+    def _knn_correct(self, name: str) -> np.ndarray:
+        labels, side = self.labels[self.knn_index], getattr(self, name)
         if self.train is None:
-            k = min(self.settings.neighbours, len(queries) - 1)
-            return knn_predictions(queries, labels, queries, k, exclude_self=True) == labels
-        gallery = getattr(self.train, side).rows.take(self._knn_gallery)
+            known, codes = np.unique(labels, return_inverse=True)
+            return voted(codes[side.nearest_kept(len(codes), len(codes))], len(known)) == codes
+        gallery = getattr(self.train, name).rows.take(self._knn_gallery)
         k = min(self.settings.neighbours, len(gallery))
-        return knn_predictions(gallery, self._train_labels[self._knn_gallery], queries, k) == labels
+        return knn_predictions(gallery, self._train_labels[self._knn_gallery], side.rows.take(self.knn_index), k) == labels
 
     @cached_property
     def teacher_knn_correct(self) -> np.ndarray:

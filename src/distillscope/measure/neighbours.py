@@ -79,9 +79,12 @@ def nearest_by_distance(z: np.ndarray, k: int) -> tuple[np.ndarray, np.ndarray]:
 
 
 def first_kept(positions: np.ndarray, kept: np.ndarray, k: int) -> np.ndarray:
-    """Columns (n, k) of the first k entries of each row of ``positions`` (n, m) that are ``kept`` (n,)."""
+    """Columns (m, k) of the first k entries of each row of ``positions`` (m, j) that are ``kept`` (n,).
+
+    Row i of ``positions`` is of row i of the gallery; the rows of those that are not kept may have fewer.
+    """
     usable = kept[positions]
-    if positions.shape[1] < k or (usable[kept].sum(axis=1) < k).any():
+    if positions.shape[1] < k or (usable[kept[: len(positions)]].sum(axis=1) < k).any():
         raise NotMeasured(f"it needs {k} neighbours of every item, and there are too few items")
     return np.argsort(~usable, axis=1, kind="stable")[:, :k]
 
@@ -92,13 +95,22 @@ def knn_predictions(gallery: np.ndarray, gallery_labels: np.ndarray, queries: np
     classes, codes = np.unique(gallery_labels, return_inverse=True)
     voters = codes[nearest(unit(np.asarray(gallery, np.float64)), unit(np.asarray(queries, np.float64)), k,
                            exclude_self=exclude_self)]
-    votes = np.zeros((len(voters), len(classes)))
-    rows = np.arange(len(voters))
+    return classes[voted(voters, len(classes))]
+
+
+def voted(voters: np.ndarray, num_classes: int) -> np.ndarray:
+    """The class (m,) that most of each row of ``voters`` (m, k), nearest first, are of; a tie goes to the nearest of the tied.
+
+    >>> voted(np.array([[1, 0, 0, 1], [2, 1, 0, 0]]), 3).tolist()
+    [1, 0]
+    """
+    votes = np.zeros((len(voters), num_classes))
+    rows, k = np.arange(len(voters)), voters.shape[1]
     for place in range(k):
         # a first vote adds less than half a vote, and less for a farther neighbour: it only breaks ties
         first = votes[rows, voters[:, place]] == 0
         votes[rows, voters[:, place]] += 1 + first * 0.5 * (1 - place / k) / 2
-    return classes[np.argmax(votes, axis=1)]
+    return np.argmax(votes, axis=1)
 
 
 def knn_accuracy(gallery: np.ndarray, gallery_labels: np.ndarray, queries: np.ndarray, query_labels: np.ndarray,

@@ -13,6 +13,7 @@ from distillscope.measure.moments import Accumulator, Moments, merged
 from distillscope.measure.pool import Side, by_group, energy_along, span
 from distillscope.measure.quantity import NotMeasured, needs
 from distillscope.measure.ridge import Map, fold_groups, residual_energy, ridge
+from distillscope.measure.rows import SMALLEST_NORM, unit
 
 
 class Pair:
@@ -39,6 +40,10 @@ class Pair:
     @property
     def count(self) -> int:
         return self.teacher.count
+
+    @property
+    def item_count(self) -> int:
+        return self.teacher.item_count
 
     @property
     def sample_count(self) -> int:
@@ -83,9 +88,11 @@ class Pair:
         cosines = np.empty(self.teacher.rows.count)
         for where, block in self.student.rows.blocks():
             other = self.teacher.rows.take(where)
-            lengths = np.linalg.norm(block, axis=1) * np.linalg.norm(other, axis=1)
-            if not lengths.all():
+            if not (block.any(axis=1) & other.any(axis=1)).all():
                 raise NotMeasured("a row is all zeros, so it has no direction")
+            lengths = np.linalg.norm(block, axis=1) * np.linalg.norm(other, axis=1)
+            if lengths.min() < SMALLEST_NORM:  # squares of some values vanish: unit rows cost two divisions more
+                block, other, lengths = unit(block), unit(other), 1.0
             cosines[where] = (block * other).sum(axis=1) / lengths
         return cosines
 
@@ -115,14 +122,15 @@ class Pair:
         return fold_groups(self.teacher.kept)
 
     @cached_property
+    def _training_folds(self) -> list[tuple[int, ...]]:
+        return [tuple(g for g in self.teacher.kept if g not in fold) for fold in self.folds]
+
+    @cached_property
     def fold_maps(self) -> list[Map]:
         """For each fold, the ridge map student -> teacher fitted on the other folds."""
-        maps = []
-        for fold in self.folds:
-            train = tuple(g for g in self.teacher.kept if g not in fold)
-            energy = np.trace(self.teacher.moments_of(train).scatter)
-            maps.append(ridge(self.student.moments_of(train), self.cross_moments_of(train), float(energy)))
-        return maps
+        return [ridge(self.student.moments_of(train), self.cross_moments_of(train),
+                      float(np.trace(self.teacher.moments_of(train).scatter)), self.teacher.items_in(train))
+                for train in self._training_folds]
 
     @cached_property
     def teacher_residual_energy(self) -> np.ndarray:
@@ -132,6 +140,19 @@ class Pair:
             total += residual_energy(model, self.teacher.components, self.student.moments_of(fold),
                                      self.cross_moments_of(fold), self.teacher.moments_of(fold))
         return total
+
+    @cached_property
+    def teacher_own_r2(self) -> float:
+        """R2 of the teacher predicted from itself over the same folds: 1 where each has more training items than dimensions."""
+        if all(self.teacher.items_in(train) > self.teacher.dim + 1 for train in self._training_folds):
+            return 1.0
+        missed = 0.0
+        for fold, train in zip(self.folds, self._training_folds, strict=True):
+            seen, unseen = self.teacher.moments_of(train), self.teacher.moments_of(fold)
+            model = ridge(seen, seen, float(np.trace(seen.scatter)), self.teacher.items_in(train))
+            missed += residual_energy(model, self.teacher.components, unseen, unseen, unseen).sum()
+        total = self.teacher.eigenvalues.sum()
+        return float(1 - missed / total) if total > 0 else 1.0
 
     # -- contrastive -------------------------------------------------------------------------------------------------
 

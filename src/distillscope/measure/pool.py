@@ -12,11 +12,14 @@ from functools import cached_property
 
 import numpy as np
 
+from distillscope.measure import tolerances
 from distillscope.measure.geometry import kernel_sums
 from distillscope.measure.moments import Accumulator, Moments, merged
 from distillscope.measure.neighbours import first_kept, nearest, nearest_by_distance
 from distillscope.measure.quantity import NotMeasured
-from distillscope.measure.rows import Rows, content_order, row_keys, scan, unit
+from distillscope.measure.rows import Rows, unit
+from distillscope.measure.scan import Items, row_keys, scan
+from distillscope.measure.spectrum import algebraic_rank, rounding_energy
 
 SPARE = 30  # neighbours kept in reserve, so that leaving a tenth of the items out needs no new search
 
@@ -48,16 +51,22 @@ class Side:
     (100, 4, (4,))
     """
 
-    def __init__(self, rows: Rows, settings: Settings | None = None, order: np.ndarray | None = None) -> None:
+    def __init__(self, rows: Rows, settings: Settings | None = None, items: Items | None = None,
+                 precision: str | None = None) -> None:
         self.rows, self.settings = rows, settings or Settings()
-        self.order = content_order(scan(rows, self.settings.seed).keys) if order is None else order
-        self.kept = tuple(range(min(self.settings.groups, rows.count)))
+        if items is None or precision is None:
+            found = scan(rows, self.settings.seed)
+            items, precision = items or Items.of(found.keys), precision or found.precision
+        self.items, self.order, self.precision = items, items.order, precision
+        self.kept = tuple(range(min(self.settings.groups, items.count)))
+        self._tables: dict[tuple[int, int], np.ndarray] = {}
         self._whole = self
 
     def without(self, group: int) -> Side:
         """This side with one group of items left out."""
         part = object.__new__(Side)
-        part.rows, part.settings, part.order, part._whole = self.rows, self.settings, self.order, self._whole
+        part.rows, part.settings, part._whole = self.rows, self.settings, self._whole
+        part.items, part.order, part.precision = self.items, self.order, self.precision
         part.kept = tuple(g for g in self.kept if g != group)
         return part
 
@@ -65,12 +74,10 @@ class Side:
 
     @cached_property
     def group_of(self) -> np.ndarray:
-        """Group (n,) of each row: neighbours in content order go to different groups."""
+        """Group (n,) of each row: items that follow one another in content order go to different groups."""
         if self is not self._whole:
             return self._whole.group_of
-        group = np.empty(self.rows.count, np.uint8)
-        group[self.order] = np.arange(self.rows.count) % len(self.kept)
-        return group
+        return self.items.groups(len(self.kept))
 
     @cached_property
     def kept_order(self) -> np.ndarray:
@@ -84,8 +91,22 @@ class Side:
         return self.moments.count
 
     @property
+    def item_count(self) -> int:
+        """Items among the rows: those that repeat one another count once."""
+        return self.items_in(self.kept)
+
+    def items_in(self, groups: tuple[int, ...]) -> int:
+        """Items of ``groups``."""
+        return int(np.isin(self.group_of[self.items.first], groups).sum())
+
+    @property
     def dim(self) -> int:
         return self.rows.dim
+
+    @property
+    def exponent(self) -> int:
+        """The power of two that the rows were multiplied by."""
+        return 0 if self.rows.normalize else self.rows.exponent
 
     @cached_property
     def sample(self) -> np.ndarray:
@@ -134,6 +155,21 @@ class Side:
         return descending_eigenvalues(self.scatter)
 
     @cached_property
+    def resolved_rank(self) -> int:
+        """How many leading components stand out of what rounding to this side's precision adds; of the whole, always."""
+        if self is not self._whole:
+            return self._whole.resolved_rank
+        energy = np.diag(self.scatter) + self.count * np.square(self.mean)
+        scale = 0.0 if self.rows.normalize else 2.0**self.rows.exponent
+        noise = rounding_energy(energy, self.count, self.precision, scale)
+        noise = noise * tolerances.ROUNDED * (1 + np.sqrt(self.dim / self.count)) ** 2
+        told = algebraic_rank(self.eigenvalues)
+        if self.eigenvalues[told - 1] > noise.max():
+            return told
+        lost = self.eigenvalues[:told] <= (np.square(self.components[:, :told]) * noise[:, None]).sum(axis=0)
+        return int(np.argmax(lost)) if lost.any() else told
+
+    @cached_property
     def components(self) -> np.ndarray:
         """Principal directions (d, d) as columns: right singular vectors of the centred embeddings."""
         return np.linalg.eigh(self.scatter)[1][:, ::-1]
@@ -146,6 +182,8 @@ class Side:
     @cached_property
     def _halves(self) -> list[Moments]:
         """Two disjoint halves of the items; an odd number of groups leaves halves of unequal size."""
+        if len(self.kept) < 2:
+            raise NotMeasured("all rows are one item, which has no halves")
         return [self.moments_of(self.kept[0::2]), self.moments_of(self.kept[1::2])]
 
     @cached_property
@@ -223,20 +261,31 @@ class Side:
         first = first_kept(positions, self._kept_distinct, 2)
         return np.take_along_axis(distances, first, axis=1)[self._kept_distinct]
 
-    @cached_property
-    def _neighbour_table(self) -> np.ndarray:
-        """Positions in the sample of each sampled row's nearest ones by cosine: more than asked, to leave some out."""
-        if self is not self._whole:
-            return self._whole._neighbour_table
-        k = min(self.settings.neighbours + SPARE, self.sample_count - 1)
-        return nearest(self.unit_sample, self.unit_sample, k, exclude_self=True)
+    def neighbour_table(self, gallery: int, queries: int) -> np.ndarray:
+        """Positions (queries, k) in content order of the nearest by cosine, among the first ``gallery`` rows, of the first ones.
 
-    @cached_property
+        More than asked for, to leave some out. Each row is left out of its own neighbours.
+        """
+        if self is not self._whole:
+            return self._whole.neighbour_table(gallery, queries)
+        if (gallery, queries) not in self._tables:
+            z = self.unit_sample if gallery == len(self.sample) else self.unit_rows(self.order[:gallery])
+            k = min(self.settings.neighbours + SPARE, gallery - 1)
+            self._tables[gallery, queries] = nearest(z, z[:queries], k, exclude_self=True)
+        return self._tables[gallery, queries]
+
+    def nearest_kept(self, gallery: int, queries: int) -> np.ndarray:
+        """Positions (m, k) in content order of the k nearest of each kept query, among the rows of the gallery that are kept."""
+        table = self.neighbour_table(gallery, queries)
+        kept = np.isin(self.group_of[self.order[:gallery]], self.kept)
+        if not kept.sum() > self.settings.neighbours + 1:
+            raise NotMeasured(f"it needs more than {self.settings.neighbours + 1} items, or every item is a neighbour")
+        return np.take_along_axis(table, first_kept(table, kept, self.settings.neighbours), axis=1)[kept[:queries]]
+
+    @property
     def neighbours(self) -> np.ndarray:
         """Positions (m, k) in the whole sample of the k nearest by cosine among the sampled rows that are kept."""
-        kept = np.isin(self.group_of[self._whole.sample], self.kept)
-        first = first_kept(self._neighbour_table, kept, self.settings.neighbours)
-        return np.take_along_axis(self._neighbour_table, first, axis=1)[kept]
+        return self.nearest_kept(len(self._whole.sample), len(self._whole.sample))
 
     @cached_property
     def rsa_count(self) -> int:

@@ -12,7 +12,7 @@ import numpy as np
 GROUPS = ("spectrum", "alignment", "contrastive", "paper", "similarity", "retrieval", "probe", "knn",
           "zero_shot")
 
-Interval = Literal["items", "batches", "jackknife", "draws"] | None
+Interval = Literal["items", "dependent", "batches", "jackknife", "draws"] | None
 
 
 @dataclass(frozen=True)
@@ -20,6 +20,8 @@ class Quantity:
     """Unit, group, and how a measure's interval over items is made.
 
     ``items``: every parameter holds one score per item, and rows are resampled (bootstrap, paired).
+    ``dependent``: the only parameter holds right or wrong per item, and items are one another's neighbours: Wilson's interval
+    at the number of independent items that the jackknife's error amounts to.
     ``batches``: the only parameter holds one score a batch, and batches do not share items: a t interval over them.
     ``jackknife``: groups of items are left out, and the measure is computed again from what remains.
     ``draws``: the only parameter is an array of draws under a null; the value is their mean, the interval their spread.

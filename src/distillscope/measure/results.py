@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import difflib
 import html
 import json
+from collections.abc import Iterator, KeysView
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+
+from distillscope.errors import UserError
 
 
 @dataclass(frozen=True)
@@ -52,19 +56,57 @@ class Line:
         return self.student.value / self.teacher.value if self.teacher.unit == "dims" or self.name.endswith("accuracy") else None
 
 
+class UnknownMeasure(UserError, KeyError):
+    """The error for a key that an audit has not: why it was left out, or what was meant."""
+
+    __str__ = Exception.__str__  # a KeyError would put the line in quotes
+
+
 @dataclass
 class Audit:
-    """Everything measured on a teacher and a student. ``left_out`` says what was not measured, and why; ``inputs`` how what was
-    measured was read and paired, where it came from files or models: a mapping a side, with its sentence as ``said``."""
+    """Everything measured on a teacher and a student: a mapping from keys to numbers, with what stands behind each.
+
+    ``left_out`` says what was not measured, and why; ``inputs`` how what was measured was read and paired, where it came from
+    files or models: a mapping a side, with its sentence as ``said``. ``repeats`` holds the number of rows and of distinct items among them,
+    ``precision`` what each side's values are rounded to, ``scaled`` the power of two that a side was multiplied by.
+
+    >>> found = Audit({"alignment.teacher_r2": Value(0.9, 0.8, 1.0, 50, "Share predicted.", "R2")})
+    >>> list(found), found["alignment.teacher_r2"], "alignment.r2" in found
+    (['alignment.teacher_r2'], 0.9, False)
+    """
 
     values: dict[str, Value] = field(default_factory=dict)
     curves: dict[str, Curve] = field(default_factory=dict)
     left_out: dict[str, str] = field(default_factory=dict)
     notes: list[str] = field(default_factory=list)
     inputs: dict[str, dict[str, Any]] = field(default_factory=dict)
+    repeats: dict[str, int] = field(default_factory=dict)
+    precision: dict[str, str] = field(default_factory=dict)
+    scaled: dict[str, int] = field(default_factory=dict)
 
     def __getitem__(self, key: str) -> float:
+        if key not in self.values:
+            raise self._unknown(key)
         return self.values[key].value
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self.values)
+
+    def __contains__(self, key: object) -> bool:
+        return key in self.values
+
+    def keys(self) -> KeysView[str]:
+        """The keys of everything that was measured."""
+        return self.values.keys()
+
+    def _unknown(self, key: object) -> UnknownMeasure:
+        if key in self.left_out:
+            return UnknownMeasure("audit", "a measure that applies here", f"'{key}', which was left out because {self.left_out[key]}",
+                                  "Give what it needs.")
+        sides = [k for k in (f"teacher.{key}", f"student.{key}") if k in self.values]
+        close = sides or difflib.get_close_matches(str(key), self.values, n=3, cutoff=0.5)
+        return UnknownMeasure("audit", "a measure's key", f"'{key}', which is none",
+                              f"Did you mean {' or '.join(close)}?" if close else "list(found) has them all.")
 
     def to_frame(self):
         """A pandas DataFrame with one row a value, indexed by its key."""
@@ -75,7 +117,7 @@ class Audit:
         return frame.astype({"value": float, "low": float, "high": float, "n": int}) if len(frame) else frame
 
     def to_dict(self) -> dict[str, Any]:
-        """Plain numbers and lists: ``inputs``, ``measures``, ``curves``, ``left_out``, ``notes``."""
+        """Plain numbers and lists: ``inputs``, ``measures``, ``curves``, ``left_out``, ``notes``, ``repeats``, ``precision``, ``scaled``."""
         return {
             "inputs": dict(self.inputs),
             "measures": {key: asdict(value) for key, value in self.values.items()},
@@ -83,6 +125,9 @@ class Audit:
                        for key, c in self.curves.items()},
             "left_out": dict(self.left_out),
             "notes": list(self.notes),
+            "repeats": dict(self.repeats),
+            "precision": dict(self.precision),
+            "scaled": dict(self.scaled),
         }
 
     def to_json(self, path: str | Path | None = None) -> str:

@@ -25,12 +25,14 @@ class Map:
         return self.target_mean + (x - self.mean) @ self.weights
 
 
-def ridge(x: Moments, cross: Moments, y_energy: float) -> Map:
+def ridge(x: Moments, cross: Moments, y_energy: float, items: int | None = None) -> Map:
     """Ridge map fitted to moments, its penalty chosen by generalised cross-validation (Golub, Heath & Wahba 1979).
 
     ``x``: moments of the inputs, ``cross``: of inputs and targets, ``y_energy``: trace of the targets' scatter. Only the
-    rows behind these moments take part in the choice.
+    rows behind these moments take part in the choice. ``items`` is how many of them are distinct, where some repeat: a repeat
+    takes no degree of freedom and gives none.
     """
+    count = x.count if items is None else items
     values, vectors = np.linalg.eigh(x.scatter)
     values = values.clip(min=0)
     rotated = vectors.T @ cross.scatter
@@ -40,8 +42,8 @@ def ridge(x: Moments, cross: Moments, y_energy: float) -> Map:
     for penalty in PENALTIES * largest:
         shrunk = 1 / (values + penalty)
         residual = max(y_energy - (explained * (2 * shrunk - values * shrunk**2)).sum(), 0.0)
-        free = x.count - 1 - (values * shrunk).sum()
-        score = residual / free**2 if free > 0.05 * x.count else np.inf  # near interpolation the score means nothing
+        free = count - 1 - (values * shrunk).sum()
+        score = residual / free**2 if free > 0.05 * count else np.inf  # near interpolation the score means nothing
         if score < best or chosen is None:
             best, chosen = score, (penalty, shrunk)
     penalty, shrunk = chosen

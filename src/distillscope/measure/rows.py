@@ -1,19 +1,13 @@
-"""Reading rows in blocks, and an order of the rows that depends on their content alone.
-
-Subsamples, folds, batches and jackknife groups are cut from that order, so that no result depends on the order in which
-rows were stored; and a data set sorted by class does not make batches of one class.
-"""
+"""Reading rows in blocks: where they lie, in float64, to scale, at unit norm."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
 
 import numpy as np
 
-from distillscope.draws import keyed_rng
-
 BLOCK_VALUES = 2**22  # values in one float64 block: 32 MiB, past which larger blocks were not faster
+SMALLEST_NORM, LARGEST_NORM = 1e-150, 1e150  # between these the squares of a row's values are exact to the last digit
 
 
 class Stored:
@@ -74,11 +68,15 @@ def _values(part: np.ndarray) -> np.ndarray:
 class Rows:
     """Embeddings (n, d) of any float dtype, in memory, memory-mapped or stored in parts, read as float64 blocks.
 
-    ``normalize="l2"`` scales each row to unit norm as it is read.
+    ``normalize="l2"`` scales each row to unit norm as it is read. ``exponent`` multiplies every value by a power of two
+    first, which is exact: squares of what is stored may overflow or vanish, those of what is read do not.
+
+    >>> Rows(np.full((2, 3), 1e200), exponent=-664).take([0]).round(3).tolist()
+    [[1.306, 1.306, 1.306]]
     """
 
-    def __init__(self, z: np.ndarray | Stored, normalize: str | None = None) -> None:
-        self.z, self.normalize = z, normalize
+    def __init__(self, z: np.ndarray | Stored, normalize: str | None = None, exponent: int = 0) -> None:
+        self.z, self.normalize, self.exponent = z, normalize, exponent
 
     @property
     def count(self) -> int:
@@ -93,9 +91,14 @@ class Rows:
         return max(64, min(8192, BLOCK_VALUES // self.dim))
 
     def take(self, index: np.ndarray | slice) -> np.ndarray:
-        """The rows of ``index`` in float64, normalised where asked."""
+        """The rows of ``index`` in float64, scaled and normalised where asked."""
         block = np.asarray(self.z[index], np.float64)
+        block = np.ldexp(block, self.exponent) if self.exponent else block
         return unit(block) if self.normalize == "l2" else block
+
+    def chosen(self, index: np.ndarray) -> Rows:
+        """The rows of ``index`` alone, not read yet."""
+        return Rows((self.z if isinstance(self.z, Stored) else Stored([self.z])).take(index), self.normalize, self.exponent)
 
     def blocks(self, size: int | None = None) -> Iterator[tuple[slice, np.ndarray]]:
         """Consecutive blocks and where they are."""
@@ -106,51 +109,18 @@ class Rows:
 
 
 def unit(z: np.ndarray) -> np.ndarray:
-    """``z`` with rows of unit norm; a row of zeros stays zero."""
-    norm = np.linalg.norm(z, axis=1, keepdims=True)
-    return z / np.where(norm > 0, norm, 1)
+    """``z`` with rows of unit norm; a row of zeros stays zero.
 
-
-def row_keys(z: np.ndarray, seed: int = 0) -> np.ndarray:
-    """A 64-bit hash of each row of ``z`` (n, d): multilinear hashing of the float64 bits with odd random constants.
-
-    The same values in float16 and in float64 have the same key.
+    >>> unit(np.array([[3.0, 4.0], [0.0, 1e-200], [1e300, 0.0], [0.0, 0.0]])).tolist()
+    [[0.6, 0.8], [0.0, 1.0], [1.0, 0.0], [0.0, 0.0]]
     """
-    bits = np.ascontiguousarray(z, np.float64) + 0.0  # + 0.0: minus zero and zero are one value
-    constants = keyed_rng(seed, "rows", z.shape[1]).integers(0, 2**64, size=z.shape[1], dtype=np.uint64) | np.uint64(1)
-    words = bits.view(np.uint64)
-    words ^= words >> np.uint64(29)  # the low half of a float16's float64 bits is all zeros
-    return words @ constants
-
-
-def content_order(keys: np.ndarray) -> np.ndarray:
-    """Positions of the rows in the order of their keys; rows with one key keep their order."""
-    mixed = keys * np.uint64(0x9E3779B97F4A7C15)  # spreads keys of nearly equal rows
-    return np.argsort(mixed ^ (mixed >> np.uint64(32)), kind="stable")
-
-
-@dataclass(frozen=True)
-class Scan:
-    """One pass over the rows: their content keys, and what is wrong with them."""
-
-    keys: np.ndarray
-    bad_values: int
-    first_bad_row: int
-    zero_rows: int
-    first_zero_row: int
-
-
-def scan(rows: Rows, seed: int = 0) -> Scan:
-    """Keys of all rows, the count of values that are NaN or infinite, and of rows that are all zeros."""
-    keys = np.empty(rows.count, np.uint64)
-    bad = np.zeros(rows.count, np.int64)
-    zero = np.zeros(rows.count, bool)
-    plain = Rows(rows.z)  # as stored: normalising is no part of the content
-    for where, block in plain.blocks(max(16, 2**18 // rows.dim)):  # small blocks stay in cache, which doubles the speed
-        keys[where] = row_keys(block, seed)
-        energy = np.einsum("ij,ij->i", block, block)
-        if not np.isfinite(energy).all():
-            bad[where] = (~np.isfinite(block)).sum(axis=1)
-        if not energy.all():
-            zero[where] = ~block.any(axis=1)
-    return Scan(keys, int(bad.sum()), int(np.argmax(bad > 0)), int(zero.sum()), int(np.argmax(zero)))
+    with np.errstate(over="ignore"):
+        norm = np.linalg.norm(z, axis=1, keepdims=True)
+    plain = (norm > SMALLEST_NORM) & (norm < LARGEST_NORM)
+    if plain.all():
+        return z / norm
+    scaled = np.where(plain, z, 0.0)  # squares of the other rows overflow or vanish: each is brought to order one first
+    for row in np.flatnonzero(~plain):
+        scaled[row] = np.ldexp(z[row], -np.frexp(np.abs(z[row]).max())[1])
+    norm = np.linalg.norm(scaled, axis=1, keepdims=True)
+    return scaled / np.where(norm > 0, norm, 1)

@@ -174,24 +174,48 @@ def stable_rank(eigenvalues: np.ndarray) -> float:
 
 @measures.register("algebraic_rank")
 @gives("dims", group="spectrum")
-def algebraic_rank(eigenvalues: np.ndarray) -> int:
-    """The number of s^2 of the centred embeddings above 1e-12 of the largest: what float64 can tell from zero."""
+def algebraic_rank(eigenvalues: np.ndarray, resolved_rank: int | None = None) -> int:
+    """The number of s^2 of the centred embeddings that stand out of rounding, in float64 and in the file's own precision.
+
+    Above 1e-12 of the largest, which is what a float64 scatter can tell from zero, and among the leading ``resolved_rank``
+    that the precision of the stored values can (`rounding_energy`).
+
+    >>> algebraic_rank(np.array([4.0, 1.0, 1e-13])), algebraic_rank(np.array([4.0, 1.0, 1e-6]), 2)
+    (2, 2)
+    """
     entropy_rank(eigenvalues)
-    return int((eigenvalues > tolerances.RANK * eigenvalues[0]).sum())
+    told = int((eigenvalues > tolerances.RANK * eigenvalues[0]).sum())
+    return told if resolved_rank is None else min(told, resolved_rank)
+
+
+def rounding_energy(energy: np.ndarray, count: int, precision: str, scale: float = 1.0) -> np.ndarray:
+    """What rounding to ``precision`` adds to the scatter: the squared errors (d,) expected at most in each dimension.
+
+    ``energy`` (d,) is each dimension's sum of squares over ``count`` rows, the mean included. Rounding errs evenly by up to
+    u |x|, so by u^2 x^2 / 3 in the mean of squares, and by the smallest number where x is below the normal range; ``scale`` is
+    what the rows were multiplied by after they were rounded.
+    """
+    smallest = scale * tolerances.SMALLEST[precision]
+    return tolerances.ROUNDOFF[precision] ** 2 / 3 * energy + count * smallest**2 / 12
 
 
 @measures.register("spectral_decay")
 @gives("exponent", group="spectrum", interval="jackknife")
-def spectral_decay(eigenvalues: np.ndarray) -> float:
+def spectral_decay(eigenvalues: np.ndarray, resolved_rank: int | None = None) -> float:
     """Spectral decay alpha: s_k^2 falls as k^-alpha, by least squares in log-log weighted by 1/k.
 
     The fit is Stringer et al. (2019)'s: components 11 to 500 where there are at least 40, else all of them. alpha near 1
-    is the smooth, high-dimensional code of their theory; a flat spectrum has 0.
+    is the smooth, high-dimensional code of their theory; a flat spectrum has 0. It ends where the spectrum does: at the
+    algebraic rank, or at a step to less than a thousandth, below which lies a noise floor and no part of the power law.
 
     >>> round(spectral_decay(np.arange(1.0, 101) ** -1.5), 9)
     1.5
+    >>> round(spectral_decay(np.append(np.arange(1.0, 101) ** -1.5, [1e-9] * 20)), 9)
+    1.5
     """
-    rank = algebraic_rank(eigenvalues)
+    rank = algebraic_rank(eigenvalues, resolved_rank)
+    steps = np.flatnonzero(eigenvalues[1:rank] < tolerances.STEP * eigenvalues[: rank - 1])
+    rank = int(steps[steps >= 2][0]) + 1 if (steps >= 2).any() else rank
     if rank < 3:
         raise NotMeasured(f"a decay needs three components, and the embeddings have {rank}")
     first, last = (10, min(rank, 500)) if rank >= 40 else (0, rank)
@@ -211,16 +235,16 @@ def mean_energy(mean: np.ndarray, eigenvalues: np.ndarray, count: int) -> float:
 
 
 @measures.register("undersampled")
-@gives("flag", group="spectrum")
-def undersampled(count: int, dim: int) -> int:
-    """1 where n < 2 d, so that every rank of this side is biased low by the sample; else 0."""
-    return int(count < 2 * dim)
+@gives("flag", group="spectrum", n="item_count")
+def undersampled(item_count: int, dim: int) -> int:
+    """1 where n < 2 d, so that every rank of this side is biased low by the sample; else 0. Repeated rows count once."""
+    return int(item_count < 2 * dim)
 
 
 @curve("spectrum", "singular value", group="spectrum")
-def spectrum_curve(eigenvalues: np.ndarray) -> Points:
+def spectrum_curve(eigenvalues: np.ndarray, exponent: int) -> Points:
     """Singular values of the centred embeddings over the component."""
-    return Points(np.arange(1, len(eigenvalues) + 1), np.sqrt(eigenvalues))
+    return Points(np.arange(1, len(eigenvalues) + 1), np.ldexp(np.sqrt(eigenvalues), -exponent))
 
 
 @curve("cumulative_variance", "share", group="spectrum")

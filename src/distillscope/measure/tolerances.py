@@ -2,6 +2,17 @@
 
 import numpy as np
 
+# Half of the relative spacing of the numbers that a precision holds, and its smallest number above zero.
+ROUNDOFF = {"bfloat16": 2.0**-9, "float16": 2.0**-11, "float32": 2.0**-24, "float64": 2.0**-53}
+SMALLEST = {"bfloat16": 2.0**-133, "float16": 2.0**-24, "float32": 2.0**-149, "float64": 0.0}
+
+# A component whose variance is below this many times what rounding alone puts along it is rounding noise. The rounding
+# noise of n rows in d dimensions is uneven by (1 + sqrt(d / n))^2 (Marchenko & Pastur), which is multiplied in.
+ROUNDED = 1.5
+
+# A component this much weaker than the one before it is another regime (a noise floor): a power law is not fitted across.
+STEP = 1e-3
+
 EPSILON = float(np.finfo(np.float64).eps)
 
 # Eigenvalues come from a float64 scatter matrix, so those below about d * eps of the largest are rounding noise:

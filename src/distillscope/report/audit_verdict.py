@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 
+from distillscope.measure.pairing import question
 from distillscope.measure.results import Audit, Value
 from distillscope.report.audit_series import STUDENT_MODEL, TEACHER_MODEL, reach
 from distillscope.report.audit_words import accuracy_sentence, between, gallery_size, p_text, shown
@@ -84,7 +85,12 @@ def accuracy_head(found: Audit) -> str | None:
 
 
 def headline(found: Audit) -> str:
-    """What was lost most and whether it matters, in one sentence."""
+    """What was lost most and whether it matters, in one sentence; before it the question whether the rows belong together."""
+    doubt = question(found)
+    return f"{doubt} If they are: {_verdict(found)}" if doubt else _verdict(found)
+
+
+def _verdict(found: Audit) -> str:
     known = losses(found)
     matter = _matters(found, min(known, key=lambda loss: loss.retained) if known else None)
     if not known:

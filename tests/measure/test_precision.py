@@ -1,0 +1,147 @@
+"""What an audit makes of rounded values, of values whose squares leave float64, and of dimensions that say nothing."""
+
+import warnings
+
+import numpy as np
+import pytest
+from clouds import cloud, student_of
+
+from distillscope.audit import audit, audit_one
+from distillscope.measure.pool import Settings, Side
+from distillscope.measure.rows import Rows, Stored, unit
+from distillscope.measure.scan import scan
+from distillscope.measure.spectrum import algebraic_rank, rounding_energy, spectral_decay
+
+FEW = Settings(null_draws=3)
+
+
+def bfloat16_bits(z: np.ndarray) -> np.ndarray:
+    return (z.astype(np.float32).view(np.uint32) + 0x8000 >> 16).astype(np.uint16)
+
+
+def low_rank(n: int = 600, d: int = 128, rank: int = 48, offset: float = 0.0, seed: int = 0) -> np.ndarray:
+    """Rows of exact rank: a power law of 48 components in 128 dimensions."""
+    rng = np.random.default_rng(seed)
+    scores = rng.normal(size=(n, rank)) * np.arange(1, rank + 1) ** -1.0
+    return scores @ np.linalg.qr(rng.normal(size=(d, rank)))[0].T + offset
+
+
+@pytest.mark.parametrize("offset", [0.0, 0.5])
+@pytest.mark.parametrize("normalize", [None, "l2"])
+def test_rounding_to_float16_changes_neither_rank_nor_decay(offset, normalize):
+    """In float16, and again where the float16 values are stored as float32 or float64."""
+    z = low_rank(offset=offset)
+    exact = audit_one(z, intervals=False, normalize=normalize)
+    for rounded in (z.astype(np.float16), z.astype(np.float16).astype(np.float32), z.astype(np.float16).astype(np.float64)):
+        found = audit_one(rounded, normalize=normalize)
+        assert found["teacher.algebraic_rank"] == exact["teacher.algebraic_rank"], rounded.dtype
+        assert found["teacher.spectral_decay"] == pytest.approx(exact["teacher.spectral_decay"], rel=0.01)
+        assert found.precision == {"teacher": "float16"} and any("rounded to float16" in note for note in found.notes)
+    assert exact.precision == {"teacher": "float64"} and not any("rounded" in note for note in exact.notes)
+
+
+def test_bfloat16_too_in_shards_and_as_floats():
+    z = low_rank(rank=16)
+    bits = bfloat16_bits(z)
+    stored = Stored([bits[:300], bits[300:]])
+    for given in (stored, stored[:], stored[:].astype(np.float64)):
+        found = audit_one(given, intervals=False)
+        assert found["teacher.algebraic_rank"] == 16 and found.precision == {"teacher": "bfloat16"}
+        assert found["teacher.spectral_decay"] == pytest.approx(audit_one(z, intervals=False)["teacher.spectral_decay"], rel=0.02)
+
+
+def test_a_weak_component_is_rounding_only_where_it_lies_below_it():
+    """A column of its own scale keeps its digits in float16 however weak it is."""
+    rng = np.random.default_rng(0)
+    z = rng.normal(size=(400, 12)) * 10.0 ** -np.arange(0, 3, 0.25)
+    assert audit_one(z.astype(np.float16), intervals=False)["teacher.algebraic_rank"] == 12
+    mixed = z @ np.linalg.qr(rng.normal(size=(12, 12)))[0]
+    lost = audit_one((mixed + 100).astype(np.float16), intervals=False)["teacher.algebraic_rank"]
+    assert lost < 12, "errors of 100 / 2048 hide what varies by less"
+
+
+def test_float32_and_exact_integers_keep_their_rank():
+    z = low_rank(rank=20)
+    assert audit_one(z.astype(np.float32), intervals=False)["teacher.algebraic_rank"] == 20
+    counts = np.random.default_rng(0).integers(0, 8, size=(300, 10)).astype(np.float64)
+    assert audit_one(counts, intervals=False)["teacher.algebraic_rank"] == 10
+
+
+def test_rounding_energy_is_what_rounding_adds():
+    z = np.random.default_rng(0).normal(size=(4000, 3)) * [1, 10, 0.1] + [0, 5, 0]
+    errors = np.square(z.astype(np.float16).astype(np.float64) - z).sum(axis=0)
+    bound = rounding_energy(np.square(z).sum(axis=0), len(z), "float16")
+    assert (errors < bound).all() and (errors > 0.4 * bound).all()
+    small = np.full((1000, 1), 3e-6) * np.random.default_rng(0).uniform(0.5, 1.5, (1000, 1))
+    errors = np.square(small.astype(np.float16).astype(np.float64) - small).sum()
+    assert errors == pytest.approx(rounding_energy(np.square(small).sum(axis=0), 1000, "float16")[0], rel=0.2)
+
+
+def test_a_step_in_the_spectrum_ends_the_fit():
+    law = np.arange(1.0, 61) ** -2.0
+    assert spectral_decay(np.append(law, np.full(40, 1e-8))) == pytest.approx(2)
+    assert spectral_decay(law) == pytest.approx(2) and algebraic_rank(np.append(law, np.full(40, 1e-8))) == 100
+
+
+ORDER_FREE = ("teacher.effective_rank", "teacher.participation_ratio", "teacher.dims_90", "teacher.uniformity", "teacher.twonn_dimension",
+              "teacher.rankme", "alignment.mean_cosine", "alignment.student_variance_top20", "similarity.linear_cka",
+              "similarity.linear_cka_debiased", "similarity.procrustes", "similarity.rsa_spearman", "similarity.mutual_knn_10",
+              "contrastive.infonce", "retrieval.recall_at_1", "knn.teacher.accuracy", "paper.infonce")
+"""What does not depend on the order of the rows, which their content decides, and so their scale."""
+
+
+@pytest.mark.parametrize("scale", [1e200, 1e-200, 1e300, 5e-300])
+def test_scale_changes_nothing(scale):
+    """Squares that overflow or vanish: the values of the pair at scale one, without a warning, and said."""
+    teacher, student, labels = cloud(0, n=80), student_of(cloud(0, n=80), 1), np.arange(80) % 3
+    plain = audit(teacher, student, labels, settings=FEW, intervals=False)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        found = audit(scale * teacher, student, labels, settings=FEW)
+        other = audit(teacher, scale * student, labels, settings=FEW, intervals=False)
+    assert set(found) == set(plain) == set(other)
+    for key in ORDER_FREE:
+        assert found[key] == pytest.approx(plain[key], rel=1e-9) and other[key] == pytest.approx(plain[key], rel=1e-9), key
+    for key in ("alignment.teacher_r2", "probe.retention", "retrieval.mapped_recall_at_1"):  # of other folds
+        assert found[key] == pytest.approx(plain[key], abs=0.15), key
+    assert found.scaled["teacher"] and other.scaled["student"] and found.notes[0].startswith("teacher: values were multiplied by 2^")
+    assert found.curves["teacher.spectrum"].y == pytest.approx(scale * plain.curves["teacher.spectrum"].y, rel=1e-6, abs=0)
+
+
+def test_float32_subnormals_are_measured():
+    teacher = (1e-40 * cloud(0)).astype(np.float32)
+    found = audit(teacher, teacher.copy(), settings=FEW, groups={"spectrum", "alignment", "retrieval"}, intervals=False)
+    assert found["retrieval.recall_at_1"] == 1 and found["alignment.mean_cosine"] == pytest.approx(1)
+    assert found["teacher.effective_rank"] == pytest.approx(audit_one(cloud(0), intervals=False)["teacher.effective_rank"], rel=0.01)
+
+
+def test_one_huge_row_among_small_ones_keeps_all_directions():
+    z = np.array([[3e200, 4e200], [3e-200, 4e-200], [0.6, 0.8]])
+    assert unit(z) == pytest.approx(np.tile([0.6, 0.8], (3, 1)))
+
+
+def test_constant_dimensions_and_a_constant_student():
+    teacher, labels = cloud(0), np.arange(200) % 2
+    wide = np.hstack([teacher, np.full((200, 3), 0.1), np.zeros((200, 2))])
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        found = audit(wide, wide.copy(), labels, settings=FEW, intervals=False)
+        collapsed = audit(teacher, np.tile(teacher[:1], (200, 1)), labels, settings=FEW)
+    assert found["teacher.algebraic_rank"] == 12 and found["retrieval.recall_at_1"] == 1
+    assert found["alignment.teacher_r2"] == pytest.approx(1) and found["probe.retention"] == 1
+    assert "all embeddings are equal" in collapsed.left_out["student.effective_rank"]
+    assert "similarity.linear_cka" in collapsed.left_out and collapsed["alignment.teacher_r2"] <= 0
+
+
+def test_few_items_for_the_dimensions_have_a_ceiling():
+    z = cloud(0, n=30, d=60)
+    found = audit(z, z.copy(), groups="alignment")
+    assert 0 < found["alignment.teacher_r2"] == found["alignment.teacher_r2_ceiling"] < 0.95
+    assert audit(cloud(0), cloud(1), groups="alignment", intervals=False)["alignment.teacher_r2_ceiling"] == 1
+
+
+def test_a_scan_tells_scale_and_precision():
+    z = np.random.default_rng(0).normal(size=(50, 4))
+    assert [scan(Rows(z.astype(t))).precision for t in ("f2", "f4", "f8")] == ["float16", "float32", "float64"]
+    assert [scan(Rows(s * z)).exponent != 0 for s in (1.0, 1e-25, 1e25, 1e40, 1e-40)] == [False, False, False, True, True]
+    assert Side(Rows(z)).precision == "float64"
