@@ -90,8 +90,8 @@ def test_one_group_is_a_group_and_labels_of_pandas_are_labels():
     alone = audit(teacher, student, groups="alignment", intervals=False)
     assert {key.split(".")[0] for key in alone} == {"alignment"}
     named = audit(teacher, student, labels, groups="knn", intervals=False)
-    for given in (pd.Categorical(labels), pd.Series([f"class {k}" for k in labels], dtype=object), labels.astype(object)):
-        assert audit(teacher, student, given, groups="knn", intervals=False)["knn.retention"] == named["knn.retention"]
+    for held in (pd.Categorical(labels), pd.Series([f"class {k}" for k in labels], dtype=object), labels.astype(object)):
+        assert audit(teacher, student, held, groups="knn", intervals=False)["knn.retention"] == named["knn.retention"]
 
 
 def test_groups_choose_and_intervals_can_be_skipped(found):
