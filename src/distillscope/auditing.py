@@ -11,7 +11,6 @@ import numpy as np
 
 from distillscope.audit import audit
 from distillscope.config import Teacher
-from distillscope.data.preprocess import CLIP_MEAN, CLIP_STD, Preprocess
 from distillscope.data.source import Source
 from distillscope.errors import UserError
 from distillscope.inputs.embeddings import Embeddings, align, read_embeddings, read_text, with_ids
@@ -34,7 +33,7 @@ class Images:
     device: str = "auto"
     precision: str | None = None
     workers: int = 0
-    preprocess: Preprocess | None = None
+    preprocess: dict[str, Any] | None = None
     corrupt: str = "error"
     loaded: dict[str, Source] = field(default_factory=dict, repr=False, compare=False)
 
@@ -63,18 +62,16 @@ class Reads:
                 for option, own in (("--teacher-ids", self.teacher_ids), ("--student-ids", self.student_ids))]
 
 
-def file_preprocess(size: int | None, mean: str | None, std: str | None) -> Preprocess | None:
-    """What TorchScript and ONNX files are shown, from the command line's texts; None where nothing is set.
+def file_preprocess(size: int | None, mean: str | None, std: str | None) -> dict[str, Any] | None:
+    """What model files are shown, from the command line's texts: only what is set; None where nothing is.
 
-    >>> file_preprocess(32, "0.5,0.5,0.5", None).mean
-    (0.5, 0.5, 0.5)
+    >>> file_preprocess(None, "0.5,0.5,0.5", None)
+    {'mean': (0.5, 0.5, 0.5)}
     """
-    if size is None and mean is None and std is None:
-        return None
-    if size is None or size < 1:
-        raise UserError("--image-size", "what the file sees, in pixels", "nothing" if size is None else str(size), "Set --image-size 224.")
-    return Preprocess(size, *(default if text is None else _three(option, text) for option, text, default in
-                              (("--mean", mean, CLIP_MEAN), ("--std", std, CLIP_STD))))
+    if size is not None and size < 1:
+        raise UserError("--image-size", "what the file sees, in pixels", str(size), "Set --image-size 224.")
+    told = {"size": size, "mean": None if mean is None else _three("--mean", mean), "std": None if std is None else _three("--std", std)}
+    return {key: value for key, value in told.items() if value is not None} or None
 
 
 def _three(option: str, text: str) -> tuple[float, ...]:

@@ -96,12 +96,36 @@ def _folder_kind(path: Path) -> str:
     return "image_folder"
 
 
-MODEL_FILES = {".onnx": "onnx", ".ts": "torchscript", ".torchscript": "torchscript"}
+MODEL_FILES = {".onnx": "onnx", ".ts": "torchscript", ".torchscript": "torchscript", ".pt2": "exported", ".tflite": "tflite"}
 """Suffix of a file that holds a whole model -> the teacher that runs it."""
 
 
+def model_file(text: str) -> dict[str, Any] | None:
+    """The teacher that runs the model file that ``text`` names, as plain values; None where it names none.
+
+    FILE:OUTPUT names an output, FILE:OUTPUT@first and FILE:OUTPUT@mean say what to take of its tokens. A `.pt` or `.pth` file is held to
+    be TorchScript.
+
+    >>> model_file("clip.onnx:image_embeds")
+    {'name': 'onnx', 'path': 'clip.onnx', 'output': 'image_embeds'}
+    """
+    path, key = Path(text).expanduser(), ""
+    head, _, rest = text.partition(":")
+    if rest and not path.exists() and Path(head).suffix.lower() in (*MODEL_FILES, ".pt", ".pth"):
+        path, key = Path(head).expanduser(), rest
+    kind = MODEL_FILES.get(path.suffix.lower())
+    if kind is None and path.suffix.lower() in (".pt", ".pth") and path.is_file():
+        kind = "torchscript"
+    if kind is None:
+        return None
+    output, at, pool = key.rpartition("@")
+    if not at or pool not in ("first", "mean"):
+        output, pool = key, ""
+    return {"name": kind, "path": str(path), **({"output": output} if output else {}), **({"pool": pool} if pool else {})}
+
+
 class Teacher(Part):
-    """A teacher: ``timm/MODEL[:FILE]``, ``open_clip/MODEL:TAG_OR_FILE``, an ONNX or TorchScript file, or a registered name."""
+    """A teacher: ``timm/MODEL[:FILE]``, ``open_clip/MODEL:TAG_OR_FILE``, a model file (`model_file`), or a registered name."""
 
     precision: Literal["float32", "bfloat16", "float16", "float16_on_cuda"] | None = None
     label: str | None = None
@@ -118,9 +142,8 @@ class Teacher(Part):
                 if file and Path(file).expanduser().is_file():
                     return {"weights": file, **value, "name": library, "model": architecture}
                 return {**value, "name": library, "model": model}
-            kind = MODEL_FILES.get(Path(value["name"]).suffix.lower())
-            if kind:
-                return {"path": value["name"], **value, "name": kind}
+            if found := model_file(value["name"]):
+                return {**found, **value, "name": found["name"]}
         return value
 
     @property

@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 import torch
 
+from distillscope.auditing import file_preprocess
 from distillscope.data.preprocess import Preprocess
 from distillscope.data.source import Source
 from distillscope.data.splits import load_split
@@ -16,8 +17,10 @@ from distillscope.errors import UserError
 from distillscope.inputs.models import embed_model, is_model
 from distillscope.students.load import build_student, save_student
 from distillscope.teachers.encoder import Encoder
-from distillscope.teachers.files import external_data, hash_files, onnx, torchscript
+from distillscope.teachers.files import torchscript
 from distillscope.teachers.inventory import list_entries
+from distillscope.teachers.model_files import hash_files
+from distillscope.teachers.onnx_files import external_data, onnx
 from tiny import TEACHER, teacher_weights
 
 pytestmark = pytest.mark.filterwarnings("ignore:.*torch.jit")  # no longer developed, still in use
@@ -94,15 +97,16 @@ def test_onnx_embeds_like_its_network(tmp_path, network, images, shape):
 
 def test_a_named_output_and_the_size_that_a_file_fixes(tmp_path, network, images, capsys):
     path = save_onnx(tmp_path / "two.onnx", network, outputs=2)
-    with pytest.raises(UserError, match=r"one output, got 2 \(z, r\). .*FILE.onnx:z"):
+    with pytest.raises(UserError, match=r"one output, got 2 \(z .*, r .*\). .*two.onnx:z\."):
         embed_model(str(path), images, device="cpu")
     assert is_model(f"{path}:z")
     assert embed_model(f"{path}:z", images, device="cpu").rows.shape == (33, DIM)
     said = " ".join(capsys.readouterr().err.split())
-    assert "two.onnx does not say what it wants to see: images at 16 px, mean (0.481, 0.458, 0.408)" in said
+    assert "onnx/two.onnx: images at 16 px (the file's size), channels first, mean (0.481, 0.458, 0.408)" in said
+    assert said.count("embedding: output 'z' (b, 5)") == 1
     with pytest.raises(UserError, match=r"an output called z or r, got 'y'"):
         onnx(path=path, output="y")
-    with pytest.raises(UserError, match=r"embeddings \(2, dim\) for two images, got torch.float32 \(2, 5, 4, 4\)"):
+    with pytest.raises(UserError, match=r"embeddings \(b, dim\), got a feature map, float32 \(4, 5, 4, 4\).*two.onnx:r@mean\."):
         onnx(path=path, output="r")
     with pytest.raises(UserError, match="16 px, the size that the file is fixed to, got 32"):
         onnx(path=path, output="z", size=32)
@@ -170,16 +174,16 @@ def test_model_files_that_are_none(tmp_path, network):
 
 def test_networks_that_give_no_embeddings(tmp_path, network):
     save_script(tmp_path / "map.ts", network[:3], "script")
-    with pytest.raises(UserError, match=r"embeddings \(2, dim\) for two images, got torch.float32 \(2, 5, 4, 4\)"):
+    with pytest.raises(UserError, match=r"embeddings \(b, dim\), got a feature map, float32 \(4, 5, 4, 4\)"):
         torchscript(path=tmp_path / "map.ts", size=SIZE)
     save_script(tmp_path / "flat.ts", torch.nn.Sequential(torch.nn.Flatten(), torch.nn.Linear(3 * SIZE**2, 2)), "script")
-    with pytest.raises(UserError, match=r"a network that takes images \(2, 3, 224, 224\), got .* Set the image size"):
+    with pytest.raises(UserError, match=r"a network that takes images \(b, 3, 224, 224\), got .*--image-size"):
         torchscript(path=tmp_path / "flat.ts")
 
 
 def test_onnx_fixes_its_precision_and_needs_its_package(tmp_path, network, images, monkeypatch):
     spec = str(save_onnx(tmp_path / "a.onnx", network))
-    with pytest.raises(UserError, match="no --precision, since an ONNX file fixes its own, got bfloat16"):
+    with pytest.raises(UserError, match="no --precision, since the file fixes its own, got bfloat16"):
         embed_model(spec, images, device="cpu", precision="bfloat16")
     real = builtins.__import__
 
@@ -191,3 +195,39 @@ def test_onnx_fixes_its_precision_and_needs_its_package(tmp_path, network, image
     monkeypatch.setattr(builtins, "__import__", without)
     with pytest.raises(UserError, match=r"the package onnxruntime, got not installed. pip install 'distillscope\[onnx\]'"):
         onnx(path=tmp_path / "a.onnx")
+
+
+def test_torchscript_with_several_outputs_and_what_works_found_by_trying(tmp_path, images):
+    class Several(torch.nn.Module):
+        def forward(self, x):
+            return {"map": x, "embedding": x.mean((2, 3))}
+
+    class Last(torch.nn.Module):
+        def forward(self, x):
+            return torch.nn.functional.conv2d(x.permute(0, 3, 1, 2), torch.ones(4, 3, 1, 1)).mean((2, 3))
+
+    path = tmp_path / "dict.pt"
+    torch.jit.trace(Several(), torch.zeros(1, 3, SIZE, SIZE), strict=False).save(str(path))
+    with pytest.raises(UserError, match=r"one output, got 2 .*Name the one that is meant after a colon: .*dict.pt:embedding\."):
+        embed_model(str(path), images, preprocess=PREPROCESS, device="cpu")
+    found = embed_model(f"{path}:embedding", images, preprocess={"size": SIZE}, device="cpu").rows
+    assert np.abs(found - Preprocess(SIZE)(images.read(range(33))).mean((2, 3)).numpy()).max() < 1e-6
+    with pytest.raises(UserError, match="an output called map or embedding, got 'x'"):
+        embed_model(f"{path}:x", images, device="cpu")
+    torch.jit.trace(Last(), torch.zeros(1, SIZE, SIZE, 3)).save(str(tmp_path / "last.ts"))
+    assert "channels last" in torchscript(path=tmp_path / "last.ts", size=SIZE).reading
+
+
+def test_a_pickled_module_is_refused_in_one_line(tmp_path, network, images):
+    torch.save(network, tmp_path / "whole.pt")
+    for read in (lambda p: torchscript(path=p), lambda p: embed_model(str(p), images)):
+        with pytest.raises(UserError, match=r"pickled module, which is never opened.*torch.jit.save"):
+            read(tmp_path / "whole.pt")
+
+
+def test_a_mean_without_a_size(tmp_path, network, images, capsys):
+    """The file fixes its size, so it need not be said again."""
+    spec = str(save_onnx(tmp_path / "m.onnx", network))
+    found = embed_model(spec, images, preprocess=file_preprocess(None, "0.5,0.4,0.3", "0.2,0.2,0.2"), device="cpu")
+    assert np.abs(found.rows - expected(network, images)).max() < 1e-5
+    assert "mean (0.5, 0.4, 0.3), std (0.2, 0.2, 0.2) (as set)" in " ".join(capsys.readouterr().err.split())

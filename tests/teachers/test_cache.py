@@ -226,7 +226,7 @@ def test_weights_are_never_executed(tmp_path):
         with pytest.raises(UserError, match="a plain state dict"):
             read_state(tmp_path / name)
     torch.save({"w": evil}, tmp_path / "zip.pt")
-    with pytest.raises(UserError, match="nothing pickled"):
+    with pytest.raises(UserError, match="pickled objects, which are never opened"):
         read_state(tmp_path / "zip.pt")
     assert not (tmp_path / "executed").exists()
 
@@ -290,3 +290,26 @@ def test_open_clip_from_a_local_file(tmp_path):
     assert teacher.encode(images(2).read([0, 1]), ["a", "b"]).shape == (2, 512)
     with pytest.raises(UserError, match="ARCHITECTURE:WEIGHTS"):
         open_clip(model="ViT-B-32")
+
+
+def test_fine_tuned_weights_with_a_head_of_their_own(tmp_path):
+    """The head is left out, as it is of the architecture's own weights, and it is said; "keep" keeps it."""
+    timm_library = pytest.importorskip("timm")
+    from safetensors.torch import save_file
+
+    from distillscope.teachers.models import timm
+
+    tuned = timm_library.create_model("test_resnet", pretrained=False, num_classes=10).eval()
+    save_file(tuned.state_dict(), tmp_path / "tuned.safetensors")
+    encoder = timm(model="test_resnet", weights=tmp_path / "tuned.safetensors")
+    images = torch.rand(2, 3, 32, 32, generator=torch.Generator().manual_seed(0))
+    with torch.no_grad():
+        assert torch.allclose(encoder.module.eval()(images), tuned.forward_head(tuned.forward_features(images), pre_logits=True))
+    assert "tuned.safetensors has a head of 10 outputs of its own, which is left out" in encoder.reading
+    assert timm(model="test_resnet", weights=tmp_path / "tuned.safetensors", head="keep").dim == 10
+    save_file({k: v for k, v in tuned.state_dict().items() if not k.startswith("fc.")}, tmp_path / "backbone.safetensors")
+    assert timm(model="test_resnet", weights=tmp_path / "backbone.safetensors").weights_hash == encoder.weights_hash
+    torch.save(tuned, tmp_path / "tuned.pt")
+    with pytest.raises(UserError, match="with pickled objects, which are never opened") as caught:
+        timm(model="test_resnet", weights=tmp_path / "tuned.pt")
+    assert "\x1b" not in str(caught.value) and "\n" not in str(caught.value)

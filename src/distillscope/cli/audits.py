@@ -29,7 +29,7 @@ def audit(
     train_split: Annotated[str | None, typer.Option(help="split of --data that the probes are fitted on")] = None,
     limit: Annotated[int | None, typer.Option(help="a stratified part of the images")] = None,
     corrupt: Corrupt = "error",
-    image_size: Annotated[int | None, typer.Option(help="what a TorchScript or ONNX file sees")] = None,
+    image_size: Annotated[int | None, typer.Option(help="what a model file sees")] = None,
     mean: Annotated[str | None, typer.Option(metavar="R,G,B", help="of its normalisation [default: CLIP's]")] = None,
     std: Annotated[str | None, typer.Option(metavar="R,G,B", help="of its normalisation [default: CLIP's]")] = None,
     normalize: Annotated[str | None, typer.Option(help="l2: rows to unit norm first")] = None,

@@ -55,6 +55,8 @@ def load_teacher(teacher: Teacher, device: str, precision: str | None) -> Any:
         if own == "float16_on_cuda":
             own = "float16" if chosen.type == "cuda" else "float32"
         encoder.to(chosen, precision or own)
+        if encoder.reading:
+            progress.say(encoder.reading)
     return encoder
 
 

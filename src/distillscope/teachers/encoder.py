@@ -3,6 +3,10 @@
 from __future__ import annotations
 
 import hashlib
+import pickle
+import re
+import textwrap
+import warnings
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -50,6 +54,8 @@ class Encoder:
     batch_size: int = 16
     device: torch.device = field(default_factory=lambda: torch.device("cpu"))
     num_parameters: int = 0
+    reading: str = ""
+    """What was decided about weights or a file that do not say it themselves, in one line for the user."""
 
     def __post_init__(self) -> None:
         self.num_parameters = sum(p.numel() for p in self.module.parameters())  # before batch norms are folded
@@ -92,6 +98,17 @@ class Encoder:
         return out
 
 
+def plain_line(error: Exception) -> str:
+    """An error of torch, onnxruntime or a parser in one line: its kind and its last line, where they put their reason, in plain text.
+
+    >>> plain_line(ValueError("Traceback:\\n\\x1b[31mno such layer\\x1b[0m."))
+    'ValueError: no such layer'
+    """
+    text = re.sub(r"\x1b\[[0-9;]*[A-Za-z]", "", str(error))
+    lines = [line.strip() for line in text.splitlines() if line.strip()]
+    return f"{type(error).__name__}: {textwrap.shorten(lines[-1], 200, placeholder=' ...').rstrip('.') if lines else ''}".rstrip(": ")
+
+
 def hash_state(tensors: Iterable[tuple[str, torch.Tensor]]) -> str:
     """A hex name for the weights: it changes with any value, name, shape or dtype."""
     digest = hashlib.blake2b(digest_size=16)
@@ -131,10 +148,14 @@ def read_state(path: Path | str, where: str = "weights") -> dict[str, torch.Tens
             from safetensors.torch import load_file
 
             return load_file(path)
-        state = torch.load(path, map_location="cpu", weights_only=True)
-    except Exception as error:  # safetensors, pickle and zip each raise their own
-        raise UserError(where, "safetensors or a plain state dict (nothing pickled, no TorchScript)",
-                        f"'{path}' ({type(error).__name__}: {str(error).splitlines()[0][:120]})",
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # of formats that it may refuse: then it raises
+            state = torch.load(path, map_location="cpu", weights_only=True)
+    except pickle.UnpicklingError:
+        raise UserError(where, "safetensors or a plain state dict", f"'{path}' with pickled objects, which are never opened",
+                        "Save model.state_dict() alone, best as safetensors.") from None
+    except Exception as error:  # safetensors, torch and zip each raise their own
+        raise UserError(where, "safetensors or a plain state dict (no TorchScript)", f"'{path}' ({plain_line(error)})",
                         "Save it as safetensors, or fetch it again if it was cut short.") from None
     for key in ("state_dict", "model", "module"):
         if isinstance(state, dict) and isinstance(state.get(key), dict):

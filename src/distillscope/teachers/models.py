@@ -60,11 +60,47 @@ def timm(*, model: str, weights: Path | None = None, head: str = "auto", unit_no
     except Exception as error:  # hub, network and timm errors have no common base
         raise UserError(where, "weights from the Hub, or a local file", f"{type(error).__name__}",
                         f"Go online once, or download timm/{model} from the Hub and name the file: timm/{model}:FILE.safetensors.") from None
-    if weights is not None:
-        load_state(module, read_state(weights, f"{where} weights"), f"{where} weights {weights}")
+    wish, reading = head, ""
     if head == "auto":
         head = "keep" if "clip" in architecture and module.num_classes not in (0, 1000) else "drop"
-    return _timm_encoder(f"timm/{model}", module, head, crop_fraction, unit_norm, image_size)
+    if weights is not None:
+        state = read_state(weights, f"{where} weights")
+        if classes := _other_head(module, state):
+            head, state = _fit_head(module, state, classes, wish)
+            reading = (f"timm/{model}: {Path(weights).name} has a head of {classes} outputs of its own, "
+                       + ("whose output is the embedding" if head == "keep" else "which is left out: pooled features are the embedding"))
+        elif head == "drop" and (heads := _head_weights(module)) and not any(k.startswith(tuple(heads)) for k in state):
+            module.reset_classifier(0)  # a backbone saved without its head
+        load_state(module, state, f"{where} weights {weights}")
+    encoder = _timm_encoder(f"timm/{model}", module, head, crop_fraction, unit_norm, image_size)
+    encoder.reading = reading
+    return encoder
+
+
+def _head_weights(module: torch.nn.Module) -> list[str]:
+    """Prefixes of the classifier's tensors."""
+    named = (getattr(module, "pretrained_cfg", None) or {}).get("classifier") or ()
+    return [f"{name}." for name in ([named] if isinstance(named, str) else named)]
+
+
+def _other_head(module: torch.nn.Module, state: dict[str, torch.Tensor]) -> int:
+    """How many outputs the head in ``state`` has, where that is another number than the architecture's; else 0."""
+    own = module.state_dict()
+    for prefix in _head_weights(module):
+        theirs, ours = state.get(f"{prefix}weight"), own.get(f"{prefix}weight")
+        if theirs is not None and ours is not None and theirs.ndim == ours.ndim and theirs.shape[1:] == ours.shape[1:]:
+            return 0 if theirs.shape == ours.shape else len(theirs)
+    return 0
+
+
+def _fit_head(module: torch.nn.Module, state: dict[str, torch.Tensor], classes: int,
+              wish: str) -> tuple[str, dict[str, torch.Tensor]]:
+    """Give the network the head of the fine-tuned weights, or leave it out on both sides: what `head` becomes, and the weights."""
+    if wish == "keep":
+        module.reset_classifier(classes)
+        return "keep", state
+    module.reset_classifier(0)
+    return "drop", {k: v for k, v in state.items() if not k.startswith(tuple(_head_weights(module)))}
 
 
 def _timm_encoder(name: str, module: torch.nn.Module, head: str, crop_fraction: float | None = None,

@@ -1,0 +1,164 @@
+"""ONNX files of every kind that exporters write: what each is shown, which output is taken, and what is asked or said."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+
+from distillscope.data.preprocess import Preprocess
+from distillscope.errors import UserError
+
+onnx_library = pytest.importorskip("onnx")
+pytest.importorskip("onnxruntime")
+
+from onnx import TensorProto, helper, numpy_helper  # noqa: E402
+
+from distillscope.teachers.onnx_files import onnx  # noqa: E402
+
+F32, F16, U8, I8, I64 = TensorProto.FLOAT, TensorProto.FLOAT16, TensorProto.UINT8, TensorProto.INT8, TensorProto.INT64
+SIZE = 6
+IMAGES = torch.randint(0, 256, (5, 3, SIZE, SIZE), dtype=torch.uint8, generator=torch.Generator().manual_seed(0))
+IDS = [f"i{i}" for i in range(5)]
+
+
+def graph(path, nodes, outputs, inputs=(("x", F32, ("b", 3, SIZE, SIZE)),), **weights):
+    """A file of ``nodes`` (operation, inputs, outputs, attributes), inputs and outputs (name, type, shape), and weights."""
+    made = [helper.make_node(op, given.split(), given_out.split(), **attributes) for op, given, given_out, attributes in nodes]
+    held = [numpy_helper.from_array(np.asarray(v), k) for k, v in weights.items()]
+    infos = [[helper.make_tensor_value_info(*v) for v in side] for side in (inputs, outputs)]
+    model = helper.make_model(helper.make_graph(made, "g", *infos, held), opset_imports=[helper.make_opsetid("", 17)], ir_version=8)
+    onnx_library.save(model, path)
+    return path
+
+
+POOL = ("GlobalAveragePool", "x", "pooled", {})
+FLAT = ("Flatten", "pooled", "z", {})
+Z = ("z", F32, ("b", 3))
+
+
+def embedded(path, **settings):
+    encoder = onnx(path=path, **settings).to(torch.device("cpu"))
+    return encoder, encoder.encode(IMAGES, IDS)
+
+
+def seen(mean=None, std=None) -> np.ndarray:
+    """The mean of each channel as a network with that normalisation sees it."""
+    plain = Preprocess(SIZE) if mean is None else Preprocess(SIZE, mean, std)
+    return plain(IMAGES).mean((2, 3)).numpy()
+
+
+def test_uint8_inputs_get_the_pixels(tmp_path):
+    path = graph(tmp_path / "u.onnx", [("Cast", "x", "f", {"to": F32}), ("ReduceMean", "f", "z", {"axes": [2, 3], "keepdims": 0})], [Z],
+                 [("x", U8, ("b", 3, SIZE, SIZE))])
+    encoder, rows = embedded(path)
+    assert np.allclose(rows, IMAGES.float().mean((2, 3)), rtol=1e-6)
+    assert "raw pixel values (uint8), no mean and std" in encoder.reading and "(the file's size)" in encoder.reading
+    with pytest.raises(UserError, match="no mean and std, since its input takes pixel values"):
+        onnx(path=path, mean=(0.5, 0.5, 0.5))
+
+
+@pytest.mark.parametrize("mean", [None, (0.5, 0.4, 0.3)])
+def test_pooled_maps_are_flattened_and_what_is_assumed_is_said(tmp_path, mean):
+    path = graph(tmp_path / "map.onnx", [POOL], [("pooled", F32, ("b", 3, 1, 1))])
+    encoder, rows = embedded(path, mean=mean)
+    assert np.allclose(rows, seen() if mean is None else seen(mean, Preprocess(1).std), atol=1e-6)
+    assert ("mean (0.5, 0.4, 0.3) (as set), std (0.269, 0.261, 0.276) (assumed" if mean else "(assumed, CLIP's") in encoder.reading
+    assert "embedding: output 'pooled' (b, 3)" in encoder.reading
+
+
+@pytest.mark.parametrize("kind, dtype", [("float16", F16), ("double", TensorProto.DOUBLE)])
+def test_the_files_own_precision(tmp_path, kind, dtype):
+    path = graph(tmp_path / "p.onnx", [("ReduceMean", "x", "z", {"axes": [2, 3], "keepdims": 0})], [("z", dtype, ("b", 3))],
+                 [("x", dtype, ("b", 3, SIZE, SIZE))])
+    assert np.allclose(embedded(path)[1], seen(), atol=2e-3)
+
+
+def clip(path, mask=F32):
+    """Text and image towers in one file; `mixed` looks at both, and the mask touches the image by nothing."""
+    nodes = [POOL, FLAT, ("ReduceSum", "mask", "m", {"keepdims": 0}), ("Mul", "m nothing", "m0", {}), ("Add", "z m0", "image_embeds", {}),
+             ("Cast", "ids", "f", {"to": F32}), ("ReduceMean", "f", "text_embeds", {"axes": [1]}),
+             ("Add", "image_embeds text_embeds", "mixed", {})]
+    return graph(path, nodes, [("text_embeds", F32, ("t", 1)), ("mixed", F32, ("b", 3)), ("image_embeds", F32, ("b", 3))],
+                 [("ids", I64, ("b", "length")), ("x", F32, ("b", 3, SIZE, SIZE)), ("mask", F32, ("b", 7))],
+                 nothing=np.float32(0))
+
+
+def test_other_inputs_are_filled_where_the_output_does_not_depend_on_them(tmp_path):
+    path = clip(tmp_path / "clip.onnx")
+    encoder, rows = embedded(path, output="image_embeds")
+    assert np.allclose(rows, seen(), atol=1e-6)
+    assert "input 'x' takes the images; ids, mask filled with zeros" in encoder.reading
+    with pytest.raises(UserError, match=r"one output, got 3 .*Name the one that is meant after a colon: .*clip.onnx:image_embeds"):
+        onnx(path=path)
+    for output in ("mixed", "text_embeds"):
+        with pytest.raises(UserError, match=f"depends on 'x' alone, got '{output}', which changes with the other inputs .ids"):
+            onnx(path=path, output=output)
+
+
+def test_tokens_and_maps_are_pooled_only_as_asked(tmp_path):
+    path = graph(tmp_path / "t.onnx", [("Reshape", "x shape", "flat", {}), ("Transpose", "flat", "z", {"perm": [0, 2, 1]})],
+                 [("z", F32, ("b", SIZE**2, 3))], shape=np.array([0, 3, -1]))
+    with pytest.raises(UserError, match=r"tokens \(b, tokens, dim\).*t.onnx:z@first or .*t.onnx:z@mean"):
+        onnx(path=path)
+    encoder, rows = embedded(path, pool="mean")
+    assert np.allclose(rows, seen(), atol=1e-6) and "mean of output 'z'" in encoder.reading
+    assert np.allclose(embedded(path, pool="first")[1], Preprocess(SIZE)(IMAGES)[:, :, 0, 0], atol=1e-6)
+    path = graph(tmp_path / "m.onnx", [("Relu", "x", "z", {})], [("z", F32, ("b", 3, SIZE, SIZE))])
+    with pytest.raises(UserError, match=r"a feature map.*m.onnx:z@mean\."):
+        onnx(path=path)
+    assert embedded(path, pool="mean")[1].shape == (5, 3)
+
+
+def test_a_file_that_takes_one_image_whatever_it_says(tmp_path):
+    """A batch of one, baked into a reshape by the exporter."""
+    path = graph(tmp_path / "one.onnx", [POOL, ("Reshape", "pooled shape", "z", {})], [Z], shape=np.array([1, 3]))
+    encoder, rows = embedded(path)
+    assert np.allclose(rows, seen(), atol=1e-6) and "one image at a time" in encoder.reading
+
+
+def test_channels_are_found_where_the_shape_does_not_tell(tmp_path):
+    nodes = [("Transpose", "y", "x", {"perm": [0, 3, 1, 2]}), ("Conv", "x w", "c", {}), ("GlobalAveragePool", "c", "pooled", {}), FLAT]
+    path = graph(tmp_path / "free.onnx", nodes, [Z], [("y", F32, ("b", "p", "q", "r"))], w=np.eye(3, dtype=np.float32)[..., None, None])
+    encoder, rows = embedded(path, size=SIZE)
+    assert np.allclose(rows, seen(), atol=1e-6) and "channels last" in encoder.reading
+
+
+def test_what_looks_wrong_about_an_embedding_is_said(tmp_path):
+    batch = graph(tmp_path / "batch.onnx", [POOL, FLAT, ("ReduceMean", "z", "m", {"axes": [0]}), ("Sub", "z m", "s", {})],
+                  [("s", F32, ("b", 3))])
+    assert "depends on the other images of its batch" in onnx(path=batch).reading
+    shares = graph(tmp_path / "s.onnx", [POOL, FLAT, ("Softmax", "z", "s", {})], [("s", F32, ("b", 3))])
+    assert "class probabilities, not an embedding?" in onnx(path=shares).reading
+    same = graph(tmp_path / "c.onnx", [POOL, FLAT, ("Mul", "z nothing", "s", {}), ("Add", "s one", "t", {})], [("t", F32, ("b", 3))],
+                 nothing=np.float32(0), one=np.float32(1))
+    with pytest.raises(UserError, match="an output that depends on the image, got 't', the same for any"):
+        onnx(path=same)
+
+
+def test_inputs_and_outputs_that_cannot_be_taken(tmp_path):
+    quantised = graph(tmp_path / "q.onnx", [POOL, FLAT, ("QuantizeLinear", "z scale zero", "q", {})], [("q", I8, ("b", 3))],
+                      scale=np.float32(0.1), zero=np.int8(0))
+    with pytest.raises(UserError, match=r"embeddings of floats, got 'q' tensor\(int8\) .*DequantizeLinear"):
+        onnx(path=quantised)
+    grey = graph(tmp_path / "g.onnx", [POOL], [("pooled", F32, None)], [("x", F32, ("b", 1, SIZE, SIZE))])
+    with pytest.raises(UserError, match="one input of colour images"):
+        onnx(path=grey)
+    text = graph(tmp_path / "t.onnx", [("Cast", "ids", "z", {"to": F32})], [("z", F32, None)], [("ids", I64, ("b", 7))])
+    with pytest.raises(UserError, match=r"one input of colour images.*got ids: tensor\(int64\)"):
+        onnx(path=text)
+    number = graph(tmp_path / "n.onnx", [("ReduceMean", "x", "z", {"axes": [1, 2, 3], "keepdims": 0})], [("z", F32, ("b",))])
+    with pytest.raises(UserError, match=r"embeddings \(b, dim\), got float32 \(4,\) for 4 images"):
+        onnx(path=number)
+
+
+@pytest.mark.slow
+def test_a_file_of_torchs_own_exporter_with_its_weights_beside_it(tmp_path):
+    pytest.importorskip("onnxscript")
+    network = torch.nn.Sequential(torch.nn.Conv2d(3, 8, 3, 2), torch.nn.ReLU(), torch.nn.AdaptiveAvgPool2d(1), torch.nn.Flatten()).eval()
+    path = tmp_path / "dynamo.onnx"
+    torch.onnx.export(network, (torch.rand(2, 3, SIZE, SIZE),), path, dynamo=True, dynamic_shapes=({0: torch.export.Dim("b")},),
+                      external_data=True, verbose=False)
+    encoder, rows = embedded(path)
+    with torch.no_grad():
+        assert np.allclose(rows, network(encoder.preprocess(IMAGES)), atol=1e-5)
