@@ -189,11 +189,8 @@ def _read(spec: str, images: Images, split: str, where: str, scale: float | None
     """Embeddings from a file or folder, or made by a model from the images."""
     if not is_model(spec, with_images=images.data is not None):
         return read_embeddings(spec, split=split, where=where, scale=scale)
-    made = embed_model(spec, images.load(split, where), split, device=images.device, precision=images.precision, workers=images.workers,
-                       preprocess=images.preprocess)
-    unlabelled = 0 if made.labels is None else int(np.ma.getmaskarray(made.labels).sum())
-    return replace(made, reading=Reading(spec, "the model's output", len(made), made.rows.shape[1], f"{images.data}/{split}",
-                                         None if made.labels is None else f"{images.data}/{split}", unlabelled=unlabelled))
+    return embed_model(spec, images.load(split, where), split, device=images.device, precision=images.precision, workers=images.workers,
+                       preprocess=images.preprocess, shown=f"{images.data}/{split}")
 
 
 def _text(spec: str, images: Images) -> np.ndarray:

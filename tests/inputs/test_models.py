@@ -231,3 +231,4 @@ def test_a_mean_without_a_size(tmp_path, network, images, capsys):
     found = embed_model(spec, images, preprocess=file_preprocess(None, "0.5,0.4,0.3", "0.2,0.2,0.2"), device="cpu")
     assert np.abs(found.rows - expected(network, images)).max() < 1e-5
     assert "mean (0.5, 0.4, 0.3), std (0.2, 0.2, 0.2) (as set)" in " ".join(capsys.readouterr().err.split())
+    assert found.reading.said().endswith("mean (0.5, 0.4, 0.3), std (0.2, 0.2, 0.2) (as set); embedding: output 'z' (b, 5).")

@@ -6,6 +6,8 @@ import inspect
 from collections.abc import Mapping
 from typing import Any
 
+import numpy as np
+
 from distillscope import progress, registry
 from distillscope.config import MODEL_FILES, Dataset, Teacher, model_file
 from distillscope.data.preprocess import Preprocess
@@ -45,12 +47,12 @@ def _is_teacher(spec: str) -> bool:
 
 def embed_model(spec: str, data: str | Source, split: str = "test", *, limit: int | None = None, device: str = "auto",
                 precision: str | None = None, workers: int = 0,
-                preprocess: Preprocess | Mapping[str, Any] | None = None) -> Embeddings:
+                preprocess: Preprocess | Mapping[str, Any] | None = None, shown: str | None = None) -> Embeddings:
     """Embeddings (n, d) float32 of one split of ``data`` by the model ``spec``, with the ids and labels of the images.
 
     ``preprocess``, whole or only what is known of it (size, mean, std), is for model files, which carry none: what they do not say
     is assumed (224 px or a file's own size, CLIP's mean and std), and a line says so. Every other model keeps its own. Loading a
-    TorchScript file runs the program in it, so open only what you trust.
+    TorchScript file runs the program in it, so open only what you trust. ``shown`` is what the reading calls the images.
     """
     source = data if isinstance(data, Source) else load_images(data, split, limit)
     path, remarks = split_key(spec)[0], ()
@@ -62,8 +64,9 @@ def embed_model(spec: str, data: str | Source, split: str = "test", *, limit: in
         encoder = load_teacher(_teacher(spec, preprocess), device, precision)
         rows = teacher_rows(encoder, source, label=f"{path.name}, {source.name}/{split}", workers=workers)
         remarks = (encoder.reading.removesuffix("."),) if getattr(encoder, "reading", "") else ()
-    reading = Reading(path.name, f"the images of {source.name}/{split}", *rows.shape, ids="images",
-                      labels=None if source.labels is None else source.name, remarks=remarks)
+    labels, images = source.labels, shown or f"{source.name}/{split}"
+    reading = Reading(spec, "the model's output", *rows.shape, images, None if labels is None else images, remarks=remarks,
+                      unlabelled=0 if labels is None else int(np.ma.getmaskarray(labels).sum()))
     return Embeddings(rows, strings(source.ids, f"{source.name}/{split} ids"), source.labels, path.name, reading)
 
 
