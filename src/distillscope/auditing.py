@@ -17,7 +17,6 @@ from distillscope.inputs.embeddings import Embeddings, align, read_embeddings, r
 from distillscope.inputs.labels import match_labels
 from distillscope.inputs.models import embed_model, is_model, load_images
 from distillscope.inputs.pairing import columns_of_ids, distinct_texts
-from distillscope.inputs.reading import Reading
 from distillscope.measure.classes import partitions_agree, refines
 from distillscope.measure.results import Audit
 from distillscope.teachers.models import class_text

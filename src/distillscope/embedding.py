@@ -2,23 +2,30 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
 from distillscope import progress
-from distillscope.config import Dataset, Teacher
+from distillscope.config import Dataset
 from distillscope.data.splits import load_split
 from distillscope.distill.prepared import load_teacher, teacher_rows
 from distillscope.errors import UserError
+from distillscope.inputs.models import model_teacher
 from distillscope.students.load import load_student
 from distillscope.teachers.cache import entry_path
 from distillscope.trial import save_embeddings
 
 
 def embed_dataset(data: str, split: str, *, teacher: str | None = None, student: Path | None = None, out: Path | None = None,
-                  limit: int | None = None, corrupt: str = "error", device: str = "auto", precision: str | None = None, workers: int = 0) -> str:
-    """Embed one split; says where the embeddings are. ``out`` gets clip-retrieval's layout, in float32."""
+                  limit: int | None = None, corrupt: str = "error", device: str = "auto", precision: str | None = None, workers: int = 0,
+                  preprocess: Mapping[str, Any] | None = None) -> str:
+    """Embed one split; says where the embeddings are. ``out`` gets clip-retrieval's layout, in float32.
+
+    ``preprocess``: what is known of a model file's size, mean and std.
+    """
     if (teacher is None) == (student is None):
         raise UserError("embed", "one of --teacher and --student", "both" if teacher else "neither", "Name one.")
     if out is not None and out.exists() and any(out.iterdir()):
@@ -26,7 +33,7 @@ def embed_dataset(data: str, split: str, *, teacher: str | None = None, student:
     part = Dataset.model_validate(data)
     source = load_split(part.name, part.settings, split, limit, corrupt)
     if teacher is not None:
-        encoder = load_teacher(Teacher.model_validate(teacher), device, precision)
+        encoder = load_teacher(model_teacher(teacher, preprocess), device, precision)
         rows = teacher_rows(encoder, source, workers=workers)
         where = str(entry_path(encoder, None)[0]) if hasattr(encoder, "encode") else encoder.name
     else:

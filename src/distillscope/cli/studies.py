@@ -125,6 +125,9 @@ def embed(
     out: Annotated[Path | None, typer.Option(help="folder for img_emb/ and metadata/ [default: only the cache]")] = None,
     limit: Annotated[int | None, typer.Option(help="a stratified part")] = None,
     corrupt: Corrupt = "error",
+    image_size: Annotated[int | None, typer.Option(help="what a model file sees")] = None,
+    mean: Annotated[str | None, typer.Option(metavar="R,G,B", help="of its normalisation [default: CLIP's]")] = None,
+    std: Annotated[str | None, typer.Option(metavar="R,G,B", help="of its normalisation [default: CLIP's]")] = None,
     device: Device = "auto",
     precision: Precision = None,
     workers: Workers = 0,
@@ -133,7 +136,8 @@ def embed(
 
     Example: `distillscope embed --teacher efficientnet_lite0 --data digits --split test --out embeddings`
     """
+    from distillscope.auditing import file_preprocess
     from distillscope.embedding import embed_dataset
 
     print(embed_dataset(data, split, teacher=teacher, student=student, out=out, limit=limit, corrupt=corrupt,
-                        device=device, precision=precision, workers=workers))
+                        device=device, precision=precision, workers=workers, preprocess=file_preprocess(image_size, mean, std)))

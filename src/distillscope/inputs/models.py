@@ -61,9 +61,9 @@ def embed_model(spec: str, data: str | Source, split: str = "test", *, limit: in
         with progress.task(f"{path.name}, {source.name}/{split}", len(source)) as advance:
             rows = student.embed(source, advance=advance, workers=workers)
     else:
-        encoder = load_teacher(_teacher(spec, preprocess), device, precision)
+        encoder = load_teacher(model_teacher(spec, preprocess), device, precision)
         rows = teacher_rows(encoder, source, label=f"{path.name}, {source.name}/{split}", workers=workers)
-        remarks = (encoder.reading.removesuffix("."),) if getattr(encoder, "reading", "") else ()
+        remarks = (encoder.reading.partition(": ")[2],) if getattr(encoder, "reading", "") else ()
     labels, images = source.labels, shown or f"{source.name}/{split}"
     reading = Reading(spec, "the model's output", *rows.shape, images, None if labels is None else images, remarks=remarks,
                       unlabelled=0 if labels is None else int(np.ma.getmaskarray(labels).sum()))
@@ -76,7 +76,7 @@ def load_images(data: str, split: str, limit: int | None, corrupt: str = "error"
     return load_split(part.name, part.settings, split, limit, corrupt, option)
 
 
-def _teacher(spec: str, preprocess: Preprocess | Mapping[str, Any] | None) -> Teacher:
+def model_teacher(spec: str, preprocess: Preprocess | Mapping[str, Any] | None) -> Teacher:
     """The registered teacher that ``spec`` stands for; ``preprocess`` counts for a model file only."""
     found = model_file(spec)
     if found is None:

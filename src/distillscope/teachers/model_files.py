@@ -17,7 +17,7 @@ from distillscope.teachers.encoder import Encoder, plain_line
 DEFAULT_SIZE = 224
 Colour = tuple[float, float, float]
 Pooling = Literal["first", "mean"]
-SIZE_TODO = "If it was made for another size, set it (audit: --image-size; a study: teacher.size)."
+SIZE_TODO = "If it was made for another size, set it (audit, embed: --image-size 32; run, distill: --set teacher.size=32)."
 OUTPUT_TODO = "Name the one that is meant after a colon:"
 
 
