@@ -18,8 +18,6 @@ from distillscope.audit import audit
 from distillscope.measure.ridge import FOLDS, ridge_map
 from distillscope.measure.rows import unit
 
-FIT = "cross-fitted on test images"
-"""How the map is fitted; kept in complete.json, since values of older trials are by another fit."""
 KEPT = {"student.effective_rank": "effective_rank", "retrieval.recall_at_1": "recall_at_1",
         "retrieval.recall_at_5": "recall_at_5", "retrieval.recall_at_10": "recall_at_10",
         "retrieval.neighbour_overlap_10": "neighbour_overlap_10"}

@@ -15,6 +15,7 @@ Every comparison is paired over seeds. The score of a purpose:
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
@@ -24,7 +25,7 @@ import pandas as pd
 
 from distillscope.claims.arms import FAMILIES, Arm
 from distillscope.claims.results import RANK, TEACHER, TRAIN_RANK, Results, Undecided
-from distillscope.claims.statistics import ALPHA, Contrast, holm, paired, seeds_for
+from distillscope.claims.statistics import ALPHA, Contrast, all_pairs, paired, seeds_for
 from distillscope.registry import objectives
 
 AXES = ("accuracy", "robustness", "retrieval", "geometry")
@@ -84,8 +85,8 @@ class Entry:
 
 @dataclass(frozen=True)
 class Ranking:
-    """The arms of one student, best first. ``leaders`` cannot be told apart; ``reason`` says why nothing was ranked. ``caught_up``:
-    the axes of the balance that leave no gap to speak of; ``not_run``: arms that other students ran and this one did not."""
+    """The arms of one student, best first. ``leaders``: those that no other arm is shown to beat, over all pairs; ``reason`` says
+    why nothing was ranked. ``caught_up``: the axes of the balance that leave no gap to speak of; ``not_run``: arms that other students ran and this one did not."""
 
     student: str
     plain: str
@@ -101,6 +102,15 @@ class Ranking:
     def named(self, name: str) -> Entry:
         return next(e for e in self.entries if e.arm.name == name)
 
+    @property
+    def rivals(self) -> int:
+        """How many arms beside the plain one were ranked: so many a winner was picked from."""
+        return len(self.entries) - 1
+
+    def simultaneous(self, entry: Entry) -> tuple[float, float]:
+        """The 95 % interval of an entry's score that holds for all ranked arms at once (Bonferroni), hence for a picked one."""
+        return entry.score.interval(1 - ALPHA / max(1, self.rivals))
+
 
 @dataclass(frozen=True)
 class Recommendation:
@@ -115,6 +125,7 @@ class Recommendation:
     split: str
     items: int | None
     train_items: int | None
+    mapped_notes: tuple[str, ...] = ()
 
     @property
     def accuracy(self) -> str:
@@ -139,7 +150,7 @@ def recommend(results: Results, purpose: str = "balance") -> Recommendation:
     except Undecided as gap:
         rankings = [Ranking(student, "", reason=str(gap)) for student in results.students]
     return Recommendation(results.dataset, results.teacher, purpose, tuple(axes), missing, tuple(rankings), results.split,
-                          _most(tested), _most(train))
+                          _most(tested), _most(train), results.mapped_notes)
 
 
 def _most(counts: pd.Series) -> int | None:
@@ -308,16 +319,17 @@ def _alone(plain: Arm, ranked: Sequence[Entry], apart: Sequence[Entry]) -> str:
 
 
 def leading(names: Sequence[str], scores: Mapping[str, pd.Series]) -> tuple[tuple[str, ...], int | None]:
-    """The first of ``names`` (best first), with all that it cannot be told from; and how many seeds would tell the second.
+    """Those of ``names`` (best first) that no other arm is shown to beat; and how many seeds would tell the first two apart.
 
-    Paired t over shared seeds, Holm over all other arms: the best was picked by its outcome, so one comparison would not do.
+    Paired t over shared seeds, and all pairs in one family: the arms to be compared are picked by their outcome, so that fewer
+    would not do. Each arm keeps its own spread: arms differ in it by far, and a pooled one (Tukey's, Hsu's) would be wrong.
     """
-    best, *others = names
-    against = {other: _paired(scores[best], scores[other]) for other in others}
-    adjusted = holm({other: 1.0 if c is None or c.error == 0 else c.p() for other, c in against.items()})
-    nearest = against[others[0]]
+    contrasts = {pair: _paired(scores[pair[0]], scores[pair[1]]) for pair in itertools.combinations(names, 2)}
+    adjusted = all_pairs({pair: 1.0 if c is None or c.error == 0 else c.p() for pair, c in contrasts.items()})
+    beaten = {pair[contrasts[pair].mean > 0] for pair, p in adjusted.items() if p < ALPHA}
+    nearest = contrasts[names[0], names[1]]
     wanted = None if nearest is None or not nearest.mean or not nearest.error else seeds_for(nearest.mean, nearest.std)
-    return (best, *(o for o in others if not adjusted[o] < ALPHA)), wanted
+    return tuple(n for n in names if n not in beaten) or tuple(names), wanted
 
 
 def _paired(first: pd.Series, second: pd.Series) -> Contrast | None:
@@ -337,7 +349,15 @@ def front(points: Mapping[str, tuple[float, float]]) -> tuple[str, ...]:
 
 
 def to_dict(found: Recommendation) -> dict[str, Any]:
-    """Plain values for JSON."""
+    """Plain values for JSON. ``low`` and ``high`` are 95 % t intervals before selection; of a score, ``simultaneous`` holds for all
+    ranked arms at once, and so for one that was picked by it."""
+    def ranked(r: Ranking, e: Entry) -> dict[str, Any]:
+        if r.rivals < 1 or e.score is None or e.arm.name == r.plain:
+            return entry(e)
+        low, high = r.simultaneous(e)
+        known = entry(e)
+        return {**known, "score": {**known["score"], "simultaneous": {"low": low, "high": high, "arms": r.rivals}}}
+
     def entry(e: Entry) -> dict[str, Any]:
         def effect(c: Contrast, scale: float = 1.0) -> dict[str, Any]:
             low, high = c.interval()
@@ -350,10 +370,11 @@ def to_dict(found: Recommendation) -> dict[str, Any]:
                 "knn": effect(e.neighbours, 100.0) if e.neighbours else None}
 
     return {"dataset": found.dataset, "teacher": found.teacher, "purpose": found.purpose, "split": found.split,
+            "intervals": "95 % t, paired over seeds, before selection; score.simultaneous holds for all ranked arms at once",
             "axes": [{"name": a.name, "title": a.title, "key": a.measure, "conditions": list(a.conditions), "unit": a.unit,
                       "teacher": None if a.teacher is None else a.scale * a.teacher} for a in found.axes],
             "missing": dict(found.missing),
             "students": [{"student": r.student, "plain": r.plain, "reason": r.reason, "leaders": list(r.leaders),
                           "caught_up": list(r.caught_up), "not_run": list(r.not_run),
-                          "fronts": {k: list(v) for k, v in r.fronts.items()}, "ranked": [entry(e) for e in r.entries],
+                          "fronts": {k: list(v) for k, v in r.fronts.items()}, "ranked": [ranked(r, e) for e in r.entries],
                           "apart": [entry(e) for e in r.apart]} for r in found.rankings]}

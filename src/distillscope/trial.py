@@ -23,7 +23,7 @@ from distillscope.distill.loop import TrainingSet, distill
 from distillscope.distill.prepared import Prepared, noise_conditions, view_name, view_of
 from distillscope.distill.streams import KeyedStreams, NotebookStreams
 from distillscope.files import make_folder, write_atomic, write_json
-from distillscope.mapped import FIT, mapped_measures
+from distillscope.mapped import mapped_measures
 from distillscope.measure.moments import Accumulator
 from distillscope.measure.neighbours import knn_accuracy
 from distillscope.measure.probe import LinearProbe, linear_probe, tuned_probe
@@ -31,6 +31,7 @@ from distillscope.measure.rows import unit
 from distillscope.measure.spectrum import effective_rank
 from distillscope.names import folder_name
 from distillscope.registry import remedies, students
+from distillscope.result_keys import FIT, TRAIN_RANK
 from distillscope.rundir import Trial, write_results
 from distillscope.stress.run import run_stresses
 from distillscope.stress.subject import Subject
@@ -167,7 +168,7 @@ def train_rank(train: np.ndarray) -> tuple:
     for i in range(0, len(train), 8192):
         total.add(unit(train[i : i + 8192].astype(np.float64)))
     eigenvalues = np.linalg.eigvalsh(total.result().scatter)[::-1].clip(min=0)
-    return "train.effective_rank", "clean", None, float(effective_rank(eigenvalues)), len(train), "dims"
+    return TRAIN_RANK, "clean", None, float(effective_rank(eigenvalues)), len(train), "dims"
 
 
 def evaluate(study: Study, splits: Splits, prepared: Prepared, student: StudentEncoder, streams: KeyedStreams,

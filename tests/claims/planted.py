@@ -79,6 +79,7 @@ class Run:
     trials: list[Any] = field(default_factory=list)
     references: list[Any] = field(default_factory=list)
     path: Path = Path("planted")
+    mapped_fit: str = ""
 
 
 @dataclass(frozen=True)

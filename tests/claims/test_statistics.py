@@ -11,6 +11,7 @@ from scipy import stats
 
 from distillscope.claims.statistics import (
     Contrast,
+    all_pairs,
     holm,
     paired,
     power_of,
@@ -173,3 +174,13 @@ def test_what_has_no_spread_is_refused(bad):
         paired(bad)
     with pytest.raises(ValueError, match="two seeds or more on both sides"):
         welch_from_summaries(1, 1, 1, 2, 1, 5)
+
+
+def test_shaffers_multipliers_are_the_known_ones_and_never_above_holms():
+    """Shaffer (1986): for four means 6, 3, 3, 3, 2, 1; for five 10, 6, 6, 6, 6, 4, 4, 3, 2, 1."""
+    for names, expected in (("abcd", [6, 3, 3, 3, 2, 1]), ("abcde", [10, 6, 6, 6, 6, 4, 4, 3, 2, 1])):
+        ps = {pair: 1e-12 * 7.0**i for i, pair in enumerate(itertools.combinations(names, 2))}
+        found, theirs = all_pairs(ps), holm(ps)
+        assert [found[pair] / ps[pair] for pair in ps] == pytest.approx(expected)
+        assert all(found[pair] <= theirs[pair] for pair in ps)
+    assert all_pairs({("a", "b"): 0.04}) == {("a", "b"): 0.04}

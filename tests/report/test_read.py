@@ -8,10 +8,14 @@ import pandas as pd
 import pytest
 from synthetic_run import make_run
 
+from distillscope.claims.results import results_of
 from distillscope.files import write_json
+from distillscope.report.compare import compare_runs
 from distillscope.report.read import measured_split, name_train_rank, of_test, read_run
+from distillscope.report.sections import notices
 from distillscope.report.summary import Summary
 from distillscope.report.write import _finite, write_summary
+from distillscope.result_keys import FIT, OLD_FIT, OLD_FIT_SAYS
 from distillscope.study import Run
 
 RANK, TRAIN = "student.effective_rank", "train.effective_rank"
@@ -69,3 +73,41 @@ def test_the_summary_in_python_has_the_rows_of_summary_json(old_run):
     write_json(old_run / "ours.json", _finite(ours.to_dict("records")))
     assert json.loads((old_run / "ours.json").read_text()) == written
     assert {TRAIN, f"{RANK}_of_mean_spectrum"} <= set(ours["measure"])
+
+
+@pytest.fixture
+def mapped_run(tmp_path):
+    """A run whose trials measured mapped.*, in the first ``new`` of them by today's fit."""
+    def make(new: int, name: str = "mapped"):
+        path = make_run(tmp_path / name, students=("S",), seeds=(1, 2, 3))
+        for i, folder in enumerate(sorted(path.glob("trials/*"))):
+            frame = pd.read_csv(folder / "results.csv", dtype=str, keep_default_na=False)
+            row = frame[frame["measure"] == RANK].assign(measure="mapped.recall_at_1", value=str(0.1 * (i + 1)))
+            pd.concat([frame, row]).to_csv(folder / "results.csv", index=False)
+            done = json.loads((folder / "complete.json").read_text())
+            write_json(folder / "complete.json", done | ({"mapped": FIT} if i < new else {}))
+        return path
+
+    return make
+
+
+def test_values_by_the_old_fit_of_the_map_are_never_mixed_with_new_ones(mapped_run):
+    def kept(run):
+        return run.results.loc[run.results["measure"].str.startswith("mapped."), "seed"].tolist()
+
+    new, old, both = (read_run(mapped_run(n, f"run{n}")) for n in (3, 0, 2))
+    assert (new.mapped_fit, old.mapped_fit, both.mapped_fit) == (FIT, OLD_FIT, FIT)
+    assert kept(new) == kept(old) == [1, 2, 3] and not new.problems and not old.problems
+    assert kept(both) == [1, 2] and len(both.problems) == 1 and "seed3" in both.problems[0] and "--resume" in both.problems[0]
+    assert results_of([new])[0].mapped_notes == () and results_of([old])[0].mapped_notes == (OLD_FIT_SAYS,)
+    (joined,) = results_of([old, new])
+    assert str(old.path) in joined.mapped_notes[0] and not joined.frame["measure"].str.startswith("mapped.").any()  # the same trials: the first run's
+    assert OLD_FIT_SAYS in notices(old) and OLD_FIT_SAYS not in notices(new) + notices(both)
+
+
+def test_two_runs_by_different_fits_are_not_compared_in_what_the_map_gives(mapped_run):
+    found = compare_runs([mapped_run(3, "new"), mapped_run(0, "old")])
+    (recall,) = [d for d in found.pairs[0].differences if d.quantity.key == "recall"]
+    assert not recall.known and "fit of the map" in recall.left_out
+    same = compare_runs([mapped_run(3, "one"), mapped_run(3, "two")]).pairs[0]
+    assert next(d for d in same.differences if d.quantity.key == "recall").known

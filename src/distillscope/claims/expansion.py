@@ -60,7 +60,8 @@ def expansion(results: Results) -> Finding:
                         "without that the need for contrast was not put to the test")
     evidence = ("figure effective_rank", "figure noise", f"{RANK} and {results.accuracy_key()}, clean, all arms")
     return Finding(statement, evidence, {"students": student, "contrastive arm": best.name},
-                   secondary=tuple(s for r in rivals for s in beside(results, r, best, student)))
+                   secondary=tuple(s for r in rivals for s in beside(results, r, best, student)),
+                   notes=results.mapped_notes)
 
 
 def widens(results: Results, arm: Arm, student: str, plain: pd.Series) -> Statement:

@@ -13,11 +13,11 @@ import pandas as pd
 from distillscope.claims.arms import Arm, arms_of, distinct, part, parts, plain
 from distillscope.claims.statistics import Contrast, paired, welch
 from distillscope.errors import UserError
+from distillscope.result_keys import FIT, MAPPED, OLD_FIT, OLD_FIT_SAYS, RANK, TRAIN_RANK
 
 TEACHER = "teacher"
 ACCURACIES = ("paper.probe.student.accuracy", "probe.student.accuracy", "knn.student.accuracy")
 """The accuracy that claims use: the first of these that the study measured (the paper's probe is what the claims speak of)."""
-RANK, TRAIN_RANK = "student.effective_rank", "train.effective_rank"
 EQUAL = ("data", "teacher", "target", "limit", "limit_test", "screen", "validation", "corrupt", "streams", "probes")
 """Keys of the config that studies must share to be judged together."""
 SWEPT = ("sigmas", "draws", "ks", "bands", "items", "severities")
@@ -41,11 +41,15 @@ class Read(Protocol):
     trials: list[Any]
     references: list[Any]
     training: pd.DataFrame
+    mapped_fit: str
 
 
 @dataclass(frozen=True)
 class Results:
-    """Everything measured under one teacher on one data set. ``needed`` is how many seeds the asking claim needs."""
+    """Everything measured under one teacher on one data set. ``needed`` is how many seeds the asking claim needs.
+
+    ``mapped_notes`` says what a reader of mapped.* must know of how the map was fitted (older runs).
+    """
 
     dataset: str
     teacher: str
@@ -56,6 +60,7 @@ class Results:
     log: pd.DataFrame
     curves: Mapping[tuple[str, str, int], Mapping[str, Any]]
     references: Mapping[str, Mapping[str, Any]]
+    mapped_notes: tuple[str, ...] = ()
     needed: int = field(default=2, compare=False)
     index: dict[tuple, np.ndarray] = field(default_factory=dict, compare=False, repr=False)
 
@@ -283,12 +288,17 @@ def results_of(runs: Sequence[Read], command: str = "claims") -> list[Results]:
         _check_same(runs[0], other, command)
     frames, logs, curves, references, arms, students = [], [], {}, {}, [], {}
     taken: set[tuple] = set()
+    without: list[str] = []
+    fit = OLD_FIT if {r.mapped_fit for r in runs} - {""} == {OLD_FIT} else FIT
     for run in runs:
         known = arms_of(run.study)
         arms += known.values()
         students.update({str(s.get("label") or s["name"]): s for s in parts(run.study.get("students"))})
         keys = {name: arm.key for name, arm in known.items()}
         frame = run.results.assign(arm_key=run.results["arm"].map(keys))
+        if run.mapped_fit not in ("", fit):
+            frame = frame[~frame["measure"].str.startswith(MAPPED)]
+            without.append(str(run.path))
         trial = [(r.dataset, r.teacher, r.arm_key, r.student, None if pd.isna(r.seed) else int(r.seed),
                   r.target if r.student == TEACHER else "")
                  for r in frame[["dataset", "teacher", "arm_key", "student", "seed", "target"]].itertuples()]
@@ -302,6 +312,9 @@ def results_of(runs: Sequence[Read], command: str = "claims") -> list[Results]:
         for t in run.references:
             references.setdefault((t.dataset, t.teacher), {}).setdefault(t.target, t.curves)
     frame = pd.concat(frames, ignore_index=True)
+    said = tuple(f"{path}: its mapped.* were {OLD_FIT} (older version), and are left out beside newer ones." for path in without)
+    if fit == OLD_FIT and frame["measure"].str.startswith(MAPPED).any():
+        said = (OLD_FIT_SAYS,)
     log = pd.concat(logs, ignore_index=True) if logs else pd.DataFrame()
     if len(log):
         log = log.drop_duplicates(["dataset", "teacher", "arm_key", "student", "seed", "epoch"], keep="first")
@@ -311,7 +324,7 @@ def results_of(runs: Sequence[Read], command: str = "claims") -> list[Results]:
         own = log[(log["dataset"] == dataset) & (log["teacher"] == teacher)] if len(log) else log
         run_arms = [a for a in distinct(arms) if a.key in set(here["arm_key"].dropna())]
         found.append(Results(dataset, teacher, runs[0].study, tuple(run_arms), students, here, own,
-                             curves.get((dataset, teacher), {}), references.get((dataset, teacher), {})))
+                             curves.get((dataset, teacher), {}), references.get((dataset, teacher), {}), said))
     return found
 
 

@@ -7,6 +7,7 @@ interval and p of this file follows from these three by Student's t.
 from __future__ import annotations
 
 import bisect
+import functools
 import itertools
 import math
 from collections.abc import Mapping, Sequence
@@ -158,6 +159,34 @@ def holm(ps: Mapping[str, float]) -> dict[str, float]:
     ordered = sorted(ps, key=lambda k: ps[k])
     steps = [min(1.0, (len(ordered) - i) * ps[k]) for i, k in enumerate(ordered)]
     return dict(zip(ordered, itertools.accumulate(steps, max), strict=True))
+
+
+def all_pairs(ps: Mapping[tuple[str, str], float]) -> dict[tuple[str, str], float]:
+    """Shaffer's (1986) adjusted p of every pair of k arms: Holm's, sharpened by what can be true at once.
+
+    Once one pair differs, not all of the others can be equal: with k arms at most (k - 1)(k - 2) / 2 of them. The family-wise
+    error over all pairs stays below alpha whatever the dependence, so that arms may be picked by their outcome.
+
+    >>> all_pairs({("a", "b"): 0.01, ("a", "c"): 0.03, ("b", "c"): 0.02})
+    {('a', 'b'): 0.03, ('b', 'c'): 0.03, ('a', 'c'): 0.03}
+    """
+    arms = len({name for pair in ps for name in pair})
+    possible = sorted(_true_pairs(arms))
+    ordered = sorted(ps, key=lambda pair: ps[pair])
+    times = [possible[bisect.bisect_right(possible, len(ps) - i) - 1] for i in range(len(ps))]
+    return dict(zip(ordered, itertools.accumulate((min(1.0, t * ps[pair]) for t, pair in zip(times, ordered, strict=True)), max), strict=True))
+
+
+@functools.cache
+def _true_pairs(arms: int) -> frozenset[int]:
+    """How many of the pairs of so many arms can be equal: the arms fall into groups of equals.
+
+    >>> sorted(_true_pairs(4))
+    [0, 1, 2, 3, 6]
+    """
+    if arms < 2:
+        return frozenset({0})
+    return frozenset(size * (size - 1) // 2 + rest for size in range(1, arms + 1) for rest in _true_pairs(arms - size))
 
 
 def power_of(effect: float, std: float, n: int, *, alpha: float = ALPHA) -> float:

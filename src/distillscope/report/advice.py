@@ -11,6 +11,7 @@ from distillscope.report.recommendation import (
     Advice,
     beaten,
     changes,
+    intervals,
     marked,
     not_run,
     notes,
@@ -46,12 +47,12 @@ def _deed(ranking: Ranking, one: Recommendation, results: Results) -> str:
     names = [f"“{n}”" for n in ranking.leaders]
     if ranking.plain not in ranking.leaders:
         text = won(ranking, one)
-        return f"train with {names[0]}, which {text}" if len(names) == 1 else f"{joined(names)} are not told apart; the first {text}"
+        return f"train with {names[0]}, which {text}" if len(names) == 1 else f"between {joined(names)} there is no significant difference; the first {text}"
     helps = []
     for found in (recommend(results, p) for p in PURPOSES if p != one.purpose):
         own = next((r for r in found.rankings if r.student == ranking.student and not r.reason and r.plain not in r.leaders), None)
         if own:
-            helps.append(f"“{own.leaders[0]}” helps {TITLES[found.purpose]} ({score_text(own.named(own.leaders[0]), found)})")
+            helps.append(f"“{own.leaders[0]}” helps {TITLES[found.purpose]} ({score_text(own.named(own.leaders[0]), found, own)})")
     kept = f"keep {names[0]}" if len(names) == 1 else "no arm is shown to help on the whole" if helps else "no arm is shown to help"
     return kept + (f", but {joined(helps)}" if helps else "")
 
@@ -101,7 +102,8 @@ def _purposes(one: Recommendation, results: Results) -> str:
     head = "".join(f'<th scope="col">{escape(s)}</th>' for s in students)
     return (f'<div class="scroll narrow choices" tabindex="0" role="region" aria-label="The arm to train with, by purpose"><table><thead><tr>'
             f'<th class="name" scope="col">best for</th>{head}</tr></thead><tbody>{rows}</tbody></table></div>'
-            f'<p class="note">The gain over the plain arm with its 95{NBSP}% t interval, paired over seeds. All four: the balance '
+            f'<p class="note">The gain over the plain arm, paired over seeds, with an interval that holds at 95{NBSP}% for all ranked arms at once, '
+            "and so for the one that was picked; the gain itself is optimistic, since it was picked by it. All four: the balance "
             "score, the mean over the four of the gain in hundredths of what the plain arm lacks to the teacher, but of no less than a tenth of "
             f"the teacher's value.</p>{listed(helped)}")
 
@@ -112,8 +114,8 @@ def _choice(ranking: Ranking, found: Recommendation) -> str:
         return f"<td>keep {escape(names[0])}<small>{escape(beaten(ranking))} worse</small></td>"
     if ranking.plain in ranking.leaders:
         return '<td class="unsure">no arm is shown to help</td>'
-    more = f"not told apart from {joined(names[1:])}" if len(names) > 1 else ""
-    return (f"<td><strong>{escape(names[0])}</strong><small>{escape(score_text(ranking.named(ranking.leaders[0]), found))}</small>"
+    more = f"no significant difference to {joined(names[1:])}" if len(names) > 1 else ""
+    return (f"<td><strong>{escape(names[0])}</strong><small>{escape(score_text(ranking.named(ranking.leaders[0]), found, ranking))}</small>"
             + (f"<small>{escape(more)}</small>" if more else "") + "</td>")
 
 
@@ -129,4 +131,4 @@ def _table(ranking: Ranking, found: Recommendation) -> str:
         lines += f'<tr><th class="name" scope="row">{escape(first)}</th>{cells}</tr>'
     return (f'<div class="scroll" tabindex="0" role="region" aria-label="Arms of {escape(ranking.student)}"><table>'
             f"<thead><tr>{top}</tr></thead><tbody>{lines}</tbody></table></div><p class=note>{escape(teacher_row(found))} "
-            f"{marked(ranking)}Below each value its difference to the plain arm, 95 % t interval, paired over seeds.</p>")
+            f"{marked(ranking)}Below each value its difference to the plain arm. {intervals(ranking)}</p>")

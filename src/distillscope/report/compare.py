@@ -13,6 +13,7 @@ from distillscope.report.compare_audits import compare_audits
 from distillscope.report.compare_differences import Difference, Pair, compare_pair, corrected
 from distillscope.report.compare_read import AuditSide, StudySide, read_sides
 from distillscope.report.words import joined
+from distillscope.result_keys import OLD_FIT, OLD_FIT_SAYS
 
 
 @dataclass(frozen=True)
@@ -119,4 +120,5 @@ def study_warnings(sides: Sequence[StudySide], pairs: Sequence[Pair]) -> list[st
         if side.run.missing:
             said.append(f"{side.label} is a partial run: {len(side.run.trials)} of {total} trials are complete.")
         said += [f"{side.label}: {problem}" for problem in side.run.problems]
+        said += [f"{side.label}: {OLD_FIT_SAYS}"] if side.run.mapped_fit == OLD_FIT else []
     return said

@@ -16,8 +16,8 @@ ALL = "all"
 """Tag of every quantity that is measured."""
 COUNT = "count"
 """Tag of what depends on the number of test items: ranks, recall."""
-NOISE, TEACHER, TARGET = "noise", "teacher", "target"
-"""Tags of what depends on the noise, on the teacher, and on the target that students learn."""
+NOISE, TEACHER, TARGET, FITTED = "noise", "teacher", "target", "mapped"
+"""Tags of what depends on the noise, on the teacher, on the target that students learn, and on how the map to the teacher was fitted."""
 LABELS = {"arms": lambda p: str(p["name"]), "students": student_key}
 IGNORED = {"name", "description", "published", "spread", "seeds"}
 """Settings that change no number, and the seeds, which the n of every difference tells."""
@@ -95,6 +95,8 @@ def mismatches(a: StudySide, b: StudySide, match: Match) -> list[Mismatch]:
              "seeds are not paired, and what is measured against the teacher is left out", {ALL}, {TEACHER, TARGET})
     compared("target", {"target": match.first.target}, {"target": match.second.target},
              "what is measured against the target is left out; R² is that of the student in the teacher's space", None, {TARGET})
+    compared("fit of the map to the teacher", *({"mapped.*": side.run.mapped_fit} if side.run.mapped_fit else {} for side in (a, b)),
+             "what is measured after that map (mapped.*) is left out", None, {FITTED})
     noise, noises = one.get("noise") or {}, other.get("noise") or {}
     compared("noise", *(_without(n, "sigmas", "seed", "draws") for n in (noise, noises)), "accuracy under noise is left out", None, {NOISE})
     compared("draws of the noise", *({k: n[k] for k in ("seed", "draws") if k in n} for n in (noise, noises)),

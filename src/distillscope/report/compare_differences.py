@@ -13,7 +13,7 @@ import pandas as pd
 
 from distillscope.claims.statistics import Contrast, holm, paired, welch
 from distillscope.measure.intervals import bootstrap_interval
-from distillscope.report.compare_agree import ALL, COUNT, NOISE, TARGET, TEACHER, Match, Mismatch, mismatches
+from distillscope.report.compare_agree import ALL, COUNT, FITTED, NOISE, TARGET, TEACHER, Match, Mismatch, mismatches
 from distillscope.report.compare_read import StudySide
 from distillscope.report.curves import trials_of
 from distillscope.report.summary import sigma_of
@@ -45,10 +45,10 @@ def _measures(*pairs: tuple[str, set[str]]) -> tuple[tuple[str, frozenset[str]],
 _ACCURACY = _measures(*((key, set()) for key, _ in ACCURACIES))
 QUANTITIES = (
     Quantity("effective_rank", "effective rank", _measures(("student.effective_rank", {COUNT})), 2),
-    Quantity("r2", "R² of the teacher", _measures(("alignment.teacher_r2", {TEACHER, TARGET}), ("mapped.teacher_r2", {TEACHER})), 3),
+    Quantity("r2", "R² of the teacher", _measures(("alignment.teacher_r2", {TEACHER, TARGET}), ("mapped.teacher_r2", {TEACHER, FITTED})), 3),
     Quantity("accuracy", "probe, clean", _ACCURACY, 2, 100, "points"),
     Quantity("accuracy_noisy", "probe, noisy", tuple((key, tags | {NOISE}) for key, tags in _ACCURACY), 2, 100, "points", noisy=True),
-    Quantity("recall", "recall at 1, mapped", _measures(("mapped.recall_at_1", {TEACHER, COUNT})), 2, 100, "points"),
+    Quantity("recall", "recall at 1, mapped", _measures(("mapped.recall_at_1", {TEACHER, COUNT, FITTED})), 2, 100, "points"),
     Quantity("parameters", "parameters", (("capacity.parameters", frozenset()),), 0, tested=False))
 """The headline: every one of these but the parameters is tested, and counts in Holm's correction."""
 

@@ -17,15 +17,11 @@ import yaml
 
 from distillscope.errors import UserError
 from distillscope.names import folder_name
+from distillscope.result_keys import FIT, MAPPED, OF_TRAIN, OLD_FIT, RANK, TRAIN_RANK
 
 COLUMNS = ["study", "dataset", "split", "teacher", "student", "target", "objective", "seed", "condition", "draw",
            "measure", "value", "n", "unit", "arm"]
 TEACHER = "teacher"  # what the column `student` says in the teacher's own rows
-RANK, TRAIN_RANK = "student.effective_rank", "train.effective_rank"
-MAPPED, OLD_FIT = "mapped.", "fitted on train images"
-"""Head of the measures after the ridge map; and how it was fitted in trials that do not say (until 2026-11-26)."""
-OF_TRAIN = (TRAIN_RANK,)
-"""Measures of train images; every other one is of the split that the study tests on."""
 
 
 @dataclass(frozen=True)
@@ -73,7 +69,8 @@ class Run:
     @property
     def mapped_fit(self) -> str:
         """How the map of mapped.* was fitted, in all trials alike; empty where nothing was mapped."""
-        return next((t.mapped for t in self.trials if t.mapped and t.mapped != OLD_FIT), next((t.mapped for t in self.trials if t.mapped), ""))
+        fits = {t.mapped for t in self.trials} - {""}
+        return FIT if FIT in fits else "".join(sorted(fits)[:1])
 
 
 def _mapping(path: Path, text: str, load) -> dict[str, Any]:

@@ -82,14 +82,14 @@ def recommend_runs(run_dirs: Sequence[Path], purpose: str = "balance") -> Advice
 # -- words ----------------------------------------------------------------------------------------------------------------
 
 
-def gain(contrast: Contrast, scale: float = 1.0, digits: int = 1) -> str:
-    """'+2.3 [1.1, 3.5]'.
+def gain(contrast: Contrast, scale: float = 1.0, digits: int = 1, interval: tuple[float, float] | None = None) -> str:
+    """'+2.3 [1.1, 3.5]', with the 95 % t interval unless another is given.
 
     >>> from distillscope.claims.statistics import paired
     >>> gain(paired([0.15, 0.16, 0.17]), 100)
     '+16.0 [13.5, 18.5]'
     """
-    low, high = contrast.interval()
+    low, high = interval or contrast.interval()
     sign = "+" if contrast.mean > 0 else ""
     return f"{sign}{number(scale * contrast.mean, digits)} [{number(scale * low, digits)}, {number(scale * high, digits)}]"
 
@@ -97,25 +97,33 @@ def gain(contrast: Contrast, scale: float = 1.0, digits: int = 1) -> str:
 BALANCE = "balance score"
 
 
-def score_text(entry: Entry, found: Recommendation) -> str:
-    """The score as a difference to the plain arm, with its unit; the balance's is hundredths of a gap (docs/recommend.md)."""
+def score_text(entry: Entry, found: Recommendation, ranking: Ranking) -> str:
+    """The score as a difference to the plain arm, with its unit and the interval that holds for all ranked arms at once; the balance's is
+    hundredths of a gap (docs/recommend.md)."""
+    at_once = ranking.simultaneous(entry)
     if found.purpose == "balance":
-        return f"{BALANCE} {gain(entry.score, 100, 1)}"
+        return f"{BALANCE} {gain(entry.score, 100, 1, at_once)}"
     axis = next(a for a in found.axes if a.name == found.purpose)
-    return f"{gain(entry.score)} {axis.unit}"
+    return f"{gain(entry.score, interval=at_once)} {axis.unit}"
+
+
+def level(ranking: Ranking) -> str:
+    """What the interval of a score is."""
+    return f"95{NBSP}%" if ranking.rivals < 2 else f"95{NBSP}% for all {ranking.rivals} arms at once"
 
 
 def won(ranking: Ranking, found: Recommendation) -> str:
     """What the arm that reads best wins: a share of the gap to the teacher where every gap is one, else the score; and its price."""
     first = ranking.named(ranking.leaders[0])
     if found.purpose != "balance":
-        text = f"stands {score_text(first, found)} from the plain arm"
+        text = f"stands {score_text(first, found, ranking)} from the plain arm"
     elif ranking.caught_up:
         better = [f"{a.title} {gain(first.gains[a.name], a.scale).partition(' ')[0]} {a.unit}" for a in found.axes
                   if a.name in first.gains and first.gains[a.name].interval()[0] > 0]
-        text = f"wins {joined(better) or 'on the whole'} (balance score of {gain(first.score, 100, 0)})"
+        text = f"wins {joined(better) or 'on the whole'} (balance score of {gain(first.score, 100, 0, ranking.simultaneous(first))})"
     else:
-        text = f"closes {gain(first.score, 100, 0).lstrip('+')}{NBSP}% of the gap to the teacher, the mean of {joined(found_axes(first, found))}"
+        share = gain(first.score, 100, 0, ranking.simultaneous(first)).lstrip("+")
+        text = f"closes {share}{NBSP}% of the gap to the teacher, the mean of {joined(found_axes(first, found))}"
     worse = losses(first, found)
     return f"{text}, at the cost of {joined(worse)}" if worse else text
 
@@ -132,7 +140,7 @@ def losses(entry: Entry, found: Recommendation) -> list[str]:
 
 
 def sentence(ranking: Ranking, found: Recommendation) -> str:
-    """What to do with one student: an arm by name, a set that is not told apart, or why nothing can be said."""
+    """What to do with one student: an arm by name, a set without a significant difference, or why nothing can be said."""
     who = ranking.student
     if ranking.reason:
         return f"{who}: cannot be ranked for {found.purpose}: {ranking.reason}.{not_run(ranking)}"
@@ -141,14 +149,13 @@ def sentence(ranking: Ranking, found: Recommendation) -> str:
     if ranking.leaders == (ranking.plain,):
         return f"{who}: keep “{best}”, the plain arm: {beaten(ranking)} shown to be worse for {found.purpose} (n = {first.n} seeds).{rest}"
     if not others:
-        apart = other_arms(ranking)
-        return (f"{who}: train with “{best}”. For {found.purpose} it {won(ranking, found)} (95{NBSP}%, paired over {first.n} seeds), "
-                f"and it is told apart from {apart} (Holm). {changes(first, found)}{rest}")
+        return (f"{who}: train with “{best}”. For {found.purpose} it {won(ranking, found)} ({level(ranking)}, paired over {first.n} seeds), "
+                f"and {beaten(ranking)} shown to be worse. {changes(first, found)}{rest}")
     names = joined(f"“{n}”" for n in ranking.leaders)
-    text = f"{who}: not told apart for {found.purpose}: {names}."
+    text = f"{who}: no significant difference for {found.purpose} between {names}."
     if ranking.plain in ranking.leaders:
         return f"{text} The plain arm is among them: no arm is shown to help.{rest}"
-    return f"{text} “{best}” reads best: it {won(ranking, found)} ({first.n} seeds). {changes(first, found)}{rest}"
+    return f"{text} “{best}” reads best: it {won(ranking, found)} ({level(ranking)}, paired over {first.n} seeds). {changes(first, found)}{rest}"
 
 
 def other_arms(ranking: Ranking) -> str:
@@ -170,7 +177,7 @@ def not_run(ranking: Ranking) -> str:
 def changes(entry: Entry, found: Recommendation) -> str:
     """What an arm changes on every axis: what it wins, and what it costs."""
     each = [f"{a.title} {gain(entry.gains[a.name], a.scale)} {a.unit}" for a in found.axes if a.name in entry.gains]
-    return f"It changes: {'; '.join(each)}."
+    return f"It changes: {'; '.join(each)} (95{NBSP}% each, before selection: optimistic for an arm that was picked by them)."
 
 
 def axis_cell(entry: Entry, axis: Axis, ranking: Ranking) -> str:
@@ -196,7 +203,7 @@ def table_of(ranking: Ranking, found: Recommendation) -> tuple[list[str], list[l
     for entry in entries:
         mark = " *" if entry.arm.name in ranking.leaders else ""
         unscored = entry.arm.name == ranking.plain or not entry.score
-        score = f"apart: {entry.apart}" if entry.apart else "plain" if unscored else score_text(entry, found).removeprefix(f"{BALANCE} ")
+        score = f"apart: {entry.apart}" if entry.apart else "plain" if unscored else score_text(entry, found, ranking).removeprefix(f"{BALANCE} ")
         sizes = [number(entry.costs[c], 2) if c == "latency_ms" and c in entry.costs else count(entry.costs[c]) if c in entry.costs else "-"
                  for c in costs]
         rows.append([entry.arm.name + mark, score, *(axis_cell(entry, a, ranking) for a in found.axes), *sizes, str(entry.n)])
@@ -206,9 +213,16 @@ def table_of(ranking: Ranking, found: Recommendation) -> tuple[list[str], list[l
 def marked(ranking: Ranking) -> str:
     """What the star in a table says."""
     if len(ranking.leaders) > 1:
-        return ("* leads, or is not told apart from the arm that leads: that hangs on the spread of their paired differences, not on how far "
+        return ("* is not shown to be worse than any other arm: that depends on the spread of the paired differences, not on how far "
                 "apart the means are. ")
-    return "* leads, and is told apart from every other ranked arm. " if ranking.leaders else ""
+    return "* leads: every other ranked arm is shown to be worse. " if ranking.leaders else ""
+
+
+def intervals(ranking: Ranking) -> str:
+    """What the intervals in a table are."""
+    score = f"The score's is {level(ranking)}; the others are" if ranking.rivals > 1 else "They are"
+    return (f"Intervals are of the difference to the plain arm, paired over seeds. {score} 95{NBSP}% t intervals of one arm and quantity, before "
+            "selection.")
 
 
 PROBES = {TUNED: "Accuracies here are those of the tuned probe, whose C is chosen on held-out images.",
@@ -219,6 +233,7 @@ PROBES = {TUNED: "Accuracies here are those of the tuned probe, whose C is chose
 def notes(found: Recommendation) -> list[str]:
     """What a reader must know of a ranking: the probe that it rests on, and what was not measured."""
     said = [f"{PROBES[found.accuracy]}{_neighbours(found) if found.accuracy == PAPER else ''}"] if found.accuracy in PROBES else []
+    said += found.mapped_notes
     timed = found.timed or not any(r.entries or r.apart for r in found.rankings)
     return said if timed else [*said, "Latency was not measured: add the stress latency to the study (stresses: [{name: latency}])."]
 
@@ -241,7 +256,7 @@ def teacher_row(found: Recommendation) -> str:
 
 
 def advice_tables(advice: Advice) -> list[Any]:
-    """One ``rich.table.Table`` a student; * marks the arm that leads, with those that are not told from it."""
+    """One ``rich.table.Table`` a student; * marks the arms that no other is shown to beat."""
     from rich.table import Table
     from rich.text import Text
 
@@ -252,8 +267,8 @@ def advice_tables(advice: Advice) -> list[Any]:
                 continue
             head, rows = table_of(ranking, one)
             table = Table(title=Text(f"{one.dataset}, teacher {one.teacher}, student {ranking.student}"), title_justify="left",
-                          caption=Text(f"{teacher_row(one)} {marked(ranking)}Second lines: difference to the plain arm, "
-                                       f"95{NBSP}% t interval, paired over seeds."), caption_justify="left")
+                          caption=Text(f"{teacher_row(one)} {marked(ranking)}Second lines: difference to the plain arm. {intervals(ranking)}"),
+                          caption_justify="left")
             for i, name in enumerate(head):
                 table.add_column(Text(name), justify="left" if i < 2 else "right", overflow="fold")
             for row in rows:

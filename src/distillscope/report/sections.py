@@ -20,6 +20,7 @@ from distillscope.report.read import TEACHER, Run
 from distillscope.report.summary import Statistic
 from distillscope.report.tables import Table, interval_line
 from distillscope.report.words import number, percent
+from distillscope.result_keys import OLD_FIT, OLD_FIT_SAYS
 
 SHAPES = {"circle": "M11 6m-4 0a4 4 0 1 0 8 0a4 4 0 1 0 -8 0", "square": "M7 2h8v8h-8z", "diamond": "M11 1l5 5l-5 5l-5 -5z",
           "triangle-up": "M11 1.5l4.6 8h-9.2z", "triangle-down": "M11 10.5l4.6 -8h-9.2z",
@@ -57,6 +58,8 @@ def notices(run: Run) -> str:
                      f"mean; the n beside it says how many remain.</summary>{kinds}</details>")
     if run.problems:
         parts.append(f'<div class="notice"><p><strong>Unreadable, and left out:</strong></p>{listed(run.problems)}</div>')
+    if run.mapped_fit == OLD_FIT:
+        parts.append(f'<div class="notice quiet"><p>{escape(OLD_FIT_SAYS)}</p></div>')
     warnings = [f"{t.folder}: {w}" for t in run.trials for w in t.warnings]
     if warnings:
         parts.append(f'<details class="notice quiet"><summary>{len(warnings)} warning{"" if len(warnings) == 1 else "s"} from training</summary>'
