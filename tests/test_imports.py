@@ -8,7 +8,7 @@ import pytest
 SOURCE = Path(__file__).parents[1] / "src" / "distillscope"
 
 # A place may import what stands in its row, itself, and the ground that all stand on.
-GROUND = {"errors", "registry", "files", "json_files", "yaml_files", "visible", "draws", "progress", "devices", "names", "locks", "interrupts", "workers"}
+GROUND = {"devices", "draws", "errors", "files", "interrupts", "json_files", "locks", "names", "progress", "registry", "result_keys", "visible", "workers", "yaml_files"}
 ALLOWED = {
     "data": set(),
     "stress": {"data"},
