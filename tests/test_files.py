@@ -71,7 +71,7 @@ def test_a_long_name_can_still_be_written(tmp_path):
 
 @pytest.mark.parametrize(("number", "word"), [(errno.EACCES, "permission denied"), (errno.EROFS, "read-only"), (errno.ENOSPC, "a full disk"),
                                               (errno.ELOOP, "links that lead in a circle"), (errno.EMFILE, "too many open at once"),
-                                              (errno.EIO, "an input/output error"), (errno.EFBIG, "limit on a file's size")])
+                                              (errno.EIO, "an input/output error"), (errno.EOPNOTSUPP, "one without"), (errno.EFBIG, "limit on a file's size")])
 def test_what_the_system_refuses_is_one_line(number, word, monkeypatch, capsys):
     import distillscope.cli as cli
 

@@ -83,6 +83,7 @@ SAID = {
     errno.EIO: ("a disk that can be read and written", "an input/output error", "See what the system's log says of the disk."),
     errno.ESTALE: ("a folder that stays", "one that a server took away", "Repeat with --resume when it is back."),
     errno.ENOLCK: ("a file system with locks", "one without", "Choose another place (--out, DISTILLSCOPE_CACHE)."),
+    errno.EOPNOTSUPP: ("a file system with locks", "one without", "Choose another place (--out, DISTILLSCOPE_CACHE)."),
 }
 """System's error number -> (what was expected, what there was, what to do), for what the machine and not the program is at fault for."""
 

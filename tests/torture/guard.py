@@ -139,11 +139,16 @@ def supervise(numbers: list[int], make: Callable[[int, Path], tuple[str, Callabl
         ours, theirs = os.pipe()
         if not (pid := os.fork()):
             os.close(ours)
+            code = 1
             try:
                 end_with_parent()
                 _all(left, make, folder, theirs, over)
+                code = 0
+            except BaseException:
+                traceback.print_exc()
             finally:
-                os._exit(0)
+                sys.stderr.flush()
+                os._exit(code)
         os.close(theirs)
         at, said = _listen(ours, pid, left, tell)
         status = os.waitpid(pid, 0)[1]
@@ -153,7 +158,7 @@ def supervise(numbers: list[int], make: Callable[[int, Path], tuple[str, Callabl
             kind = "hang" if killed == signal.SIGKILL else "died"
             tell(at, said, kind, "hangs where no signal reaches it, or was killed" if kind == "hang" else f"the process died, status {status}")
             left = [n for n in left if n != at]
-        elif left and not over() and status:
+        elif left and not over():
             raise RuntimeError(f"the process of the cases ended with {status}: see {folder.parent / 'fuzz.log'}")
 
 

@@ -34,7 +34,9 @@ def picture(suffix: str, mode: str = "RGB", size: int = 8) -> bytes:
 
     kept = io.BytesIO()
     draws = np.random.default_rng(size).integers(0, 255, (size, size, 4), np.uint8)
-    Image.fromarray(draws, "RGBA").convert(mode).save(kept, SAVED[suffix])
+    whole = Image.fromarray(draws, "RGBA")
+    whole = Image.fromarray(draws[..., 0].astype(np.uint16) * 257) if mode == "I;16" else whole.convert("L").convert("F") if mode == "F" else whole.convert(mode)
+    whole.save(kept, SAVED[suffix])
     return kept.getvalue()
 
 
@@ -48,16 +50,16 @@ def png(width: int, height: int, data: bytes = b"", colour: int = 2, depth: int 
 
 @functools.cache
 def odd_images() -> dict[str, tuple[bytes, str]]:
-    few, text = zlib.compress(b"\0" * 200), zlib.compress(b"\0" * 100_000_000, 9)
+    few, text = zlib.compress(b"\0" * 200), zlib.compress(b"\0" * 100_000_000, 1)
     note = b"k\0\0" + text
     chunk = struct.pack(">I", len(note)) + b"zTXt" + note + struct.pack(">I", zlib.crc32(b"zTXt" + note))
     made = {f"header of {w} x {h}": (png(w, h, few), ".png") for w, h in ((20_000, 20_000), (13_000, 13_000), (2**31 - 1, 2**31 - 1), (0, 0), (1, 2**31 - 1), (70_000, 70_000))}
-    made |= {"bomb of 12,000 px": (png(12_000, 12_000, zlib.compress(b"\0" * (12_000 * 36_001 // 8), 9)), ".png"), "bomb of text": (png(8, 8, few, extra=chunk), ".png"),
+    made |= {"bomb of 12,000 px": (png(12_000, 12_000, zlib.compress(b"\0" * (12_000 * 36_001 // 8), 1)), ".png"), "bomb of text": (png(8, 8, few, extra=chunk), ".png"),
              "no palette": (png(8, 8, few, colour=3), ".png"), "16 bits": (png(8, 8, zlib.compress(b"\0" * 400), depth=16), ".png"), "unknown colours": (png(8, 8, few, colour=5), ".png"),
              "GIF of 65,535 px": (b"GIF89a\xff\xff\xff\xff\x80\x00\x00" + b"\0" * 6 + b",\0\0\0\0\xff\xff\xff\xff\x00\x02\x01\x44\x00;", ".gif"),
              "PPM of 10^9 px": (b"P6 1000000000 1000000000 255\n" + b"\0" * 100, ".ppm"), "PPM of negative size": (b"P6 -8 8 255\n" + b"\0" * 200, ".ppm"), "empty": (b"", ".png"), "HTML": (b"<html>", ".jpg"),
              "SVG": (b'<svg xmlns="http://www.w3.org/2000/svg"/>', ".png"), "EPS": (b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 10 10\n%%EndComments\n", ".png")}
-    return made | {f"{mode} as {suffix}": (picture(suffix, mode), suffix) for suffix, mode in ((".png", "LA"), (".png", "P"), (".png", "1"), (".png", "I"), (".tif", "F"), (".jpg", "CMYK"), (".webp", "RGBA"), (".gif", "P"))}
+    return made | {f"{mode} as {suffix}": (picture(suffix, mode), suffix) for suffix, mode in ((".png", "LA"), (".png", "P"), (".png", "1"), (".png", "I;16"), (".tif", "F"), (".jpg", "CMYK"), (".webp", "RGBA"), (".gif", "P"))}
 
 
 def read_all(name: str, settings: dict, corrupt: str = "error") -> None:

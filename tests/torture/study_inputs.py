@@ -35,12 +35,12 @@ def readers(work: Path) -> dict[str, Reader]:
     base |= {"target": {"name": "pca", "dim": 8}, "stresses": [{"name": "latency"}], "spread": "sample",
              "published": [{"student": "S", "measure": "x", "value": 1.0}]}
     base["arms"][0]["objective"] = [{"name": "cosine", "weight": 1.0}]
-    return {"study": Reader(15, "YAML studies: hostile scalars, tags, bombs, nesting, damaged bytes, names that share a folder", partial(study, base)),
+    fixed = _fixed(base)
+    return {"study": Reader(15, "YAML studies: hostile scalars, tags, bombs, nesting, damaged bytes, names that share a folder", partial(study, base, fixed)),
             "set": Reader(6, "`--set path=value` of the same", partial(override, base))}
 
 
-def study(base: dict, rng: random.Random, number: int, folder: Path) -> tuple[str, Callable[[], str | None]]:
-    fixed = _fixed(base)
+def study(base: dict, fixed: dict[str, bytes], rng: random.Random, number: int, folder: Path) -> tuple[str, Callable[[], str | None]]:
     if number < len(fixed):
         title = list(fixed)[number]
         return title, partial(planned, fixed[title], folder, [])
