@@ -11,7 +11,9 @@ import numpy as np
 
 from distillscope.audit import audit
 from distillscope.config import Teacher
+from distillscope.data.classes import name_classes
 from distillscope.data.source import Source
+from distillscope.data.splits import say
 from distillscope.errors import UserError
 from distillscope.inputs.embeddings import Embeddings, align, read_embeddings, read_text, with_ids
 from distillscope.inputs.labels import match_labels
@@ -44,6 +46,13 @@ class Images:
             option = "--split" if split == self.split else "--train-split"
             self.loaded[split] = load_images(self.data, split, self.limit, self.corrupt, option)
         return self.loaded[split]
+
+    def load_both(self, train_split: str) -> None:
+        """The split and that of training items, with one number for each class's name; what train lacks is said and noted."""
+        train, test, unknown = name_classes(self.load(train_split, "--train-split"), self.load(self.split, "--split"))
+        if unknown:
+            say(f"{test.name}/{test.split}: {unknown}")
+        self.loaded.update({train_split: train, self.split: test})
 
 
 @dataclass(frozen=True)
@@ -94,6 +103,8 @@ def audit_inputs(teacher: str, student: str, labels: str | None = None, *, train
     Labels come from ``labels``, else from the files or the data. Errors: a ``UserError`` that names the input.
     """
     images, reading = images or Images(), reading or Reads()
+    if train_split and images.data is not None and not (train_teacher or train_student) and any(map(is_model, (teacher, student))):
+        images.load_both(train_split)
     pair, inputs = _pair(teacher, student, images, images.split, ("--teacher", "--student"), reading)
     known, said = _labels(labels, pair, "labels")
     inputs |= said

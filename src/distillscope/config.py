@@ -91,7 +91,7 @@ def _folder_kind(path: Path) -> str:
         return "saved"
     if any(not f.name.startswith(".") for pattern in ("*.parquet", "data/*.parquet") for f in path.glob(pattern)):
         return "parquet"
-    if any(not f.name.startswith(".") for f in path.glob("**/*.tar")):
+    if any(not f.name.startswith(".") for pattern in ("*.tar", "*/*.tar") for f in path.glob(pattern)):
         return "webdataset"
     return "image_folder"
 

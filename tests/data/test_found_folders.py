@@ -13,6 +13,7 @@ import pyarrow.parquet as pq
 import pytest
 from PIL import Image
 
+from distillscope.auditing import Images
 from distillscope.config import Dataset
 from distillscope.data import source as sources
 from distillscope.data.source import content_hash
@@ -137,6 +138,17 @@ def test_save_to_disk_is_read_with_its_splits_and_class_names(tmp_path):
     assert splits.test.labels.tolist() == [1, 1, 0, 0] and splits.test.class_names == ("cat", "dog")
     with pytest.raises(UserError, match=r"got splits train, validation. Add --split validation to read that"):
         load(tmp_path / "both")
+
+
+def test_an_audit_numbers_classes_of_both_splits_alike_and_notes_what_train_lacks(tmp_path, capfd):
+    """Two splits whose class names stand in another order, as a table's features may have them."""
+    features = [hf.Features({"image": hf.Image(), "label": hf.ClassLabel(names=names)}) for names in (["cat", "dog"], ["emu", "dog", "cat"])]
+    parts = [hf.Dataset.from_dict({"image": [image(i) for i in range(4)], "label": [0, 0, 1, 1]}, features=f) for f in features]
+    hf.DatasetDict(train=parts[0], test=parts[1]).save_to_disk(tmp_path / "both")
+    images = Images(str(tmp_path / "both"))
+    images.load_both("train")
+    assert images.loaded["train"].labels.tolist() == [0, 0, 1, 1] and images.loaded["test"].labels.tolist() == [2, 2, 1, 1]
+    assert "which no probe can name: emu (2 of 4 images)" in images.loaded["test"].note and "emu" in capfd.readouterr().err
 
 
 # ---- splits

@@ -142,6 +142,8 @@ def _label(content: bytes, suffix: str, field_name: str, where: str, given: Path
         value = content.decode().strip() if suffix == "cls" else json.loads(content).get(field_name)
     except (ValueError, AttributeError, RecursionError):
         value = content[:40]
+    if isinstance(value, float) and value.is_integer():
+        value = int(value)
     if isinstance(value, bool) or not isinstance(value, (int, str, type(None))) or value == "":
         raise UserError(where, "a whole number or a name as label", repr(content[:40]),
                         f"Mend it, or take the images without labels: {data_option(given, label='none')}.")
