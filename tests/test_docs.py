@@ -88,7 +88,7 @@ def test_studies_of_your_own_load(place):
 
 
 def test_the_study_of_your_own_is_planned_on_a_folder_of_images(tmp_path, monkeypatch):
-    for split, count in (("train", 200), ("test", 8)):
+    for split, count in (("train", 200), ("test", 10)):
         for i in range(count):
             file = tmp_path / "my-images" / split / f"class{i % 2}" / f"{i}.png"
             file.parent.mkdir(parents=True, exist_ok=True)
