@@ -186,7 +186,7 @@ Its licence follows from the teacher's weights and the images.
 ```python
 import distillscope
 student = distillscope.load_student("DIR")           # holds {WEIGHTS} and {DESCRIPTION}
-embeddings = student.encode(images, ids)             # uint8 (b, 3, h, w); its own preprocessing is applied
+embeddings = student.encode(["photo.jpg"])           # or PIL images, NumPy (b, h, w, 3), torch (b, 3, h, w): uint8, or floats in [0, 1]
 ```
 
 What it lost beyond these figures has not been measured: run a study, or an audit, on data that it has not seen.

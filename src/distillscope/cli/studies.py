@@ -108,7 +108,7 @@ def distill(
     folder = distill_one(study, out, resume=resume, device=device, precision=precision, workers=workers, track=track,
                          command=command_line())
     if speaks():
-        print(f"student: {folder.resolve()}\nuse it: distillscope.load_student({str(folder)!r}).encode(images, ids)")
+        print(f"student: {folder.resolve()}\nuse it: distillscope.load_student({str(folder)!r}).encode(images)")
 
 
 def _student(text: str) -> dict:

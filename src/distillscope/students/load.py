@@ -129,7 +129,7 @@ def with_transform(student: StudentEncoder, last: Transform) -> StudentEncoder:
 
 
 def load_student(folder: Path | str, device: str = "auto", precision: str = "float32") -> StudentEncoder:
-    """The student that a folder holds, in evaluation mode: ``load_student(DIR).encode(images, ids)``.
+    """The student that a folder holds, in evaluation mode: ``load_student(DIR).encode(images)``.
 
     ``folder`` is what `distillscope distill --out` wrote, or one trial of a study.
     """

@@ -16,10 +16,14 @@ import numpy as np
 import torch
 from torch.nn.utils.fusion import fuse_conv_bn_weights
 
+from distillscope.data.given import gathered, names_of, ready
 from distillscope.data.preprocess import Preprocess
 from distillscope.data.source import Images
 from distillscope.devices import autocast
 from distillscope.errors import UserError
+
+ENCODE_BATCH = 256
+"""Images that `encode` gives a network at once at most, where it is handed more."""
 
 
 class Perturbation(Protocol):
@@ -38,7 +42,7 @@ class Perturbation(Protocol):
 
 @dataclass
 class Encoder:
-    """A frozen network: ``encode(images, ids)`` gives float32 embeddings (b, dim), not normalised unless ``unit_norm``.
+    """A frozen network: ``encode(images)`` gives float32 embeddings (b, dim), not normalised unless ``unit_norm``.
 
     ``weights_hash`` names the weights. ``unit_norm`` divides by the L2 norm in the network's own precision, as the
     paper does in float16. ``batch_size`` suits a CPU's caches; a GPU wants more.
@@ -76,8 +80,19 @@ class Encoder:
         return self
 
     @torch.inference_mode()
-    def encode(self, images: Images, ids: Sequence[str], perturbation: Perturbation | None = None) -> np.ndarray:
-        """Embeddings (b, dim) float32 of ``images`` as stored; NaN or infinity is an error that names the item."""
+    def encode(self, images: Any, ids: Sequence[str] | None = None, perturbation: Perturbation | None = None) -> np.ndarray:
+        """Embeddings (b, dim) float32 of ``images`` as stored; NaN or infinity is an error that names the item.
+
+        ``images``: uint8 or floats in [0, 1], as torch (b, 3, h, w) or NumPy (b, h, w, 3) or (b, 3, h, w); PIL images and
+        paths, decoded as data sets are; one of them, or a list, of any sizes. Any number: batches are made of them. ``ids``
+        name the images in errors and seed a perturbation's draws; paths stand for themselves.
+        """
+        items = gathered(images)
+        names, size = names_of(items, ids), max(ENCODE_BATCH, self.batch_size)
+        found = [self._encode(ready(items[i : i + size], i), names[i : i + size], perturbation) for i in range(0, len(items), size)]
+        return found[0] if len(found) == 1 else np.concatenate([np.empty((0, self.dim), dtype=np.float32), *found])
+
+    def _encode(self, images: Images, ids: Sequence[str], perturbation: Perturbation | None) -> np.ndarray:
         if perturbation is not None and perturbation.where == "source":
             images = perturbation(images, ids)
         if isinstance(images, torch.Tensor):
