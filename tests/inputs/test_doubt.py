@@ -213,6 +213,25 @@ def test_parts_of_a_split_and_files_to_pass_over(tmp_path):
     assert len(read_embeddings(tmp_path)) == N and len(read_embeddings(tmp_path, split="train")) == 2 * N
 
 
+def test_tables_without_names(tmp_path):
+    np.savetxt(tmp_path / "z.txt", Z)
+    np.savetxt(tmp_path / "z.csv", Z, delimiter=",", header="e0,e1,e2,e3")
+    for file, columns in (("z.txt", "0..3"), ("z.csv", "e0..e3")):
+        found = read_embeddings(tmp_path / file)
+        assert np.allclose(found.rows[:], Z) and found.reading.embedding == f"columns {columns}"
+    table().assign(y=Y).to_csv(tmp_path / "y.csv", index=False, header=False)
+    with pytest.raises(UserError, match="or FILE:0..3"):  # whole numbers at the end: labels, or a dimension
+        read_embeddings(tmp_path / "y.csv")
+    named = read_embeddings(f"{tmp_path / 'y.csv'}:0..3")
+    assert np.allclose(named.rows[:], Z) and named.labels.tolist() == Y.tolist()
+
+
+def test_arrays_that_numpy_shortened_are_refused(tmp_path):
+    pd.DataFrame({"id": NAMES, "emb": [str(np.zeros(2000) + i) for i in range(N)]}).to_csv(tmp_path / "t.csv", index=False)
+    with pytest.raises(UserError, match="column 'emb': expected 7 numbers in every row, .* NumPy shortens long arrays"):
+        read_embeddings(tmp_path / "t.csv")
+
+
 # -- labels ------------------------------------------------------------------------------------------------------------------
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import struct
 import zipfile
 from pathlib import Path
@@ -84,7 +85,8 @@ def read_npz(path: Path, where: str) -> Contents:
             else:
                 load = _npz_loader(path, info, inner)
             kind = kind_of(dtype) if isinstance(dtype, np.dtype) else "O"
-            found.append(Member(info.filename.removesuffix(".npy"), shape, str(dtype), kind, load))
+            name = info.filename.removesuffix(".npy")
+            found.append(Member(name, shape, str(dtype), kind, load, unnamed=re.fullmatch(r"arr_\d+", name) is not None))
     return Contents(found)
 
 

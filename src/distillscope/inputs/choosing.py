@@ -380,7 +380,7 @@ def _labels(beside: list[Member], total: int, where: str) -> tuple[np.ndarray | 
 
 def _described(member: Member, spare: list[Ids]) -> str:
     """'score (float)', and whether its texts would do as ids."""
-    name = member.name or "an array"
+    name = member.name or "an unnamed one"
     if any(s.name == member.name and not s.named for s in spare):
         return f"{name} (text, another in every row: add @{name} to take it as ids)"
     shape = "" if member.count is not None or member.columns else f" {_shape(member)}"

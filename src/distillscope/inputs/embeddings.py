@@ -48,7 +48,7 @@ def read_embeddings(path: str | Path, *, split: str = "test", where: str = "teac
         return read_folder(file, split, where, asked)
     with readable(name, "embeddings that can be read"):
         title = f"{file.name}:{spec.key}" if spec.key else file.name.removesuffix(suffix_of(file)) or file.name
-        return from_contents(read_contents(file, name, EMBEDDINGS), asked, name, title, file.name)
+        return from_contents(read_contents(file, name, (*EMBEDDINGS, ".txt")), asked, name, title, file.name)
 
 
 def with_ids(side: Embeddings, path: str | Path, where: str) -> Embeddings:

@@ -51,7 +51,9 @@ def read_folder(path: Path, split: str, where: str, asked: Asked = Asked()) -> E
         return read_folder(path / split, split, where, asked)
     parts = find_parts(path, split, name)
     if parts:
-        return read_parts(parts, name, path.name, asked)
+        beside = sorted(f.name for f in path.glob("*") if f.is_file() and suffix_of(f) in EMBEDDINGS and f not in parts and f.name[0] not in "._")
+        found = read_parts(parts, name, path.name, asked)
+        return replace(found, reading=replace(found.reading, unused=(*found.reading.unused, *(f"file {n}" for n in beside))))
     if (path / split).is_dir():
         return read_folder(path / split, split, where, asked)
     raise _nothing(path, split, name)

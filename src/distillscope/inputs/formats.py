@@ -80,7 +80,7 @@ def parse_spec(spec: str | Path) -> Spec:
         for named, column in choices:
             if known(Path(named)):
                 return Spec(Path(named), None, column)
-            colon = named.find(":", named.rfind("/") + 1)
+            colon = named.find(":")
             while colon > 0:  # the first colon after which a file stands: a column's name may have one too
                 if named[colon + 1 :] and known(Path(named[:colon])):
                     return Spec(Path(named[:colon]), named[colon + 1 :], column)

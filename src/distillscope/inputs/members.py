@@ -104,6 +104,8 @@ def readable(where: str, what: str) -> Iterator[None]:
     except (MemoryError, RecursionError) as error:
         got = "one too large" if isinstance(error, MemoryError) else "one nested too deep"
         raise UserError(where, "a file that fits in memory", got, "Save it as .npy, which is memory-mapped.") from None
+    except UnicodeDecodeError:
+        raise UserError(where, what, "text that is not UTF-8", "Save it again as UTF-8.") from None
     except Exception as error:
         line = (str(error).strip().splitlines() or [""])[0][:120].rstrip(".")
         raise UserError(where, what, f"{type(error).__name__}: {line}" if line else type(error).__name__,

@@ -105,7 +105,7 @@ def are_weights(names: Iterable[str]) -> bool:
 
 @dataclass(frozen=True)
 class Run:
-    """Columns of one stem and rising numbers: ``names`` in the order of their numbers."""
+    """Columns of one stem and rising numbers (e0, emb[0], 0_emb): ``names`` in the order of their numbers."""
 
     stem: str
     names: tuple[str, ...]
@@ -134,9 +134,9 @@ def runs(names: Sequence[str]) -> list[Run]:
     """
     found: dict[str, list[tuple[int, str]]] = {}
     for name in names:
-        match = re.fullmatch(r"(.*?)(\d{1,9})", name)
+        match = re.fullmatch(r"(.*?)(\d{1,9})(\D*)", name, re.DOTALL)
         if match:
-            found.setdefault(match[1], []).append((int(match[2]), name))
+            found.setdefault(match[1] + match[3], []).append((int(match[2]), name))
     ordered = [(stem, sorted(parts)) for stem, parts in found.items() if len({n for n, _ in parts}) == len(parts) > 1]
     return [Run(stem, tuple(name for _, name in parts), tuple(n for n, _ in parts))
             for stem, parts in sorted(ordered, key=lambda item: -len(item[1]))]

@@ -37,6 +37,7 @@ class _Layout:
     names: list[str]
     header: bool
     skipped: int
+    encoding: str
     dimensions: frozenset[str]
 
 
@@ -52,7 +53,7 @@ def read_csv(path: Path, where: str) -> Contents:
     with opened(path, where) as handle, warnings.catch_warnings():
         warnings.simplefilter("error", pd.errors.ParserWarning)  # a row of more cells would be cut
         table = pd.read_csv(handle, header=None, skiprows=layout.skipped, names=columns, sep=layout.separator, decimal=layout.decimal,
-                            skipinitialspace=True, encoding="utf-8-sig", index_col=False, keep_default_na=False,
+                            skipinitialspace=True, encoding=layout.encoding, index_col=False, keep_default_na=False,
                             na_values={i: MISSING for i in numbers}, dtype={i: str for i in columns if i not in numbers},
                             skip_blank_lines=not alone, engine="c", low_memory=False)
     if alone:
@@ -73,13 +74,24 @@ def read_csv(path: Path, where: str) -> Contents:
 def _layout(path: Path, where: str) -> _Layout:
     """The separator and the header, told from the first lines."""
     with opened(path, where) as handle:
-        text = handle.read(LOOKED_AT).decode("utf-8-sig", "replace")
-    lines = [line for line in text.splitlines()[:50] if line.strip()]
+        start = handle.read(LOOKED_AT)
+    encoding = "utf-16" if start[:2] in (b"\xff\xfe", b"\xfe\xff") else "utf-8-sig"
+    every = start.decode(encoding, "replace").splitlines()
+    skipped = next((i for i, line in enumerate(every) if line.strip() and not line.lstrip().startswith("#")), len(every))
+    lines = [line for line in every[skipped : skipped + 50] if line.strip()]
     if not lines:
         raise UserError(where, "a table", "blank lines", "Save it again.")
+    noted = next((line.lstrip("# \t") for line in every[:skipped][::-1] if line.strip()), None)  # a header may stand behind a '#'
     separator = "\t" if path.name.lower().endswith((".tsv", ".tsv.gz")) else _separator(lines)
-    rows = [[cell.strip() for cell in row] for row in csv.reader(io.StringIO("\n".join(lines[:20])), delimiter=separator, skipinitialspace=True)]
+    cells = ([line.split() for line in lines[:20]] if separator == r"\s+" else
+             csv.reader(io.StringIO("\n".join(lines[:20])), delimiter=separator, skipinitialspace=True))
+    rows = [[cell.strip() for cell in row] for row in cells]
     rows = [row for row in rows if row]
+    if noted is not None and separator != r"\s+":
+        named = [cell.strip() for cell in next(csv.reader([noted], delimiter=separator, skipinitialspace=True), [])]
+        if len(named) == len(rows[0]) > 1 and _is_header(named, rows, "."):
+            rows.insert(0, named)
+            skipped -= 1  # the header's own line is skipped too
     first, body = rows[0], rows[1:]
     decimal = "," if separator != "," and any(re.fullmatch(r"[+-]?\d+,\d+([eE][+-]?\d+)?", c) for row in body or rows for c in row) else "."
     header = _is_header(first, body, decimal)
@@ -93,8 +105,7 @@ def _layout(path: Path, where: str) -> _Layout:
         names = [str(i) for i in range(len(first))]
         dimensions = frozenset(names[i] for i in range(len(first)) if all(
             i < len(row) and _is_number(row[i], decimal) and not re.fullmatch(r"[+-]?\d+", row[i]) for row in rows))
-    blank = next(i for i, line in enumerate(text.splitlines()) if line.strip())
-    return _Layout(separator, decimal, names, header, blank + int(header), dimensions)
+    return _Layout(separator, decimal, names, header, skipped + int(header), encoding, dimensions)
 
 
 def _separator(lines: list[str]) -> str:
@@ -105,7 +116,10 @@ def _separator(lines: list[str]) -> str:
 
     found = {s: cells(s) for s in ",;\t|"}
     best = max(found, key=lambda s: (found[s][1] > 1, found[s][0], found[s][1]))
-    return best if found[best][1] > 1 else ","
+    if found[best][1] > 1:
+        return best
+    spaced = [line.split() for line in lines[:10]]  # what numpy.savetxt writes
+    return r"\s+" if len({len(row) for row in spaced}) == 1 and all(len(row) > 1 and all(map(_is_number, row)) for row in spaced) else ","
 
 
 def _is_header(first: list[str], body: list[list[str]], decimal: str) -> bool:
@@ -171,7 +185,26 @@ def _as_written(table: np.ndarray) -> np.ndarray:
 
 def _member(name: str, values: np.ndarray, unnamed: bool) -> Member:
     kind = {"O": "U", "u": "i"}.get(values.dtype.kind, values.dtype.kind)
+    if kind == "U" and len(values) and (width := len(_numbers_in(values[0]))) > 1:
+        return Member(name, (len(values), width), "lists in text", "f", lambda: _lists_in(values, name, width), unnamed=unnamed)
     return Member(name, values.shape, "text" if kind == "U" else str(values.dtype), kind, lambda: values, unnamed=unnamed)
+
+
+def _numbers_in(cell: str) -> list[str]:
+    """The numbers of a cell such as '[0.1, 0.2]', '0.1 0.2' or NumPy's '[0.1 0.2]'; [] where it is something else."""
+    parts = cell.strip().strip("[]()").replace(",", " ").split()
+    plain = re.fullmatch(r"\s*[\[(].*[\])]\s*", cell, re.DOTALL) or any("." in part for part in parts)
+    return parts if plain and len(parts) > 1 and all(_is_number(part) or part == "..." for part in parts) else []
+
+
+def _lists_in(cells: np.ndarray, name: str, width: int) -> np.ndarray:
+    """Rows (n, d) of a column of lists that were written as text."""
+    rows = [_numbers_in(cell) for cell in cells]
+    wrong = next((i for i, row in enumerate(rows) if len(row) != width or "..." in row), None)
+    if wrong is not None:
+        raise UserError(f"column '{name}'", f"{width} numbers in every row", f"{cells[wrong][:40]!r} in row {wrong}",
+                        "NumPy shortens long arrays: write lists (.tolist()), or save an .npy.")
+    return _as_written(np.array(rows, np.float64))
 
 
 def _without_names(members: list[Member], flat: dict[str, Member], join: Any) -> list[Member]:
@@ -201,8 +234,11 @@ def _without_blank_end(lines: list[str]) -> int:
 
 
 def read_txt(path: Path, where: str) -> Contents:
-    """One label or id a line; blank lines at the end are passed over."""
+    """One label or id a line, blank lines at the end passed over; or rows of numbers, as numpy.savetxt writes them."""
     with opened(path, where) as handle:
         lines = handle.read().decode("utf-8-sig").splitlines()
+    first = next((line for line in lines if line.strip() and not line.startswith("#")), "")
+    if len(_numbers_in(f"[{first}]")) > 1:
+        return read_csv(path, where)
     lines = [line.strip() for line in lines[: _without_blank_end(lines)]]
     return Contents([Member("", (len(lines),), "text", "U", lambda: np.array(lines, object))])

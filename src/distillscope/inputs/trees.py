@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -30,7 +31,7 @@ def _members(value: Any, name: str, leaf: Leaf, unnamed: bool) -> list[Member]:
         return _of_dict(value, name, leaf)
     if isinstance(value, (list, tuple)) and len(value):
         return _of_sequence(value, name, leaf, unnamed)
-    return [Member(name, (), "text" if isinstance(value, str) else type(value).__name__, "O", lambda: np.array(value, object))]
+    return [Member(name, (), "text" if isinstance(value, str) else type(value).__name__, "O", lambda: np.array(value, object), unnamed=unnamed)]
 
 
 def _of_dict(value: dict, name: str, leaf: Leaf) -> list[Member]:
@@ -69,15 +70,19 @@ def _merged(value: Sequence, name: str, leaf: Leaf) -> list[Member]:
     if any(n != names[0] for n in names):
         raise UserError(name or "the list", "batches that hold the same arrays", f"{names[0][:4]} and others", "Join them before saving.")
     found = []
+    items = not any(len(m.shape) == 2 for m in parts[0])  # one item each, not batches
     for same in zip(*parts, strict=True):
-        if same[0].table is not None:
+        if items and len(same) >= BATCHES and len({_vector(m) for m in same}) == 1 and _vector(same[0]):
+            found += [replace(m, unnamed=same[0].unnamed) for m in _stacked(same, same[0].name, f"a list of {len(same):,} items")]
+        elif same[0].table is not None:
             found.append(_joined(same, same[0].name, same[0].unnamed))
         elif len(same[0].shape) == 1:
             found.append(Member(same[0].name, (sum(m.shape[0] for m in same),), same[0].dtype, same[0].kind,
                                 lambda same=same: np.concatenate([np.asarray(m.load()) for m in same]), unnamed=same[0].unnamed))
         else:
-            found.append(Member(same[0].name, (len(same),), same[0].dtype, same[0].kind,
-                                lambda same=same: np.array([np.asarray(m.load()).item() for m in same])))
+            values = [np.asarray(m.load()).item() for m in same]
+            array = np.array(values) if len({type(v) for v in values}) == 1 else np.array(values, object)
+            found.append(Member(same[0].name, (len(same),), same[0].dtype, array.dtype.kind, lambda array=array: array, unnamed=same[0].unnamed))
     return found
 
 
@@ -126,4 +131,4 @@ def _joined(members: Sequence[Member], name: str, unnamed: bool) -> Member:
 
 
 def _unnamed(member: Member) -> Member:
-    return Member(member.name, member.shape, member.dtype, member.kind, member.load, member.columns, member.remark, True)
+    return replace(member, unnamed=True)
