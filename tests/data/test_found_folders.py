@@ -310,3 +310,11 @@ def test_background_and_exif_are_settings_of_every_source(tmp_path):
     (tmp_path / "x.png").write_bytes(clear.getvalue())
     assert load(tmp_path).pixels.min() == 255 and load(tmp_path).note.endswith("1 with transparency put on white")
     assert load(f"{{path: {tmp_path}, background: black}}").pixels.max() == 0
+
+
+def test_a_label_of_a_tar_that_fits_no_number_is_named(tmp_path):
+    kept = io.BytesIO()
+    Image.new("RGB", (4, 4)).save(kept, "PNG")
+    tar(tmp_path / "train.tar", [("0.png", kept.getvalue()), ("0.cls", b"9" * 5000)])
+    with pytest.raises(UserError, match="expected labels that fit 64 bits, got 9{20}... of 5000 digits"):
+        load_split("webdataset", {"path": str(tmp_path)}, "train")

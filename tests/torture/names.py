@@ -20,7 +20,7 @@ from torture import child, small
 from torture.record import Case, Options, Record, try_all
 
 WHAT = {
-    "names-run": "`report --paper`, `claims`, `compare` and `recommend` of a run in which every name is hostile",
+    "names-run": "`report` (with --paper where names are LaTeX), `claims`, `compare` and `recommend` of a run in which every name is hostile",
     "names-audit": "`audit --out` of files, ids and labels with hostile names",
     "names-distill": "`distill` on a folder and with a label of hostile names: its model card",
     "names-study": "`run` with hostile labels, through to its page: own folders, nothing outside",
@@ -70,7 +70,7 @@ def say(folder: Path, *arguments: object, codes: tuple[int, ...] = (0,)) -> list
 def hostile_run(work: Path, folder: Path, hostile: Callable[[str], str]) -> Iterator[str]:
     plain, run = small.truth("report", work), folder / "run"
     rename(small.truth("run", work), run, hostile)
-    yield from say(folder, "report", run, "--paper")
+    yield from say(folder, "report", run, *["--paper"] * ("input" in hostile("")))
     yield from say(folder, "claims", run)
     yield from say(folder, "recommend", run, "--yaml", folder / "next.yaml", codes=(0, 2))
     yield from say(folder, "compare", run, plain, "--out", folder / "compared", codes=(0, 2))

@@ -56,6 +56,9 @@ def webdataset(split: str, *, path: Path, image: str | None = None, label: str |
                             f"Add them, or take the images without labels: {data_option(given, label='none')}.")
         texts = [found.labels[k] for k in keys]
         if all(re.fullmatch(r"-?\d+", t) for t in texts):
+            if longest := next((t for t in texts if len(t) > 18), None):
+                raise UserError(f"data {given}", "labels that fit 64 bits", f"{longest[:20]}... of {len(longest)} digits",
+                                f"Mend it, or take the images without labels: {data_option(given, label='none')}.")
             labels = np.array([int(t) for t in texts], dtype=np.int64)
         else:
             rest = [] if path.is_file() else [s for s in _shards(path) if s not in shards]
