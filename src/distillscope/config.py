@@ -168,7 +168,9 @@ class Student(Part):
             library, _, model = value.partition("/")
             value = {"name": library, "model": model} if model else {"name": value}
         if isinstance(value, Mapping) and "label" not in value:
-            return {**value, "label": str(value.get("model") or value.get("name"))}
+            value = {**value, "label": str(value.get("model") or value.get("name"))}
+        if isinstance(value, Mapping) and value.get("name") == "paper_cnn":
+            return {"hidden": 512, **value}  # written out: what was stored without it was as wide as its target (`rundir.load_config`)
         return value
 
 

@@ -162,6 +162,20 @@ def open_run(study: Study, run: Path, resume: bool) -> None:
     write_text(config, yaml.safe_dump(study.dump(), sort_keys=False, allow_unicode=True))
 
 
+def as_begun(study: Study, run: Path) -> Study:
+    """The study with the students' hidden layers as the run was begun with them, where that was before they had a setting."""
+    if not (run / "study.yaml").is_file():
+        return study
+    given = load_config(run).get("students")
+    older = {s.get("label") for s in given if isinstance(s, dict) and s.get("hidden") == "target"} if isinstance(given, list) else set()
+    changed = [s.label for s in study.students if s.label in older and s.settings.get("hidden") not in (None, "target")]
+    if not changed:
+        return study
+    progress.say(f"{run}: the hidden layer of {', '.join(changed)} is as wide as the target, as when the run was begun (hidden: target)")
+    return study.model_copy(update={"students": tuple(
+        s.model_copy(update={"hidden": "target"}) if s.label in changed else s for s in study.students)})
+
+
 def clear_run(study: Study, run: Path) -> None:
     """For who holds the run's lock: sweep what a kill left behind, and give trials begun under an older name their own folder."""
     for part in ("trials", "references"):
@@ -201,7 +215,10 @@ def item_name(key: str, item: Any) -> Any:
 
 
 def load_config(run: Path) -> dict[str, Any]:
-    """The resolved config of a run directory; keys that have come since it was written stand at their defaults."""
+    """The resolved config of a run directory; keys that have come since it was written stand at their defaults.
+
+    Where a student's `hidden` is not written, its trials were trained with that layer as wide as their target, and go on so.
+    """
     config = Path(run) / "study.yaml"
     if not config.is_file():
         raise UserError(str(run), "a study's run directory (with study.yaml)", "none", "Make one with `distillscope run quickstart`.")
@@ -209,7 +226,10 @@ def load_config(run: Path) -> dict[str, Any]:
     if not isinstance(values, dict):
         raise UserError(str(config), "a mapping", type(values).__name__, "Restore the file; `run` wrote it.")
     try:
-        return Study.model_validate(values).dump()
+        given = values.get("students")
+        students = [{"hidden": "target", **s} if isinstance(s, dict) and s.get("name") == "paper_cnn" else s for s in given] \
+            if isinstance(given, list) else given
+        return Study.model_validate({**values, **({"students": students} if "students" in values else {})}).dump()
     except (ValidationError, UserError):
         return values  # whoever needs a study of it says what is wrong
 

@@ -46,6 +46,7 @@ from distillscope.reference import run_reference
 from distillscope.report.read import of_test, read_run
 from distillscope.rundir import (
     Trial,
+    as_begun,
     clear_run,
     default_run,
     is_complete,
@@ -148,6 +149,7 @@ def run_study(study: Study, out: Path | str | None = None, *, resume: bool = Fal
     run = Path(out) if out else default_run(study.name)
     chosen = choose_device(device)
     jobs = num_jobs(jobs, chosen, len(trials_of(study)))
+    study = as_begun(study, run) if resume else study
     open_run(study, run, resume)
     held = RunLock(run)
     try:

@@ -78,3 +78,27 @@ def test_pca_is_the_uncentred_svd_of_the_unit_rows():
     assert np.allclose(whole(z) @ whole(z).T, unit_rows(z) @ unit_rows(z).T, atol=1e-5)
     with pytest.raises(UserError, match="1 to the teacher's 20 dimensions, got 21"):
         pca(z, dim=21)
+
+
+def test_the_papers_hidden_layer_is_512_wide_and_students_of_before_load(tmp_path):
+    import json
+
+    import torch
+
+    from distillscope.data.preprocess import Preprocess
+    from distillscope.students.load import build_student, load_student, save_student
+    from distillscope.students.networks import HIDDEN, paper_cnn
+
+    assert [m.out_features for m in paper_cnn(24, 16) if isinstance(m, torch.nn.Linear)] == [HIDDEN, 24] == [512, 24]
+    for hidden, written in (("target", False), (HIDDEN, True), (40, True)):
+        folder = tmp_path / str(hidden)
+        made = build_student("paper_cnn", {"hidden": hidden}, 24, Preprocess(16), "S", torch.device("cpu"))
+        save_student(made, folder)
+        described = json.loads((folder / "student.json").read_text())
+        if not written:  # as it was until 2026-11-26
+            del described["settings"]["hidden"]
+            (folder / "student.json").write_text(json.dumps(described))
+        loaded = load_student(folder, "cpu")
+        assert [m.out_features for m in loaded.module if isinstance(m, torch.nn.Linear)][0] == (24 if hidden == "target" else hidden)
+    save_student(build_student("paper_cnn", {}, 24, Preprocess(16), "S", torch.device("cpu")), tmp_path / "plain")
+    assert json.loads((tmp_path / "plain" / "student.json").read_text())["settings"] == {"hidden": 512}

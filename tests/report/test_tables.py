@@ -60,3 +60,17 @@ def test_names_cannot_break_the_formats(make, tmp_path):
 
 def test_noise_is_named_in_both_units(reported):
     assert "25.5/255 in pixels" in (reported / "tables" / "table.md").read_text()
+
+
+def test_the_papers_dims_stand_beside_those_of_the_mean_spectrum(tmp_path):
+    from synthetic_run import make_run
+
+    from distillscope.loading import load_preset
+
+    published = [p for p in load_preset("paper").dump()["published"] if "dims_90" in p["measure"]]
+    assert {p["measure"] for p in published if p["student"] != "teacher"} == {"student.dims_90_of_mean_spectrum"}
+    run = read_run(make_run(tmp_path / "run", spread="population", published=published))
+    rows = build_table(run, settings_of(run), Summary.of(run))
+    at = [c.key for c in rows.columns].index("dims_90_of_mean_spectrum")
+    beside = {r.model.student: r.cells[at] for r in rows.rows}
+    assert beside["S"].published == 19 and beside["S"].statistic.mean == int(beside["S"].statistic.mean)

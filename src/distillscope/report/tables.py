@@ -97,10 +97,12 @@ def _columns(run: Run, summary: Summary) -> list[Column]:
                       hint="the same of the singular values averaged over seeds, as the paper computes it"),
                Column("effective_rank_corrected", "corrected for N", "student.effective_rank_corrected", digits=1,
                       hint="effective rank with its small-sample bias removed: 2 log R(N) - mean log R(N/2)"),
-               Column("dims_90", "dims 90 %", "student.dims_90", digits=1, hint="components that hold 90 % of the variance")]
+               Column("dims_90", "dims 90 %", "student.dims_90", digits=1, hint="components that hold 90 % of the variance"),
+               Column("dims_90_of_mean_spectrum", "dims 90 % of mean spectrum", "student.dims_90_of_mean_spectrum", digits=0,
+                      hint="the same of the singular values averaged over seeds, as the paper computes it")]
     published = {p.get("measure") for p in _published(run)}
     if run.study.get("spread") != "population" and "student.effective_rank_of_mean_spectrum" not in published:
-        columns = [c for c in columns if c.key != "rank_of_mean_spectrum"]
+        columns = [c for c in columns if not c.key.endswith("of_mean_spectrum")]
     accuracy = accuracy_of(summary)
     if accuracy:
         columns.append(Column("accuracy_clean", "clean, %", accuracy[0], scale=100, digits=2, hint=accuracy[1]))

@@ -20,7 +20,7 @@ from distillscope.errors import UserError
 from distillscope.files import write_atomic, write_json
 from distillscope.registry import students
 from distillscope.students.description import AGAIN, Description, read_description, stored_shapes
-from distillscope.students.networks import Transform
+from distillscope.students.networks import HIDDEN, Transform
 from distillscope.teachers.encoder import Encoder, Perturbation, hash_state, load_state, read_state
 
 WEIGHTS, DESCRIPTION = "weights.safetensors", "student.json"
@@ -68,6 +68,7 @@ def build_student(name: str, settings: dict[str, Any], embedding_dim: int, prepr
             raise
         raise UserError(f"student {label}", "a network that fits into memory", str(error).splitlines()[0][:120], "Make it smaller.") from None
     module = module.to(device=device, memory_format=torch.channels_last)
+    settings = {"hidden": HIDDEN, **settings} if name == "paper_cnn" else settings
     recipe = {"name": name, "settings": settings, "embedding_dim": embedding_dim, "preprocess": preprocess.describe()}
     return StudentEncoder(label, module, embedding_dim, preprocess, "", precision, device=device, recipe=recipe)
 
@@ -143,7 +144,8 @@ def load_student(folder: Path | str, device: str = "auto", precision: str = "flo
         raise UserError(f"student {folder}", f"a folder with {DESCRIPTION} and {WEIGHTS}", "none there", todo)
     described, recipe = read_description(description)
     weights, label = folder / WEIGHTS, described.label or described.name
-    settings = {**described.settings, **({"pretrained": False} if "pretrained" in described.settings else {})}
+    before = {"hidden": "target"} if described.name == "paper_cnn" else {}  # what a student that does not say was built with
+    settings = {**before, **described.settings, **({"pretrained": False} if "pretrained" in described.settings else {})}
     preprocess = described.seen(str(description))
     chosen, shapes = choose_device(device), stored_shapes(weights)
     with _named(str(description)):

@@ -4,20 +4,26 @@ from __future__ import annotations
 
 import difflib
 from collections.abc import Mapping
+from typing import Literal
 
 import torch
 from torch import nn
 
 from distillscope.errors import UserError
-from distillscope.registry import students
+from distillscope.registry import Size, students
 
+HIDDEN = 512
+"""Width of the paper's layer before the output, whatever the target's."""
 WIDEST = 64
 """Of `paper_cnn`: 150 million parameters with 512 outputs."""
 
 
 @students.register("paper_cnn")
-def paper_cnn(embedding_dim: int, image_size: int, *, width: int = 1, blur_pool: bool = False) -> nn.Module:
+def paper_cnn(embedding_dim: int, image_size: int, *, width: int = 1, blur_pool: bool = False,
+              hidden: Size | Literal["target"] = HIDDEN) -> nn.Module:
     """The paper's CNN: three 3x3 convolutions of (16, 32, 64) x width, 4x4 average pool, two linear layers.
+
+    The layer between these two is ``hidden`` wide: 512, the paper's, or as wide as the "target", which it was until 2026-11-26.
 
     811,264 / 1,405,440 / 2,732,032 parameters at widths 1 / 2 / 4 with 512 outputs (the paper says 0.5 / 2 / 8 M).
     ``blur_pool``: pooling takes the maximum at every place, blurs by [1, 2, 1] / 4 each way, then keeps every second place
@@ -28,14 +34,14 @@ def paper_cnn(embedding_dim: int, image_size: int, *, width: int = 1, blur_pool:
     """
     if not 1 <= width <= WIDEST:
         raise UserError("student.width", f"a whole number from 1 to {WIDEST}", str(width), "Widths 1, 2, 4 are the paper's S, M, L.")
+    between = embedding_dim if hidden == "target" else hidden
     channels = [3, 16 * width, 32 * width, 64 * width]
     layers: list[nn.Module] = []
     for block, (inputs, outputs) in enumerate(zip(channels, channels[1:], strict=False)):
         layers += [nn.Conv2d(inputs, outputs, 3, padding=1), nn.BatchNorm2d(outputs), nn.ReLU(inplace=True)]
         if block < 2:
             layers.append(_blur_max_pool(outputs) if blur_pool else nn.MaxPool2d(2))
-    layers += [nn.AdaptiveAvgPool2d(4), nn.Flatten(), nn.Linear(channels[-1] * 16, embedding_dim), nn.ReLU(inplace=True),
-               nn.Linear(embedding_dim, embedding_dim)]
+    layers += [nn.AdaptiveAvgPool2d(4), nn.Flatten(), nn.Linear(channels[-1] * 16, between), nn.ReLU(inplace=True), nn.Linear(between, embedding_dim)]
     return nn.Sequential(*layers)
 
 
