@@ -34,3 +34,7 @@ def main() -> None:
             raise
         print(f"distillscope: {said}", file=sys.stderr)
         sys.exit(2)
+    except MemoryError:
+        short = UserError("memory", "enough for this", "none left", "Use fewer --jobs, a smaller batch, or a part of the data (--limit).")
+        print(f"distillscope: {short}", file=sys.stderr)
+        sys.exit(2)
