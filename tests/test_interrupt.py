@@ -10,7 +10,10 @@ import time
 
 import pytest
 import yaml
+from typer.testing import CliRunner
 
+from distillscope.cli import app
+from distillscope.interrupts import Terminated
 from tiny import scratch, tiny_values
 
 
@@ -56,3 +59,17 @@ def test_a_run_that_is_going_on_is_not_joined_by_another(running):
                             capture_output=True, text=True, timeout=60)
     assert second.returncode == 2 and "a run that no process is at work on, got one that is going on" in second.stderr
     assert len(second.stderr.strip().splitlines()) == 1 and process.poll() is None
+
+
+@pytest.mark.parametrize(("arguments", "where", "said"), [
+    (["run", "quickstart"], "distillscope.loading.load_preset", "what was finished is kept. Repeat the command with --resume to go on."),
+    (["cache", "list"], "distillscope.teachers.inventory.list_entries", "repeat the command."),
+])
+@pytest.mark.parametrize(("error", "code"), [(KeyboardInterrupt(), 130), (Terminated(signal.SIGTERM), 143)])
+def test_an_interrupted_command_says_how_it_goes_on(monkeypatch, arguments, where, said, error, code):
+    def stop(*args, **kwargs):
+        raise error
+
+    monkeypatch.setattr(where, stop)
+    ended = CliRunner().invoke(app, arguments)
+    assert ended.exit_code == code and ended.output.strip() == f"distillscope: interrupted; {said}"

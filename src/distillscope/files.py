@@ -64,26 +64,26 @@ def make_folder(folder: Path) -> Path:
     return folder
 
 
-FULL = ("room on the disk", "a full disk", "Free some space and repeat with --resume; what was finished is kept.")
+FULL = ("room on the disk", "a full disk", "Free some space and repeat (`run` and `distill`: with --resume); what was finished is kept.")
 _NO_RIGHT = ("the right to use it", "permission denied",
-             "Change its permissions or owner, or choose another place (--out, DISTILLSCOPE_CACHE).")
+             "Change its permissions or owner, or choose another place (of the cache: DISTILLSCOPE_CACHE).")
 SAID = {
     errno.ENOSPC: FULL,
     errno.EDQUOT: FULL,
     errno.EACCES: _NO_RIGHT,
     errno.EPERM: _NO_RIGHT,
-    errno.EROFS: ("a disk that can be written", "one that is read-only", "Choose another place (--out, DISTILLSCOPE_CACHE)."),
+    errno.EROFS: ("a disk that can be written", "one that is read-only", "Choose another place (of the cache: DISTILLSCOPE_CACHE)."),
     errno.EFBIG: ("room for the file", "the limit on a file's size", "Raise the limit (ulimit -f), or choose another disk."),
-    errno.ENOTDIR: ("a folder to write to", "a file on the way there", "Choose another place (--out)."),
-    errno.EEXIST: ("a folder to write to", "a file on the way there", "Choose another place (--out)."),
-    errno.EISDIR: ("a file", "a folder of that name", "Move the folder away, or choose another place (--out)."),
+    errno.ENOTDIR: ("a folder to write to", "a file on the way there", "Choose another place."),
+    errno.EEXIST: ("a folder to write to", "a file on the way there", "Choose another place."),
+    errno.EISDIR: ("a file", "a folder of that name", "Move the folder away, or choose another place."),
     errno.ENAMETOOLONG: ("a name that the file system takes", "one that is too long", "Choose a shorter one."),
     errno.ELOOP: ("a file or folder", "links that lead in a circle", "Remove the links."),
-    errno.EMFILE: ("files that can be opened", "too many open at once", "Raise the limit (ulimit -n), or use fewer --jobs and --workers."),
+    errno.EMFILE: ("files that can be opened", "too many open at once", "Raise the limit (ulimit -n)."),
     errno.EIO: ("a disk that can be read and written", "an input/output error", "See what the system's log says of the disk."),
-    errno.ESTALE: ("a folder that stays", "one that a server took away", "Repeat with --resume when it is back."),
-    errno.ENOLCK: ("a file system with locks", "one without", "Choose another place (--out, DISTILLSCOPE_CACHE)."),
-    errno.EOPNOTSUPP: ("a file system with locks", "one without", "Choose another place (--out, DISTILLSCOPE_CACHE)."),
+    errno.ESTALE: ("a folder that stays", "one that a server took away", "Repeat when it is back (`run` and `distill`: with --resume)."),
+    errno.ENOLCK: ("a file system with locks", "one without", "Choose another place (of the cache: DISTILLSCOPE_CACHE)."),
+    errno.EOPNOTSUPP: ("a file system with locks", "one without", "Choose another place (of the cache: DISTILLSCOPE_CACHE)."),
 }
 """System's error number -> (what was expected, what there was, what to do), for what the machine and not the program is at fault for."""
 

@@ -35,6 +35,6 @@ def main() -> None:
         print(f"distillscope: {said}", file=sys.stderr)
         sys.exit(2)
     except MemoryError:
-        short = UserError("memory", "enough for this", "none left", "Use fewer --jobs, a smaller batch, or a part of the data (--limit).")
+        short = UserError("memory", "enough for this", "none left", "Use a part of the data, a smaller batch, or fewer trials at once.")
         print(f"distillscope: {short}", file=sys.stderr)
         sys.exit(2)

@@ -21,8 +21,15 @@ class Commands(TyperGroup):
         try:
             return super().invoke(ctx)
         except KeyboardInterrupt as error:
-            print("distillscope: interrupted; what was finished is kept. Repeat the command with --resume to go on.", file=sys.stderr)
+            print(f"distillscope: interrupted{self._goes_on(ctx)}", file=sys.stderr)
             raise typer.Exit(exit_code(error)) from None
+
+    def _goes_on(self, ctx: typer.Context) -> str:
+        """What is left of an interrupted command, and how to go on with it."""
+        command = self.get_command(ctx, ctx.invoked_subcommand or "")
+        if command is None or not any("--resume" in p.opts for p in command.params):
+            return "; repeat the command."
+        return "; what was finished is kept. Repeat the command with --resume to go on."
 
 
 app = typer.Typer(
