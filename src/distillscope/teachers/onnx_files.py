@@ -77,7 +77,7 @@ class OnnxNetwork(FileNetwork):
         options.intra_op_num_threads = torch.get_num_threads()
         options.log_severity_level = 4  # what goes wrong is raised, and said in one line
         try:
-            self.session = onnxruntime.InferenceSession(str(self.path), options, providers=providers)
+            self.session = onnxruntime.InferenceSession(str(self.path), options, providers=providers, enable_fallback=0)
         except Exception as error:  # onnxruntime's errors derive from Exception alone
             raise UserError(self.where, "an ONNX model", plain_line(error), "Export or fetch it again.") from None
 
