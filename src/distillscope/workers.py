@@ -30,6 +30,7 @@ class _Worker:
     process: Any
     pipe: connection.Connection
     task: Any = None
+    ready: bool = False
     over: bool = False
 
 
@@ -58,6 +59,8 @@ def run_in_workers(tasks: Sequence[tuple[str, tuple]], jobs: int, start: Callabl
         for worker in workers:
             with contextlib.suppress(OSError):
                 worker.pipe.send("stop")
+            if not worker.ready and not worker.over and not worker.pipe.poll():
+                worker.process.kill()  # it still imports, which takes long on a busy machine, and has nothing to write
         raise
     finally:
         for worker in workers:
@@ -106,6 +109,9 @@ def _hear(worker: _Worker, advance: Callable[[int], None]) -> BaseException | No
         worker.process.join()
         name, code = (worker.task or ("",))[0], worker.process.exitcode
         return died(name, code) if name or code else None
+    worker.ready = True
+    if kind == "ready":
+        return None
     if kind == "count":
         advance(value)
         return None
@@ -140,6 +146,7 @@ def _serve(pipe: connection.Connection, start: Callable, given: tuple, work: Cal
         with lock, contextlib.suppress(OSError):  # whoever is gone needs no answer
             pipe.send((kind, value))
 
+    send("ready", None)
     started = False
     while (task := tasks.next()) is not None:
         _state["busy"] = True
@@ -163,17 +170,20 @@ class _Inbox:
     """Reads the pipe in a thread of its own, so that "stop", or the parent's end, is heard in the middle of work."""
 
     def __init__(self, pipe: connection.Connection) -> None:
-        self.pipe, self.arrived, self.tasks = pipe, threading.Semaphore(0), []
+        self.pipe, self.arrived, self.tasks, self.parent = pipe, threading.Semaphore(0), [], os.getppid()
         threading.Thread(target=self._listen, daemon=True).start()
 
     def _listen(self) -> None:
         while True:
             try:
+                while not self.pipe.poll(0.5):  # who inherited the other end may hold it open
+                    if os.getppid() != self.parent:
+                        raise EOFError
                 task = self.pipe.recv()
             except (EOFError, OSError):
                 task = "orphan"
             if task in ("stop", "orphan"):
-                signal.raise_signal(signal.SIGINT)
+                _interrupt_main()
                 if task == "orphan":
                     threading.Event().wait(GRACE_SECONDS)
                     os._exit(1)
@@ -184,6 +194,14 @@ class _Inbox:
         while not self.arrived.acquire(timeout=0.5):  # a signal's handler runs in between on any system
             pass
         return self.tasks.pop(0)
+
+
+def _interrupt_main() -> None:
+    """As Ctrl-C would: it ends what the main thread waits for, too."""
+    if hasattr(signal, "pthread_kill"):
+        signal.pthread_kill(threading.main_thread().ident, signal.SIGINT)
+    else:
+        signal.raise_signal(signal.SIGINT)
 
 
 def _interrupt(number: int, frame: Any) -> None:
