@@ -119,6 +119,7 @@ def _measure(pool: LabelledPair | Side, groups: set[str], intervals: bool, side:
                 result.left_out[key] = str(reason)
     result.values = dict(sorted(result.values.items(), key=lambda item: _place(item[0])))
     result.repeats, result.precision, result.scaled = facts(pool, side)
+    result.labels = {} if isinstance(pool, Side) else pool.class_sizes()
     result.notes = notes(result, pool)
     return result
 

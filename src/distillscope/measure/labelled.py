@@ -86,6 +86,13 @@ class LabelledPair(Comparison):
         """The item of each row that has a label."""
         return self.row_items[self.labelled]
 
+    def class_sizes(self) -> dict[str, float]:
+        """The number of classes and the share of the items that are of the largest: what guessing it would score."""
+        if self._labels is None:
+            return {}
+        counts = np.unique(self.labels[self.labelled], return_counts=True)[1]
+        return {"classes": len(counts), "largest_share": float(counts.max() / counts.sum())}
+
     def num_unlabelled(self) -> int:
         """Rows without a label, where others have one."""
         return 0 if self._labels is None else len(self.labels) - self.labelled_count

@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 
 from distillscope.errors import UserError
+from distillscope.measure.digits import decimals
 
 
 @dataclass(frozen=True)
@@ -68,7 +69,8 @@ class Audit:
 
     ``left_out`` says what was not measured, and why; ``inputs`` how what was measured was read and paired, where it came from
     files or models: a mapping a side, with its sentence as ``said``. ``repeats`` holds the number of rows and of distinct items among them,
-    ``precision`` what each side's values are rounded to, ``scaled`` the power of two that a side was multiplied by.
+    ``precision`` what each side's values are rounded to, ``scaled`` the power of two that a side was multiplied by, and ``labels`` the number
+    of classes and the share of the largest, where there are labels.
 
     >>> found = Audit({"alignment.teacher_r2": Value(0.9, 0.8, 1.0, 50, "Share predicted.", "R2")})
     >>> list(found), found["alignment.teacher_r2"], "alignment.r2" in found
@@ -83,6 +85,7 @@ class Audit:
     repeats: dict[str, int] = field(default_factory=dict)
     precision: dict[str, str] = field(default_factory=dict)
     scaled: dict[str, int] = field(default_factory=dict)
+    labels: dict[str, float] = field(default_factory=dict)
 
     def __getitem__(self, key: str) -> float:
         if key not in self.values:
@@ -117,7 +120,7 @@ class Audit:
         return frame.astype({"value": float, "low": float, "high": float, "n": int}) if len(frame) else frame
 
     def to_dict(self) -> dict[str, Any]:
-        """Plain numbers and lists: ``inputs``, ``measures``, ``curves``, ``left_out``, ``notes``, ``repeats``, ``precision``, ``scaled``."""
+        """Plain numbers and lists: ``inputs``, ``measures``, ``curves``, ``left_out``, ``notes``, ``repeats``, ``precision``, ``scaled``, ``labels``."""
         return {
             "inputs": dict(self.inputs),
             "measures": {key: asdict(value) for key, value in self.values.items()},
@@ -128,6 +131,7 @@ class Audit:
             "repeats": dict(self.repeats),
             "precision": dict(self.precision),
             "scaled": dict(self.scaled),
+            "labels": dict(self.labels),
         }
 
     def to_json(self, path: str | Path | None = None) -> str:
@@ -158,8 +162,8 @@ class Audit:
 
     def rows(self) -> list[tuple[str, str, str, str, str]]:
         """(measure, teacher, student, retained, interval) as text; the interval is the student's, or the only side's."""
-        return [(line.name, "" if line.teacher is None else _short(line.teacher.value),
-                 "" if line.student is None else _short(line.student.value),
+        return [(line.name, "" if line.teacher is None else _short(line.teacher),
+                 "" if line.student is None else _short(line.student),
                  "" if line.retained is None else f"{100 * line.retained:.1f} %", _between(line.student or line.teacher))
                 for line in self.lines()]
 
@@ -181,12 +185,19 @@ def _plain(value: Any) -> Any:
     return value.tolist() if isinstance(value, np.ndarray) else value
 
 
-def _short(value: float) -> str:
-    return f"{value:.0f}" if float(value).is_integer() and abs(value) < 1e9 else f"{value:.4g}"
+def _short(value: Value) -> str:
+    return _texts(value)[0]
 
 
 def _between(value: Value) -> str:
-    return "" if value.low is None else f"{_short(value.low)} to {_short(value.high)}"
+    return "" if value.low is None else " to ".join(_texts(value)[1:])
+
+
+def _texts(value: Value) -> list[str]:
+    """The value and the ends of its interval, in four significant digits or as many as `decimals` asks for."""
+    known = [v for v in (value.value, value.low, value.high) if v is not None]
+    digits = decimals(*known, least=4, full=1.0) if max(map(abs, known)) <= 1 else 4
+    return [f"{v:.0f}" if float(v).is_integer() and abs(v) < 1e9 else f"{v:.{digits}f}" if digits > 4 else f"{v:.4g}" for v in known]
 
 
 def _side(key: str, side: str) -> str:

@@ -8,7 +8,7 @@ import numpy as np
 
 from distillscope.measure.results import Audit
 from distillscope.report.audit_series import ITEMS, SIDES, STUDENT_MODEL, TEACHER_MODEL, absent, line, null_line, reach, thinned
-from distillscope.report.audit_words import num_items
+from distillscope.report.audit_words import num_items, told
 from distillscope.report.plot import Figure, Mark, Panel, Series
 from distillscope.report.words import NBSP, number, percent
 
@@ -104,7 +104,7 @@ def component_r2(found: Audit) -> Figure:
     marks, findings, panels = [Mark(0.0, "", dash="dot")], [], []
     if whole:
         marks.append(Mark(whole.value, f"all together {number(whole.value, 2)}", colour=STUDENT_MODEL.colour, highlight="student"))
-        findings.append(f"All together R² is {number(whole.value, 3)}{reach(whole)}{_well_predicted(found)}.")
+        findings.append(f"All together R² is {told(whole)}{reach(whole)}{_well_predicted(found)}.")
     if series:
         low = min([*series.y, 0.0])
         panels = [Panel("", "the teacher's component", "R²", [series], marks, x_log=True, can_log=True,

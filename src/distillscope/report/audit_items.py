@@ -7,9 +7,9 @@ import math
 from distillscope.measure.results import Audit, Value
 from distillscope.report.audit_series import ITEMS, STUDENT_MODEL, TEACHER_MODEL, absent, dots, grey_model, null_line, reach
 from distillscope.report.audit_verdict import ACCURACIES, RECALLS, capital
-from distillscope.report.audit_words import accuracy_sentence, gallery_size
+from distillscope.report.audit_words import accuracy_sentence, gallery_size, told
 from distillscope.report.plot import Figure, Mark, Panel, Series
-from distillscope.report.words import number, percent
+from distillscope.report.words import number
 
 
 def _categories(labels: list[str]) -> dict:
@@ -47,7 +47,7 @@ def _nats_kept(found: Audit) -> tuple[Panel | None, str]:
                 f"{number(ceiling.value, 2)} nats")
     retained = found.values.get("contrastive.retained_share")
     if retained:
-        sentence += f": {percent(retained.value)}{reach(retained, 'retained_share')} of what the teacher keeps of itself"
+        sentence += f": {told(retained, 'retained_share')}{reach(retained, 'retained_share')} of what the teacher keeps of itself"
     return Panel("Nats kept: log K less the loss", "candidates K", "nats kept", series, x_log=True, y_range=(0.0, 1.08 * max(logs)),
                  x_ticks=[(v, f"{v:,.0f}") for v in k]), f"{sentence}."
 
@@ -86,7 +86,7 @@ def retrieval(found: Audit) -> Figure:
         series.append(dots(grey_model("chance"), [0.0, 1.0, 2.0], chance, [f"recall at {k}" for k in ks]))
         panels.append(Panel("", "", "share of queries, or of results", series, y_percent=True, y_range=(-0.03, 1.04),
                             **_categories(["recall\nat 1", "recall\nat 5", "recall\nat 10", "10 results\nin common"])))
-    findings = [f"{percent(found[key])}{reach(found.values[key], key)} of the queries{how} find their own item first among {gallery:,}."
+    findings = [f"{told(found.values[key], key)}{reach(found.values[key], key)} of the queries{how} find their own item first among {gallery:,}."
                 for key, how in RECALLS.items() if key in found.values]
     if overlap:
         findings.append(f"Of the first 10 results in the student's own index, {number(10 * overlap.value, 1)} are the teacher's.")
@@ -119,7 +119,7 @@ def similarity(found: Audit) -> Figure:
         panels.append(Panel("", "", "similarity", series, y_range=(low - 0.03, 1.04), **_categories(labels)))
     debiased = found.values.get("similarity.linear_cka_debiased")
     if debiased:
-        findings.insert(0, f"Debiased CKA is {number(debiased.value, 3)}{reach(debiased)}.")
+        findings.insert(0, f"Debiased CKA is {told(debiased)}{reach(debiased)}.")
     return Figure("similarity", "Similarity, up to a rotation",
                   "1 is alike up to rotation and scale. Grey is what the same number gives with the student's items shuffled: only what "
                   "lies above it is due to the items.", panels, "" if panels else "It was not measured.", findings)

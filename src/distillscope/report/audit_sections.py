@@ -17,8 +17,8 @@ from distillscope.report.audit_words import (
     num_items,
     read_as,
     reasons,
-    shown,
     title_of,
+    told,
     warnings,
 )
 from distillscope.report.plot import Figure
@@ -59,7 +59,7 @@ def _value_cell(value: Value | None, name: str, label: str) -> str:
     small = f"<small>{escape(interval)}</small>" if interval else ""
     exact = repr(float(value.value))
     return (f'<td class="num" data-sort="{exact}" data-label="{label}" title="{exact}">'
-            f"{escape(shown(value.value, value.unit, name))}{small}</td>")
+            f"{escape(told(value, name))}{small}</td>")
 
 
 def _keys(line: Line) -> str:

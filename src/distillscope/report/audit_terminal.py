@@ -19,8 +19,8 @@ from distillscope.report.audit_words import (
     num_items,
     read_as,
     reasons,
-    shown,
     title_of,
+    told,
     warnings,
 )
 from distillscope.report.words import NBSP, joined, percent
@@ -85,7 +85,7 @@ class AuditTable:
 
     def _cells(self, line: Line) -> list[str]:
         def text(value) -> str:
-            return "" if value is None else shown(value.value, value.unit, line.name)
+            return "" if value is None else told(value, line.name)
 
         return [title_of(line.name), text(line.teacher), text(line.student),
                 "" if line.retained is None else percent(line.retained), between(line.student or line.teacher, line.name)]

@@ -5,6 +5,8 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 
+from distillscope.measure.digits import decimals
+from distillscope.measure.pairing import question
 from distillscope.measure.pool import Settings
 from distillscope.measure.results import Audit, Line, Value
 from distillscope.report.words import NBSP, number, percent
@@ -22,6 +24,8 @@ TITLES = {"effective_rank": "effective rank", "effective_rank_corrected": "rank,
           "paper.infonce": "InfoNCE", "paper.infonce_ceiling": "InfoNCE ceiling", "contrastive.teacher_infonce": "teacher's InfoNCE",
           "probe.mcnemar_p": "McNemar p", "knn.mcnemar_p": "McNemar p", "paper.probe.mcnemar_p": "McNemar p",
           "contrastive.infonce_best_temperature": "InfoNCE, best temp.", "probe.c": "C", "paper.probe.accuracy": "probe accuracy"}
+BOUNDED = ("share", "cosine", "R2", "correlation")
+"""Units of which 1 is the most."""
 PERCENT = ("accuracy", "retention", "retained_share", "recall", "overlap", "mutual_knn", "variance", "mean_energy", "duplicates")
 
 
@@ -45,18 +49,23 @@ def title_of(name: str) -> str:
     return TITLES.get(name) or name.rpartition(".")[2].replace("_", " ")
 
 
-def shown(value: float, unit: str, name: str = "") -> str:
+def shown(value: float, unit: str, name: str = "", digits: int | None = None) -> str:
     """A value as a reader wants it: shares that count items or variance as per cent, the rest in its unit.
+
+    ``digits`` are the decimals of those units that have a choice; without it as many as the value alone asks for.
 
     >>> shown(0.758, "share", "probe.accuracy").replace(NBSP, " "), shown(0.91234, "share", "similarity.procrustes")
     ('75.8 %', '0.912')
     >>> shown(31.04, "dims"), shown(3, "dims"), shown(1, "flag"), shown(0.2, "p"), shown(2e-9, "norm")
     ('31.0', '3', 'yes', '0.200', '2e-09')
+    >>> shown(0.99988, "cosine"), shown(0.9997, "share", "recall").replace(NBSP, " ")
+    ('0.9999', '99.97 %')
     """
+    digits = _decimals(value, None, None, unit, name) if digits is None else digits
     if unit == "share" and any(word in name for word in PERCENT):
-        return percent(value)
+        return percent(value, digits)
     if unit == "dims":
-        return number(value, 0 if float(value).is_integer() else 1)
+        return number(value, 0 if float(value).is_integer() else digits)
     if unit == "flag":
         return "yes" if value else "no"
     if unit == "p":
@@ -66,16 +75,40 @@ def shown(value: float, unit: str, name: str = "") -> str:
     if unit in ("C", "temperature"):
         return f"{value:g}"
     if unit == "degrees":
-        return f"{number(value, 1)}°"
-    return number(value, 2 if unit in ("exponent", "log kernel") else 3)
+        return f"{number(value, digits)}°"
+    return number(value, digits)
+
+
+def _decimals(value: float, low: float | None, high: float | None, unit: str, name: str) -> int:
+    if unit == "share" and any(word in name for word in PERCENT):
+        low, high = (None if v is None else 100 * v for v in (low, high))
+        return decimals(100 * value, low, high, least=1, full=100.0)
+    if unit in ("dims", "degrees"):
+        return decimals(value, low, high, least=1)
+    return decimals(value, low, high, least=2 if unit in ("exponent", "log kernel") else 3, full=1.0 if unit in BOUNDED else None)
+
+
+def told(value: Value, name: str = "") -> str:
+    """The value with the decimals that it and its interval ask for."""
+    return shown(value.value, value.unit, name, _decimals(value.value, value.low, value.high, value.unit, name))
 
 
 def between(value: Value | None, name: str = "") -> str:
-    """'[30.6, 31.4]' in the units of `shown`; empty where there is no interval."""
+    """'[30.6, 31.4]' in the units and decimals of `told`; empty where there is no interval."""
     if value is None or value.low is None:
         return ""
-    low, high = shown(value.low, value.unit, name), shown(value.high, value.unit, name)
+    digits = _decimals(value.value, value.low, value.high, value.unit, name)
+    low, high = (shown(v, value.unit, name, digits) for v in (value.low, value.high))
     return f"[{low.replace(f'{NBSP}%', '')}, {high.replace(f'{NBSP}%', '')}]"
+
+
+def share(value: float, least: int = 0) -> str:
+    """A share as per cent in a sentence: what is not all does not read as 100 %.
+
+    >>> [share(v).replace(NBSP, " ") for v in (0.59, 0.9962, 0.99997, 1.0)]
+    ['59 %', '99.6 %', '99.997 %', '100 %']
+    """
+    return percent(value, decimals(100 * value, least=least, full=100.0))
 
 
 def p_text(p: float) -> str:
@@ -101,7 +134,7 @@ def accuracy_sentence(found: Audit, head: str) -> str:
     """What the student retains of an accuracy, and whether that could be chance."""
     kept, p = found.values[f"{head}.retention"], found.values.get(f"{head}.mcnemar_p")
     reach = f" {between(kept, 'retention')}" if kept.low is not None else ""
-    text = f"The student keeps {percent(kept.value)}{reach} of the teacher's accuracy"
+    text = f"The student keeps {share(kept.value, 1)}{reach} of the teacher's accuracy"
     if p is None:
         return f"{text}."
     how = p_text(p.value)
@@ -125,8 +158,8 @@ def read_as(found: Audit) -> list[str]:
 
 
 def warnings(found: Audit) -> list[str]:
-    """The notes that are not about what was left out, which has a place of its own."""
-    return [note for note in found.notes if not note.startswith("left out, because")]
+    """The notes that are not about what was left out, which has a place of its own, nor the question that stands first."""
+    return [note for note in found.notes if not note.startswith("left out, because") and note != question(found)]
 
 
 def num_items(found: Audit) -> int:
@@ -135,8 +168,8 @@ def num_items(found: Audit) -> int:
 
 
 def gallery_size(found: Audit) -> int:
-    """Items in the search index of `retrieval`: all, up to the usual cap."""
-    return min(num_items(found), Settings().gallery_items)
+    """Items in the search index of `retrieval`: all, repeats counted once, up to the usual cap."""
+    return min(found.repeats.get("items", num_items(found)), Settings().gallery_items)
 
 
 def _both(line: Line) -> bool:
@@ -215,7 +248,7 @@ def _uniformity(line: Line, found: Audit) -> str:
 
 def _duplicates(line: Line, found: Audit) -> str:
     worst = max(v.value for v in (line.teacher, line.student) if v is not None)
-    return "No sampled row repeats another." if worst == 0 else "Repeated rows lower ranks and inflate neighbour measures."
+    return "No sampled row repeats another." if worst == 0 else "Repeated rows weigh as often as they stand in the spectrum; elsewhere an item counts once."
 
 
 def _undersampled(line: Line, found: Audit) -> str:
@@ -226,7 +259,7 @@ def _undersampled(line: Line, found: Audit) -> str:
 def _cosine(line: Line, found: Audit) -> str:
     angle = math.degrees(math.acos(max(-1.0, min(1.0, line.student.value))))
     constant = math.sqrt(found["teacher.mean_energy"])
-    return f"About {angle:.0f}° away from the teacher; a constant, the teacher's mean, would score about {constant:.2f}."
+    return f"About {number(angle, 0 if angle >= 10 else 1)}° away from the teacher; a constant, the teacher's mean, would score about {constant:.2f}."
 
 
 def _top20(line: Line, found: Audit) -> str:
@@ -238,15 +271,18 @@ def _top20(line: Line, found: Audit) -> str:
 
 def _captured(line: Line, found: Audit) -> str:
     most = found["alignment.teacher_variance_top20"]
-    return f"Of the {percent(most)} that any 20 directions could hold, the student's 20 hold {percent(line.student.value)}."
+    return f"Of the {percent(most)} that any 20 directions could hold, the student's 20 hold {share(line.student.value, 1)}."
 
 
 def _r2(line: Line, found: Audit) -> str:
     value = line.student.value
     if value < 0.02:
         return "Nothing of the teacher can be predicted linearly from the student."
-    return (f"{percent(value)} of the teacher's variance can be predicted linearly from the student; "
-            f"{percent(max(0.0, 1 - value))} cannot.")
+    most = found.values.get("alignment.teacher_r2_ceiling")
+    if most and most.value < 0.99:
+        return f"{share(value, 1)} of the teacher's variance can be predicted linearly from the student, of {share(most.value, 1)} that so few items allow."
+    text = f"{share(value, 1)} of the teacher's variance can be predicted linearly from the student"
+    return f"{text}." if value > 1 - 1e-9 else f"{text}; {percent(1 - value, 1 if value < 0.9995 else 4)} cannot."
 
 
 def _angle(line: Line, found: Audit) -> str:
@@ -265,7 +301,7 @@ def _infonce(line: Line, found: Audit) -> str:
 
 
 def _retained(line: Line, found: Audit) -> str:
-    return f"It keeps {percent(line.student.value)} of the nats by which the teacher tells its own items apart."
+    return f"It keeps {share(line.student.value, 1)} of the nats by which the teacher tells its own items apart."
 
 
 def _saturated(line: Line, found: Audit) -> str:
@@ -276,7 +312,7 @@ def _recall(line: Line, found: Audit) -> str:
     k = int(line.name.rpartition("_")[2])
     mapped = " after one fitted matrix" if "mapped" in line.name else ""
     where = "first" if k == 1 else f"among the first {k}"
-    return (f"{percent(line.student.value)} of the student's queries find their own item {where} in the teacher's index"
+    return (f"{share(line.student.value, 1)} of the student's queries find their own item {where} in the teacher's index"
             f"{mapped}; chance is about {percent(k / gallery_size(found), 2)}.")
 
 
