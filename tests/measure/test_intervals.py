@@ -8,6 +8,7 @@ from scipy import stats
 from distillscope.audit import audit
 from distillscope.measure.intervals import (
     bootstrap_interval,
+    dependent_interval,
     jackknife_interval,
     mcnemar_p,
     mean_interval,
@@ -54,6 +55,75 @@ def test_coverage_of_what_an_estimate_at_this_n_is_on_average(trials, key):
     assert all(v.low <= v.value <= v.high for v in values)
     spread = np.std([v.value for v in values])
     assert np.mean([v.high - v.low for v in values]) < 2.5 * 3.92 * spread + 2 * key.count("dims"), "too wide to be of use"
+
+
+# -- items that are one another's neighbours, and classifiers --------------------------------------------------------------
+
+LABELLED = ("retrieval.recall_at_1", "retrieval.recall_at_10", "retrieval.mapped_recall_at_1", "retrieval.neighbour_overlap_10",
+            "knn.teacher.accuracy", "knn.student.accuracy", "knn.retention")
+PROBED = ("probe.teacher.accuracy", "probe.student.accuracy", "probe.retention", "paper.probe.teacher.accuracy", "paper.probe.retention")
+
+
+def labelled_sample(trial: int, n: int, d: int = 16) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Three overlapping classes, and two encoders of one quality: retention is 1, and McNemar's null holds."""
+    rng = np.random.default_rng((11, trial))
+    labels = rng.integers(0, 3, n)
+    shared = rng.normal(size=(n, d)) * np.arange(1, d + 1) ** -0.5
+    shared[:, :3] += 1.2 * np.eye(3)[labels]
+    return *(shared + 0.45 * rng.normal(size=(n, d)) for _ in range(2)), labels
+
+
+def covered(values: list, key: str) -> float:
+    truth = np.mean([v[key].value for v in values])
+    return float(np.mean([v[key].low <= truth <= v[key].high for v in values]))
+
+
+@pytest.fixture(scope="module")
+def neighbours():
+    return [audit(*labelled_sample(i, 160), groups={"retrieval", "knn"}).values for i in range(60)]
+
+
+@pytest.mark.parametrize("key", LABELLED)
+def test_coverage_of_neighbour_measures(neighbours, key):
+    """n 160, d 16, R 60: of 60 intervals that cover 95 %, 51 or fewer do so once in 300 times."""
+    assert covered(neighbours, key) >= 0.86
+    spread = np.std([v[key].value for v in neighbours])
+    assert np.mean([v[key].high - v[key].low for v in neighbours]) < 2.5 * 3.92 * spread, "too wide to be of use"
+
+
+def test_one_number_has_one_interval():
+    """Shared neighbours in an index and among items are one number up to 4,096 items."""
+    found = audit(*labelled_sample(0, 200)[:2], groups={"retrieval", "similarity"}, settings=Settings(null_draws=1)).values
+    index, shared = found["retrieval.neighbour_overlap_10"], found["similarity.mutual_knn_10"]
+    assert (index.value, index.low, index.high, index.n) == (shared.value, shared.low, shared.high, shared.n)
+
+
+def test_mcnemar_holds_its_size_on_neighbours(neighbours):
+    """R 60: of 60 tests with a size of 5 %, 8 or more are false alarms once in 120 times."""
+    assert np.sum([v["knn.mcnemar_p"].value < 0.05 for v in neighbours]) <= 8
+
+
+@pytest.mark.slow
+def test_coverage_of_probes_and_neighbours_at_length(capsys):
+    """n 400, d 16, R 200: prints what docs/measures.md states."""
+    values = [audit(*labelled_sample(i, 400), groups={"retrieval", "knn", "probe"}).values for i in range(200)]
+    with capsys.disabled():
+        for key in (*LABELLED, *PROBED):
+            spread = np.std([v[key].value for v in values])
+            width = np.mean([v[key].high - v[key].low for v in values]) / (3.92 * spread)
+            print(f"\n{key:34} coverage {covered(values, key):.3f} width {width:.2f}", end="")
+        for key in ("probe.mcnemar_p", "paper.probe.mcnemar_p", "knn.mcnemar_p"):
+            print(f"\n{key:34} size {np.mean([v[key].value < 0.05 for v in values]):.3f}", end="")
+    assert all(covered(values, key) >= 0.85 for key in (*LABELLED, *PROBED))
+
+
+def test_dependent_shares_are_never_surer_than_wilsons():
+    correct = np.arange(200) < 150
+    plain = wilson_interval(correct)
+    assert dependent_interval(correct, [0.75] * 10) == plain == dependent_interval(correct, np.linspace(0.7499, 0.7501, 10))
+    low, high = dependent_interval(correct, np.linspace(0.72, 0.78, 10))
+    assert low < plain[0] and high > plain[1]
+    assert dependent_interval(np.ones(50, bool), [1.0] * 10) == wilson_interval(np.ones(50, bool))
 
 
 def test_a_bootstrap_of_rows_would_miss_the_rank():
