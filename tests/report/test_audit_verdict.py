@@ -70,6 +70,12 @@ def test_the_first_words_are_what_the_student_is(case, with_labels):
         assert "much" not in said and "cannot stand in" not in said and not any(loss.retained < 0.95 for loss in losses(found))
 
 
+def test_other_coordinates_are_no_loss_and_are_said():
+    teacher, labels = teacher_and_labels()
+    said = headline(audit(teacher, -teacher, labels, groups=GROUPS, settings=FEW)).replace(NBSP, " ")
+    assert said.startswith("No loss shows") and "0 % of the student's queries find their own item as they are, 100 % after" in said
+
+
 def test_a_near_perfect_pair_reads_as_what_it_is():
     """int8 against fp32: cosine 0.99988, R2 0.994, recall at 1 98.3 %."""
     def share(value, reach, n=3000, unit="share"):

@@ -133,8 +133,18 @@ def _first(found: Audit, worst: Loss | None) -> str:
     how = next((text for least, text in words if worst.retained >= least), f"Most was lost in {worst.what}")
     cosine = found.values.get("alignment.mean_cosine")
     near = f", and the mean cosine with the teacher is {told(cosine)}" if cosine and cosine.value > WHOLE and worst.retained >= LITTLE else ""
-    few = f" (of {num_items(found):,} items, too few to fit what would tell more)" if _ceiling(found) < HALF else ""
-    return f"{how}: {worst.clause}{near}{few}"
+    if _ceiling(found) < HALF and not (near and worst.retained >= WHOLE):  # too few to fit what would tell more
+        return f"With {num_items(found):,} items little can be told of a loss: {worst.clause}"
+    return f"{how}: {worst.clause}{near}{_other_coordinates(found) if worst.what != ITEMS else ''}"
+
+
+def _other_coordinates(found: Audit) -> str:
+    """That the student's queries do not fit the teacher's index, where one matrix makes them fit."""
+    raw, mapped = (found.values.get(key) for key in RECALLS)
+    if not raw or recall_key(found) != "retrieval.mapped_recall_at_1":
+        return ""
+    return (f", but in other coordinates: in the teacher's index {share(raw.value)} of the student's queries find their own item as they "
+            f"are, {share(mapped.value)} after one fitted matrix")
 
 
 def _matters(found: Audit, worst: Loss | None) -> str:

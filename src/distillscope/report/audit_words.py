@@ -108,7 +108,7 @@ def share(value: float, least: int = 0) -> str:
     >>> [share(v).replace(NBSP, " ") for v in (0.59, 0.9962, 0.99997, 1.0)]
     ['59 %', '99.6 %', '99.997 %', '100 %']
     """
-    return percent(value, decimals(100 * value, least=least, full=100.0))
+    return percent(value, decimals(100 * value, least=least, full=100.0, most=3))
 
 
 def p_text(p: float) -> str:
