@@ -404,7 +404,9 @@ def test_the_command_prints_the_table_the_sentence_and_the_yaml(folder, tmp_path
     assert "train with “seven”" in found.output and "optimistic" in found.output and "--set screen=" in found.output
     study = load_preset(str(tmp_path / "next.yaml"))
     assert [a.name for a in study.arms] == ["one", "seven"]
-    assert "view_target: clean" in invoke(folder, "--for", "robustness").output
+    found = invoke(folder, "--for", "robustness", "--yaml", tmp_path / "robust.yaml")
+    assert "view_target: clean" in (tmp_path / "robust.yaml").read_text() and "view_target" not in found.output
+    assert "--yaml FILE writes it" in invoke(folder).output
 
 
 def test_the_command_prints_json(folder):

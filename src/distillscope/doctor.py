@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import platform
+import re
 from importlib import metadata, util
 from pathlib import Path
 
@@ -31,11 +32,27 @@ def examine() -> list[tuple[str, str, str]]:
     ]
     for package in ("torch", "torchvision", "timm", "datasets", "accelerate", "scikit-learn", "numpy"):
         rows.append((package, metadata.version(package), ""))
-    for module, extra in (("open_clip", "open-clip"), ("tensorboard", "track"), ("ray", "ray"), ("jupytext", "notebook"), ("h5py", "hdf5")):
-        present = util.find_spec(module) is not None
-        rows.append((f"{module} (extra)", "installed" if present else "not installed",
-                     "" if present else f"pip install 'distillscope[{extra}]'"))
+    rows += [_extra(extra, needed) for extra, needed in extras().items()]
     return [*rows, *_weights(), *_data()]
+
+
+def extras() -> dict[str, list[str]]:
+    """Extra of this package -> the packages that it asks for, in the order of their names; the one for tests is left out."""
+    found: dict[str, list[str]] = {}
+    for line in metadata.requires("distillscope") or []:
+        if (asked := re.search(r"extra\s*==\s*['\"]([^'\"]+)", line)) and asked[1] != "test":
+            found.setdefault(asked[1], []).append(re.split(r"[\s<>=!~;\[(]", line, maxsplit=1)[0])
+    return dict(sorted(found.items()))
+
+
+def _extra(name: str, needed: list[str]) -> tuple[str, str, str]:
+    versions, missing = [], []
+    for package in needed:
+        try:
+            versions.append(f"{package} {metadata.version(package)}")
+        except metadata.PackageNotFoundError:
+            missing.append(package)
+    return f"extra {name}", ", ".join(versions + [f"{m} not installed" for m in missing]), f"pip install 'distillscope[{name}]'" if missing else ""
 
 
 def _devices() -> list[str]:

@@ -7,11 +7,24 @@ import sys
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from typing import Any
 
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+from rich.segment import Segment
 
-console = Console(stderr=True)
+from distillscope.visible import visible
+
+
+class Terminal(Console):
+    """A console on which no name from data acts: what would move the cursor or turn text around is written out."""
+
+    def render(self, *args: Any, **settings: Any) -> Iterator[Segment]:
+        for segment in super().render(*args, **settings):
+            yield segment if segment.control else segment._replace(text=visible(segment.text))
+
+
+console = Terminal(stderr=True)
 _LINE_SECONDS = 30.0
 _live: Progress | None = None
 
@@ -60,7 +73,7 @@ def _lines(label: str, total: int | None, unit: str) -> Iterator[Callable[[int],
             last = now
             rate = done / (now - start)
             left = f", {(total - done) / rate:.0f} s left" if total and rate else ""
-            print(f"{label}: {done}/{total or '?'} {unit}, {rate:.0f} a second{left}", file=sys.stderr, flush=True)
+            print(visible(f"{label}: {done}/{total or '?'} {unit}, {rate:.0f} a second{left}"), file=sys.stderr, flush=True)
 
     yield advance
 
@@ -69,3 +82,8 @@ def say(text: str) -> None:
     """One line for the user, on stderr, beside any bars; of several processes only the first says it."""
     if speaks():
         console.print(text, markup=False, highlight=False, soft_wrap=True)
+
+
+def tell(text: str, err: bool = False) -> None:
+    """One line of a command's answer, on stdout (on stderr with ``err``), in which names are only shown."""
+    print(visible(text), file=sys.stderr if err else sys.stdout)

@@ -8,8 +8,8 @@ from typing import Any
 
 import yaml
 
-import distillscope
 from distillscope import progress
+from distillscope.card import model_card
 from distillscope.config import Study
 from distillscope.data.splits import Splits, load_splits
 from distillscope.distill.loop import distill, num_trained
@@ -20,9 +20,8 @@ from distillscope.json_files import read_json
 from distillscope.loading import study_from
 from distillscope.locks import RunLock
 from distillscope.preflight import check_data, check_study, check_teacher
-from distillscope.rundir import hardware, trials_of
-from distillscope.students.load import DESCRIPTION, WEIGHTS, save_student
-from distillscope.students.networks import capacity
+from distillscope.rundir import trials_of
+from distillscope.students.load import DESCRIPTION, save_student
 from distillscope.teachers.cache import cache_root
 from distillscope.trial import fresh_student, make_health, training_set
 from distillscope.yaml_files import read_yaml
@@ -79,7 +78,7 @@ def _distil(study: Study, out: Path, asked: dict[str, Any], first: bool, device:
                               make_health(splits, prepared), track=track, workers=workers, advance=advance, warn=progress.say)
         if (prepared.folder / "target.safetensors").exists():
             write_atomic(out / "target.safetensors", lambda p: p.write_bytes((prepared.folder / "target.safetensors").read_bytes()))
-        write_text(out / "README.md", _card(study, splits, student, history, command))
+        write_text(out / "README.md", model_card(study, splits, student, history, command, out))
         save_student(student, out, {"target": prepared.target_name, "teacher": teacher.title, "dataset": data.title,
                                     **({"images": splits.whole_train.note} if splits.whole_train.note else {}),
                                     "objective": arm.objective_name, "seed": trial.seed})
@@ -156,38 +155,3 @@ def _splits(study: Study, data) -> Splits:
         raise UserError(f"data {data.title}/train", f"at least {study.training.batch_size * 10 // 9 + 2} images",
                         str(len(found.whole_train)), "Use more images, or a smaller --batch-size.")
     return found
-
-
-def _card(study: Study, splits: Splits, student, history: list[dict], command: str) -> str:
-    """The model card: what it is, how it was made, what is known of it, how to use it."""
-    note = f" ({splits.whole_train.note})" if splits.whole_train.note else ""
-    last, size = history[-1], capacity(student.module, student.preprocess.size)
-    knn = "" if last.get("knn_accuracy") is None else f"\n| kNN accuracy, held-out part of train (k 10, n {last['n']}) | {last['knn_accuracy']:.4f} |"
-    return f"""---
-license: other
-tags: [distillscope, image-feature-extraction, knowledge-distillation]
----
-# {student.name}, distilled from {study.teacher[0].title}
-
-A student of {size["parameters"]:,} parameters and {size["multiply_adds"]:,} multiply-adds an image, with {student.dim}-d embeddings.
-Its licence follows from the teacher's weights and the images.
-
-| | |
-| --- | --- |
-| images | {splits.title}, {len(splits.train):,} for training, {len(splits.validation):,} held out{note} |
-| objective | {study.arms[0].objective_name} |
-| training | {study.training.epochs} epochs, batch {study.training.batch_size}, {study.training.optimizer}, lr {study.training.learning_rate:g} |
-| mean cosine to the teacher, held-out part of train (n {last["n"]}) | {last["cosine"]:.4f} |
-| effective rank (s^2, centred; n {last["n"]}), teacher's {last["target_rank"]:.1f} | {last["effective_rank"]:.1f} |{knn}
-| preprocessing | {student.preprocess.describe()} |
-| made by | distillscope {distillscope.__version__} on {hardware()} |
-| command | `{command}` |
-
-```python
-import distillscope
-student = distillscope.load_student("DIR")           # holds {WEIGHTS} and {DESCRIPTION}
-embeddings = student.encode(["photo.jpg"])           # or PIL images, NumPy (b, h, w, 3), torch (b, 3, h, w): uint8, or floats in [0, 1]
-```
-
-What it lost beyond these figures has not been measured: run a study, or an audit, on data that it has not seen.
-"""

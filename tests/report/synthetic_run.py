@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import zlib
 from pathlib import Path
 
 import numpy as np
@@ -82,7 +83,8 @@ def make_run(path: Path, *, students=("S", "M", "L"), seeds=(42, 123, 456), arms
 
 def _folder(*names: str) -> str:
     """A folder's name can hold less than a label can."""
-    return "--".join("".join(c if c.isalnum() or c in "-_." else "_" for c in n) for n in names)
+    name = "--".join("".join(c if c.isalnum() or c in "-_." else "_" for c in n) for n in names)
+    return name if len(name) < 200 else f"{name[:150]}~{zlib.crc32(name.encode())}"
 
 
 def _setting(path, dataset, teacher, students, seeds, arms, target, labels, draws, incomplete, epochs, dim) -> None:

@@ -111,3 +111,13 @@ def test_a_browser_shows_the_page_in_the_frame(running, tmp_path):
     shown = run_chromium(server.url, tmp_path / "profile", "--dump-dom")
     assert not console(shown)
     assert "4 of 4 trials finished" in shown.stdout and "The run is finished." in shown.stdout
+
+
+def test_a_client_that_leaves_before_its_answer_is_no_traceback(running, capfd, monkeypatch):
+    server, _ = running
+    monkeypatch.setattr(module._Handler, "_send", lambda *args: (_ for _ in ()).throw(BrokenPipeError(32, "Broken pipe")))
+    with pytest.raises(http.client.RemoteDisconnected):
+        ask(server, "/")
+    monkeypatch.undo()
+    assert ask(server, "/state")[0] == 200
+    assert capfd.readouterr().err == ""

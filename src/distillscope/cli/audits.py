@@ -52,9 +52,8 @@ def audit(
     - `distillscope audit --teacher t.npy --student s.npy --require 'alignment.mean_cosine>=0.9'`
     - `distillscope audit --teacher efficientnet_lite0 --student student.onnx --data digits`
     """
-    from rich.console import Console
-
     from distillscope.auditing import Images, Reads, audit_inputs, file_preprocess, publish
+    from distillscope.progress import Terminal
     from distillscope.report.audit_terminal import audit_table
     from distillscope.requirements import check_requirements
 
@@ -63,7 +62,7 @@ def audit(
                          train_labels=train_labels, train_split=train_split, text=text, images=images, normalize=normalize,
                          groups=only, intervals=intervals, seed=seed, reading=Reads(ids, teacher_ids, student_ids, scale))
     missed = check_requirements(found, require or [])
-    Console().print(audit_table(found, full=full))
+    Terminal().print(audit_table(found, full=full))
     if json_ is not None:
         found.to_json(json_)
         print(f"values: {json_.resolve()}")

@@ -30,12 +30,11 @@ def recommend_(
     - `distillscope recommend runs/quickstart`
     - `distillscope recommend runs/screen --for robustness --yaml next.yaml`
     """
-    from rich.console import Console
-
     from distillscope.errors import unknown_name
     from distillscope.files import write_text
+    from distillscope.progress import Terminal, tell
     from distillscope.recommend import PURPOSES
-    from distillscope.report.recommendation import advice_tables, notes, recommend_runs, sentence
+    from distillscope.report.recommendation import advice_tables, following_text, notes, recommend_runs, sentence
 
     if for_ not in PURPOSES:
         raise unknown_name("--for", "purpose", for_, PURPOSES)
@@ -46,10 +45,10 @@ def recommend_(
         typer.echo(advice.to_json(), nl=False)
         return
     for table in advice_tables(advice):
-        Console().print(table)
+        Terminal().print(table)
     for one in advice.found:
-        typer.echo("".join(f"{line}\n" for line in [*(sentence(r, one) for r in one.rankings), *notes(one)]))
-    typer.echo(advice.chosen_on)
+        tell("".join(f"{line}\n" for line in [*(sentence(r, one) for r in one.rankings), *notes(one)]))
+    tell(advice.chosen_on)
     for command in advice.screen_commands():
-        typer.echo(f"  {command}")
-    typer.echo(f"\nstudy to run next: {yaml_.resolve()}" if yaml_ else f"\nstudy to run next (--yaml FILE writes it):\n\n{advice.yaml}")
+        tell(f"  {command}")
+    tell(f"\nstudy to run next: {following_text(advice.following)}\n" + (f"written: {yaml_.resolve()}" if yaml_ else "--yaml FILE writes it"))

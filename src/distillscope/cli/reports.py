@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sys
 from pathlib import Path
 from typing import Annotated
 
@@ -30,13 +29,14 @@ def report(
         from distillscope.report.serve import serve as watch
 
         return watch(run_dir, port)
+    from distillscope.progress import tell
     from distillscope.report import write_paper, write_report
 
     page = write_report(run_dir)
     print_results(run_dir)
     if paper:
-        print(f"for a paper: {write_paper(run_dir)[0].parent.resolve()}")
-    print(f"page: {page.resolve()}")
+        tell(f"for a paper: {write_paper(run_dir)[0].parent.resolve()}")
+    tell(f"page: {page.resolve()}")
 
 
 @app.command()
@@ -53,8 +53,7 @@ def compare(
     """
     import json
 
-    from rich.console import Console
-
+    from distillscope.progress import Terminal, tell
     from distillscope.report import check_out, compare_runs, comparison_tables, default_out, write_comparison
 
     if out is not None:
@@ -64,12 +63,12 @@ def compare(
     if json_:
         print(json.dumps(found.to_dict(), indent=2, allow_nan=False))
     else:
-        console = Console()
+        console = Terminal()
         for part in comparison_tables(found, console.width):
             console.print(part)
     if folder is not None:
         page = write_comparison(found, folder, command_line())
-        print(f"page: {page.resolve()}", file=sys.stderr if json_ else sys.stdout)
+        tell(f"page: {page.resolve()}", err=json_)
 
 
 @app.command()
@@ -82,8 +81,9 @@ def merge(
     Example: `distillscope merge runs/seed42 runs/seed123 --out runs/all`
     """
     from distillscope.merge import merge_runs
+    from distillscope.progress import tell
 
-    print(f"page: {merge_runs(run_dirs, out).resolve()}")
+    tell(f"page: {merge_runs(run_dirs, out).resolve()}")
     print_results(out)
 
 
@@ -98,8 +98,7 @@ def claims_(
 
     Example: `distillscope claims runs/claims-quick`
     """
-    from rich.console import Console
-
+    from distillscope.progress import Terminal, tell
     from distillscope.report import claims_table, decide_claims, write_claims, write_report
 
     found = decide_claims(run_dirs)
@@ -109,7 +108,7 @@ def claims_(
         from distillscope.files import write_text
 
         write_text(json_, (run_dirs[0] / "claims.json").read_text(encoding="utf-8"))
-        print(f"verdicts: {json_.resolve()}")
+        tell(f"verdicts: {json_.resolve()}")
     for decision in found.decisions:
-        Console().print(claims_table(decision))
-    print(f"sentences: {(run_dirs[0] / 'claims.md').resolve()}\npage: {page.resolve()}")
+        Terminal().print(claims_table(decision))
+    tell(f"sentences: {(run_dirs[0] / 'claims.md').resolve()}\npage: {page.resolve()}")

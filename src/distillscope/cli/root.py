@@ -70,21 +70,21 @@ def command_line() -> str:
 
 
 def print_table(title: str, columns: list[str], rows: list[tuple]) -> None:
-    from rich.console import Console
     from rich.markup import escape
     from rich.table import Table
+
+    from distillscope.progress import Terminal
 
     table = Table(title=title, title_justify="left", show_header=any(columns))
     for column in columns:
         table.add_column(column, overflow="fold")
     for row in rows:
         table.add_row(*(escape(str(cell)) for cell in row))
-    Console().print(table)
+    Terminal().print(table)
 
 
 def print_results(folder: Path) -> None:
-    from rich.console import Console
-
+    from distillscope.progress import Terminal
     from distillscope.report import terminal_table
 
-    Console().print(terminal_table(folder))
+    Terminal().print(terminal_table(folder))

@@ -2,20 +2,23 @@
 
 from __future__ import annotations
 
-import json
 import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from pydantic import BaseModel
+
 from distillscope.claims.decide import Decision, decide
 from distillscope.claims.verdict import Secondary, Verdict, interval, number, p_text
 from distillscope.errors import UserError
 from distillscope.files import write_json, write_text
+from distillscope.json_files import read_json
 from distillscope.report.read import Run, read_run
 from distillscope.report.sections import escape
 from distillscope.report.words import joined
+from distillscope.visible import markdown_text
 
 JSON, MARKDOWN = "claims.json", "claims.md"
 SECONDARY = "Secondary endpoints (not adjusted, they decide nothing)"
@@ -29,6 +32,13 @@ class Claims:
     decisions: tuple[Decision, ...]
     sources: tuple[Path, ...]
     missing: tuple[str, ...] = ()
+
+
+class _Sources(BaseModel):
+    """What claims.json says of the runs that it was decided from."""
+
+    sources: list[str]
+    missing: list[str]
 
 
 def decide_claims(run_dirs: Sequence[Path]) -> Claims:
@@ -56,9 +66,9 @@ def claims_of(run: Run) -> Claims:
 def known_sources(run_dir: Path) -> list[Path]:
     """The other runs that a run's claims were decided from."""
     try:
-        known = json.loads((run_dir / JSON).read_text(encoding="utf-8"))
-        return [(run_dir / str(s)).resolve() for s in (*known["sources"], *known["missing"]) if str(s) != "."]
-    except (OSError, ValueError, KeyError, TypeError):
+        known = read_json(run_dir / JSON, _Sources)
+        return [(run_dir / s).resolve() for s in (*known.sources, *known.missing) if s != "."]
+    except (UserError, OSError, RuntimeError, ValueError):  # a path with NUL, a link that leads to itself
         return []
 
 
@@ -87,23 +97,24 @@ def effect_text(v: Verdict | Secondary) -> str:
 
 def markdown(found: Claims) -> str:
     """A table and a sentence for each claim, secondary endpoints apart."""
-    lines = ["# Claims", "", *([f"Decided from {joined(named(found.sources))} together.", ""] if len(found.sources) > 1 else [])]
+    say = markdown_text
+    lines = ["# Claims", "", *([f"Decided from {say(joined(named(found.sources)))} together.", ""] if len(found.sources) > 1 else [])]
     for d in found.decisions:
-        lines += [f"## {d.dataset}, teacher {d.teacher}", "", f"{counts(d)}. Holm over {d.tested} primary endpoints; intervals are not adjusted.", "",
+        lines += [f"## {say(d.dataset)}, teacher {say(d.teacher)}", "", f"{counts(d)}. Holm over {d.tested} primary endpoints; intervals are not adjusted.", "",
                   "| claim | verdict | primary endpoint | effect [95 %] | bound | p (Holm) | n |",
                   "| --- | --- | --- | --- | --- | --- | --- |"]
-        lines += [f"| {v.id} | {v.verdict} | {_cell(v.endpoint or v.reason)} | {effect_text(v)} | {number(v.bound)} | "
+        lines += [f"| {say(v.id)} | {v.verdict} | {say(v.endpoint or v.reason)} | {effect_text(v)} | {number(v.bound)} | "
                   f"{_p_cell(v)} | {v.n or '-'} |" for v in d.verdicts]
         for v in d.verdicts:
-            lines += ["", f"### {v.id}: {v.claim}", "", v.sentence]
-            lines += [f"Power: {v.power}."] if v.power else []
-            lines += [f"Evidence: {'; '.join(v.evidence)}."] if v.evidence else []
-            lines += v.notes
+            lines += ["", f"### {say(v.id)}: {say(v.claim)}", "", say(v.sentence)]
+            lines += [f"Power: {say(v.power)}."] if v.power else []
+            lines += [f"Evidence: {say('; '.join(v.evidence))}."] if v.evidence else []
+            lines += map(say, v.notes)
             lines += ["", f"{SECONDARY}:", ""] if v.secondary else []
-            lines += [f"- {s.endpoint}: {interval(s)} (n = {s.n}{', ' + p_text(s.p) if s.p is not None else ''})"
+            lines += [f"- {say(s.endpoint)}: {interval(s)} (n = {s.n}{', ' + p_text(s.p) if s.p is not None else ''})"
                       for s in v.secondary]
         lines.append("")
-    lines += [f"Not read, and left out: {joined(found.missing)}.", ""] if found.missing else []
+    lines += [f"Not read, and left out: {say(joined(found.missing))}.", ""] if found.missing else []
     return "\n".join(lines)
 
 
@@ -115,10 +126,6 @@ def named(paths: Sequence[Path]) -> list[str]:
 
 def _p_cell(v: Verdict) -> str:
     return "-" if v.p_holm is None else p_text(v.p_holm).removeprefix("p ").removeprefix("= ")
-
-
-def _cell(text: str) -> str:
-    return text.replace("|", "\\|")
 
 
 def claims_table(decision: Decision):

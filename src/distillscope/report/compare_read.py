@@ -2,22 +2,24 @@
 
 from __future__ import annotations
 
-import json
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
 import numpy as np
+from pydantic import BaseModel, BeforeValidator, ConfigDict, model_validator
 
 from distillscope.errors import UserError
+from distillscope.json_files import parse_json, read_bytes
 from distillscope.measure.results import Audit, Curve, Value
 from distillscope.report.models import Setting, settings_of
 from distillscope.report.read import Run, read_run
 from distillscope.report.summary import Summary
 
+MAKE_AUDIT = "Make it with `distillscope audit ... --json FILE` or --out FOLDER."
 MAKE = "Name folders that `distillscope run` or `distillscope audit --out` made."
 
 
@@ -108,27 +110,59 @@ def _place(path: Path) -> Path:
 
 def read_audit(path: Path) -> Audit:
     """An audit from its .json, or from its page, which holds the values but no curves."""
+    content = read_bytes(path, MAKE_AUDIT)
+    if path.suffix == ".html":
+        found = re.search(rb'<script type="application/json" id="distillscope-data">(.*?)</script>', content, re.DOTALL)
+        content = found[1] if found else b"null"
     try:
-        text = path.read_text(encoding="utf-8")
-        if path.suffix == ".html":
-            found = re.search(r'<script type="application/json" id="distillscope-data">(.*?)</script>', text, re.DOTALL)
-            text = found[1] if found else "null"
-        held = json.loads(text)
-        values = {key: _value(v) for key, v in held["measures"].items()}
-        curves = {key: _curve(c) for key, c in held.get("curves", {}).items()}
-        return Audit(values, curves, dict(held.get("left_out", {})), list(held.get("notes", [])), dict(held.get("inputs", {})))
-    except (OSError, ValueError, KeyError, TypeError, AttributeError):
-        raise UserError(f"compare {path}", "the values of an audit", "a file without them",
-                        "Make it with `distillscope audit ... --json FILE` or --out FOLDER.") from None
+        held = parse_json(content, f"compare {path}", _Audit, MAKE_AUDIT)
+    except UserError as error:
+        raise UserError(error.where, "the values of an audit", f"a file without them ({error.expected}, got {error.got})", MAKE_AUDIT) from None
+    values = {key: Value(v.value, v.low, v.high, v.n, v.definition, v.unit) for key, v in held.measures.items()}
+    curves = {key: Curve(c.x, c.y, c.low, c.high, c.unit, c.definition) for key, c in held.curves.items()}
+    return Audit(values, curves, held.left_out, held.notes, held.inputs)
 
 
-def _value(held: dict[str, Any]) -> Value:
-    return Value(float(held["value"]), held.get("low"), held.get("high"), int(held["n"]), str(held.get("definition", "")),
-                 str(held["unit"]))
+def _array(value: Any) -> np.ndarray:
+    try:
+        return np.asarray(value, np.float64)
+    except TypeError:
+        raise ValueError("numbers") from None
 
 
-def _curve(held: dict[str, Any]) -> Curve:
-    def array(name: str) -> np.ndarray | None:
-        return None if held.get(name) is None else np.asarray(held[name], np.float64)
+Numbers = Annotated[np.ndarray, BeforeValidator(_array)]
 
-    return Curve(array("x"), array("y"), array("low"), array("high"), str(held.get("unit", "")), str(held.get("definition", "")))
+
+class _Value(BaseModel):
+    value: float
+    low: float | None = None
+    high: float | None = None
+    n: int
+    definition: str = ""
+    unit: str
+
+
+class _Curve(BaseModel):
+    model_config = ConfigDict(arbitrary_types_allowed=True)
+    x: Numbers
+    y: Numbers
+    low: Numbers | None = None
+    high: Numbers | None = None
+    unit: str = ""
+    definition: str = ""
+
+    @model_validator(mode="after")
+    def _as_long(self) -> _Curve:
+        if any(v.shape[:1] != self.x.shape[:1] for v in (self.y, self.low, self.high) if v is not None):
+            raise ValueError("x, y, low and high of one length")
+        return self
+
+
+class _Audit(BaseModel):
+    """What audit.json holds, as far as it is compared."""
+
+    measures: dict[str, _Value]
+    curves: dict[str, _Curve] = {}
+    left_out: dict[str, str] = {}
+    notes: list[str] = []
+    inputs: dict[str, dict[str, Any]] = {}

@@ -3,21 +3,22 @@
 from __future__ import annotations
 
 import base64
-import json
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+from distillscope.errors import UserError
 from distillscope.report.curves import trials_of
 from distillscope.report.geometry import of_setting
+from distillscope.report.keepsakes_file import Keepsakes, read_keepsakes
 from distillscope.report.models import Model, Setting
 from distillscope.report.plot import Figure, Grid, Panel, Series
 from distillscope.report.read import Run
 from distillscope.report.words import number, percent, shortened
 
-VERSION, MOST_STUDENTS = 1, 5
+MOST_STUDENTS = 5
 METHODS = {"tsne": "t-SNE", "pca": "PCA"}
 """Keys of the map's layouts, the one that is shown first first."""
 ABSENT = ("This run kept no thumbnails, map or confusion. Repeat its command with --resume: finished trials are not trained again, and what is "
@@ -31,11 +32,12 @@ class Album:
     model: Model
     folder: Path
     said: dict[str, Any]
+    checked: Keepsakes | None = None
 
     @property
     def confusion(self) -> np.ndarray | None:
         """(classes, classes) share of the row's items, NaN for a class without items; summed over the finished seeds."""
-        if "confusion" not in self.said:
+        if not self.said.get("confusion"):
             return None
         counts = np.asarray(self.said["confusion"], dtype=np.float64)
         total = counts.sum(axis=1, keepdims=True)
@@ -72,13 +74,26 @@ class Kept:
 
 
 def read_album(model: Model, folder: Path) -> Album | None:
-    """The keepsakes of a trial's or a reference's folder; None where there are none, or of another version."""
+    """The keepsakes of a trial's or a reference's folder; None where there are none, damaged ones (`damaged`) or of another version."""
     try:
-        said = json.loads((folder / "keepsakes" / "keepsakes.json").read_text(encoding="utf-8"))
-    except (OSError, ValueError):
+        checked = read_keepsakes(folder)
+    except UserError:
         return None
-    whole = isinstance(said, dict) and said.get("version") == VERSION and {"neighbours", "map", "tiles", "sprite"} <= said.keys()
-    return Album(model, folder / "keepsakes", said) if whole else None
+    return Album(model, folder / "keepsakes", {k: v for k, v in checked.model_dump().items() if v is not None}, checked)
+
+
+def damaged(run: Run) -> list[str]:
+    """The keepsakes of a run that are there and cannot be shown, in sentences."""
+    found = []
+    for kind, trials in (("references", run.references), ("trials", run.trials)):
+        for trial in trials:
+            folder = run.path / kind / trial.folder
+            if (folder / "keepsakes").exists():
+                try:
+                    read_keepsakes(folder)
+                except UserError as error:
+                    found.append(f"{kind}/{trial.folder}/keepsakes: cannot be shown (expected {error.expected}, got {error.got}). {error.todo}")
+    return found
 
 
 def kept_of(run: Run, settings: list[Setting]) -> list[Kept]:
@@ -86,13 +101,14 @@ def kept_of(run: Run, settings: list[Setting]) -> list[Kept]:
     found = []
     for setting in settings:
         teachers = [a for m in setting.teachers for t in trials_of(run, m)
-                    if (a := read_album(m, run.path / "references" / t.folder)) and "shared" in a.said["map"]]
+                    if (a := read_album(m, run.path / "references" / t.folder)) and a.checked.map.shared]
         if not teachers:
             continue
-        students, count = [], len(teachers[0].said["map"]["shared"]["ids"])
+        students, teacher = [], teachers[0].checked
+        count = len(Kept(setting, teachers[0], ()).classes)
         for model in setting.students:
             albums = [a for t in trials_of(run, model) if (a := read_album(model, run.path / "trials" / t.folder))
-                      and all(len(a.said["map"][m]) == count for m in METHODS)]
+                      and a.checked.fits(teacher, count)]
             students += albums[:1]
         kept, rest = students[:MOST_STUDENTS], students[MOST_STUDENTS:]
         found.append(Kept(setting, teachers[0], tuple(kept), tuple(a.model.label for a in rest)))

@@ -180,6 +180,7 @@ def picture_data(albums: list[Kept]) -> dict[str, Any]:
     head = ["dataset", "teacher", "model"]
     items = [{"ids": k.teacher.said["map"]["shared"]["ids"],
               "labels": [k.classes[v] for v in k.teacher.said["map"]["shared"]["labels"] or []],
-              "columns": k.teacher.said["map"]["sprite"]["columns"], "panels": len(k.albums)} for k in albums]
+              "columns": k.teacher.said["map"]["sprite"]["columns"], "panels": len(k.albums),
+              "answers": [[k.classes[v] for v in a.said["map"].get("predicted") or []] for a in k.albums]} for k in albums]
     return {"maps": items, "tables": {"lost": {"columns": [*head, "id", "true", "taken_for"], "rows": lost},
                                       "neighbours": {"columns": [*head, "query", "rank", "id", "class"], "rows": near}}}

@@ -6,21 +6,21 @@ missing; one that says it is complete but cannot be read is listed as a problem.
 
 from __future__ import annotations
 
-import json
+import os
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import pandas as pd
-import yaml
 
 from distillscope.errors import UserError
+from distillscope.json_files import unreadable
 from distillscope.names import folder_name
+from distillscope.report import run_files
+from distillscope.report.run_files import COLUMNS
 from distillscope.result_keys import FIT, MAPPED, OF_TRAIN, OLD_FIT, RANK, TRAIN_RANK
 
-COLUMNS = ["study", "dataset", "split", "teacher", "student", "target", "objective", "seed", "condition", "draw",
-           "measure", "value", "n", "unit", "arm"]
 TEACHER = "teacher"  # what the column `student` says in the teacher's own rows
 
 
@@ -73,34 +73,9 @@ class Run:
         return FIT if FIT in fits else "".join(sorted(fits)[:1])
 
 
-def _mapping(path: Path, text: str, load) -> dict[str, Any]:
-    try:
-        value = load(text)
-    except (ValueError, yaml.YAMLError) as error:
-        raise UserError(str(path), "a readable file", f"{str(error).splitlines()[0]}",
-                        "Run the study again with --resume to write it anew.") from None
-    if not isinstance(value, dict):
-        raise UserError(str(path), "a mapping", type(value).__name__, "Run the study again with --resume.")
-    return value
-
-
 def read_results(path: Path) -> pd.DataFrame:
-    """A tidy results.csv with typed columns; raises ValueError, which names what is wrong.
-
-    Everything is read as text first: a student called "NA" must stay a student, and float() round-trips where
-    pandas' fast parser may differ in the last digit.
-    """
-    frame = pd.read_csv(path, dtype=str, keep_default_na=False)
-    absent = [c for c in COLUMNS if c not in frame.columns and c != "arm"]
-    if absent:
-        raise ValueError(f"column {absent[0]!r} is missing")
-    if "arm" not in frame.columns:
-        frame["arm"] = ""
-    frame = frame[COLUMNS].copy()
-    frame["value"] = [float(v) if v.strip() else float("nan") for v in frame["value"]]
-    for column in ("seed", "draw", "n"):
-        frame[column] = pd.array([int(float(v)) if v.strip() else pd.NA for v in frame[column]], dtype="Int64")
-    return name_train_rank(frame)
+    """A tidy results.csv with typed columns, the rank on train images under its own key; raises ValueError, which names what is wrong."""
+    return name_train_rank(run_files.read_results(path))
 
 
 def name_train_rank(frame: pd.DataFrame) -> pd.DataFrame:
@@ -130,30 +105,22 @@ def measured_split(frame: pd.DataFrame) -> str:
     return "test" if "test" in splits or not splits else splits[0]
 
 
-def _read_curves(path: Path) -> dict[str, Any]:
-    if not path.exists():
-        return {}
-    curves = json.loads(path.read_text(encoding="utf-8"))
-    return {k: c for k, c in curves.items() if isinstance(c, dict) and c.get("x") and len(c["x"]) == len(c.get("y", []))}
-
-
 def _read_trial(folder: Path) -> tuple[pd.DataFrame, Trial]:
     results = read_results(folder / "results.csv")
-    done = json.loads((folder / "complete.json").read_text(encoding="utf-8") or "{}")
+    done = run_files.read_complete(folder / "complete.json")
     if results.empty:
         raise ValueError("results.csv has no rows")
     own = results[results["student"] != TEACHER]
     row = (own if len(own) and folder.parent.name == "trials" else results).iloc[0]
     trial = Trial(folder.name, row["dataset"], row["teacher"], row["target"], row["arm"], row["student"],
-                  None if pd.isna(row["seed"]) else int(row["seed"]), _read_curves(folder / "curves.json"),
-                  done.get("seconds"), tuple(map(str, done.get("warnings") or ())),
-                  done.get("fingerprint") or {}, _mapped_fit(results, done))
+                  None if pd.isna(row["seed"]) else int(row["seed"]), run_files.read_curves(folder / "curves.json"),
+                  done.seconds, tuple(done.warnings or ()), done.fingerprint or {}, _mapped_fit(results, done.mapped))
     return results, trial
 
 
-def _mapped_fit(results: pd.DataFrame, done: Mapping[str, Any]) -> str:
+def _mapped_fit(results: pd.DataFrame, fit: str | None) -> str:
     """How the map of mapped.* was fitted; empty where nothing was mapped."""
-    return str(done.get("mapped") or OLD_FIT) if results["measure"].str.startswith(MAPPED).any() else ""
+    return (fit or OLD_FIT) if results["measure"].str.startswith(MAPPED).any() else ""
 
 
 def _one_fit(frames: list[pd.DataFrame], trials: list[Trial]) -> list[str]:
@@ -168,17 +135,11 @@ def _one_fit(frames: list[pd.DataFrame], trials: list[Trial]) -> list[str]:
             "with --resume to make them anew." for t in old]
 
 
-def _read_training(path: Path, trial: Trial) -> list[dict[str, Any]]:
-    rows = []
-    for line in path.read_text(encoding="utf-8").splitlines() if path.exists() else []:
-        try:
-            row = json.loads(line)
-        except ValueError:
-            continue  # a run that was killed while it wrote leaves half a line at the end
-        if isinstance(row, dict) and "epoch" in row:
-            rows.append({**row, "dataset": trial.dataset, "teacher": trial.teacher, "target": trial.target,
-                         "arm": trial.arm, "student": trial.student, "seed": trial.seed})
-    return rows
+def _read_training(path: Path, trial: Trial) -> tuple[list[dict[str, Any]], int]:
+    """The trial's record of each epoch, and how many lines could not be read."""
+    rows, broken = run_files.read_epochs(path)
+    return [{**row, "dataset": trial.dataset, "teacher": trial.teacher, "target": trial.target,
+             "arm": trial.arm, "student": trial.student, "seed": trial.seed} for row in rows], broken
 
 
 def names_of(parts: Any) -> list[dict[str, Any]]:
@@ -216,25 +177,36 @@ def read_run(run_dir: Path) -> Run:
     if not config.exists():
         raise UserError(str(run_dir), "a run directory with study.yaml", "none there" if run_dir.is_dir() else "no folder",
                         "Name the folder that `distillscope run ... --out DIR` made.")
-    study = _mapping(config, config.read_text(encoding="utf-8"), yaml.safe_load)
-    record = run_dir / "provenance.json"
-    provenance = _mapping(record, record.read_text(encoding="utf-8"), json.loads) if record.exists() else {}
-
-    frames, training, problems = [], [], []
+    study, problems = run_files.read_study(config), []
+    try:
+        provenance = run_files.read_provenance(run_dir / "provenance.json")
+    except UserError as error:
+        provenance = {}
+        problems.append(f"provenance.json: {_why(error)}, so versions, command and noise in both units are not known.")
+    frames, training = [], []
     found: dict[str, list[Trial]] = {"references": [], "trials": []}
     unfinished = []
     for kind, kept in found.items():
-        for folder in sorted(p for p in (run_dir / kind).glob("*") if p.is_dir()):
-            if not (folder / "complete.json").exists():
-                unfinished.append(folder.name)
-                continue
+        known: dict[tuple, str] = {}
+        for folder in _folders(run_dir / kind):
             try:
+                if not (folder / "complete.json").exists():
+                    unfinished.append(folder.name)
+                    continue
                 results, trial = _read_trial(folder)
-                rows = _read_training(folder / "metrics.jsonl", trial)
-            except (OSError, ValueError, KeyError) as error:
-                problems.append(f"{kind}/{folder.name}: says that it is complete, but cannot be read "
-                                f"({str(error).splitlines()[0]}). Delete it and run with --resume.")
+                rows, broken = _read_training(folder / "metrics.jsonl", trial)
+            except (UserError, OSError, ValueError, KeyError) as error:
+                problems.append(f"{kind}/{folder.name}: says that it is complete, but cannot be read ({_why(error)}). "
+                                "Delete it and run with --resume.")
                 continue
+            other = known.setdefault((trial.dataset, trial.teacher, trial.target if kind == "references" else "", trial.arm, trial.student,
+                                      trial.seed), folder.name)
+            if other != folder.name:
+                problems.append(f"{kind}/{folder.name}: is of the same trial as {other}, and is left out. Delete one of the two.")
+                continue
+            if broken:
+                problems.append(f"{kind}/{folder.name}: {broken} line{'s' * (broken > 1)} of metrics.jsonl cannot be read and "
+                                f"{'are' if broken > 1 else 'is'} left out of the training log.")
             frames.append(results)
             kept.append(trial)
             training += rows
@@ -250,6 +222,23 @@ def read_run(run_dir: Path) -> Run:
     planned = len(names_of(study.get("data"))) * len(names_of(study.get("teacher")))
     return Run(run_dir, study, provenance, results, found["trials"], found["references"], pd.DataFrame(training),
                missing, max(0, planned - len(pairs)), problems)
+
+
+def _folders(path: Path) -> list[Path]:
+    """The folders in a folder, by name; none where it is not there."""
+    try:
+        return sorted(Path(entry.path) for entry in os.scandir(path) if entry.is_dir())
+    except FileNotFoundError:
+        return []
+    except OSError as error:
+        raise UserError(str(path), "a folder that can be read", unreadable(error), "Restore it.") from None
+
+
+def _why(error: Exception) -> str:
+    """What was wrong with a file, in brackets' length."""
+    if isinstance(error, UserError):
+        return f"{Path(error.where).name}: expected {error.expected}, got {error.got}"
+    return (str(error).splitlines() or [type(error).__name__])[0]
 
 
 def read_empty() -> pd.DataFrame:

@@ -16,7 +16,7 @@ from distillscope.claims.statistics import Contrast
 from distillscope.errors import UserError
 from distillscope.next_study import chosen_on, next_study, screen_size, screened
 from distillscope.recommend import PAPER, PURPOSES, TUNED, Axis, Entry, Ranking, Recommendation, recommend, to_dict
-from distillscope.report.read import Run, read_run
+from distillscope.report.read import Run, names_of, read_run, student_key
 from distillscope.report.words import NBSP, count, joined, number
 
 
@@ -95,6 +95,16 @@ def gain(contrast: Contrast, scale: float = 1.0, digits: int = 1, interval: tupl
 
 
 BALANCE = "balance score"
+
+
+def following_text(study: Mapping[str, Any]) -> str:
+    """The study to run next in one line.
+
+    >>> following_text({"arms": [{"name": "a"}, {"name": "b"}], "students": [{"label": "S"}], "seeds": [7, 8]})
+    'a and b with S, seeds 7, 8'
+    """
+    arms, students = (joined(student_key(p) for p in names_of(study.get(key))) for key in ("arms", "students"))
+    return f"{arms} with {students}, seeds {', '.join(map(str, study['seeds']))}"
 
 
 def score_text(entry: Entry, found: Recommendation, ranking: Ranking) -> str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import sys
 import threading
 import time
 from collections.abc import Callable
@@ -10,6 +11,7 @@ from dataclasses import asdict, dataclass
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
+from distillscope import progress
 from distillscope.errors import UserError
 from distillscope.report.page import asset, script_hash
 from distillscope.report.read import expected_trials, names_of, read_run
@@ -68,6 +70,12 @@ class Server(ThreadingHTTPServer):
     def __init__(self, watch: Watch, port: int) -> None:
         super().__init__((HOST, port), _Handler)
         self.watch = watch
+
+    def handle_error(self, request: object, client_address: object) -> None:
+        """A browser that leaves before its answer is none; anything else is one line, and the server goes on."""
+        error = sys.exc_info()[1]
+        if not isinstance(error, (ConnectionError, TimeoutError)):
+            progress.say(f"{self.url}: a request failed ({type(error).__name__}: {error})")
 
     @property
     def url(self) -> str:

@@ -16,6 +16,7 @@ from distillscope.report.noise import Sigma, noise_conditions
 from distillscope.report.read import TEACHER, Run, read_run
 from distillscope.report.summary import Statistic, Summary, teacher_key
 from distillscope.report.words import accuracy_of, count, first_known, interval_text, number, seeds_text
+from distillscope.visible import markdown_text, sheet_cell, visible
 
 
 @dataclass(frozen=True)
@@ -187,15 +188,15 @@ def _notes(table: Table, levels: list[Sigma], sample: str, unplaced: int) -> lis
 
 
 def to_markdown(table: Table) -> str:
-    """GitHub's table syntax; '|' in a name is escaped."""
+    """GitHub's table syntax; names stay in their cells and are text."""
     def line(cells):
-        return "| " + " | ".join(c.replace("|", "\\|").replace("<", "&lt;").replace("\n", " ") for c in cells) + " |"
+        return "| " + " | ".join(map(markdown_text, cells)) + " |"
 
     names = len(table.head) - len(table.columns)
     rows = [line([*table.names(r), *(table.text(c, k) for c, k in zip(r.cells, table.columns, strict=True))])
             for r in table.rows]
     rule = "| " + " | ".join(["---"] * names + ["---:"] * len(table.columns)) + " |"
-    return "\n".join([line(table.head), rule, *rows, "", *table.notes, ""])
+    return "\n".join([line(table.head), rule, *rows, "", *map(markdown_text, table.notes), ""])
 
 
 _LATEX = {"\\": r"\textbackslash{}", "&": r"\&", "%": r"\%", "$": r"\$", "#": r"\#", "_": r"\_", "{": r"\{", "}": r"\}",
@@ -205,8 +206,8 @@ _LATEX = {"\\": r"\textbackslash{}", "&": r"\&", "%": r"\%", "$": r"\$", "#": r"
 
 
 def latex_text(text: str) -> str:
-    """``text`` with LaTeX's special characters escaped, and the report's own symbols as commands."""
-    return "".join(_LATEX.get(c, c) for c in text)
+    """``text`` in one line, with LaTeX's special characters escaped, and the report's own symbols as commands."""
+    return "".join(_LATEX.get(c, c) for c in visible(text.replace("\r", "\n")))
 
 
 def to_latex(table: Table) -> str:
@@ -222,11 +223,14 @@ def to_latex(table: Table) -> str:
         previous = group
         cells = [table.text(c, k) for c, k in zip(row.cells, table.columns, strict=True)]
         lines.append(" & ".join(map(latex_text, [*table.names(row), *cells])) + r" \\")
-    return "\n".join([*lines, "\\bottomrule", "\\end{tabular}", *(f"% {n}" for n in table.notes), ""])
+    return "\n".join([*lines, "\\bottomrule", "\\end{tabular}", *(f"% {' '.join(visible(n).split())}" for n in table.notes), ""])
 
 
 def to_csv(table: Table) -> str:
-    """Full precision in the stored units: mean, both standard deviations, interval, seeds and published value a column each."""
+    """Full precision in the stored units: mean, both standard deviations, interval, seeds and published value a column each.
+
+    Names that a spreadsheet would run as formulas begin with an apostrophe (`visible.sheet_cell`).
+    """
     out = io.StringIO()
     writer = csv.writer(out, lineterminator="\n")
     parts = ["", "_std", "_std_population", "_low", "_high", "_seeds", "_published"]
@@ -237,7 +241,7 @@ def to_csv(table: Table) -> str:
             s = cell.statistic
             values = [s.mean, s.std, s.std_population, s.low, s.high, s.n_seeds] if s else [None] * 6
             cells += ["" if v is None or math.isnan(v) else v for v in [*values, cell.published]]
-        writer.writerow([m.dataset, m.teacher, m.target, m.arm, m.student, *cells])
+        writer.writerow([*map(sheet_cell, (m.dataset, m.teacher, m.target, m.arm, m.student)), *cells])
     return out.getvalue()
 
 

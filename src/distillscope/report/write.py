@@ -10,6 +10,7 @@ from distillscope.files import write_atomic, write_json
 from distillscope.report.advice import advice_html, head_html
 from distillscope.report.claims import claims_html, claims_of, write_claims
 from distillscope.report.figures import write_figures
+from distillscope.report.kept import damaged
 from distillscope.report.models import settings_of
 from distillscope.report.page import write_page
 from distillscope.report.pareto import pareto
@@ -44,6 +45,7 @@ def write_report(run_dir: Path) -> Path:
     ``run_dir`` is no run directory.
     """
     run = read_run(Path(run_dir))
+    run.problems.extend(damaged(run))
     settings, summary = settings_of(run), Summary.of(run)
     write_atomic(run.path / "results.csv", lambda p: run.results.to_csv(p, index=False))
     write_summary(run, summary, [headline(s, summary) for s in settings])

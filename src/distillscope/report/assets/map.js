@@ -31,11 +31,9 @@
         rings[j].hidden = false;
         rings[j].style.left = `${xaxis._offset + xaxis.c2p(trace.x[i])}px`;
         rings[j].style.top = `${yaxis._offset + yaxis.c2p(trace.y[i])}px`;
-        return trace.text?.[i] ? `${trace.meta.label}: ${trace.text[i]}` : "";
+        return map.answers[j]?.[i] ? `${trace.meta.label}: ${map.answers[j][i]}` : "";
       }).filter(Boolean);
-      const text = document.createElement("span"); // names from data were escaped for the plots' HTML
-      text.innerHTML = answers.join(" · ");
-      said.textContent = [map.labels.length ? `true class ${map.labels[i]}` : "", text.textContent, map.ids[i]].filter(Boolean).join(" · ");
+      said.textContent = [map.labels.length ? `true class ${map.labels[i]}` : "", ...answers, map.ids[i]].filter(Boolean).join(" · ");
       card.classList.add("on");
       slider.value = i;
     }

@@ -1,0 +1,73 @@
+"""Names that would act where they are shown: a terminal, a spreadsheet, Markdown, LaTeX, the page's scripts."""
+
+from __future__ import annotations
+
+import csv
+import io
+import re
+from pathlib import Path
+
+import pytest
+from synthetic_run import make_run
+
+from distillscope.progress import Terminal
+from distillscope.report import terminal_table
+from distillscope.report.claims import claims_of, claims_table, markdown
+from distillscope.report.models import settings_of
+from distillscope.report.read import read_run
+from distillscope.report.summary import Summary
+from distillscope.report.tables import build_table, to_csv, to_latex, to_markdown
+from distillscope.visible import HIDDEN, NUMBER
+
+NASTY = "=1+1|<img src=x onerror=alert(1)>\n# `x` \\input{/etc/passwd} \x1b]0;pwn\x07\x9b31m\u202e"
+ASSETS = Path(__file__).parents[2] / "src" / "distillscope" / "report" / "assets"
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory):
+    return read_run(make_run(tmp_path_factory.mktemp("hostile") / "run", students=(f"S{NASTY}", f"@{NASTY}"), arms=(f"+a{NASTY}", f"-b{NASTY}"),
+                             datasets=(NASTY,), teachers=(f"t{NASTY}",), seeds=(1, 2), draws=1, epochs=1, dim=8))
+
+
+def table(run):
+    return build_table(run, settings_of(run), Summary.of(run))
+
+
+def test_no_cell_of_an_exported_table_is_a_formula(run):
+    cells = [c for row in csv.reader(io.StringIO(to_csv(table(run)))) for c in row]
+    assert not [c for c in cells if c[:1] in ("=", "+", "-", "@", "\t") and not NUMBER.fullmatch(c)]
+    assert any(c.startswith("'@") for c in cells)
+
+
+def test_markdown_keeps_its_tables_and_holds_no_html(run):
+    for text in (to_markdown(table(run)), markdown(claims_of(run))):
+        assert "<img" not in text and not HIDDEN.search(text)
+        rows = [line for line in text.splitlines() if line.startswith("|")]
+        assert len({len(re.findall(r"(?<!\\)\|", line)) for line in rows}) == 1
+        assert not [line for line in text.splitlines() if re.match(r"# `|# \\`", line)]
+
+
+def test_latex_holds_no_command_and_no_line_of_a_name(run):
+    text = to_latex(table(run))
+    assert "\\input" not in text and not HIDDEN.search(text)
+    assert all(line.startswith(("%", "\\")) or line.endswith("\\\\") or not line for line in text.splitlines())
+
+
+def test_no_escape_sequence_reaches_the_terminal(run):
+    out = io.StringIO()
+    terminal = Terminal(file=out, force_terminal=False, width=200)
+    terminal.print(terminal_table(run.path))
+    for decision in claims_of(run).decisions:
+        terminal.print(claims_table(decision))
+    assert not HIDDEN.search(out.getvalue()) and "pwn" in out.getvalue()
+
+
+def test_the_program_may_still_colour(run):
+    out = io.StringIO()
+    Terminal(file=out, force_terminal=True, color_system="standard").print("[red]a[/red]\x1b[32m")
+    assert out.getvalue().count("\x1b[31m") == 1 and "\x1b[32m" not in out.getvalue()
+
+
+@pytest.mark.parametrize("script", sorted(p.name for p in ASSETS.glob("*.js")))
+def test_no_script_of_the_page_makes_html_of_text(script):
+    assert not re.findall(r"innerHTML|outerHTML|insertAdjacentHTML|document\.write|\beval\(|new Function|DOMParser", (ASSETS / script).read_text())
