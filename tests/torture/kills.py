@@ -101,7 +101,7 @@ def _gone_on_at_once(what: str, work: Path, out: Path, cache: Path, pid: int, lo
     said = _last(log)
     if code == 0 and not child.session(pid):
         return []
-    if code == 2 and "going on" in said:
+    if code == 2 and "expected a run that no process is at work on" in said:
         return []
     return [f"resumed at once after the parent was killed: ends with {code} beside {len(child.session(pid))} workers ({said})"]
 
