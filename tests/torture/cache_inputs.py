@@ -54,7 +54,8 @@ def entry(work: Path, rng: random.Random, number: int, folder: Path) -> tuple[st
     what = number % 3
 
     def attempt() -> str | None:
-        from distillscope.teachers.cache import embed, list_entries, prune_entries
+        from distillscope.teachers.cache import embed
+        from distillscope.teachers.inventory import list_entries, prune_entries
 
         if what == 0:
             if not np.array_equal(embed(encoder, source, root=root), right):

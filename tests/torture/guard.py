@@ -69,6 +69,7 @@ class Watch:
 def attempt(function: Callable[[], str | None], watch: Watch) -> tuple[str, str | None]:
     """(kind, fault): "read" and "refused" are no faults; ``function`` returns what is silently wrong, or None."""
     from distillscope.errors import UserError
+    from distillscope.files import said_of
 
     watch.seen, watch.on = None, True
     signal.setitimer(signal.ITIMER_PROF, CPU_SECONDS), signal.setitimer(signal.ITIMER_REAL, CLOCK_SECONDS)
@@ -83,7 +84,8 @@ def attempt(function: Callable[[], str | None], watch: Watch) -> tuple[str, str 
         except Hang:
             kind, fault = "hang", f"more than {CPU_SECONDS} s of computing"
         except BaseException as error:
-            kind, fault = "traceback", f"{type(error).__name__} at {_place(error)}: {str(error)[:160]}"
+            line = isinstance(error, OSError) and said_of(error)  # the command line says these so
+            kind, fault = ("refused", None) if line else ("traceback", f"{type(error).__name__} at {_place(error)}: {str(error)[:160]}")
     except Hang:
         kind, fault = "hang", f"more than {CPU_SECONDS} s of computing"
     signal.setitimer(signal.ITIMER_PROF, 0), signal.setitimer(signal.ITIMER_REAL, 0)

@@ -147,7 +147,8 @@ def model_file(work: Path, rng: random.Random, number: int, folder: Path) -> tup
 
     def attempt() -> str | None:
         from distillscope.teachers.encoder import read_state
-        from distillscope.teachers.files import onnx, torchscript
+        from distillscope.teachers.files import torchscript
+        from distillscope.teachers.onnx_files import onnx
 
         if path.suffix == ".ts":
             torchscript(path=path, size=16)
