@@ -318,3 +318,11 @@ def test_a_label_of_a_tar_that_fits_no_number_is_named(tmp_path):
     tar(tmp_path / "train.tar", [("0.png", kept.getvalue()), ("0.cls", b"9" * 5000)])
     with pytest.raises(UserError, match="expected labels that fit 64 bits, got 9{20}... of 5000 digits"):
         load_split("webdataset", {"path": str(tmp_path)}, "train")
+
+
+@pytest.mark.parametrize("says", ["{", '{"info": {"features": {"img": {"_type": "Evil"}}}}'])
+def test_what_a_parquet_file_says_of_its_own_columns_may_be_damaged(tmp_path, says):
+    table = pa.table({"img": [b"x"] * 3, "label": [0, 1, 0]}).replace_schema_metadata({"huggingface": says})
+    pq.write_table(table, tmp_path / "train.parquet")
+    with pytest.raises(UserError, match="train.parquet: expected a parquet file that datasets can read, got "):
+        load_split("parquet", {"path": str(tmp_path)}, "train")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -86,10 +87,24 @@ def _read_parquet(path: Path, name: str, split: str, given: Path | str, **rest: 
         except Exception as error:  # pyarrow raises several types for a truncated or foreign file
             raise UserError(str(file), "a readable parquet file", str(error).split("\n")[0], "Fetch it again.") from None
     hf.disable_progress_bars()
-    tables = {split: hf.Dataset.from_parquet([str(f) for f in files], split=split)}
+    tables = {split: _table(files, split=split)}
     if path.is_dir() and rest.get("label") != "none":
         tables |= _other_texts(path, tables[split], split, rest.get("label"))
     return _source(tables, split, name, given, path if path.is_dir() else path.parent, unsplit=path.is_file(), **rest)
+
+
+def _table(files: Sequence[Path], **options: Any) -> Any:
+    """A `datasets.Dataset` of these files; what they say of themselves (features in their metadata, pages) may be wrong or damaged."""
+    import datasets as hf
+
+    try:
+        return hf.Dataset.from_parquet([str(f) for f in files], **options)
+    except Exception as error:  # the library passes on whatever pyarrow or its own features raise, or its own error over it
+        reason = error.__cause__ if isinstance(error.__cause__, Exception) else error
+    if isinstance(reason, OSError) and reason.errno is not None:  # a full disk, closed permissions: no fault of the file
+        raise reason
+    raise UserError(str(files[0]), "a parquet file that datasets can read", f"{type(reason).__name__}: {str(reason).splitlines()[0][:200] if str(reason) else ''}",
+                    "Write or fetch it again.")
 
 
 def _files(path: Path, split: str | None = None) -> list[Path]:
@@ -100,14 +115,13 @@ def _files(path: Path, split: str | None = None) -> list[Path]:
 
 def _other_texts(path: Path, table: Any, split: str, label: str | None) -> dict[str, Any]:
     """The label columns of the folder's other splits, where labels are texts: by them all classes are numbered."""
-    import datasets as hf
 
     column = pick_column(table.column_names, label, LABEL_COLUMNS, "label", f"{path.name}/{split}", path)
     if column is None or getattr(table.features[column], "dtype", None) not in ("string", "large_string"):
         return {}
     own = {f for f in _files(path, split)}
-    other = [str(f) for f in _files(path) if f not in own]
-    return {"": hf.Dataset.from_parquet(other, columns=[column])} if other else {}
+    other = [f for f in _files(path) if f not in own]
+    return {"": _table(other, columns=[column])} if other else {}
 
 
 @datasets.register("parquet")
