@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable, Sequence
 from dataclasses import replace
 
@@ -17,7 +18,16 @@ def sorted_names(names: Iterable[str]) -> tuple[str, ...]:
     (('9', '10'), ('10', 'a', 'b'))
     """
     found = set(names)
-    return tuple(sorted(found, key=int) if all(n.isascii() and n.isdigit() for n in found) else sorted(found))
+    return tuple(sorted(found, key=int) if all(is_whole(n) and not n.startswith("-") for n in found) else sorted(found))
+
+
+def is_whole(text: str) -> bool:
+    """Whether a label's text is a whole number that int64 holds; a longer row of digits is a name.
+
+    >>> is_whole("-1"), is_whole("9" * 5000)
+    (True, False)
+    """
+    return re.fullmatch(r"-?[0-9]{1,18}", text) is not None
 
 
 def numbered(names: Sequence[str], classes: Sequence[str]) -> np.ndarray:

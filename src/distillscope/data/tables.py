@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 
 from distillscope.data.asking import data_option
-from distillscope.data.classes import numbered, sorted_names
+from distillscope.data.classes import is_whole, numbered, sorted_names
 from distillscope.errors import UserError
 
 
@@ -38,7 +38,7 @@ def class_labels(values: Sequence[str], every: Sequence[str], where: str, path: 
     if absent:
         raise UserError(where, "a label for every image, or for none", f"{absent} of {len(values)} without",
                         f"Add them, or take the images without labels: {data_option(path, label='none')}.")
-    numbers = [v for v in set(every) if v.lstrip("-").isdigit()]
+    numbers = [v for v in set(every) if is_whole(v)]
     if len(numbers) == len(set(every)) and any(v.startswith("-") for v in numbers):
         raise UserError(where, "whole numbers from 0, or names", min(numbers, key=int),
                         f"Take unlabelled rows out, or take all without labels: {data_option(path, label='none')}.")
