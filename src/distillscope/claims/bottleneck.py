@@ -42,7 +42,7 @@ def bottleneck(results: Results) -> Finding:
             raise Undecided(f"at {sigma} the plain student loses {100 * lost:.1f} points, less than {100 * LOSS:.0f}: nothing "
                             "to win back")
         words = f"{remedy.name} wins back {100 * won:.1f} of the {100 * lost:.1f} points that {student} loses at {sigma}"
-        parts.append(below(f"brittleness stays: {words}", f"brittleness can be removed: {words}",
+        parts.append(below(f"less than half is won back: {words}", f"more than half is won back: {words}",
                            Endpoint(f"points won back by {remedy.name} - half of the points lost, {sigma}", "points", 100.0),
                            paired(after - before - HALF * (ours - before))))
         beside += others(results, arm, remedy, student)
