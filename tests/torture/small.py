@@ -9,6 +9,8 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
+from filelock import FileLock
+
 from torture import child
 
 STUDY = """\
@@ -94,9 +96,14 @@ def begun(what: str, work: Path, out: Path, cache: Path, *, jobs: int = 1, resum
 def truth(what: str, work: Path) -> Path:
     """The output of a command that nothing hit, made once: OUT, with ``seconds`` and its cache beside it."""
     folder = work / "truth" / what
-    if not (folder / "seconds").exists():
+    if (folder / "seconds").exists():
+        return folder / "out"
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    with FileLock(folder.with_suffix(".lock")):  # lanes that run side by side need the same
+        if (folder / "seconds").exists():
+            return folder / "out"
         shutil.rmtree(folder, ignore_errors=True)
-        folder.mkdir(parents=True)
+        folder.mkdir()
         began = time.monotonic()
         if what == "report":
             shutil.copytree(truth("run", work), folder / "out")
