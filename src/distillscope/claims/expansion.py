@@ -54,7 +54,7 @@ def expansion(results: Results) -> Finding:
     names = ", ".join(describe(results, r) for r in rivals)
     none = f"no other arm ({names}) reaches {rank.mean():.1f} dimensions without losing accuracy"
     statement = all_of([expands, denied(any_of(counter, otherwise=none))],
-                       text=f"of {len(rivals)} arms without contrast ({names}) none was shown to reach contrast's rank and accuracy; of arms not run, or tuned, "
+                       text=f"of {len(rivals)} arms without contrast ({names}) each was shown to miss contrast's rank or accuracy; of arms not run, or tuned, "
                             "this says nothing")
     if statement.yes <= statement.no and not any(r.target_name in DEMANDING or "spread" in r.families for r in rivals):
         raise Undecided("no arm asks for more dimensions without contrast (a whitened target, VICReg or KoLeo terms), and "
