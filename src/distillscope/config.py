@@ -339,6 +339,8 @@ class Study(_Frozen):
                 key = "name" if what == "arms' names" else "label"
                 raise UserError(what, "each name once", str(names), f"Give them different names ({key}: ...).")
         for arm in self.arms:
+            if len(set(arm.seeds or ())) != len(arm.seeds or ()):
+                raise UserError(f"arms.{arm.name}.seeds", "each seed once", str(list(arm.seeds)), "Take the repeated one out.")
             for label in arm.students or ():
                 if label not in [s.label for s in self.students]:
                     raise unknown_name(f"arms.{arm.name}.students", "student's label", label, [s.label for s in self.students])

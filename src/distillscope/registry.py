@@ -78,8 +78,8 @@ class Registry:
     def get(self, name: str, where: str | None = None) -> Callable[..., Any]:
         """The function of that name, or a UserError that lists the known ones."""
         self._load()
-        if name not in self._parts:
-            raise unknown_name(where or self.kind, self.kind, name, self._parts)
+        if not isinstance(name, str) or name not in self._parts:
+            raise unknown_name(where or self.kind, self.kind, str(name), self._parts)
         return self._parts[name]
 
     def summary(self, name: str) -> str:

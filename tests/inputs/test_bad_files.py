@@ -272,3 +272,18 @@ def test_paths_that_lead_nowhere(tmp_path):
     (tmp_path / "text.parquet").write_text("hello")
     with pytest.raises(UserError, match=r"a .parquet file that can be read, got ArrowInvalid"):
         read_embeddings(tmp_path / "text.parquet")
+
+
+def test_a_damaged_offset_in_an_arrow_file_leads_nowhere(tmp_path):
+    import pyarrow as pa
+
+    table = pa.table({"id": [f"item{i}" for i in range(40)], "embedding": [[0.5, float(i)] for i in range(40)]})
+    path = tmp_path / "a.arrow"
+    with pa.OSFile(str(path), "wb") as sink, pa.ipc.new_file(sink, table.schema) as out:
+        out.write_table(table)
+    data, offsets = bytearray(path.read_bytes()), np.cumsum([0, 5, 5]).astype("<i4").tobytes()
+    at = data.index(offsets)
+    data[at + 4 : at + 8] = (2**30).to_bytes(4, "little")
+    path.write_bytes(data)
+    with pytest.raises(UserError, match="a.arrow: expected a .arrow file that can be read"):
+        read_embeddings(path)

@@ -65,7 +65,9 @@ def read_arrow(path: Path, where: str) -> Contents:
         if handle.read(4) == b"FEA1":
             from pyarrow import feather
 
-            return contents_of(in_memory(feather.read_table(path)), where)
+            table = feather.read_table(path)
+            table.validate(full=True)
+            return contents_of(in_memory(table), where)
     return contents_of(joined([_ipc(path)]), where)
 
 
@@ -86,7 +88,9 @@ def _ipc(path: Path) -> Table:
     def batches(names: list[str]) -> Iterator[Any]:
         with reader(names) as found:
             for batch in [found.get_batch(i) for i in range(found.num_record_batches)] if hasattr(found, "get_batch") else found:
-                yield batch.select(names)
+                chosen = batch.select(names)
+                chosen.validate(full=True)  # the format has no checksums, and a damaged offset would lead out of memory
+                yield chosen
 
     with reader() as found:
         schema = found.schema
