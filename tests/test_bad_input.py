@@ -106,6 +106,7 @@ SMALL = {"validation": 0, "training": {"epochs": 1, "batch_size": 16}, "limit": 
         (["run", "quickstart", "--set", "target.name=pac"], r"'pac'\. Did you mean 'pca'"),
         (["run", "quickstart", "--set", "seeds=[]"], r"seeds: expected at least one, got none"),
         (["run", "quickstart", "--set", "seeds=[1,1]"], r"seeds: expected each seed once"),
+        (["run", "quickstart", "--set", "students.S.hidden=10000000000"], r"student.hidden: expected target, or a whole number from 1 to 65536"),
         (["run", "quickstart", "--set", "arms.0.seeds=[1,1]"], r"arms\.\w+\.seeds: expected each seed once, got \[1, 1\]"),
         (["run", "quickstart", "--set", "remedies=[{name: posthoc, target: {name: [1]}}]"], r"expected a known target"),
         (["run", "quickstart", "--teacher", "resnet"], r"teacher.*'resnet'.*Known: "),

@@ -16,6 +16,8 @@ HIDDEN = 512
 """Width of the paper's layer before the output, whatever the target's."""
 WIDEST = 64
 """Of `paper_cnn`: 150 million parameters with 512 outputs."""
+WIDEST_HIDDEN = 65_536
+"""Of `paper_cnn`'s layer before the output."""
 
 
 @students.register("paper_cnn")
@@ -34,6 +36,8 @@ def paper_cnn(embedding_dim: int, image_size: int, *, width: int = 1, blur_pool:
     """
     if not 1 <= width <= WIDEST:
         raise UserError("student.width", f"a whole number from 1 to {WIDEST}", str(width), "Widths 1, 2, 4 are the paper's S, M, L.")
+    if hidden != "target" and not 1 <= hidden <= WIDEST_HIDDEN:
+        raise UserError("student.hidden", f"target, or a whole number from 1 to {WIDEST_HIDDEN}", str(hidden), "The paper's is 512.")
     between = embedding_dim if hidden == "target" else hidden
     channels = [3, 16 * width, 32 * width, 64 * width]
     layers: list[nn.Module] = []
