@@ -162,3 +162,14 @@ def left_alive(leader: int, seconds: float = 20.0) -> list[int]:
     while (alive := session(leader)) and time.monotonic() < until:
         time.sleep(0.05)
     return alive
+
+
+def outcome(function: Callable[[], object], log: Path, codes: tuple[int, ...] = (0, 2), seconds: float = 300) -> str | None:
+    """Run it: one of these codes, a line and no traceback; else what was otherwise."""
+    before = log.stat().st_size if log.exists() else 0
+    code = run(function, log, seconds)
+    said = log.read_bytes()[before:].decode("utf-8", "replace") if log.exists() else ""
+    last = (said.strip().splitlines() or ["nothing said"])[-1][:250]
+    if "Traceback" in said or code not in codes or (code == 2 and "distillscope: " not in said):
+        return f"ends with {code}{' and a traceback' * ('Traceback' in said)}: {last}"
+    return None

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import ctypes
 import errno
 import os
 import random
@@ -15,9 +14,7 @@ from collections.abc import Callable, Iterator
 from functools import partial
 from pathlib import Path
 
-import numpy as np
-
-from torture import child, small
+from torture import child, permissions, small
 from torture.record import Case, Options, Record, try_all
 
 WHAT = {
@@ -37,7 +34,7 @@ def attack(options: Options, record: Record) -> None:
 
 def cases(options: Options) -> Iterator[Case]:
     work = options.work
-    for part, made in (("disk-full", _full), ("disk-limit", _limits), ("disk-closed", _closed), ("disk-locks", _locks), ("disk-deleted", _deleted), ("disk-links", _links)):
+    for part, made in (("disk-full", _full), ("disk-limit", _limits), ("disk-closed", permissions.closed), ("disk-locks", _locks), ("disk-deleted", _deleted), ("disk-links", permissions.links)):
         for number, (title, attempt) in enumerate(made(work, options)):
             if options.wants(part, number):
                 yield Case(part, number, title, partial(_in_folder, work / "disk" / f"{part}-{number}", attempt))
@@ -52,38 +49,12 @@ def _in_folder(folder: Path, attempt: Callable[[Path], str | None]) -> str | Non
     return fault
 
 
-def outcome(function: Begin, log: Path, codes: tuple[int, ...] = (0, 2), seconds: float = 300) -> str | None:
-    """Run it: one of these codes, a line and no traceback; else what was otherwise."""
-    before = log.stat().st_size if log.exists() else 0
-    code = child.run(function, log, seconds)
-    said = log.read_bytes()[before:].decode("utf-8", "replace") if log.exists() else ""
-    last = (said.strip().splitlines() or ["nothing said"])[-1][:250]
-    if "Traceback" in said or code not in codes or (code == 2 and "distillscope: " not in said):
-        return f"ends with {code}{' and a traceback' * ('Traceback' in said)}: {last}"
-    return None
-
-
-def embeddings(work: Path) -> tuple[Path, Path]:
-    """Two files for audits."""
-    paths = work / "t.npy", work / "s.npy"
-    draws = np.random.default_rng(0)
-    for path, dim in zip(paths, (16, 8), strict=True):
-        if not path.exists():
-            np.save(path, draws.standard_normal((200, dim)).astype(np.float32))
-    return paths
-
-
-def _audit(work: Path, *more: object) -> tuple:
-    teacher, student = embeddings(work)
-    return "audit", "--teacher", teacher, "--student", student, *more
-
-
 def _full(work: Path, options: Options) -> Iterator[tuple[str, Callable]]:
     for what, kib in (("run", 100), ("run", 500), ("run", 900), ("run", 1500), ("distill", 150), ("distill", 400)):
         yield f"`{what}` on a disk of {kib} KiB", partial(_on_small_disk, work, what, kib)
     yield "`report` on a full disk", partial(_report_on_small_disk, work)
-    yield "`audit --out` on a full disk", lambda folder: _mounted(folder, 64, lambda disk: outcome(
-        child.command(*_audit(work, "--out", disk / "audit"), cache=folder / "cache", report=True), folder / "log", (2,)))
+    yield "`audit --out` on a full disk", lambda folder: _mounted(folder, 64, lambda disk: child.outcome(
+        child.command(*small.audit_arguments(work, "--out", disk / "audit"), cache=folder / "cache", report=True), folder / "log", (2,)))
 
 
 def _mounted(folder: Path, kib: int, attempt: Callable[[Path], str | None]) -> str | None:
@@ -103,10 +74,10 @@ def _on_small_disk(work: Path, what: str, kib: int, folder: Path) -> str | None:
 
     def attempt(disk: Path) -> str | None:
         call = partial(small.begun, what, work, disk / "out", disk / "cache")
-        if fault := outcome(call(resume=False), folder / "log"):
+        if fault := child.outcome(call(resume=False), folder / "log"):
             return fault
         subprocess.run(["mount", "-o", "remount,size=100m", str(disk)], check=True)
-        return outcome(call(resume=True), folder / "log", (0,)) or small.differences(right, disk / "out") or small.leftovers(disk)
+        return child.outcome(call(resume=True), folder / "log", (0,)) or small.differences(right, disk / "out") or small.leftovers(disk)
 
     return _mounted(folder, kib, attempt)
 
@@ -116,7 +87,7 @@ def _report_on_small_disk(work: Path, folder: Path) -> str | None:
         shutil.copytree(small.truth("run", work), disk / "run")
         used = shutil.disk_usage(disk).used // 1024
         subprocess.run(["mount", "-o", f"remount,size={used + 300}k", str(disk)], check=True)
-        return outcome(small.begun("report", work, disk / "run", folder / "cache"), folder / "log", (2,))
+        return child.outcome(small.begun("report", work, disk / "run", folder / "cache"), folder / "log", (2,))
 
     return _mounted(folder, 20_000, attempt)
 
@@ -131,76 +102,10 @@ def _limits(work: Path, options: Options) -> Iterator[tuple[str, Callable]]:
         return call
 
     for what, size in (("run", 5_000), ("run", 60_000), ("distill", 60_000)):
-        yield f"`{what}`, files of at most {size:,} bytes", lambda folder, what=what, size=size: outcome(
+        yield f"`{what}`, files of at most {size:,} bytes", lambda folder, what=what, size=size: child.outcome(
             limited(small.begun(what, work, folder / "out", folder / "cache"), size), folder / "log")
-    yield "`audit --out`, files of at most 100,000 bytes", lambda folder: outcome(
-        limited(child.command(*_audit(work, "--out", folder / "out"), cache=folder / "cache", report=True), 100_000), folder / "log", (2,))
-
-
-def closed_to_us(function: Begin) -> Begin:
-    """As root without its right to pass over permissions; any other user has none."""
-    def call() -> None:
-        if os.geteuid() == 0:
-            header, sets = (ctypes.c_uint32 * 2)(0x20080522, 0), (ctypes.c_uint32 * 6)()
-            libc = ctypes.CDLL(None, use_errno=True)
-            if libc.capset(header, sets):
-                raise OSError(ctypes.get_errno(), "capset")
-        function()
-
-    return call
-
-
-def _closed(work: Path, options: Options) -> Iterator[tuple[str, Callable]]:
-    run, cache = small.truth("run", work), small.truth("run", work).parent / "cache"
-
-    def trial(title: str, arrange: Callable[[Path], object], arguments: Callable[[Path], tuple], codes: tuple = (2,), at: str = "cache") -> tuple[str, Callable]:
-        def attempt(folder: Path) -> str | None:
-            (folder / "shut").mkdir()
-            arrange(folder)
-            os.chmod(folder / "shut", 0o555)
-            try:
-                return outcome(closed_to_us(child.command(*arguments(folder), cache=folder / at, report=True)), folder / "log", codes)
-            finally:
-                subprocess.run(["chmod", "-R", "u+rwX", str(folder)], check=False)
-
-        return title, attempt
-
-    def copy(source: Path, name: str, change: str) -> Callable[[Path], object]:
-        return lambda f: (shutil.copytree(source, f / name), subprocess.run(["chmod", "-R", change, str(f / name)], check=True))
-
-    def foreign(f: Path) -> None:
-        shutil.copytree(cache, f / "cache")
-        if os.geteuid() == 0:
-            os.chown(f / "cache", 65534, 65534)
-        os.chmod(f / "cache", 0o700 if os.geteuid() == 0 else 0)
-
-    def hidden(name: str) -> Callable[[Path], object]:
-        return lambda f: (shutil.copytree(run, f / "run"), os.chmod(next((f / "run").glob(name)), 0))
-
-    def secret(f: Path) -> None:
-        shutil.copy(embeddings(work)[0], f / "secret.npy")
-        os.chmod(f / "secret.npy", 0)
-
-    nothing, of_run = (lambda f: None), copy(run, "run", "a-w")
-    yield trial("`report` of a run that may not be written", of_run, lambda f: ("report", f / "run"))
-    yield trial("`run --resume` of one", of_run, lambda f: (*small.arguments("run", work, f / "run"), "--resume"))
-    yield trial("`claims` of one", of_run, lambda f: ("claims", f / "run"), (0, 2))
-    yield trial("`recommend` of one", of_run, lambda f: ("recommend", f / "run"), (0, 2))
-    yield trial("`run --out` below a closed folder", nothing, lambda f: small.arguments("run", work, f / "shut" / "x"))
-    yield trial("`distill --out` there", nothing, lambda f: small.arguments("distill", work, f / "shut" / "x"))
-    yield trial("`audit --out` there", nothing, lambda f: _audit(work, "--out", f / "shut" / "x"))
-    yield trial("`audit --json` there", nothing, lambda f: _audit(work, "--json", f / "shut" / "x.json"))
-    yield trial("`compare --out` there", copy(run, "run", "a+r"), lambda f: ("compare", f / "run", run, "--out", f / "shut" / "x"))
-    yield trial("`recommend --yaml` there", nothing, lambda f: ("recommend", run, "--yaml", f / "shut" / "n.yaml"))
-    yield trial("`run` with another user's cache, closed", foreign, lambda f: small.arguments("run", work, f / "out"))
-    yield trial("`cache list` of it", foreign, lambda f: ("cache", "list"), (0, 2))
-    yield trial("`cache prune --all` of it", foreign, lambda f: ("cache", "prune", "--all"), (0, 2))
-    yield trial("`run` with a cache that may be read alone", copy(cache, "cache", "a-w"), lambda f: small.arguments("run", work, f / "out"), (0, 2))
-    yield trial("`cache prune --all` of it", copy(cache, "cache", "a-w"), lambda f: ("cache", "prune", "--all"))
-    yield trial("`run` with a new cache below a closed folder", nothing, lambda f: small.arguments("run", work, f / "out"), at="shut/cache")
-    yield trial("`audit` of a file that may not be read", secret, lambda f: ("audit", "--teacher", f / "secret.npy", "--student", embeddings(work)[1]))
-    for name in ("study.yaml", "trials/*/results.csv", "trials/*/complete.json", "trials", "provenance.json"):
-        yield trial(f"`report` where {name} may not be read", hidden(name), lambda f: ("report", f / "run"), (0, 2))
+    yield "`audit --out`, files of at most 100,000 bytes", lambda folder: child.outcome(
+        limited(child.command(*small.audit_arguments(work, "--out", folder / "out"), cache=folder / "cache", report=True), 100_000), folder / "log", (2,))
 
 
 def _locks(work: Path, options: Options) -> Iterator[tuple[str, Callable]]:
@@ -232,9 +137,9 @@ def _locks(work: Path, options: Options) -> Iterator[tuple[str, Callable]]:
     for what in ("run", "distill", "embed"):
         for number in (errno.ENOLCK, errno.ENOSYS, errno.EOPNOTSUPP):
             if what != "embed":
-                yield f"`{what}` where flock gives {errno.errorcode[number]}", lambda folder, what=what, number=number: outcome(
+                yield f"`{what}` where flock gives {errno.errorcode[number]}", lambda folder, what=what, number=number: child.outcome(
                     without(small.begun(what, work, folder / "out", folder / "cache"), number), folder / "log")
-    yield "`run` under a clock that goes back an hour at each look", lambda folder: outcome(
+    yield "`run` under a clock that goes back an hour at each look", lambda folder: child.outcome(
         backwards(small.begun("run", work, folder / "out", folder / "cache")), folder / "log", (0,)) or small.differences(small.truth("run", work), folder / "out")
 
 
@@ -251,7 +156,7 @@ def _vanishes(work: Path, what: str, jobs: int, rng: random.Random, folder: Path
     pid = child.begin(small.begun("run", work, out, cache, jobs=jobs), log)
     code = child.wait(pid, rng.uniform(0.1, 0.9) * float((right.parent / "seconds").read_text()))
     if what == "pruned cache":
-        found = outcome(child.command("cache", "prune", "--all", cache=cache), folder / "prune.log")
+        found = child.outcome(child.command("cache", "prune", "--all", cache=cache), folder / "prune.log")
     else:
         found = None
         small.remove(folder / what)
@@ -267,47 +172,4 @@ def _vanishes(work: Path, what: str, jobs: int, rng: random.Random, folder: Path
         return f"ends well, yet {wrong}"
     if what == "out":  # what came after the deletion may be a part: it can be refused, then it goes to a new place
         small.remove(out)
-    return found or outcome(small.begun("run", work, out, cache, jobs=1, resume=out.exists()), log, (0,)) or small.differences(right, out)
-
-
-def _links(work: Path, options: Options) -> Iterator[tuple[str, Callable]]:
-    run = small.truth("run", work)
-
-    def away(folder: Path) -> Path:
-        path = folder / "away"
-        path.mkdir()
-        for name in ("table.csv", "report.html", "mine.txt", "results.csv"):
-            (path / name).write_text("mine")
-        return path
-
-    def untouched(path: Path) -> str | None:
-        odd = [p.name for p in path.iterdir() if p.read_text(errors="replace") != "mine"]
-        return f"written through the link: {', '.join(odd)}" if odd or len(list(path.iterdir())) != 4 else None
-
-    def linked(name: str, to: str) -> Callable[[Path], str | None]:
-        def attempt(folder: Path) -> str | None:
-            elsewhere = away(folder)
-            shutil.copytree(run, folder / "run")
-            small.remove(folder / "run" / name)
-            (folder / "run" / name).unlink(missing_ok=True)
-            (folder / "run" / name).symlink_to(elsewhere / to)
-            return outcome(small.begun("report", work, folder / "run", folder / "cache"), folder / "log") or untouched(elsewhere)
-
-        return attempt
-
-    for name, to in (("tables", "."), ("figures", "."), ("report.html", "report.html"), ("results.csv", "results.csv")):
-        yield f"`report` where {name} is a link", linked(name, to)
-
-    def pruned(folder: Path) -> str | None:
-        elsewhere = away(folder)
-        shutil.copytree(run.parent / "cache", folder / "cache")
-        for inside in ("embeddings", "targets"):
-            (folder / "cache" / inside / "out").symlink_to(elsewhere)
-            next(p for p in (folder / "cache" / inside).iterdir() if not p.is_symlink()).joinpath("deep").symlink_to(elsewhere)
-        return (outcome(child.command("cache", "list", cache=folder / "cache"), folder / "log")
-                or outcome(child.command("cache", "prune", "--all", cache=folder / "cache"), folder / "log") or untouched(elsewhere))
-
-    yield "`cache list` and `cache prune --all` with links in the cache", pruned
-    for name in ("../../away", "/elsewhere", "..", "", "."):
-        yield f"`cache prune '{name}'`", lambda folder, name=name: (away(folder), shutil.copytree(run.parent / "cache", folder / "cache"))[2:] or outcome(
-            child.command("cache", "prune", name, cache=folder / "cache"), folder / "log", (2,))
+    return found or child.outcome(small.begun("run", work, out, cache, jobs=1, resume=out.exists()), log, (0,)) or small.differences(right, out)

@@ -9,6 +9,7 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
+import numpy as np
 from filelock import FileLock
 
 from torture import child
@@ -66,7 +67,6 @@ def arguments(what: str, work: Path, out: Path, jobs: int = 1) -> tuple:
 def embedding(work: Path, out: Path, cache: Path) -> Callable[[], None]:
     """A function that embeds 600 digits into a cache, a shard for each batch of 16, all joined at the end, and saves the rows."""
     def call() -> None:
-        import numpy as np
         import torch
 
         import distillscope.teachers.cache as cache_module
@@ -112,6 +112,21 @@ def truth(what: str, work: Path) -> Path:
             raise RuntimeError(f"the small {what} does not run here: {(folder / 'log').read_text()[-2000:]}")
         (folder / "seconds").write_text(str(time.monotonic() - began))
     return folder / "out"
+
+
+def embeddings(work: Path) -> tuple[Path, Path]:
+    """Two files for audits."""
+    paths = work / "t.npy", work / "s.npy"
+    draws = np.random.default_rng(0)
+    for path, dim in zip(paths, (16, 8), strict=True):
+        if not path.exists():
+            np.save(path, draws.standard_normal((200, dim)).astype(np.float32))
+    return paths
+
+
+def audit_arguments(work: Path, *more: object) -> tuple:
+    teacher, student = embeddings(work)
+    return "audit", "--teacher", teacher, "--student", student, *more
 
 
 def fingerprint(run: Path) -> dict[str, str]:

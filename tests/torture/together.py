@@ -11,7 +11,6 @@ from functools import partial
 from pathlib import Path
 
 from torture import child, small
-from torture.disk import embeddings
 from torture.record import Case, Options, Record, try_all
 
 WHAT = {
@@ -123,7 +122,7 @@ def two_reports(work: Path, folder: Path, rng: random.Random) -> str | None:
 def two_audits(work: Path, folder: Path, rng: random.Random) -> str | None:
     import json
 
-    teacher, student = embeddings(work)
+    teacher, student = small.embeddings(work)
     call = child.command("audit", "--teacher", teacher, "--student", student, "--out", folder / "out", cache=folder / "cache", report=True)
     fault = both(call, call, folder, 0.2)
     if fault:
