@@ -112,3 +112,15 @@ def test_a_file_that_may_not_grow_is_one_line_where_libraries_hide_the_systems_e
 
 def test_a_value_of_megabytes_does_not_fill_the_terminal():
     assert len(str(UserError("x", "a name", "y" * 10**6))) < 500
+
+
+def test_an_interrupt_before_a_command_has_begun_is_one_line(monkeypatch, capsys):
+    import distillscope.cli as cli
+
+    def interrupted():
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(cli, "app", interrupted)
+    with pytest.raises(SystemExit) as ended:
+        cli.main()
+    assert ended.value.code == 130 and capsys.readouterr().err == "distillscope: interrupted\n"

@@ -89,7 +89,7 @@ def _report_on_small_disk(work: Path, folder: Path) -> str | None:
         subprocess.run(["mount", "-o", f"remount,size={used + 300}k", str(disk)], check=True)
         return child.outcome(small.begun("report", work, disk / "run", folder / "cache"), folder / "log", (2,))
 
-    return _mounted(folder, 20_000, attempt)
+    return _mounted(folder, 100_000, attempt)
 
 
 def _limits(work: Path, options: Options) -> Iterator[tuple[str, Callable]]:

@@ -26,7 +26,7 @@ FILES = ("study.yaml", "provenance.json", "trials/*/complete.json", "trials/*/re
 
 def readers(work: Path) -> dict[str, Reader]:
     run = small.truth("run", work)
-    return {"run": Reader(4, "files of a finished run (study.yaml, provenance, complete, results, curves, metrics, keepsakes) read by the report's parts", partial(damage, run, reported)),
+    return {"run": Reader(2.5, "files of a finished run (study.yaml, provenance, complete, results, curves, metrics, keepsakes) read by the report's parts", partial(damage, run, reported)),
             "resume": Reader(4, "the same before `run --resume`, `merge`, `compare` and `load_study`", partial(damage, run, opened))}
 
 

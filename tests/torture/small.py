@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import shutil
+import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -18,7 +19,7 @@ STUDY = """\
 name: small
 data: digits
 teacher: {{name: torchscript, path: {teacher}, size: 16, label: T}}
-students: [{{name: paper_cnn, label: S, width: 1, image_size: 16}}]
+students: [{{name: paper_cnn, label: S, width: 1, image_size: 16, hidden: target}}]
 arms:
   - {{name: cosine, objective: cosine}}
   - {{name: noise, objective: cosine, view: {{name: noise, sigma: 1.0}}, view_target: same, seeds: [1]}}
@@ -32,7 +33,7 @@ remedies: [bn, {{name: posthoc, target: whiten}}]
 probes: {{paper: true, tuned: false, max_iter: 50}}
 """
 DISTILL = ("--data", "digits", "--image-size", "16", "--batch-size", "32", "--epochs", "3", "--limit", "160", "--device", "cpu",
-           "--set", "teacher.size=16")
+           "--set", "teacher.size=16", "--set", "student.hidden=target")
 TIMES = {"seconds", "images_per_second", "command", "made by", "hardware", "started"}
 
 
@@ -78,7 +79,10 @@ def embedding(work: Path, out: Path, cache: Path) -> Callable[[], None]:
         settings = {"name": "torchscript", "path": str(make_teacher(work / "teacher.ts")), "size": 16}
         encoder = load_teacher(Teacher.model_validate(settings), "cpu", None)
         encoder.batch_size, cache_module.FLUSH_SECONDS = 16, 0.0
-        rows = cache_module.embed(encoder, load_split("digits", {}, "train", 600), root=cache)
+        try:
+            rows = cache_module.embed(encoder, load_split("digits", {}, "train", 600), root=cache)
+        except KeyboardInterrupt:  # as the command line does
+            sys.exit(130)
         out.mkdir(parents=True, exist_ok=True)
         np.save(out / "rows.npy", rows)
 

@@ -38,3 +38,8 @@ def main() -> None:
         short = UserError("memory", "enough for this", "none left", "Use a part of the data, a smaller batch, or fewer trials at once.")
         print(f"distillscope: {short}", file=sys.stderr)
         sys.exit(2)
+    except KeyboardInterrupt as error:  # before its command had begun
+        from distillscope.interrupts import exit_code
+
+        print("distillscope: interrupted", file=sys.stderr)
+        sys.exit(exit_code(error))
