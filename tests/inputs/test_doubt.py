@@ -302,3 +302,14 @@ def test_a_reading_is_plain_values(tmp_path):
     assert json.loads(json.dumps(found)) == found
     assert found["file"] == "t.csv" and found["embedding"] == "columns e0..e3" and found["ids"] == "filename" and found["labels"] == "label"
     assert (found["rows"], found["dims"], found["unlabelled"], found["dropped"], found["unused"]) == (N, 4, 0, 0, ["score (float64)"])
+
+
+def test_labels_with_ids_ask_for_the_embeddings_ids(tmp_path):
+    rows = np.random.default_rng(0).normal(size=(20, 4))
+    np.save(tmp_path / "t.npy", rows)
+    (tmp_path / "y.csv").write_text("filename,label\n" + "".join(f"{i:03d}.jpg,{i % 2}\n" for i in range(20)))
+    with pytest.raises(UserError, match="y.csv:label@none"):
+        match_labels(tmp_path / "y.csv", 20)
+    assert match_labels(f"{tmp_path / 'y.csv'}:label@none", 20)[0].tolist() == [i % 2 for i in range(20)]
+    (tmp_path / "numbered.csv").write_text("id,label\n" + "".join(f"{i},{i % 2}\n" for i in range(1, 21)))
+    assert match_labels(tmp_path / "numbered.csv", 20)[0].tolist() == [i % 2 for i in range(20)]  # row numbers say the order

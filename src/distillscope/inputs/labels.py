@@ -26,13 +26,15 @@ def read_labels(path: str | Path, count: int, ids: np.ndarray | None = None, *, 
     >>> read_labels(file, 2, np.array(["a.png", "b.png"], object))
     array([0, 1])
     """
-    return match_labels(path, count, [] if ids is None else [ids], where=where)[0]
+    return match_labels(path, count, [] if ids is None else [ids], where=where, in_order=ids is None)[0]
 
 
-def match_labels(path: str | Path, count: int, ids: Sequence[np.ndarray] = (), *, where: str = "labels") -> tuple[np.ndarray, Reading]:
+def match_labels(path: str | Path, count: int, ids: Sequence[np.ndarray] = (), *, where: str = "labels",
+                 in_order: bool = False) -> tuple[np.ndarray, Reading]:
     """Labels (count,) and how they were read. ``ids`` are the texts (count,) that may name the rows, the likeliest first.
 
     An item whose id the file lacks is without a label, which the reading counts. ``FILE:column@ids`` names both columns.
+    Labels with ids beside rows without any are refused, since their order cannot be known, unless ``in_order`` says it.
     """
     spec, name = _existing(path, where)
     with readable(name, "labels that can be read"):
@@ -43,9 +45,13 @@ def match_labels(path: str | Path, count: int, ids: Sequence[np.ndarray] = (), *
         labels = classes(found.load(), name if not found.name else f"{name}:{found.name}")
     unused = tuple(f"{m.name} ({m.dtype})" for m in lists if m is not found and (keyed is None or m is not keyed[0]) and m.name)
     reading = Reading(spec.path.name, None, len(labels), ids=None, labels=found.name or spec.path.name, unused=unused)
+    if keyed is not None and not len(ids) and not in_order and not _counts_rows(keyed[1]):
+        column = f":{found.name}" if found.name else ""
+        raise UserError(name, f"embeddings with ids, since '{keyed[0].name}' names the items of these labels (first '{keyed[1][0]}')", "none",
+                        "Give the embeddings their ids (a column or array of them, or --ids FILE), or write "
+                        f"{spec.path}{column}@none to take the labels in row order.")
     if keyed is None or not len(ids):
-        remarks = (f"taken in row order, since '{keyed[0].name}' names items and the embeddings have no ids",) if keyed else ()
-        reading = Reading(**{**vars(reading), "ids": None, "remarks": remarks, "unlabelled": _unlabelled(labels)})
+        reading = Reading(**{**vars(reading), "ids": None, "unlabelled": _unlabelled(labels)})
         if len(labels) != count:
             raise UserError(name, f"{count} labels, one an item", str(len(labels)),
                             "Save them in row order, or with the ids of the items on both sides.")
@@ -71,6 +77,11 @@ def _keyed(labels: np.ndarray, keyed: tuple[Member, np.ndarray, np.ndarray, str]
         remarks.append(f"{extra:,} of its rows are of no item here")
     return taken, Reading(**{**vars(reading), "ids": member.name, "unlabelled": _unlabelled(taken), "repeated": repeated,
                              "remarks": tuple(remarks)})
+
+
+def _counts_rows(ids: np.ndarray) -> bool:
+    """Whether these are the numbers of the rows, from 0 or 1 up: then row order is the order by id too."""
+    return any(np.array_equal(ids, np.arange(start, start + len(ids)).astype(str)) for start in (0, 1))
 
 
 def _unlabelled(labels: np.ndarray) -> int:

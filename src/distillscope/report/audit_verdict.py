@@ -179,11 +179,16 @@ def _unread(found: Audit) -> str:
     """Why accuracies tell nothing: the teacher itself does no better on these labels than guessing; empty where it does."""
     guess = found.labels.get("largest_share")
     taken = [(name, teacher) for head, name in ACCURACIES.items() if (teacher := found.values.get(f"{head}.teacher.accuracy"))]
-    if guess is None or not taken or any(teacher.value > guess for _, teacher in taken):
+    if guess is None or not taken or any((teacher.value if teacher.low is None else teacher.low) > guess for _, teacher in taken):
         return ""
     name, best = max(taken, key=lambda pair: pair[1].value)
     return (f"these {found.labels['classes']:,} classes tell nothing of a loss, since they cannot be read from the teacher either ({name} is "
-            f"right on {share(best.value, 1)} of the items, and guessing the largest class on {share(guess, 1)})")
+            f"right on {share(best.value, 1)}{_reach(best)} of the items, and guessing the largest class on {share(guess, 1)}): are they the "
+            "labels of these items, in this order?")
+
+
+def _reach(value: Value) -> str:
+    return "" if value.low is None else f" [{share(value.low, 1)}, {share(value.high, 1)}]"
 
 
 def _search(found: Audit) -> str:
