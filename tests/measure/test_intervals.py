@@ -103,7 +103,7 @@ def test_mcnemar_holds_its_size_on_neighbours(neighbours):
     assert np.sum([v["knn.mcnemar_p"].value < 0.05 for v in neighbours]) <= 8
 
 
-@pytest.mark.slow
+@pytest.mark.minutes
 def test_coverage_of_probes_and_neighbours_at_length(capsys):
     """n 400, d 16, R 200: prints what docs/measures.md states."""
     values = [audit(*labelled_sample(i, 400), groups={"retrieval", "knn", "probe"}).values for i in range(200)]

@@ -28,6 +28,7 @@ DONE = {
     "turned": "{n} turned by EXIF",
     "alpha": "{n} with transparency put on {background}",
     "sixteen": "{n} of 16 bits scaled to 8",
+    "dim": "{n} of 16 bits scaled to 8 with nothing above 4095: dark, if they are of 12 bits scale them up first",
     "float": "{n} of floats in [0, 1] scaled to 8 bits",
     "cmyk": "{n} converted from CMYK",
     "frames": "{n} of several frames: the first",
@@ -167,7 +168,7 @@ def _deep(image: Any, decoding: Decoding) -> tuple[np.ndarray, str]:
     else:
         if low < 0 or high > 65535:
             raise BrokenImage(f"whole numbers from {low} to {high}; up to 16 bits (0 to 65535) are read")
-        grey, what = ((values.astype(np.uint32) + 128) // 257).astype(np.uint8), "sixteen"
+        grey, what = ((values.astype(np.uint32) + 128) // 257).astype(np.uint8), "dim" if 0 < high < 4096 else "sixteen"
     pixels = np.repeat(grey[..., None], 3, axis=-1)
     clear = image.info.get("transparency")
     if isinstance(clear, int):
