@@ -13,6 +13,7 @@ import yaml
 from distillscope import progress
 from distillscope.errors import UserError
 from distillscope.files import write_json
+from distillscope.json_files import read_json
 from distillscope.loading import study_from
 from distillscope.rundir import GROWING, is_complete, item_name, load_config, open_run
 
@@ -39,7 +40,7 @@ def merge_runs(run_dirs: Sequence[Path], out: Path) -> Path:
     records = []
     for folder in map(Path, run_dirs):
         if (folder / "provenance.json").exists():
-            records.append(json.loads((folder / "provenance.json").read_text()))
+            records.append(read_json(folder / "provenance.json"))
         for part in sorted([*folder.glob("references/*/"), *folder.glob("trials/*/")]):
             target = out / part.parent.name / part.name
             if not is_complete(part):

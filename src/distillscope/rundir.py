@@ -201,6 +201,8 @@ def clear_run(study: Study, run: Path) -> None:
 
 
 def _grows(key: str, old: list, new: list) -> bool:
+    if not (isinstance(old, list) and isinstance(new, list)):
+        return False
     known = {item_name(key, i): i for i in old}
     return all(known.get(item_name(key, i), i) == i for i in new)
 

@@ -1,6 +1,7 @@
 """Each (image, view) goes through the teacher once, and what comes back is what a live teacher gives."""
 
 import multiprocessing
+import shutil
 
 import numpy as np
 import pytest
@@ -101,6 +102,23 @@ def test_an_interrupted_run_keeps_what_was_done(encoder, monkeypatch):
     assert missing_rows(encoder, images(12)) == 4
     embed(encoder, images(12))
     assert encoder.seen == 12
+
+
+def test_a_cache_that_is_deleted_while_it_fills_gives_no_rows_that_nobody_made(encoder, monkeypatch, cache_dir):
+    monkeypatch.setattr(cache, "FLUSH_SECONDS", 0.0)
+    encode, times = encoder.encode, []
+
+    def deleting(batch, ids, perturbation=None):
+        times.append(1)
+        if len(times) == 3:
+            for folder in ("metadata", "img_emb"):
+                shutil.rmtree(entry_path(encoder, None)[0] / folder)
+        return encode(batch, ids, perturbation)
+
+    encoder.encode = deleting
+    with pytest.raises(UserError, match="expected rows that stay while this goes on, got 8 of 16 deleted or damaged meanwhile"):
+        embed(encoder, images(16))
+    assert embed(encoder, images(16)).shape == (16, encoder.dim)
 
 
 def test_many_flushes_end_as_one_shard(encoder, monkeypatch):

@@ -70,6 +70,8 @@ def main() -> int:
     broken = [pid for pid in pids if os.waitpid(pid, 0)[1]]
     outcomes = [o for a in ATTACKS if a in wanted for o in Record(again / f"{a}.jsonl").outcomes.values()]
     what = {part: text for a in ATTACKS for part, text in importlib.import_module(f"torture.{a}").WHAT.items()}
+    if "fuzz" in wanted:
+        what |= importlib.import_module("torture.fuzz").words(options.work)
     print("\n" + table(outcomes, what))
     for group in faults(outcomes).values():
         first = group[0]

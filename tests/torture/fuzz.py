@@ -31,7 +31,11 @@ def readers(work: Path) -> dict[str, Reader]:
             for name, reader in module.readers(work).items()}
 
 
-WHAT: dict[str, str] = {}
+WHAT: dict[str, str] = {}  # see words: it takes a run to say
+
+
+def words(work: Path) -> dict[str, str]:
+    return {part: reader.what for part, reader in readers(work).items()}
 
 
 def attack(options: Options, record: Record) -> None:

@@ -32,6 +32,7 @@ from filelock import BaseFileLock, Timeout
 from distillscope import locks, progress
 from distillscope.data.source import Source, read_batches
 from distillscope.devices import kept_memory
+from distillscope.errors import UserError
 from distillscope.files import checksum, sweep, write_atomic, write_json
 from distillscope.teachers.encoder import Encoder, Perturbation
 
@@ -130,8 +131,11 @@ class Entry:
         return np.where((have[at] == keys).all(axis=1), at, -1)
 
     def gather(self, rows: np.ndarray) -> np.ndarray:
-        """(m, d) float32 for row numbers as `find` gives them."""
+        """(m, d) float32 for row numbers as `find` gives them; a row that is not there is refused, as where somebody deletes the cache."""
         starts = np.cumsum([0] + [len(s.keys) for s in self.shards])
+        if gone := int(((rows < 0) | (rows >= starts[-1])).sum()):
+            raise UserError(str(self.path), "rows that stay while this goes on", f"{gone} of {len(rows)} deleted or damaged meanwhile",
+                            "Repeat with --resume, and leave the cache alone.")
         out = np.empty((len(rows), self.described["dim"]), dtype=np.float32)
         for shard, start, end in zip(self.shards, starts, starts[1:], strict=False):
             here = np.flatnonzero((rows >= start) & (rows < end))
