@@ -92,7 +92,7 @@ def test_a_band_that_the_input_does_not_show_is_left_out_and_said(subject, test_
     ({"bands": ((0.5, 1.5),)}, r"bands: expected 0 <= low < high <= 1, got \[0.5, 1.5\]"),
     ({"bands": ((-0.1, 0.5),)}, r"0 <= low < high <= 1, got \[-0.1, 0.5\]"),
     ({"bands": ((0.5, 0.5),)}, "0 <= low < high"),
-    ({"sigmas": (float("nan"),)}, "band_noise.sigmas: expected a finite number from 0 up, got nan"),
+    ({"sigmas": (float("nan"),)}, r"sigmas: expected .*got \(nan,\).*finite number"),
     ({"items": -1}, "band_noise.items: expected a whole number from 1 up"),
 ])
 def test_wrong_bands_are_one_line(subject, test_items, settings, message):

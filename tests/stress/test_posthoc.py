@@ -105,7 +105,7 @@ def test_in_a_study_it_is_an_arm_with_probes_of_its_own(tmp_path, monkeypatch):
                        stresses=[{"name": "gradient", "items": 16}, {"name": "latency", "repeats": 2}])
     run = run_study(study, tmp_path / "run", jobs=1, report=False)
     rows = run.results[run.results["split"] == "test"].set_index(["arm", "measure", "condition"])["value"]
-    assert set(run.results["arm"].dropna()) == {"cosine", "cosine+half", "cosine+bn"}
+    assert set(run.results["arm"]) == {"", "cosine", "cosine+half", "cosine+bn"}  # the teacher is of no arm
     for measure, condition in (("paper.probe.student.accuracy", "noise=0.1"), ("mapped.effective_rank", "clean"),
                                ("gradient.student.frequency", "clean"), ("capacity.latency_ms", "clean")):
         assert np.isfinite(rows["cosine+half", measure, condition])

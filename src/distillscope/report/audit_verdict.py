@@ -183,8 +183,8 @@ def _unread(found: Audit) -> str:
         return ""
     name, best = max(taken, key=lambda pair: pair[1].value)
     return (f"these {found.labels['classes']:,} classes tell nothing of a loss, since they cannot be read from the teacher either ({name} is "
-            f"right on {share(best.value, 1)}{_reach(best)} of the items, and guessing the largest class on {share(guess, 1)}): are they the "
-            "labels of these items, in this order?")
+            f"right on {share(best.value, 1)}{_reach(best)} of the items, and guessing the largest class on {share(guess, 1)}); check "
+            "that they are the labels of these items")
 
 
 def _reach(value: Value) -> str:
