@@ -11,6 +11,7 @@ from distillscope import load_study
 from distillscope.errors import UserError
 from distillscope.loading import study_from
 from distillscope.merge import merge_runs
+from distillscope.rundir import _grows
 from distillscope.study import run_study
 from test_study import sorted_rows
 from tiny import finished_run, scratch, tiny_study, tiny_values
@@ -77,3 +78,16 @@ def test_an_unfinished_trial_is_left_out_and_said(tmp_path, capsys):
     merge_runs([first, second], tmp_path / "out")
     assert "augmented--S--seed1: not finished, left out" in "".join(capsys.readouterr().err.splitlines())
     assert len(list((tmp_path / "out" / "trials").iterdir())) == 2
+
+
+@pytest.mark.parametrize("damage", ["{", "[]", '{"command": 5, "seconds"'])
+def test_a_damaged_provenance_is_named(tmp_path, damage):
+    run = shutil.copytree(finished_run(), tmp_path / "run")
+    (run / "provenance.json").write_text(damage)
+    with pytest.raises(UserError, match="provenance.json"):
+        merge_runs([run, finished_run()], tmp_path / "out")
+
+
+def test_an_axis_of_a_damaged_study_that_is_no_list_does_not_grow():
+    assert _grows("teacher", ["t"], ["t", "u"])
+    assert not _grows("teacher", 1e-320, ["t"]) and not _grows("teacher", ["t"], {"t": 1})

@@ -17,6 +17,7 @@ from distillscope.errors import UserError
 from distillscope.report import decide_claims, write_report
 from distillscope.report.claims import claims_html, claims_of, forest, markdown, write_claims
 from distillscope.report.read import read_run
+from distillscope.visible import markdown_text
 from tiny import finished_run
 
 RANKS = {2: 12.0, 5: 18.0}
@@ -50,7 +51,7 @@ def test_a_run_is_decided_and_its_page_shows_every_claim(run_dir, tmp_path):
     page, text = (run / "report.html").read_text(), (run / "claims.md").read_text()
     for name, verdict in verdicts.items():
         assert page.count(f'id="claim-{name}"') == 1
-        assert f"### {name}: " in text and verdict["sentence"] in text
+        assert f"### {name}: " in text and markdown_text(verdict["sentence"]) in text
     assert '<section id="claims"' in page and "Secondary endpoints" in page
     assert 'href="#figure-training"' in page and 'id="figure-training"' in page
 

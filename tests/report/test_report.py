@@ -117,13 +117,18 @@ def test_a_value_that_is_not_finite_is_left_out_and_counted(make, tmp_path):
 
 
 @pytest.mark.parametrize(("name", "content", "said"), [("study.yaml", "- a list", "expected a mapping, got list"),
-                                                       ("study.yaml", "a: [", "expected a readable file"),
-                                                       ("provenance.json", "{", "expected a readable file")])
+                                                       ("study.yaml", "a: [", "study.yaml line 1, column 5: expected YAML")])
 def test_a_broken_record_is_one_line(make, tmp_path, name, content, said):
     run = make(tmp_path / "run")
     (run / name).write_text(content)
     with pytest.raises(UserError, match=said):
         write_report(run)
+
+
+def test_a_broken_provenance_costs_no_report(make, tmp_path):
+    run = make(tmp_path / "run")
+    (run / "provenance.json").write_text("{")
+    assert "provenance.json" in write_report(run).read_text(encoding="utf-8")
 
 
 def test_a_folder_that_is_no_run(tmp_path):
@@ -140,6 +145,8 @@ def test_a_report_never_imports_a_model():
                 if isinstance(node, ast.ImportFrom) else []
             for name in names:
                 allowed = ("distillscope.report", "distillscope.claims", "distillscope.errors", "distillscope.files",
-                           "distillscope.measure", "distillscope.recommend", "distillscope.next_study", "distillscope.registry")
+                           "distillscope.measure", "distillscope.recommend", "distillscope.next_study", "distillscope.registry",
+                           "distillscope.json_files", "distillscope.yaml_files", "distillscope.names", "distillscope.result_keys",
+                           "distillscope.visible", "distillscope.progress")
                 assert name.split(".")[0] not in ("torch", "timm"), (path.name, name)
                 assert not name.startswith("distillscope") or name.startswith(allowed), (path.name, name)

@@ -24,7 +24,7 @@ def find_parts(folder: Path, split: str, where: str) -> list[Path]:
     """The parts that a folder consists of, in the order of their numbers; [] where its files are not parts of one thing.
 
     Files of one format whose names differ in numbers alone: the first number that varies counts from 0 or 1 without a gap.
-    Several such sets in a folder are told apart by ``split``.
+    Several such sets in a folder are chosen between by ``split``.
     """
     sets: dict[tuple[str, str], list[Path]] = {}
     for file in folder.glob("*"):

@@ -2,7 +2,7 @@
 
 Subsamples, folds, batches and jackknife groups are cut from an order that depends on the rows' content alone, so that no
 result depends on the order in which rows were stored; and a data set sorted by class does not make batches of one class.
-Rows that repeat one another exactly are one item: they are never told apart, nor split over two folds.
+Rows that repeat one another exactly are one item: they count once, and are never split over two folds.
 """
 
 from __future__ import annotations

@@ -29,7 +29,7 @@ def whiten(embeddings: np.ndarray, precision: str = "float32", *, exponent: Shar
     Centred on train; then one factor for all, so that the mean variance is 1 whatever the exponent, and losses of different
     exponents have one size. The train covariance is proportional to diag(variance^(1 - exponent)). With an exponent
     above 0, a teacher whose rank on train is below ``dim`` is an error: its empty directions would be amplified rounding. What
-    counts as rounding hangs on the precision that the embeddings were made or stored in.
+    counts as rounding depends on the precision that the embeddings were made or stored in.
 
     >>> z = np.random.default_rng(0).normal(size=(500, 3)) * [3.0, 1.0, 0.3]
     >>> np.cov(whiten(z, exponent=1.0, dim=2)(z).T, bias=True).round(3).tolist()

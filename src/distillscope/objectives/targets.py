@@ -4,7 +4,7 @@ A target is one function (train embeddings (n, d), settings) -> Target; its sett
 dimensions come out (by default the teacher's). All but ``none`` take unit rows, as the study's measures do. Fitted on
 a trained student's own train embeddings, the same functions are that target's post-hoc twin: see `posthoc_twin`.
 
-A target that asks for ``precision`` beside the embeddings is told in which one they were made. Its attribute ``check``,
+A target that asks for ``precision`` beside the embeddings is given the one in which they were made. Its attribute ``check``,
 (dimensions, number of train images, settings), says what cannot be fitted before anything is embedded.
 """
 

@@ -11,8 +11,8 @@ from dataclasses import asdict, dataclass
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
-from distillscope import progress
 from distillscope.errors import UserError
+from distillscope.progress import say
 from distillscope.report.page import asset, script_hash
 from distillscope.report.read import expected_trials, names_of, read_run
 from distillscope.report.write import write_report
@@ -75,7 +75,7 @@ class Server(ThreadingHTTPServer):
         """A browser that leaves before its answer is none; anything else is one line, and the server goes on."""
         error = sys.exc_info()[1]
         if not isinstance(error, (ConnectionError, TimeoutError)):
-            progress.say(f"{self.url}: a request failed ({type(error).__name__}: {error})")
+            say(f"{self.url}: a request failed ({type(error).__name__}: {error})")
 
     @property
     def url(self) -> str:

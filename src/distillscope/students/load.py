@@ -76,7 +76,7 @@ def build_student(name: str, settings: dict[str, Any], embedding_dim: int, prepr
 def check_student(name: str, settings: dict[str, Any], image_size: int, label: str) -> None:
     """Build it once, on no device and from no random stream, so that a wrong value is said before any work starts."""
     if settings.get("projection") == "none":
-        return  # whether it fits hangs on the teacher's dimension
+        return  # whether it fits depends on the teacher's dimension
     with torch.random.fork_rng(devices=[]):
         offline = {**settings, **({"pretrained": False} if "pretrained" in settings else {})}
         if outline(name, offline, 8, image_size, label) is None:

@@ -7,7 +7,7 @@ One folder for each (weights, preprocessing, precision, view or noise with its s
       img_emb/img_emb_0.npy        (n, d) float32, memory-mapped
       metadata/metadata_0.parquet  image_path (the item's id), image_hash, key; checksums of the .npy and the keys. Written last
 
-A row is found by the content of its image (and, under a view or noise, its id, since the draw hangs on it), so a
+A row is found by the content of its image (and, under a view or noise, its id, since the draw depends on it), so a
 larger part of the same data, or a copy of it elsewhere, embeds only what is new. Rows are written every half minute
 and joined into few large shards at the end: a killed run loses at most that half minute. What is damaged is named and made again.
 """
@@ -263,7 +263,7 @@ def _embed_absent(encoder, source, perturbation, entry, absent, hashes, keys, wo
 
 
 def _locked(path: Path) -> BaseFileLock:
-    """The entry's lock, taken; who has to wait is told so."""
+    """The entry's lock, taken; a process that has to wait says so."""
     try:
         return locks.acquire(path / ".lock", timeout=1)
     except Timeout:

@@ -66,6 +66,7 @@ class FileNetwork(torch.nn.Module):
         self.path, self.where, self.shown, self.output = path, where, shown, shown.output
 
     def run(self, images: torch.Tensor) -> Any:
+        """What the file gives for a batch; each kind of file has its own."""
         raise NotImplementedError
 
     def layouts(self) -> list[Layout]:
