@@ -312,4 +312,4 @@ def test_labels_with_ids_ask_for_the_embeddings_ids(tmp_path):
         match_labels(tmp_path / "y.csv", 20)
     assert match_labels(f"{tmp_path / 'y.csv'}:label@none", 20)[0].tolist() == [i % 2 for i in range(20)]
     (tmp_path / "numbered.csv").write_text("id,label\n" + "".join(f"{i},{i % 2}\n" for i in range(1, 21)))
-    assert match_labels(tmp_path / "numbered.csv", 20)[0].tolist() == [i % 2 for i in range(20)]  # row numbers say the order
+    assert match_labels(tmp_path / "numbered.csv", 20)[0].tolist() == [i % 2 for i in range(1, 21)]  # row numbers say the order

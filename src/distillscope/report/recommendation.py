@@ -100,7 +100,7 @@ BALANCE = "balance score"
 def following_text(study: Mapping[str, Any]) -> str:
     """The study to run next in one line.
 
-    >>> following_text({"arms": [{"name": "a"}, {"name": "b"}], "students": [{"label": "S"}], "seeds": [7, 8]})
+    >>> following_text({"arms": [{"name": "a"}, {"name": "b"}], "students": [{"name": "s", "label": "S"}], "seeds": [7, 8]})
     'a and b with S, seeds 7, 8'
     """
     arms, students = (joined(student_key(p) for p in names_of(study.get(key))) for key in ("arms", "students"))

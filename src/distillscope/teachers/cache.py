@@ -135,7 +135,7 @@ class Entry:
         starts = np.cumsum([0] + [len(s.keys) for s in self.shards])
         if gone := int(((rows < 0) | (rows >= starts[-1])).sum()):
             raise UserError(str(self.path), "rows that stay while this goes on", f"{gone} of {len(rows)} deleted or damaged meanwhile",
-                            "Repeat with --resume, and leave the cache alone.")
+                            "Repeat the command, and leave the cache alone.")
         out = np.empty((len(rows), self.described["dim"]), dtype=np.float32)
         for shard, start, end in zip(self.shards, starts, starts[1:], strict=False):
             here = np.flatnonzero((rows >= start) & (rows < end))
