@@ -67,7 +67,7 @@ def arguments(what: str, work: Path, out: Path, jobs: int = 1) -> tuple:
 
 def embedding(work: Path, out: Path, cache: Path) -> Callable[[], None]:
     """A function that embeds 600 digits into a cache, a shard for each batch of 16, all joined at the end, and saves the rows."""
-    def call() -> None:
+    def embed() -> None:
         import torch
 
         import distillscope.teachers.cache as cache_module
@@ -79,12 +79,15 @@ def embedding(work: Path, out: Path, cache: Path) -> Callable[[], None]:
         settings = {"name": "torchscript", "path": str(make_teacher(work / "teacher.ts")), "size": 16}
         encoder = load_teacher(Teacher.model_validate(settings), "cpu", None)
         encoder.batch_size, cache_module.FLUSH_SECONDS = 16, 0.0
-        try:
-            rows = cache_module.embed(encoder, load_split("digits", {}, "train", 600), root=cache)
-        except KeyboardInterrupt:  # as the command line does
-            sys.exit(130)
+        rows = cache_module.embed(encoder, load_split("digits", {}, "train", 600), root=cache)
         out.mkdir(parents=True, exist_ok=True)
         np.save(out / "rows.npy", rows)
+
+    def call() -> None:
+        try:
+            embed()
+        except KeyboardInterrupt:  # as the command line does, from its first line on
+            sys.exit(130)
 
     return call
 
