@@ -17,6 +17,7 @@ from distillscope.report.models import settings_of
 from distillscope.report.read import read_run
 from distillscope.report.summary import Summary
 from distillscope.report.tables import build_table, to_csv, to_latex, to_markdown
+from distillscope.report.write import write_results
 from distillscope.visible import HIDDEN, NUMBER
 
 NASTY = "=1+1|<img src=x onerror=alert(1)>\n# `x` \\input{/etc/passwd} \x1b]0;pwn\x07\x9b31m\u202e"
@@ -37,6 +38,13 @@ def test_no_cell_of_an_exported_table_is_a_formula(run):
     cells = [c for row in csv.reader(io.StringIO(to_csv(table(run)))) for c in row]
     assert not [c for c in cells if c[:1] in ("=", "+", "-", "@", "\t") and not NUMBER.fullmatch(c)]
     assert any(c.startswith("'@") for c in cells)
+
+
+def test_no_cell_of_the_joined_results_is_a_formula(run):
+    with open(write_results(run), newline="", encoding="utf-8") as file:
+        cells = [c for row in csv.reader(file) for c in row]
+    assert not [c for c in cells if c[:1] in ("=", "+", "-", "@", "\t") and not NUMBER.fullmatch(c)]
+    assert {f"'+a{NASTY}", f"'-b{NASTY}", f"'@{NASTY}"} <= set(cells)
 
 
 def test_markdown_keeps_its_tables_and_holds_no_html(run):

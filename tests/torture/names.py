@@ -203,7 +203,8 @@ def written(folder: Path, plain: Path | None) -> Iterator[str]:
 def markdown(path: Path) -> Iterator[str]:
     """Raw HTML, links that run, or a name that breaks a line into a heading."""
     text = path.read_text(encoding="utf-8")
-    outside = re.sub(r"```.*?```|`[^`\n]*`", "", text, flags=re.S)
+    code = r"```.*?```|(?<!`)(`+)(?!`)[^\n]*?(?<!`)\1(?!`)"  # a span ends with as many backticks as it began with
+    outside = re.sub(code, "", text, flags=re.S)
     for mark in ("<img", "<script", "<svg", "<b onclick", "](javascript:", "\n# b", "\x1b"):
         if mark in outside:
             yield f"{path.name}: {mark!r} from data"

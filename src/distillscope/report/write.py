@@ -20,6 +20,7 @@ from distillscope.report.recommendation import advise
 from distillscope.report.summary import Summary
 from distillscope.report.tables import build_table, write_tables
 from distillscope.report.verdict import headline
+from distillscope.visible import sheet_cell
 
 
 def _finite(value: Any) -> Any:
@@ -38,6 +39,16 @@ def write_summary(run: Run, summary: Summary, verdicts: list[str]) -> Path:
         "verdicts": verdicts, "quantities": summary.frame.to_dict("records")}))
 
 
+def write_results(run: Run) -> Path:
+    """results.csv: the rows of all trials, with names as a spreadsheet may open them (`visible.sheet_cell`)."""
+    rows = run.results.copy()
+    for name in rows.select_dtypes(exclude="number"):
+        rows[name] = rows[name].map(lambda v: sheet_cell(v) if isinstance(v, str) else v)
+    path = run.path / "results.csv"
+    write_atomic(path, lambda p: rows.to_csv(p, index=False))
+    return path
+
+
 def write_report(run_dir: Path) -> Path:
     """Write everything that a reader of the run needs, and return the path of report.html.
 
@@ -47,7 +58,7 @@ def write_report(run_dir: Path) -> Path:
     run = read_run(Path(run_dir))
     run.problems.extend(damaged(run))
     settings, summary = settings_of(run), Summary.of(run)
-    write_atomic(run.path / "results.csv", lambda p: run.results.to_csv(p, index=False))
+    write_results(run)
     write_summary(run, summary, [headline(s, summary) for s in settings])
     figures, table = prepare_figures(run, settings, summary), build_table(run, settings, summary)
     advice = advise([run])
