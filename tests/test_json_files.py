@@ -19,6 +19,11 @@ def test_what_is_no_mapping(tmp_path, content, match):
     assert str(error.value).endswith("Do this.") and "a.json" in str(error.value)
 
 
+def test_a_key_given_twice_is_refused():
+    with pytest.raises(UserError, match="the key 'a' twice"):
+        parse_json('{"b": {"a": 1, "c": 2, "a": 3}}', "a.json", dict)
+
+
 def test_a_folder_a_gap_and_a_byte_order_mark(tmp_path):
     with pytest.raises(UserError, match="got a folder"):
         read_json(tmp_path)

@@ -55,7 +55,7 @@ def parse_json(content: bytes | str, where: str, expected: Any = dict, todo: str
     """
     try:
         text = content.decode("utf-8-sig") if isinstance(content, bytes) else content
-        value = json.loads(text, parse_constant=_no_constant)
+        value = json.loads(text, parse_constant=_no_constant, object_pairs_hook=no_repeat)
     except UnicodeDecodeError:
         raise UserError(where, "JSON in UTF-8", "other bytes", todo) from None
     except RecursionError:
@@ -93,6 +93,16 @@ def shown(value: Any, room: int = 80) -> str:
     except (ValueError, RecursionError):  # whole numbers of thousands of digits; what holds itself
         text = f"a {type(value).__name__} too long to show"
     return text if len(text) <= room else f"{text[: room - 1]}…"
+
+
+def no_repeat(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    """An object, whose keys must differ: JSON itself would keep the last value without a word."""
+    found = dict(pairs)
+    if len(found) != len(pairs):
+        seen: set[str] = set()
+        twice = next(key for key, _ in pairs if key in seen or seen.add(key))
+        raise ValueError(f"the key {shown(twice, 40)} twice in one object")
+    return found
 
 
 def _no_constant(name: str) -> None:

@@ -287,3 +287,9 @@ def test_a_damaged_offset_in_an_arrow_file_leads_nowhere(tmp_path):
     path.write_bytes(data)
     with pytest.raises(UserError, match="a.arrow: expected a .arrow file that can be read"):
         read_embeddings(path)
+
+
+def test_an_id_given_twice_in_one_json_object(tmp_path):
+    (tmp_path / "z.json").write_text('{"a.jpg": [1.0, 2.0], "b.jpg": [2.0, 1.0], "a.jpg": [3.0, 3.0]}')
+    with pytest.raises(UserError, match=r"z\.json.*the key 'a\.jpg' twice"):
+        read_embeddings(tmp_path / "z.json")

@@ -8,11 +8,12 @@ from pathlib import Path
 from distillscope.inputs.arrow import contents_of, in_memory
 from distillscope.inputs.members import Contents
 from distillscope.inputs.trees import members_of
+from distillscope.json_files import no_repeat
 
 
 def read_json(path: Path, where: str) -> Contents:
-    """The lists of a JSON file."""
-    held = json.loads(path.read_text(encoding="utf-8-sig"))
+    """The lists of a JSON file. An id given twice is refused: JSON itself would keep its last embedding alone."""
+    held = json.loads(path.read_text(encoding="utf-8-sig"), object_pairs_hook=no_repeat)
     if isinstance(held, list) and held and all(isinstance(item, dict) for item in held):
         import pyarrow as pa
 
