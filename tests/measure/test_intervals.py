@@ -17,7 +17,7 @@ from distillscope.measure.intervals import (
 from distillscope.measure.pool import Settings
 
 TRIALS = 100
-# Of 100 intervals that cover 95 %, 88 or fewer do so once in 300 times; wider ones are told apart in the docs.
+# Of 100 intervals that cover 95 %, 88 or fewer do so once in 300 times; docs/measures.md lists the wider ones.
 LEAST = 0.88
 
 COVERED = (

@@ -13,7 +13,7 @@ from distillscope.students.load import build_student
 
 
 def make_source(count: int = 60, side: int = 16, labels: bool = True, split: str = "test") -> Source:
-    """Smooth coloured blobs, three classes told apart by colour."""
+    """Smooth coloured blobs, three classes that differ in colour."""
     rng = np.random.default_rng(0 if split == "test" else 1)
     classes = np.arange(count) % 3
     y, x = np.mgrid[:side, :side] / side

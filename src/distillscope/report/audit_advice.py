@@ -36,4 +36,4 @@ def _mean(found: Audit) -> list[str]:
     if not share or share.value < COMMON:
         return []
     return ["Train towards centred or standardised targets, or with centred_cosine: one common mean is "
-            f"{percent(share.value, 0)} of the teacher's energy, so a high cosine is had for little."]
+            f"{percent(share.value, 0)} of the teacher's energy, so a high cosine is easy to reach."]

@@ -23,7 +23,7 @@ WHOLE, LITTLE, SOME, HALF = 0.99, 0.95, 0.80, 0.50
 ALLOWED = 0.95
 """R2 of the teacher from itself below which a fitted matrix says little: there are too few items for it."""
 SHIFTED = 0.05
-"""By so much more after one fitted matrix, an item is told in other coordinates than the teacher's, and is not lost."""
+"""If one fitted matrix gains at least this much, the information is there in other coordinates than the teacher's: it is not lost."""
 
 SETTING = Setting("", "", (TEACHER_MODEL,), (STUDENT_MODEL,))
 

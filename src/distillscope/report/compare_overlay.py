@@ -1,6 +1,6 @@
 """Several studies as one, so that the figures and the table of a study draw them together: a run's label becomes part of the arm.
 
-Colours and markers are kept per student throughout; the run is told by the dash of a line and by hollow markers.
+Colours and markers are kept per student throughout; dashed lines and hollow markers show which run it is.
 """
 
 from __future__ import annotations

@@ -8,7 +8,7 @@ import pandas as pd
 
 from distillscope.report.read import TEACHER, Run, names_of, student_key
 
-# Okabe & Ito's palette, told apart by colour-blind readers; black is the teacher's. The second of each pair is the same
+# Okabe & Ito's palette, which colour-blind readers can distinguish; black is the teacher's. The second of each pair is the same
 # hue, lightened until it has a contrast of at least 4.5 on the page's dark ground.
 STUDENT_COLOURS = [("#0072B2", "#4FA8E0"), ("#D55E00", "#F58A3C"), ("#009E73", "#2FC79B"),
                    ("#CC79A7", "#E39BC4"), ("#56B4E9", "#9AD3F5"), ("#E69F00", "#F3BD4E")]

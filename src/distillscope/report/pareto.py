@@ -63,7 +63,7 @@ def _panel(title: str, ranking: Ranking, clean: Axis, other: Axis, members: Sequ
 
 
 def _near(teacher: Series, arms: Sequence[Series]) -> bool:
-    """Whether the arms can still be told apart with the teacher in the drawing."""
+    """Whether the arms remain distinguishable with the teacher in the drawing."""
     for axis in ("x", "y"):
         ends = [v for s in arms for part in (getattr(s, axis), getattr(s, f"{axis}_low" if axis == "x" else "low"),
                                              getattr(s, f"{axis}_high" if axis == "x" else "high")) for v in part or []]

@@ -28,7 +28,7 @@ def styles(albums: list[Kept]) -> str:
 
 
 def tile(style: str, album: Album, place: int, text: str, kind: str = "") -> str:
-    """One thumbnail; ``text`` is what a reader who cannot see it is told."""
+    """One thumbnail; ``text`` describes it to readers who cannot see it."""
     columns = album.said["sprite"]["columns"]
     return (f'<i class="tile {style}{f" {kind}" if kind else ""}" style="--c:{place % columns};--r:{place // columns}" role="img" '
             f'aria-label="{escape(text)}" title="{escape(text)}"></i>')

@@ -67,7 +67,7 @@ class Grid:
     percent: bool = True
     n: int | None = None
     n_of: str = "seed"
-    root: bool = False  # colours by the root of the value: small ones are told apart
+    root: bool = False  # colours by the root of the value: small ones stay distinguishable
 
 
 @dataclass(frozen=True)

@@ -28,7 +28,7 @@ class Subject:
     ``embed(source, perturbation, label)`` gives embeddings (n, d) of every item as the perturbation shows it, the
     teacher's through its cache. ``probes`` were fitted on clean train embeddings, by the head of their keys
     ("paper.probe", "probe"); ``fit(z, labels)`` fits the same kinds to other embeddings. ``module`` after ``preprocess``
-    is the network itself, None where only embeddings can be had; a teacher's output goes through the target transform
+    is the network itself, None where only embeddings are available; a teacher's output goes through the target transform
     before the probes see it.
     """
 

@@ -17,8 +17,8 @@ from distillscope.teachers.encoder import Encoder, plain_line
 DEFAULT_SIZE = 224
 Colour = tuple[float, float, float]
 Pooling = Literal["first", "mean"]
-SIZE_TODO = "If it was made for another size, set it (audit, embed: --image-size 32; run, distill: --set teacher.size=32)."
-OUTPUT_TODO = "Name the one that is meant after a colon:"
+SIZE_ADVICE = "If it was made for another size, set it (audit, embed: --image-size 32; run, distill: --set teacher.size=32)."
+OUTPUT_ADVICE = "Name the one that is meant after a colon:"
 
 
 @dataclass(frozen=True)
@@ -105,8 +105,8 @@ class FileNetwork(torch.nn.Module):
         likely = min(several, key=lambda n: (several[n].ndim != 2, "image" not in n, "emb" not in n), default="")
         if self.output is not None:
             raise UserError(self.where, f"an output called {' or '.join(n or '(none)' for n in several)}", f"'{self.output}'",
-                            f"{OUTPUT_TODO} {file}:{likely}." if likely else "Leave the name out.")
-        raise UserError(self.where, "one output", f"{len(several)} ({listed})", f"{OUTPUT_TODO} {file}:{likely}.")
+                            f"{OUTPUT_ADVICE} {file}:{likely}." if likely else "Leave the name out.")
+        raise UserError(self.where, "one output", f"{len(several)} ({listed})", f"{OUTPUT_ADVICE} {file}:{likely}.")
 
     def forward(self, images: torch.Tensor) -> torch.Tensor:
         try:
@@ -115,7 +115,7 @@ class FileNetwork(torch.nn.Module):
             raise
         except Exception as error:  # whatever runs the file raises its own
             raise UserError(self.where, f"a network that takes images {self.expects(images)}", plain_line(error),
-                            SIZE_TODO) from None
+                            SIZE_ADVICE) from None
         return self.rows(out, len(images))
 
     def expects(self, images: torch.Tensor) -> str:

@@ -15,7 +15,7 @@ from distillscope.errors import UserError
 from distillscope.registry import teachers
 from distillscope.teachers.encoder import Encoder, plain_line
 from distillscope.teachers.model_files import (
-    OUTPUT_TODO,
+    OUTPUT_ADVICE,
     Colour,
     FileNetwork,
     Layout,
@@ -107,7 +107,7 @@ class OnnxNetwork(FileNetwork):
         if asked is None and len(names) > 1:
             likely = min(outputs, key=lambda o: (len(o.shape or ()) != 2, "image" not in o.name, "emb" not in o.name)).name
             listed = ", ".join(f"{o.name} {_shape(o.shape)}" for o in outputs[:6])
-            raise UserError(self.where, "one output", f"{len(names)} ({listed})", f"{OUTPUT_TODO} {self.path}:{likely}.")
+            raise UserError(self.where, "one output", f"{len(names)} ({listed})", f"{OUTPUT_ADVICE} {self.path}:{likely}.")
         chosen = outputs[names.index(asked)] if asked is not None else outputs[0]
         if chosen.type not in IMAGES and chosen.type != "tensor(bfloat16)" or chosen.type == "tensor(uint8)":
             raise UserError(self.where, "embeddings of floats", f"'{chosen.name}' {chosen.type} {_shape(chosen.shape)}",
