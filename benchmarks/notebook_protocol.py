@@ -26,7 +26,7 @@ from PIL import Image
 from timing import in_turn, publish, some_images
 from torchvision import transforms as T
 
-from distillscope.config import Arm, Training
+from distillscope.config.study import Arm, Training
 from distillscope.data.preprocess import CLIP_MEAN, CLIP_STD, Preprocess
 from distillscope.devices import kept_memory
 from distillscope.distill.loop import TrainingSet, distill

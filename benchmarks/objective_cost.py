@@ -16,7 +16,7 @@ import numpy as np
 import torch
 from timing import publish, some_images, spread
 
-from distillscope.config import Arm, Training
+from distillscope.config.study import Arm, Training
 from distillscope.data.preprocess import Preprocess
 from distillscope.data.source import Source
 from distillscope.data.views import View

@@ -15,8 +15,8 @@ import numpy as np
 
 from distillscope.data.source import Source
 from distillscope.data.splits import load_split
-from distillscope.files import write_json
-from distillscope.rundir import hardware
+from distillscope.files.writing import write_json
+from distillscope.results.rundir import hardware
 
 
 def rate(run: Callable[[], int], seconds: float) -> float:

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import yaml
 
-from distillscope.files import write_text
-from distillscope.rundir import as_begun, load_config, open_run
+from distillscope.files.writing import write_text
+from distillscope.results.rundir import as_begun, load_config, open_run
 from tiny import tiny_study
 
 

@@ -10,9 +10,9 @@ from hypothesis import given
 from hypothesis import settings as hypothesis_settings
 from hypothesis import strategies as st
 
-from distillscope.audit import audit, audit_one, prepare
 from distillscope.errors import UserError
 from distillscope.measure import rows, tolerances
+from distillscope.measure.audit import audit, audit_one, prepare
 from distillscope.measure.pool import Settings
 from distillscope.measure.quantity import GROUPS
 

@@ -372,7 +372,7 @@ def test_a_full_disk_keeps_what_was_finished(fails, config, tmp_path, monkeypatc
 
     def full(target, function):
         if "seed2" in str(target):
-            from distillscope.files import write_atomic
+            from distillscope.files.writing import write_atomic
 
             def no_room(temporary):
                 raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
@@ -411,7 +411,7 @@ def test_a_full_disk_is_known_where_libraries_hide_the_systems_error(tmp_path, m
     import shutil
 
     from distillscope.errors import UserError
-    from distillscope.files import write_atomic
+    from distillscope.files.writing import write_atomic
 
     def write(path):
         path.write_text("half")
@@ -427,7 +427,7 @@ def test_a_full_disk_is_known_where_libraries_hide_the_systems_error(tmp_path, m
 
 
 def test_a_disk_full_outside_of_our_own_writes_is_one_line_too(fails, config, monkeypatch):
-    from distillscope import plan
+    from distillscope.study import plan
 
     def no_room(*args, **kwargs):
         raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), "/cache/lock")

@@ -7,9 +7,9 @@ import pytest
 import torch
 import yaml
 
-from distillscope.card import model_card
+from distillscope.config.load import study_from
 from distillscope.data.preprocess import Preprocess
-from distillscope.loading import study_from
+from distillscope.students.card import model_card
 from distillscope.students.load import build_student
 
 NASTY = "x`$(id)` <img src=x onerror=alert(1)> | a\n---\nlicense: evil\n---\n| b | c |"

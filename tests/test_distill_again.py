@@ -7,10 +7,10 @@ import json
 import pytest
 import yaml
 
+from distillscope.config.load import study_from
 from distillscope.distill import loop
 from distillscope.errors import UserError
-from distillscope.loading import study_from
-from distillscope.single import REQUEST, compare_request, distill_one
+from distillscope.study.student import REQUEST, compare_request, distill_one
 from tiny import scratch, tiny_values
 
 

@@ -13,7 +13,7 @@ from PIL import Image
 from typer.testing import CliRunner
 
 from distillscope import cli
-from distillscope.loading import load_preset, preset_names, study_from
+from distillscope.config.load import load_preset, preset_names, study_from
 
 ROOT = Path(__file__).parents[1]
 PAGES = [p for p in [ROOT / "README.md", *sorted((ROOT / "docs").glob("**/*.md"))] if p.is_file()]

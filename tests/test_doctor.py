@@ -2,7 +2,7 @@
 
 from importlib import metadata
 
-from distillscope import doctor
+from distillscope.cli import doctor
 
 
 def test_each_extra_is_listed_with_what_it_lacks(monkeypatch):

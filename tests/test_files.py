@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from distillscope.errors import UserError
-from distillscope.files import leftovers, said_if_deleted, said_of, sweep, write_atomic, write_text
+from distillscope.files.writing import leftovers, said_if_deleted, said_of, sweep, write_atomic, write_text
 
 
 @pytest.fixture
@@ -54,7 +54,7 @@ def test_what_a_kill_left_is_swept_and_what_lives_is_not(tmp_path):
     with pytest.raises(RuntimeError) as told:
         write_text(tmp_path / "own.txt", "x") and killed(tmp_path / "x")
     dead = int(str(told.value))
-    from distillscope.files import _machine
+    from distillscope.files.writing import _machine
 
     gone, own, other = (tmp_path / f".a.{m}-{p}.tmp.npy" for m, p in ((_machine(), dead), (_machine(), os.getpid()), ("0" * 6, dead)))
     for path in (gone, own, other, tmp_path / f".a.{dead}.tmp.npy", tmp_path / ".notes.tmp"):

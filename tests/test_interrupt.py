@@ -13,7 +13,7 @@ import yaml
 from typer.testing import CliRunner
 
 from distillscope.cli import app
-from distillscope.interrupts import Terminated
+from distillscope.processes.interrupts import Terminated
 from tiny import scratch, tiny_values
 
 
@@ -62,7 +62,7 @@ def test_a_run_that_is_going_on_is_not_joined_by_another(running):
 
 
 @pytest.mark.parametrize(("arguments", "where", "said"), [
-    (["run", "quickstart"], "distillscope.loading.load_preset", "what was finished is kept. Repeat the command with --resume to go on."),
+    (["run", "quickstart"], "distillscope.config.load.load_preset", "what was finished is kept. Repeat the command with --resume to go on."),
     (["cache", "list"], "distillscope.teachers.inventory.list_entries", "repeat the command."),
 ])
 @pytest.mark.parametrize(("error", "code"), [(KeyboardInterrupt(), 130), (Terminated(signal.SIGTERM), 143)])

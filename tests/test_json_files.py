@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from distillscope.errors import UserError
-from distillscope.json_files import parse_json, read_json
+from distillscope.files.json_reader import parse_json, read_json
 
 
 @pytest.mark.parametrize("content, match", [

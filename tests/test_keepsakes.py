@@ -13,10 +13,10 @@ from PIL import Image
 from sklearn.metrics import confusion_matrix
 from sklearn.neighbors import NearestNeighbors
 
-from distillscope import keepsakes
 from distillscope.data.source import Source
 from distillscope.draws import keyed_rng
-from distillscope.keepsakes import Kept, keep, map_of, neighbours, onto, plane
+from distillscope.study import keepsakes
+from distillscope.study.keepsakes import Kept, keep, map_of, neighbours, onto, plane
 
 
 def items(count: int = 120, classes: int = 4, size: tuple[int, int] = (12, 12)) -> Source:
@@ -146,7 +146,7 @@ def test_a_study_keeps_them_of_each_arms_first_seed_summed_over_all(finished):
 
 
 def test_a_resumed_run_gets_what_it_lacks_and_only_that(finished, monkeypatch):
-    from distillscope.study import load_study, run_study
+    from distillscope.study.run import load_study, run_study
     from tiny import scratch
 
     first, second = sorted(finished.glob("trials/*/keepsakes"))

@@ -8,9 +8,9 @@ import threading
 
 import pytest
 
-from distillscope import locks
 from distillscope.errors import UserError
-from distillscope.locks import RunLock, acquire, join_as_worker
+from distillscope.files import locks
+from distillscope.files.locks import RunLock, acquire, join_as_worker
 
 pytest.importorskip("fcntl")
 

@@ -5,9 +5,9 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from distillscope.mapped import folds_of, mapped_measures
 from distillscope.measure.ridge import ridge_map
 from distillscope.measure.rows import unit
+from distillscope.study.mapped import folds_of, mapped_measures
 
 TEST, TRAIN, DIM, NOISE = 3000, 1200, 12, 2.0
 

@@ -8,11 +8,11 @@ import numpy as np
 import pytest
 
 from distillscope import load_study
+from distillscope.config.load import study_from
 from distillscope.errors import UserError
-from distillscope.loading import study_from
-from distillscope.merge import merge_runs
-from distillscope.rundir import _grows
-from distillscope.study import run_study
+from distillscope.results.merge import merge_runs
+from distillscope.results.rundir import _grows
+from distillscope.study.run import run_study
 from test_study import sorted_rows
 from tiny import finished_run, scratch, tiny_study, tiny_values
 
@@ -40,7 +40,7 @@ def test_other_studies_and_single_runs_are_refused(tmp_path):
     first, second = tmp_path / "a", tmp_path / "b"
     shutil.copytree(finished_run(), first)
     shutil.copytree(finished_run(), second)
-    from distillscope.files import write_text
+    from distillscope.files.writing import write_text
 
     values = tiny_values(training={"epochs": 3, "batch_size": 32}, arms=[{"name": "cosine"}])
     import yaml

@@ -6,12 +6,12 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from distillscope.auditing import Images, audit_inputs
-from distillscope.embedding import embed_dataset
+from distillscope.audits.run import Images, audit_inputs
+from distillscope.config.load import study_from
 from distillscope.errors import UserError
-from distillscope.loading import study_from
-from distillscope.single import distill_one
-from distillscope.study import load_data
+from distillscope.study.embed import embed_dataset
+from distillscope.study.run import load_data
+from distillscope.study.student import distill_one
 from tiny import TEACHER, teacher_weights, tiny_values
 
 LEFT_OUT = "1 corrupt image left out: {}/a/1.png (an empty file)"

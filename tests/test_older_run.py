@@ -11,9 +11,9 @@ import timm
 import torch
 from safetensors.torch import save_file
 
-from distillscope.loading import load_preset
-from distillscope.report import write_report
-from distillscope.study import load_study, run_study
+from distillscope.config.load import load_preset
+from distillscope.report.write import write_report
+from distillscope.study.run import load_study, run_study
 
 ARCHIVE = Path(__file__).parent / "fixtures" / "run-148b24f.tar.xz"
 """``distillscope run study.yaml --out run --jobs 1``, torch 2.14.1, without page, figures and weights."""

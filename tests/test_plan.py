@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from distillscope.plan import plan_study
+from distillscope.study.plan import plan_study
 from tiny import finished_run, scratch, tiny_study
 
 ARMS = [{"name": "cosine"}, {"name": "augmented", "view": "crop_flip", "seeds": [1]}]
@@ -33,14 +33,14 @@ def test_a_plan_of_a_finished_run_has_nothing_to_do(monkeypatch):
 
 @pytest.mark.parametrize("seconds, text", [(30, "30 s"), (600, "10 min")])
 def test_times_read_well(seconds, text):
-    from distillscope.plan import Plan
+    from distillscope.study.plan import Plan
 
     assert dict(Plan(tiny_study(), 1, 0, 0, 0, 0, 0, seconds, 0, 0).rows())["estimated time"] == text
 
 
 def test_a_plan_times_each_arms_own_batch_and_network(tmp_path, monkeypatch):
     timed = []
-    monkeypatch.setattr("distillscope.plan._student_seconds", lambda spec, dim, source, device, batch, jobs: timed.append((batch, spec.settings)) or (0.0, 0.0))
+    monkeypatch.setattr("distillscope.study.plan._student_seconds", lambda spec, dim, source, device, batch, jobs: timed.append((batch, spec.settings)) or (0.0, 0.0))
     arms = [{"name": "cosine"}, {"name": "small", "training": {"epochs": 1, "batch_size": 8}}, {"name": "blur", "student": {"blur_pool": True}}]
     plan_study(tiny_study(arms=arms), tmp_path / "run", "cpu", jobs=1)
     assert [batch for batch, _ in timed] == [32, 8, 32] and [s.get("blur_pool", False) for _, s in timed] == [False, False, True]
@@ -50,7 +50,7 @@ def test_a_plan_times_each_arms_own_batch_and_network(tmp_path, monkeypatch):
                                      {"arms": [{"name": "one", "student": {"width": -1}}]}])
 def test_a_plan_refuses_what_a_run_refuses(tmp_path, changes):
     from distillscope.errors import UserError
-    from distillscope.study import run_study
+    from distillscope.study.run import run_study
 
     study, said = tiny_study(**changes), []
     for work in (lambda: plan_study(study, tmp_path / "run", "cpu", jobs=1), lambda: run_study(study, tmp_path / "run", jobs=1)):

@@ -18,13 +18,8 @@ sys.path.insert(0, str(Path(__file__).parent / "claims"))
 from planted import STUDY, planted_run, write_run
 
 from distillscope import cli
-from distillscope.claims.arms import arms_of
-from distillscope.claims.results import results_of
-from distillscope.claims.statistics import paired
-from distillscope.errors import UserError
-from distillscope.loading import load_preset, study_from
-from distillscope.next_study import chosen_on, fresh_seeds, next_study
-from distillscope.recommend import (
+from distillscope.advice.next_study import chosen_on, fresh_seeds, next_study
+from distillscope.advice.rank import (
     FLOOR,
     PAPER,
     TUNED,
@@ -37,13 +32,18 @@ from distillscope.recommend import (
     leading,
     recommend,
 )
+from distillscope.claims.results import results_of
+from distillscope.config.load import load_preset, study_from
+from distillscope.errors import UserError
 from distillscope.registry import objectives
 from distillscope.report.advice import advice_html, head_html
-from distillscope.report.figures import draw
-from distillscope.report.interactive import to_plotly
-from distillscope.report.pareto import pareto
-from distillscope.report.read import read_run
+from distillscope.report.draw.with_matplotlib import draw
+from distillscope.report.draw.with_plotly import to_plotly
+from distillscope.report.figures.pareto import pareto
 from distillscope.report.recommendation import advice_tables, advise, marked, notes, sentence, table_of
+from distillscope.results.arms import arms_of
+from distillscope.results.run import read_run
+from distillscope.results.statistics import paired
 
 ACCURACY, RANK, RECALL = "paper.probe.student.accuracy", "mapped.effective_rank", "mapped.recall_at_1"
 NOISY = {"noise=0.05": 0.68, "noise=0.1": 0.55, "noise=0.2": 0.30}

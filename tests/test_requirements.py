@@ -8,10 +8,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from distillscope.audit import audit
+from distillscope.audits.requirements import check_requirements
 from distillscope.errors import UserError
+from distillscope.measure.audit import audit
 from distillscope.measure.results import Audit, Value
-from distillscope.requirements import check_requirements
 
 
 def made(value=0.91, low=0.90, high=0.92, key="probe.retention"):

@@ -4,10 +4,10 @@ import inspect
 
 import pytest
 
+from distillscope.audits.selftest import selftest
 from distillscope.measure import contrastive, similarity, spectrum
 from distillscope.measure.quantity import GROUPS
 from distillscope.registry import measures
-from distillscope.selftest import selftest
 
 
 def test_every_known_answer_comes_out():

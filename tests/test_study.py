@@ -16,11 +16,11 @@ from PIL import Image
 from threadpoolctl import threadpool_limits
 
 from distillscope import load_student, load_study
+from distillscope.config.load import load_preset
 from distillscope.errors import UserError
-from distillscope.loading import load_preset
-from distillscope.report import write_report
-from distillscope.rundir import COLUMNS, trial_folder, trials_of
-from distillscope.study import load_data, run_study
+from distillscope.report.write import write_report
+from distillscope.results.rundir import COLUMNS, trial_folder, trials_of
+from distillscope.study.run import load_data, run_study
 from tiny import finished_run, scratch, tiny_study
 
 # The clock differs between any two runs; nothing else may.
@@ -210,7 +210,7 @@ def test_a_partial_run_reports_and_reads(tmp_path):
 
 
 def test_a_run_that_was_begun_before_a_setting_existed_goes_on(tmp_path):
-    from distillscope.rundir import load_config, open_run
+    from distillscope.results.rundir import load_config, open_run
 
     study, config = tiny_study(), tmp_path / "run" / "study.yaml"
     open_run(study, tmp_path / "run", resume=False)
@@ -225,7 +225,7 @@ def test_a_run_that_was_begun_before_a_setting_existed_goes_on(tmp_path):
 
 
 def test_a_run_without_finished_trials_says_so(tmp_path):
-    from distillscope.rundir import open_run
+    from distillscope.results.rundir import open_run
 
     open_run(tiny_study(), tmp_path / "run", resume=False)
     with pytest.raises(UserError, match="expected finished trials, got none. Finish it with"):

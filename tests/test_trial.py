@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import pytest
 
-from distillscope.distill.prepared import load_teacher, prepare_targets
 from distillscope.distill.streams import KeyedStreams, NotebookStreams
-from distillscope.rundir import is_complete, trials_of
-from distillscope.study import load_data
-from distillscope.trial import make_health, make_streams, run_trial
+from distillscope.results.rundir import is_complete, trials_of
+from distillscope.study.prepared import load_teacher, prepare_targets
+from distillscope.study.run import load_data
+from distillscope.study.trial import make_health, make_streams, run_trial
 from tiny import scratch, tiny_study
 
 
@@ -42,7 +42,7 @@ def test_an_arm_changes_its_students_network_and_nothing_else(ready, tmp_path):
     import torch
 
     from distillscope import load_student
-    from distillscope.trial import fresh_student
+    from distillscope.study.trial import fresh_student
 
     arms = [{"name": "cosine"}, {"name": "blur", "student": {"blur_pool": True}}]
     study, splits, prepared = ready(arms=arms, training={"epochs": 1, "batch_size": 32})
@@ -64,7 +64,7 @@ def test_a_wrong_setting_of_an_arms_network_is_one_line(settings, message):
 
 
 def test_a_trial_that_fails_while_measuring_is_not_complete(ready, tmp_path, monkeypatch):
-    import distillscope.trial as module
+    import distillscope.study.trial as module
 
     study, splits, prepared = ready()
 

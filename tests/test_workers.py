@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from distillscope.errors import UserError
-from distillscope.workers import died, run_in_workers
+from distillscope.processes.workers import died, run_in_workers
 
 pytestmark = pytest.mark.skipif(not hasattr(signal, "SIGKILL"), reason="POSIX signals")
 _given: list[str] = []

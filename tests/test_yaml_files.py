@@ -6,9 +6,9 @@ import time
 
 import pytest
 
+from distillscope.config.load import apply_override, load_preset
 from distillscope.errors import UserError
-from distillscope.loading import apply_override, load_preset
-from distillscope.yaml_files import parse_yaml, read_yaml
+from distillscope.files.yaml_reader import parse_yaml, read_yaml
 
 BOMB = "a0: &a0 [x, x, x, x, x, x, x, x, x]\n" + "".join(f"a{i}: &a{i} [{', '.join([f'*a{i - 1}'] * 9)}]\n" for i in range(1, 12))
 

@@ -11,8 +11,8 @@ from typing import Any
 
 import pytest
 
-from distillscope.config import Study
-from distillscope.loading import study_from
+from distillscope.config.load import study_from
+from distillscope.config.study import Study
 
 TEACHER = "test_resnet"
 
@@ -64,7 +64,7 @@ def tiny_study(**changes: Any) -> Study:
 @functools.cache
 def finished_run() -> Path:
     """One finished run of the tiny study, with two seeds and a view's arm; to be read, never written to."""
-    from distillscope.study import run_study
+    from distillscope.study.run import run_study
 
     run = scratch() / "finished"
     with pytest.MonkeyPatch.context() as patch:

@@ -16,14 +16,14 @@ from pathlib import Path
 import numpy as np
 from sklearn.datasets import load_digits
 
-from distillscope.audit import audit
 from distillscope.draws import keyed_rng
-from distillscope.files import write_text
+from distillscope.files.writing import write_text
+from distillscope.measure.audit import audit
 from distillscope.measure.pool import Settings
 from distillscope.measure.results import Audit
-from distillscope.report.figures import write_figures
-from distillscope.report.models import MARKERS, NULL_COLOUR, STUDENT_COLOURS, TEACHER_COLOUR
-from distillscope.report.plot import Figure, Mark, Panel, Series
+from distillscope.report.draw.with_matplotlib import write_figures
+from distillscope.report.figures.figure import Figure, Mark, Panel, Series
+from distillscope.results.models import MARKERS, NULL_COLOUR, STUDENT_COLOURS, TEACHER_COLOUR
 
 HERE = Path(__file__).parent
 DIGITS = load_digits()

@@ -9,18 +9,15 @@
 ('audit', True)
 """
 
-import sys
-import types
-
 __version__ = "0.1.0"
 
 _PUBLIC = {
     "UserError": "errors",
-    "load_preset": "loading",
-    "run_study": "study",
-    "load_study": "study",
+    "load_preset": "config.load",
+    "run_study": "study.run",
+    "load_study": "study.run",
     "load_student": "students.load",
-    "audit": "audit",
+    "audit": "measure.audit",
 }
 
 
@@ -30,14 +27,6 @@ def __getattr__(name: str):  # torch is imported when it is needed, so that `dis
 
         return getattr(importlib.import_module(f"distillscope.{_PUBLIC[name]}"), name)
     raise AttributeError(f"module 'distillscope' has no attribute '{name}'")
-
-
-class _Package(types.ModuleType):
-    def __setattr__(self, name: str, value: object) -> None:  # importing the module `audit` must not hide its function
-        super().__setattr__(name, getattr(value, name) if name == "audit" and isinstance(value, types.ModuleType) else value)
-
-
-sys.modules[__name__].__class__ = _Package
 
 
 def __dir__():

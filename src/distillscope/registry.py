@@ -23,7 +23,7 @@ from typing import Annotated, Any
 from pydantic import ConfigDict, Field, TypeAdapter, ValidationError
 
 from distillscope.errors import UserError, unknown_name
-from distillscope.json_files import shown
+from distillscope.files.json_reader import shown
 
 Seed = Annotated[int, Field(gt=-(2**63), lt=2**63)]
 Positive = Annotated[float, Field(gt=0, allow_inf_nan=False)]
@@ -137,11 +137,11 @@ views = Registry("view", "distillscope.data")
 teachers = Registry("teacher", "distillscope.teachers")
 students = Registry("student", "distillscope.students")
 objectives = Registry("objective", "distillscope.objectives")
-targets = Registry("target", "distillscope.objectives")
+targets = Registry("target", "distillscope.targets")
 projectors = Registry("projector", "distillscope.objectives")
 stresses = Registry("stress", "distillscope.stress")
 corruptions = Registry("corruption", "distillscope.data")
-remedies = Registry("remedy", "distillscope.students")
+remedies = Registry("remedy", "distillscope.remedies")
 measures = Registry("measure", "distillscope.measure")
 claims = Registry("claim", "distillscope.claims")
 

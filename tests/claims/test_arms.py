@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from distillscope.claims.arms import arms_of, distinct, terms_of
-from distillscope.loading import load_preset, preset_names, study_from
+from distillscope.config.load import load_preset, preset_names, study_from
+from distillscope.results.arms import arms_of, distinct, terms_of
 from tiny import tiny_values
 
 

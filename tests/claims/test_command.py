@@ -14,9 +14,9 @@ from typer.testing import CliRunner
 
 from distillscope import cli
 from distillscope.errors import UserError
-from distillscope.report import decide_claims, write_report
-from distillscope.report.claims import claims_html, claims_of, forest, markdown, write_claims
-from distillscope.report.read import read_run
+from distillscope.report.claims import claims_html, claims_of, decide_claims, forest, markdown, write_claims
+from distillscope.report.write import write_report
+from distillscope.results.run import read_run
 from distillscope.visible import markdown_text
 from tiny import finished_run
 

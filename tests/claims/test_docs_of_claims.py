@@ -11,7 +11,7 @@ from planted import planted_run
 
 from distillscope.claims.decide import ORDER
 from distillscope.claims.results import results_of
-from distillscope.loading import load_preset
+from distillscope.config.load import load_preset
 from distillscope.registry import claims
 from tiny import tiny_study, tiny_values
 

@@ -11,11 +11,11 @@ import torch
 import yaml
 from planted import planted
 
-from distillscope.claims.arms import FAMILIES
 from distillscope.claims.decide import ORDER, decide_results
+from distillscope.config.load import study_from
 from distillscope.errors import UserError
-from distillscope.loading import study_from
 from distillscope.registry import KINDS, claims, objectives, remedies
+from distillscope.results.arms import FAMILIES
 from tiny import tiny_study, tiny_values
 
 PAGE = Path(__file__).parents[2] / "docs" / "extending.md"
@@ -73,7 +73,7 @@ def test_the_remedy_changes_a_copy(tmp_path, monkeypatch):
 
 
 def test_the_remedy_and_the_objective_run_in_a_study(tmp_path):
-    from distillscope.study import run_study
+    from distillscope.study.run import run_study
 
     study = tiny_study(arms=SETTINGS[0]["arms"], remedies=SETTINGS[1]["remedies"], seeds=[1], noise={"sigmas": []},
                        training={"epochs": 1, "batch_size": 32}, limit=100, limit_test=40)

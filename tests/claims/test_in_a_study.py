@@ -5,10 +5,10 @@ from __future__ import annotations
 import pytest
 
 from distillscope.report.claims import decide_claims
-from distillscope.report.models import settings_of
-from distillscope.report.read import read_run
-from distillscope.report.summary import Summary, summarise
-from distillscope.study import run_study
+from distillscope.results.models import settings_of
+from distillscope.results.run import read_run
+from distillscope.results.summary import Summary, summarise
+from distillscope.study.run import run_study
 from tiny import scratch, tiny_study
 
 ARMS = [

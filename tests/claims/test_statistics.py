@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from scipy import stats
 
-from distillscope.claims.statistics import (
+from distillscope.results.statistics import (
     Contrast,
     all_pairs,
     holm,

@@ -13,8 +13,8 @@ import pyarrow.parquet as pq
 import pytest
 from PIL import Image
 
-from distillscope.auditing import Images
-from distillscope.config import Dataset
+from distillscope.audits.run import Images
+from distillscope.config.study import Dataset
 from distillscope.data import source as sources
 from distillscope.data.source import content_hash
 from distillscope.data.splits import load_split, load_splits

@@ -10,7 +10,7 @@ import pyarrow.parquet as pq
 import pytest
 from PIL import Image
 
-from distillscope.config import Dataset
+from distillscope.config.study import Dataset
 from distillscope.data.source import Source, content_hash, load_in_memory, read_batches, stratified
 from distillscope.data.splits import load_split, load_splits
 from distillscope.errors import UserError

@@ -10,7 +10,7 @@ import pytest
 import torch
 from test_loop import source, student, targets
 
-from distillscope.config import Arm, Training
+from distillscope.config.study import Arm, Training
 from distillscope.distill import loop
 from distillscope.distill.health import Health
 from distillscope.distill.loop import TrainingSet, distill, num_trained

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import torch
 
-from distillscope.config import Arm, Training
+from distillscope.config.study import Arm, Training
 from distillscope.data.preprocess import Preprocess
 from distillscope.data.source import Source
 from distillscope.data.views import View

@@ -7,7 +7,7 @@ import torch
 from test_loop import source, student, targets
 
 import distillscope.distill.loop as loop
-from distillscope.config import Arm, Training
+from distillscope.config.study import Arm, Training
 from distillscope.distill.loop import TrainingSet, distill, make_optimizer
 from distillscope.distill.muon import COEFFICIENTS, STEPS, Muon, orthogonalised
 from distillscope.distill.streams import KeyedStreams

@@ -24,12 +24,12 @@ sys.path.insert(0, sys.argv[2])
 from pathlib import Path
 import torch
 from test_loop import DIM, source, student, targets
-from distillscope.config import Arm, Training
+from distillscope.config.study import Arm, Training
 from distillscope.data.views import View
 from distillscope.distill.loop import TrainingSet, distill
 from distillscope.distill.streams import KeyedStreams
 from distillscope.distill.terms import Terms
-from distillscope.distill.whole import Whole
+from distillscope.distill.gathered_batch import Whole
 from distillscope.progress import say
 from distillscope.registry import objectives
 

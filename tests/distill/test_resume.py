@@ -20,8 +20,8 @@ CHILD = """
 import sys, time, yaml
 import distillscope.distill.loop as loop
 import distillscope.distill.checkpoint as checkpoint
-from distillscope.loading import study_from
-from distillscope.study import run_study
+from distillscope.config.load import study_from
+from distillscope.study.run import run_study
 
 loop.CHECKPOINT_SECONDS = 0.0
 slow = float(sys.argv[3])
@@ -131,7 +131,7 @@ import os, sys
 sys.path.insert(0, {str(Path(__file__).parent)!r})
 import test_loop
 from pathlib import Path
-from distillscope.config import Arm, Training
+from distillscope.config.study import Arm, Training
 from distillscope.distill.loop import TrainingSet, distill
 from distillscope.distill.streams import KeyedStreams
 rank = os.environ.get("RANK", "0")

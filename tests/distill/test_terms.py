@@ -9,7 +9,7 @@ import pytest
 import torch
 from test_loop import DIM, ITEMS, source, student, targets
 
-from distillscope.config import Arm, Part, Training
+from distillscope.config.study import Arm, Part, Training
 from distillscope.data.source import Source
 from distillscope.data.views import View
 from distillscope.distill.loop import TrainingSet, distill

@@ -7,8 +7,8 @@ import pandas as pd
 import pytest
 from made import COUNT, DIM, IDS, LABELS, embeddings
 
+from distillscope.audits.inputs.embeddings import align, read_embeddings, read_labels
 from distillscope.errors import UserError
-from distillscope.inputs.embeddings import align, read_embeddings, read_labels
 from distillscope.measure.rows import Stored
 from tiny import finished_run
 

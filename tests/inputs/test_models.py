@@ -9,12 +9,12 @@ import numpy as np
 import pytest
 import torch
 
-from distillscope.auditing import file_preprocess
+from distillscope.audits.inputs.models import embed_model, is_model
+from distillscope.audits.run import file_preprocess
 from distillscope.data.preprocess import Preprocess
 from distillscope.data.source import Source
 from distillscope.data.splits import load_split
 from distillscope.errors import UserError
-from distillscope.inputs.models import embed_model, is_model
 from distillscope.students.load import build_student, save_student
 from distillscope.teachers.encoder import Encoder
 from distillscope.teachers.files import torchscript

@@ -5,8 +5,8 @@ import pytest
 from clouds import cloud, rotation, student_of
 from scipy.linalg import subspace_angles
 
-from distillscope.audit import audit
 from distillscope.measure.alignment import angles_between
+from distillscope.measure.audit import audit
 from distillscope.measure.moments import moments
 from distillscope.measure.ridge import PENALTIES, ridge
 

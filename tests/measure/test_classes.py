@@ -6,8 +6,8 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from distillscope.audit import audit
 from distillscope.errors import UserError
+from distillscope.measure.audit import audit
 from distillscope.measure.classes import classes, partitions_agree
 
 Y = np.arange(60) % 3

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from clouds import cloud, student_of
 
-from distillscope.audit import audit
+from distillscope.measure.audit import audit
 from distillscope.measure.labelled import LabelledPair
 from distillscope.measure.pair import resolve_name
 from distillscope.measure.pool import Rows, Side

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from clouds import cloud, rotation, student_of
 
-from distillscope.audit import audit
+from distillscope.measure.audit import audit
 from distillscope.measure.contrastive import batch_uniformity, infonce_losses
 from distillscope.measure.pool import Settings
 

@@ -5,7 +5,7 @@ import pytest
 from clouds import cloud, rotation
 from scipy.spatial.distance import pdist
 
-from distillscope.audit import audit_one
+from distillscope.measure.audit import audit_one
 from distillscope.measure.geometry import twonn_dimension
 from distillscope.measure.neighbours import nearest_by_distance
 from distillscope.measure.pool import Settings

@@ -5,7 +5,7 @@ import pytest
 from clouds import rotation
 from scipy import stats
 
-from distillscope.audit import audit
+from distillscope.measure.audit import audit
 from distillscope.measure.intervals import (
     bootstrap_interval,
     dependent_interval,

@@ -3,10 +3,10 @@
 import numpy as np
 import pytest
 
-from distillscope.audit import audit
+from distillscope.measure.audit import audit
 from distillscope.measure.pairing import question
 from distillscope.measure.pool import Settings
-from distillscope.report.audit_verdict import headline
+from distillscope.report.sentences.audit import headline
 
 ASKED = "Are these the same items in the same order?"
 

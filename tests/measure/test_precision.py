@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from clouds import cloud, student_of
 
-from distillscope.audit import audit, audit_one
+from distillscope.measure.audit import audit, audit_one
 from distillscope.measure.pool import Settings, Side
 from distillscope.measure.rows import Rows, Stored, unit
 from distillscope.measure.scan import scan

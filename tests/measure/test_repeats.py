@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from distillscope.audit import audit
+from distillscope.measure.audit import audit
 from distillscope.measure.intervals import bootstrap_interval, independent_count, mcnemar_p, wilson_interval
 from distillscope.measure.pool import Settings
 from distillscope.measure.scan import Items, row_keys

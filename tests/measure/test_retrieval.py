@@ -4,9 +4,9 @@ import numpy as np
 import pytest
 from clouds import cloud, rotation, student_of
 
-from distillscope.audit import audit
 from distillscope.errors import UserError
 from distillscope.measure import neighbours
+from distillscope.measure.audit import audit
 from distillscope.measure.neighbours import knn_accuracy, knn_predictions, nearest, top_positions
 from distillscope.measure.pool import Settings
 from distillscope.measure.retrieval import own_ranks

@@ -7,7 +7,7 @@ from scipy.spatial import procrustes as scipy_procrustes
 from scipy.spatial.distance import pdist
 from scipy.stats import spearmanr
 
-from distillscope.audit import audit
+from distillscope.measure.audit import audit
 
 KEYS = ("linear_cka", "linear_cka_debiased", "procrustes", "rsa_spearman", "mutual_knn_10")
 

@@ -8,8 +8,8 @@ from clouds import cloud, rotation
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from distillscope.audit import audit_one
 from distillscope.measure import spectrum
+from distillscope.measure.audit import audit_one
 from distillscope.measure.quantity import NotMeasured
 from distillscope.measure.spectrum import eigenvalues_of
 

@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 
 from distillscope.errors import UserError
-from distillscope.objectives.targets import load_target
-from distillscope.study import load_data, run_study
+from distillscope.study.run import load_data, run_study
+from distillscope.targets.transforms import load_target
 from tiny import tiny_study
 
 
@@ -41,7 +41,7 @@ def test_labels_that_are_not_there_are_said_before_any_embedding(cache, tmp_path
         splits = load_data(study, data)
         return replace(splits, train=replace(splits.train, labels=None))
 
-    monkeypatch.setattr("distillscope.study.load_data", bare)
+    monkeypatch.setattr("distillscope.study.run.load_data", bare)
     with pytest.raises(UserError, match=r"arms\.a\.objective \(cross_entropy\): expected data with labels, got digits/train without"):
         run_study(tiny_study(arms=[{"name": "a", "objective": "cross_entropy"}]), tmp_path / "run", jobs=1)
     assert not list(cache.glob("**/*.npy"))

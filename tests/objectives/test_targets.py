@@ -12,13 +12,16 @@ from scipy.stats import kstest
 from sklearn.decomposition import PCA
 from sklearn.preprocessing import StandardScaler, normalize
 
-from distillscope.config import Part
-from distillscope.distill.prepared import fitted_target
+from distillscope.config.study import Part
 from distillscope.errors import UserError
 from distillscope.measure.ridge import ridge_map
 from distillscope.measure.spectrum import effective_rank, eigenvalues_of
-from distillscope.objectives.isotropy import hadamard, phi_s, random, whiten
-from distillscope.objectives.targets import (
+from distillscope.registry import targets
+from distillscope.study.plan import plan_study
+from distillscope.study.prepared import fitted_target
+from distillscope.study.run import run_study
+from distillscope.targets.isotropy import hadamard, phi_s, random, whiten
+from distillscope.targets.transforms import (
     centre,
     check_target,
     load_target,
@@ -29,9 +32,6 @@ from distillscope.objectives.targets import (
     standardise,
     top_k,
 )
-from distillscope.plan import plan_study
-from distillscope.registry import targets
-from distillscope.study import run_study
 from tiny import tiny_study
 
 N, D = 9000, 12  # more rows than a block

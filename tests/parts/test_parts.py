@@ -11,9 +11,9 @@ from sklearn.decomposition import TruncatedSVD
 from distillscope.errors import UserError
 from distillscope.objectives.contrastive import infonce, infonce_views
 from distillscope.objectives.regression import cosine, mse
-from distillscope.objectives.targets import pca, unit_rows
 from distillscope.registry import KINDS, Registry, objectives
 from distillscope.students.networks import capacity, paper_cnn, timm_student
+from distillscope.targets.transforms import pca, unit_rows
 
 
 @pytest.mark.parametrize(("kind", "name"), [(k, n) for k, r in KINDS.items() for n in r])

@@ -7,7 +7,7 @@ import functools
 import numpy as np
 from sklearn.datasets import load_digits
 
-from distillscope.audit import audit
+from distillscope.measure.audit import audit
 from distillscope.measure.pool import Settings
 from distillscope.measure.results import Audit
 

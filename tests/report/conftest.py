@@ -11,7 +11,7 @@ sys.path.insert(0, str(Path(__file__).parent))
 
 from synthetic_run import make_run
 
-from distillscope.report import write_report
+from distillscope.report.write import write_report
 
 
 @pytest.fixture(scope="session")

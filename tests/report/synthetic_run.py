@@ -154,7 +154,7 @@ if __name__ == "__main__":
 def keep_pictures(run: Path, classes: int = 4, count: int = 80) -> Path:
     """Keepsakes for every model of a `make_run`, of flat-coloured items: the first seed's of each, as a study keeps them."""
     from distillscope.data.source import Source
-    from distillscope.keepsakes import Kept, confusion, keep
+    from distillscope.study.keepsakes import Kept, confusion, keep
 
     rng = keyed_rng("pictures", count)
     labels = np.arange(count) % classes

@@ -10,8 +10,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from distillscope.report.audit_figures import prepare_audit_figures
-from distillscope.report.stressed import STRESSES
+from distillscope.report.figures.of_audit import prepare_audit_figures
+from distillscope.report.figures.stressed import STRESSES
 
 DOCS = Path(__file__).parents[2] / "docs"
 MEASURES = (DOCS / "measures.md").read_text(encoding="utf-8")

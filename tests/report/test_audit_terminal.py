@@ -9,12 +9,12 @@ import pytest
 from audited import FEW, labelled, of_two_dimensions
 from rich.console import Console
 
-from distillscope.audit import audit, audit_one
+from distillscope.measure.audit import audit, audit_one
 from distillscope.measure.results import Audit, Value
 from distillscope.report.audit_terminal import MOST, audit_table, full_lines
-from distillscope.report.audit_verdict import losses
-from distillscope.report.audit_words import GROUPS, SENTENCES, group_of, meaning, shown
-from distillscope.report.words import NBSP
+from distillscope.report.sentences.audit import losses
+from distillscope.report.sentences.audit_measures import GROUPS, SENTENCES, group_of, meaning, shown
+from distillscope.report.sentences.numbers import NBSP
 
 
 def printed(found: Audit, width: int = 80, **more) -> str:

@@ -7,12 +7,12 @@ import functools
 import numpy as np
 import pytest
 
-from distillscope.audit import audit
+from distillscope.measure.audit import audit
 from distillscope.measure.pool import Settings
 from distillscope.measure.results import Audit, Value
-from distillscope.report.audit_verdict import does_it_matter, headline, losses
-from distillscope.report.audit_words import between, meaning, told
-from distillscope.report.words import NBSP
+from distillscope.report.sentences.audit import does_it_matter, headline, losses
+from distillscope.report.sentences.audit_measures import between, meaning, told
+from distillscope.report.sentences.numbers import NBSP
 
 FEW = Settings(null_draws=9)
 GROUPS = {"spectrum", "alignment", "similarity", "retrieval", "knn"}

@@ -13,7 +13,7 @@ from browser import ask, browse, console, framed, needs_chromium, run_chromium
 from synthetic_run import keep_pictures, make_run
 from test_page import data_of
 
-from distillscope.report import write_report
+from distillscope.report.write import write_report
 
 pytestmark = [pytest.mark.slow, needs_chromium]
 CLICK = """

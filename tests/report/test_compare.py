@@ -18,16 +18,16 @@ from synthetic_run import make_run
 from typer.testing import CliRunner
 
 from distillscope import cli
+from distillscope.compare.audits import mover
+from distillscope.compare.overlay import joined_run, joined_settings
+from distillscope.compare.read import unique_labels
+from distillscope.compare.runs import compare_runs
 from distillscope.errors import UserError
 from distillscope.measure.results import Value
-from distillscope.report.compare import compare_runs
-from distillscope.report.compare_audits import mover
-from distillscope.report.compare_overlay import joined_run, joined_settings
-from distillscope.report.compare_read import unique_labels
 from distillscope.report.compare_terminal import seeds_line
 from distillscope.report.compare_write import write_comparison
-from distillscope.report.read import read_run
-from distillscope.report.summary import Summary
+from distillscope.results.run import read_run
+from distillscope.results.summary import Summary
 
 RANK, PROBE = "student.effective_rank", "paper.probe.student.accuracy"
 SMALL = {"students": ("S", "M"), "dim": 24, "epochs": 2}
@@ -315,7 +315,7 @@ def test_the_command_prints_a_table_or_json(two, tmp_path, monkeypatch):
     monkeypatch.setenv("COLUMNS", "160")
     done = CliRunner().invoke(cli.app, ["compare", *map(str, two), "--json"], catch_exceptions=False)
     assert json.loads(done.stdout)["baseline"] == "short" and not (tmp_path / "runs").exists()
-    monkeypatch.setattr("distillscope.report.write_comparison", lambda found, folder, command: folder / "report.html")
+    monkeypatch.setattr("distillscope.report.compare_write.write_comparison", lambda found, folder, command: folder / "report.html")
     shown = CliRunner().invoke(cli.app, ["compare", *map(str, two)], catch_exceptions=False).stdout
     assert "A = short, B = longer" in shown and "effective rank" in shown and "over items" in shown
     assert "runs/compare-short-longer/report.html" in shown.replace("\n", "")

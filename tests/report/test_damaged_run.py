@@ -10,14 +10,14 @@ from damage import CELLS, CONTENTS, VALUES, mutated, with_cell, with_key, with_s
 from synthetic_run import keep_pictures, make_run
 
 from distillscope.errors import UserError
-from distillscope.report import run_files
-from distillscope.report.keepsakes_file import read_keepsakes
-from distillscope.report.kept import damaged, kept_of
-from distillscope.report.models import settings_of
-from distillscope.report.read import read_run
-from distillscope.report.run_files import COLUMNS
-from distillscope.report.summary import Summary
+from distillscope.report.figures.keepsakes import damaged, kept_of
 from distillscope.report.tables import build_table, to_csv
+from distillscope.results import run_files
+from distillscope.results.keepsakes_file import read_keepsakes
+from distillscope.results.models import settings_of
+from distillscope.results.run import read_run
+from distillscope.results.run_files import COLUMNS
+from distillscope.results.summary import Summary
 
 TRIAL = "trials/*/"
 FILES = {"study.yaml": "study.yaml", "provenance.json": "provenance.json", "complete.json": f"{TRIAL}complete.json",

@@ -11,13 +11,12 @@ import pytest
 from synthetic_run import make_run
 
 from distillscope.progress import Terminal
-from distillscope.report import terminal_table
 from distillscope.report.claims import claims_of, claims_table, markdown
-from distillscope.report.models import settings_of
-from distillscope.report.read import read_run
-from distillscope.report.summary import Summary
-from distillscope.report.tables import build_table, to_csv, to_latex, to_markdown
+from distillscope.report.tables import build_table, terminal_table, to_csv, to_latex, to_markdown
 from distillscope.report.write import write_results
+from distillscope.results.models import settings_of
+from distillscope.results.run import read_run
+from distillscope.results.summary import Summary
 from distillscope.visible import HIDDEN, NUMBER
 
 NASTY = "=1+1|<img src=x onerror=alert(1)>\n# `x` \\input{/etc/passwd} \x1b]0;pwn\x07\x9b31m\u202e"

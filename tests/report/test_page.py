@@ -11,13 +11,13 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from distillscope.report import write_report
-from distillscope.report.figures import draw
-from distillscope.report.models import settings_of
+from distillscope.report.draw.with_matplotlib import draw
+from distillscope.report.figures.of_study import prepare_figures
 from distillscope.report.page import script_hash
-from distillscope.report.prepare import prepare_figures
-from distillscope.report.read import read_run
-from distillscope.report.summary import Summary
+from distillscope.report.write import write_report
+from distillscope.results.models import settings_of
+from distillscope.results.run import read_run
+from distillscope.results.summary import Summary
 
 HOSTILE = "<script>alert(1)</script>"
 

@@ -8,7 +8,7 @@ import pytest
 from synthetic_run import make_run
 
 from distillscope.errors import UserError
-from distillscope.report.figures import _clean
+from distillscope.report.draw.with_matplotlib import _clean
 from distillscope.report.paper import KEYS, ONE_COLUMN, TWO_COLUMNS, write_paper
 from distillscope.report.tables import latex_text
 

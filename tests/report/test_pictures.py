@@ -3,7 +3,7 @@
 from pathlib import Path
 from types import SimpleNamespace
 
-from distillscope.report.kept import Album, Kept
+from distillscope.report.figures.keepsakes import Album, Kept
 from distillscope.report.pictures import lost_html, map_card, neighbours_html
 
 NAME, ESCAPED = '<b>"x"</b>', "&lt;b&gt;&quot;x&quot;&lt;/b&gt;"

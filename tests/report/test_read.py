@@ -9,14 +9,14 @@ import pytest
 from synthetic_run import make_run
 
 from distillscope.claims.results import results_of
-from distillscope.files import write_json
-from distillscope.report.compare import compare_runs
-from distillscope.report.read import measured_split, name_train_rank, of_test, read_run
+from distillscope.compare.runs import compare_runs
+from distillscope.files.writing import write_json
 from distillscope.report.sections import notices
-from distillscope.report.summary import Summary
 from distillscope.report.write import _finite, write_summary
-from distillscope.result_keys import FIT, OLD_FIT, OLD_FIT_SAYS
-from distillscope.study import Run
+from distillscope.results.keys import FIT, OLD_FIT, OLD_FIT_SAYS
+from distillscope.results.run import measured_split, name_train_rank, of_test, read_run
+from distillscope.results.summary import Summary
+from distillscope.study.run import Run
 
 RANK, TRAIN = "student.effective_rank", "train.effective_rank"
 

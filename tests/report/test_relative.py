@@ -7,12 +7,12 @@ import re
 import pandas as pd
 import pytest
 
-from distillscope.measure.robustness import against_teacher, mean_corruption_error
-from distillscope.report.models import settings_of
-from distillscope.report.read import read_run
 from distillscope.report.relative import corruption_table, of_suite, relative_html
-from distillscope.report.summary import Summary
 from distillscope.report.write import write_report
+from distillscope.results.models import settings_of
+from distillscope.results.robustness import against_teacher, mean_corruption_error
+from distillscope.results.run import read_run
+from distillscope.results.summary import Summary
 
 SUITE = {"corruption=none": (0.9, 0.7), "corruption=fog/1": (0.8, 0.6), "corruption=fog/5": (0.5, 0.4), "corruption=snow/1": (0.7, 0.3)}
 NOISE = {("accuracy", "noise_probe=0"): 0.7, ("clean_fit_accuracy", "noise_probe=0.2"): 0.3, ("accuracy", "noise_probe=0.2"): 0.5}

@@ -11,10 +11,10 @@ import pandas as pd
 import pytest
 from scipy import stats
 
-from distillscope.report.models import settings_of
-from distillscope.report.noise import crossovers, paired_difference
-from distillscope.report.read import read_run
-from distillscope.report.summary import Summary, sigma_of, statistic, summarise, teacher_key
+from distillscope.report.figures.noise import crossovers, paired_difference
+from distillscope.results.models import settings_of
+from distillscope.results.run import read_run
+from distillscope.results.summary import Summary, sigma_of, statistic, summarise, teacher_key
 
 
 def test_the_interval_is_student_t():
@@ -88,6 +88,6 @@ def test_keys():
 
 
 def read_columns():
-    from distillscope.report.read import COLUMNS
+    from distillscope.results.run import COLUMNS
 
     return COLUMNS

@@ -5,10 +5,10 @@ from __future__ import annotations
 import pandas as pd
 import pytest
 
-from distillscope.report.models import settings_of
-from distillscope.report.read import read_run
-from distillscope.report.summary import Summary
 from distillscope.report.tables import build_table, to_csv, to_latex, to_markdown
+from distillscope.results.models import settings_of
+from distillscope.results.run import read_run
+from distillscope.results.summary import Summary
 
 
 def table_of(path):
@@ -65,7 +65,7 @@ def test_noise_is_named_in_both_units(reported):
 def test_the_papers_dims_stand_beside_those_of_the_mean_spectrum(tmp_path):
     from synthetic_run import make_run
 
-    from distillscope.loading import load_preset
+    from distillscope.config.load import load_preset
 
     published = [p for p in load_preset("paper").dump()["published"] if "dims_90" in p["measure"]]
     assert {p["measure"] for p in published if p["student"] != "teacher"} == {"student.dims_90_of_mean_spectrum"}

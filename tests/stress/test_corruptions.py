@@ -11,8 +11,8 @@ from distillscope import registry
 from distillscope.data.corruption_kernels import affine_of, defocus_kernel, motion_blurred, plasma, zoomed
 from distillscope.data.corruptions import SEVERITIES, apply_corruption
 from distillscope.errors import UserError
-from distillscope.measure.robustness import against_teacher, mean_corruption_error, relative_corruption_error
 from distillscope.registry import stresses
+from distillscope.results.robustness import against_teacher, mean_corruption_error, relative_corruption_error
 from distillscope.stress.corruptions import Corruption
 from distillscope.stress.run import run_stresses
 

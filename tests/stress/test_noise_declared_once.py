@@ -6,11 +6,11 @@ import json
 
 import pytest
 
-from distillscope.distill.prepared import embedded_views, noise_conditions
-from distillscope.plan import plan_study
 from distillscope.registry import remedies, stresses
 from distillscope.stress.run import rehearse
-from distillscope.study import load_data, run_study
+from distillscope.study.plan import plan_study
+from distillscope.study.prepared import embedded_views, noise_conditions
+from distillscope.study.run import load_data, run_study
 from distillscope.teachers.inventory import list_entries
 from tiny import tiny_study
 

@@ -5,15 +5,15 @@ import pytest
 import torch
 from blobs import make_source, make_student
 
+from distillscope.config.load import study_from
 from distillscope.data.preprocess import Preprocess
 from distillscope.errors import UserError
-from distillscope.loading import study_from
-from distillscope.objectives.targets import Target, posthoc_twin
 from distillscope.registry import remedies, targets
+from distillscope.remedies.posthoc import posthoc
 from distillscope.students.load import build_student, load_student, save_student
 from distillscope.students.networks import Transform, capacity
-from distillscope.students.posthoc import posthoc
-from distillscope.study import run_study
+from distillscope.study.run import run_study
+from distillscope.targets.transforms import Target, posthoc_twin
 from tiny import scratch, tiny_study, tiny_values
 
 SETTINGS = {"pca": {"dim": 4}, "top_k": {"k": 3}, "whiten": {"exponent": 0.5, "dim": 5}, "phi_s": {"dim": 8}, "random": {"dim": 6}}

@@ -5,21 +5,21 @@ import pytest
 import torch
 from blobs import make_source, make_student
 
-from distillscope.config import Arm
+from distillscope.config.load import study_from
+from distillscope.config.study import Arm
 from distillscope.data.preprocess import CLIP_STD, Preprocess
 from distillscope.data.views import View
-from distillscope.distill.prepared import Prepared, embedded_views, view_of
 from distillscope.distill.streams import KeyedStreams
 from distillscope.draws import keyed_rngs
 from distillscope.errors import UserError
-from distillscope.loading import study_from
-from distillscope.plan import plan_study
 from distillscope.registry import remedies, views
-from distillscope.students.batch_norm import bn_reestimated
+from distillscope.remedies.batch_norm import bn_reestimated
 from distillscope.students.load import build_student
 from distillscope.students.networks import paper_cnn
-from distillscope.study import run_study
-from distillscope.trial import training_set
+from distillscope.study.plan import plan_study
+from distillscope.study.prepared import Prepared, embedded_views, view_of
+from distillscope.study.run import run_study
+from distillscope.study.trial import training_set
 from tiny import tiny_study, tiny_values
 
 GREY = torch.full((400, 3, 8, 8), 128, dtype=torch.uint8)

@@ -11,9 +11,9 @@ from PIL import Image
 
 from distillscope import load_study
 from distillscope.errors import UserError
-from distillscope.measure.robustness import against_teacher
-from distillscope.plan import plan_study
-from distillscope.study import run_study
+from distillscope.results.robustness import against_teacher
+from distillscope.study.plan import plan_study
+from distillscope.study.run import run_study
 from distillscope.teachers.inventory import list_entries
 from tiny import scratch, tiny_study
 
@@ -104,7 +104,7 @@ def test_what_stresses_need_is_said_before_the_teacher_runs(tmp_path):
 
 
 def test_ready_made_embeddings_are_not_stressed(tmp_path, monkeypatch):
-    from distillscope.study import load_data
+    from distillscope.study.run import load_data
 
     study = stressed_study(stresses=[{"name": "gradient", "items": 10}], remedies=[], arms=[{"name": "cosine"}], training={"epochs": 1})
     splits = load_data(study, study.data[0])

@@ -7,13 +7,13 @@ import numpy as np
 import pytest
 import torch
 
-from distillscope.config import Arm, Part, Study
+from distillscope.config.study import Arm, Part, Study
 from distillscope.data.source import Source
 from distillscope.data.splits import Splits
 from distillscope.data.views import View
-from distillscope.distill.prepared import prepare_targets
 from distillscope.errors import UserError
 from distillscope.stress.noise import Noise
+from distillscope.study.prepared import prepare_targets
 from distillscope.teachers import cache
 from distillscope.teachers.cache import embed, entry_path, missing_rows
 from distillscope.teachers.encoder import Encoder, fold_batch_norms, load_state, read_state

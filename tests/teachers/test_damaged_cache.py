@@ -12,13 +12,13 @@ import torch
 from typer.testing import CliRunner
 
 from distillscope.cli import app
-from distillscope.config import Arm, Part, Study
+from distillscope.config.study import Arm, Part, Study
 from distillscope.data.preprocess import Preprocess
 from distillscope.data.source import Source
 from distillscope.data.splits import Splits
-from distillscope.distill.prepared import prepare_targets
 from distillscope.errors import UserError
-from distillscope.objectives.targets import load_target
+from distillscope.study.prepared import prepare_targets
+from distillscope.targets.transforms import load_target
 from distillscope.teachers import cache
 from distillscope.teachers.cache import Entry, embed, entry_path
 from distillscope.teachers.encoder import Encoder

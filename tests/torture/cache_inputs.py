@@ -28,9 +28,9 @@ def readers(work: Path) -> dict[str, Reader]:
 @functools.cache
 def _filled(work: str, folder: str):
     """A cache of two shards; the teacher, the images, and their embeddings."""
-    from distillscope.config import Teacher
+    from distillscope.config.study import Teacher
     from distillscope.data.splits import load_split
-    from distillscope.distill.prepared import load_teacher
+    from distillscope.study.prepared import load_teacher
     from distillscope.teachers.cache import embed
 
     settings = {"name": "torchscript", "path": str(Path(work) / "teacher.ts"), "size": 16}
@@ -121,9 +121,9 @@ HURTS: dict[str, Callable[[Path, random.Random], object]] = {
 @functools.cache
 def _targets(work: str, folder: str):
     """The targets of the small study in a cache of their own."""
-    from distillscope.distill.prepared import load_teacher, prepare_targets
-    from distillscope.loading import load_preset
-    from distillscope.study import load_data
+    from distillscope.config.load import load_preset
+    from distillscope.study.prepared import load_teacher, prepare_targets
+    from distillscope.study.run import load_data
 
     clean = Path(folder) / "clean-targets"
     os.environ["DISTILLSCOPE_CACHE"] = str(clean)

@@ -30,10 +30,10 @@ def load_libraries() -> None:
 
     import distillscope.cli  # noqa: F401
     import distillscope.cli.root  # noqa: F401
-    import distillscope.embedding  # noqa: F401
     import distillscope.report.write  # noqa: F401
-    import distillscope.single  # noqa: F401
-    import distillscope.study  # noqa: F401
+    import distillscope.study.embed  # noqa: F401
+    import distillscope.study.run  # noqa: F401
+    import distillscope.study.student  # noqa: F401
 
     torch.set_num_threads(1)
 
@@ -87,7 +87,7 @@ def command(*arguments: object, cache: Path, report: bool = False, spawn: bool =
         os.environ.update(DISTILLSCOPE_CACHE=str(cache), COLUMNS="200")
         sys.argv = ["distillscope", *map(str, arguments)]
         if not report:
-            distillscope.report.write_report = lambda run: Path(run) / "report.html"
+            distillscope.report.write.write_report = lambda run: Path(run) / "report.html"
         if not spawn:
             contexts = multiprocessing.context._concrete_contexts
             contexts["spawn"] = contexts["fork"]

@@ -69,7 +69,7 @@ class Watch:
 def attempt(function: Callable[[], str | None], watch: Watch) -> tuple[str, str | None]:
     """(kind, fault): "read" and "refused" are no faults; ``function`` returns what is silently wrong, or None."""
     from distillscope.errors import UserError
-    from distillscope.files import said_of
+    from distillscope.files.writing import said_of
 
     watch.seen, watch.on = None, True
     signal.setitimer(signal.ITIMER_PROF, CPU_SECONDS), signal.setitimer(signal.ITIMER_REAL, CLOCK_SECONDS)

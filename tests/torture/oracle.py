@@ -36,7 +36,7 @@ def make(rng: random.Random, number: int, folder: Path) -> tuple[str, Callable[[
 
 
 def equals(path: Path, rows: np.ndarray, ids: list[str], labels: np.ndarray) -> str | None:
-    from distillscope.inputs.embeddings import read_embeddings
+    from distillscope.audits.inputs.embeddings import read_embeddings
 
     found = read_embeddings(path)
     got = np.asarray(found.rows[:], dtype=np.float64)
@@ -82,7 +82,7 @@ def audited(rng: random.Random, number: int, folder: Path) -> tuple[str, Callabl
     def attempt() -> str | None:
         import json
 
-        from distillscope.audit import audit
+        from distillscope.measure.audit import audit
 
         found = audit(teacher, student, labels, normalize=normalize, intervals=rng.random() < 0.2)
         json.dumps(found.to_dict(), allow_nan=False)

@@ -101,12 +101,12 @@ def _study(path: Path, rng: random.Random) -> str:
 def reported(run: Path, number: int) -> str | None:
     """What a report computes: its tables, and in turn the claims with the advice, the page, or nothing more. No figure is drawn as a file."""
     from distillscope.report.claims import claims_of
-    from distillscope.report.models import settings_of
-    from distillscope.report.prepare import prepare_figures
-    from distillscope.report.read import read_run
+    from distillscope.report.figures.of_study import prepare_figures
     from distillscope.report.recommendation import advise
-    from distillscope.report.summary import Summary
     from distillscope.report.tables import build_table
+    from distillscope.results.models import settings_of
+    from distillscope.results.run import read_run
+    from distillscope.results.summary import Summary
 
     found = read_run(run)
     settings, summary = settings_of(found), Summary.of(found)
@@ -122,12 +122,12 @@ def reported(run: Path, number: int) -> str | None:
 
 def opened(run: Path, number: int) -> str | None:
     """What begins with a run that is there already."""
-    from distillscope.loading import load_preset
-    from distillscope.merge import merge_runs
-    from distillscope.report.compare import compare_runs
+    from distillscope.compare.runs import compare_runs
+    from distillscope.config.load import load_preset
     from distillscope.report.serve import Watch
-    from distillscope.rundir import open_run
-    from distillscope.study import load_study
+    from distillscope.results.merge import merge_runs
+    from distillscope.results.rundir import open_run
+    from distillscope.study.run import load_study
 
     clean = run.parent.parent / "clean-run"
     which = number // len(FILES) % 5
@@ -140,7 +140,7 @@ def opened(run: Path, number: int) -> str | None:
     elif which == 3:
         import distillscope.report
 
-        distillscope.report.write_report = lambda path: path
+        distillscope.report.write.write_report = lambda path: path
         merge_runs([run, clean], run.parent / "merged")
     else:
         compare_runs([run, clean])

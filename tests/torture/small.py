@@ -71,9 +71,9 @@ def embedding(work: Path, out: Path, cache: Path) -> Callable[[], None]:
         import torch
 
         import distillscope.teachers.cache as cache_module
-        from distillscope.config import Teacher
+        from distillscope.config.study import Teacher
         from distillscope.data.splits import load_split
-        from distillscope.distill.prepared import load_teacher
+        from distillscope.study.prepared import load_teacher
 
         torch.set_num_threads(1)
         settings = {"name": "torchscript", "path": str(make_teacher(work / "teacher.ts")), "size": 16}

@@ -69,9 +69,9 @@ def override(base: dict, rng: random.Random, number: int, folder: Path) -> tuple
 
 def planned(content: bytes, folder: Path, overrides: list[str]) -> str | None:
     """Load it, dump it, and lay out its folders: each trial and remedy has its own, inside the run."""
-    from distillscope.loading import load_preset
-    from distillscope.names import folder_name
-    from distillscope.rundir import check_names, trials_of
+    from distillscope.config.load import load_preset
+    from distillscope.files.folder_names import folder_name
+    from distillscope.results.rundir import check_names, trials_of
     from distillscope.students.load import check_student
 
     path = folder / "study.yaml"

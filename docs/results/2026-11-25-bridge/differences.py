@@ -6,7 +6,7 @@ import sys
 from pathlib import Path
 
 import distillscope
-from distillscope.claims.statistics import paired
+from distillscope.results.statistics import paired
 
 PROBE, LEVELS = "paper.probe.student.accuracy", ("clean", "noise=0.1", "noise=0.2")
 

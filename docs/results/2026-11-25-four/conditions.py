@@ -13,7 +13,7 @@ from pathlib import Path
 import pandas as pd
 
 import distillscope
-from distillscope.claims.statistics import paired
+from distillscope.results.statistics import paired
 
 PROBES = {"paper's": "paper.probe", "tuned": "probe"}
 

@@ -18,7 +18,7 @@ import pandas as pd  # noqa: E402
 from conditions import quantities  # noqa: E402
 
 import distillscope  # noqa: E402
-from distillscope.claims.statistics import paired  # noqa: E402
+from distillscope.results.statistics import paired  # noqa: E402
 
 ARMS = {"contrast": "#0072B2", "contrast+half": "#009E73", "similarity": "#D55E00", "similarity+half": "#CC79A7"}
 PROBES = {"paper's probe": "paper.probe", "tuned probe": "probe"}

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from distillscope.claims.arms import Arm
 from distillscope.claims.results import Results, Undecided
 from distillscope.claims.statements import Endpoint, all_of, below
-from distillscope.claims.statistics import paired
 from distillscope.claims.verdict import Finding, Secondary, claim, secondary
 from distillscope.registry import claims
+from distillscope.results.arms import Arm
+from distillscope.results.statistics import paired
 
 HALF, LOSS = 0.5, 0.02
 

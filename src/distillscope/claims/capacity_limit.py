@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from distillscope.claims.arms import DEMANDING
 from distillscope.claims.collapse import half_way
 from distillscope.claims.results import RANK, TRAIN_RANK, Results, Undecided
 from distillscope.claims.statements import Endpoint, all_of, below
-from distillscope.claims.statistics import ALPHA, paired
 from distillscope.claims.verdict import Finding, claim, secondary
 from distillscope.registry import claims
+from distillscope.results.arms import DEMANDING
+from distillscope.results.statistics import ALPHA, paired
 
 PUBLISHED, NETWORK = 82.0, "paper_cnn"
 """Effective rank that the second paper calls the limit of its network."""

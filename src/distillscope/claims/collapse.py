@@ -5,12 +5,12 @@ from __future__ import annotations
 import numpy as np
 import pandas as pd
 
-from distillscope.claims.arms import Arm
 from distillscope.claims.results import RANK, Results, Undecided
 from distillscope.claims.statements import Endpoint, Statement, all_of, below, same
-from distillscope.claims.statistics import paired
 from distillscope.claims.verdict import Finding, Secondary, claim, secondary
 from distillscope.registry import claims
+from distillscope.results.arms import Arm
+from distillscope.results.statistics import paired
 
 COLLAPSED, MARGIN = 0.5, 0.1
 

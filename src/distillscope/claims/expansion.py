@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import pandas as pd
 
-from distillscope.claims.arms import DEMANDING, Arm
 from distillscope.claims.results import RANK, Results, Undecided
 from distillscope.claims.statements import Endpoint, Statement, above, all_of, any_of, denied
-from distillscope.claims.statistics import paired
 from distillscope.claims.verdict import Finding, Secondary, claim, secondary
 from distillscope.registry import claims
+from distillscope.results.arms import DEMANDING, Arm
+from distillscope.results.statistics import paired
 
 MARGIN, POINT = 0.1, 0.01
 BESIDE = (("mapped.effective_rank", "rank after the ridge map to the teacher", "dims", 1.0),

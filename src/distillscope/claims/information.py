@@ -7,9 +7,9 @@ import math
 from distillscope.claims.collapse import slopes
 from distillscope.claims.results import Results, Undecided
 from distillscope.claims.statements import Endpoint, above
-from distillscope.claims.statistics import paired
 from distillscope.claims.verdict import Finding, Secondary, claim, secondary
 from distillscope.registry import claims
+from distillscope.results.statistics import paired
 
 LEAST_K, SHARE = 1024, 0.01
 BESIDE = (("contrastive.infonce", "InfoNCE at K 1,024 or more, temperature 0.1", "nats"),

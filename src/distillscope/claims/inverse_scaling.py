@@ -5,9 +5,9 @@ from __future__ import annotations
 from distillscope.claims.collapse import slopes
 from distillscope.claims.results import Results
 from distillscope.claims.statements import Endpoint, above
-from distillscope.claims.statistics import paired
 from distillscope.claims.verdict import Finding, Secondary, claim, secondary
 from distillscope.registry import claims
+from distillscope.results.statistics import paired
 
 POINT = 0.01
 

@@ -6,9 +6,9 @@ import re
 
 from distillscope.claims.results import Results, Undecided
 from distillscope.claims.statements import Endpoint, above, all_of
-from distillscope.claims.statistics import paired
 from distillscope.claims.verdict import Finding, Secondary, claim, secondary
 from distillscope.registry import claims
+from distillscope.results.statistics import paired
 
 POINT = 0.01
 BAND = re.compile(r"band=([0-9.e-]+)-([0-9.e-]+)/([0-9.e-]+)(@input)?")

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from distillscope.claims.arms import Arm
 from distillscope.claims.results import RANK, Results, Undecided
 from distillscope.claims.statements import Endpoint, above, all_of
-from distillscope.claims.statistics import paired
 from distillscope.claims.verdict import Finding, claim, secondary
 from distillscope.registry import claims
+from distillscope.results.arms import Arm
+from distillscope.results.statistics import paired
 
 MARGIN = 0.1
 RIVALS = {"regression", "supervised"}

@@ -7,9 +7,9 @@ import pandas as pd
 
 from distillscope.claims.results import RANK, TEACHER, Results, Undecided
 from distillscope.claims.statements import Endpoint, above
-from distillscope.claims.statistics import paired
 from distillscope.claims.verdict import Finding, Secondary, claim, secondary
 from distillscope.registry import claims
+from distillscope.results.statistics import paired
 
 SHARE = 0.1
 WHOLE, WHITE = "all", "whitened"

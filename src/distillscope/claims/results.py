@@ -10,10 +10,10 @@ from typing import Any, Protocol
 import numpy as np
 import pandas as pd
 
-from distillscope.claims.arms import Arm, arms_of, distinct, part, parts, plain
-from distillscope.claims.statistics import Contrast, paired, welch
 from distillscope.errors import UserError
-from distillscope.result_keys import FIT, MAPPED, OLD_FIT, OLD_FIT_SAYS, RANK, TRAIN_RANK
+from distillscope.results.arms import Arm, arms_of, distinct, part, parts, plain
+from distillscope.results.keys import FIT, MAPPED, OLD_FIT, OLD_FIT_SAYS, RANK, TRAIN_RANK
+from distillscope.results.statistics import Contrast, paired, welch
 
 TEACHER = "teacher"
 ACCURACIES = ("paper.probe.student.accuracy", "probe.student.accuracy", "knn.student.accuracy")

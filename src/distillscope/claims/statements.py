@@ -15,7 +15,7 @@ from typing import Literal
 
 import numpy as np
 
-from distillscope.claims.statistics import Contrast, paired, tost
+from distillscope.results.statistics import Contrast, paired, tost
 
 Outcome = Literal["supported", "refuted", "undecided"]
 

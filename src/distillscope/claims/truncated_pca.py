@@ -6,9 +6,9 @@ import numpy as np
 
 from distillscope.claims.results import Results, Undecided
 from distillscope.claims.statements import Endpoint, Statement, above, all_of
-from distillscope.claims.statistics import paired
 from distillscope.claims.verdict import Finding, claim, secondary
 from distillscope.registry import claims
+from distillscope.results.statistics import paired
 
 TOP, SHARE, MARGIN = 20, 0.9, 0.05
 KEY = "alignment.student_variance_top20"

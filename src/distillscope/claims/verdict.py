@@ -19,7 +19,7 @@ from typing import Any
 
 from distillscope.claims.results import Results, Undecided
 from distillscope.claims.statements import Outcome, Statement
-from distillscope.claims.statistics import (
+from distillscope.results.statistics import (
     ALPHA,
     MOST_FLIPS,
     POWER,

@@ -6,7 +6,7 @@ import sys
 
 from distillscope.cli.root import app
 from distillscope.errors import UserError
-from distillscope.files import said_of
+from distillscope.files.writing import said_of
 
 # isort: off
 # Commands register themselves as they are imported; this is the order in which --help lists them.
@@ -39,7 +39,7 @@ def main() -> None:
         print(f"distillscope: {short}", file=sys.stderr)
         sys.exit(2)
     except KeyboardInterrupt as error:  # before its command had begun
-        from distillscope.interrupts import exit_code
+        from distillscope.processes.interrupts import exit_code
 
         print("distillscope: interrupted", file=sys.stderr)
         sys.exit(exit_code(error))

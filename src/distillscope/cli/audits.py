@@ -52,10 +52,10 @@ def audit(
     - `distillscope audit --teacher t.npy --student s.npy --require 'alignment.mean_cosine>=0.9'`
     - `distillscope audit --teacher efficientnet_lite0 --student student.onnx --data digits`
     """
-    from distillscope.auditing import Images, Reads, audit_inputs, file_preprocess, publish
+    from distillscope.audits.requirements import check_requirements
+    from distillscope.audits.run import Images, Reads, audit_inputs, file_preprocess, publish
     from distillscope.progress import Terminal
     from distillscope.report.audit_terminal import audit_table
-    from distillscope.requirements import check_requirements
 
     images = Images(data, split, limit, device, precision, workers, file_preprocess(image_size, mean, std), corrupt)
     found = audit_inputs(teacher, student, labels, train_teacher=train_teacher, train_student=train_student,
@@ -80,7 +80,7 @@ def selftest() -> None:
 
     Example: `distillscope selftest`
     """
-    from distillscope.selftest import selftest as run_checks
+    from distillscope.audits.selftest import selftest as run_checks
 
     checks = run_checks()
     for case in dict.fromkeys(c.case for c in checks):

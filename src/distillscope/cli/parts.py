@@ -17,8 +17,8 @@ def list_(
 
     Example: `distillscope list objectives`
     """
+    from distillscope.config.load import load_preset, preset_names
     from distillscope.errors import unknown_name
-    from distillscope.loading import load_preset, preset_names
     from distillscope.registry import KINDS
 
     if kind == "presets":
@@ -38,6 +38,6 @@ def doctor() -> None:
 
     Example: `distillscope doctor`
     """
-    from distillscope.doctor import examine
+    from distillscope.cli.doctor import examine
 
     print_table("doctor", ["what", "found", "what to do"], examine())

@@ -30,10 +30,10 @@ def recommend_(
     - `distillscope recommend runs/quickstart`
     - `distillscope recommend runs/screen --for robustness --yaml next.yaml`
     """
+    from distillscope.advice.rank import PURPOSES
     from distillscope.errors import unknown_name
-    from distillscope.files import write_text
+    from distillscope.files.writing import write_text
     from distillscope.progress import Terminal, tell
-    from distillscope.recommend import PURPOSES
     from distillscope.report.recommendation import advice_tables, following_text, notes, recommend_runs, sentence
 
     if for_ not in PURPOSES:

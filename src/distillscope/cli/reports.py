@@ -30,7 +30,8 @@ def report(
 
         return watch(run_dir, port)
     from distillscope.progress import tell
-    from distillscope.report import write_paper, write_report
+    from distillscope.report.paper import write_paper
+    from distillscope.report.write import write_report
 
     page = write_report(run_dir)
     print_results(run_dir)
@@ -53,8 +54,10 @@ def compare(
     """
     import json
 
+    from distillscope.compare.runs import compare_runs
     from distillscope.progress import Terminal, tell
-    from distillscope.report import check_out, compare_runs, comparison_tables, default_out, write_comparison
+    from distillscope.report.compare_terminal import comparison_tables
+    from distillscope.report.compare_write import check_out, default_out, write_comparison
 
     if out is not None:
         check_out(out)
@@ -80,8 +83,8 @@ def merge(
 
     Example: `distillscope merge runs/seed42 runs/seed123 --out runs/all`
     """
-    from distillscope.merge import merge_runs
     from distillscope.progress import tell
+    from distillscope.results.merge import merge_runs
 
     tell(f"page: {merge_runs(run_dirs, out).resolve()}")
     print_results(out)
@@ -99,13 +102,14 @@ def claims_(
     Example: `distillscope claims runs/claims-quick`
     """
     from distillscope.progress import Terminal, tell
-    from distillscope.report import claims_table, decide_claims, write_claims, write_report
+    from distillscope.report.claims import claims_table, decide_claims, write_claims
+    from distillscope.report.write import write_report
 
     found = decide_claims(run_dirs)
     write_claims(found, run_dirs[0])
     page = write_report(run_dirs[0])
     if json_ is not None:
-        from distillscope.files import write_text
+        from distillscope.files.writing import write_text
 
         write_text(json_, (run_dirs[0] / "claims.json").read_text(encoding="utf-8"))
         tell(f"verdicts: {json_.resolve()}")

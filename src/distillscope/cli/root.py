@@ -15,7 +15,7 @@ class Commands(TyperGroup):
     """The commands; Typer by itself ends an interrupted one without a word."""
 
     def invoke(self, ctx: typer.Context) -> Any:
-        from distillscope.interrupts import catch_termination, exit_code
+        from distillscope.processes.interrupts import catch_termination, exit_code
 
         catch_termination()
         try:
@@ -85,6 +85,6 @@ def print_table(title: str, columns: list[str], rows: list[tuple]) -> None:
 
 def print_results(folder: Path) -> None:
     from distillscope.progress import Terminal
-    from distillscope.report import terminal_table
+    from distillscope.report.tables import terminal_table
 
     Terminal().print(terminal_table(folder))

@@ -39,9 +39,9 @@ def run(
     - `distillscope run cifar10 --dry-run`
     - `distillscope run my-study.yaml --set training.epochs=20 --out runs/long --resume`
     """
-    from distillscope.loading import load_preset
+    from distillscope.config.load import load_preset
     from distillscope.progress import say
-    from distillscope.rundir import default_run, is_complete, trial_folder, trials_of
+    from distillscope.results.rundir import default_run, is_complete, trial_folder, trials_of
 
     overrides = list(set_ or [])
     shortcuts = {"data": data, "teacher": teacher, "limit": limit, "limit_test": limit, "training.epochs": epochs,
@@ -50,12 +50,12 @@ def run(
     study = load_preset(preset, overrides)
     folder = out or default_run(study.name)
     if dry_run:
-        from distillscope.plan import plan_study
+        from distillscope.study.plan import plan_study
 
         print_table(f"Plan of {study.name}, into {folder}", ["", ""],
                      plan_study(study, folder, device, precision, jobs).rows())
         return
-    from distillscope.study import run_study
+    from distillscope.study.run import run_study
 
     done = run_study(study, folder, resume=resume, device=device, precision=precision, jobs=jobs, workers=workers,
                      track=track, command=command_line())
@@ -91,9 +91,9 @@ def distill(
 
     Example: `distillscope distill --teacher efficientnet_lite0 --data digits --out student --set student.width=2`
     """
-    from distillscope.loading import apply_override, study_from
+    from distillscope.config.load import apply_override, study_from
     from distillscope.progress import speaks
-    from distillscope.single import distill_one
+    from distillscope.study.student import distill_one
 
     values = {"name": out.name, "data": [{"name": data}], "teacher": [{"name": teacher}],
               "students": [{**_student(student), "image_size": image_size}],
@@ -136,8 +136,8 @@ def embed(
 
     Example: `distillscope embed --teacher efficientnet_lite0 --data digits --split test --out embeddings`
     """
-    from distillscope.auditing import file_preprocess
-    from distillscope.embedding import embed_dataset
+    from distillscope.audits.run import file_preprocess
+    from distillscope.study.embed import embed_dataset
 
     print(embed_dataset(data, split, teacher=teacher, student=student, out=out, limit=limit, corrupt=corrupt,
                         device=device, precision=precision, workers=workers, preprocess=file_preprocess(image_size, mean, std)))

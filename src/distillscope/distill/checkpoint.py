@@ -8,7 +8,7 @@ from typing import Any
 import torch
 
 from distillscope import progress
-from distillscope.files import write_atomic
+from distillscope.files.writing import write_atomic
 
 KEYS = {"module", "terms", "optimizer", "history", "step", "total", "seconds", "rng"}
 

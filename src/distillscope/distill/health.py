@@ -13,8 +13,8 @@ from distillscope.draws import keyed_rng
 from distillscope.measure.neighbours import knn_accuracy
 from distillscope.measure.ridge import ridge_map
 from distillscope.measure.spectrum import effective_rank, eigenvalues_of
-from distillscope.objectives.targets import unit_rows
 from distillscope.students.load import StudentEncoder
+from distillscope.targets.transforms import unit_rows
 
 SKETCH = 512
 COLLAPSED_SHARE = 0.05

@@ -17,21 +17,21 @@ from typing import Any
 import numpy as np
 import torch
 
-from distillscope.config import Arm, Training
+from distillscope.config.study import Arm, Training
 from distillscope.data.source import Source, read_batches
 from distillscope.data.views import View
 from distillscope.devices import kept_memory
 from distillscope.distill.checkpoint import load_checkpoint, save_checkpoint
+from distillscope.distill.gathered_batch import Whole
 from distillscope.distill.health import Health, warnings_of
 from distillscope.distill.muon import Muon
 from distillscope.distill.shared_batch_norm import shared_batch_norms
 from distillscope.distill.streams import KeyedStreams
 from distillscope.distill.terms import Terms, check_arm
-from distillscope.distill.whole import Whole
 from distillscope.draws import keyed_seed
 from distillscope.errors import UserError, unknown_name
-from distillscope.files import write_text
-from distillscope.interrupts import HeldBack
+from distillscope.files.writing import write_text
+from distillscope.processes.interrupts import HeldBack
 from distillscope.students.load import StudentEncoder
 
 CHECKPOINT_SECONDS = 30.0

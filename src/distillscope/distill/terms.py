@@ -8,9 +8,9 @@ from typing import Any
 
 import torch
 
-from distillscope.config import Arm, Objective, Part, Training
+from distillscope.config.study import Arm, Objective, Part, Training
 from distillscope.data.source import Source
-from distillscope.distill.whole import Whole
+from distillscope.distill.gathered_batch import Whole
 from distillscope.draws import keyed_seed
 from distillscope.errors import UserError, unknown_name
 from distillscope.objectives import GIVEN

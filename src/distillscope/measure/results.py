@@ -138,7 +138,7 @@ class Audit:
         """The same as JSON text, written to ``path`` where one is given."""
         text = json.dumps(self.to_dict(), indent=2, allow_nan=False)
         if path is not None:
-            from distillscope.files import write_text
+            from distillscope.files.writing import write_text
 
             write_text(Path(path), text + "\n")
         return text

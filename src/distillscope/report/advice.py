@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from distillscope.advice.rank import PURPOSES, Ranking, Recommendation, recommend
 from distillscope.claims.results import Results
-from distillscope.recommend import PURPOSES, Ranking, Recommendation, recommend
-from distillscope.report.plot import Figure
+from distillscope.report.figures.figure import Figure
 from distillscope.report.recommendation import (
     Advice,
     beaten,
@@ -21,7 +21,7 @@ from distillscope.report.recommendation import (
     won,
 )
 from distillscope.report.sections import escape, figure_html, listed
-from distillscope.report.words import NBSP, joined
+from distillscope.report.sentences.numbers import NBSP, joined
 
 TITLES = {"balance": "all four", "accuracy": "clean accuracy", "robustness": "accuracy under noise", "retrieval": "retrieval", "geometry": "rank, mapped"}
 

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import math
 
-from distillscope.report.models import Setting
-from distillscope.report.read import Run
 from distillscope.report.sections import escape, model_cell
-from distillscope.report.summary import Statistic, Summary
-from distillscope.report.verdict import other_arms
-from distillscope.report.words import NBSP, interval_text, number
+from distillscope.report.sentences.numbers import NBSP, interval_text, number
+from distillscope.report.sentences.study import other_arms
+from distillscope.results.models import Setting
+from distillscope.results.run import Run
+from distillscope.results.summary import Statistic, Summary
 
 MOST_OPEN = 4  # rows that do not get in the way of what follows
 

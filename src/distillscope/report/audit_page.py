@@ -7,16 +7,16 @@ from typing import Any
 
 import pandas as pd
 
-from distillscope.files import write_atomic
+from distillscope.files.writing import write_atomic
 from distillscope.measure.results import Audit
 from distillscope.report import audit_sections as parts
-from distillscope.report.audit_figures import prepare_audit_figures
-from distillscope.report.audit_verdict import SETTING, headline, merits
-from distillscope.report.figures import write_figures
-from distillscope.report.interactive import to_plotly
+from distillscope.report.draw.with_matplotlib import write_figures
+from distillscope.report.draw.with_plotly import to_plotly
+from distillscope.report.figures.figure import Figure
+from distillscope.report.figures.of_audit import prepare_audit_figures
 from distillscope.report.page import assembled
-from distillscope.report.plot import Figure
 from distillscope.report.sections import escape, legend, tiles
+from distillscope.report.sentences.audit import SETTING, headline, merits
 
 COLUMNS = ["teacher", "student", "measure", "value", "low", "high", "n", "unit", "definition"]
 

@@ -6,10 +6,13 @@ from pathlib import Path
 from typing import Any
 
 from distillscope.measure.results import Audit, Line, Value
-from distillscope.report import audit_verdict as verdict
-from distillscope.report.audit_advice import advice
 from distillscope.report.audit_terminal import full_lines
-from distillscope.report.audit_words import (
+from distillscope.report.figures.figure import Figure
+from distillscope.report.provenance import command_html, duration, facts_html
+from distillscope.report.sections import escape, figure_html
+from distillscope.report.sentences import audit as verdict
+from distillscope.report.sentences.audit_advice import advice
+from distillscope.report.sentences.audit_measures import (
     GROUPS,
     between,
     group_of,
@@ -21,10 +24,7 @@ from distillscope.report.audit_words import (
     told,
     warnings,
 )
-from distillscope.report.plot import Figure
-from distillscope.report.provenance import command_html, duration, facts_html
-from distillscope.report.sections import escape, figure_html
-from distillscope.report.words import NBSP, percent
+from distillscope.report.sentences.numbers import NBSP, percent
 
 KNOWN = ("teacher", "student")
 """Labels that the page's legend has."""

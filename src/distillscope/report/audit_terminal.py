@@ -10,8 +10,8 @@ from rich.padding import Padding
 from rich.text import Text
 
 from distillscope.measure.results import Audit, Line
-from distillscope.report.audit_verdict import headline
-from distillscope.report.audit_words import (
+from distillscope.report.sentences.audit import headline
+from distillscope.report.sentences.audit_measures import (
     GROUPS,
     between,
     group_of,
@@ -23,7 +23,7 @@ from distillscope.report.audit_words import (
     told,
     warnings,
 )
-from distillscope.report.words import NBSP, joined, percent
+from distillscope.report.sentences.numbers import NBSP, joined, percent
 
 MOST = 13
 PREFERRED = ["effective_rank", "alignment.teacher_r2", "probe.accuracy", "retrieval.recall_at_1", "retrieval.neighbour_overlap_10",

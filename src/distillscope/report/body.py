@@ -4,16 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from distillscope.report import verdict
 from distillscope.report.arms import arms_html
-from distillscope.report.models import Setting
-from distillscope.report.plot import Figure
+from distillscope.report.figures.figure import Figure
 from distillscope.report.provenance import provenance_html
-from distillscope.report.read import Run
 from distillscope.report.relative import relative_html
 from distillscope.report.sections import RESULTS_CSV, contents, escape, figure_html, listed, table_html, tiles
-from distillscope.report.summary import Summary
+from distillscope.report.sentences import study as verdict
 from distillscope.report.tables import Table
+from distillscope.results.models import Setting
+from distillscope.results.run import Run
+from distillscope.results.summary import Summary
 
 
 def study_line(run: Run) -> str:

@@ -13,11 +13,11 @@ from pydantic import BaseModel
 from distillscope.claims.decide import Decision, decide
 from distillscope.claims.verdict import Secondary, Verdict, interval, number, p_text
 from distillscope.errors import UserError
-from distillscope.files import write_json, write_text
-from distillscope.json_files import read_json
-from distillscope.report.read import Run, read_run
+from distillscope.files.json_reader import read_json
+from distillscope.files.writing import write_json, write_text
 from distillscope.report.sections import escape
-from distillscope.report.words import joined
+from distillscope.report.sentences.numbers import joined
+from distillscope.results.run import Run, read_run
 from distillscope.visible import markdown_text
 
 JSON, MARKDOWN = "claims.json", "claims.md"

@@ -6,20 +6,20 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from distillscope.compare.differences import Difference, Pair
+from distillscope.compare.read import AuditSide, StudySide
+from distillscope.compare.runs import Comparison, path_of
 from distillscope.measure.results import Audit
-from distillscope.report import compare_words as words
-from distillscope.report.audit_words import between, shown, title_of
-from distillscope.report.compare import Comparison, path_of
-from distillscope.report.compare_differences import Difference, Pair
-from distillscope.report.compare_read import AuditSide, StudySide
-from distillscope.report.interactive import to_plotly
-from distillscope.report.models import Setting
+from distillscope.report.draw.with_plotly import to_plotly
+from distillscope.report.figures.figure import Figure
 from distillscope.report.page import assembled
-from distillscope.report.plot import Figure
 from distillscope.report.provenance import command_html, duration, facts_html
 from distillscope.report.sections import escape, figure_html, legend, table_html
+from distillscope.report.sentences import compare as words
+from distillscope.report.sentences.audit_measures import between, shown, title_of
+from distillscope.report.sentences.numbers import joined
 from distillscope.report.tables import Table
-from distillscope.report.words import joined
+from distillscope.results.models import Setting
 
 COLUMNS = ("figure", "A", "B", "B − A", "95 % interval", "over items", "n", "p (Holm)")
 READING = ("B − A, each run with its own seeds: where both have a seed, its difference is taken first and Student's t interval is over those "

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from distillscope.report import compare_words as words
-from distillscope.report.compare import Comparison
-from distillscope.report.compare_differences import WELCH, Difference, Pair
+from distillscope.compare.differences import WELCH, Difference, Pair
+from distillscope.compare.runs import Comparison
+from distillscope.report.sentences import compare as words
 
 SEEDS = "Intervals are 95 % over seeds"
 SHARED, APART = "n counts the seeds that both runs have", "* not paired (Welch's t): n counts the seeds of the run that has fewer"

@@ -5,16 +5,16 @@ from __future__ import annotations
 import re
 from pathlib import Path
 
+from distillscope.compare.overlay import joined_run, joined_settings, overlaid
+from distillscope.compare.runs import Comparison
 from distillscope.errors import UserError
-from distillscope.files import write_json, write_text
-from distillscope.report.compare import Comparison
-from distillscope.report.compare_audit_figures import audit_setting, overlaid_audits
-from distillscope.report.compare_figure import differences_figure
-from distillscope.report.compare_overlay import joined_run, joined_settings, overlaid
+from distillscope.files.writing import write_json, write_text
 from distillscope.report.compare_page import render_comparison
-from distillscope.report.figures import write_figures
-from distillscope.report.summary import Summary
+from distillscope.report.draw.with_matplotlib import write_figures
+from distillscope.report.figures.compare_audits import audit_setting, overlaid_audits
+from distillscope.report.figures.differences import differences_figure
 from distillscope.report.tables import build_table, write_tables
+from distillscope.results.summary import Summary
 
 VALUES = "compare.json"
 

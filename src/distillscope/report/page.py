@@ -12,16 +12,16 @@ from string import Template
 
 import pandas as pd
 
-from distillscope.files import write_text
+from distillscope.files.writing import write_text
 from distillscope.report import body, pictures
-from distillscope.report.interactive import to_plotly
-from distillscope.report.kept import ABSENT, Kept, kept_of
-from distillscope.report.models import CLASS_COLOURS, Setting
-from distillscope.report.plot import Figure
-from distillscope.report.read import Run
+from distillscope.report.draw.with_plotly import to_plotly
+from distillscope.report.figures.figure import Figure
+from distillscope.report.figures.keepsakes import ABSENT, Kept, kept_of
 from distillscope.report.sections import escape, legend, notices
-from distillscope.report.summary import Summary
 from distillscope.report.tables import Table
+from distillscope.results.models import CLASS_COLOURS, Setting
+from distillscope.results.run import Run
+from distillscope.results.summary import Summary
 
 ASSETS = Path(__file__).parent / "assets"
 

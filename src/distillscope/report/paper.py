@@ -5,14 +5,14 @@ from __future__ import annotations
 from pathlib import Path
 
 from distillscope.errors import UserError
-from distillscope.files import write_text
-from distillscope.report.figures import draw, save
-from distillscope.report.models import settings_of
-from distillscope.report.plot import Figure
-from distillscope.report.prepare import prepare_figures
-from distillscope.report.read import read_run
-from distillscope.report.summary import Summary
+from distillscope.files.writing import write_text
+from distillscope.report.draw.with_matplotlib import draw, save
+from distillscope.report.figures.figure import Figure
+from distillscope.report.figures.of_study import prepare_figures
 from distillscope.report.tables import build_table, latex_text, to_latex
+from distillscope.results.models import settings_of
+from distillscope.results.run import read_run
+from distillscope.results.summary import Summary
 
 ONE_COLUMN, TWO_COLUMNS = 3.25, 6.75
 """Inches, as the column and the text of most two-column styles."""

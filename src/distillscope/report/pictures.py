@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from typing import Any
 
-from distillscope.report.kept import ABSENT, Album, Kept
-from distillscope.report.models import CLASS_COLOURS
-from distillscope.report.plot import Figure
+from distillscope.report.figures.figure import Figure
+from distillscope.report.figures.keepsakes import ABSENT, Album, Kept
 from distillscope.report.sections import escape, swatch
-from distillscope.report.words import NBSP, number, percent
+from distillscope.report.sentences.numbers import NBSP, number, percent
+from distillscope.results.models import CLASS_COLOURS
 
 
 def sheet(kept: int, album: int) -> str:

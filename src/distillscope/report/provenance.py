@@ -6,10 +6,10 @@ from typing import Any
 
 import yaml
 
-from distillscope.report.noise import noise_conditions
-from distillscope.report.read import Run
+from distillscope.report.figures.noise import noise_conditions
 from distillscope.report.sections import escape, listed
-from distillscope.report.summary import Summary
+from distillscope.results.run import Run
+from distillscope.results.summary import Summary
 
 
 def provenance_html(run: Run, summary: Summary) -> str:

@@ -11,13 +11,13 @@ from typing import Any
 
 import yaml
 
+from distillscope.advice.next_study import chosen_on, next_study, screen_size, screened
+from distillscope.advice.rank import PAPER, PURPOSES, TUNED, Axis, Entry, Ranking, Recommendation, recommend, to_dict
 from distillscope.claims.results import Results, results_of
-from distillscope.claims.statistics import Contrast
 from distillscope.errors import UserError
-from distillscope.next_study import chosen_on, next_study, screen_size, screened
-from distillscope.recommend import PAPER, PURPOSES, TUNED, Axis, Entry, Ranking, Recommendation, recommend, to_dict
-from distillscope.report.read import Run, names_of, read_run, student_key
-from distillscope.report.words import NBSP, count, joined, number
+from distillscope.report.sentences.numbers import NBSP, count, joined, number
+from distillscope.results.run import Run, names_of, read_run, student_key
+from distillscope.results.statistics import Contrast
 
 
 @dataclass(frozen=True)
@@ -85,7 +85,7 @@ def recommend_runs(run_dirs: Sequence[Path], purpose: str = "balance") -> Advice
 def gain(contrast: Contrast, scale: float = 1.0, digits: int = 1, interval: tuple[float, float] | None = None) -> str:
     """'+2.3 [1.1, 3.5]', with the 95 % t interval unless another is given.
 
-    >>> from distillscope.claims.statistics import paired
+    >>> from distillscope.results.statistics import paired
     >>> gain(paired([0.15, 0.16, 0.17]), 100)
     '+16.0 [13.5, 18.5]'
     """

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import pandas as pd
 
-from distillscope.measure.robustness import against_teacher
-from distillscope.report.models import Model, Setting
-from distillscope.report.read import Run, of_test
 from distillscope.report.sections import escape, model_cell
-from distillscope.report.summary import Statistic, Summary, statistic
-from distillscope.report.words import NBSP, accuracy_of, interval_text, number
+from distillscope.report.sentences.numbers import NBSP, accuracy_of, interval_text, number
+from distillscope.results.models import Model, Setting
+from distillscope.results.robustness import against_teacher
+from distillscope.results.run import Run, of_test
+from distillscope.results.summary import Statistic, Summary, statistic
 
 SUITE = r"corruption=\w+/\d+"
 MOST_OPEN = 6  # rows that do not get in the way of what follows

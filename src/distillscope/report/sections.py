@@ -13,14 +13,14 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
-from distillscope.report import verdict
-from distillscope.report.models import MOST_ARMS, Model, Setting
-from distillscope.report.plot import Figure, Panel
-from distillscope.report.read import TEACHER, Run
-from distillscope.report.summary import Statistic
+from distillscope.report.figures.figure import Figure, Panel
+from distillscope.report.sentences import study as verdict
+from distillscope.report.sentences.numbers import number, percent
 from distillscope.report.tables import Table, interval_line
-from distillscope.report.words import number, percent
-from distillscope.result_keys import OLD_FIT, OLD_FIT_SAYS
+from distillscope.results.keys import OLD_FIT, OLD_FIT_SAYS
+from distillscope.results.models import MOST_ARMS, Model, Setting
+from distillscope.results.run import TEACHER, Run
+from distillscope.results.summary import Statistic
 
 SHAPES = {"circle": "M11 6m-4 0a4 4 0 1 0 8 0a4 4 0 1 0 -8 0", "square": "M7 2h8v8h-8z", "diamond": "M11 1l5 5l-5 5l-5 -5z",
           "triangle-up": "M11 1.5l4.6 8h-9.2z", "triangle-down": "M11 10.5l4.6 -8h-9.2z",

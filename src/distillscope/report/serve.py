@@ -14,8 +14,8 @@ from pathlib import Path
 from distillscope.errors import UserError
 from distillscope.progress import say
 from distillscope.report.page import asset, script_hash
-from distillscope.report.read import expected_trials, names_of, read_run
 from distillscope.report.write import write_report
+from distillscope.results.run import expected_trials, names_of, read_run
 
 HOST = "127.0.0.1"
 FIRST_PORT, PORTS = 8000, 20

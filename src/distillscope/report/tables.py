@@ -9,13 +9,13 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-from distillscope.files import write_text
-from distillscope.report import words
-from distillscope.report.models import Model, Setting
-from distillscope.report.noise import Sigma, noise_conditions
-from distillscope.report.read import TEACHER, Run, read_run
-from distillscope.report.summary import Statistic, Summary, teacher_key
-from distillscope.report.words import accuracy_of, count, first_known, interval_text, number, seeds_text
+from distillscope.files.writing import write_text
+from distillscope.report.figures.noise import Sigma, noise_conditions
+from distillscope.report.sentences import numbers as words
+from distillscope.report.sentences.numbers import accuracy_of, count, first_known, interval_text, number, seeds_text
+from distillscope.results.models import Model, Setting
+from distillscope.results.run import TEACHER, Run, read_run
+from distillscope.results.summary import Statistic, Summary, teacher_key
 from distillscope.visible import markdown_text, sheet_cell, visible
 
 
@@ -280,7 +280,7 @@ def terminal_table(run_dir: Path):
     from rich.table import Table as RichTable
     from rich.text import Text
 
-    from distillscope.report.models import settings_of
+    from distillscope.results.models import settings_of
 
     run = read_run(run_dir)
     table = _for_terminal(build_table(run, settings_of(run), Summary.of(run)))

@@ -6,20 +6,20 @@ import math
 from pathlib import Path
 from typing import Any
 
-from distillscope.files import write_atomic, write_json
+from distillscope.files.writing import write_atomic, write_json
 from distillscope.report.advice import advice_html, head_html
 from distillscope.report.claims import claims_html, claims_of, write_claims
-from distillscope.report.figures import write_figures
-from distillscope.report.kept import damaged
-from distillscope.report.models import settings_of
+from distillscope.report.draw.with_matplotlib import write_figures
+from distillscope.report.figures.keepsakes import damaged
+from distillscope.report.figures.of_study import prepare_figures
+from distillscope.report.figures.pareto import pareto
 from distillscope.report.page import write_page
-from distillscope.report.pareto import pareto
-from distillscope.report.prepare import prepare_figures
-from distillscope.report.read import Run, read_run
 from distillscope.report.recommendation import advise
-from distillscope.report.summary import Summary
+from distillscope.report.sentences.study import headline
 from distillscope.report.tables import build_table, write_tables
-from distillscope.report.verdict import headline
+from distillscope.results.models import settings_of
+from distillscope.results.run import Run, read_run
+from distillscope.results.summary import Summary
 from distillscope.visible import sheet_cell
 
 

@@ -10,7 +10,7 @@ import numpy as np
 
 from distillscope.data.source import Source
 from distillscope.errors import UserError
-from distillscope.files import write_atomic
+from distillscope.files.writing import write_atomic
 from distillscope.registry import stresses
 from distillscope.stress.subject import Findings, Subject
 

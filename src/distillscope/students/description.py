@@ -10,7 +10,7 @@ from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from distillscope.data.preprocess import Preprocess
 from distillscope.errors import UserError
-from distillscope.json_files import read_json
+from distillscope.files.json_reader import read_json
 from distillscope.registry import Positive
 from distillscope.students.networks import Transform
 

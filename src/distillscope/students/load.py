@@ -17,7 +17,7 @@ from distillscope.data.preprocess import Preprocess
 from distillscope.data.source import Source, read_batches
 from distillscope.devices import kept_memory
 from distillscope.errors import UserError
-from distillscope.files import write_atomic, write_json
+from distillscope.files.writing import write_atomic, write_json
 from distillscope.registry import students
 from distillscope.students.description import AGAIN, Description, read_description, stored_shapes
 from distillscope.students.networks import HIDDEN, Transform

@@ -29,11 +29,12 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from filelock import BaseFileLock, Timeout
 
-from distillscope import locks, progress
+from distillscope import progress
 from distillscope.data.source import Source, read_batches
 from distillscope.devices import kept_memory
 from distillscope.errors import UserError
-from distillscope.files import checksum, sweep, write_atomic, write_json
+from distillscope.files import locks
+from distillscope.files.writing import checksum, sweep, write_atomic, write_json
 from distillscope.teachers.encoder import Encoder, Perturbation
 
 FLUSH_SECONDS = 30.0

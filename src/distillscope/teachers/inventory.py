@@ -15,8 +15,9 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from filelock import Timeout
 
-from distillscope import locks, progress
+from distillscope import progress
 from distillscope.errors import UserError
+from distillscope.files import locks
 from distillscope.teachers.cache import cache_root
 
 

@@ -1,0 +1,380 @@
+"""Results of a study -> what to change: its arms compared at equal compute, student by student. Pure functions, no files.
+
+An arm is ranked against the plain arm where both saw as many images and no labels; the rest is listed apart, with the reason.
+Every comparison is paired over seeds. The score of a purpose:
+
+- accuracy: clean accuracy, by the tuned probe where the study fitted one. robustness: the same under the study's noise, the mean
+  over its levels.
+- retrieval: how often the student, mapped into the teacher's space, finds its own image's teacher embedding first.
+- geometry: effective rank after that map, which rescaling cannot raise.
+- balance: the mean of the four (or of those that were measured), each as the share of the gap from the plain arm to the teacher
+  that is closed; under noise to the teacher's clean accuracy, which noise that takes nothing would leave, since a teacher
+  may be more brittle than its student. A gap below a tenth of what it leads to counts as that much: where the plain
+  student has caught up with the teacher, a trifle is then no whole gap.
+"""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from distillscope.claims.results import RANK, TEACHER, TRAIN_RANK, Results, Undecided
+from distillscope.registry import objectives
+from distillscope.results.arms import FAMILIES, Arm
+from distillscope.results.statistics import ALPHA, Contrast, all_pairs, paired, seeds_for
+
+AXES = ("accuracy", "robustness", "retrieval", "geometry")
+PURPOSES = ("balance", *AXES)
+FLOOR = 0.1
+"""A gap counts as at least this share of what it leads to."""
+DEARER = 1.1
+"""An arm with another network (`student: ...`) of more than so many times the multiply-adds is not at equal compute."""
+TWO_VIEWS = frozenset({"consistency", "infonce_views"})
+"""The program's own objectives that show the student a second view of each image; any other is asked (`shows_two_views`)."""
+TUNED, PAPER, NEIGHBOURS = "probe.student.accuracy", "paper.probe.student.accuracy", "knn.student.accuracy"
+"""Accuracies. The paper's probe (C 1, unit norm) underfits embeddings of few large directions, so that arms are ranked by the
+tuned one where there is one; neighbours have no C to choose."""
+COSTS = {"parameters": "capacity.parameters", "multiply_adds": "capacity.multiply_adds", "latency_ms": "capacity.latency_ms",
+         "train_seconds": "train.seconds"}
+
+
+@dataclass(frozen=True)
+class Axis:
+    """What an arm can be good at. ``teacher`` is the teacher's own value, ``ceiling`` what a gap is counted to; None where they
+    were not measured. A raw value times ``scale`` is in ``unit``."""
+
+    name: str
+    title: str
+    measure: str
+    conditions: tuple[str, ...]
+    unit: str
+    scale: float
+    teacher: float | None
+    ceiling: float | None
+
+    def gap(self, plain: float) -> float:
+        """What the plain arm lacks to the ceiling, and never next to nothing.
+
+        >>> axis = Axis("accuracy", "", "", ("clean",), "points", 100, 0.8, 0.8)
+        >>> round(axis.gap(0.6), 3), round(axis.gap(0.79), 3), round(axis.gap(0.9), 3)
+        (0.2, 0.08, 0.08)
+        """
+        return max(self.ceiling - plain, FLOOR * self.ceiling)
+
+
+@dataclass(frozen=True)
+class Entry:
+    """One arm of one student. ``values``: axis -> mean over the seeds that it shares with the plain arm; ``gains``: axis ->
+    paired difference to the plain arm; ``score``: that of the purpose; ``apart``: why it is not ranked, where it is not;
+    ``neighbours``: the paired difference in kNN accuracy."""
+
+    arm: Arm
+    n: int
+    values: Mapping[str, float]
+    gains: Mapping[str, Contrast]
+    costs: Mapping[str, float]
+    score: Contrast | None = None
+    apart: str = ""
+    neighbours: Contrast | None = None
+
+
+@dataclass(frozen=True)
+class Ranking:
+    """The arms of one student, best first. ``leaders``: those that no other arm is shown to beat, over all pairs; ``reason`` says
+    why nothing was ranked. ``caught_up``: the axes of the balance that leave no gap to speak of; ``not_run``: arms that other students ran and this one did not."""
+
+    student: str
+    plain: str
+    entries: tuple[Entry, ...] = ()
+    apart: tuple[Entry, ...] = ()
+    leaders: tuple[str, ...] = ()
+    reason: str = ""
+    seeds_wanted: int | None = None
+    fronts: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
+    caught_up: tuple[str, ...] = ()
+    not_run: tuple[str, ...] = ()
+
+    def named(self, name: str) -> Entry:
+        return next(e for e in self.entries if e.arm.name == name)
+
+    @property
+    def rivals(self) -> int:
+        """How many arms beside the plain one were ranked: so many a winner was picked from."""
+        return len(self.entries) - 1
+
+    def simultaneous(self, entry: Entry) -> tuple[float, float]:
+        """The 95 % interval of an entry's score that holds for all ranked arms at once (Bonferroni), hence for a picked one."""
+        return entry.score.interval(1 - ALPHA / max(1, self.rivals))
+
+
+@dataclass(frozen=True)
+class Recommendation:
+    """The rankings of every student under one teacher on one data set, for one purpose."""
+
+    dataset: str
+    teacher: str
+    purpose: str
+    axes: tuple[Axis, ...]
+    missing: Mapping[str, str]
+    rankings: tuple[Ranking, ...]
+    split: str
+    items: int | None
+    train_items: int | None
+    mapped_notes: tuple[str, ...] = ()
+
+    @property
+    def accuracy(self) -> str:
+        """The key of the accuracy that arms are ranked by; empty without labels."""
+        return next((a.measure for a in self.axes if a.name == "accuracy"), "")
+
+    @property
+    def timed(self) -> bool:
+        """Whether the study measured how long an image takes."""
+        return any("latency_ms" in e.costs for r in self.rankings for e in (*r.entries, *r.apart))
+
+
+def recommend(results: Results, purpose: str = "balance") -> Recommendation:
+    """Rank the arms of every student; what cannot be ranked says so in its ``reason``, nothing is raised."""
+    axes: list[Axis] = []
+    missing: dict[str, str] = {}
+    tested, train = (results.frame.loc[results.frame["measure"] == key, "n"] for key in (RANK, TRAIN_RANK))
+    try:
+        plain = results.baseline()
+        axes, missing = axes_of(results)
+        rankings = [rank(results, student, plain, axes, missing, purpose) for student in results.students]
+    except Undecided as gap:
+        rankings = [Ranking(student, "", reason=str(gap)) for student in results.students]
+    return Recommendation(results.dataset, results.teacher, purpose, tuple(axes), missing, tuple(rankings), results.split,
+                          _most(tested), _most(train), results.mapped_notes)
+
+
+def _most(counts: pd.Series) -> int | None:
+    found = counts.dropna()
+    return int(found.max()) if len(found) else None
+
+
+def axes_of(results: Results) -> tuple[list[Axis], dict[str, str]]:
+    """The axes that the study measured, and why the others are missing."""
+    found, missing = [], {}
+    measures = set(results.frame["measure"])
+    try:
+        key = accuracy_key(results)
+        of_teacher = key.replace("student", TEACHER)
+        clean = _mean(results.teacher_values(of_teacher))
+        found.append(Axis("accuracy", "clean accuracy", key, ("clean",), "points", 100.0, clean, clean))
+        sigmas = tuple(results.sigmas())
+        if sigmas:
+            own = [_mean(results.teacher_values(of_teacher, c)) for c in sigmas]
+            found.append(Axis("robustness", "noisy accuracy", key, sigmas, "points", 100.0,
+                              None if None in own else float(np.mean(own)), clean))
+        else:
+            missing["robustness"] = "no accuracy under noise was measured"
+    except Undecided as gap:
+        missing |= dict.fromkeys(("accuracy", "robustness"), str(gap))
+    for name, title, measure, unit, scale, teacher in (
+            ("retrieval", "recall at 1, mapped", "mapped.recall_at_1", "points", 100.0, 1.0),
+            ("geometry", "rank, mapped", "mapped.effective_rank", "dims", 1.0, _mean(results.teacher_values("teacher.effective_rank")))):
+        if measure in measures:
+            found.append(Axis(name, title, measure, ("clean",), unit, scale, teacher, teacher))
+        else:
+            missing[name] = f"{measure} was not measured"
+    return found, missing
+
+
+def accuracy_key(results: Results) -> str:
+    """The accuracy that arms are ranked by: the tuned probe's where the study fitted one, else that of the claims."""
+    known = set(results.frame["measure"])
+    return TUNED if TUNED in known else results.accuracy_key()
+
+
+def _mean(values: pd.Series) -> float | None:
+    return float(values.mean()) if len(values) else None
+
+
+def axis_values(results: Results, axis: Axis, arm: Arm, student: str) -> pd.Series:
+    """One number per seed: the mean over the axis' conditions, for seeds that have them all."""
+    frame = pd.concat([results.values(arm, student, axis.measure, c) for c in axis.conditions], axis=1, join="inner")
+    return frame.mean(axis=1)
+
+
+def shows_two_views(objective: str) -> bool:
+    """Whether an objective shows the student a second view of each image: twice the images.
+
+    One of your own is asked whether it takes ``other``, which imports the objectives; one that is not installed counts once.
+    """
+    if objective in FAMILIES:
+        return objective in TWO_VIEWS
+    return objective in set(objectives) and "other" in objectives.needs(objective)
+
+
+def images_seen(arm: Arm) -> int:
+    """How often the student sees the training images: epochs, twice where an objective shows two views."""
+    return arm.epochs * (2 if any(shows_two_views(t.name) for t in arm.terms) else 1)
+
+
+def rank(results: Results, student: str, plain: Arm, axes: Sequence[Axis], missing: Mapping[str, str], purpose: str) -> Ranking:
+    """One student's arms, ranked for ``purpose``."""
+    per_arm = {a: {x.name: axis_values(results, x, a, student) for x in axes} for a in results.arms}
+    base = per_arm[plain]
+    absent = _not_run([a for a, values in per_arm.items() if not any(len(v) for v in values.values())])
+    scored, why = _scored(axes, missing, purpose, base)
+    if why:
+        return Ranking(student, plain.name, reason=why, not_run=absent)
+    entries, scores = [], {}
+    for arm, values in per_arm.items():
+        if any(len(v) for v in values.values()):
+            entry, score = _entry(results, student, arm, plain, values, base, scored)
+            entries.append(entry)
+            scores[arm.name] = score
+    ranked = sorted((e for e in entries if not e.apart), key=lambda e: -e.score.mean)
+    apart = tuple(e for e in entries if e.apart)
+    if len(ranked) < 2:
+        return Ranking(student, plain.name, tuple(ranked), apart, reason=_alone(plain, ranked, apart), not_run=absent)
+    leaders, wanted = leading([e.arm.name for e in ranked], scores)
+    fronts = {y: front({e.arm.name: (e.values["accuracy"], e.values[y]) for e in ranked})
+              for y in ("robustness", "geometry") if all({"accuracy", y} <= set(e.values) for e in ranked)}
+    return Ranking(student, plain.name, tuple(ranked), apart, leaders, "", wanted, fronts,
+                   _caught_up(axes, base) if purpose == "balance" else (), absent)
+
+
+def _not_run(arms: Sequence[Arm]) -> tuple[str, ...]:
+    """The names of arms; a remedy of one that is named goes without saying."""
+    whole = {a.name for a in arms if not a.remedied}
+    return tuple(a.name for a in arms if not a.remedied or a.name.rpartition("+")[0] not in whole)
+
+
+def _caught_up(axes: Sequence[Axis], base: Mapping[str, pd.Series]) -> tuple[str, ...]:
+    """The axes on which the plain arm lacks less than the floor, or stands where the teacher does or above it."""
+    means = {a: float(base[a.name].mean()) for a in axes if len(base[a.name]) and a.ceiling is not None}
+    return tuple(a.name for a, mean in means.items() if a.ceiling - mean < FLOOR * a.ceiling or (a.teacher is not None and mean >= a.teacher))
+
+
+def _scored(axes: Sequence[Axis], missing: Mapping[str, str], purpose: str,
+            base: Mapping[str, pd.Series]) -> tuple[dict[str, float], str]:
+    """Axis -> its weight in the score, or why the purpose has none. Differences of the weighted sum are the score's."""
+    if purpose != "balance":
+        axis = next((a for a in axes if a.name == purpose), None)
+        if axis is None:
+            return {}, missing[purpose]
+        return ({purpose: axis.scale}, "") if len(base[purpose]) else ({}, "the plain arm has no finished trial with this student")
+    known = [a for a in axes if len(base[a.name])]
+    if not known:
+        return {}, "the plain arm has no finished trial with this student" if axes else "; ".join(missing.values())
+    unknown = [a.name for a in known if a.ceiling is None]
+    if unknown:
+        return {}, f"the teacher's own {' and '.join(unknown)} were not measured, so no gap to it is known; ask for one purpose"
+    return {a.name: 1 / (len(known) * a.gap(float(base[a.name].mean()))) for a in known}, ""
+
+
+def _entry(results: Results, student: str, arm: Arm, plain: Arm, values: Mapping[str, pd.Series], base: Mapping[str, pd.Series],
+           scored: Mapping[str, float]) -> tuple[Entry, pd.Series]:
+    """One arm beside the plain one, and its score per seed."""
+    known = {k: v for k, v in values.items() if len(v) and len(base[k])}
+    both = pd.concat([*known.values(), *(base[k] for k in known)], axis=1, join="inner").dropna()
+    own, its = both.iloc[:, : len(known)], both.iloc[:, len(known):]
+    own.columns = its.columns = pd.Index(list(known))
+    costs = {name: _mean(results.values(arm, student, key)) for name, key in COSTS.items()}
+    entry = Entry(arm, len(both), {k: float(own[k].mean()) for k in known} if len(both) else {},
+                  {k: paired(own[k] - its[k]) for k in known} if len(both) > 1 else {},
+                  {k: v for k, v in costs.items() if v is not None},
+                  neighbours=_paired(*(results.values(a, student, NEIGHBOURS) for a in (arm, plain))))
+    if set(scored) <= set(known) and len(both) > 1:
+        score = sum(own[k] * w for k, w in scored.items())
+        entry = replace(entry, score=paired(score - sum(its[k] * w for k, w in scored.items())))
+    else:
+        score = pd.Series(dtype=float)
+    operations, usual = costs["multiply_adds"], _mean(results.values(plain, student, COSTS["multiply_adds"]))
+    more = operations / usual if operations and usual else 1.0
+    return replace(entry, apart=_why_apart(arm, plain, entry, set(scored) - set(known), more)), score
+
+
+def _why_apart(arm: Arm, plain: Arm, entry: Entry, absent: set[str], more: float) -> str:
+    """Why an arm is not ranked against the plain one, or nothing; ``more``: its multiply-adds over those of the plain arm's network."""
+    if arm.network != plain.network and more > DEARER:
+        return f"has a network of {more:.1f} times the multiply-adds of the plain arm's"
+    if images_seen(arm) != images_seen(plain):
+        return f"sees each image {images_seen(arm)} times, the plain arm {images_seen(plain)} times"
+    if "supervised" in arm.families and "supervised" not in plain.families:
+        return "is trained with labels, a control"
+    if absent:
+        return f"was not measured for {' and '.join(sorted(absent))}"
+    if entry.n < 2:
+        return f"shares {entry.n or 'no'} seed{'' if entry.n == 1 else 's'} with the plain arm, and an interval needs two"
+    return ""
+
+
+def _alone(plain: Arm, ranked: Sequence[Entry], apart: Sequence[Entry]) -> str:
+    """Why there is nothing to rank."""
+    own = next((e for e in apart if e.arm is plain), None)
+    if own is not None:
+        return "one seed only, and an interval needs two" if own.n == 1 else f"the plain arm '{plain.name}' {own.apart}"
+    if not apart:
+        return f"no arm but the plain one ('{plain.name}') was run"
+    return f"no arm can be compared with the plain one ('{plain.name}') at equal compute"
+
+
+def leading(names: Sequence[str], scores: Mapping[str, pd.Series]) -> tuple[tuple[str, ...], int | None]:
+    """Those of ``names`` (best first) that no other arm is shown to beat; and how many seeds would tell the first two apart.
+
+    Paired t over shared seeds, and all pairs in one family: the arms to be compared are picked by their outcome, so that fewer
+    would not do. Each arm keeps its own spread: arms differ in it by far, and a pooled one (Tukey's, Hsu's) would be wrong.
+    """
+    contrasts = {pair: _paired(scores[pair[0]], scores[pair[1]]) for pair in itertools.combinations(names, 2)}
+    adjusted = all_pairs({pair: 1.0 if c is None or c.error == 0 else c.p() for pair, c in contrasts.items()})
+    beaten = {pair[contrasts[pair].mean > 0] for pair, p in adjusted.items() if p < ALPHA}
+    nearest = contrasts[names[0], names[1]]
+    wanted = None if nearest is None or not nearest.mean or not nearest.error else seeds_for(nearest.mean, nearest.std)
+    return tuple(n for n in names if n not in beaten) or tuple(names), wanted
+
+
+def _paired(first: pd.Series, second: pd.Series) -> Contrast | None:
+    difference = (first - second).dropna()
+    return paired(difference) if len(difference) > 1 else None
+
+
+def front(points: Mapping[str, tuple[float, float]]) -> tuple[str, ...]:
+    """Names of the points that no other is at least as good as in both and better in one, by ascending x.
+
+    >>> front({"a": (1, 3), "b": (2, 2), "c": (1, 2), "d": (3, 0)})
+    ('a', 'b', 'd')
+    """
+    kept = [name for name, (x, y) in points.items()
+            if not any(u >= x and v >= y and (u, v) != (x, y) for u, v in points.values())]
+    return tuple(sorted(kept, key=lambda n: points[n]))
+
+
+def to_dict(found: Recommendation) -> dict[str, Any]:
+    """Plain values for JSON. ``low`` and ``high`` are 95 % t intervals before selection; of a score, ``simultaneous`` holds for all
+    ranked arms at once, and so for one that was picked by it."""
+    def ranked(r: Ranking, e: Entry) -> dict[str, Any]:
+        if r.rivals < 1 or e.score is None or e.arm.name == r.plain:
+            return entry(e)
+        low, high = r.simultaneous(e)
+        known = entry(e)
+        return {**known, "score": {**known["score"], "simultaneous": {"low": low, "high": high, "arms": r.rivals}}}
+
+    def entry(e: Entry) -> dict[str, Any]:
+        def effect(c: Contrast, scale: float = 1.0) -> dict[str, Any]:
+            low, high = c.interval()
+            return {"mean": scale * c.mean, "low": scale * low, "high": scale * high, "n": c.n}
+
+        scales = {a.name: a.scale for a in found.axes}
+        return {"arm": e.arm.name, "n": e.n, "score": effect(e.score) if e.score else None,
+                "values": {k: scales[k] * v for k, v in e.values.items()},
+                "gains": {k: effect(c, scales[k]) for k, c in e.gains.items()}, "costs": dict(e.costs), "apart": e.apart,
+                "knn": effect(e.neighbours, 100.0) if e.neighbours else None}
+
+    return {"dataset": found.dataset, "teacher": found.teacher, "purpose": found.purpose, "split": found.split,
+            "intervals": "95 % t, paired over seeds, before selection; score.simultaneous holds for all ranked arms at once",
+            "axes": [{"name": a.name, "title": a.title, "key": a.measure, "conditions": list(a.conditions), "unit": a.unit,
+                      "teacher": None if a.teacher is None else a.scale * a.teacher} for a in found.axes],
+            "missing": dict(found.missing),
+            "students": [{"student": r.student, "plain": r.plain, "reason": r.reason, "leaders": list(r.leaders),
+                          "caught_up": list(r.caught_up), "not_run": list(r.not_run),
+                          "fronts": {k: list(v) for k, v in r.fronts.items()}, "ranked": [ranked(r, e) for e in r.entries],
+                          "apart": [entry(e) for e in r.apart]} for r in found.rankings]}

@@ -1,0 +1,1 @@
+"""Embeddings or models from files -> an audit: readers, bounds, self-test."""

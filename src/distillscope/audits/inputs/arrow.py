@@ -1,0 +1,298 @@
+"""Arrow's tables: .parquet, .feather, .arrow (file or stream), JSON lines, and the folder that `datasets` saves.
+
+All are read by columns and in batches; what lies uncompressed on disk stays there.
+"""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from distillscope.audits.inputs.members import Contents, Kept, Member, check_memory
+from distillscope.audits.inputs.naming import id_rank, is_index, label_rank, runs
+from distillscope.audits.inputs.unpacking import opened
+from distillscope.errors import UserError
+from distillscope.measure.rows import Stored
+
+BATCH = 8192
+DEEPEST = 8
+
+
+@dataclass(frozen=True)
+class Table:
+    """A table on disk: ``batches(names)`` gives these columns, in the order of the rows; ``packed`` ones are decoded into memory."""
+
+    schema: Any
+    count: int
+    batches: Callable[[list[str]], Iterator[Any]]
+    packed: bool = False
+
+
+@dataclass(frozen=True)
+class _Leaf:
+    """A column, or a field inside columns of structs: its path."""
+
+    path: tuple[str, ...]
+    type: Any
+
+    @property
+    def name(self) -> str:
+        return ".".join(self.path)
+
+
+def read_parquet(path: Path, where: str) -> Contents:
+    """Columns of a parquet file."""
+    import pyarrow.parquet as pq
+
+    with pq.ParquetFile(path, memory_map=True) as file:
+        schema, count = file.schema_arrow, file.metadata.num_rows
+
+    def batches(names: list[str]) -> Iterator[Any]:
+        with pq.ParquetFile(path, memory_map=True) as file:
+            yield from file.iter_batches(BATCH, columns=names)
+
+    return contents_of(Table(schema, count, batches, packed=True), where)
+
+
+def read_arrow(path: Path, where: str) -> Contents:
+    """Columns of an Arrow file or stream, or of a feather file."""
+    with open(path, "rb") as handle:
+        if handle.read(4) == b"FEA1":
+            from pyarrow import feather
+
+            table = feather.read_table(path)
+            table.validate(full=True)
+            return contents_of(in_memory(table), where)
+    return contents_of(joined([_ipc(path)]), where)
+
+
+def _ipc(path: Path) -> Table:
+    import pyarrow as pa
+
+    @contextlib.contextmanager
+    def reader(names: list[str] | None = None) -> Iterator[Any]:
+        with pa.memory_map(str(path)) as mapped:
+            is_file = mapped.read(6) == b"ARROW1"
+            mapped.seek(0)
+            with _open(mapped, is_file, None) as found:
+                places = None if names is None else [found.schema.get_field_index(n) for n in names]
+            mapped.seek(0)
+            with _open(mapped, is_file, places) as found:
+                yield found
+
+    def batches(names: list[str]) -> Iterator[Any]:
+        with reader(names) as found:
+            for batch in [found.get_batch(i) for i in range(found.num_record_batches)] if hasattr(found, "get_batch") else found:
+                chosen = batch.select(names)
+                chosen.validate(full=True)  # the format has no checksums, and a damaged offset would lead out of memory
+                yield chosen
+
+    with reader() as found:
+        schema = found.schema
+    narrow = next((f.name for f in schema if not str(f.type).startswith(("list", "fixed", "large_list", "extension"))), None)
+    if len(schema) == 0:
+        return Table(schema, 0, batches)
+    return Table(schema, sum(batch.num_rows for batch in batches([narrow or schema[0].name])), batches)
+
+
+def _open(mapped: Any, is_file: bool, places: list[int] | None) -> Any:
+    from pyarrow import ipc
+
+    options = ipc.IpcReadOptions(included_fields=places) if places else None
+    return (ipc.open_file if is_file else ipc.open_stream)(mapped, options=options)
+
+
+def read_jsonl(path: Path, where: str) -> Contents:
+    """Fields of JSON lines, one object an item; gzipped or not."""
+    import pyarrow as pa
+    from pyarrow import json
+
+    def read(types: dict[str, Any]) -> Any:
+        with opened(path, where) as handle:
+            return json.read_json(handle, json.ReadOptions(block_size=min(2**30, max(2**20, 64 * path.stat().st_size))),
+                                  json.ParseOptions(explicit_schema=pa.schema(list(types.items()))))
+
+    table = read({})
+    times = {f.name: pa.string() for f in table.schema if pa.types.is_timestamp(f.type)}  # text that looks like a date is an id
+    return contents_of(in_memory(read(times) if times else table), where)
+
+
+def in_memory(table: Any) -> Table:
+    """An Arrow table that has been read."""
+    return Table(table.schema, table.num_rows, lambda names: iter(table.select(names).combine_chunks().to_batches(BATCH)))
+
+
+def joined(tables: Sequence[Table]) -> Table:
+    """Tables of the same columns, one under another."""
+    return Table(tables[0].schema, sum(t.count for t in tables), lambda names: (b for t in tables for b in t.batches(names)))
+
+
+def read_saved(folder: Path, where: str) -> Contents:
+    """The folder that `Dataset.save_to_disk` writes: Arrow streams, in the order of its state.json."""
+    import json
+
+    state = json.loads((folder / "state.json").read_text(encoding="utf-8"))
+    names = [part["filename"] for part in state["_data_files"]]
+    outside = next((n for n in names if Path(n).name != n), None)
+    if outside is not None or not names:
+        raise UserError(f"{where}/state.json", "files of this folder", f"'{outside}'" if names else "none", "Save it again with save_to_disk.")
+    tables = [_ipc(folder / n) for n in names]
+    odd = next((n for n, t in zip(names, tables, strict=True) if t.schema.names != tables[0].schema.names), None)
+    if odd is not None:
+        raise UserError(f"{where}/{odd}", f"the columns of {names[0]}", "others", "Save it again with save_to_disk.")
+    return contents_of(joined(tables), where)
+
+
+# -- columns -----------------------------------------------------------------------------------------------------------------
+
+
+def contents_of(table: Table, where: str) -> Contents:
+    """Every column as a member: lists, numbers, text, and runs of numbered columns side by side."""
+    leaves = [leaf for field in table.schema for leaf in _leaves((field.name,), field.type, 0)]
+    members = [_member(table, leaf, where) for leaf in leaves]
+    flat = {m.name: m for m in members if len(m.shape) == 1 and m.kind in "fi" and not is_index(m.name)}
+    places = {leaf.name: leaf for leaf in leaves}
+
+    def join(names: Sequence[str]) -> Stored:
+        return _side_by_side(table, [places[n] for n in names])
+
+    return Contents([*members, *runs_of(flat, join)], join)
+
+
+def runs_of(flat: dict[str, Member], join: Callable[[Sequence[str]], np.ndarray | Stored]) -> list[Member]:
+    """A member for each run of numbered columns of numbers among ``flat``."""
+    found = []
+    for run in runs([n for n in flat if label_rank(n) is None and id_rank(n) is None]):
+        kind = "f" if any(flat[n].kind == "f" for n in run.names) else "i"
+        dtype = next(flat[n].dtype for n in run.names if flat[n].kind == kind)
+        found.append(Member(run.title, (*flat[run.names[0]].shape, len(run.names)), dtype, kind, lambda names=run.names: join(names), run.names))
+    return found
+
+
+def _leaves(path: tuple[str, ...], kind: Any, depth: int) -> Iterator[_Leaf]:
+    import pyarrow as pa
+
+    if pa.types.is_struct(kind) and depth < DEEPEST:
+        for field in kind:
+            yield from _leaves((*path, field.name), field.type, depth + 1)
+    else:
+        yield _Leaf(path, kind)
+
+
+def _is_list(kind: Any) -> bool:
+    import pyarrow as pa
+
+    return pa.types.is_list(kind) or pa.types.is_large_list(kind) or pa.types.is_fixed_size_list(kind)
+
+
+def _stored(kind: Any) -> Any:
+    import pyarrow as pa
+
+    return kind.storage_type if isinstance(kind, pa.BaseExtensionType) else kind
+
+
+def _member(table: Table, leaf: _Leaf, where: str) -> Member:
+    import pyarrow as pa
+
+    kind = _stored(leaf.type)
+    if _is_list(kind):
+        inner, depth = _stored(kind.value_type), 1
+        while _is_list(inner):
+            inner, depth = _stored(inner.value_type), depth + 1
+        width = kind.list_size if depth == 1 and pa.types.is_fixed_size_list(kind) else None
+        letter = "f" if pa.types.is_floating(inner) else "i" if pa.types.is_integer(inner) else "O"
+        return Member(leaf.name, (table.count, width), f"{'list of ' * depth}{inner}", letter, lambda: _lists(table, leaf, where))
+    value = kind.value_type if pa.types.is_dictionary(kind) else kind
+    text = any(check(value) for check in (pa.types.is_string, pa.types.is_large_string, getattr(pa.types, "is_string_view", pa.types.is_string)))
+    letter = ("f" if pa.types.is_floating(value) else "i" if pa.types.is_integer(value) else "b" if pa.types.is_boolean(value)
+              else "U" if text else "O")
+    return Member(leaf.name, (table.count,), "text" if text else str(value), letter, lambda: _column(table, leaf))
+
+
+def _arrays(table: Table, leaf: _Leaf) -> Iterator[Any]:
+    """The column in pieces, taken out of its structs."""
+    import pyarrow.compute as pc
+
+    for batch in table.batches([leaf.path[0]]):
+        array = batch.column(0)
+        if len(leaf.path) > 1:
+            array = pc.struct_field(array, list(leaf.path[1:]))
+        yield getattr(array, "storage", array)
+
+
+def _lists(table: Table, leaf: _Leaf, where: str) -> Stored | Kept:
+    """A column of lists as (n, d), kept in the pieces in which it is decoded, so that it is never in memory twice."""
+    import pyarrow.compute as pc
+
+    parts: list[np.ndarray] = []
+    kept: list[np.ndarray] = []
+    row, width = 0, 0
+    for lists in _arrays(table, leaf):
+        lists = _one_level(lists, f"{where}:{leaf.name}")
+        lengths = np.asarray(pc.list_value_length(lists).fill_null(0))
+        here = np.flatnonzero(lengths)
+        if len(here):
+            if not width:
+                width = int(lengths[here[0]])
+                need = table.count * width * 2 if table.packed else 0
+                check_memory(need, need, f"{where}:{leaf.name}", "Save it as .npy, which is memory-mapped.")
+            wrong = here[lengths[here] != width]
+            if len(wrong):
+                raise UserError(f"{where}:{leaf.name}", f"{width} values in every row", f"{lengths[wrong[0]]} in row {row + wrong[0]}",
+                                "Drop the rows that are of another model, on both sides.")
+            parts.append(_numbers(lists.flatten()).reshape(len(here), width))
+        kept.append(row + here)
+        row += len(lists)
+    rows = Stored(parts or [np.empty((0, 0), np.float32)])
+    return rows if len(rows) == row else Kept(rows, np.concatenate(kept), row)
+
+
+def _one_level(lists: Any, where: str) -> Any:
+    """Lists of numbers, where each row is a list of one list, or of lists of one number."""
+    import pyarrow as pa
+    import pyarrow.compute as pc
+
+    while _is_list(lists.type.value_type):
+        inner = lists.flatten()
+        outer, lengths = np.asarray(pc.list_value_length(lists).fill_null(0)), np.asarray(pc.list_value_length(inner).fill_null(0))
+        if (lengths == 1).all() and not (outer <= 1).all():
+            lists = pa.ListArray.from_arrays(np.r_[0, np.cumsum(outer)].astype(np.int32), inner.flatten())
+        elif (outer <= 1).all():
+            every = np.zeros(len(lists), np.int64)
+            every[outer == 1] = lengths
+            lists = pa.ListArray.from_arrays(np.r_[0, np.cumsum(every)].astype(np.int32), inner.flatten())
+        else:
+            raise UserError(where, "one list of numbers in every row", f"{int(outer.max())} lists", "Pool them to one embedding an item first.")
+    return lists
+
+
+def _numbers(values: Any) -> np.ndarray:
+    """An Arrow array of numbers; nulls become NaN, which the audit names."""
+    return values.to_numpy(zero_copy_only=False)
+
+
+def _side_by_side(table: Table, leaves: list[_Leaf]) -> Stored:
+    names = list(dict.fromkeys(leaf.path[0] for leaf in leaves))
+    import pyarrow.compute as pc
+
+    parts = []
+    for batch in table.batches(names):
+        columns = [batch.column(batch.schema.get_field_index(leaf.path[0])) for leaf in leaves]
+        columns = [pc.struct_field(c, list(leaf.path[1:])) if len(leaf.path) > 1 else c for c, leaf in zip(columns, leaves, strict=True)]
+        parts.append(np.column_stack([_numbers(c) for c in columns]))
+    return Stored(parts or [np.empty((0, len(leaves)), np.float32)])
+
+
+def _column(table: Table, leaf: _Leaf) -> np.ndarray:
+    """One column of numbers or text; None where it is empty."""
+    import pyarrow as pa
+
+    column = pa.chunked_array(list(_arrays(table, leaf)), type=_stored(leaf.type))
+    if pa.types.is_dictionary(column.type):
+        column = column.cast(column.type.value_type)
+    return column.to_pandas(integer_object_nulls=True).to_numpy() if column.null_count else column.to_numpy()

@@ -1,0 +1,387 @@
+"""The one place that decides which array is the embedding, which are ids and labels, and says what it left."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass, replace
+from typing import Any
+
+import numpy as np
+
+from distillscope.audits.inputs.members import UNREADABLE, Contents, Kept, Member, as_table, strings
+from distillscope.audits.inputs.naming import Run, are_weights, embedding_rank, id_rank, is_index, label_rank, runs
+from distillscope.audits.inputs.reading import Reading
+from distillscope.errors import UserError, unknown_name
+from distillscope.measure.classes import classes
+from distillscope.measure.rows import Stored
+
+NO_IDS = "none"
+EACH = "each array is one item's, called by its id"
+LIMIT_LISTED = 6
+
+
+@dataclass(frozen=True)
+class Ids:
+    """A column that may tell the items apart: ``named`` where its name says so; ``load()`` gives (n,) texts, all different."""
+
+    name: str
+    named: bool
+    load: Callable[[], np.ndarray]
+
+
+@dataclass(frozen=True)
+class Embeddings:
+    """Embeddings ``rows`` (n, d) of any float dtype, memory-mapped where the format allows, and what is known of each row.
+
+    ``ids`` (n,) is an object array of str, ``labels`` (n,) int64 or str, masked where a row has none; either may be None.
+    ``name`` is for tables. ``reading`` says how they were read; ``spare`` are other columns that could be ids.
+    ``numbered`` rows came with the numbers 0 to n - 1, as pandas writes them, which say nothing unless the other side's differ.
+    ``sorted`` rows are in the order of their names, since the format has no other: only ids can tell whose they are.
+    """
+
+    rows: np.ndarray | Stored
+    ids: np.ndarray | None
+    labels: np.ndarray | None
+    name: str
+    reading: Reading | None = None
+    spare: tuple[Ids, ...] = ()
+    numbered: bool = False
+    sorted: bool = False
+
+    def __len__(self) -> int:
+        return len(self.rows)
+
+    def take(self, index: np.ndarray) -> Embeddings:
+        """The rows of ``index``, which stay where they are until they are read."""
+        stored = self.rows if isinstance(self.rows, Stored) else Stored([self.rows])
+        return replace(self, rows=stored.take(index), ids=None if self.ids is None else self.ids[index],
+                       labels=None if self.labels is None else self.labels[index], spare=(), numbered=False)
+
+
+@dataclass(frozen=True)
+class Asked:
+    """What the caller named: the embedding's array or columns, the ids' column, and what whole numbers are divided by.
+
+    ``options`` says whether the command has --scale and the like, so that no message names an option that is not there.
+    """
+
+    key: str | None = None
+    ids: str | None = None
+    scale: float | None = None
+    options: bool = False
+
+
+class _Scaled:
+    """Whole numbers that become floats as they are read: an array for `Stored`, not a copy."""
+
+    def __init__(self, part: np.ndarray, scale: float) -> None:
+        self.part, self.scale = part, scale
+        self.dtype, self.shape, self.ndim = np.dtype(np.float32), part.shape, 2
+
+    def __len__(self) -> int:
+        return len(self.part)
+
+    def __getitem__(self, index: Any) -> np.ndarray:
+        return np.divide(self.part[index], self.scale, dtype=np.float32)
+
+
+def from_contents(held: Contents, asked: Asked, where: str, name: str, file: str) -> Embeddings:
+    """The embeddings of one file, with the ids and labels that it has, and how it was read."""
+    held = _one_array(held)
+    chosen = pick_embeddings(held, asked, where)
+    rows, kept, total = _rows(chosen, asked, where)
+    beside = _beside(held, chosen)
+    remarks = [*held.remarks, *([chosen.remark] if chosen.remark else [])]
+    if chosen.kind == "i":
+        remarks.append(f"{chosen.dtype} values divided by {asked.scale:g}" if asked.scale != 1 else f"{chosen.dtype} values taken as they are")
+    if len(chosen.shape) > 2:
+        remarks.append(f"its shape {_shape(chosen)} is read as {rows.shape}")
+
+    def ids_of(member: Member) -> np.ndarray:
+        found = strings(member.load(), f"{where}:{member.name}")
+        return found if kept is None else found[kept]
+
+    ids, id_member, spare, numbered = _ids(beside, asked, total, ids_of, where)
+    if kept is not None and ids is None:
+        raise UserError(f"{where}:{chosen.name}", "an embedding in every row, or ids to drop rows by",
+                        f"{total - len(kept)} empty rows, first row {int(np.argmin(np.isin(np.arange(total), kept)))}, and no ids",
+                        "Drop the rows without an embedding, on both sides.")
+    labels, label_member, why = _labels([m for m in beside if m is not id_member], total, where)
+    labels = labels if labels is None or kept is None else labels[kept]
+    remarks += why
+    unused = [_described(m, spare) for m in beside if m is not id_member and m is not label_member]
+    reading = Reading(file, chosen.title, len(rows), rows.shape[1], (id_member.name or "index") if id_member else None,
+                      label_member.name if label_member else None, tuple(unused), total - len(rows),
+                      0 if labels is None else int(np.ma.getmaskarray(labels).sum()), remarks=tuple(remarks))
+    return Embeddings(rows, ids, labels, name, reading, tuple(s for s in spare if id_member is None or s.name != id_member.name), numbered,
+                      sorted=held.by_name and chosen.remark == EACH)
+
+
+def _beside(held: Contents, chosen: Member) -> list[Member]:
+    """Everything but the embedding; columns of a run are one thing."""
+    across = [m for m in held.members if m.columns]
+    covered = set(chosen.columns).union(*(m.columns for m in across))
+    return [*(m for m in held.members if m is not chosen and not m.columns and m.name not in covered),
+            *(m for m in across if m is not chosen and not set(m.columns) & set(chosen.columns))]
+
+
+# -- the embedding -----------------------------------------------------------------------------------------------------------
+
+
+def pick_embeddings(held: Contents, asked: Asked, where: str) -> Member:
+    """The member or columns called ``asked.key``; else the one named as embeddings are; else the only one that can be one."""
+    if asked.key is not None:
+        return _checked(_named(held, asked.key, where), asked, where)
+    weights = are_weights(m.name for m in held.members)
+    fit = [m for m in held.members if m.table is not None and label_rank(m.name) is None and not m.columns]
+    if weights:
+        fit = [m for m in fit if embedding_rank(m.name) == 0]
+    floats = [m for m in fit if m.kind == "f" and (m.table[1] is None or m.table[1] > 1)]
+    for rank in (0, 1):
+        named = [m for m in [*floats, *(m for m in fit if m.kind == "i")] if embedding_rank(m.name) == rank]
+        if len(named) == 1:
+            return _checked(named[0], asked, where)
+    across = [m for m in held.members if m.columns]
+    if len(floats) == 1 and not any(_run(m).named_as_embedding for m in across):
+        return floats[0]
+    if not floats and (run := _across(across, asked, where)) is not None:
+        return run
+    choice = [*floats, *across]
+    if len(choice) > 1:
+        raise UserError(where, "one array of embeddings", f"{len(choice)} ({_listed(choice)})",
+                        f"Name the one that is meant: FILE:{choice[0].name}.")
+    if weights:
+        raise UserError(where, "embeddings", f"the weights of a model ({_listed(held.members, 3)})",
+                        "Embed the images with the model, or name an array of them that is meant: FILE:NAME.")
+    whole = [m for m in fit if m.kind == "i"]
+    if len(whole) == 1:
+        return _checked(whole[0], asked, where)
+    _loose_columns(held, where)
+    arrays = [m for m in held.members if m.shape] or held.members
+    unread = [m for m in arrays if m.dtype == UNREADABLE]
+    if unread or len(arrays) == 1:
+        return _checked((unread or arrays)[0], asked, where)
+    raise UserError(where, "a float array of shape (items, dimensions)", _listed(arrays) if arrays else "no array",
+                    "Save the embeddings in it, as floats.")
+
+
+def _run(member: Member) -> Run:
+    return runs(member.columns)[0]  # the columns of a member that is no key of the caller's are one run
+
+
+def _across(found: list[Member], asked: Asked, where: str) -> Member | None:
+    """The run of columns that is the embedding, if it is plain which."""
+    found = [m for m in found if label_rank(_run(m).stem) is None]
+    named = [m for m in found if _run(m).named_as_embedding and (m.unnamed or _run(m).whole)]
+    if len(named) == 1 or len(found) == 1:
+        chosen = (named if len(named) == 1 else found)[0]
+        if not _run(chosen).whole and not chosen.unnamed:
+            numbers = _run(chosen).numbers
+            raise UserError(where, "columns of one stem, numbered from 0 or 1 without a gap",
+                            f"{len(numbers)} from {numbers[0]} to {numbers[-1]} ('{chosen.columns[0]}' to '{chosen.columns[-1]}')",
+                            f"If these are the embedding, say so: FILE:{chosen.name}.")
+        return _checked(chosen, asked, where)
+    return None
+
+
+def _loose_columns(held: Contents, where: str) -> None:
+    """Columns of floats that no numbers join: they are asked for, never guessed."""
+    loose = [m.name for m in held.members if m.kind == "f" and len(m.shape) == 1] if held.join is not None else []
+    if len(loose) > 1:
+        shown = ", ".join(loose[:LIMIT_LISTED]) + (", ..." if len(loose) > LIMIT_LISTED else "")
+        raise UserError(where, "a column of lists, or columns of one stem and rising numbers (e0, e1, ...)", shown,
+                        f"Name the columns of the embedding: FILE:{loose[0]},{loose[1]},... or FILE:{loose[0]}..{loose[-1]}.")
+
+
+def _named(held: Contents, key: str, where: str) -> Member:
+    """The array called ``key``, or the columns that 'a,b,c', 'a..c' or a stem names."""
+    found = {m.name: m for m in held.members}
+    joined = next((m for m in held.members if m.columns and key in (_run(m).stem, _run(m).stem.rstrip("_-. "))), None)
+    if key in found and not (joined is not None and found[key].table is None):
+        return found[key]
+    if joined is not None:
+        return joined
+    if held.join is not None and (names := _listed_columns(held, key, where)):
+        kinds = {found[n].kind for n in names}
+        wrong = next((n for n in names if found[n].kind not in "fib" or len(found[n].shape) != 1), None)
+        if wrong is not None:
+            raise UserError(where, "columns of numbers", f"'{wrong}', {found[wrong].dtype}", "Leave it out.")
+        return Member(key, (found[names[0]].shape[0], len(names)), "float" if "f" in kinds else "int", "f" if "f" in kinds else "i",
+                      lambda: held.join(names), tuple(names))
+    inner = [m for m in held.members if m.name.replace("/", ".").endswith(f".{key}")]
+    if len(inner) == 1:
+        return inner[0]
+    raise unknown_name(where, "array of the file", key, [n for n in found if n][:40] or ["(one array without a name)"])
+
+
+def _listed_columns(held: Contents, key: str, where: str) -> list[str]:
+    order = [m.name for m in held.members if not m.columns]
+    first, dots, last = key.partition("..")
+    if dots and first in order and last in order:
+        between = order[order.index(first) : order.index(last) + 1]
+        run = next((r for r in runs(between) if first in r.names and last in r.names), None)
+        return list(run.names) if run is not None else between
+    names = [n.strip() for n in key.split(",")]
+    if len(names) < 2:
+        return []
+    missing = next((n for n in names if n not in order), None)
+    if missing is not None:
+        raise unknown_name(where, "column of the file", missing, order[:40])
+    return names
+
+
+def _one_array(held: Contents) -> Contents:
+    """Where each array is the embedding of one item, called by its id: all of them as one, with the ids."""
+    names = [m.name for m in held.members]
+    if (len(names) < 3 or held.join is not None or are_weights(names) or any(m.kind != "f" or _width(m) is None for m in held.members)
+            or len({_width(m) for m in held.members}) != 1):
+        return held
+    first, members = held.members[0], held.members
+    rows = Member("", (len(names), _width(first)), first.dtype, "f", lambda: np.stack([np.asarray(m.load()).reshape(-1) for m in members]),
+                  remark=EACH)
+    return Contents([rows, Member("the arrays' names", (len(names),), "text", "U", lambda: np.array(names), unnamed=True)], remarks=held.remarks,
+                    by_name=held.by_name)
+
+
+def _width(member: Member) -> int | None:
+    """Values of one embedding (d,) or (1, d)."""
+    width = member.shape[-1] if len(member.shape) == 1 or (len(member.shape) == 2 and member.shape[0] == 1) else 1
+    return width if width is not None and width > 1 else None
+
+
+def _checked(member: Member, asked: Asked, where: str) -> Member:
+    if member.dtype == UNREADABLE:
+        return member
+    if member.table is None and member.kind == "f":
+        raise UserError(where, "an array of shape (items, dimensions)", f"shape {_shape(member)}",
+                        "Save one embedding a row." if len(member.shape) < 3 else "Pool it to one embedding an item first.")
+    if member.kind == "i" and member.table is not None and asked.scale is None:
+        todo = ("Add --scale 127 where they are an int8 copy of values from -1 to 1, --scale 1 to take them as they are."
+                if asked.options else "Convert it with .astype('float32') if that is meant.")
+        raise UserError(where, "an array of floats", f"{member.dtype} of shape {_shape(member)}", todo)
+    if member.kind not in "fi" or member.table is None:
+        raise UserError(where, "an array of floats", f"{member.dtype} of shape {_shape(member)}",
+                        "Convert it with .astype('float32') if that is meant.")
+    return member
+
+
+def _shape(member: Member) -> str:
+    return str(member.shape).replace("None", "?")
+
+
+def _listed(members: Iterable[Member], most: int = LIMIT_LISTED) -> str:
+    members = list(members)
+    return ", ".join(map(str, members[:most])) + (", ..." if len(members) > most else "")
+
+
+def _rows(chosen: Member, asked: Asked, where: str) -> tuple[np.ndarray | Stored, np.ndarray | None, int]:
+    """Rows (n, d), the numbers of those that have an embedding where not all have, and how many the file has."""
+    rows, kept = chosen.load(), None
+    total = len(rows) if not isinstance(rows, Kept) else rows.total
+    if isinstance(rows, Kept):
+        rows, kept = rows.rows, rows.kept
+    if isinstance(rows, np.ndarray) and rows.ndim != 2:
+        rows = rows.reshape(as_table(rows.shape))
+        total = len(rows)
+    if 0 in rows.shape:
+        raise UserError(where, "at least one row and one column", f"shape {rows.shape}", "Save the embeddings again.")
+    if chosen.kind == "i":
+        parts, chosen_rows = (rows.parts, rows.chosen) if isinstance(rows, Stored) else ([rows], None)
+        rows = Stored([_Scaled(part, asked.scale) for part in parts], chosen_rows)
+    return rows, kept, total
+
+
+# -- ids and labels ----------------------------------------------------------------------------------------------------------
+
+
+def _ids(beside: list[Member], asked: Asked, total: int, load: Callable[[Member], np.ndarray],
+         where: str) -> tuple[np.ndarray | None, Member | None, list[Ids], bool]:
+    """Ids (n,), their column, other columns that could be ids, and whether the rows are merely numbered."""
+    spare: list[Ids] = []
+    if asked.ids is not None:
+        named = next((m for m in beside if m.name == asked.ids), None)
+        if named is not None:
+            found = load(named)
+            _right_length(len(found), total, f"{where} ids '{named.name}'", "ids")
+            return found, named, spare, False
+        if asked.ids != NO_IDS:
+            raise unknown_name(where, "column of ids", asked.ids, [m.name for m in beside if m.count is not None][:40] or [NO_IDS])
+        return None, None, spare, False
+    known = sorted((m for m in beside if id_rank(m.name) is not None and m.count is not None and m.kind in "iUOf" and m.dtype != UNREADABLE),
+                   key=lambda m: id_rank(m.name))
+    best, numbered, repeats = None, False, None
+    for member in [m for m in known if m.count == total]:
+        try:
+            found = load(member)
+        except UserError:
+            if id_rank(member.name) == 0:
+                raise
+            continue
+        if is_index(member.name) and member.kind == "i" and np.array_equal(found, np.arange(len(found)).astype(str)):
+            numbered = True
+        elif len(set(found)) == len(found):
+            best = found, member
+            break
+        else:
+            repeats = repeats or (found, member)
+    spare += [Ids(m.name, True, lambda m=m: load(m)) for m in known if m.count == total and (best is None or (m is not best[1] and not is_index(m.name)))]
+    if best is not None:
+        return *best, spare, False
+    if repeats is not None and id_rank(repeats[1].name) <= 2:
+        return *repeats, spare, numbered
+    unread = next((m for m in beside if id_rank(m.name) is not None and m.dtype == UNREADABLE), None)
+    if unread is not None:  # rows would be paired by order although there are ids
+        unread.load()
+    wrong = next((m for m in known if m.count != total and id_rank(m.name) == 0), None)
+    if wrong is not None:
+        _right_length(wrong.count, total, f"{where} {wrong.name}", "ids")
+    texts = [m for m in beside if m.kind == "U" and m.count == total and label_rank(m.name) is None and m not in known]
+    for member in texts:
+        try:
+            found = load(member)
+        except UserError:
+            continue
+        if len(set(found)) == len(found):
+            if member.unnamed:
+                return found, member, spare, numbered
+            spare.append(Ids(member.name, False, lambda f=found: f))
+    return None, None, spare, numbered
+
+
+def _right_length(found: int, total: int, where: str, what: str) -> None:
+    if found != total:
+        raise UserError(where, f"{total}, one a row", f"{found}", f"Save one of the {what} a row.")
+
+
+def _labels(beside: list[Member], total: int, where: str) -> tuple[np.ndarray | None, Member | None, list[str]]:
+    """Labels (n,) of at least two classes, their column, and why another was not taken."""
+    known = sorted((m for m in beside if label_rank(m.name) is not None or (m.unnamed and m.count == total)),
+                   key=lambda m: 99 if label_rank(m.name) is None else label_rank(m.name))
+    why: list[str] = []
+    for member in known:
+        if member.dtype != UNREADABLE and member.shape and member.shape[0] != total:
+            if label_rank(member.name) == 0 and member.count is not None:
+                _right_length(member.count, total, f"{where} {member.name}", "labels")
+            continue
+        try:
+            found = classes(member.load(), f"{where}:{member.name}")
+        except UserError as error:
+            why.append(f"'{member.name}' is not taken as labels: {error.got}")
+            continue
+        count = len(np.unique(np.ma.compressed(found)))
+        if count < 2 or (member.unnamed and count == total):
+            if not member.unnamed:
+                why.append(f"'{member.name}' is not taken as labels: all items are of one class" if count else
+                           f"'{member.name}' is not taken as labels: it is empty")
+            continue
+        return found, member, why
+    return None, None, why
+
+
+def _described(member: Member, spare: list[Ids]) -> str:
+    """'score (float)', and whether its texts would do as ids."""
+    name = member.name or "an unnamed one"
+    if any(s.name == member.name and not s.named for s in spare):
+        return f"{name} (text, another in every row: add @{name} to take it as ids)"
+    shape = "" if member.count is not None or member.columns else f" {_shape(member)}"
+    return f"{name} ({member.dtype}{shape})"

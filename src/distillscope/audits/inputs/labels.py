@@ -1,0 +1,194 @@
+"""Labels, and ids, from a file of their own: a column is chosen, and labels are put beside the rows by id where that can be."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+
+from distillscope.audits.inputs.formats import parse_spec, read_contents
+from distillscope.audits.inputs.members import Contents, Member, readable, strings
+from distillscope.audits.inputs.naming import embedding_rank, id_rank, is_index, label_rank
+from distillscope.audits.inputs.pairing import HALF, positions_of
+from distillscope.audits.inputs.reading import Reading
+from distillscope.errors import UserError, unknown_name
+from distillscope.measure.classes import classes
+
+
+def read_labels(path: str | Path, count: int, ids: np.ndarray | None = None, *, where: str = "labels") -> np.ndarray:
+    """Labels (count,) from a file: by id where it and ``ids`` have them, else by order. Masked where an item has none.
+
+    >>> import tempfile
+    >>> file = Path(tempfile.mkdtemp()) / "labels.csv"
+    >>> _ = file.write_text("filename,label\\nb.png,1\\na.png,0\\n")
+    >>> read_labels(file, 2, np.array(["a.png", "b.png"], object))
+    array([0, 1])
+    """
+    return match_labels(path, count, [] if ids is None else [ids], where=where, in_order=ids is None)[0]
+
+
+def match_labels(path: str | Path, count: int, ids: Sequence[np.ndarray] = (), *, where: str = "labels",
+                 in_order: bool = False) -> tuple[np.ndarray, Reading]:
+    """Labels (count,) and how they were read. ``ids`` are the texts (count,) that may name the rows, the likeliest first.
+
+    An item whose id the file lacks is without a label, which the reading counts. ``FILE:column@ids`` names both columns.
+    Labels with ids beside rows without any are refused, since their order cannot be known, unless ``in_order`` says it.
+    """
+    spec, name = _existing(path, where)
+    with readable(name, "labels that can be read"):
+        held = read_contents(spec.path, name)
+        lists = [m for m in held.members if _is_column(m)]
+        keyed = _ids_column(lists, spec.ids, spec.key, ids, name)
+        found = _label_column(lists, spec.key, keyed[0] if keyed else None, name)
+        labels = classes(found.load(), name if not found.name else f"{name}:{found.name}")
+    unused = tuple(f"{m.name} ({m.dtype})" for m in lists if m is not found and (keyed is None or m is not keyed[0]) and m.name)
+    reading = Reading(spec.path.name, None, len(labels), ids=None, labels=found.name or spec.path.name, unused=unused)
+    if keyed is not None and not len(ids) and not in_order and not _counts_rows(keyed[1]):
+        column = f":{found.name}" if found.name else ""
+        raise UserError(name, f"embeddings with ids, since '{keyed[0].name}' names the items of these labels (first '{keyed[1][0]}')", "none",
+                        "Give the embeddings their ids (a column or array of them, or --ids FILE), or write "
+                        f"{spec.path}{column}@none to take the labels in row order.")
+    if keyed is None or not len(ids):
+        reading = Reading(**{**vars(reading), "ids": None, "unlabelled": _unlabelled(labels)})
+        if len(labels) != count:
+            raise UserError(name, f"{count} labels, one an item", str(len(labels)),
+                            "Save them in row order, or with the ids of the items on both sides.")
+        return labels, reading
+    return _keyed(labels, keyed, count, reading, name)
+
+
+def _keyed(labels: np.ndarray, keyed: tuple[Member, np.ndarray, np.ndarray, str], count: int, reading: Reading,
+           where: str) -> tuple[np.ndarray, Reading]:
+    member, own, at, how = keyed
+    if len(own) != len(labels):
+        raise UserError(where, f"{len(labels)} ids, one a label", str(len(own)), "Save one id for each label.")
+    missing = at < 0
+    if missing.all():
+        raise UserError(where, "labels of the items that were embedded", f"none in '{member.name}' (first '{own[0]}')",
+                        "Give the labels of these items, or name another column: FILE:label@ids.")
+    taken = np.ma.array(np.ma.getdata(labels)[at], mask=missing | np.ma.getmaskarray(labels)[at])
+    taken = taken if taken.mask.any() else np.ma.getdata(taken)
+    repeated = len(own) - len(set(own))
+    remarks = [f"matched{how}"] if how else []
+    extra = len(set(own)) - int((~missing).sum())
+    if extra:
+        remarks.append(f"{extra:,} of its rows are of no item here")
+    return taken, Reading(**{**vars(reading), "ids": member.name, "unlabelled": _unlabelled(taken), "repeated": repeated,
+                             "remarks": tuple(remarks)})
+
+
+def _counts_rows(ids: np.ndarray) -> bool:
+    """Whether these are the numbers of the rows, from 0 or 1 up: then row order is the order by id too."""
+    return any(np.array_equal(ids, np.arange(start, start + len(ids)).astype(str)) for start in (0, 1))
+
+
+def _unlabelled(labels: np.ndarray) -> int:
+    return int(np.ma.getmaskarray(labels).sum())
+
+
+def _is_column(member: Member) -> bool:
+    """A list, or a table that can be one-hot."""
+    if member.columns or embedding_rank(member.name) is not None:
+        return False
+    return member.count is not None or (len(member.shape) == 2 and member.kind in "fib")
+
+
+def _existing(path: str | Path, where: str):
+    spec = parse_spec(path)
+    if not spec.path.exists():
+        raise UserError(f"{where} {path}", "a file that exists", "none", "Check the path.")
+    return spec, f"{where} {path}"
+
+
+def _label_column(lists: list[Member], key: str | None, ids: Member | None, where: str) -> Member:
+    """The column called ``key``; else the one named as labels are; else the only one that is no id."""
+    if key is not None:
+        found = next((m for m in lists if m.name == key), None) or next(
+            (m for m in lists if m.name.replace("/", ".").endswith(f".{key}")), None)
+        if found is None:
+            raise UserError(where, f"an array called {key}, of shape (items,)", ", ".join(map(str, lists[:6])) or "none", "Name it: FILE:key.")
+        return found
+    named = sorted((m for m in lists if label_rank(m.name) is not None and m is not ids), key=lambda m: label_rank(m.name))
+    if named:
+        return named[0]
+    rest = [m for m in lists if m is not ids and m.count is not None and id_rank(m.name) is None]
+    rest = rest or [m for m in lists if m is not ids and m.count is not None]
+    rest = rest or [m for m in lists if m is not ids]
+    if len(rest) == 1:
+        return rest[0]
+    raise UserError(where, "an array called label, of shape (items,)", ", ".join(map(str, lists[:6])) or "none", "Name it: FILE:key.")
+
+
+def _ids_column(lists: list[Member], asked: str | None, label: str | None, ids: Sequence[np.ndarray],
+                where: str) -> tuple[Member, np.ndarray, np.ndarray, str] | None:
+    """The column that names the items, its texts, the row of each item in it (-1 for none), and how they were compared.
+
+    It is the one named as ids are that matches most, else any other that holds most of the items' ids.
+    """
+    if asked == "none":
+        return None
+    columns = [m for m in lists if m.count is not None and m.name != label and m.kind in "iUOf" and m.name]
+    if asked is not None:
+        columns = [m for m in columns if m.name == asked]
+        if not columns:
+            raise unknown_name(where, "column of ids", asked, [m.name for m in lists if m.name])
+    named = [m for m in columns if asked is not None or id_rank(m.name) is not None]
+    best: tuple[Member, np.ndarray, np.ndarray, str] | None = None
+    for member in sorted(named, key=lambda m: id_rank(m.name) or 0) + [m for m in columns if m not in named and label_rank(m.name) is None]:
+        try:
+            own = strings(member.load(), f"{where}:{member.name}")
+        except UserError:
+            if asked is not None or id_rank(member.name) == 0:
+                raise
+            continue
+        if is_index(member.name) and np.array_equal(own, np.arange(len(own)).astype(str)):
+            continue
+        for wanted in ids:
+            at, how = _rows_of(wanted, own)
+            matched = int((at >= 0).sum())
+            if (best is None or matched > int((best[2] >= 0).sum())) and (member in named or matched > HALF * len(wanted)):
+                best = member, own, at, how
+        if not len(ids) and member in named and best is None:
+            best = member, own, np.empty(0, int), ""
+    if best is not None:
+        _one_label_each(best[0], best[1], lists, label, where)
+    return best
+
+
+def _rows_of(wanted: np.ndarray, own: np.ndarray) -> tuple[np.ndarray, str]:
+    """Row of each of ``wanted`` in a column that may name an item twice: its first."""
+    first = ~pd.Index(own, dtype=object).duplicated()
+    at, how = positions_of(wanted, own[first])
+    return np.where(at >= 0, np.flatnonzero(first)[at], -1), how
+
+
+def _one_label_each(member: Member, own: np.ndarray, lists: list[Member], label: str | None, where: str) -> None:
+    """An item that is named twice must have one label."""
+    repeated = pd.Index(own, dtype=object).duplicated(keep=False)
+    if not repeated.any():
+        return
+    found = classes(_label_column(lists, label, member, where).load(), where)
+    frame = pd.DataFrame({"id": own, "label": np.ma.getdata(found).astype(str)})[repeated]
+    several = frame.groupby("id")["label"].nunique()
+    if (several > 1).any():
+        raise UserError(where, "one label for each item", f"{int(several.max())} for '{several.idxmax()}'", "Keep one row for each item.")
+
+
+def read_column(path: str | Path, where: str, rank: Callable[[str], int | None], what: str) -> tuple[np.ndarray, str | None]:
+    """One list of a file and its name: the one after the colon; else the one that ``rank`` knows; else the only one."""
+    spec, name = _existing(path, where)
+    with readable(name, f"{what} that can be read"):
+        held: Contents = read_contents(spec.path, name)
+        lists = [m for m in held.members if m.count is not None and not m.columns]
+        if spec.key is not None:
+            found = next((m for m in lists if m.name == spec.key), None)
+            if found is None:
+                raise unknown_name(name, "column of the file", spec.key, [m.name for m in lists if m.name] or ["(one without a name)"])
+        else:
+            named = sorted((m for m in lists if rank(m.name) is not None and m.name), key=lambda m: rank(m.name))
+            if not named and len(lists) != 1:
+                raise UserError(name, f"one column of {what}", ", ".join(map(str, lists[:6])) or "none", f"Name it: {spec.path.name}:COLUMN.")
+            found = (named or lists)[0]
+        return found.load(), found.name or None

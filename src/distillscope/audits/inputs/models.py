@@ -1,0 +1,85 @@
+"""Models as inputs of an audit: named or in a file, they embed images; teachers and model files go through the cache."""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+
+from distillscope import progress, registry
+from distillscope.audits.inputs.arrays import is_torchscript
+from distillscope.audits.inputs.embeddings import Embeddings
+from distillscope.audits.inputs.formats import split_key
+from distillscope.audits.inputs.members import strings
+from distillscope.audits.inputs.reading import Reading
+from distillscope.config.study import MODEL_FILES, Dataset, Teacher, model_file
+from distillscope.data.preprocess import Preprocess
+from distillscope.data.source import Source
+from distillscope.data.splits import load_split
+from distillscope.students.load import DESCRIPTION, load_student
+from distillscope.study.prepared import load_teacher, teacher_rows
+
+
+def is_model(spec: str, *, with_images: bool = True) -> bool:
+    """Whether ``spec`` names a model: timm/MODEL, open_clip/MODEL:WEIGHTS, a teacher, a distilled student's folder, or a
+    model file (ONNX, TorchScript, torch.export, LiteRT). A trial's folder holds embeddings too, and is a model only ``with_images`` to embed.
+
+    >>> is_model("timm/resnet18"), is_model("student.onnx"), is_model("teacher.npy")
+    (True, True, False)
+    """
+    path = split_key(spec)[0]
+    if path.is_dir():
+        return (path / DESCRIPTION).is_file() and (with_images or not (path / "embeddings_test").is_dir())
+    if path.suffix.lower() in MODEL_FILES:
+        return True
+    if path.exists():
+        return path.suffix.lower() in (".pt", ".pth") and is_torchscript(path)
+    return spec.startswith(("timm/", "open_clip/")) or _is_teacher(spec)
+
+
+def _is_teacher(spec: str) -> bool:
+    """A registered teacher that needs no setting."""
+    return spec in registry.teachers and all(p.default is not inspect.Parameter.empty
+                                             for p in registry.teachers.settings(spec).values())
+
+
+def embed_model(spec: str, data: str | Source, split: str = "test", *, limit: int | None = None, device: str = "auto",
+                precision: str | None = None, workers: int = 0,
+                preprocess: Preprocess | Mapping[str, Any] | None = None, shown: str | None = None) -> Embeddings:
+    """Embeddings (n, d) float32 of one split of ``data`` by the model ``spec``, with the ids and labels of the images.
+
+    ``preprocess``, whole or only what is known of it (size, mean, std), is for model files, which carry none: what they do not say
+    is assumed (224 px or a file's own size, CLIP's mean and std), and a line says so. Every other model keeps its own. Loading a
+    TorchScript file runs the program in it, so open only what you trust. ``shown`` is what the reading calls the images.
+    """
+    source = data if isinstance(data, Source) else load_images(data, split, limit)
+    path, remarks = split_key(spec)[0], ()
+    if path.is_dir():
+        student = load_student(path, device, precision or "float32")
+        with progress.task(f"{path.name}, {source.name}/{split}", len(source)) as advance:
+            rows = student.embed(source, advance=advance, workers=workers)
+    else:
+        encoder = load_teacher(model_teacher(spec, preprocess), device, precision)
+        rows = teacher_rows(encoder, source, label=f"{path.name}, {source.name}/{split}", workers=workers)
+        remarks = (encoder.reading.partition(": ")[2],) if getattr(encoder, "reading", "") else ()
+    labels, images = source.labels, shown or f"{source.name}/{split}"
+    reading = Reading(spec, "the model's output", *rows.shape, images, None if labels is None else images, remarks=remarks,
+                      unlabelled=0 if labels is None else int(np.ma.getmaskarray(labels).sum()))
+    return Embeddings(rows, strings(source.ids, f"{source.name}/{split} ids"), source.labels, path.name, reading)
+
+
+def load_images(data: str, split: str, limit: int | None, corrupt: str = "error", option: str = "--split") -> Source:
+    """One split of the data set, folder or file that ``data`` names; ``option`` is how the command calls a split."""
+    part = Dataset.model_validate(data)
+    return load_split(part.name, part.settings, split, limit, corrupt, option)
+
+
+def model_teacher(spec: str, preprocess: Preprocess | Mapping[str, Any] | None) -> Teacher:
+    """The registered teacher that ``spec`` stands for; ``preprocess`` counts for a model file only."""
+    found = model_file(spec)
+    if found is None:
+        return Teacher.model_validate(spec)
+    given = preprocess.describe() if isinstance(preprocess, Preprocess) else preprocess or {}
+    return Teacher.model_validate({**found, **given})

@@ -1,0 +1,234 @@
+"""Teacher and student with one row an item: by their ids where both have some, else by order; and what was done to get there."""
+
+from __future__ import annotations
+
+import re
+import unicodedata
+from collections.abc import Callable
+from dataclasses import replace
+
+import numpy as np
+import pandas as pd
+
+from distillscope.audits.inputs.choosing import Embeddings, Ids
+from distillscope.audits.inputs.members import strings
+from distillscope.audits.inputs.naming import is_index, plain
+from distillscope.audits.inputs.reading import Pairing
+from distillscope.errors import UserError
+from distillscope.measure.classes import partitions_agree
+
+HALF = 0.5
+
+
+def align(teacher: Embeddings, student: Embeddings) -> tuple[Embeddings, Embeddings, Pairing]:
+    """Both sides with one row an item: by id where both have ids, in the teacher's order; else by order.
+
+    >>> a = Embeddings(np.eye(3), strings(["x", "y", "z"], "a"), None, "a")
+    >>> b = Embeddings(np.eye(2), strings(["z", "x"], "b"), None, "b")
+    >>> align(a, b)[2].note
+    'aligned by id: 2 items in both; dropped 1 of 3 of the teacher, 0 of 2 of the student.'
+    """
+    teacher, student = _numbered(teacher, student), _numbered(student, teacher)
+    if teacher.ids is None or student.ids is None:
+        first, second, pairing = _by_order(teacher, student)
+    else:
+        first, second, pairing = _by_id(teacher, student)
+    _same_classes(first, second, (teacher.name, student.name))
+    return first, second, pairing
+
+
+def _numbered(side: Embeddings, other: Embeddings) -> Embeddings:
+    """Rows that pandas numbered 0 to n - 1 have ids where the other side's rows carry such numbers in another order."""
+    from_index = other.ids is not None and other.reading is not None and other.reading.ids is not None and is_index(other.reading.ids)
+    if side.ids is None and side.numbered and from_index:
+        return replace(side, ids=strings(np.arange(len(side)), side.name))
+    return side
+
+
+# -- by order ----------------------------------------------------------------------------------------------------------------
+
+
+def _by_order(teacher: Embeddings, student: Embeddings) -> tuple[Embeddings, Embeddings, Pairing]:
+    hint = _columns_that_match(teacher, student)
+    if hint is not None:
+        columns, same_order = hint
+        if not same_order or len(teacher) != len(student):
+            raise UserError(f"student {student.name}", "rows in the teacher's order, or ids on both sides",
+                            f"another order of what '{columns[0]}' and '{columns[1]}' hold",
+                            "If these are the ids, say so: " + " ".join(
+                                f"--{side} {_file(given)}@{column}" for side, given, column in
+                                zip(("teacher", "student"), (teacher, student), columns, strict=True)) + ".")
+    if len(teacher) != len(student):
+        raise UserError(f"student {student.name}", f"{len(teacher)} rows like the teacher {teacher.name}",
+                        str(len(student)), "Embed the same items in the same order, or give ids on both sides.")
+    for side, name in ((teacher, "teacher"), (student, "student")):
+        if side.sorted:
+            raise UserError(f"{name} {side.name}", "ids on both sides, since the file sorts its arrays by name", "none on the other side",
+                            "Give the other side's ids: FILE@COLUMN, or a file of them.")
+    alone = "teacher" if teacher.ids is not None else "student" if student.ids is not None else None
+    note = (f"only the {alone} has ids: rows are taken to be in one order." if alone else
+            "neither side has ids: row i of both is taken to be the same item.")
+    return teacher, student, Pairing("order", len(teacher), note=note)
+
+
+def _file(side: Embeddings) -> str:
+    return side.reading.file if side.reading is not None else side.name
+
+
+def _columns_that_match(teacher: Embeddings, student: Embeddings) -> tuple[tuple[str, str], bool] | None:
+    """A column of either side that hold mostly the same texts, and whether in the same order."""
+    for first in columns_of_ids(teacher):
+        for second in columns_of_ids(student):
+            a, b = distinct_texts(first), distinct_texts(second)
+            if a is None or b is None:
+                continue
+            if np.array_equal(a, b):
+                return (first.name, second.name), True
+            common = len(set(a) & set(b))
+            if common > HALF * min(len(a), len(b)):
+                return (first.name, second.name), False
+    return None
+
+
+def columns_of_ids(side: Embeddings) -> list[Ids]:
+    """The ids of a side, and other columns that could be."""
+    own = [] if side.ids is None else [Ids(side.reading.ids or "ids" if side.reading else "ids", True, lambda: side.ids)]
+    return [*own, *side.spare]
+
+
+def distinct_texts(column: Ids) -> np.ndarray | None:
+    """Its texts where they differ from one another."""
+    try:
+        found = column.load()
+    except UserError:
+        return None
+    return found if len(set(found)) == len(found) else None
+
+
+# -- by id -------------------------------------------------------------------------------------------------------------------
+
+
+def _by_id(teacher: Embeddings, student: Embeddings) -> tuple[Embeddings, Embeddings, Pairing]:
+    unique_ids(teacher.ids, f"teacher {teacher.name} ids")
+    unique_ids(student.ids, f"student {student.name} ids")
+    columns, at, how = _best_columns(teacher, student)
+    kept = np.flatnonzero(at >= 0)
+    if not len(kept):
+        raise UserError(f"student {student.name} ids", "ids of the teacher's items",
+                        f"none in common (teacher's first '{teacher.ids[0]}', student's first '{student.ids[0]}')",
+                        "Embed the same items, name the ids (FILE@COLUMN), or leave them out on one side: FILE@none.")
+    dropped = len(teacher) - len(kept), len(student) - len(kept)
+    rows = at[kept]
+    in_order = dropped == (0, 0) and np.array_equal(rows, np.arange(len(student)))
+    note = None
+    if not in_order or how:
+        note = (f"aligned by id{how}: {len(kept):,} items in both; dropped {dropped[0]:,} of {len(teacher):,} of the teacher, "
+                f"{dropped[1]:,} of {len(student):,} of the student." if any(dropped) else
+                f"aligned by id{how}: all {len(kept):,} items are in both{'' if in_order else ', in another order'}.")
+    return (teacher if dropped[0] == 0 else teacher.take(kept),
+            student if np.array_equal(rows, np.arange(len(student))) else student.take(rows),
+            Pairing("id", len(kept), dropped, columns, note))
+
+
+def _best_columns(teacher: Embeddings, student: Embeddings) -> tuple[tuple[str, str], np.ndarray, str]:
+    """The columns of both sides that match most, and the student's row (n,) of each of the teacher's items, -1 for none.
+
+    Where other columns of both sides match as well and pair the rows otherwise, it cannot be known which are the ids.
+    """
+    pairs = [(first, second) for first in columns_of_ids(teacher) for second in columns_of_ids(student)]
+    own, others = pairs[0], [p for p in pairs[1:] if p[0].named and p[1].named]
+    at, how = positions_of(teacher.ids, student.ids)
+    matched = int((at >= 0).sum())
+    complete = matched == min(len(teacher), len(student))
+    best = own
+    for first, second in others:
+        if complete and plain(first.name) != plain(second.name):
+            continue
+        a, b = distinct_texts(first), distinct_texts(second)
+        if a is None or b is None:
+            continue
+        found, found_how = positions_of(a, b)
+        count = int((found >= 0).sum())
+        if complete and count == matched and not np.array_equal(found, at):
+            raise UserError(f"student {student.name} ids", "ids that pair the rows in one way",
+                            f"'{own[0].name}' and '{first.name}', which pair them in two",
+                            f"Name the ids on both sides: {_file(teacher)}@{own[0].name} or {_file(teacher)}@{first.name}.")
+        if count > matched:
+            best, at, how, matched = (first, second), found, found_how, count
+    names = best[0].name, best[1].name
+    if best is not own:
+        how += f" ('{names[0]}' of the teacher, '{names[1]}' of the student)"
+    return names, at, how
+
+
+FORMS: tuple[tuple[str, Callable[[str], str]], ...] = (
+    (" as whole numbers", lambda text: str(int(text)) if re.fullmatch(r"\s*\d{1,18}\s*", text) else text),
+    (" as paths", lambda text: re.sub(r"^(\./)+", "", unicodedata.normalize("NFC", text).strip().replace("\\", "/"))),
+    (" by their file names alone", lambda text: re.split(r"[/\\]", unicodedata.normalize("NFC", text).strip())[-1]),
+    (" by their file names without suffix", lambda text: re.sub(r"\.[A-Za-z0-9]{1,5}$", "", re.split(r"[/\\]", text.strip())[-1])),
+)
+"""Ways to write one id, and what is said where ids are compared so. The first that matches more than the ids as they are counts."""
+
+
+def positions_of(wanted: np.ndarray, ids: np.ndarray) -> tuple[np.ndarray, str]:
+    """Row (n,) of each of ``wanted`` among ``ids``, -1 for none; and how they were compared where not as they are.
+
+    Ids that differ in writing alone (001 and 1, a path and its file name) are matched where this is unambiguous on both sides.
+
+    >>> positions_of(np.array(["001", "002"], object), np.array(["2", "1"], object))
+    (array([1, 0]), ' as whole numbers')
+    """
+    best, said = pd.Index(ids, dtype=object).get_indexer(wanted), ""
+    for what, form in FORMS:
+        matched = int((best >= 0).sum())
+        if matched == min(len(wanted), len(ids)) or (matched and "name" in what):
+            break
+        first, second = ([form(text) for text in side] for side in (wanted, ids))
+        if len(set(first)) < len(first) or len(set(second)) < len(second):
+            continue
+        found = pd.Index(second, dtype=object).get_indexer(pd.Index(first, dtype=object))
+        if int((found >= 0).sum()) > matched:
+            best, said = found, what
+    return best, said
+
+
+def positions(ids: np.ndarray, wanted: np.ndarray, where: str, what: str = "an embedding") -> np.ndarray:
+    """Row (n,) of each of ``wanted`` among ``ids``; all must be there.
+
+    >>> positions(np.array(["a", "b", "c"]), np.array(["c", "a"]), "x")
+    array([2, 0])
+    """
+    unique_ids(ids, f"{where} ids")
+    at = positions_of(wanted, ids)[0]
+    missing = at < 0
+    if missing.any():
+        raise UserError(where, f"{what} for every item",
+                        f"{int(missing.sum())} of {len(wanted)} missing (first {wanted[int(missing.argmax())]})",
+                        "Add them, or use a part of the data.")
+    return at
+
+
+def unique_ids(ids: np.ndarray, where: str) -> None:
+    """Each id must be there once."""
+    index = pd.Index(ids, dtype=object)
+    if not index.is_unique:
+        repeated = index.duplicated()
+        raise UserError(where, "ids that differ", f"{int(repeated.sum())} repeated, first '{ids[int(repeated.argmax())]}'",
+                        "Keep one row for each item.")
+
+
+# -- labels of both sides ----------------------------------------------------------------------------------------------------
+
+
+def _same_classes(first: Embeddings, second: Embeddings, names: tuple[str, str]) -> None:
+    """Labels that both sides have must be one partition of the items, whatever its classes are called."""
+    if first.labels is None or second.labels is None:
+        return
+    both = np.flatnonzero(~(np.ma.getmaskarray(first.labels) | np.ma.getmaskarray(second.labels)))
+    a, b = np.ma.getdata(first.labels)[both], np.ma.getdata(second.labels)[both]
+    agree = partitions_agree(a, b)
+    if not agree.all():
+        at = int(np.argmin(agree))
+        raise UserError(f"student {names[1]} labels", f"the labels of the teacher {names[0]}, by these or other names",
+                        f"others for {int((~agree).sum())} of {len(agree)} items, first in row {both[at]} ({b[at]} beside {a[at]})",
+                        "The rows are not of the same items: embed them in one order, or give ids.")

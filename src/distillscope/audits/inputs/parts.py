@@ -1,0 +1,152 @@
+"""A set of embeddings in several files: part-0.parquet, part-1.parquet, ... in the order of their numbers."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+
+from distillscope.audits.inputs.choosing import Asked, Embeddings, from_contents
+from distillscope.audits.inputs.formats import EMBEDDINGS, read_contents, suffix_of
+from distillscope.audits.inputs.members import Contents, Kept, Member, readable
+from distillscope.audits.inputs.naming import embedding_rank, id_rank, label_rank
+from distillscope.errors import UserError
+from distillscope.measure.rows import Stored
+
+PART_WORDS = r"(part|parts|shard|chunk|batch|block|piece|split|rank|worker|file|data|dataset|output|out|result|emb|embs|embedding|embeddings|" \
+             r"feat|feats|feature|features|vec|vecs|vector|vectors|img|image|images|x|z)"
+
+
+def find_parts(folder: Path, split: str, where: str) -> list[Path]:
+    """The parts that a folder consists of, in the order of their numbers; [] where its files are not parts of one thing.
+
+    Files of one format whose names differ in numbers alone: the first number that varies counts from 0 or 1 without a gap.
+    Several such sets in a folder are chosen between by ``split``.
+    """
+    sets: dict[tuple[str, str], list[Path]] = {}
+    for file in folder.glob("*"):
+        suffix = suffix_of(file)
+        if file.is_file() and suffix in EMBEDDINGS and not file.name.startswith((".", "_")):
+            stem = file.name[: -len(suffix)] if file.name.lower().endswith(suffix) else file.stem
+            head = re.match(r"(\D*)\d", stem)
+            if head:
+                sets.setdefault((head[1], suffix), []).append(file)
+    if len(sets) > 1:
+        mine = {key: files for key, files in sets.items() if re.split(r"[\W_]", key[0].lower())[0] == split}
+        sets = mine or {key: files for key, files in sets.items() if _words_fit(key[0], split) and not _is_label(key[0])}
+    if len(sets) > 1:
+        raise UserError(where, "one set of parts", " and ".join(sorted(f"{head}*{suffix}" for head, suffix in sets)),
+                        "Put each into a folder of its own.")
+    for (head, _), files in sets.items():
+        if _words_fit(head, split):
+            return _in_order(files, where)
+    return []
+
+
+def _is_label(head: str) -> bool:
+    return bool(re.search(r"label|target|id|meta|caption|text", head.lower()))
+
+
+def _words_fit(head: str, split: str) -> bool:
+    """Whether the name before the number says that these are parts of one thing."""
+    words = [w for w in re.split(r"[\W_]+", head.lower()) if w]
+    return all(re.fullmatch(PART_WORDS, w) or w in (split, "train", "test", "val", "validation") for w in words)
+
+
+def _in_order(files: list[Path], where: str) -> list[Path]:
+    numbers = {f: [int(n) for n in re.findall(r"\d+", f.name)] for f in files}
+    ordered = sorted(files, key=lambda f: (numbers[f], f.name))
+    if len(files) > 1:
+        short = min(map(len, numbers.values()))
+        column = next((i for i in range(short) if len({n[i] for n in numbers.values()}) > 1), None)
+        found = sorted(n[column] for n in numbers.values()) if column is not None else []
+        start = found[0] if found else 0
+        if start not in (0, 1) or found != list(range(start, start + len(found))):
+            missing = next((i for i in range(min(start, 1), (found or [0])[-1]) if i not in found), None)
+            raise UserError(where, f"parts numbered from 0 or 1 without a gap (here {ordered[0].name} to {ordered[-1].name})",
+                            f"no number {missing}" if missing is not None else "numbers that repeat",
+                            "Restore the part, or name the one file that is meant.")
+    return ordered
+
+
+def read_parts(files: Sequence[Path], where: str, name: str, asked: Asked) -> Embeddings:
+    """The parts, one under another, never joined in memory."""
+    held = []
+    for file in files:
+        with readable(f"{where}/{file.name}", "embeddings that can be read"):
+            held.append(read_contents(file, f"{where}/{file.name}"))
+    with readable(where, "embeddings that can be read"):
+        return from_contents(under_one_another(held, [f.name for f in files], where), asked, where, name, name)
+
+
+def under_one_another(parts: Sequence[Contents], names: Sequence[str], where: str) -> Contents:
+    """One Contents of several: what all parts have, joined when it is loaded. So it is decided once what is what.
+
+    An array of ids or labels that some parts lack is an error, other ones are named.
+    """
+    if len(parts) == 1:
+        return parts[0]
+    by_name = [{m.name: m for m in part.members} for part in parts]
+    every = dict.fromkeys(n for held in by_name for n in held)
+    common = [n for n in every if all(n in held for held in by_name)]
+    lacking = [n for n in every if n not in common]
+    wrong = next((n for n in lacking if id_rank(n) is not None or label_rank(n) is not None or embedding_rank(n) is not None), None)
+    if wrong is not None:
+        without = next(name for name, held in zip(names, by_name, strict=True) if wrong not in held)
+        raise UserError(f"{where} {without}", f"'{wrong}' as in the other parts", "none", "Write all parts alike.")
+    remarks = [f"{len(parts):,} parts, {names[0]} to {names[-1]}"]
+    if lacking:
+        remarks.append(f"not in every part, and not used: {', '.join(lacking[:4])}")
+    members = [m for n in common if (m := _under([held[n] for held in by_name], names, where)) is not None]
+    joins = [part.join for part in parts]
+    join = None if any(j is None for j in joins) else lambda columns: Stored([p for j in joins for p in _arrays(j(columns))])
+    return Contents(members, join, tuple(dict.fromkeys([*(r for part in parts for r in part.remarks), *remarks])))
+
+
+def _under(same: Sequence[Member], names: Sequence[str], where: str) -> Member | None:
+    """One array of several; None where they do not fit under one another."""
+    first, kinds = same[0], {m.kind for m in same}
+    kind = kinds.pop() if len(kinds) == 1 else "U" if "U" in kinds else "f" if kinds == {"f", "i"} else "O"
+    if all(m.count is not None for m in same):
+        return replace(first, shape=(sum(m.count for m in same),), kind=kind, load=lambda: _lists([m.load() for m in same]))
+    if any(m.table is None for m in same):
+        return None
+    widths = [m.table[1] for m in same]
+    odd = next((i for i, w in enumerate(widths) if w != widths[0] and None not in (w, widths[0])), None)
+    if odd is not None:
+        raise UserError(f"{where} {names[odd]}", f"{widths[0]} dimensions like {names[0]}", str(widths[odd]),
+                        "Put embeddings of one model into one folder.")
+
+    def load() -> Stored | Kept:
+        found, kept, start = [], [], 0
+        for member, name in zip(same, names, strict=True):
+            part = member.load()
+            rows, total, rest = (part.rows, part.total, part.kept) if isinstance(part, Kept) else (part, len(part), np.arange(len(part)))
+            for array in _arrays(rows, member.table):
+                if found and array.shape[1] != found[0].shape[1]:
+                    raise UserError(f"{where} {name}", f"{found[0].shape[1]} dimensions like {names[0]}", str(array.shape[1]),
+                                    "Put embeddings of one model into one folder.")
+                found.append(array)
+            kept.append(start + rest)
+            start += total
+        kept = np.concatenate(kept)
+        return Stored(found) if len(kept) == start else Kept(Stored(found), kept, start)
+
+    return replace(first, shape=(sum(m.table[0] for m in same), widths[0]), kind=kind, load=load)
+
+
+def _arrays(rows: np.ndarray | Stored, table: tuple[int, int | None] | None = None) -> list[np.ndarray]:
+    """What a `Stored` is made from, without what is empty."""
+    if isinstance(rows, Stored):
+        return [p for p in (rows.parts if rows.chosen is None else [rows[:]]) if len(p)]
+    return [rows.reshape(table) if table is not None and rows.ndim > 2 else rows]
+
+
+def _lists(parts: Sequence[np.ndarray]) -> np.ndarray:
+    """Lists one after another; numbers beside texts become texts."""
+    if len({p.dtype.kind in "UO" for p in parts}) == 2:
+        parts = [p if p.dtype.kind in "UO" else np.array([str(v) for v in p.tolist()], object) for p in parts]
+    return np.ma.concatenate(parts) if any(isinstance(p, np.ma.MaskedArray) for p in parts) else np.concatenate([p.reshape(-1) for p in parts])

@@ -1,0 +1,134 @@
+"""Dicts, lists and tuples, as torch and JSON files hold them -> arrays with a path for a name."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+
+from distillscope.audits.inputs.members import Contents, Member
+from distillscope.audits.inputs.naming import are_weights
+from distillscope.errors import UserError
+from distillscope.measure.rows import Stored
+
+Leaf = Callable[[Any, str], "Member | None"]
+BATCHES = 3
+"""A tuple of fewer equal parts may be two things; a list of any number is one, in parts."""
+
+
+def members_of(value: Any, leaf: Leaf) -> Contents:
+    """The arrays of ``value``; ``leaf(value, name)`` makes a member of what is an array already."""
+    return Contents(_members(value, "", leaf, False))
+
+
+def _members(value: Any, name: str, leaf: Leaf, unnamed: bool) -> list[Member]:
+    found = leaf(value, name)
+    if found is not None:
+        return [_unnamed(found) if unnamed else found]
+    if isinstance(value, dict):
+        return _of_dict(value, name, leaf)
+    if isinstance(value, (list, tuple)) and len(value):
+        return _of_sequence(value, name, leaf, unnamed)
+    return [Member(name, (), "text" if isinstance(value, str) else type(value).__name__, "O", lambda: np.array(value, object), unnamed=unnamed)]
+
+
+def _of_dict(value: dict, name: str, leaf: Leaf) -> list[Member]:
+    parts = {str(key): _members(v, f"{name}.{key}" if name else str(key), leaf, False) for key, v in value.items()}
+    single = [p[0] for p in parts.values() if len(p) == 1 and _vector(p[0])]
+    if len(single) == len(parts) >= 3 and len({_vector(m) for m in single}) == 1 and not are_weights(parts):
+        return [*_stacked(single, name, "each array is one item's, called by its id"),
+                Member(f"{name}.ids" if name else "ids", (len(parts),), "text", "U", lambda: np.array(list(parts)))]
+    return [m for p in parts.values() for m in p]
+
+
+def _of_sequence(value: Sequence, name: str, leaf: Leaf, unnamed: bool) -> list[Member]:
+    if all(isinstance(v, (str, bytes, bool, int, float, type(None))) for v in value):
+        array = np.array(value) if len({type(v) for v in value}) == 1 else np.array(value, object)
+        kind = {"S": "U"}.get(array.dtype.kind, array.dtype.kind)
+        return [Member(name, array.shape, f"list of {type(value[0]).__name__}", kind, lambda: array, unnamed=unnamed)]
+    if all(isinstance(v, (list, tuple)) and v and all(isinstance(x, (int, float)) for x in v) for v in value):
+        return [_numbers(value, name, unnamed)]
+    parts = [_members(v, str(i), leaf, True) for i, v in enumerate(value)]
+    alone = [p[0] for p in parts if len(p) == 1]
+    if len(alone) == len(parts) and all(leaf(v, "") is not None for v in value):
+        if len(alone) >= BATCHES and len({_vector(m) for m in alone} - {None}) == 1 and all(map(_vector, alone)):
+            return _stacked(alone, name, f"a list of {len(alone):,} vectors")
+        batches = isinstance(value, list) or len(value) >= BATCHES
+        if batches and len({m.table[1] for m in alone if m.table}) == 1 and all(m.table for m in alone):
+            return [_joined(alone, name, unnamed)]
+    if isinstance(value, list) and all(isinstance(v, (dict, tuple, list)) for v in value):
+        return _merged(value, name, leaf)
+    return [m for i, v in enumerate(value) for m in _members(v, f"{name}.{i}" if name else str(i), leaf, True)]
+
+
+def _merged(value: Sequence, name: str, leaf: Leaf) -> list[Member]:
+    """A list of batches that each hold the same things: dicts with the same keys, or tuples alike."""
+    parts = [_members(v, name, leaf, False) for v in value]
+    names = [[m.name for m in p] for p in parts]
+    if any(n != names[0] for n in names):
+        raise UserError(name or "the list", "batches that hold the same arrays", f"{names[0][:4]} and others", "Join them before saving.")
+    found = []
+    items = not any(len(m.shape) == 2 for m in parts[0])  # one item each, not batches
+    for same in zip(*parts, strict=True):
+        if items and len(same) >= BATCHES and len({_vector(m) for m in same}) == 1 and _vector(same[0]):
+            found += [replace(m, unnamed=same[0].unnamed) for m in _stacked(same, same[0].name, f"a list of {len(same):,} items")]
+        elif same[0].table is not None:
+            found.append(_joined(same, same[0].name, same[0].unnamed))
+        elif len(same[0].shape) == 1:
+            found.append(Member(same[0].name, (sum(m.shape[0] for m in same),), same[0].dtype, same[0].kind,
+                                lambda same=same: np.concatenate([np.asarray(m.load()) for m in same]), unnamed=same[0].unnamed))
+        else:
+            values = [np.asarray(m.load()).item() for m in same]
+            array = np.array(values) if len({type(v) for v in values}) == 1 else np.array(values, object)
+            found.append(Member(same[0].name, (len(same),), same[0].dtype, array.dtype.kind, lambda array=array: array, unnamed=same[0].unnamed))
+    return found
+
+
+def _numbers(value: Sequence, name: str, unnamed: bool) -> Member:
+    widths = {len(v) for v in value}
+    if len(widths) > 1:
+        raise UserError(name or "the list", "rows of one length", f"{min(widths)} and {max(widths)} values", "Drop the odd rows.")
+    array = np.array(value)
+    kind = array.dtype.kind if array.dtype.kind in "fb" else "i"
+    return Member(name, array.shape, f"list of {array.dtype}", kind, lambda: array, unnamed=unnamed)
+
+
+def _vector(member: Member) -> int | None:
+    """Values of one float vector, (d,) or (1, d)."""
+    if member.kind != "f" or not member.shape or len(member.shape) > 2 or (len(member.shape) == 2 and member.shape[0] != 1):
+        return None
+    return member.shape[-1] if member.shape[-1] and member.shape[-1] > 1 else None
+
+
+def _stacked(members: Sequence[Member], name: str, remark: str) -> list[Member]:
+    width = _vector(members[0])
+    return [Member(name, (len(members), width), members[0].dtype, "f",
+                   lambda: np.stack([_row(m) for m in members]), remark=remark)]
+
+
+def _row(member: Member) -> np.ndarray:
+    return np.asarray(member.load()).reshape(-1)
+
+
+def _joined(members: Sequence[Member], name: str, unnamed: bool) -> Member:
+    """Batches under one another, never joined in memory."""
+    widths = {m.table[1] if m.table else None for m in members}
+    if len(widths) > 1 or None in widths:
+        raise UserError(name or "the list", "batches of one width", f"{sorted(map(str, widths))}", "Save embeddings of one model.")
+
+    def load() -> Stored:
+        parts: list[np.ndarray] = []
+        for m in members:
+            rows = m.load()
+            parts += rows.parts if isinstance(rows, Stored) else [rows.reshape(m.table)]
+        return Stored(parts)
+
+    remark = f"{len(members):,} batches are joined" if len(members) > 1 else None
+    return Member(name, (sum(m.table[0] for m in members), widths.pop()), members[0].dtype, members[0].kind, load, remark=remark,
+                  unnamed=unnamed)
+
+
+def _unnamed(member: Member) -> Member:
+    return replace(member, unnamed=True)

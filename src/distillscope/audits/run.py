@@ -1,0 +1,214 @@
+"""Files or models -> an audit: what `distillscope audit` does before and after `audit()`."""
+
+from __future__ import annotations
+
+from collections.abc import Collection
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from distillscope.audits.inputs.embeddings import Embeddings, align, read_embeddings, read_text, with_ids
+from distillscope.audits.inputs.labels import match_labels
+from distillscope.audits.inputs.models import embed_model, is_model, load_images
+from distillscope.audits.inputs.pairing import columns_of_ids, distinct_texts
+from distillscope.config.study import Teacher
+from distillscope.data.classes import name_classes
+from distillscope.data.source import Source
+from distillscope.data.splits import say
+from distillscope.errors import UserError
+from distillscope.measure.audit import audit
+from distillscope.measure.classes import partitions_agree, refines
+from distillscope.measure.results import Audit
+from distillscope.teachers.models import class_text
+
+
+@dataclass(frozen=True)
+class Images:
+    """The images that models are given, and how the models run."""
+
+    data: str | None = None
+    split: str = "test"
+    limit: int | None = None
+    device: str = "auto"
+    precision: str | None = None
+    workers: int = 0
+    preprocess: dict[str, Any] | None = None
+    corrupt: str = "error"
+    loaded: dict[str, Source] = field(default_factory=dict, repr=False, compare=False)
+
+    def load(self, split: str, where: str) -> Source:
+        """That split of the data, decoded once for both sides; ``where`` is the input that needs it."""
+        if self.data is None:
+            raise UserError(where, "--data with the images, since it names a model", "none", "Add --data DATASET_OR_FOLDER.")
+        if split not in self.loaded:
+            option = "--split" if split == self.split else "--train-split"
+            self.loaded[split] = load_images(self.data, split, self.limit, self.corrupt, option)
+        return self.loaded[split]
+
+    def load_both(self, train_split: str) -> None:
+        """The split and that of training items, with one number for each class's name; what train lacks is said and noted."""
+        train, test, unknown = name_classes(self.load(train_split, "--train-split"), self.load(self.split, "--split"))
+        if unknown:
+            say(f"{test.name}/{test.split}: {unknown}")
+        self.loaded.update({train_split: train, self.split: test})
+
+
+@dataclass(frozen=True)
+class Reads:
+    """What the caller says of files: where ids are (of both sides, or one), and what whole numbers are divided by."""
+
+    ids: str | None = None
+    teacher_ids: str | None = None
+    student_ids: str | None = None
+    scale: float | None = None
+
+    def ids_of(self) -> list[tuple[str, str | None]]:
+        """(option, file) for the teacher and the student."""
+        return [(option, own) if own is not None else ("--ids", self.ids)
+                for option, own in (("--teacher-ids", self.teacher_ids), ("--student-ids", self.student_ids))]
+
+
+def file_preprocess(size: int | None, mean: str | None, std: str | None) -> dict[str, Any] | None:
+    """What model files are shown, from the command line's texts: only what is set; None where nothing is.
+
+    >>> file_preprocess(None, "0.5,0.5,0.5", None)
+    {'mean': (0.5, 0.5, 0.5)}
+    """
+    if size is not None and size < 1:
+        raise UserError("--image-size", "what the file sees, in pixels", str(size), "Set --image-size 224.")
+    told = {"size": size, "mean": None if mean is None else _three("--mean", mean), "std": None if std is None else _three("--std", std)}
+    return {key: value for key, value in told.items() if value is not None} or None
+
+
+def _three(option: str, text: str) -> tuple[float, ...]:
+    try:
+        values = tuple(float(v) for v in text.split(","))
+    except ValueError:
+        values = ()
+    if len(values) != 3 or (option == "--std" and min(values) <= 0):
+        raise UserError(option, "three numbers, one a channel" + (", above 0" if option == "--std" else ""), f"'{text}'",
+                        f"For instance {option} 0.5,0.5,0.5.")
+    return values
+
+
+def audit_inputs(teacher: str, student: str, labels: str | None = None, *, train_teacher: str | None = None,
+                 train_student: str | None = None, train_labels: str | None = None, train_split: str | None = None,
+                 text: str | None = None, images: Images | None = None, normalize: str | None = None,
+                 groups: Collection[str] | None = None, intervals: bool = True, seed: int = 0, reading: Reads | None = None) -> Audit:
+    """The audit of two embeddings files, folders or models; its ``inputs`` say how they were read and paired.
+
+    ``train_split`` embeds that split of ``images.data`` by both models, for probes that are fitted on training images.
+    Labels come from ``labels``, else from the files or the data. Errors: a ``UserError`` that names the input.
+    """
+    images, reading = images or Images(), reading or Reads()
+    if train_split and images.data is not None and not (train_teacher or train_student) and any(map(is_model, (teacher, student))):
+        images.load_both(train_split)
+    pair, inputs = _pair(teacher, student, images, images.split, ("--teacher", "--student"), reading)
+    known, said = _labels(labels, pair, "labels")
+    inputs |= said
+    notes = _notes(inputs)
+    train: tuple[Embeddings, Embeddings] | None = None
+    found_train_labels = None
+    if train_split and (train_teacher or train_student):
+        raise UserError("--train-split", "a split for models, or --train-teacher and --train-student", "both", "Leave one out.")
+    if train_split:
+        train, more = _pair(teacher, student, images, train_split, ("--teacher", "--student"), Reads())
+    elif train_teacher and train_student:
+        train, more = _pair(train_teacher, train_student, images, "train", ("--train-teacher", "--train-student"),
+                            Reads(scale=reading.scale))
+    elif train_teacher or train_student or train_labels:
+        missing = "--train-student" if train_teacher else "--train-teacher"
+        raise UserError(missing, "both --train-teacher and --train-student", "one", f"Add {missing}.")
+    if train is not None:
+        found_train_labels, said = _labels(train_labels, train, "train labels")
+        more |= said
+        notes += _notes(more)
+        inputs |= {f"train_{name.removeprefix('train_')}": held for name, held in more.items()}
+        if found_train_labels is None:
+            raise UserError("--train-labels", "labels of the training items", "none", "Add --train-labels FILE.")
+    found = audit(pair[0].rows, pair[1].rows, known, text=None if text is None else _text(text, images), normalize=normalize,
+                  groups=groups, intervals=intervals, seed=seed,
+                  **({} if train is None else {"train_teacher": train[0].rows, "train_student": train[1].rows,
+                                               "train_labels": found_train_labels}))
+    found.notes[:0] = notes
+    found.inputs = inputs
+    return found
+
+
+def publish(found: Audit, folder: Path, teacher: str, student: str, command: str) -> Path:
+    """The audit's page, figures and values in ``folder``; an audit that stood there is replaced."""
+    from distillscope.report.audit_page import write_audit
+    from distillscope.results.rundir import provenance
+
+    if folder.is_dir() and any(folder.iterdir()) and not (folder / "audit.json").is_file():
+        raise UserError(f"--out {folder}", "a new or empty folder, or an earlier audit's", "one with other files", "Name another.")
+    return write_audit(found, folder, teacher=teacher, student=student, command=command,
+                       provenance=provenance(command, {}, "cpu", 0))
+
+
+def _pair(teacher: str, student: str, images: Images, split: str, where: tuple[str, str],
+          reading: Reads) -> tuple[tuple[Embeddings, Embeddings], dict[str, dict[str, Any]]]:
+    """Both sides with one row an item, and how they were read."""
+    sides = [_read(spec, images, split, name, reading.scale) for spec, name in zip((teacher, student), where, strict=True)]
+    for i, (option, path) in enumerate(reading.ids_of()):
+        if path is not None:
+            sides[i] = with_ids(sides[i], path, option)
+    first, second, pairing = align(*sides)
+    source = images.loaded.get(split)
+    noted = {"images": {"note": f"images {source.name}/{split}: {source.note}"}} if source is not None and source.note else {}
+    return (first, second), {
+        name: {**side.reading.to_dict(), "matched": pairing.matched, "unmatched": dropped}
+        for name, side, dropped in zip(("teacher", "student"), sides, pairing.dropped, strict=True) if side.reading is not None
+    } | {"pairing": pairing.to_dict()} | noted
+
+
+def _notes(inputs: dict[str, dict[str, Any]]) -> list[str]:
+    """What a reader must know before any number: rows that were only taken to belong together, or dropped."""
+    pairing = inputs["pairing"]
+    whole = pairing["by"] == "id" and not pairing["dropped_teacher"] and not pairing["dropped_student"]
+    noted = [inputs[name]["note"] for name in ("images", "labels") if "note" in inputs.get(name, {})]
+    return noted if whole else [*noted, pairing["said"]]
+
+
+def _labels(path: str | None, pair: tuple[Embeddings, Embeddings], where: str) -> tuple[np.ndarray | None, dict[str, dict[str, Any]]]:
+    """Labels (n,) from a file, else from a side that has them; and how they were read."""
+    if path is None:
+        return next((side.labels for side in pair if side.labels is not None), None), {}
+    names = [texts for side in pair for column in columns_of_ids(side) if (texts := distinct_texts(column)) is not None]
+    found, reading = match_labels(path, len(pair[0]), names, where=where)
+    if reading.ids is None and pair[0].sorted:
+        raise UserError(f"{where} {path}", "labels with the ids of the items, since the teacher's rows are sorted by name", "a list",
+                        "Give a table of ids and labels.")
+    own = next((side.labels for side in pair if side.labels is not None), None)
+    if own is not None:
+        both = ~(np.ma.getmaskarray(own) | np.ma.getmaskarray(found))
+        given, own = np.ma.getdata(found)[both], np.ma.getdata(own)[both]
+        differ = int((~partitions_agree(own, given)).sum())
+        if reading.ids is None and differ > len(own) / 2 and not (refines(own, given) or refines(given, own)):
+            raise UserError(f"{where} {path}", "labels in the order of the teacher's rows", f"others than the embeddings' own for {differ} of "
+                            f"{len(own)} items", "Give labels with ids, or leave them out: the embeddings have labels.")
+        if differ:
+            reading = replace(reading, remarks=(*reading.remarks, f"the embeddings' own labels are others for {differ:,} items, and are not used"))
+    note = {"note": f"{where}: {reading.remarks[0]}."} if reading.ids is None and reading.remarks else {}
+    return found, {"labels": {**reading.to_dict(), **note}}
+
+
+def _read(spec: str, images: Images, split: str, where: str, scale: float | None) -> Embeddings:
+    """Embeddings from a file or folder, or made by a model from the images."""
+    if not is_model(spec, with_images=images.data is not None):
+        return read_embeddings(spec, split=split, where=where, scale=scale)
+    return embed_model(spec, images.load(split, where), split, device=images.device, precision=images.precision, workers=images.workers,
+                       preprocess=images.preprocess, shown=f"{images.data}/{split}")
+
+
+def _text(spec: str, images: Images) -> np.ndarray:
+    """Embeddings of the class names: from a file, or by an open_clip model from the names that the data has."""
+    if not spec.startswith("open_clip/"):
+        return read_text(spec)
+    names = None if images.data is None else images.load(images.split, "--text").class_names
+    if names is None:
+        raise UserError("--text", "--data with class names, since it names a model", "none", "Pass a file of embeddings instead.")
+    settings = Teacher.model_validate(spec).settings
+    return class_text(settings["model"], names, settings.get("weights"))

@@ -1,0 +1,1 @@
+"""Several runs or audits, each with the first: numbers only."""

@@ -1,0 +1,187 @@
+"""What two studies do not share, and what follows for their differences: unpaired, or left out with the reason."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import yaml
+
+from distillscope.compare.read import StudySide
+from distillscope.results.models import Model
+from distillscope.results.run import names_of, student_key
+
+ALL = "all"
+"""Tag of every quantity that is measured."""
+COUNT = "count"
+"""Tag of what depends on the number of test items: ranks, recall."""
+NOISE, TEACHER, TARGET, FITTED = "noise", "teacher", "target", "mapped"
+"""Tags of what depends on the noise, on the teacher, on the target that students learn, and on how the map to the teacher was fitted."""
+LABELS = {"arms": lambda p: str(p["name"]), "students": student_key}
+IGNORED = {"name", "description", "published", "spread", "seeds"}
+"""Settings that change no number, and the seeds, which the n of every difference tells."""
+
+
+@dataclass(frozen=True)
+class Match:
+    """One model in both runs: the same data set, arm and student; the teachers may differ where neither run has the other's."""
+
+    first: Model
+    second: Model
+
+    @property
+    def name(self) -> str:
+        """Arm and student, as short as can be."""
+        return self.first.student if not self.first.arm else f"{self.first.student} ({self.first.arm})"
+
+
+@dataclass(frozen=True)
+class Mismatch:
+    """Something that two runs do not share. ``unpaired`` and ``left_out`` are tags of the quantities that it concerns."""
+
+    what: str
+    first: str
+    second: str
+    follows: str
+    unpaired: frozenset[str] = frozenset()
+    left_out: frozenset[str] = frozenset()
+
+
+def matches(a: StudySide, b: StudySide) -> tuple[list[Match], list[str], list[str]]:
+    """The models of both runs, and the names of those that only the first and only the second has.
+
+    Models are matched by data set, teacher, arm and student; then, by data set, arm and student, those whose teacher the other
+    run does not have, where that leaves no choice.
+    """
+    ours, theirs = ([m for s in side.settings for m in s.students] for side in (a, b))
+    found: dict[Model, Model] = {}
+    for parts in (("dataset", "teacher", "arm", "student"), ("dataset", "arm", "student")):
+        for model in ours:
+            free = [m for m in theirs if m not in found.values() and _same(m, model, parts)]
+            rivals = [m for m in ours if m not in found and _same(m, model, parts)]
+            if model not in found and len(free) == 1 and len(rivals) == 1:
+                found[model] = free[0]
+    taken = list(found.values())
+    return ([Match(m, found[m]) for m in ours if m in found], [_full(m) for m in ours if m not in found],
+            [_full(m) for m in theirs if m not in taken])
+
+
+def _same(one: Model, other: Model, parts: tuple[str, ...]) -> bool:
+    return all(getattr(one, p) == getattr(other, p) for p in parts)
+
+
+def _full(model: Model) -> str:
+    return " / ".join(p for p in (model.dataset, model.teacher, model.arm, model.student) if p)
+
+
+def mismatches(a: StudySide, b: StudySide, match: Match) -> list[Mismatch]:
+    """What the two runs do not share that matters to this model, most serious first."""
+    one, other = a.run.study, b.run.study
+    found: list[Mismatch] = []
+
+    def compared(what: str, first: Mapping[str, Any], second: Mapping[str, Any], follows: str, unpaired: set[str] | None = None,
+                 left_out: set[str] | None = None) -> None:
+        unlike = [k for k in first if k in second and first[k] != second[k]]  # what one did not record is no difference
+        if unlike:
+            found.append(Mismatch(what, *(short({k: side[k] for k in unlike}) for side in (first, second)), follows,
+                                  frozenset(unpaired or ()), frozenset(left_out or ())))
+
+    compared("data", _data(one, match.first.dataset), _data(other, match.second.dataset), "seeds are not paired", {ALL})
+    compared("test items", _tested(a, match.first), _tested(b, match.second), "seeds are not paired", {ALL})
+    compared("number of test items", _count(a, match.first), _count(b, match.second),
+             "seeds are not paired, and what depends on that number (ranks, recall) is left out", {ALL}, {COUNT})
+    compared("teacher", _teacher(one, match.first.teacher), _teacher(other, match.second.teacher),
+             "seeds are not paired, and what is measured against the teacher is left out", {ALL}, {TEACHER, TARGET})
+    compared("target", {"target": match.first.target}, {"target": match.second.target},
+             "what is measured against the target is left out; R² is that of the student in the teacher's space", None, {TARGET})
+    compared("fit of the map to the teacher", *({"mapped.*": side.run.mapped_fit} if side.run.mapped_fit else {} for side in (a, b)),
+             "what is measured after that map (mapped.*) is left out", None, {FITTED})
+    noise, noises = one.get("noise") or {}, other.get("noise") or {}
+    compared("noise", *(_without(n, "sigmas", "seed", "draws") for n in (noise, noises)), "accuracy under noise is left out", None, {NOISE})
+    compared("draws of the noise", *({k: n[k] for k in ("seed", "draws") if k in n} for n in (noise, noises)),
+             "under noise, seeds are not paired", {NOISE})
+    first, second = _student(one, match.first.student), _student(other, match.second.student)
+    at_input = noise.get("where") == "input"
+    compared("input size", *({"image_size": s.get("image_size", 32)} for s in (first, second)),
+             "seeds are not paired" + (", and accuracy under noise, which was added to the input, is left out" if at_input else ""),
+             {ALL}, {NOISE} if at_input else None)
+    compared("streams of random draws", *({"streams": s.get("streams", "keyed")} for s in (one, other)), "seeds are not paired", {ALL})
+    compared(f"network of {match.first.student}", _without(first, "image_size", "label"), _without(second, "image_size", "label"),
+             "seeds pair the order of training and the noise, not the initial weights")
+    return found
+
+
+def _without(settings: Mapping[str, Any], *keys: str) -> dict[str, Any]:
+    return {k: v for k, v in settings.items() if k not in keys}
+
+
+def _data(study: Mapping[str, Any], title: str) -> dict[str, Any]:
+    """The data set's own settings, and which part of it trains."""
+    kept = {k: study[k] for k in ("validation", "corrupt") if k in study}
+    return {**_without(_part(study, "data", title), "alias", "label", "test_split"), "limit": study.get("limit"), **kept}
+
+
+def _tested(side: StudySide, model: Model) -> dict[str, Any]:
+    own = _part(side.run.study, "data", model.dataset)
+    split = {"test_split": own["test_split"]} if "test_split" in own else {}
+    return {**split, "screen": side.run.study.get("screen"), "split": side.run.split}
+
+
+def _count(side: StudySide, model: Model) -> dict[str, Any]:
+    known = side.summary.get(model, "student.effective_rank")
+    return {"n": int(known.n)} if known and known.n else {"limit_test": side.run.study.get("limit_test")}
+
+
+def _teacher(study: Mapping[str, Any], title: str) -> dict[str, Any]:
+    return {"name": title, **_without(_part(study, "teacher", title), "name", "alias", "label")}
+
+
+def _student(study: Mapping[str, Any], label: str) -> dict[str, Any]:
+    return next((p for p in names_of(study.get("students")) if student_key(p) == label), {})
+
+
+def _part(study: Mapping[str, Any], key: str, title: str) -> dict[str, Any]:
+    """The entry of a list that results call ``title``; the only entry where none has that name."""
+    parts = names_of(study.get(key))
+    named = [p for p in parts if title in (p.get("alias"), p.get("label"), p.get("name"))]
+    return dict(named[0] if named else parts[0] if len(parts) == 1 else {})
+
+
+def settings_that_differ(studies: Mapping[str, Mapping[str, Any]]) -> list[tuple[str, dict[str, str]]]:
+    """(setting, {run: value}) of every setting in which the configurations differ; '' where a run does not have it.
+
+    >>> settings_that_differ({"a": {"training": {"epochs": 5}}, "b": {"training": {"epochs": 20}}})
+    [('training.epochs', {'a': '5', 'b': '20'})]
+    """
+    flat = {label: {k: v for key, value in study.items() if key not in IGNORED for k, v in _flat(key, value)}
+            for label, study in studies.items()}
+    keys = list(dict.fromkeys(k for settings in flat.values() for k in settings))
+    rows = [(key, {label: short(settings[key]) if key in settings else "" for label, settings in flat.items()}) for key in keys]
+    return [(key, values) for key, values in rows if len(set(values.values())) > 1]
+
+
+def _flat(key: str, value: Any):
+    """Leaves by their dotted names; the parts of a list are known by their own names."""
+    if isinstance(value, Mapping) and value:
+        for k, v in value.items():
+            yield from _flat(f"{key}.{k}", v)
+    elif isinstance(value, list) and value and all(isinstance(v, Mapping) and "name" in v for v in value):
+        for part in value:
+            name = LABELS.get(key, lambda p: str(p["name"]))(part)
+            yield from _flat(f"{key}.{name}", {k: v for k, v in part.items() if k != "label"} or None)
+    else:
+        yield key, value
+
+
+def short(value: Any, room: int = 160) -> str:
+    """A setting in one line.
+
+    >>> short({"name": "digits", "limit": 200}), short(None)
+    ('name: digits, limit: 200', 'none')
+    """
+    if isinstance(value, Mapping):
+        text = ", ".join(f"{k}: {short(v)}" for k, v in value.items())
+    else:
+        text = "none" if value is None else yaml.safe_dump(value, default_flow_style=True, width=10_000).strip().removesuffix("\n...")
+    return text if len(text) <= room else f"{text[: room - 1]}…"

@@ -1,0 +1,240 @@
+"""Differences B - A between runs: what is compared, over what, with which interval and which p."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from distillscope.compare.agree import ALL, COUNT, FITTED, NOISE, TARGET, TEACHER, Match, Mismatch, mismatches
+from distillscope.compare.read import StudySide
+from distillscope.measure.intervals import bootstrap_interval
+from distillscope.report.sentences.numbers import ACCURACIES
+from distillscope.results.statistics import Contrast, holm, paired, welch
+from distillscope.results.summary import sigma_of
+from distillscope.results.training_curves import trials_of
+
+PAIRED, WELCH, SINGLE, FIXED = "paired over seeds", "Welch over seeds", "too few seeds for an interval", "no seeds: a constant"
+PREDICTED = {"paper.probe.student.accuracy": "paper", "probe.student.accuracy": "tuned"}
+"""Accuracies whose predictions a trial keeps, and the name that its columns begin with."""
+
+
+@dataclass(frozen=True)
+class Quantity:
+    """One figure that is compared. ``measures`` are (dotted key, what it depends on), first found in both runs first."""
+
+    key: str
+    title: str
+    measures: tuple[tuple[str, frozenset[str]], ...]
+    digits: int = 2
+    scale: float = 1.0
+    unit: str = ""
+    noisy: bool = False  # under the strongest noise that both runs have
+    tested: bool = True
+
+
+def _measures(*pairs: tuple[str, set[str]]) -> tuple[tuple[str, frozenset[str]], ...]:
+    return tuple((key, frozenset({ALL, *tags})) for key, tags in pairs)
+
+
+_ACCURACY = _measures(*((key, set()) for key, _ in ACCURACIES))
+QUANTITIES = (
+    Quantity("effective_rank", "effective rank", _measures(("student.effective_rank", {COUNT})), 2),
+    Quantity("r2", "R² of the teacher", _measures(("alignment.teacher_r2", {TEACHER, TARGET}), ("mapped.teacher_r2", {TEACHER, FITTED})), 3),
+    Quantity("accuracy", "probe, clean", _ACCURACY, 2, 100, "points"),
+    Quantity("accuracy_noisy", "probe, noisy", tuple((key, tags | {NOISE}) for key, tags in _ACCURACY), 2, 100, "points", noisy=True),
+    Quantity("recall", "recall at 1, mapped", _measures(("mapped.recall_at_1", {TEACHER, COUNT, FITTED})), 2, 100, "points"),
+    Quantity("parameters", "parameters", (("capacity.parameters", frozenset()),), 0, tested=False))
+"""The headline: every one of these but the parameters is tested, and counts in Holm's correction."""
+
+
+@dataclass(frozen=True)
+class Items:
+    """The same difference over test items: the interval says how far it holds for other images, not for other seeds."""
+
+    low: float
+    high: float
+    n: int
+    seeds: int
+
+
+@dataclass(frozen=True)
+class Difference:
+    """B - A of one quantity of one model. Numbers are in the stored unit; ``left_out`` says why there are none."""
+
+    first: str
+    second: str
+    match: Match | None
+    quantity: Quantity
+    measure: str = ""
+    condition: str = "clean"
+    a: float = math.nan
+    b: float = math.nan
+    low: float = math.nan
+    high: float = math.nan
+    n: int = 0
+    seeds: tuple[int, ...] = ()
+    how: str = ""
+    p: float = math.nan
+    p_holm: float = math.nan
+    items: Items | None = None
+    items_left_out: str = ""
+    left_out: str = ""
+
+    @property
+    def value(self) -> float:
+        return self.b - self.a
+
+    @property
+    def known(self) -> bool:
+        return not self.left_out
+
+    @property
+    def shown(self) -> bool:
+        """Whether the difference remains after Holm's correction, at 0.05."""
+        return self.p_holm < 0.05
+
+    @property
+    def name(self) -> str:
+        return self.match.name if self.match else ""
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain values; what is not known is null."""
+        def plain(value: float) -> float | None:
+            return float(value) if math.isfinite(value) else None
+
+        where = {}
+        if self.match:
+            one, other = self.match.first, self.match.second
+            where = {"dataset": one.dataset, "teacher": {self.first: one.teacher, self.second: other.teacher}, "arm": one.arm,
+                     "student": one.student}
+        items = self.items and {"low": self.items.low, "high": self.items.high, "n": self.items.n, "seeds": self.items.seeds}
+        return {**where, "quantity": self.quantity.key, "measure": self.measure, "condition": self.condition,
+                "a": {"run": self.first, "value": plain(self.a)}, "b": {"run": self.second, "value": plain(self.b)},
+                "difference": plain(self.value), "low": plain(self.low), "high": plain(self.high), "n": self.n,
+                "seeds": list(self.seeds), "over": self.how, "p": plain(self.p), "p_holm": plain(self.p_holm),
+                "items": items, "items_left_out": self.items_left_out or None, "left_out": self.left_out or None}
+
+
+@dataclass(frozen=True)
+class Pair:
+    """Two runs side by side: their differences, and what stands between them."""
+
+    first: str
+    second: str
+    differences: list[Difference]
+    mismatches: dict[str, list[Mismatch]] = field(default_factory=dict)  # by the model's name
+    only_first: list[str] = field(default_factory=list)
+    only_second: list[str] = field(default_factory=list)
+
+
+def compare_pair(a: StudySide, b: StudySide, found: Sequence[Match]) -> tuple[list[Difference], dict[str, list[Mismatch]]]:
+    """Every quantity of every match, uncorrected; and what the runs do not share, model by model."""
+    differences, between = [], {}
+    for match in found:
+        doubts = mismatches(a, b, match)
+        between[f"{match.first.dataset} {match.name}"] = doubts
+        differences += [difference(a, b, match, quantity, doubts) for quantity in QUANTITIES]
+    return [d for d in differences if d is not None], between
+
+
+def difference(a: StudySide, b: StudySide, match: Match, quantity: Quantity, doubts: Sequence[Mismatch]) -> Difference | None:
+    """One quantity of one model; None where neither run measured it."""
+    empty = Difference(a.label, b.label, match, quantity)
+    condition = _strongest(a, b) if quantity.noisy else "clean"
+    if condition is None:
+        return None
+    reason, seen = "", False
+    for measure, tags in quantity.measures:
+        ours = a.summary.per_seed(match.first, measure, condition)
+        theirs = b.summary.per_seed(match.second, measure, condition)
+        seen = seen or bool(ours or theirs)
+        if not (ours and theirs):
+            continue
+        barred = [m for m in doubts if m.left_out & tags]
+        if barred:
+            reason = reason or f"the {barred[0].what} differs"
+            continue
+        may_pair = not any(m.unpaired & tags for m in doubts)
+        made = replace(empty, measure=measure, condition=condition, **_over_seeds(ours, theirs, quantity, may_pair))
+        return _with_items(made, a, b) if measure in PREDICTED else made
+    if not seen:
+        return None
+    return replace(empty, condition=condition, left_out=reason or "only one of the two measured it")
+
+
+def _strongest(a: StudySide, b: StudySide) -> str | None:
+    """The strongest noise that both runs have."""
+    shared = [c for c in a.summary.conditions() if c in b.summary.conditions() and (sigma_of(c) or 0) > 0]
+    return max(shared, key=sigma_of, default=None)
+
+
+def _over_seeds(ours: dict, theirs: dict, quantity: Quantity, may_pair: bool) -> dict[str, Any]:
+    """Both means, the interval, p, and over which seeds; what is paired is the mean of the shared seeds."""
+    shared = sorted(s for s in ours if s in theirs and s is not None)
+    first, second = list(ours.values()), list(theirs.values())
+    if not quantity.tested:
+        return {"a": _mean(first), "b": _mean(second), "how": FIXED, "n": 0}
+    contrast: Contrast | None = None
+    how, n, seeds = SINGLE, min(len(first), len(second)), ()
+    if may_pair and shared and (len(shared) > 1 or min(len(first), len(second)) == 1):
+        first, second = [ours[s] for s in shared], [theirs[s] for s in shared]
+        n, seeds = len(shared), tuple(shared)
+        if n > 1:
+            contrast, how = paired([y - x for x, y in zip(first, second, strict=True)]), PAIRED
+    elif n > 1:
+        contrast, how = welch(second, first), WELCH
+    made: dict[str, Any] = {"a": _mean(first), "b": _mean(second), "how": how, "n": n, "seeds": seeds}
+    if contrast is not None:
+        low, high = contrast.interval()
+        made |= {"low": low, "high": high, "p": contrast.p()}
+    return made
+
+
+def _mean(values: Sequence[float]) -> float:
+    return float(np.mean(values))
+
+
+def corrected(pairs: Sequence[Pair]) -> list[Pair]:
+    """The same with Holm's p over every tested difference of every pair: all that is shown as headline is one family."""
+    ps = {(i, j): d.p for i, pair in enumerate(pairs) for j, d in enumerate(pair.differences) if math.isfinite(d.p)}
+    adjusted = holm(ps)
+    return [replace(pair, differences=[replace(d, p_holm=adjusted.get((i, j), math.nan)) for j, d in enumerate(pair.differences)])
+            for i, pair in enumerate(pairs)]
+
+
+def _with_items(d: Difference, a: StudySide, b: StudySide) -> Difference:
+    """Adds the interval over items, where the trials of the shared seeds keep predictions of the same items."""
+    files = [{t.seed: side.run.path / "trials" / t.folder / "predictions.parquet" for t in trials_of(side.run, model)}
+             for side, model in ((a, d.match.first), (b, d.match.second))]
+    shared = [s for s in files[0] if s in files[1] and (not d.seeds or s in d.seeds)]
+    kept = [s for s in shared if files[0][s].is_file() and files[1][s].is_file()]
+    if not kept:
+        return replace(d, items_left_out="no seed has its predictions in both runs")
+    try:
+        scores = [_correct(files[1][s], d) - _correct(files[0][s], d) for s in kept]
+    except ValueError as error:
+        return replace(d, items_left_out=str(error))
+    if any(not s.index.equals(scores[0].index) or s.isna().any() for s in scores):
+        return replace(d, items_left_out="the predictions are of other items")
+    mean = np.mean([s.to_numpy() for s in scores], axis=0)
+    low, high = bootstrap_interval(np.mean, [mean])
+    return replace(d, items=Items(low, high, len(mean), len(kept)))
+
+
+def _correct(path: Path, d: Difference) -> pd.Series:
+    """Whether each item was answered right, averaged over draws; indexed by id and label. ValueError: why not."""
+    frame = pd.read_parquet(path)
+    columns = [c for c in frame.columns if c.rpartition("|")[0] == f"{PREDICTED[d.measure]}|{d.condition}"]
+    if not columns:
+        raise ValueError("the predictions lack this condition")
+    index = pd.MultiIndex.from_arrays([frame["id"].astype(str), frame["label"].astype(int)])
+    if index.has_duplicates:
+        raise ValueError("the predictions repeat an item")
+    right = (frame[columns].to_numpy() == frame["label"].to_numpy()[:, None]).mean(axis=1)
+    return pd.Series(right, index=index).sort_index()

@@ -1,0 +1,97 @@
+"""Several studies as one, so that the figures and the table of a study draw them together: a run's label becomes part of the arm.
+
+Colours and markers are kept per student throughout; dashed lines and hollow markers show which run it is.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+
+from distillscope.compare.agree import NOISE
+from distillscope.compare.differences import Pair
+from distillscope.compare.read import StudySide
+from distillscope.report.figures import geometry, outcome
+from distillscope.report.figures.figure import Figure
+from distillscope.results.models import Setting, settings_of
+from distillscope.results.run import TEACHER, Run, Trial, names_of, student_key
+from distillscope.results.summary import Summary
+
+FIGURES = [outcome.robustness, geometry.cumulative_variance, geometry.rank_and_size, geometry.cosine_and_rank,
+           geometry.alignment, outcome.information, outcome.training]
+OF_TEACHER = ["dataset", "teacher", "target", "student", "split", "condition", "draw", "measure"]
+
+
+def joined_run(sides: Sequence[StudySide], pairs: Sequence[Pair], path: Path) -> Run:
+    """One `Run` that holds every side, at ``path``, where its figures will be.
+
+    A teacher's rows are kept once where the sides agree on them; where they do not, the later side's target gets its label.
+    Accuracy under noise of another kind than the first side's is left out: one axis cannot hold both.
+    """
+    arms = [list(dict.fromkeys(s.run.results.loc[s.run.results["student"] != TEACHER, "arm"])) for s in sides]
+    alone = all(len(names) <= 1 for names in arms)
+    frames, trials, references, logs, students, conditions = [], [], [], [], {}, {}
+    for position, side in enumerate(sides):
+        renamed = {arm: side.label if alone else f"{side.label}: {arm}" for arm in arms[position]}
+        frame, targets = side.run.results.copy(), {}
+        if position and _other_noise(pairs[position - 1]):
+            frame = frame[~frame["condition"].str.startswith("noise=")]
+        else:
+            conditions = {**(side.run.provenance.get("conditions") or {}), **conditions}
+        if position:
+            targets = {t: f"{t} of {side.label}" for t in _disputed(pd.concat(frames), frame)}
+        frame["arm"] = frame["arm"].map(lambda a, names=renamed: names.get(a, a))
+        frame["target"] = frame["target"].map(lambda t, names=targets: names.get(t, t))
+        frames.append(frame)
+        trials += [_renamed(t, renamed, targets) for t in side.run.trials]
+        known = {(t.dataset, t.teacher, t.target) for t in references}
+        references += [r for t in side.run.references
+                       if ((r := _renamed(t, renamed, targets)).dataset, r.teacher, r.target) not in known]
+        if len(side.run.training):
+            logs.append(side.run.training.assign(arm=side.run.training["arm"].map(lambda a, names=renamed: names.get(a, a))))
+        for part in names_of(side.run.study.get("students")):
+            students.setdefault(student_key(part), part)
+    results = pd.concat(frames, ignore_index=True)
+    again = (results["student"] == TEACHER) & results.duplicated(OF_TEACHER)
+    labels = [s.label for s in sides]
+    study = {"name": ", ".join(labels), "students": list(students.values()), "spread": sides[0].run.study.get("spread"),
+             "arms": [{"name": side.label if alone else f"{side.label}: {arm}"} for side, names in zip(sides, arms, strict=True)
+                      for arm in _ordered(side, names)]}
+    return Run(path, study, {"conditions": conditions}, results[~again].reset_index(drop=True), trials, references,
+               pd.concat(logs, ignore_index=True) if logs else pd.DataFrame())
+
+
+def _ordered(side: StudySide, found: list[str]) -> list[str]:
+    planned = [str(p["name"]) for p in names_of(side.run.study.get("arms"))]
+    return [a for a in planned if a in found] + [a for a in found if a not in planned]
+
+
+def _other_noise(pair: Pair) -> bool:
+    return any(NOISE in m.left_out for doubts in pair.mismatches.values() for m in doubts)
+
+
+def _disputed(first: pd.DataFrame, other: pd.DataFrame) -> set[str]:
+    """Targets of whose teacher the two have other numbers."""
+    ours, theirs = (f[f["student"] == TEACHER].drop_duplicates(OF_TEACHER) for f in (first, other))
+    both = ours.merge(theirs, on=OF_TEACHER, suffixes=("", "_other"))
+    same = np.isclose(both["value"], both["value_other"], rtol=1e-6, atol=1e-9, equal_nan=True)
+    return set(both.loc[~same, "target"])
+
+
+def _renamed(trial: Trial, arms: dict[str, str], targets: dict[str, str]) -> Trial:
+    return replace(trial, arm=arms.get(trial.arm, trial.arm), target=targets.get(trial.target, trial.target))
+
+
+def joined_settings(run: Run) -> list[Setting]:
+    """The models of a joined run, each student with its run behind its name."""
+    return [replace(s, students=tuple(replace(m, label=f"{m.student} ({m.arm})") for m in s.students), most_arms=len(run.study["arms"]))
+            for s in settings_of(run)]
+
+
+def overlaid(run: Run, settings: list[Setting], summary: Summary) -> list[Figure]:
+    """The figures of a study, with every run in them."""
+    return [prepare(run, settings, summary) for prepare in FIGURES]

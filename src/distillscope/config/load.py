@@ -1,0 +1,151 @@
+"""From a preset or a YAML file, with path=value overrides, to a checked Study."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from importlib import resources
+from pathlib import Path
+from typing import Any
+
+import yaml
+from pydantic import BaseModel, ValidationError
+
+from distillscope.config.study import Study
+from distillscope.errors import UserError, unknown_name
+from distillscope.files.json_reader import problem_of, shown, unreadable
+from distillscope.files.yaml_reader import Refused, parse_plain, read_yaml
+
+LONGEST_PATH = 20
+"""Steps of a dotted path; no setting lies deeper."""
+
+
+def preset_names() -> list[str]:
+    """The presets that come with the package."""
+    folder = resources.files("distillscope.config") / "presets"
+    return sorted(f.name.removesuffix(".yaml") for f in folder.iterdir() if f.name.endswith(".yaml"))
+
+
+def load_preset(name: str, overrides: Sequence[str] = ()) -> Study:
+    """A preset by its name, or a YAML file by its path, with ``path=value`` overrides.
+
+    >>> load_preset("quickstart", ["seeds=[1, 2]", "training.epochs=1"]).seeds
+    (1, 2)
+    """
+    path = _path(name)
+    if path.suffix in (".yaml", ".yml") or path.is_file():
+        if not path.is_file():
+            raise UserError("run", "a preset's name or a YAML file that exists", f"'{name}'",
+                            f"Presets: {', '.join(preset_names())}.")
+        where, values = str(path), read_yaml(path)
+    elif name in preset_names():
+        where = name
+        with resources.as_file(resources.files("distillscope.config") / "presets" / f"{name}.yaml") as file:
+            values = read_yaml(file)
+    else:
+        raise unknown_name("run", "preset or YAML file", name, preset_names())
+    if not isinstance(values, dict):
+        raise UserError(where, "a mapping (key: value lines)", type(values).__name__,
+                        "Start from a preset: `distillscope list presets`.")
+    for override in overrides:
+        apply_override(values, override)
+    return study_from(values, where)
+
+
+def study_from(values: Mapping[str, Any], where: str = "study") -> Study:
+    """A checked Study from plain values; what does not fit is said in one line."""
+    try:
+        study = Study.model_validate(values)
+    except ValidationError as error:
+        raise _one_line(error, where) from None
+    except (OSError, RuntimeError) as error:  # a name is looked up as a path: too long, closed, the home of nobody
+        raise UserError(where, "names and paths that can be looked up", unreadable(error), "Mend the path.") from None
+    study.check_parts()
+    return study
+
+
+def _path(name: str) -> Path:
+    """The path that a name may be; where it can be none (NUL, the home of nobody), one that does not exist."""
+    try:
+        path = Path(name).expanduser()
+        path.is_file()
+    except (OSError, RuntimeError, ValueError):
+        return Path()
+    return path
+
+
+def apply_override(values: dict[str, Any], override: str) -> None:
+    """Set one dotted path: ``training.epochs=3``, ``students.0.width=2``, ``students.S.width=2``, ``seeds=[1,2]``.
+
+    A step into a list is an index, or the label or name of an item; into a one-item list, the item's own key
+    (``teacher.weights=FILE``).
+    """
+    path, equals, text = override.partition("=")
+    if not equals or not path.strip():
+        raise UserError("--set", "path=value", f"'{override}'", "For instance --set training.epochs=3.")
+    value = _value(path.strip(), text)
+    *steps, last = path.strip().split(".")
+    if len(steps) >= LONGEST_PATH:
+        raise UserError("--set", f"a path of at most {LONGEST_PATH} steps", shown(path, 40), "Shorten the path.")
+    here: Any = values
+    for depth, step in enumerate([*steps, last]):
+        if isinstance(here, list):
+            names = [i.get("label", i.get("name")) if isinstance(i, dict) else i for i in here]
+            if step.isascii() and step.isdigit() and len(step) < 10 and int(step) < len(here):
+                index = int(step)
+            elif step in names:
+                index = names.index(step)
+            elif len(here) == 1 and isinstance(here[0], dict):
+                here, index = here[0], step
+            else:
+                raise unknown_name(f"--set {path}", "index or name", step, map(str, names))
+        else:
+            index = step
+        if depth == len(steps):
+            here[index] = value
+            return
+        child = here[index] if isinstance(index, int) or index in here else {}
+        if isinstance(child, str):
+            child = {"name": child}
+        if not isinstance(child, (dict, list)):
+            raise UserError(f"--set {path}", f"a mapping at '{step}'", shown(child), "Shorten the path.")
+        here[index] = child
+        here = child
+
+
+def _value(path: str, text: str) -> Any:
+    """What --set is given: YAML, or, where it is none, the text itself (paths and names hold what YAML has other uses for)."""
+    try:
+        return parse_plain(text)
+    except Refused as error:
+        raise UserError(f"--set {path}", "plain YAML", str(error.problem), str(error.context)) from None
+    except yaml.YAMLError:
+        return text
+
+
+def _one_line(error: ValidationError, where: str) -> UserError:
+    first = error.errors()[0]
+    nested = first.get("ctx", {}).get("error")
+    if isinstance(nested, UserError):
+        return nested
+    if first["type"] == "extra_forbidden":
+        at = ".".join(str(p) for p in first["loc"])
+        owner = Study
+        for step in first["loc"][:-1]:
+            field = owner.model_fields.get(str(step)) if isinstance(owner, type) and issubclass(owner, BaseModel) else None
+            if field is not None:
+                owner = _model_in(field.annotation) or owner
+        return unknown_name(f"{where} {at}", "key", str(first["loc"][-1]), owner.model_fields)
+    at, expected, got = problem_of(error)
+    return UserError(f"{where} {at}", expected, got, "It has no default." if first["type"] == "missing" else "Mend the value.")
+
+
+def _model_in(annotation: Any) -> type[BaseModel] | None:
+    if isinstance(annotation, type) and issubclass(annotation, BaseModel):
+        return annotation
+    for inner in getattr(annotation, "__args__", ()):
+        found = _model_in(inner)
+        if found:
+            return found
+    return None
+
+

@@ -1,0 +1,1 @@
+"""Work in several processes, and interrupts that leave nothing half done."""

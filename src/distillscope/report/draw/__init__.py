@@ -1,0 +1,1 @@
+"""Figures drawn: matplotlib for files, Plotly for the page."""

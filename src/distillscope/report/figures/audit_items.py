@@ -1,0 +1,157 @@
+"""The figures of an audit on what the embeddings are good for: telling items apart, search, similarity, labels."""
+
+from __future__ import annotations
+
+import math
+
+from distillscope.measure.results import Audit, Value
+from distillscope.report.figures.audit_series import (
+    ITEMS,
+    STUDENT_MODEL,
+    TEACHER_MODEL,
+    absent,
+    dots,
+    grey_model,
+    null_line,
+    reach,
+)
+from distillscope.report.figures.figure import Figure, Mark, Panel, Series
+from distillscope.report.sentences.audit import ACCURACIES, RECALLS, capital
+from distillscope.report.sentences.audit_measures import accuracy_sentence, gallery_size, told
+from distillscope.report.sentences.numbers import number
+
+
+def _categories(labels: list[str]) -> dict:
+    """One place a label along x."""
+    return {"x_ticks": [(float(i), label) for i, label in enumerate(labels)], "x_range": (-0.5, len(labels) - 0.5)}
+
+
+def contrastive(found: Audit) -> Figure:
+    """Nats kept over the number of candidates, below the ceiling; the loss over the temperature."""
+    panels, findings = [], []
+    for panel, sentence in (_nats_kept(found), _over_temperature(found)):
+        panels += [panel] if panel else []
+        findings += [sentence] if sentence else []
+    return Figure("contrastive", "Contrastive retention",
+                  "Can an item be told from K − 1 others by its student embedding? What is kept can never exceed log K, so it is no "
+                  "mutual information; a curve that hugs the ceiling says that K is too small.", panels,
+                  "" if panels else absent(found, ("contrastive.infonce",), "It was not measured."), findings)
+
+
+def _nats_kept(found: Audit) -> tuple[Panel | None, str]:
+    curve, value = found.curves.get("contrastive.infonce_by_k"), found.values.get("contrastive.infonce")
+    ceiling, own = found.values.get("contrastive.ceiling"), found.values.get("contrastive.teacher_infonce")
+    if curve is None or not value or not ceiling:
+        return None, ""
+    k = [float(v) for v in curve.x]
+    logs = [math.log(v) for v in k]
+    series = [Series.of(STUDENT_MODEL, k, [c - float(y) for c, y in zip(logs, curve.y, strict=True)], n=value.n, **ITEMS,
+                        marker=STUDENT_MODEL.marker)]
+    if own:
+        low, high = (None, None) if own.low is None else ([ceiling.value - own.high], [ceiling.value - own.low])
+        series.insert(0, Series.of(TEACHER_MODEL, [math.exp(ceiling.value)], [ceiling.value - own.value], kind="points", low=low, high=high,
+                                   marker=TEACHER_MODEL.marker, label="teacher against itself", n=own.n, **ITEMS))
+    series.append(null_line(k, logs, "ceiling, log K"))
+    sentence = (f"Among {math.exp(ceiling.value):,.0f} candidates the student keeps {number(ceiling.value - value.value, 2)} of at most "
+                f"{number(ceiling.value, 2)} nats")
+    retained = found.values.get("contrastive.retained_share")
+    if retained:
+        sentence += f": {told(retained, 'retained_share')}{reach(retained, 'retained_share')} of what the teacher keeps of itself"
+    return Panel("Nats kept: log K less the loss", "candidates K", "nats kept", series, x_log=True, y_range=(0.0, 1.08 * max(logs)),
+                 x_ticks=[(v, f"{v:,.0f}") for v in k]), f"{sentence}."
+
+
+def _over_temperature(found: Audit) -> tuple[Panel | None, str]:
+    curve, ceiling = found.curves.get("contrastive.infonce_by_temperature"), found.values.get("contrastive.ceiling")
+    if curve is None or not ceiling:
+        return None, ""
+    y = [float(v) for v in curve.y]
+    panel = Panel("Loss over the temperature", "temperature", "InfoNCE loss, nats",
+                  [Series.of(STUDENT_MODEL, [float(v) for v in curve.x], y, marker=STUDENT_MODEL.marker)],
+                  [Mark(ceiling.value, f"chance {number(ceiling.value, 2)}", dash="dot")], x_log=True,
+                  x_ticks=[(float(v), f"{v:g}") for v in curve.x], y_range=(0.0, 1.1 * max(ceiling.value, *y)))
+    best, least = found.values.get("contrastive.best_temperature"), found.values.get("contrastive.infonce_best_temperature")
+    if not best or not least:
+        return panel, ""
+    return panel, f"The loss is least, {number(least.value, 2)} nats, at temperature {best.value:g}; what is said above is at 0.1."
+
+
+def retrieval(found: Audit) -> Figure:
+    """Recall of the student's queries in the teacher's index, as they are and mapped, and the overlap of both indexes."""
+    gallery, ks, series = gallery_size(found), (1, 5, 10), []
+    kinds = (("retrieval.recall_at_", -0.1, {"label": "queries as they are"}),
+             ("retrieval.mapped_recall_at_", 0.1, {"label": "queries after one fitted matrix", "dash": "dash", "marker": "diamond"}))
+    for head, shift, more in kinds:
+        known = [(i, k) for i, k in enumerate(ks) if f"{head}{k}" in found.values]
+        if known:
+            series.append(dots(STUDENT_MODEL, [float(i) for i, _ in known], [found.values[f"{head}{k}"] for _, k in known],
+                               [f"recall at {k}" for _, k in known], shift, **more))
+    overlap = found.values.get("retrieval.neighbour_overlap_10")
+    if overlap:
+        series.append(dots(STUDENT_MODEL, [3.0], [overlap], ["10 results in common"], label="student's own index", marker="square"))
+    panels = []
+    if series:
+        chance = [Value(min(1.0, k / gallery), None, None, gallery, "", "share") for k in ks]
+        series.append(dots(grey_model("chance"), [0.0, 1.0, 2.0], chance, [f"recall at {k}" for k in ks]))
+        panels.append(Panel("", "", "share of queries, or of results", series, y_percent=True, y_range=(-0.03, 1.04),
+                            **_categories(["recall\nat 1", "recall\nat 5", "recall\nat 10", "10 results\nin common"])))
+    findings = [f"{told(found.values[key], key)}{reach(found.values[key], key)} of the queries{how} find their own item first among {gallery:,}."
+                for key, how in RECALLS.items() if key in found.values]
+    if overlap:
+        findings.append(f"Of the first 10 results in the student's own index, {number(10 * overlap.value, 1)} are the teacher's.")
+    return Figure("retrieval", "Search",
+                  "Student queries in the teacher's index of the same items: as they are, and after one cross-validated matrix (which "
+                  "any two dimensions allow). On the right, each side searches an index of its own.", panels,
+                  "" if panels else absent(found, ("retrieval.recall_at_1",), "It was not measured."), findings)
+
+
+SIMILARITIES = {"linear_cka_debiased": "CKA,\ndebiased", "linear_cka": "CKA", "procrustes": "Pro-\ncrustes", "rsa_spearman": "RSA",
+                "mutual_knn_10": "10\nnearest"}
+
+
+def similarity(found: Audit) -> Figure:
+    """Every measure of similarity with its interval, beside the range that shuffled items give."""
+    names = [n for n in SIMILARITIES if f"similarity.{n}" in found.values]
+    labels, places = [SIMILARITIES[n] for n in names], [float(i) for i in range(len(names))]
+    values = [found.values[f"similarity.{n}"] for n in names]
+    nulls = [found.values.get(f"similarity.{n}_null") for n in names]
+    panels, findings = [], []
+    if names:
+        series = [dots(STUDENT_MODEL, places, values, labels)]
+        if all(nulls):
+            series.append(dots(grey_model("student's items shuffled"), places, nulls, labels, 0.16))
+            inside = [label.replace("-\n", "").replace("\n", " ") for label, v, null in zip(labels, values, nulls, strict=True)
+                      if v.value <= null.high]
+            findings.append(f"No more than shuffled items give: {', '.join(inside)}." if inside else
+                            "Every measure lies above what shuffled items give.")
+        low = min([0.0, *(v for s in series for v in (s.low or s.y))])
+        panels.append(Panel("", "", "similarity", series, y_range=(low - 0.03, 1.04), **_categories(labels)))
+    debiased = found.values.get("similarity.linear_cka_debiased")
+    if debiased:
+        findings.insert(0, f"Debiased CKA is {told(debiased)}{reach(debiased)}.")
+    return Figure("similarity", "Similarity, up to a rotation",
+                  "1 is alike up to rotation and scale. Grey is what the same number gives with the student's items shuffled: only what "
+                  "lies above it is due to the items.", panels, "" if panels else "It was not measured.", findings)
+
+
+CLASSIFIERS = {"probe": "probe,\ntuned", "paper.probe": "probe,\npaper", "knn": "10\nnearest", "zero_shot": "zero-\nshot"}
+
+
+def accuracy(found: Audit) -> Figure:
+    """Accuracies of both sides, and what the student retains."""
+    heads = [h for h in CLASSIFIERS if f"{h}.retention" in found.values]
+    labels, places = [CLASSIFIERS[h] for h in heads], [float(i) for i in range(len(heads))]
+    panels = []
+    if heads:
+        sides = [dots(m, places, [found.values[f"{h}.{m.student}.accuracy"] for h in heads], labels, shift)
+                 for m, shift in ((TEACHER_MODEL, -0.1), (STUDENT_MODEL, 0.1))]
+        kept = dots(STUDENT_MODEL, places, [found.values[f"{h}.retention"] for h in heads], labels)
+        low, top = min(v for s in sides for v in (s.low or s.y)), max([1.0, *(kept.high or kept.y)])
+        panels = [Panel("Accuracy", "", "accuracy", sides, y_percent=True, y_range=(max(-0.02, low - 0.1), 1.02), **_categories(labels)),
+                  Panel("Retained of the teacher's", "", "student's over teacher's", [kept], [Mark(1.0, "all retained", dash="dot")],
+                        y_percent=True, y_range=(max(-0.02, min(kept.low or kept.y) - 0.1), top + 0.08), **_categories(labels))]
+    return Figure("accuracy", "Accuracy on the labels",
+                  "Each classifier is fitted to its own side and judged on the same items, so the exact McNemar test can compare them item "
+                  "by item. More dimensions fit more: read the probe beside the neighbours.", panels,
+                  "" if panels else absent(found, ("probe.student.accuracy", "knn.student.accuracy"), "It was not measured."),
+                  [f"{capital(ACCURACIES[h])}: {accuracy_sentence(found, h)}" for h in heads])

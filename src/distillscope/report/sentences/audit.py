@@ -1,0 +1,281 @@
+"""What an audit says as a whole: what was lost most, whether it matters, and the figures of merit."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+from distillscope.measure.pairing import question
+from distillscope.measure.results import Audit, Value
+from distillscope.report.figures.audit_series import STUDENT_MODEL, TEACHER_MODEL, reach
+from distillscope.report.sentences.audit_measures import (
+    accuracy_sentence,
+    between,
+    gallery_size,
+    num_items,
+    p_text,
+    share,
+    told,
+)
+from distillscope.report.sentences.numbers import NBSP, number, percent
+from distillscope.report.sentences.study import Merit
+from distillscope.results.models import Model, Setting
+from distillscope.results.summary import Statistic
+
+ACCURACIES = {"probe": "a linear probe", "paper.probe": "the paper's linear probe", "knn": "a vote of 10 neighbours",
+              "zero_shot": "the nearest class name"}
+RECALLS = {"retrieval.recall_at_1": "", "retrieval.mapped_recall_at_1": " after one fitted matrix"}
+ITEMS = "what tells one item from another"
+WHOLE, LITTLE, SOME, HALF = 0.99, 0.95, 0.80, 0.50
+"""Retained shares from which the words are 'nothing', 'little', 'some' and 'much': conventions, printed with the verdict."""
+ALLOWED = 0.95
+"""R2 of the teacher from itself below which a fitted matrix says little: there are too few items for it."""
+SHIFTED = 0.05
+"""If one fitted matrix gains at least this much, the information is there in other coordinates than the teacher's: it is not lost."""
+
+SETTING = Setting("", "", (TEACHER_MODEL,), (STUDENT_MODEL,))
+
+
+@dataclass(frozen=True)
+class Loss:
+    """One way to lose: what it is, the retained share in 0 to 1, the clause of the verdict, and the whole sentence."""
+
+    what: str
+    retained: float
+    clause: str
+    sentence: str
+
+
+def losses(found: Audit) -> list[Loss]:
+    """The losses that were measured. Their shares are of different things; the verdict names the smallest."""
+    return [loss for loss in (_directions(found), _content(found), _items(found)) if loss]
+
+
+def _directions(found: Audit) -> Loss | None:
+    few = any((flag := found.values.get(f"{side}.undersampled")) and flag.value for side in ("teacher", "student"))
+    name = "effective_rank_corrected" if few and "student.effective_rank_corrected" in found.values else "effective_rank"
+    teacher, student = found.values.get(f"teacher.{name}"), found.values.get(f"student.{name}")
+    if not teacher or not student:
+        return None
+    kept = student.value / teacher.value
+    how = ", both corrected for so few items" if name != "effective_rank" else ""
+    if kept > 1.02:
+        clause = f"the student fills {percent(kept, 0)} of the teacher's effective dimensions, as noise does too"
+    else:
+        clause = (f"the student fills {number(student.value, 1)} of the teacher's {number(teacher.value, 1)} effective dimensions"
+                  f" ({share(min(kept, 1.0))})")
+    sentence = (f"Directions: the student fills {number(student.value, 1)}{reach(student)} effective dimensions, the teacher "
+                f"{number(teacher.value, 1)}{reach(teacher)}: {percent(kept, 0)}"
+                f"{', which noise does too' if kept > 1.02 else ''}{how} (n = {student.n:,}).")
+    return Loss("the number of directions", min(1.0, kept), clause, sentence)
+
+
+def _ceiling(found: Audit) -> float:
+    """R2 of the teacher from itself: below 1 where there are few items."""
+    most = found.values.get("alignment.teacher_r2_ceiling")
+    return most.value if most else 1.0
+
+
+def _content(found: Audit) -> Loss | None:
+    r2, most = found.values.get("alignment.teacher_r2"), _ceiling(found)
+    if not r2 or most < HALF:
+        return None
+    kept = max(0.0, min(1.0, r2.value / most))
+    clause = (f"{share(max(0.0, r2.value))} of the teacher's variance can be predicted from the student" if r2.value >= 0.005 else
+              "nothing of the teacher's variance can be predicted from the student")
+    if most < WHOLE:
+        clause += f", of {share(most)} that so few items allow"
+    sentence = f"Content: {clause} by a linear map: R² {told(r2)}{reach(r2)} (n = {r2.n:,})."
+    return Loss("what the teacher's embeddings say", kept, clause, sentence)
+
+
+def recall_key(found: Audit) -> str | None:
+    """The recall that tells whether single items are lost: after one fitted matrix where that finds more, else as they are.
+
+    None where there are too few items to fit the matrix and the queries as they are do not find theirs: they may lie in other
+    coordinates.
+    """
+    raw, mapped = (found.values.get(key) for key in RECALLS)
+    if mapped and _ceiling(found) >= ALLOWED and (not raw or mapped.value > raw.value + SHIFTED):
+        return "retrieval.mapped_recall_at_1"
+    return "retrieval.recall_at_1" if raw and (mapped is None or _ceiling(found) >= ALLOWED or raw.value >= SOME) else None
+
+
+def _items(found: Audit) -> Loss | None:
+    key = recall_key(found)
+    if not key:
+        return None
+    recall, raw = found.values[key], found.values.get("retrieval.recall_at_1")
+    find = f"of the student's queries{RECALLS[key]} find their own item first in the teacher's index of {gallery_size(found):,}"
+    plain = f" (as they are, {share(raw.value)} do)" if raw and raw is not recall else ""
+    return Loss(ITEMS, recall.value, f"{share(recall.value)} {find}{plain}",
+                f"Single items: {told(recall, key)}{reach(recall, key)} {find}{plain} (n = {recall.n:,}).")
+
+
+def accuracy_head(found: Audit) -> str | None:
+    """The first accuracy that the audit has: the head of its keys."""
+    return next((head for head in ACCURACIES if f"{head}.retention" in found.values), None)
+
+
+def headline(found: Audit) -> str:
+    """What was lost most and whether it matters, in one sentence; before it the question whether the rows belong together."""
+    doubt = question(found)
+    return f"{doubt} If they are: {_verdict(found)}" if doubt else _verdict(found)
+
+
+def _verdict(found: Audit) -> str:
+    known = losses(found)
+    worst = min(known, key=lambda loss: loss.retained) if known else None
+    return f"{_first(found, worst)}; {_matters(found, worst)}."
+
+
+def _first(found: Audit, worst: Loss | None) -> str:
+    """What was lost most."""
+    if "all embeddings are equal" in found.left_out.get("student.effective_rank", ""):
+        return "The student has collapsed: all its embeddings are equal, so nothing of the teacher is in them"
+    if worst is None:
+        few = "alignment.teacher_r2" in found.values and _ceiling(found) < HALF
+        return f"With {num_items(found):,} items a loss cannot be told" if few else "None of the measures that tell a loss was taken"
+    words = ((WHOLE, "No loss shows"), (LITTLE, f"Little was lost, most of it in {worst.what}"),
+             (SOME, f"Some was lost, most of it in {worst.what}"), (HALF, f"Much was lost, most of it in {worst.what}"))
+    how = next((text for least, text in words if worst.retained >= least), f"Most was lost in {worst.what}")
+    cosine = found.values.get("alignment.mean_cosine")
+    near = f", and the mean cosine with the teacher is {told(cosine)}" if cosine and cosine.value > WHOLE and worst.retained >= LITTLE else ""
+    if _ceiling(found) < HALF and not (near and worst.retained >= WHOLE):  # too few to fit what would tell more
+        return f"With {num_items(found):,} items little can be told of a loss: {worst.clause}"
+    return f"{how}: {worst.clause}{near}{_other_coordinates(found) if worst.what != ITEMS else ''}"
+
+
+def _other_coordinates(found: Audit) -> str:
+    """That the student's queries do not fit the teacher's index, where one matrix makes them fit."""
+    raw, mapped = (found.values.get(key) for key in RECALLS)
+    if not raw or recall_key(found) != "retrieval.mapped_recall_at_1":
+        return ""
+    return (f", but in other coordinates: in the teacher's index {share(raw.value)} of the student's queries find their own item as they "
+            f"are, {share(mapped.value)} after one fitted matrix")
+
+
+def _matters(found: Audit, worst: Loss | None) -> str:
+    head = accuracy_head(found)
+    if head is None:
+        search = _search(found) if worst is None or worst.what != ITEMS else ""
+        unknown = _unread(found) or "no accuracy was measured, so it is not known what that costs a classifier"
+        return f"{search}, and {unknown}" if search else unknown
+    kept, teacher = found.values[f"{head}.retention"], found.values[f"{head}.teacher.accuracy"]
+    against = f"{share(found[f'{head}.student.accuracy'], 1)} against {share(teacher.value, 1)}"
+    accuracies = f"{ACCURACIES[head]} keeps {share(kept.value, 1)} of the teacher's accuracy ({against})"
+    p = found.values.get(f"{head}.mcnemar_p")
+    chance = p.value >= 0.05 if p else kept.low is not None and kept.low <= 1 <= kept.high
+    if _unread(found):
+        return _unread(found)
+    if chance and kept.value < WHOLE:
+        return f"for these labels chance may explain the loss, since {accuracies}{f', McNemar {p_text(p.value)}' if p else ''}"
+    if kept.value >= WHOLE and kept.low is not None and kept.low < LITTLE:
+        return (f"for these labels no loss of accuracy shows ({ACCURACIES[head]}: {against}), but {kept.n:,} items leave room for one (kept: "
+                f"95{NBSP}% interval {between(kept, 'retention')}{NBSP}%)")
+    if kept.value > 1:
+        return (f"for these labels {'it' if worst and worst.retained >= WHOLE else 'that'} does not matter, since {ACCURACIES[head]} does no "
+                f"worse on the student ({against})")
+    if kept.value >= WHOLE:
+        return f"for these labels that does not matter, since {accuracies}"
+    if kept.value >= LITTLE:
+        return f"for these labels it matters little, since {accuracies}"
+    return f"for these labels it matters{'' if kept.value >= SOME else ' much'}, since {accuracies}"
+
+
+def _unread(found: Audit) -> str:
+    """Why accuracies tell nothing: the teacher itself does no better on these labels than guessing; empty where it does."""
+    guess = found.labels.get("largest_share")
+    taken = [(name, teacher) for head, name in ACCURACIES.items() if (teacher := found.values.get(f"{head}.teacher.accuracy"))]
+    if guess is None or not taken or any((teacher.value if teacher.low is None else teacher.low) > guess for _, teacher in taken):
+        return ""
+    name, best = max(taken, key=lambda pair: pair[1].value)
+    return (f"these {found.labels['classes']:,} classes tell nothing of a loss, since they cannot be read from the teacher either ({name} is "
+            f"right on {share(best.value, 1)}{_reach(best)} of the items, and guessing the largest class on {share(guess, 1)}); check "
+            "that they are the labels of these items")
+
+
+def _reach(value: Value) -> str:
+    return "" if value.low is None else f" [{share(value.low, 1)}, {share(value.high, 1)}]"
+
+
+def _search(found: Audit) -> str:
+    key = recall_key(found)
+    if key is None:
+        return ""
+    recall = found[key]
+    finds = f"{share(recall)} of its queries{RECALLS[key]} find their own item first"
+    if recall >= LITTLE:
+        return f"in a search index it can stand in for the teacher ({finds})"
+    return f"in a search index it {'comes close to' if recall >= SOME else 'cannot stand in for'} the teacher ({finds})"
+
+
+def does_it_matter(found: Audit) -> list[str]:
+    """The sentences below the verdict: what it costs a classifier and a search index."""
+    head = accuracy_head(found)
+    sentences = [f"{capital(ACCURACIES[head])}: {_against(found, head)} {accuracy_sentence(found, head)}"] if head else [
+        f"{capital(_unread(found))}." if _unread(found) else
+        f"No accuracy was measured{_why(found)}, so nothing is known of what a classifier would lose."]
+    overlap = found.values.get("retrieval.neighbour_overlap_10")
+    if overlap:
+        sentences.append(f"In an index of the student's own, {number(10 * overlap.value, 1)} of the first 10 results are those that the "
+                         f"teacher would give{_tenths(overlap)}.")
+    return sentences
+
+
+def capital(text: str) -> str:
+    """
+    >>> capital("a linear probe")
+    'A linear probe'
+    """
+    return text[0].upper() + text[1:]
+
+
+def _why(found: Audit) -> str:
+    reason = next((found.left_out[f"{head}.retention"] for head in ACCURACIES if f"{head}.retention" in found.left_out), None)
+    return f" ({reason})" if reason else ""
+
+
+def _against(found: Audit, head: str) -> str:
+    teacher, student = found.values[f"{head}.teacher.accuracy"], found.values[f"{head}.student.accuracy"]
+    return (f"on the student {told(student, 'accuracy')}{reach(student, 'accuracy')}, on the teacher {told(teacher, 'accuracy')}"
+            f"{reach(teacher, 'accuracy')} (n = {student.n:,}).")
+
+
+def _tenths(value: Value) -> str:
+    return f" [{number(10 * value.low, 1)}, {number(10 * value.high, 1)}]" if value.low is not None else ""
+
+
+def _row(model: Model, value: Value, name: str) -> tuple[Model, Statistic, str, str]:
+    low, high = (math.nan, math.nan) if value.low is None else (value.low, value.high)
+    statistic = Statistic(value.value, math.nan, math.nan, low, high, 1, (value.value,), value.n, value.unit)
+    return model, statistic, told(value, name), between(value, name)
+
+
+def merits(found: Audit) -> list[Merit]:
+    """Four or five figures of merit, the teacher beside the student where both have one."""
+    gallery, head = gallery_size(found), accuracy_head(found)
+    wanted = [("Effective rank", "directions that are filled evenly", ("teacher.effective_rank", "student.effective_rank"), None),
+              ("R² of the teacher", "the teacher's variance, predicted linearly from the student", (None, "alignment.teacher_r2"), 1.0)]
+    if head:
+        wanted.append(("Accuracy", f"{ACCURACIES[head]}; n = {found.values[f'{head}.student.accuracy'].n:,}",
+                       (f"{head}.teacher.accuracy", f"{head}.student.accuracy"), 1.0))
+    recall = recall_key(found) or next((k for k in RECALLS if k in found.values), "")
+    wanted += [("Recall at 1", f"own item first in the teacher's index of {gallery:,}{RECALLS.get(recall, '')}", (None, recall), 1.0),
+               ("Shared neighbours", "of the first 10, each side in an index of its own", (None, "retrieval.neighbour_overlap_10"), 1.0),
+               ("CKA, debiased", "similarity up to a rotation", (None, "similarity.linear_cka_debiased"), 1.0),
+               ("Contrastive retention", "nats kept, of what the teacher keeps of itself", (None, "contrastive.retained_share"), 1.0)]
+    cards = []
+    for title, note, keys, full in wanted:
+        rows = [_row(model, found.values[key], key) for model, key in zip((TEACHER_MODEL, STUDENT_MODEL), keys, strict=True)
+                if key in found.values]
+        if rows:
+            cards.append(Merit(title, note, rows, full or max(s.mean for _, s, _, _ in rows)))
+    return cards[:5]
+
+
+def bands() -> str:
+    """What the verdict's words stand for."""
+    return (f"The words of the verdict are conventions: no loss from {percent(WHOLE, 0)} retained, little from "
+            f"{percent(LITTLE, 0)}, some from {percent(SOME, 0)}, much from {percent(HALF, 0)}, most below. What was lost most is the smallest of these shares; they are of "
+            "different things.")

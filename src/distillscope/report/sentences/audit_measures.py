@@ -1,0 +1,345 @@
+"""What each number of an audit means for the pair at hand: its title, how it is shown, and a sentence computed from it."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+
+from distillscope.measure.digits import decimals
+from distillscope.measure.pairing import question
+from distillscope.measure.pool import Settings
+from distillscope.measure.results import Audit, Line, Value
+from distillscope.report.sentences.numbers import NBSP, number, percent
+
+GROUPS = {"spectrum": "Directions", "alignment": "Alignment with the teacher", "contrastive": "Telling items apart",
+          "retrieval": "Search", "similarity": "Similarity", "probe": "Labels: linear probe", "knn": "Labels: neighbours",
+          "zero_shot": "Labels: class names", "paper": "As in the paper"}
+TITLES = {"effective_rank": "effective rank", "effective_rank_corrected": "rank, corrected for n", "rankme": "RankMe",
+          "effective_rank_by_s": "effective rank by s", "dims_90": f"dims for 90{NBSP}%", "dims_95": f"dims for 95{NBSP}%",
+          "dims_99": f"dims for 99{NBSP}%", "twonn_dimension": "TwoNN dimension", "alignment.teacher_r2": "R² of the teacher",
+          "alignment.student_variance_top20": "in the teacher's top 20", "alignment.teacher_variance_top20": "teacher's own top 20",
+          "alignment.teacher_variance_captured": "captured by its top 20", "similarity.linear_cka_debiased": "CKA, debiased",
+          "similarity.linear_cka": "CKA", "similarity.rsa_spearman": "RSA", "similarity.mutual_knn_10": "shared neighbours",
+          "contrastive.infonce": "InfoNCE", "retrieval.neighbour_overlap_10": "index overlap",
+          "paper.infonce": "InfoNCE", "paper.infonce_ceiling": "InfoNCE ceiling", "contrastive.teacher_infonce": "teacher's InfoNCE",
+          "probe.mcnemar_p": "McNemar p", "knn.mcnemar_p": "McNemar p", "paper.probe.mcnemar_p": "McNemar p",
+          "contrastive.infonce_best_temperature": "InfoNCE, best temp.", "probe.c": "C", "paper.probe.accuracy": "probe accuracy"}
+BOUNDED = ("share", "cosine", "R2", "correlation")
+"""Units of which 1 is the most."""
+PERCENT = ("accuracy", "retention", "retained_share", "recall", "overlap", "mutual_knn", "variance", "mean_energy", "duplicates")
+
+
+def group_of(name: str) -> str:
+    """The group of a line's name; what has no dot is of one side's spectrum.
+
+    >>> group_of("effective_rank"), group_of("paper.probe.accuracy")
+    ('spectrum', 'paper')
+    """
+    head, dot, _ = name.partition(".")
+    return head if dot else "spectrum"
+
+
+def title_of(name: str) -> str:
+    """
+    >>> title_of("dims_90").replace(NBSP, " "), title_of("retrieval.recall_at_5")
+    ('dims for 90 %', 'recall at 5')
+    """
+    if name.endswith("_null"):
+        return f"{title_of(name.removesuffix('_null'))}, shuffled"
+    return TITLES.get(name) or name.rpartition(".")[2].replace("_", " ")
+
+
+def shown(value: float, unit: str, name: str = "", digits: int | None = None) -> str:
+    """A value as a reader wants it: shares that count items or variance as per cent, the rest in its unit.
+
+    ``digits`` are the decimals of those units that have a choice; without it as many as the value alone asks for.
+
+    >>> shown(0.758, "share", "probe.accuracy").replace(NBSP, " "), shown(0.91234, "share", "similarity.procrustes")
+    ('75.8 %', '0.912')
+    >>> shown(31.04, "dims"), shown(3, "dims"), shown(1, "flag"), shown(0.2, "p"), shown(2e-9, "norm")
+    ('31.0', '3', 'yes', '0.200', '2e-09')
+    >>> shown(0.99988, "cosine"), shown(0.9997, "share", "recall").replace(NBSP, " ")
+    ('0.9999', '99.97 %')
+    """
+    digits = _decimals(value, None, None, unit, name) if digits is None else digits
+    if unit == "share" and any(word in name for word in PERCENT):
+        return percent(value, digits)
+    if unit == "dims":
+        return number(value, 0 if float(value).is_integer() else digits)
+    if unit == "flag":
+        return "yes" if value else "no"
+    if unit == "p":
+        return p_text(value).removeprefix(f"p{NBSP}").removeprefix(f"={NBSP}")
+    if unit == "norm":
+        return f"{value:.3f}" if value >= 0.001 else f"{value:.0e}"
+    if unit in ("C", "temperature"):
+        return f"{value:g}"
+    if unit == "degrees":
+        return f"{number(value, digits)}°"
+    return number(value, digits)
+
+
+def _decimals(value: float, low: float | None, high: float | None, unit: str, name: str) -> int:
+    if unit == "share" and any(word in name for word in PERCENT):
+        low, high = (None if v is None else 100 * v for v in (low, high))
+        return decimals(100 * value, low, high, least=1, full=100.0)
+    if unit in ("dims", "degrees"):
+        return decimals(value, low, high, least=1)
+    return decimals(value, low, high, least=2 if unit in ("exponent", "log kernel") else 3, full=1.0 if unit in BOUNDED else None)
+
+
+def told(value: Value, name: str = "") -> str:
+    """The value with the decimals that it and its interval ask for."""
+    return shown(value.value, value.unit, name, _decimals(value.value, value.low, value.high, value.unit, name))
+
+
+def between(value: Value | None, name: str = "") -> str:
+    """'[30.6, 31.4]' in the units and decimals of `told`; empty where there is no interval."""
+    if value is None or value.low is None:
+        return ""
+    digits = _decimals(value.value, value.low, value.high, value.unit, name)
+    low, high = (shown(v, value.unit, name, digits) for v in (value.low, value.high))
+    return f"[{low.replace(f'{NBSP}%', '')}, {high.replace(f'{NBSP}%', '')}]"
+
+
+def share(value: float, least: int = 0) -> str:
+    """A share as per cent in a sentence: what is not all does not read as 100 %.
+
+    >>> [share(v).replace(NBSP, " ") for v in (0.59, 0.9962, 0.99997, 1.0)]
+    ['59 %', '99.6 %', '99.997 %', '100 %']
+    """
+    return percent(value, decimals(100 * value, least=least, full=100.0, most=3))
+
+
+def p_text(p: float) -> str:
+    """
+    >>> p_text(0.0321).split(NBSP), p_text(1e-12).split(NBSP)
+    (['p', '=', '0.032'], ['p', '<', '0.001'])
+    """
+    return f"p{NBSP}<{NBSP}0.001" if p < 0.001 else f"p{NBSP}={NBSP}{p:.3f}"
+
+
+def meaning(line: Line, found: Audit) -> str:
+    """What this value says, in a sentence; the definition where there is nothing to say of the value."""
+    known = line.student or line.teacher
+    say = SENTENCES.get(line.name)
+    try:
+        sentence = say(line, found) if say else ""
+    except KeyError:  # the sentence compares with a measure that this audit does not have
+        sentence = ""
+    return sentence or known.definition
+
+
+def accuracy_sentence(found: Audit, head: str) -> str:
+    """What the student retains of an accuracy, and whether that could be chance."""
+    kept, p = found.values[f"{head}.retention"], found.values.get(f"{head}.mcnemar_p")
+    reach = f" {between(kept, 'retention')}" if kept.low is not None else ""
+    text = f"The student keeps {share(kept.value, 1)}{reach} of the teacher's accuracy"
+    if p is None:
+        return f"{text}."
+    how = p_text(p.value)
+    return f"{text}; " + (f"chance does not explain the difference (McNemar {how})." if p.value < 0.05 else
+                          f"a difference is not shown (McNemar {how}), which is no proof of equality.")
+
+
+def reasons(found: Audit) -> dict[str, list[str]]:
+    """What was left out: reason -> keys."""
+    by_reason: dict[str, list[str]] = {}
+    for key, reason in found.left_out.items():
+        by_reason.setdefault(reason, []).append(key)
+    return by_reason
+
+
+def read_as(found: Audit) -> list[str]:
+    """One line a side: how each input was read, and how the rows were paired."""
+    lines = [said if name.endswith("pairing") else f"{name.replace('_', ' ')} {said}" for name, held in found.inputs.items()
+             if (said := held.get("said"))]
+    return [line for line in lines if line not in found.notes]
+
+
+def warnings(found: Audit) -> list[str]:
+    """The notes that are not about what was left out, which has a place of its own, nor the question that stands first."""
+    return [note for note in found.notes if not note.startswith("left out, because") and note != question(found)]
+
+
+def num_items(found: Audit) -> int:
+    """The items of the audit: the most that any of its measures is over."""
+    return max((value.n for value in found.values.values()), default=0)
+
+
+def gallery_size(found: Audit) -> int:
+    """Items in the search index of `retrieval`: all, repeats counted once, up to the usual cap."""
+    return min(found.repeats.get("items", num_items(found)), Settings().gallery_items)
+
+
+def _both(line: Line) -> bool:
+    return line.teacher is not None and line.student is not None
+
+
+def _rank(line: Line, found: Audit) -> str:
+    if not _both(line):
+        return ""
+    t, s = line.teacher.value, line.student.value
+    if s > 1.02 * t:
+        return f"The student spreads over more directions than the teacher ({s / t:.2f} times), as noise does too: read it with R²."
+    if s > 0.98 * t:
+        return "Both fill about as many directions."
+    return f"The student's variance fills about {number(s, 0)} directions evenly, the teacher's {number(t, 0)}."
+
+
+def _corrected(line: Line, found: Audit) -> str:
+    parts = []
+    for side, value in (("teacher", line.teacher), ("student", line.student)):
+        if value is not None:
+            parts.append(f"{number(100 * (1 - found[f'{side}.effective_rank'] / value.value), 1)}{NBSP}% ({side})")
+    return f"With so many items the raw rank reads low by about {' and '.join(parts)}."
+
+
+def _dims(line: Line, found: Audit) -> str:
+    if not _both(line):
+        return ""
+    share = f"{line.name.rpartition('_')[2]}{NBSP}%"
+    return (f"{number(line.student.value, 0)} principal components hold {share} of the student's variance; the teacher needs "
+            f"{number(line.teacher.value, 0)}.")
+
+
+def _strongest(line: Line, found: Audit) -> str:
+    value = line.student or line.teacher
+    other = f", of the teacher's {percent(1 / line.teacher.value, 0)}" if _both(line) else ""
+    return f"The strongest component alone holds {percent(1 / value.value, 0)} of the variance{other}."
+
+
+def _algebraic(line: Line, found: Audit) -> str:
+    value, side = (line.student, "student") if line.student else (line.teacher, "teacher")
+    dim = len(found.curves[f"{side}.spectrum"].x)
+    empty = dim - round(value.value)
+    return (f"{empty} of the {side}'s {dim} dimensions are empty or copies of others." if empty > 0
+            else f"All {dim} dimensions of the {side} carry something.")
+
+
+def _twonn(line: Line, found: Audit) -> str:
+    if not _both(line):
+        return ""
+    return (f"From one item to its nearest, the student varies in about {number(line.student.value, 0)} ways, the teacher in "
+            f"{number(line.teacher.value, 0)}.")
+
+
+def _decay(line: Line, found: Audit) -> str:
+    if not _both(line):
+        return ""
+    gap = line.student.value - line.teacher.value
+    return ("Both spectra fall about as fast." if abs(gap) < 0.05 else
+            f"The student's spectrum falls {'faster' if gap > 0 else 'more slowly'} than the teacher's.")
+
+
+def _mean_energy(line: Line, found: Audit) -> str:
+    value = (line.student or line.teacher).value
+    return ("Most of the energy is one common mean, so cosines are high whatever the items." if value > 0.5 else
+            "The common mean is a minor part of the energy.")
+
+
+def _uniformity(line: Line, found: Audit) -> str:
+    if not _both(line):
+        return ""
+    gap = line.student.value - line.teacher.value
+    return ("Both are spread about as evenly over the sphere." if abs(gap) < 0.05 else
+            f"The student is {'more crowded' if gap > 0 else 'spread more evenly'} on the sphere than the teacher.")
+
+
+def _duplicates(line: Line, found: Audit) -> str:
+    worst = max(v.value for v in (line.teacher, line.student) if v is not None)
+    return "No sampled row repeats another." if worst == 0 else "Repeated rows weigh as often as they stand in the spectrum; elsewhere an item counts once."
+
+
+def _undersampled(line: Line, found: Audit) -> str:
+    low = any(v is not None and v.value for v in (line.teacher, line.student))
+    return "Too few items for the raw ranks: compare the corrected ones." if low else "There are enough items for the ranks (n ≥ 2 d)."
+
+
+def _cosine(line: Line, found: Audit) -> str:
+    angle = math.degrees(math.acos(max(-1.0, min(1.0, line.student.value))))
+    constant = math.sqrt(found["teacher.mean_energy"])
+    return f"About {number(angle, 0 if angle >= 10 else 1)}° away from the teacher; a constant, the teacher's mean, would score about {constant:.2f}."
+
+
+def _top20(line: Line, found: Audit) -> str:
+    own = found["alignment.teacher_variance_top20"]
+    more = line.student.value > own
+    return (f"The teacher's own share there is {percent(own)}: the student "
+            f"{'leans more' if more else 'leans no more'} on the leading components than the teacher does.")
+
+
+def _captured(line: Line, found: Audit) -> str:
+    most = found["alignment.teacher_variance_top20"]
+    return f"Of the {percent(most)} that any 20 directions could hold, the student's 20 hold {share(line.student.value, 1)}."
+
+
+def _r2(line: Line, found: Audit) -> str:
+    value = line.student.value
+    if value < 0.02:
+        return "Nothing of the teacher can be predicted linearly from the student."
+    most = found.values.get("alignment.teacher_r2_ceiling")
+    if most and most.value < 0.99:
+        return f"{share(value, 1)} of the teacher's variance can be predicted linearly from the student, of {share(most.value, 1)} that so few items allow."
+    text = f"{share(value, 1)} of the teacher's variance can be predicted linearly from the student"
+    return f"{text}." if value > 1 - 1e-9 else f"{text}; {percent(1 - value, 1 if value < 0.9995 else 4)} cannot."
+
+
+def _angle(line: Line, found: Audit) -> str:
+    return "0° would be the same leading subspace, 90° one at right angles."
+
+
+def _against_null(line: Line, found: Audit) -> str:
+    null = found.values[f"{line.name}_null"]
+    level = f"Shuffled items give {shown(null.value, null.unit, line.name)}"
+    return f"{level}; this lies {'above' if line.student.value > null.high else 'within or below'} their range."
+
+
+def _infonce(line: Line, found: Audit) -> str:
+    ceiling = found[f"{line.name}_ceiling" if line.name.startswith("paper") else "contrastive.ceiling"]
+    return f"{number(ceiling - line.student.value, 2)} of at most {number(ceiling, 2)} nats are kept; chance keeps none."
+
+
+def _retained(line: Line, found: Audit) -> str:
+    return f"It keeps {share(line.student.value, 1)} of the nats by which the teacher tells its own items apart."
+
+
+def _saturated(line: Line, found: Audit) -> str:
+    return "K is too small to tell students apart." if line.student.value else "K is large enough to tell students apart."
+
+
+def _recall(line: Line, found: Audit) -> str:
+    k = int(line.name.rpartition("_")[2])
+    mapped = " after one fitted matrix" if "mapped" in line.name else ""
+    where = "first" if k == 1 else f"among the first {k}"
+    return (f"{share(line.student.value, 1)} of the student's queries find their own item {where} in the teacher's index"
+            f"{mapped}; chance is about {percent(k / gallery_size(found), 2)}.")
+
+
+def _overlap(line: Line, found: Audit) -> str:
+    return f"{number(10 * line.student.value, 1)} of the first 10 results of a student's index are the teacher's."
+
+
+def _gradient(line: Line, found: Audit) -> str:
+    worst = max(v.value for v in (line.teacher, line.student) if v is not None)
+    return "Both fits converged." if worst <= 1e-3 else "A fit did not converge, so its accuracy is that of an unfinished fit."
+
+
+def _accuracy(head: str) -> Callable[[Line, Audit], str]:
+    return lambda line, found: accuracy_sentence(found, head)
+
+
+SENTENCES: dict[str, Callable[[Line, Audit], str]] = {
+    "effective_rank": _rank, "effective_rank_by_s": _rank, "participation_ratio": _rank, "effective_rank_corrected": _corrected,
+    "dims_90": _dims, "dims_95": _dims, "dims_99": _dims, "stable_rank": _strongest, "algebraic_rank": _algebraic,
+    "twonn_dimension": _twonn, "spectral_decay": _decay, "mean_energy": _mean_energy, "uniformity": _uniformity,
+    "duplicates": _duplicates, "undersampled": _undersampled,
+    "alignment.mean_cosine": _cosine, "alignment.student_variance_top20": _top20, "alignment.teacher_variance_captured": _captured,
+    "alignment.teacher_r2": _r2, "alignment.principal_angle_mean": _angle, "alignment.principal_angle_max": _angle,
+    **{f"similarity.{name}": _against_null for name in ("linear_cka", "linear_cka_debiased", "procrustes", "rsa_spearman", "mutual_knn_10")},
+    "contrastive.infonce": _infonce, "paper.infonce": _infonce, "contrastive.retained_share": _retained,
+    "contrastive.saturated": _saturated,
+    **{f"retrieval.{kind}recall_at_{k}": _recall for kind in ("", "mapped_") for k in (1, 5, 10)},
+    "retrieval.neighbour_overlap_10": _overlap, "probe.gradient_norm": _gradient, "paper.probe.gradient_norm": _gradient,
+    **{f"{head}.{what}": _accuracy(head) for head in ("probe", "paper.probe", "knn", "zero_shot") for what in ("accuracy", "retention")},
+}

@@ -1,0 +1,99 @@
+"""A comparison in words: headline, cells of its table."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+
+from distillscope.compare.differences import PAIRED, WELCH, Difference
+from distillscope.report.sentences.numbers import NBSP, count, joined, number
+
+
+def value_text(d: Difference, value: float) -> str:
+    """One side's value, as its quantity is shown."""
+    if d.quantity.key == "parameters":
+        return count(value)
+    unit = f"{NBSP}%" if d.quantity.unit == "points" else ""
+    return number(d.quantity.scale * value, d.quantity.digits) + unit
+
+
+def difference_text(d: Difference) -> str:
+    """The difference with its sign."""
+    if not d.known:
+        return "–"
+    sign = "+" if d.value > 0 else ""
+    return sign + (count(d.value) if d.quantity.key == "parameters" else number(d.quantity.scale * d.value, d.quantity.digits))
+
+
+def interval_text(d: Difference) -> str:
+    """'[0.10, 1.40]'; empty where there is none."""
+    return _bracket(d, d.low, d.high) if math.isfinite(d.low) else ""
+
+
+def items_text(d: Difference) -> str:
+    """The interval over items; empty where there is none."""
+    return _bracket(d, d.items.low, d.items.high) if d.items else ""
+
+
+def _bracket(d: Difference, low: float, high: float) -> str:
+    return f"[{number(d.quantity.scale * low, d.quantity.digits)}, {number(d.quantity.scale * high, d.quantity.digits)}]"
+
+
+def short_n(d: Difference) -> str:
+    """n alone, with a star where seeds are not paired."""
+    return f"{d.n:,}{'*' if d.how == WELCH else ''}" if d.n else ""
+
+
+def n_text(d: Difference) -> str:
+    """What n counts: '3 pairs', '3 seeds, unpaired', '1 seed', '500 items'."""
+    if not d.n:
+        return ""
+    if d.how == PAIRED:
+        return f"{d.n} pairs"
+    if d.how == WELCH:
+        return f"{d.n} seeds, unpaired"
+    if d.match is None:
+        return f"{d.n:,} items"
+    return f"{d.n} seed{'' if d.n == 1 else 's'}"
+
+
+def p_text(p: float) -> str:
+    """
+    >>> p_text(0.0312), p_text(1e-9), p_text(float("nan"))
+    ('0.031', '<0.001', '')
+    """
+    return "" if not math.isfinite(p) else "<0.001" if p < 0.001 else f"{p:.3f}"
+
+
+def title_text(d: Difference) -> str:
+    """The quantity, and the noise that it is under."""
+    return f"{d.quantity.title}, σ {d.condition.removeprefix('noise=')}" if d.condition != "clean" else d.quantity.title
+
+
+def left_out_lines(differences: Sequence[Difference]) -> list[str]:
+    """What was left out and why, with the models that it concerns."""
+    reasons: dict[str, list[str]] = {}
+    for d in differences:
+        if not d.known:
+            reasons.setdefault(f"{title_text(d)}: {d.left_out}", []).append(d.name)
+    return [f"{what} ({', '.join(names)})" if any(names) else what for what, names in reasons.items()]
+
+
+def headline(labels: Sequence[str], differences: Sequence[Difference]) -> str:
+    """What the comparison shows, in a sentence or two that claim no more than Holm's correction leaves."""
+    tested = [d for d in differences if math.isfinite(d.p_holm)]
+    kept = sorted((d for d in tested if d.shown), key=lambda d: d.p_holm)
+    others = joined(labels[1:])
+    if not tested:
+        return (f"{others} against {labels[0]}: no difference has an interval, with too few seeds or items; "
+                "what is shown is that of single runs.")
+    counted = f"{len(kept)} of {len(tested)} differences remain{'s' * (len(kept) == 1)} after Holm's correction"
+    if not kept:
+        return f"{others} against {labels[0]}: none of {len(tested)} differences remains after Holm's correction, which is no proof of equality."
+    named = []
+    for d in kept[:3]:
+        who = f"{d.name}, " if d.name else ""
+        whose = f"{d.second}: " if len(labels) > 2 else ""
+        unit = f" {d.quantity.unit}" if d.quantity.unit else ""
+        named.append(f"{whose}{who}{title_text(d)} {difference_text(d)}{unit} {interval_text(d)}")
+    return f"{others} against {labels[0]}: {counted}{', first' * (len(kept) > 1)}: {'; '.join(named)}."

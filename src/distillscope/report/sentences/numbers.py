@@ -1,0 +1,106 @@
+"""Numbers as a reader wants them, and what the dotted keys are called."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable
+
+from distillscope.results.summary import Statistic, Summary, teacher_key
+
+NBSP = "\u00a0"  # a number and its unit stay on one line
+
+# The accuracy that the report shows, first found first: the study's own probe, the tuned one, neighbours.
+ACCURACIES = [("paper.probe.student.accuracy", "linear probe (C = 1, unit norm)"),
+              ("probe.student.accuracy", "linear probe (tuned)"),
+              ("knn.student.accuracy", "nearest neighbours")]
+INFONCE = [("paper.infonce", "paper.infonce_ceiling", "batches of 64, as in the paper"),
+           ("contrastive.infonce", "contrastive.ceiling", "")]
+UNIFORMITY = [("paper.uniformity", "batches of 64, self-pairs included, as in the paper"),
+              ("student.uniformity", "")]
+
+
+def accuracy_of(summary: Summary) -> tuple[str, str] | None:
+    """(dotted key, its name) of the accuracy that this run can show; None without labels."""
+    measures = summary.measures()
+    return next(((k, name) for k, name in ACCURACIES if k in measures or teacher_key(k) in measures), None)
+
+
+def first_known(keys: Iterable[tuple], summary: Summary) -> tuple | None:
+    """The first of ``keys`` (tuples that begin with a dotted key) that the run holds."""
+    measures = summary.measures()
+    return next((k for k in keys if k[0] in measures), None)
+
+
+def number(value: float | None, digits: int = 2) -> str:
+    """
+    >>> number(1405440.0, 0), number(-0.001, 2), number(float("nan"))
+    ('1,405,440', '0.00', '–')
+    """
+    if value is None or not math.isfinite(value):
+        return "–"
+    text = f"{value:,.{digits}f}"
+    return text.replace("-", "") if not text.strip("-0.,") else text.replace("-", "−")
+
+
+def percent(value: float | None, digits: int = 1) -> str:
+    """A fraction as per cent.
+
+    >>> percent(0.7111) == f"71.1{NBSP}%"
+    True
+    """
+    return "–" if value is None or not math.isfinite(value) else f"{number(100 * value, digits)}{NBSP}%"
+
+
+def count(value: float) -> str:
+    """A large count, short.
+
+    >>> [count(v).replace(NBSP, " ") for v in (811264, 2732032, 42)]
+    ['811 k', '2.73 M', '42']
+    """
+    for size, unit, digits in ((1e9, "G", 2), (1e6, "M", 2), (1e3, "k", 0)):
+        if abs(value) >= size:
+            return f"{value / size:.{digits}f}{NBSP}{unit}"
+    return number(value, 0)
+
+
+def seeds_text(n: int) -> str:
+    """
+    >>> seeds_text(1), seeds_text(3)
+    ('n = 1 seed, no interval', 'n = 3 seeds')
+    """
+    return "n = 1 seed, no interval" if n == 1 else f"n = {n} seeds"
+
+
+def interval_text(s: Statistic, digits: int = 2, scale: float = 1.0) -> str:
+    """'[14.10, 17.90]', or nothing where one seed gives none."""
+    if not math.isfinite(s.low):
+        return ""
+    return f"[{number(scale * s.low, digits)}, {number(scale * s.high, digits)}]"
+
+
+def shortened(name: str, room: int = 14) -> str:
+    """A name that fits under a bar.
+
+    >>> shortened("efficientnet_lite0_half")
+    'efficientnet_…'
+    """
+    return name if len(name) <= room else name[: room - 1] + "…"
+
+
+def joined(names: Iterable[str]) -> str:
+    """
+    >>> joined(["S", "M", "L"])
+    'S, M and L'
+    """
+    names = list(names)
+    return names[0] if len(names) == 1 else f"{', '.join(names[:-1])} and {names[-1]}" if names else ""
+
+
+def span(values: Iterable[float], digits: int = 1) -> str:
+    """
+    >>> span([15.9, 16.6]), span([2.0, 2.0])
+    ('15.9 to 16.6', '2.0')
+    """
+    kept = sorted(v for v in values if math.isfinite(v))
+    low, high = (number(kept[0], digits), number(kept[-1], digits)) if kept else ("–", "–")
+    return low if low == high else f"{low} to {high}"

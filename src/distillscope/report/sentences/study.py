@@ -1,0 +1,196 @@
+"""What the numbers say, in sentences computed from them. None of it is typed by hand, and each says its n."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+from distillscope.report.figures.geometry import COSINE, PARAMETERS, RANK
+from distillscope.report.figures.noise import Sigma, by_size, noise_conditions, paired_difference
+from distillscope.report.sentences.numbers import (
+    NBSP,
+    accuracy_of,
+    count,
+    interval_text,
+    joined,
+    number,
+    percent,
+    seeds_text,
+    span,
+)
+from distillscope.report.tables import sample_note
+from distillscope.results.models import Model, Setting
+from distillscope.results.run import Run
+from distillscope.results.summary import Statistic, Summary
+
+
+def _main_arm(setting: Setting) -> list[Model]:
+    """The students of the study's first arm: what the verdict is about."""
+    return [m for m in setting.students if m.arm == setting.students[0].arm] if setting.students else []
+
+
+def _found(models, summary: Summary, key: str, condition: str = "clean") -> list[tuple[Model, Statistic]]:
+    return [(m, s) for m in models if (s := summary.get(m, key, condition))]
+
+
+def _seeds(found: list[tuple[Model, Statistic]]) -> str:
+    counts = sorted({s.n_seeds for _, s in found})
+    return seeds_text(counts[0]) if len(counts) == 1 else f"n = {counts[0]} to {counts[-1]} seeds"
+
+
+def headline(setting: Setting, summary: Summary) -> str:
+    """What was lost under one teacher on one data set, in one sentence."""
+    students = _main_arm(setting)
+    accuracy, parts, seen, best = accuracy_of(summary), [], [], None
+    teacher = setting.reference
+    scores = _found(students, summary, accuracy[0]) if accuracy else []
+    if scores:
+        seen += scores
+        best = summary.get(teacher, accuracy[0]) if teacher else None
+        if best and all(s.mean <= best.mean for _, s in scores):
+            parts.append(f"lose {span(100 * (best.mean - s.mean) for _, s in scores)} points of {setting.teacher}'s {percent(best.mean)} accuracy")
+        else:
+            parts.append(f"reach {span(100 * s.mean for _, s in scores)}{NBSP}% accuracy" + (f" where {setting.teacher} reaches {percent(best.mean)}" if best else ""))
+    own = summary.get(teacher, RANK) if teacher else None
+    ranks = _found(students, summary, RANK)
+    if ranks:
+        seen += ranks
+        parts.append(f"fill {span(s.mean for _, s in ranks)} effective dimensions"
+                     + (f" where {'it' if scores and best else setting.teacher} fills {number(own.mean, 0 if own.mean >= 100 else 1)}" if own else ""))
+    if not parts:
+        return f"On {setting.dataset} no student of {setting.teacher} has a finished trial yet."
+    if len(students) == 1:
+        parts = [p.replace("lose ", "loses ", 1).replace("reach ", "reaches ", 1).replace("fill ", "fills ", 1) for p in parts]
+    who = f"student {students[0].label}" if len(students) == 1 else f"students {joined(m.label for m in students)}"
+    return f"On {setting.dataset}, {who} {' and '.join(parts)} ({_seeds(seen)})."
+
+
+def what_was_lost(setting: Setting, summary: Summary) -> list[str]:
+    """The gap of the best student, and what size changed."""
+    sentences, students = [], _main_arm(setting)
+    accuracy, teacher = accuracy_of(summary), setting.reference
+    if accuracy and teacher:
+        scores, own = _found(students, summary, accuracy[0]), summary.get(teacher, accuracy[0])
+        if scores and own:
+            best, s = max(scores, key=lambda pair: pair[1].mean)
+            gap = 100 * (own.mean - s.mean)
+            ends = sorted(100 * (own.mean - end) * (1 if gap >= 0 else -1) for end in (s.low, s.high))  # in the sentence's direction
+            interval = f" [{number(ends[0], 1)}, {number(ends[1], 1)}]" if math.isfinite(s.low) else ""
+            who = f"{best.label} comes closest on clean images" if len(scores) > 1 else f"{best.label} on clean images"
+            sentences.append(f"{who}: {number(abs(gap), 1)} points {'below' if gap >= 0 else 'above'} the teacher{interval}, "
+                             f"{seeds_text(s.n_seeds)}.")
+    ordered = by_size(setting, summary, students[0].arm) if students else []
+    if len(ordered) > 1:
+        small, large = ordered[0], ordered[-1]
+        sizes = [summary.get(m, PARAMETERS) for m in (small, large)]
+        times = f" ({count(sizes[1].mean)} parameters, {sizes[1].mean / sizes[0].mean:.1f} times as many)" if all(sizes) else ""
+        sentence = _difference(summary, large, small, RANK, f"From {small.label} to {large.label}{times} the effective rank", 2, 1, "")
+        sentences += [sentence] if sentence else []
+    note = sample_note([setting], summary)
+    return sentences + ([note] if "biased" in note else [])
+
+
+def other_arms(run: Run, setting: Setting, summary: Summary) -> list[tuple[Model, Model, dict[str, tuple[Statistic, int, float]]]]:
+    """(arm's model, plain model, {title: (paired difference, digits, scale)}) for each model of an arm but the first."""
+    first = {m.student: m for m in _main_arm(setting)}
+    accuracy, level = accuracy_of(summary), middle_noise(run, summary)
+    wanted = [("effective rank", RANK, "clean", 1, 1.0)]
+    wanted += [("clean accuracy, points", accuracy[0], "clean", 1, 100.0)] if accuracy else []
+    wanted += [(f"accuracy at σ {level.value:g}, points", accuracy[0], level.condition, 1, 100.0)] if accuracy and level else []
+    rows = []
+    for model in setting.students[len(first):]:
+        plain = first.get(model.student)
+        found = {title: (d, digits, scale) for title, key, condition, digits, scale in wanted
+                 if plain and (d := paired_difference(summary, model, plain, key, condition)) and d.n_seeds}
+        rows += [(model, plain, found)] if plain and found else []
+    return rows
+
+
+def _difference(summary: Summary, a: Model, b: Model, key: str, subject: str, digits: int, scale: float, unit: str) -> str:
+    """'<subject> changes by +0.75 [0.1, 1.4], paired over n = 3 seeds.' and what such an interval can and cannot say."""
+    d = paired_difference(summary, a, b, key, "clean")
+    if d is None:
+        return ""
+    sign = "+" if d.mean > 0 else ""
+    text = f"{subject} changes by {sign}{number(scale * d.mean, digits)}{unit}"
+    if not math.isfinite(d.low):
+        return f"{text}; {seeds_text(d.n_seeds)}, so nothing is known of its spread."
+    text += f" {interval_text(d, digits, scale)} (95{NBSP}%, paired over {d.n_seeds} seeds)"
+    if d.low <= 0 <= d.high:
+        return f"{text}: the interval includes zero, which shows neither a difference nor that there is none."
+    return f"{text}."
+
+
+def middle_noise(run: Run, summary: Summary) -> Sigma | None:
+    """The noise level in the middle of the study's list: fixed by the design, not picked by its outcome."""
+    levels = noise_conditions(run, summary)
+    return levels[len(levels) // 2] if levels else None
+
+
+def does_it_matter(run: Run, setting: Setting, summary: Summary) -> list[str]:
+    """How much accuracy noise costs the teacher and each student, at the middle and at the strongest level."""
+    accuracy = accuracy_of(summary)
+    levels = noise_conditions(run, summary)
+    if not accuracy:
+        return ["This run has no labels, so no accuracy was measured, clean or noisy."]
+    if not levels:
+        return ["Only clean images were probed; nothing is known of noise."]
+    sentences = []
+    for level in dict.fromkeys((middle_noise(run, summary), levels[-1])):
+        falls = []
+        for model in [*setting.teachers[:1], *(m for m in setting.named if not m.is_teacher)]:
+            clean, noisy = summary.get(model, accuracy[0]), summary.get(model, accuracy[0], level.condition)
+            if clean and noisy:
+                falls.append((model.label, 100 * (clean.mean - noisy.mean)))
+        if falls:
+            each = joined(f"{label}{NBSP}{number(fall, 1)}" for label, fall in falls)
+            sentences.append(f"Points of accuracy lost at {level.text}: {each}.")
+    return sentences
+
+
+@dataclass(frozen=True)
+class Merit:
+    """A figure of merit at the head of the page: one value per model."""
+
+    title: str
+    note: str
+    rows: list[tuple[Model, Statistic, str, str]]  # model, statistic, shown value, interval
+    full: float  # the value that fills the bar
+
+
+RETRIEVAL = (("Retrieval", "the teacher's embedding of the same image found first", "mapped.recall_at_1"),
+             ("Neighbours kept", "of the teacher's 10 nearest", "similarity.mutual_knn_10"))
+LATENCY = "capacity.latency_ms"
+OF_TEACHER = {"mapped.recall_at_1": 1.0, "similarity.mutual_knn_10": 1.0, COSINE: 1.0}
+
+
+def merits(run: Run, setting: Setting, summary: Summary) -> list[Merit]:
+    """Clean and noisy accuracy, rank, retrieval, and size with latency, teacher beside students."""
+    wanted = []
+    accuracy, level, measured = accuracy_of(summary), middle_noise(run, summary), summary.measures()
+    if accuracy:
+        wanted.append(("Accuracy, clean", accuracy[1], accuracy[0], "clean", 100, 1, f"{NBSP}%", 1.0))
+        if level:
+            wanted.append(("Accuracy under noise", level.text, accuracy[0], level.condition, 100, 1, f"{NBSP}%", 1.0))
+    wanted.append(("Effective rank", "directions that are filled", RANK, "clean", 1, 1, "", None))
+    near = next((r for r in RETRIEVAL if r[2] in measured), None)
+    wanted.append((*near, "clean", 100, 1, f"{NBSP}%", 1.0) if near else ("Mean cosine", "with the teacher", COSINE, "clean", 1, 3, "", 1.0))
+    wanted.append(("Size and latency", "parameters; one image, one thread", PARAMETERS, "clean", 1, 0, "", None) if LATENCY in measured else
+                  ("Parameters", "", PARAMETERS, "clean", 1, 0, "", None))
+    found = []
+    for title, note, key, condition, scale, digits, unit, full in wanted:
+        rows = []
+        for model, s in _found([*setting.teachers[:1], *_main_arm(setting)], summary, key, condition):
+            value = count(s.mean) if key == PARAMETERS else number(scale * s.mean, digits) + unit
+            rows.append((model, s, value, _time(model, summary) if key == PARAMETERS else interval_text(s, digits, scale)))
+        if rows and key in OF_TEACHER and setting.reference:  # what a teacher has of itself needs no measurement
+            full = OF_TEACHER[key]
+            rows.insert(0, (setting.reference, Statistic(full, math.nan, math.nan, math.nan, math.nan, 0, ()), number(scale * full, 0) + unit, ""))
+        if rows:
+            found.append(Merit(title, note, rows, full or max(s.mean for _, s, _, _ in rows)))
+    return found
+
+
+def _time(model: Model, summary: Summary) -> str:
+    time = summary.get(model, LATENCY)
+    return f"{number(time.mean, 1)}{NBSP}ms" if time else ""

@@ -1,0 +1,1 @@
+"""What a study found: the run directory, its one writer and its readers, and statistics over seeds."""

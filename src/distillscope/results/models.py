@@ -1,0 +1,147 @@
+"""The models of a run, in the order, with the name and the colour that they keep in every table and figure."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+import pandas as pd
+
+from distillscope.results.run import TEACHER, Run, names_of, student_key
+
+# Okabe & Ito's palette, which colour-blind readers can distinguish; black is the teacher's. The second of each pair is the same
+# hue, lightened until it has a contrast of at least 4.5 on the page's dark ground.
+STUDENT_COLOURS = [("#0072B2", "#4FA8E0"), ("#D55E00", "#F58A3C"), ("#009E73", "#2FC79B"),
+                   ("#CC79A7", "#E39BC4"), ("#56B4E9", "#9AD3F5"), ("#E69F00", "#F3BD4E")]
+TEACHER_COLOUR = ("#1A1A1A", "#F4F4F4")
+TEACHER_RAW_COLOUR = ("#767676", "#A9A9A9")
+NULL_COLOUR = ("#8C8C8C", "#8C8C8C")
+# Tol's muted palette and a grey, for classes; the second of each pair is lightened for the dark ground. More classes than these
+# begin again with another marker.
+CLASS_COLOURS = [("#CC6677", "#E58795"), ("#332288", "#9285EA"), ("#B9A13C", "#DDCC77"), ("#117733", "#4FBF77"), ("#56B4D9", "#88CCEE"),
+                 ("#882255", "#CF6699"), ("#44AA99", "#5CC4B2"), ("#85851F", "#BCBC4E"), ("#AA4499", "#CF7CC1"), ("#6E6E6E", "#B0B0B0")]
+MOST_ARMS = 3  # that figures can show and sentences can name together
+MARKERS = ["circle", "square", "diamond", "triangle-up", "triangle-down", "x"]
+DASHES = ["solid", "dash", "dot", "dashdot"]
+
+
+@dataclass(frozen=True)
+class Model:
+    """One line of a figure, one row of a table: a teacher's target, or a student under an arm."""
+
+    dataset: str
+    teacher: str
+    target: str
+    arm: str
+    student: str
+    label: str
+    highlight: str  # models with one highlight key light up together
+    colour: tuple[str, str]  # on light, on dark
+    marker: str = "circle"
+    dash: str = "solid"
+    objective: str = field(default="", compare=False)
+    arms: tuple[str, ...] = ()  # that it belongs to; none: to all of them
+
+    @property
+    def is_teacher(self) -> bool:
+        return self.student == TEACHER
+
+
+@dataclass(frozen=True)
+class Setting:
+    """One data set under one teacher: a panel in every figure."""
+
+    dataset: str
+    teacher: str
+    teachers: tuple[Model, ...]  # one per target; the one that students are measured against comes first
+    students: tuple[Model, ...]
+    most_arms: int = MOST_ARMS
+
+    @property
+    def title(self) -> str:
+        return f"{self.dataset}, teacher {self.teacher}"
+
+    @property
+    def models(self) -> tuple[Model, ...]:
+        return (*self.teachers, *self.students)
+
+    @property
+    def main(self) -> tuple[Model, ...]:
+        """The teacher and the students of the first arm: what the study is about."""
+        return (*self.teachers[:1], *(m for m in self.students if m.arm == self.students[0].arm))
+
+    @property
+    def named(self) -> tuple[Model, ...]:
+        """The models that a sentence names: all, where the arms are few."""
+        return self.models if len({m.arm for m in self.students}) <= self.most_arms else self.main
+
+    @property
+    def reference(self) -> Model | None:
+        """The teacher as the students see it (its reduced target where there is one)."""
+        return self.teachers[0] if self.teachers else None
+
+
+def _order(known: list[str], found: list[str]) -> list[str]:
+    return [k for k in known if k in found] + sorted(f for f in found if f not in known)
+
+
+def _mode(values: pd.Series) -> str:
+    return str(values.value_counts().index[0]) if len(values) else ""
+
+
+def _ordered_results(results: pd.DataFrame) -> list[tuple[str, str]]:
+    return list(dict.fromkeys(zip(results["dataset"], results["teacher"], strict=True)))
+
+
+def settings_of(run: Run) -> list[Setting]:
+    """Every (data set, teacher) of the run with its models, in the study's own order."""
+    results = run.results
+    known_students = [student_key(p) for p in names_of(run.study.get("students"))]
+    known_arms = [str(p["name"]) for p in names_of(run.study.get("arms"))]
+    every = results[results["student"] != TEACHER]
+    students = _order(known_students, every["student"].unique().tolist())
+    arms = _order(known_arms, every["arm"].unique().tolist())
+    settings = []
+    for dataset, teacher in _ordered_results(results):
+        here = results[(results["dataset"] == dataset) & (results["teacher"] == teacher)]
+        own = here[here["student"] != TEACHER]
+        present = [a for a in arms if a in set(own["arm"])]
+        models, used = [], {}
+        for arm in present:
+            for student in students:
+                rows = own[(own["arm"] == arm) & (own["student"] == student)]
+                if rows.empty:
+                    continue
+                target, index = _mode(rows["target"]), students.index(student)
+                used.setdefault(target, []).append(arm)
+                # The first arm is the study itself; only what departs from it needs a name.
+                label = student if arm == arms[0] or not arm else f"{student} ({arm})"
+                models.append(Model(dataset, teacher, target, arm, student, label, student,
+                                    STUDENT_COLOURS[index % len(STUDENT_COLOURS)], MARKERS[index % len(MARKERS)],
+                                    _dash(arms.index(arm)), _mode(rows["objective"]), (arm,)))
+        settings.append(Setting(dataset, teacher, _teachers(here, used), tuple(models)))
+    return settings
+
+
+def _dash(position: int) -> str:
+    """Only the first arm's lines are solid, however many arms there are."""
+    return DASHES[0] if position == 0 else DASHES[1 + (position - 1) % (len(DASHES) - 1)]
+
+
+def _teachers(here: pd.DataFrame, used: dict[str, list[str]]) -> tuple[Model, ...]:
+    """``used`` holds the arms of each target. The first target and the raw embedding belong to every arm."""
+    rows = here[here["student"] == TEACHER]
+    found = rows["target"].unique().tolist()
+    order = _order(list(used), found)
+    teachers = []
+    for position, target in enumerate(order):
+        raw = target in ("none", "")
+        if len(order) == 1:
+            label = "teacher"
+        else:
+            label = "teacher (raw)" if raw else f"teacher ({target})"
+        first = rows[rows["target"] == target].iloc[0]
+        teachers.append(Model(first["dataset"], first["teacher"], target, first["arm"], TEACHER, label, TEACHER,
+                              TEACHER_COLOUR if position == 0 else TEACHER_RAW_COLOUR, "star",
+                              "solid" if position == 0 else "dashdot",
+                              arms=() if position == 0 or raw else tuple(dict.fromkeys(used.get(target, ())))))
+    return tuple(teachers)

@@ -1,0 +1,247 @@
+"""A run directory -> tables in memory. Tolerant of what is missing, loud about what is broken.
+
+Only complete trials are read (their ``complete.json`` is written last). A trial that has not finished is listed as
+missing; one that says it is complete but cannot be read is listed as a problem. Neither stops the report.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+
+from distillscope.errors import UserError
+from distillscope.files.folder_names import folder_name
+from distillscope.files.json_reader import unreadable
+from distillscope.results import run_files
+from distillscope.results.keys import FIT, MAPPED, OF_TRAIN, OLD_FIT, RANK, TRAIN_RANK
+from distillscope.results.run_files import COLUMNS
+
+TEACHER = "teacher"  # what the column `student` says in the teacher's own rows
+
+
+@dataclass(frozen=True)
+class Trial:
+    """What one folder of trials/ or references/ holds; a reference has neither arm nor seed."""
+
+    folder: str
+    dataset: str
+    teacher: str
+    target: str
+    arm: str
+    student: str
+    seed: int | None
+    curves: dict[str, dict[str, Any]]
+    seconds: float | None = None
+    warnings: tuple[str, ...] = ()
+    fingerprint: Mapping[str, str] = field(default_factory=dict)  # of the data and the teacher; empty in older runs
+    mapped: str = ""  # how the map of mapped.* was fitted
+
+
+@dataclass(frozen=True)
+class Run:
+    """Everything that a report needs, and what it could not find."""
+
+    path: Path
+    study: dict[str, Any]
+    provenance: dict[str, Any]
+    results: pd.DataFrame
+    trials: list[Trial]
+    references: list[Trial]
+    training: pd.DataFrame
+    missing: list[str] = field(default_factory=list)
+    unstarted: int = 0  # pairs of data set and teacher of which nothing has finished
+    problems: list[str] = field(default_factory=list)
+
+    @property
+    def name(self) -> str:
+        return str(self.study.get("name") or self.path.name)
+
+    @property
+    def split(self) -> str:
+        """The split that the study tests on; of several data sets, the first one's."""
+        return measured_split(self.results)
+
+    @property
+    def mapped_fit(self) -> str:
+        """How the map of mapped.* was fitted, in all trials alike; empty where nothing was mapped."""
+        fits = {t.mapped for t in self.trials} - {""}
+        return FIT if FIT in fits else "".join(sorted(fits)[:1])
+
+
+def read_results(path: Path) -> pd.DataFrame:
+    """A tidy results.csv with typed columns, the rank on train images under its own key; raises ValueError, which names what is wrong."""
+    return name_train_rank(run_files.read_results(path))
+
+
+def name_train_rank(frame: pd.DataFrame) -> pd.DataFrame:
+    """The rank on train images under its own key, `train.effective_rank`.
+
+    Runs before 2026-11-26 wrote it under the key of the rank on test images, told from it by `split` alone: it is the row on
+    another split than the data set's other measures, or, where train and test share a name, the later of two.
+    """
+    rank = frame["measure"] == RANK
+    elsewhere = frame.loc[~rank & ~frame["measure"].isin(OF_TRAIN), ["dataset", "split"]].drop_duplicates()
+    if not rank.any() or elsewhere.empty:
+        return frame
+    tested = set(elsewhere.itertuples(index=False, name=None))
+    on_train = pd.Series([pair not in tested for pair in zip(frame["dataset"], frame["split"], strict=True)], index=frame.index)
+    again = frame.duplicated(["dataset", "teacher", "student", "target", "arm", "seed", "split", "condition", "draw", "measure"])
+    return frame.assign(measure=frame["measure"].mask(rank & (on_train | again), TRAIN_RANK))
+
+
+def of_test(frame: pd.DataFrame) -> pd.DataFrame:
+    """The rows that were measured on the split that the study tests on."""
+    return frame[~frame["measure"].isin(OF_TRAIN)]
+
+
+def measured_split(frame: pd.DataFrame) -> str:
+    """The name of the split that the rows were measured on, those of train images aside; "test" where there are none."""
+    splits = of_test(frame)["split"].unique().tolist()
+    return "test" if "test" in splits or not splits else splits[0]
+
+
+def _read_trial(folder: Path) -> tuple[pd.DataFrame, Trial]:
+    results = read_results(folder / "results.csv")
+    done = run_files.read_complete(folder / "complete.json")
+    if results.empty:
+        raise ValueError("results.csv has no rows")
+    own = results[results["student"] != TEACHER]
+    row = (own if len(own) and folder.parent.name == "trials" else results).iloc[0]
+    trial = Trial(folder.name, row["dataset"], row["teacher"], row["target"], row["arm"], row["student"],
+                  None if pd.isna(row["seed"]) else int(row["seed"]), run_files.read_curves(folder / "curves.json"),
+                  done.seconds, tuple(done.warnings or ()), done.fingerprint or {}, _mapped_fit(results, done.mapped))
+    return results, trial
+
+
+def _mapped_fit(results: pd.DataFrame, fit: str | None) -> str:
+    """How the map of mapped.* was fitted; empty where nothing was mapped."""
+    return (fit or OLD_FIT) if results["measure"].str.startswith(MAPPED).any() else ""
+
+
+def _one_fit(frames: list[pd.DataFrame], trials: list[Trial]) -> list[str]:
+    """Values of mapped.* by the old fit are left out of a run that has newer ones beside them: what was left out, said."""
+    old = [t for t in trials if t.mapped == OLD_FIT]
+    if not old or len(old) == sum(bool(t.mapped) for t in trials):
+        return []
+    for trial in old:
+        frame = frames[trials.index(trial)]
+        frame.drop(frame.index[frame["measure"].str.startswith(MAPPED)], inplace=True)
+    return [f"trials/{t.folder}: its mapped.* were {OLD_FIT} (older version) and are left out beside newer ones. Delete the trial and run "
+            "with --resume to make them anew." for t in old]
+
+
+def _read_training(path: Path, trial: Trial) -> tuple[list[dict[str, Any]], int]:
+    """The trial's record of each epoch, and how many lines could not be read."""
+    rows, broken = run_files.read_epochs(path)
+    return [{**row, "dataset": trial.dataset, "teacher": trial.teacher, "target": trial.target,
+             "arm": trial.arm, "student": trial.student, "seed": trial.seed} for row in rows], broken
+
+
+def names_of(parts: Any) -> list[dict[str, Any]]:
+    """A config's part, or list of parts, as dicts, each with a name; entries that are plain names are allowed."""
+    parts = [parts] if isinstance(parts, (str, dict)) else parts
+    listed = [p if isinstance(p, dict) else {"name": p} for p in parts or []]
+    return [p for p in listed if p.get("name") is not None]
+
+
+def student_key(part: dict[str, Any]) -> str:
+    """What results call a student of the config: its label, since several may share one function."""
+    return str(part.get("label") or part["name"])
+
+
+def expected_trials(study: dict[str, Any], pairs: list[tuple[str, str]]) -> list[tuple[str, str, str, str, int]]:
+    """(dataset, teacher, arm, student, seed) of every trial that the study plans for these data sets and teachers.
+
+    An arm may name the students or the seeds that it is limited to.
+    """
+    planned = []
+    for dataset, teacher in pairs:
+        for arm in names_of(study.get("arms")):
+            for student in names_of(study.get("students")):
+                if arm.get("students") and student_key(student) not in arm["students"]:
+                    continue
+                for seed in arm.get("seeds") or study.get("seeds") or []:
+                    planned.append((dataset, teacher, str(arm["name"]), student_key(student), int(seed)))
+    return planned
+
+
+def read_run(run_dir: Path) -> Run:
+    """Read a run directory. Raises UserError when it is not one; a partial run is fine."""
+    run_dir = Path(run_dir)
+    config = run_dir / "study.yaml"
+    if not config.exists():
+        raise UserError(str(run_dir), "a run directory with study.yaml", "none there" if run_dir.is_dir() else "no folder",
+                        "Name the folder that `distillscope run ... --out DIR` made.")
+    study, problems = run_files.read_study(config), []
+    try:
+        provenance = run_files.read_provenance(run_dir / "provenance.json")
+    except UserError as error:
+        provenance = {}
+        problems.append(f"provenance.json: {_why(error)}, so versions, command and noise in both units are not known.")
+    frames, training = [], []
+    found: dict[str, list[Trial]] = {"references": [], "trials": []}
+    unfinished = []
+    for kind, kept in found.items():
+        known: dict[tuple, str] = {}
+        for folder in _folders(run_dir / kind):
+            try:
+                if not (folder / "complete.json").exists():
+                    unfinished.append(folder.name)
+                    continue
+                results, trial = _read_trial(folder)
+                rows, broken = _read_training(folder / "metrics.jsonl", trial)
+            except (UserError, OSError, ValueError, KeyError) as error:
+                problems.append(f"{kind}/{folder.name}: says that it is complete, but cannot be read ({_why(error)}). "
+                                "Delete it and run with --resume.")
+                continue
+            other = known.setdefault((trial.dataset, trial.teacher, trial.target if kind == "references" else "", trial.arm, trial.student,
+                                      trial.seed), folder.name)
+            if other != folder.name:
+                problems.append(f"{kind}/{folder.name}: is of the same trial as {other}, and is left out. Delete one of the two.")
+                continue
+            if broken:
+                problems.append(f"{kind}/{folder.name}: {broken} line{'s' * (broken > 1)} of metrics.jsonl cannot be read and "
+                                f"{'are' if broken > 1 else 'is'} left out of the training log.")
+            frames.append(results)
+            kept.append(trial)
+            training += rows
+
+    problems += _one_fit(frames[len(found["references"]):], found["trials"])
+    results = pd.concat(frames, ignore_index=True) if frames else read_empty()
+    results = results.drop_duplicates(ignore_index=True)  # trials may repeat the teacher's rows
+    pairs = list(dict.fromkeys((t.dataset, t.teacher) for t in found["references"] + found["trials"]))
+    done = {(t.dataset, t.teacher, t.arm, t.student, t.seed) for t in found["trials"]}
+    missing = [folder_name(d, t, a, s, f"seed{seed}") for d, t, a, s, seed in expected_trials(study, pairs)
+               if (d, t, a, s, seed) not in done]
+    missing += [name for name in unfinished if name not in missing]
+    planned = len(names_of(study.get("data"))) * len(names_of(study.get("teacher")))
+    return Run(run_dir, study, provenance, results, found["trials"], found["references"], pd.DataFrame(training),
+               missing, max(0, planned - len(pairs)), problems)
+
+
+def _folders(path: Path) -> list[Path]:
+    """The folders in a folder, by name; none where it is not there."""
+    try:
+        return sorted(Path(entry.path) for entry in os.scandir(path) if entry.is_dir())
+    except FileNotFoundError:
+        return []
+    except OSError as error:
+        raise UserError(str(path), "a folder that can be read", unreadable(error), "Restore it.") from None
+
+
+def _why(error: Exception) -> str:
+    """What was wrong with a file, in brackets' length."""
+    if isinstance(error, UserError):
+        return f"{Path(error.where).name}: expected {error.expected}, got {error.got}"
+    return (str(error).splitlines() or [type(error).__name__])[0]
+
+
+def read_empty() -> pd.DataFrame:
+    """Results without a row, with the columns and types of `read_results`."""
+    frame = pd.DataFrame({c: pd.Series(dtype=str) for c in COLUMNS})
+    return frame.astype({"value": float, "seed": "Int64", "draw": "Int64", "n": "Int64"})

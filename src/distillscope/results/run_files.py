@@ -1,0 +1,250 @@
+"""The files of a run directory, each checked: study.yaml, provenance.json, complete.json, curves.json, metrics.jsonl, results.csv."""
+
+from __future__ import annotations
+
+import io
+import json
+import math
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Annotated, Any
+
+import pandas as pd
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, TypeAdapter, ValidationError, model_validator
+
+from distillscope.errors import UserError
+from distillscope.files.json_reader import parse_json, problem_of, read_bytes, read_json
+from distillscope.files.yaml_reader import read_yaml
+
+COLUMNS = ["study", "dataset", "split", "teacher", "student", "target", "objective", "seed", "condition", "draw",
+           "measure", "value", "n", "unit", "arm"]
+RESTORE = "Restore the file, or run the study again into another --out."
+LARGEST = 2**53
+"""Of whole numbers in results.csv: beyond it floats skip some."""
+
+Whole = Annotated[int, Field(gt=-(2**63), lt=2**63)]
+Number = Annotated[float, Field(allow_inf_nan=False)]
+
+
+class _Open(BaseModel):
+    model_config = ConfigDict(extra="allow")
+
+
+def _named(value: Any) -> Any:
+    return {"name": value} if isinstance(value, str) else value
+
+
+def _listed(value: Any) -> Any:
+    return [value] if isinstance(value, (str, Mapping)) else value
+
+
+class _Part(_Open):
+    name: Annotated[str, Field(min_length=1)]
+    label: str | None = None
+    alias: str | None = None
+
+
+class _Term(_Part):
+    weight: Number = 1.0
+
+
+class _Training(_Open):
+    epochs: Annotated[int, Field(ge=1, le=10**9)] = 5
+
+
+Part = Annotated[_Part, BeforeValidator(_named)]
+Parts = Annotated[list[Part], BeforeValidator(_listed)]
+Terms = Annotated[list[Annotated[_Term, BeforeValidator(_named)]], BeforeValidator(_listed)]
+
+
+class _Arm(_Part):
+    objective: Terms | None = None
+    target: Part | None = None
+    view: Part | None = None
+    view_bank: Whole | None = None
+    student: dict[str, Any] | None = None
+    students: list[str] | None = None
+    seeds: list[Whole] | None = None
+    training: _Training | None = None
+
+
+class _Noise(_Open):
+    sigmas: list[Number] | None = None
+    draws: Whole | None = None
+    where: str | None = None
+    unit: str | None = None
+    clip: bool | None = None
+    std: list[Number] | None = None
+
+
+class _Published(_Open):
+    student: str | None = None
+    measure: str
+    value: Number | None = None
+    condition: str | None = None
+    arm: str | None = None
+    std: Number | None = None
+
+
+class _Study(_Open):
+    """What a report reads of study.yaml; the rest may be anything."""
+
+    name: str | None = None
+    description: str | None = None
+    data: Parts | None = None
+    teacher: Parts | None = None
+    students: Parts | None = None
+    arms: Annotated[list[Annotated[_Arm, BeforeValidator(_named)]], BeforeValidator(_listed)] | None = None
+    seeds: list[Whole] | None = None
+    target: Part | None = None
+    training: _Training | None = None
+    noise: _Noise | None = None
+    stresses: Parts | None = None
+    remedies: Parts | None = None
+    published: list[_Published] | None = None
+    limit: Whole | None = None
+    limit_test: Whole | None = None
+    screen: Whole | None = None
+    validation: Whole | None = None
+
+
+class _Condition(_Open):
+    sigma_pixel: Number | list[Number] | None = None
+    sigma_normalised: Number | list[Number] | None = None
+    where: str | None = None
+    clipped: bool | None = None
+
+
+class _Provenance(_Open):
+    distillscope: str | None = None
+    versions: dict[str, str] | None = None
+    commit: str | None = None
+    command: str | None = None
+    seconds: Annotated[float, Field(ge=0, le=1e12)] | None = None
+    conditions: dict[str, _Condition] | None = None
+
+
+class Complete(_Open):
+    """complete.json: how long it took, what was left out, what must be said, and of which data and teacher it is."""
+
+    seconds: Annotated[float, Field(ge=0, le=1e12)] | None = None
+    warnings: list[str] | None = None
+    fingerprint: dict[str, str] | None = None
+    mapped: str | None = None
+
+
+class Curve(_Open):
+    """One curve: y, and where known its interval, at each x."""
+
+    x: list[Number]
+    y: list[Number | None]
+    low: list[Number | None] | None = None
+    high: list[Number | None] | None = None
+
+    @model_validator(mode="after")
+    def _as_long(self) -> Curve:
+        if any(len(v) != len(self.x) for v in (self.y, self.low, self.high) if v is not None):
+            raise ValueError("x, y, low and high of one length")
+        return self
+
+
+class _Epoch(_Open):
+    epoch: Annotated[int, Field(ge=1, le=10**9)]
+    loss: float | None = None
+    cosine: float | None = None
+    effective_rank: float | None = None
+    knn_accuracy: float | None = None
+    teacher_r2: float | None = None
+
+
+_EPOCH = TypeAdapter(_Epoch)
+
+
+def read_study(path: Path) -> dict[str, Any]:
+    """The plain values of study.yaml; what a report reads of them has been checked, a `UserError` says what does not fit."""
+    values = read_yaml(path)
+    if not isinstance(values, dict):
+        raise UserError(str(path), "a mapping", type(values).__name__, RESTORE)
+    try:
+        _Study.model_validate(values)
+    except ValidationError as error:
+        at, expected, got = problem_of(error)
+        raise UserError(f"{path} {at}", expected, got, RESTORE) from None
+    return values
+
+
+def read_provenance(path: Path) -> dict[str, Any]:
+    """The plain values of provenance.json; empty where there is none."""
+    if not path.exists():
+        return {}
+    read_json(path, _Provenance, RESTORE)
+    return read_json(path, dict, RESTORE)
+
+
+def read_complete(path: Path) -> Complete:
+    """complete.json; an empty one says no more than that the trial is complete."""
+    content = read_bytes(path, RESTORE)
+    return parse_json(content if content.strip() else b"{}", str(path), Complete, RESTORE)
+
+
+def read_curves(path: Path) -> dict[str, dict[str, Any]]:
+    """The curves that have any point; none where there is no file."""
+    if not path.exists():
+        return {}
+    read_json(path, dict[str, Curve], RESTORE)
+    return {name: curve for name, curve in read_json(path, dict, RESTORE).items() if curve["x"]}
+
+
+def read_epochs(path: Path) -> tuple[list[dict[str, Any]], int]:
+    """The records of metrics.jsonl, and how many lines are none: a kill in the middle of a line leaves half of one."""
+    if not path.exists():
+        return [], 0
+    rows, broken = [], 0
+    for line in read_bytes(path, RESTORE).decode("utf-8", errors="replace").splitlines():
+        try:
+            row = json.loads(line)
+            _EPOCH.validate_python(row)
+        except (ValueError, RecursionError):  # pydantic's error is a ValueError
+            broken += bool(line.strip())
+            continue
+        rows.append(row)
+    return rows, broken
+
+
+def read_results(path: Path) -> pd.DataFrame:
+    """A tidy results.csv with typed columns; raises ValueError, which names what is wrong.
+
+    Everything is read as text first: a student called "NA" must stay a student, and float() round-trips where
+    pandas' fast parser may differ in the last digit.
+    """
+    content = read_bytes(path, RESTORE)
+    if b"\0" in content:
+        raise ValueError("results.csv holds a NUL byte")
+    frame = pd.read_csv(io.BytesIO(content), dtype=str, keep_default_na=False)
+    absent = [c for c in COLUMNS if c not in frame.columns and c != "arm"]
+    if absent:
+        raise ValueError(f"column {absent[0]!r} is missing")
+    if "arm" not in frame.columns:
+        frame["arm"] = ""
+    frame = frame[COLUMNS].fillna("")
+    for column in ("dataset", "teacher", "student", "measure"):
+        if (frame[column] == "").any():
+            raise ValueError(f"column {column!r} has an empty cell")
+    frame["value"] = [_float("value", v) if v.strip() else math.nan for v in frame["value"]]
+    for column, least in (("seed", -LARGEST), ("draw", 0), ("n", 0)):
+        frame[column] = pd.array([_whole(column, v, least) if v.strip() else pd.NA for v in frame[column]], dtype="Int64")
+    return frame
+
+
+def _float(column: str, text: str) -> float:
+    try:
+        return float(text)
+    except ValueError:
+        raise ValueError(f"column {column!r} has {text[:40]!r}, which is no number") from None
+
+
+def _whole(column: str, text: str, least: int) -> int:
+    value = _float(column, text)
+    if not (value.is_integer() and least <= value <= LARGEST):
+        raise ValueError(f"column {column!r} has {text[:40]!r}, which is no whole number from {least} up")
+    return int(value)

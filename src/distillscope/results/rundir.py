@@ -1,0 +1,288 @@
+"""A run directory: what a study writes, so that reports and later audits need no model.
+
+::
+
+    study.yaml          the resolved config          provenance.json   versions, commit, hardware, command
+    references/ID/      the teacher's own results     trials/ID/        one trial; `names` makes ID
+    results.csv, summary.json, tables/, figures/, report.html          made from those by the report
+
+A reference or trial counts once its ``complete.json`` exists, which is written last.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import platform
+import re
+import subprocess
+import sys
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import asdict, dataclass
+from datetime import datetime, timezone
+from importlib import metadata
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+import yaml
+from pydantic import ValidationError
+
+import distillscope
+from distillscope import progress
+from distillscope.config.study import Dataset, Study, Teacher
+from distillscope.errors import UserError
+from distillscope.files.folder_names import composed, folder_name, is_printable, old_folder_name, same_on_some_systems
+from distillscope.files.json_reader import read_json
+from distillscope.files.writing import sweep, write_atomic, write_json, write_text
+from distillscope.files.yaml_reader import read_yaml
+
+COLUMNS = ("study", "dataset", "split", "teacher", "student", "target", "objective", "seed", "condition", "draw",
+           "measure", "value", "n", "unit", "arm")
+COMPLETE = "complete.json"
+GROWING = ("seeds", "students", "arms", "data", "teacher")
+"""Axes of the grid: a resumed study may add items to them, since trials do not depend on one another."""
+
+
+@dataclass(frozen=True)
+class Trial:
+    """One student, trained one way, with one seed."""
+
+    dataset: str
+    teacher: str
+    arm: str
+    student: str
+    seed: int
+
+    @property
+    def parts(self) -> tuple[str, ...]:
+        return self.dataset, self.teacher, self.arm, self.student, f"seed{self.seed}"
+
+    @property
+    def id(self) -> str:
+        return folder_name(*self.parts)
+
+
+def trials_of(study: Study) -> list[Trial]:
+    """The grid, in the order of the config."""
+    return [
+        Trial(data.title, teacher.title, arm.name, student.label, seed)
+        for data in study.data for teacher in study.teacher for arm in study.arms for seed in arm.seeds or study.seeds
+        for student in study.students if arm.students is None or student.label in arm.students
+    ]
+
+
+def is_complete(folder: Path) -> bool:
+    return (folder / COMPLETE).is_file()
+
+
+def trial_folder(run: Path, trial: Trial) -> Path:
+    return _own_folder(run / "trials", trial.parts, lambda done: done.get("trial") == asdict(trial))
+
+
+def reference_folder(run: Path, data: str, teacher: str, target: str) -> Path:
+    """The teacher's own results on that data set, as that target shows them."""
+    own = {"dataset": data, "teacher": teacher, "target": target}
+    return _own_folder(run / "references", (data, teacher, target), lambda done: own.items() <= done.items())
+
+
+def _own_folder(root: Path, parts: tuple[str, ...], is_its: Callable[[dict], bool]) -> Path:
+    """The folder of these parts; in an older run the one under its old name, if what it holds is its own."""
+    folder, older = root / folder_name(*parts), root / old_folder_name(*parts)
+    if folder == older or folder.exists() or not is_complete(older):
+        return folder
+    return older if is_its(read_done(older)) else folder
+
+
+def read_done(folder: Path) -> dict[str, Any]:
+    """What complete.json says; nothing where it cannot be read."""
+    return json_object(folder / COMPLETE)
+
+
+def json_object(path: Path) -> dict[str, Any]:
+    """A JSON object; nothing where there is none that can be read."""
+    try:
+        return read_json(path)
+    except UserError:
+        return {}
+
+
+def default_run(name: str) -> Path:
+    """Where a study of that name goes by default: one folder in ``runs``, whatever the name holds.
+
+    >>> default_run("mine").as_posix(), default_run("../../mine").as_posix()
+    ('runs/mine', 'runs/_.._.._mine~4fc6ecbf70')
+    """
+    older = Path("runs") / name
+    return older if Path(name).name == name and name not in (".", "..") and (older / "study.yaml").is_file() else Path("runs") / folder_name(name)
+
+
+def check_names(study: Study) -> None:
+    """Refuse names that tables, terminals or some file systems would take for one another."""
+    arms, remedies = [a.name for a in study.arms], [r.title for r in study.remedies]
+    for key, what, names, todo in (
+        ("data", "data set", [d.title for d in study.data], "alias"), ("teacher", "teacher", [t.title for t in study.teacher], "label"),
+        ("students", "student", [s.label for s in study.students], "label"), ("arms", "arm", arms, "name"),
+        ("remedies", "remedy", remedies, "label"), ("name", "study", [study.name], "name"),
+    ):
+        seen: dict[str, str] = {}
+        for name in names:
+            if not is_printable(name):
+                raise UserError(f"{key} {name!r}", "a name of visible characters", "one without, or with control characters",
+                                f"Give it another ({todo}: ...).")
+            other = seen.setdefault(same_on_some_systems(name), name)
+            if other != name or names.count(name) > 1:
+                raise UserError(key, f"each {what} under a name of its own, also where upper and lower case are one", f"'{other}' and '{name}'",
+                                f"Rename one ({todo}: ...).")
+    both = sorted({f"{a}+{r}" for a in arms for r in remedies} & set(arms))
+    if both:
+        raise UserError("arms", "no arm named as a remedied one is (ARM+REMEDY)", f"'{both[0]}'", "Rename it (name: ...).")
+    if any(composed(s.label) == "teacher" for s in study.students):
+        raise UserError("students", "a label other than the teacher's own rows have", "'teacher'", "Rename it (label: ...).")
+
+
+def open_run(study: Study, run: Path, resume: bool) -> None:
+    """Make the directory, or check that the one there holds the same study and may go on."""
+    check_names(study)
+    config = run / "study.yaml"
+    if run.exists() and not run.is_dir():
+        raise UserError(f"--out {run}", "a new or empty directory", "a file", "Name another.")
+    if run.exists() and any(run.iterdir()) and not resume:
+        raise UserError(f"--out {run}", "a new or empty directory", "one with files",
+                        "Add --resume to go on with it, or name another.")
+    if config.exists():
+        before, now = load_config(run), study.dump()
+        for key in sorted({*before, *now} - {"published", "description"}):
+            old, new = before.get(key), now.get(key)
+            if old != new and not (key in GROWING and _grows(key, old, new)):
+                raise UserError(f"{run} {key}", f"{json.dumps(old)[:120]} as when it was begun", json.dumps(new)[:120],
+                                "Run it with the old value, or into another --out.")
+    elif resume and run.exists() and any(run.iterdir()):
+        raise UserError(f"--resume {run}", "a study's directory (with study.yaml)", "another one", "Name another --out.")
+    write_text(config, yaml.safe_dump(study.dump(), sort_keys=False, allow_unicode=True))
+
+
+def as_begun(study: Study, run: Path) -> Study:
+    """The study with the students' hidden layers as the run was begun with them, where that was before they had a setting."""
+    if not (run / "study.yaml").is_file():
+        return study
+    given = load_config(run).get("students")
+    older = {s.get("label") for s in given if isinstance(s, dict) and s.get("hidden") == "target"} if isinstance(given, list) else set()
+    changed = [s.label for s in study.students if s.label in older and s.settings.get("hidden") not in (None, "target")]
+    if not changed:
+        return study
+    progress.say(f"{run}: the hidden layer of {', '.join(changed)} is as wide as the target, as when the run was begun (hidden: target)")
+    return study.model_copy(update={"students": tuple(
+        s.model_copy(update={"hidden": "target"}) if s.label in changed else s for s in study.students)})
+
+
+def clear_run(study: Study, run: Path) -> None:
+    """For who holds the run's lock: sweep what a kill left behind, and give trials begun under an older name their own folder."""
+    for part in ("trials", "references"):
+        if (run / part).is_dir() and not (run / part).is_symlink():
+            sweep(run / part, alone=True)
+    claims: dict[str, list[Trial]] = {}
+    for trial in trials_of(study):
+        claims.setdefault(old_folder_name(*trial.parts), []).append(trial)
+    for name, trials in claims.items():
+        older = run / "trials" / name
+        if not older.is_dir() or older.is_symlink():
+            continue
+        owner = next((t for t in trials if t.id == name), None)
+        others = is_complete(older) and owner is not None and read_done(older).get("trial") not in (None, asdict(owner))
+        if len(trials) > 1 and (owner is None or others):  # they wrote over one another
+            aside = run / "set-aside" / name
+            progress.say(f"{older}: {len(trials)} trials shared it ({', '.join(t.student + ' ' + t.arm for t in trials[:4])}); moved to {aside}, "
+                         "and each is run in a folder of its own")
+            aside.parent.mkdir(exist_ok=True)
+            os.replace(older, aside)
+        elif owner is None and not is_complete(older) and not (own := run / "trials" / trials[0].id).exists():
+            os.replace(older, own)
+
+
+def _grows(key: str, old: list, new: list) -> bool:
+    if not (isinstance(old, list) and isinstance(new, list)):
+        return False
+    known = {item_name(key, i): i for i in old}
+    return all(known.get(item_name(key, i), i) == i for i in new)
+
+
+def item_name(key: str, item: Any) -> Any:
+    """What an item of one of the grid's axes (`GROWING`) is called, as it stands in study.yaml."""
+    if key == "data":
+        return Dataset.model_validate(item).title
+    if key == "teacher":
+        return Teacher.model_validate(item).title
+    return item.get("label", item.get("name")) if isinstance(item, dict) else item
+
+
+def load_config(run: Path) -> dict[str, Any]:
+    """The resolved config of a run directory; keys that have come since it was written stand at their defaults.
+
+    Where a student's `hidden` is not written, its trials were trained with that layer as wide as their target, and go on so.
+    """
+    config = Path(run) / "study.yaml"
+    if not config.is_file():
+        raise UserError(str(run), "a study's run directory (with study.yaml)", "none", "Make one with `distillscope run quickstart`.")
+    values = read_yaml(config)
+    if not isinstance(values, dict):
+        raise UserError(str(config), "a mapping", type(values).__name__, "Restore the file; `run` wrote it.")
+    try:
+        given = values.get("students")
+        students = [{"hidden": "target", **s} if isinstance(s, dict) and s.get("name") == "paper_cnn" else s for s in given] \
+            if isinstance(given, list) else given
+        return Study.model_validate({**values, **({"students": students} if "students" in values else {})}).dump()
+    except (ValidationError, UserError):
+        return values  # whoever needs a study of it says what is wrong
+
+
+def write_results(folder: Path, rows: Iterable[Mapping[str, Any]], curves: Mapping[str, Any], done: Mapping[str, Any]) -> None:
+    """results.csv, curves.json, and complete.json last."""
+    frame = pd.DataFrame(list(rows), columns=list(COLUMNS))
+    write_atomic(folder / "results.csv", lambda p: frame.to_csv(p, index=False, float_format="%.10g"))
+    write_json(folder / "curves.json", curves)
+    write_json(folder / COMPLETE, done)
+
+
+def provenance(command: str | None, conditions: Mapping[str, Any], device: str, threads: int) -> dict[str, Any]:
+    """Who made these numbers: versions, commit, hardware, command."""
+    packages = ("torch", "torchvision", "timm", "open_clip_torch", "numpy", "scipy", "scikit-learn", "accelerate",
+                "datasets", "pandas", "plotly", "pillow")
+    versions = {"python": platform.python_version()}
+    for package in packages:
+        try:
+            versions[package] = metadata.version(package)
+        except metadata.PackageNotFoundError:
+            continue
+    return {"distillscope": distillscope.__version__, "versions": versions, "commit": _commit(), "device": device,
+            "threads": threads, "hardware": hardware(), "command": command or " ".join(sys.argv),
+            "started": datetime.now(timezone.utc).isoformat(timespec="seconds"), "seconds": 0.0, "conditions": dict(conditions)}
+
+
+def hardware() -> str:
+    """Processor, cores, memory and accelerators, in one line."""
+    import torch
+
+    model = platform.processor() or platform.machine()
+    cpuinfo = Path("/proc/cpuinfo")
+    if cpuinfo.exists():
+        names = re.findall(r"model name\s*:\s*(.+)", cpuinfo.read_text())
+        model = names[0] if names else model
+    memory = f", {os.sysconf('SC_PAGE_SIZE') * os.sysconf('SC_PHYS_PAGES') / 2**30:.0f} GiB" if hasattr(os, "sysconf") else ""
+    gpus = [torch.cuda.get_device_name(i) for i in range(torch.cuda.device_count())] if torch.cuda.is_available() else []
+    return f"{model}, {os.cpu_count()} cores{memory}" + (f", {', '.join(gpus)}" if gpus else ", no GPU")
+
+
+def _commit() -> str | None:
+    """The commit of the source checkout that runs, if it is one."""
+    folder = Path(__file__).resolve().parent
+    try:
+        head = subprocess.run(["git", "-C", str(folder), "describe", "--always", "--dirty", "--abbrev=12"],
+                              capture_output=True, text=True, timeout=5)
+        own = subprocess.run(["git", "-C", str(folder), "ls-files", "--error-unmatch", __file__],
+                             capture_output=True, timeout=5)
+    except (OSError, subprocess.TimeoutExpired):
+        return None
+    return head.stdout.strip() if head.returncode == 0 and own.returncode == 0 else None
+
+

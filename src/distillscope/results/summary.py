@@ -1,0 +1,184 @@
+"""Tidy results -> one row per quantity, with its spread over seeds.
+
+Seeds are the unit of replication: independent noise draws are averaged inside a seed first. The interval is Student's
+t over seeds, which keeps its coverage at three seeds, where a percentile bootstrap does not. One seed has no interval.
+Intervals of accuracies end at 0 and 1.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable
+from dataclasses import dataclass, replace
+
+import numpy as np
+import pandas as pd
+from scipy import stats
+
+from distillscope.results.run import TEACHER, Run, Trial, measured_split, of_test
+
+KEYS = ["dataset", "teacher", "target", "objective", "arm", "student", "split", "condition", "measure"]
+
+
+@dataclass(frozen=True)
+class Statistic:
+    """A quantity over seeds. ``std`` is the sample's, ``std_population`` the paper's; low and high are the 95 % t interval."""
+
+    mean: float
+    std: float
+    std_population: float
+    low: float
+    high: float
+    n_seeds: int
+    values: tuple[float, ...]
+    n: int | None = None
+    unit: str = ""
+
+    def spread(self, kind: str) -> float:
+        """The standard deviation that the study asks for: 'sample' or 'population'."""
+        return self.std_population if kind == "population" else self.std
+
+
+def statistic(values: Iterable[float], n: int | None = None, unit: str = "") -> Statistic:
+    """Mean, both standard deviations and the 95 % t interval of the finite ``values``, one per seed.
+
+    >>> s = statistic([15.0, 16.0, 17.0])
+    >>> s.mean, s.std, round(s.low, 3), round(s.high, 3), s.n_seeds
+    (16.0, 1.0, 13.516, 18.484, 3)
+    >>> statistic([15.0]).low
+    nan
+    """
+    kept = np.asarray([v for v in values if math.isfinite(v)], dtype=np.float64)
+    count = len(kept)
+    if count == 0:
+        return Statistic(math.nan, math.nan, math.nan, math.nan, math.nan, 0, (), n, unit)
+    mean = float(kept.mean())
+    if count == 1:
+        return Statistic(mean, math.nan, math.nan, math.nan, math.nan, 1, (mean,), n, unit)
+    std = float(kept.std(ddof=1))
+    half = float(stats.t.ppf(0.975, count - 1)) * std / math.sqrt(count)
+    return Statistic(mean, std, float(kept.std()), mean - half, mean + half, count, tuple(kept.tolist()), n, unit)
+
+
+def within_unit(s: Statistic) -> Statistic:
+    """An interval of a share, ended at 0 and 1: Student's t does not know that nothing lies beyond."""
+    return replace(s, low=max(s.low, 0.0), high=min(s.high, 1.0)) if math.isfinite(s.low) else s
+
+
+def _record(key: tuple, s: Statistic, seeds: list) -> dict:
+    return {**dict(zip(KEYS, key, strict=True)), "mean": s.mean, "std": s.std, "std_population": s.std_population,
+            "low": s.low, "high": s.high, "n_seeds": s.n_seeds, "seeds": seeds, "values": list(s.values), "n": s.n,
+            "unit": s.unit}
+
+
+def summarise(results: pd.DataFrame, trials: Iterable[Trial] = ()) -> pd.DataFrame:
+    """One row per (dataset, teacher, target, objective, arm, student, split, condition, measure).
+
+    Columns: mean, std (sample), std_population, low, high (95 % t interval over seeds), n_seeds, seeds, values (one per
+    seed), n (items), unit. A value that is not finite is left out, and n_seeds says so. Where ``trials`` carry singular
+    values, the rank and dims of the seed-averaged spectrum are added (the paper publishes those, not the mean of ranks).
+    """
+    per_seed = results.groupby([*KEYS, "seed"], dropna=False, sort=False).agg(
+        value=("value", "mean"), n=("n", "max"), unit=("unit", "first")).reset_index()
+    records = []
+    for key, group in per_seed.groupby(KEYS, dropna=False, sort=False):
+        group = group.sort_values("seed")
+        n = group["n"].max()
+        group = group[np.isfinite(group["value"])]
+        seeds = [None if pd.isna(s) else int(s) for s in group["seed"]]
+        found = statistic(group["value"], None if pd.isna(n) else int(n), str(group["unit"].iloc[0]) if len(group) else "")
+        found = within_unit(found) if str(key[-1]).endswith("accuracy") else found
+        records.append(_record(key, found, seeds))
+    records += _of_mean_spectrum(results, trials)
+    return pd.DataFrame(records, columns=[*KEYS, "mean", "std", "std_population", "low", "high", "n_seeds", "seeds",
+                                          "values", "n", "unit"])
+
+
+def _of_mean_spectrum(results: pd.DataFrame, trials: Iterable[Trial]) -> list[dict]:
+    """Effective rank (p = s^2 / sum s^2) and dims of the singular values averaged over seeds."""
+    groups: dict[tuple, dict[int | None, list[float]]] = {}
+    for trial in trials:
+        spectrum = trial.curves.get("student.spectrum")
+        if spectrum and trial.student != TEACHER:
+            key = (trial.dataset, trial.teacher, trial.target, trial.arm, trial.student)
+            groups.setdefault(key, {})[trial.seed] = spectrum["y"]
+    records = []
+    for (dataset, teacher, target, arm, student), spectra in groups.items():
+        own = results[(results["dataset"] == dataset) & (results["teacher"] == teacher) & (results["arm"] == arm)
+                      & (results["student"] == student)]
+        objective = own["objective"].iloc[0] if len(own) else ""
+        split = measured_split(own)
+        length = min(map(len, spectra.values()))
+        mean = np.mean([np.asarray(s[:length], dtype=np.float64) for s in spectra.values()], axis=0)
+        if not np.isfinite(mean).all() or mean.sum() <= 0:
+            continue
+        for name, value, unit in _rank_and_dims(mean):
+            key = (dataset, teacher, target, objective, arm, student, split, "clean", f"student.{name}_of_mean_spectrum")
+            single = Statistic(value, math.nan, math.nan, math.nan, math.nan, len(spectra), (value,), None, unit)
+            records.append(_record(key, single, sorted(spectra, key=str)))
+    return records
+
+
+def _rank_and_dims(singular_values: np.ndarray) -> list[tuple[str, float, str]]:
+    from distillscope.measure.spectrum import dims_for_share, effective_rank_from_singular_values
+
+    dims = [(f"dims_{share}", float(dims_for_share(singular_values, share / 100)), "dimensions") for share in (90, 95, 99)]
+    return [("effective_rank", float(effective_rank_from_singular_values(singular_values)), "dimensions"), *dims]
+
+
+class Summary:
+    """Look-ups in `summarise`'s rows of the split that each data set is tested on."""
+
+    def __init__(self, frame: pd.DataFrame) -> None:
+        self.frame = frame
+        self._rows: dict[tuple, Statistic] = {}
+        for row in of_test(frame).to_dict("records"):
+            key = tuple(row[k] for k in ("dataset", "teacher", "target", "arm", "student", "condition", "measure"))
+            self._rows[key] = Statistic(row["mean"], row["std"], row["std_population"], row["low"], row["high"],
+                                        row["n_seeds"], tuple(row["values"]), row["n"], row["unit"])
+
+    @classmethod
+    def of(cls, run: Run) -> Summary:
+        return cls(summarise(run.results, run.trials))
+
+    def get(self, model, measure: str, condition: str = "clean") -> Statistic | None:
+        """The statistic of a `report.models.Model`; teacher rows answer to student.* keys too. None when absent."""
+        if model.is_teacher:
+            measure = teacher_key(measure)
+        found = self._rows.get((model.dataset, model.teacher, model.target, model.arm, model.student, condition, measure))
+        return found if found is not None and found.n_seeds else None
+
+    def measures(self) -> set[str]:
+        return {key[-1] for key in self._rows}
+
+    def conditions(self) -> list[str]:
+        """'clean' first, then the noise conditions by sigma."""
+        return sorted({key[-2] for key in self._rows}, key=lambda c: (sigma_of(c) is None, sigma_of(c) or 0.0))
+
+    def per_seed(self, model, measure: str, condition: str = "clean") -> dict[int | None, float]:
+        """{seed: value}, so that models trained from one seed can be paired."""
+        frame = self.frame
+        if model.is_teacher:
+            measure = teacher_key(measure)
+        rows = frame[(frame["dataset"] == model.dataset) & (frame["teacher"] == model.teacher)
+                     & (frame["target"] == model.target) & (frame["arm"] == model.arm)
+                     & (frame["student"] == model.student) & (frame["condition"] == condition)
+                     & (frame["measure"] == measure)]
+        return dict(zip(rows["seeds"].iloc[0], rows["values"].iloc[0], strict=False)) if len(rows) else {}
+
+
+def teacher_key(measure: str) -> str:
+    """The key under which the teacher's rows hold the same quantity."""
+    return ".".join(TEACHER if part == "student" else part for part in measure.split("."))
+
+
+def sigma_of(condition: str) -> float | None:
+    """0 for clean, the number of noise=<sigma>, None for anything else."""
+    if condition == "clean":
+        return 0.0
+    if condition.startswith("noise="):
+        try:
+            return float(condition.removeprefix("noise="))
+        except ValueError:
+            return None
+    return None

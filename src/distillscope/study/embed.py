@@ -1,0 +1,49 @@
+"""Embeddings of a data set, by a teacher or a distilled student, into the cache or a folder."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from distillscope import progress
+from distillscope.audits.inputs.models import model_teacher
+from distillscope.config.study import Dataset
+from distillscope.data.splits import load_split
+from distillscope.errors import UserError
+from distillscope.students.load import load_student
+from distillscope.study.prepared import load_teacher, teacher_rows
+from distillscope.study.trial import save_embeddings
+from distillscope.teachers.cache import entry_path
+
+
+def embed_dataset(data: str, split: str, *, teacher: str | None = None, student: Path | None = None, out: Path | None = None,
+                  limit: int | None = None, corrupt: str = "error", device: str = "auto", precision: str | None = None, workers: int = 0,
+                  preprocess: Mapping[str, Any] | None = None) -> str:
+    """Embed one split; says where the embeddings are. ``out`` gets clip-retrieval's layout, in float32.
+
+    ``preprocess``: what is known of a model file's size, mean and std.
+    """
+    if (teacher is None) == (student is None):
+        raise UserError("embed", "one of --teacher and --student", "both" if teacher else "neither", "Name one.")
+    if out is not None and out.exists() and any(out.iterdir()):
+        raise UserError(f"--out {out}", "a new or empty directory", "one with files", "Name another.")
+    part = Dataset.model_validate(data)
+    source = load_split(part.name, part.settings, split, limit, corrupt)
+    if teacher is not None:
+        encoder = load_teacher(model_teacher(teacher, preprocess), device, precision)
+        rows = teacher_rows(encoder, source, workers=workers)
+        where = str(entry_path(encoder, None)[0]) if hasattr(encoder, "encode") else encoder.name
+    else:
+        if out is None:
+            raise UserError("embed --student", "--out FOLDER (the cache keeps teachers only)", "none", "Add --out.")
+        encoder = load_student(student, device, precision or "float32")
+        with progress.task(f"student {part.title}/{split}", len(source)) as advance:
+            rows = encoder.embed(source, advance=advance, workers=workers)
+        where = str(out)
+    if out is not None:
+        save_embeddings(out, rows, source, np.float32)
+        where = str(out)
+    return f"{len(rows)} x {rows.shape[1]} embeddings: {where}"

@@ -1,0 +1,160 @@
+"""What a run would do, before it does it: trials, forward passes, time and memory."""
+
+from __future__ import annotations
+
+import os
+import time
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from distillscope.config.study import Study
+from distillscope.data.preprocess import Preprocess
+from distillscope.data.source import Source
+from distillscope.data.splits import Splits
+from distillscope.devices import choose_device
+from distillscope.distill.loop import num_trained
+from distillscope.results.rundir import check_names, is_complete, trial_folder, trials_of
+from distillscope.stress.run import rehearse
+from distillscope.students.load import build_student
+from distillscope.study.preflight import check_data, check_study, check_teacher
+from distillscope.study.prepared import embedded_views, load_teacher, noise_conditions
+from distillscope.study.run import load_data, num_jobs
+from distillscope.teachers.cache import missing_rows
+from distillscope.teachers.encoder import Encoder
+
+MEASURE_SECONDS = 45.0
+"""Measures and probes of one trial at 10,000 test and 50,000 train items on one core; scaled with the items."""
+
+
+@dataclass
+class Plan:
+    """Counts and estimates of one study on this machine."""
+
+    study: Study
+    trials: int
+    finished: int
+    teacher_forwards: int
+    teacher_cached: int
+    student_train: int
+    student_eval: int
+    seconds: float
+    memory_mib: float
+    cache_mib: float
+
+    def rows(self) -> list[tuple[str, str]]:
+        """What to print: (name, value)."""
+        study = self.study
+        return [
+            ("students", ", ".join(s.label for s in study.students)),
+            ("arms", ", ".join(a.name for a in study.arms)),
+            ("seeds", ", ".join(map(str, study.seeds))),
+            ("trials", f"{self.trials} ({self.finished} finished already)"),
+            ("teacher forward passes", f"{self.teacher_forwards:,} to do, {self.teacher_cached:,} cached"),
+            ("student images, training", f"{self.student_train:,}"),
+            ("student images, evaluation", f"{self.student_eval:,}"),
+            ("estimated time", f"{self.seconds / 60:.0f} min" if self.seconds >= 90 else f"{self.seconds:.0f} s"),
+            ("estimated peak memory", f"{self.memory_mib / 1024:.1f} GiB"),
+            ("cache to be written", f"{self.cache_mib / 1024:.2f} GiB"),
+        ]
+
+
+def plan_study(study: Study, run: Path, device: str = "auto", precision: str | None = None, jobs: int | None = None) -> Plan:
+    """Count what is to be done; the time comes from a few batches of teacher and students, timed here and now."""
+    check_study(study)
+    check_names(study)
+    study, chosen = study.with_noise(), choose_device(device)
+    jobs = num_jobs(jobs, chosen, len(trials_of(study)))
+    total = Plan(study, len(trials_of(study)), 0, 0, 0, 0, 0, 0.0, 600.0, 0.0)
+    arms = {a.name: a for a in study.arms}
+    for data in study.data:
+        splits = load_data(study, data)
+        check_data(study, splits)
+        pixels = (splits.whole_train.nbytes + splits.test.nbytes) / 2**20
+        for teacher in study.teacher:
+            encoder = load_teacher(teacher, device, precision)
+            check_teacher(study, encoder, splits)
+            pending = [t for t in trials_of(study) if (t.dataset, t.teacher) == (data.title, teacher.title)]
+            finished = [t for t in pending if is_complete(trial_folder(run, t))]
+            pending = [t for t in pending if t not in finished]
+            total.finished += len(finished)
+            wanted = teacher_work(study, splits, encoder)
+            todo = sum(missing for _, missing in wanted)
+            total.teacher_forwards += todo
+            total.teacher_cached += sum(count for count, _ in wanted) - todo
+            total.cache_mib += todo * encoder.dim * 4 / 2**20
+            if todo:
+                total.seconds += todo * _teacher_seconds(encoder, splits.test)
+            evaluated = len(splits.test) * (1 + len(noise_conditions(study))) + len(splits.whole_train)
+            stressed = rehearse(study.stresses, splits.train, splits.test, study.noise.seed, "student")[0]
+            evaluated = (evaluated + sum(len(items) for items, _ in stressed)) * (1 + len(study.remedies))
+            busy = 0.0
+            speeds: dict[str, tuple[float, float]] = {}
+            for trial in pending:
+                spec, batch = study.student_of(arms[trial.arm], trial.student), study.training_of(arms[trial.arm]).batch_size
+                trained = num_trained(len(splits.train), study.training_of(arms[trial.arm]))
+                total.student_train += trained
+                total.student_eval += evaluated
+                network = f"{spec.model_dump_json()} {batch}"
+                if network not in speeds:
+                    speeds[network] = _student_seconds(spec, encoder.dim, splits.train, chosen, batch, jobs)
+                train, evaluate = speeds[network]
+                busy += trained * train + evaluated * evaluate
+                busy += MEASURE_SECONDS * (0.1 + len(splits.test) / 10_000)
+            total.seconds += busy / max(1, min(jobs, len(pending)))
+            targets = len(splits.train) * encoder.dim * 4 / 2**20
+            total.memory_mib = max(total.memory_mib, 600 + pixels + 3 * targets + jobs * (500 + pixels + 2 * targets))
+    return total
+
+
+def teacher_work(study: Study, splits: Splits, encoder: Any) -> list[tuple[int, int]]:
+    """(images, those that the cache lacks) for every set that the teacher must see; each image and view once."""
+    if not isinstance(encoder, Encoder):
+        return []
+    sets: list[tuple[Source, Any]] = [(splits.whole_train, None), (splits.test, None)]
+    if splits.labelled:
+        sets += [(splits.test, noise) for noise in noise_conditions(study).values()]
+    sets += [(splits.train, view) for _, view, _ in embedded_views(study, study.arms)]
+    sets += rehearse(study.stresses, splits.train, splits.test, study.noise.seed)[0]
+    return [(len(source), missing_rows(encoder, source, perturbation)) for source, perturbation in sets]
+
+
+def _teacher_seconds(encoder: Encoder, source: Source) -> float:
+    """Seconds an image, from two batches after a first."""
+    count = min(encoder.batch_size, len(source))
+    images, ids = source.read(range(count)), source.ids[:count]
+    encoder.encode(images, ids)
+    began = time.monotonic()
+    for _ in range(2):
+        encoder.encode(images, ids)
+    return (time.monotonic() - began) / (2 * count)
+
+
+def _student_seconds(spec: Any, dim: int, source: Source, device: torch.device, batch: int, jobs: int) -> tuple[float, float]:
+    """Seconds an image (training, evaluation) on the threads that one of ``jobs`` processes will have."""
+    threads = torch.get_num_threads()
+    torch.set_num_threads(max(1, (os.cpu_count() or 1) // jobs))
+    try:
+        student = build_student(spec.name, spec.settings, min(dim, 512), Preprocess(spec.image_size, spec.mean, spec.std),
+                                spec.label, device)
+        batch = min(batch, len(source))
+        images, ids = source.read(range(batch)), source.ids[:batch]
+
+        def step() -> None:
+            student.module.train()
+            student.module(student.preprocess(images.to(device) if isinstance(images, torch.Tensor) else images)).sum().backward()
+
+        step()
+        began = time.monotonic()
+        for _ in range(3):
+            step()
+        train = (time.monotonic() - began) / (3 * batch)
+        student.module.eval()
+        began = time.monotonic()
+        for _ in range(3):
+            student.encode(images, ids)
+        return train, (time.monotonic() - began) / (3 * batch)
+    finally:
+        torch.set_num_threads(threads)

@@ -1,0 +1,47 @@
+"""What is checked before work starts: one list, gone through by `run`, `run --dry-run` and `distill`."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from distillscope import progress
+from distillscope.config.study import Study
+from distillscope.data.splits import Splits
+from distillscope.distill.loop import check_tracker
+from distillscope.distill.terms import check_arm, check_dims
+from distillscope.errors import UserError
+from distillscope.students.load import check_student
+from distillscope.study.prepared import check_targets, rehearse_views
+
+LEAST_TEST = 10
+"""Images that measures need at least."""
+
+
+def check_study(study: Study, track: str | None = None) -> None:
+    """Names, settings and networks, before any image is read."""
+    study.check_parts()
+    check_tracker(track)
+    for spec in (*study.students, *(study.student_of(a, s.label) for a in study.arms if a.student for s in study.students)):
+        check_student(spec.name, spec.settings, spec.image_size, spec.label)
+
+
+def check_data(study: Study, splits: Splits, *, tested: bool = True) -> None:
+    """Whether the images are enough, and what every arm and view asks of them; ``tested``: whether they are measured on too."""
+    smallest = max(study.training_of(a).batch_size for a in study.arms)
+    if len(splits.train) < smallest:
+        raise UserError(f"data {splits.title}/train", f"at least a batch of {smallest} images", str(len(splits.train)),
+                        "Use more images, or set training.batch_size.")
+    for arm in study.arms:
+        check_arm(arm, study.training_of(arm), splits.train)
+    rehearse_views(study, splits.train)
+    if tested and len(splits.test) < LEAST_TEST:
+        raise UserError(f"data {splits.title}/test", f"at least {LEAST_TEST} images to measure on", str(len(splits.test)), "Use more images.")
+    if tested and not splits.labelled:
+        progress.say(f"{splits.title} has no labels: probes, kNN and accuracy under noise are left out")
+
+
+def check_teacher(study: Study, encoder: Any, splits: Splits) -> None:
+    """Whether the teacher's dimensions suit every arm and target."""
+    for arm in study.arms:
+        check_dims(arm, study.target_of(arm), encoder.dim)
+    check_targets(study, encoder.dim, len(splits.train))

@@ -1,0 +1,96 @@
+"""The teacher's own results: what there was to lose."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from distillscope.config.study import Stress, Study
+from distillscope.data.source import Source
+from distillscope.data.splits import Splits
+from distillscope.measure.audit import audit_one
+from distillscope.measure.neighbours import knn_accuracy
+from distillscope.measure.probe import LinearProbe
+from distillscope.registry import stresses
+from distillscope.results.rundir import write_results
+from distillscope.stress.run import run_stresses
+from distillscope.stress.subject import Findings, Subject
+from distillscope.study.prepared import fingerprint, noise_conditions, teacher_rows
+from distillscope.study.trial import fit_probes, heads, probe_rows, refit, save_embeddings, save_predictions, tidy
+from distillscope.targets.transforms import Target
+from distillscope.teachers.encoder import Encoder
+
+
+def run_reference(study: Study, teacher_title: str, encoder: Any, splits: Splits, target: Target, folder: Path, *,
+                  own: bool = True, batch_size: int | None = None) -> None:
+    """Measure the teacher's embeddings, as ``target`` shows them to the students, clean and under the study's noise.
+
+    ``own`` says that the target is the study's own: some stresses (top_k) are run on that one alone, for their cost.
+    ``batch_size`` is that of the students who learn this target (default: the study's); the notebook's probe drops the last batch.
+    """
+    began = time.monotonic()
+    clean = target(teacher_rows(encoder, splits.test))
+    found = audit_one(clean, normalize="l2", intervals=False)
+    rows = [(key, "clean", None, v.value, v.n, v.unit) for key, v in found.values.items()]
+    skipped = [f"{key}: {why}" for key, why in found.left_out.items()]
+    if isinstance(encoder, Encoder) and encoder.num_parameters:  # an ONNX session does not tell
+        rows.append(("capacity.parameters", "clean", None, encoder.num_parameters, 1, "parameters"))
+    save_embeddings(folder / "embeddings_test", clean, splits.test)
+    probes: dict[str, LinearProbe] = {}
+    if splits.labelled:
+        train = target(teacher_rows(encoder, splits.train))
+        validation = None if splits.validation is None else target(teacher_rows(encoder, splits.validation))
+        probes, missing = fit_probes(study, train, splits, validation, probe_items(study, len(train), batch_size or study.training.batch_size))
+        skipped += missing
+        predictions = {(name, "clean", None): probe.predict(clean) for name, probe in probes.items()}
+        for key, noise in noise_conditions(study).items() if isinstance(encoder, Encoder) else ():
+            label = f"teacher {splits.title}/{splits.test.split}, {key[0]}, draw {key[1] + 1}"
+            z = target(teacher_rows(encoder, splits.test, noise, label))
+            predictions.update({(name, *key): probe.predict(z) for name, probe in probes.items()})
+        rows += probe_rows(probes, predictions, splits.test.labels, "teacher")
+        rows.append(("knn.teacher.accuracy", "clean", None,
+                     knn_accuracy(train, splits.train.labels, clean, splits.test.labels), len(clean), "fraction"))
+        rows.append(("knn.chance", "clean", None, 1 / len(np.unique(splits.test.labels)), len(clean), "fraction"))
+        save_predictions(folder / "predictions.parquet", predictions, splits.test)
+    else:
+        skipped.append("probe, knn and accuracy under noise: the data has no labels")
+    asked = [s for s in study.stresses if own or not getattr(stresses.get(s.name), "own_target", False)]
+    stressed = stress_teacher(study, asked, encoder, splits, target, probes, folder)
+    curves = {**found.to_dict()["curves"], **stressed.curves}
+    rows, skipped = rows + stressed.rows, skipped + stressed.skipped
+    head = {"study": study.name, "dataset": splits.title, "split": splits.test.split, "teacher": teacher_title,
+            "student": "teacher", "target": target.name, "objective": "", "seed": None, "arm": ""}
+    write_results(folder, tidy(head, rows), curves,
+                  {"teacher": teacher_title, "dataset": splits.title, "target": target.name, "skipped": skipped,
+                   "fingerprint": fingerprint(encoder, splits), "seconds": round(time.monotonic() - began, 1)})
+
+
+def stress_teacher(study: Study, asked: Sequence[Stress], encoder: Any, splits: Splits, target: Target,
+                   probes: dict[str, LinearProbe], folder: Path) -> Findings:
+    """Stresses on the teacher: the same perturbed images as the students', each embedded once, ever."""
+    if not asked:
+        return Findings()
+    if not isinstance(encoder, Encoder):
+        return Findings(skipped=["stresses: ready-made embeddings cannot be made of changed images"])
+
+    def embedded(items: Source, perturbation: Any, label: str) -> np.ndarray:
+        return target(teacher_rows(encoder, items, perturbation, f"teacher {items.name}/{items.split}, {label}"))
+
+    module = encoder.module if encoder.num_parameters else None  # an ONNX session cannot be differentiated
+    model = Subject("teacher", embedded, heads(probes), splits.train, refit(study, probes), module, encoder.preprocess, encoder.device)
+    return run_stresses(asked, model, splits.test, study.noise.seed, folder)
+
+
+def probe_items(study: Study, count: int, batch: int) -> np.ndarray:
+    """All training items; in the notebook, 49,984 shuffled by a generator seeded with 999, drop_last."""
+    if study.streams == "keyed":
+        return np.arange(count)
+    import torch
+
+    generator = torch.Generator().manual_seed(999)
+    torch.empty((), dtype=torch.int64).random_(generator=generator)
+    return torch.randperm(count, generator=generator).numpy()[: count // batch * batch]

@@ -1,0 +1,157 @@
+"""One student for use, not a study: weights, preprocessing, model card."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from distillscope import progress
+from distillscope.config.load import study_from
+from distillscope.config.study import Study
+from distillscope.data.splits import Splits, load_splits
+from distillscope.distill.loop import distill, num_trained
+from distillscope.errors import UserError
+from distillscope.files.json_reader import read_json
+from distillscope.files.locks import RunLock
+from distillscope.files.writing import said_if_deleted, sweep, write_atomic, write_text
+from distillscope.files.yaml_reader import read_yaml
+from distillscope.results.rundir import trials_of
+from distillscope.students.card import model_card
+from distillscope.students.load import DESCRIPTION, save_student
+from distillscope.study.preflight import check_data, check_study, check_teacher
+from distillscope.study.prepared import fingerprint, load_teacher, prepare_targets
+from distillscope.study.trial import fresh_student, make_health, training_set
+from distillscope.teachers.cache import cache_root
+
+REQUEST = "distill.yaml"
+"""In a student's folder: what was asked for when it was begun, settings, precision and fingerprint of the images and weights."""
+
+
+def distill_one(study: Study, out: Path, *, resume: bool = False, device: str = "auto", precision: str | None = None,
+                workers: int = 0, track: str | None = None, command: str = "") -> Path:
+    """Distil the study's only student into ``out``; label-free images do. Started again with ``resume`` it goes on.
+
+    What it goes on with is the same request: another one is refused, with what differs.
+    """
+    if out.exists() and not out.is_dir():
+        raise UserError(f"--out {out}", "a new or empty directory", "a file", "Name another.")
+    first = progress.speaks()  # of several processes that share the work, the one that compares and writes
+    there = first and out.is_dir() and any(not p.name.startswith(".") for p in out.iterdir())
+    if there and not resume:
+        raise UserError(f"--out {out}", "a new or empty directory", "one with files", "Add --resume, or name another.")
+    asked = {"settings": {k: v for k, v in study.dump().items() if k not in IGNORED}, "precision": precision or "float32"}
+    if there:
+        compare_request(out, asked)
+    with said_if_deleted(out, cache_root()):
+        return _distil(study.with_noise(), out, asked, first, device, precision, workers, track, command)
+
+
+def _distil(study: Study, out: Path, asked: dict[str, Any], first: bool, device: str, precision: str | None, workers: int,
+            track: str | None, command: str) -> Path:
+    data, teacher, spec, arm = study.data[0], study.teacher[0], study.students[0], study.arms[0]
+    check_study(study, track)
+    splits = _splits(study, data)
+    check_data(study, splits, tested=False)
+    encoder = load_teacher(teacher, device, precision)
+    check_teacher(study, encoder, splits)
+    asked = {**asked, "fingerprint": fingerprint(encoder, splits)}
+    if first and (out / REQUEST).is_file():
+        compare_request(out, asked)
+    if (out / DESCRIPTION).exists():
+        progress.say(f"{out}: finished already")
+        return out
+    out.mkdir(parents=True, exist_ok=True)
+    held = RunLock(out) if first else None
+    try:
+        if first:
+            sweep(out, alone=True)
+            write_text(out / REQUEST, yaml.safe_dump(asked, sort_keys=False, allow_unicode=True))
+        prepared = prepare_targets(study, encoder, splits, study.target_of(arm), [arm])
+        trial = trials_of(study)[0]
+        student, streams = fresh_student(study, arm, spec, trial.seed, prepared, device, precision or "float32")
+        settings = study.training_of(arm)
+        with progress.task(f"student {spec.label}", num_trained(len(splits.train), settings)) as advance:
+            history = distill(student, training_set(arm, trial.seed, splits, prepared), arm, settings, streams, out,
+                              make_health(splits, prepared), track=track, workers=workers, advance=advance, warn=progress.say)
+        if (prepared.folder / "target.safetensors").exists():
+            write_atomic(out / "target.safetensors", lambda p: p.write_bytes((prepared.folder / "target.safetensors").read_bytes()))
+        write_text(out / "README.md", model_card(study, splits, student, history, command, out))
+        save_student(student, out, {"target": prepared.target_name, "teacher": teacher.title, "dataset": data.title,
+                                    **({"images": splits.whole_train.note} if splits.whole_train.note else {}),
+                                    "objective": arm.objective_name, "seed": trial.seed})
+        (out / "checkpoint.pt").unlink(missing_ok=True)
+    finally:
+        if held:
+            held.release()
+    return out
+
+
+IGNORED = ("name", "description", "published")
+"""Settings that say nothing of what is trained; a folder may be renamed."""
+
+
+def compare_request(out: Path, asked: dict[str, Any]) -> None:
+    """Refuse to go on in ``out`` with another request than it was begun with; a folder from before requests were kept says less."""
+    if (out / REQUEST).is_file():
+        begun = read_yaml(out / REQUEST)
+        if not isinstance(begun, dict) or not isinstance(begun.get("settings"), dict):
+            raise UserError(str(out / REQUEST), "what `distill` was asked for", "something else", "Distil into another --out.")
+        begun = {**begun, "settings": _at_defaults(begun["settings"])}
+        known = begun.keys() & asked.keys()
+        before, now = _flat({k: begun[k] for k in known}), _flat({k: asked[k] for k in known})
+    elif (out / DESCRIPTION).is_file():
+        said = read_json(out / DESCRIPTION)
+        before, now = _of_description(said), {k: v for k, v in _of_request(asked["settings"]).items() if k in said}
+        progress.say(f"{out}: from before requests were kept; only {', '.join(sorted(now))} can be compared")
+    elif (out / "checkpoint.pt").is_file():
+        progress.say(f"{out}: from before requests were kept; that this one is the same cannot be checked")
+        return
+    else:
+        raise UserError(f"--resume {out}", f"a student's folder (with {REQUEST})", "another one", "Name another --out.")
+    for path in sorted(before.keys() | now.keys()):
+        old, new = before.get(path), now.get(path)
+        if old != new:
+            where = path.removeprefix("settings.").replace("arms.0.", "").replace("students.0.", "student.")
+            raise UserError(f"--resume {out}, {where}", f"{json.dumps(old)[:120]} as when it was begun", json.dumps(new)[:120],
+                            "Repeat it with the old value, or into another --out.")
+
+
+def _at_defaults(settings: dict[str, Any]) -> dict[str, Any]:
+    """The settings with those that have come since at their defaults."""
+    try:
+        return {k: v for k, v in study_from({"name": "student", **settings}).dump().items() if k not in IGNORED}
+    except UserError:
+        return settings
+
+
+def _flat(value: Any, path: str = "") -> dict[str, Any]:
+    """{"a.0.b": plain value} of nested mappings and lists."""
+    items = value.items() if isinstance(value, dict) else enumerate(value) if isinstance(value, list) else None
+    if items is None:
+        return {path: value}
+    return {k: v for name, inner in items for k, v in _flat(inner, f"{path}.{name}" if path else str(name)).items()}
+
+
+def _of_request(settings: dict[str, Any]) -> dict[str, Any]:
+    """What a request says of a student's description, by the description's keys."""
+    study = Study.model_validate({"name": "student", **settings})
+    spec, arm = study.students[0], study.arms[0]
+    return {"name": spec.name, "settings": spec.settings, "label": spec.label, "objective": arm.objective_name, "seed": study.seeds[0],
+            "teacher": study.teacher[0].title, "dataset": study.data[0].title}
+
+
+def _of_description(said: dict[str, Any]) -> dict[str, Any]:
+    return {k: said[k] for k in ("name", "settings", "label", "objective", "seed", "teacher", "dataset") if k in said}
+
+
+def _splits(study: Study, data) -> Splits:
+    """Train with a tenth (at most 1,000 images) held out; no test split is touched."""
+    found = load_splits(data.title, data.name, data.settings, train_split=data.train_split, test_split=data.train_split,
+                        validation=lambda count: min(1000, count // 10), limit=study.limit, limit_test=study.limit, corrupt=study.corrupt)
+    if len(found.train) < study.training.batch_size:
+        raise UserError(f"data {data.title}/train", f"at least {study.training.batch_size * 10 // 9 + 2} images",
+                        str(len(found.whole_train)), "Use more images, or a smaller --batch-size.")
+    return found

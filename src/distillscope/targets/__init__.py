@@ -1,0 +1,1 @@
+"""Transforms of the teacher's embeddings, fitted on train images."""
