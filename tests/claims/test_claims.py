@@ -8,8 +8,8 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
-from planted import PARAMETERS, STUDY, TRAINING, planted, planted_run
 
+from builders.planted import PARAMETERS, STUDY, TRAINING, planted, planted_run
 from distillscope.claims.decide import ORDER, decide, decide_results
 from distillscope.claims.results import Results, Undecided, results_of
 from distillscope.claims.truncated_pca import ridge_null

@@ -7,13 +7,13 @@ from pathlib import Path
 
 import pytest
 import yaml
-from planted import planted_run
 
+from builders.planted import planted_run
+from builders.tiny import tiny_study, tiny_values
 from distillscope.claims.decide import ORDER
 from distillscope.claims.results import results_of
 from distillscope.config.load import load_preset
 from distillscope.registry import claims
-from tiny import tiny_study, tiny_values
 
 PAGE = (Path(__file__).parents[2] / "docs" / "claims.md").read_text()
 

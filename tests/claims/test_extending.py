@@ -9,14 +9,14 @@ import numpy as np
 import pytest
 import torch
 import yaml
-from planted import planted
 
+from builders.planted import planted
+from builders.tiny import tiny_study, tiny_values
 from distillscope.claims.decide import ORDER, decide_results
 from distillscope.config.load import study_from
 from distillscope.errors import UserError
 from distillscope.registry import KINDS, claims, objectives, remedies
 from distillscope.results.arms import FAMILIES
-from tiny import tiny_study, tiny_values
 
 PAGE = Path(__file__).parents[2] / "docs" / "extending.md"
 CODE = dict(zip(("objective", "remedy", "claim"), re.findall(r"^```python\n(.*?)^```", PAGE.read_text(), re.M | re.S), strict=True))

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import pytest
 
+from builders.tiny import scratch, tiny_study
 from distillscope.report.claims import decide_claims
 from distillscope.results.models import settings_of
 from distillscope.results.run import read_run
 from distillscope.results.summary import Summary, summarise
 from distillscope.study.run import run_study
-from tiny import scratch, tiny_study
 
 ARMS = [
     {"name": "a"},

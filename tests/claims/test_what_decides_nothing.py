@@ -5,8 +5,8 @@ from __future__ import annotations
 import dataclasses
 
 import pytest
-from planted import PARAMETERS, STUDY, planted, planted_run
 
+from builders.planted import PARAMETERS, STUDY, planted, planted_run
 from distillscope.claims.decide import decide_results
 from distillscope.claims.results import Undecided, results_of
 from distillscope.claims.verdict import claim

@@ -8,8 +8,8 @@ import signal
 import numpy as np
 import pytest
 import torch
-from test_loop import source, student, targets
 
+from builders.training import source, student, targets
 from distillscope.config.study import Arm, Training
 from distillscope.distill import loop
 from distillscope.distill.health import Health

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import pytest
 import torch
-from test_loop import source, student, targets
 
 import distillscope.distill.loop as loop
+from builders.training import source, student, targets
 from distillscope.config.study import Arm, Training
 from distillscope.distill.loop import TrainingSet, distill, make_optimizer
 from distillscope.distill.muon import COEFFICIENTS, STEPS, Muon, orthogonalised

@@ -23,7 +23,7 @@ import os, sys
 sys.path.insert(0, sys.argv[2])
 from pathlib import Path
 import torch
-from test_loop import DIM, source, student, targets
+from builders.training import DIM, source, student, targets
 from distillscope.config.study import Arm, Training
 from distillscope.data.views import View
 from distillscope.distill.loop import TrainingSet, distill
@@ -88,7 +88,7 @@ def test_two_processes_give_the_loss_and_gradients_of_one(tmp_path):
     script = tmp_path / "child.py"
     script.write_text(CHILD)
     command, plain = [sys.executable, str(script)], {**os.environ, "OMP_NUM_THREADS": "1"}
-    here = str(Path(__file__).parent)
+    here = str(Path(__file__).parents[1])
     subprocess.run([*command, str(tmp_path / "one"), here], check=True, env=plain, timeout=120)
     both = {**plain, "WORLD_SIZE": "2", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(free_port()), "ACCELERATE_USE_CPU": "true"}
     pair = [subprocess.Popen([*command, str(tmp_path / "two"), here], env={**both, "RANK": str(r), "LOCAL_RANK": str(r)},
@@ -115,7 +115,8 @@ def test_two_processes_give_the_loss_and_gradients_of_one(tmp_path):
 def test_a_launcher_whose_processes_do_not_train_together_is_refused(tmp_path, monkeypatch):
     """Else each would train a whole copy into one folder."""
     from accelerate import PartialState
-    from test_loop import train
+
+    from builders.training import train
 
     PartialState()  # alone, since it was made before the launcher's variables were set
     monkeypatch.setenv("WORLD_SIZE", "2")

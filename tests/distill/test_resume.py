@@ -14,7 +14,7 @@ import pytest
 import torch
 import yaml
 
-from tiny import scratch, tiny_values
+from builders.tiny import scratch, tiny_values
 
 CHILD = """
 import sys, time, yaml
@@ -128,8 +128,8 @@ def test_two_processes_take_halves_of_each_batch(tmp_path):
     script = tmp_path / "child.py"
     script.write_text(f"""
 import os, sys
-sys.path.insert(0, {str(Path(__file__).parent)!r})
-import test_loop
+sys.path.insert(0, {str(Path(__file__).parents[1])!r})
+from builders import training
 from pathlib import Path
 from distillscope.config.study import Arm, Training
 from distillscope.distill.loop import TrainingSet, distill
@@ -137,12 +137,12 @@ from distillscope.distill.streams import KeyedStreams
 rank = os.environ.get("RANK", "0")
 folder = Path(sys.argv[1]); folder.mkdir(exist_ok=True)
 import torch
-one = test_loop.student()
+one = training.student()
 for i, layer in enumerate(one.module):
     if isinstance(layer, torch.nn.BatchNorm2d):
         one.module[i] = torch.nn.Identity()
-rows = test_loop.targets()
-history = distill(one, TrainingSet(test_loop.source(), lambda e: rows), Arm(name="cosine"),
+rows = training.targets()
+history = distill(one, TrainingSet(training.source(), lambda e: rows), Arm(name="cosine"),
                   Training(epochs=2, batch_size=16, optimizer="sgd", learning_rate=0.1), KeyedStreams(0, "S"), folder)
 torch.save([p.detach() for p in one.module.parameters()], folder / f"parameters{{rank}}.pt")
 """)

@@ -7,8 +7,8 @@ import math
 import numpy as np
 import pytest
 import torch
-from test_loop import DIM, ITEMS, source, student, targets
 
+from builders.training import DIM, ITEMS, source, student, targets
 from distillscope.config.study import Arm, Part, Training
 from distillscope.data.source import Source
 from distillscope.data.views import View

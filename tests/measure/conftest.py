@@ -2,7 +2,8 @@
 
 import numpy as np
 import pytest
-from clouds import cloud, student_of
+
+from builders.clouds import cloud, student_of
 
 
 @pytest.fixture

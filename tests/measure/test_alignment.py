@@ -2,9 +2,9 @@
 
 import numpy as np
 import pytest
-from clouds import cloud, rotation, student_of
 from scipy.linalg import subspace_angles
 
+from builders.clouds import cloud, rotation, student_of
 from distillscope.measure.alignment import angles_between
 from distillscope.measure.audit import audit
 from distillscope.measure.moments import moments

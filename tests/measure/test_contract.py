@@ -5,8 +5,8 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from clouds import cloud, student_of
 
+from builders.clouds import cloud, student_of
 from distillscope.measure.audit import audit
 from distillscope.measure.labelled import LabelledPair
 from distillscope.measure.pair import resolve_name

@@ -2,8 +2,8 @@
 
 import numpy as np
 import pytest
-from clouds import cloud, rotation, student_of
 
+from builders.clouds import cloud, rotation, student_of
 from distillscope.measure.audit import audit
 from distillscope.measure.contrastive import batch_uniformity, infonce_losses
 from distillscope.measure.pool import Settings

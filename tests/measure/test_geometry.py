@@ -2,9 +2,9 @@
 
 import numpy as np
 import pytest
-from clouds import cloud, rotation
 from scipy.spatial.distance import pdist
 
+from builders.clouds import cloud, rotation
 from distillscope.measure.audit import audit_one
 from distillscope.measure.geometry import twonn_dimension
 from distillscope.measure.neighbours import nearest_by_distance

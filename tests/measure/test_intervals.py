@@ -2,9 +2,9 @@
 
 import numpy as np
 import pytest
-from clouds import rotation
 from scipy import stats
 
+from builders.clouds import rotation
 from distillscope.measure.audit import audit
 from distillscope.measure.intervals import (
     bootstrap_interval,

@@ -4,8 +4,8 @@ import warnings
 
 import numpy as np
 import pytest
-from clouds import cloud, student_of
 
+from builders.clouds import cloud, student_of
 from distillscope.measure.audit import audit, audit_one
 from distillscope.measure.pool import Settings, Side
 from distillscope.measure.rows import Rows, Stored, unit

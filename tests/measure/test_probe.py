@@ -2,8 +2,8 @@
 
 import numpy as np
 import pytest
-from clouds import rotation
 
+from builders.clouds import rotation
 from distillscope.errors import UserError
 from distillscope.measure.audit import audit
 from distillscope.measure.probe import linear_probe, tuned_probe

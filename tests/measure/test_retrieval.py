@@ -2,8 +2,8 @@
 
 import numpy as np
 import pytest
-from clouds import cloud, rotation, student_of
 
+from builders.clouds import cloud, rotation, student_of
 from distillscope.errors import UserError
 from distillscope.measure import neighbours
 from distillscope.measure.audit import audit

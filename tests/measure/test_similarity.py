@@ -2,11 +2,11 @@
 
 import numpy as np
 import pytest
-from clouds import cloud, rotation, student_of
 from scipy.spatial import procrustes as scipy_procrustes
 from scipy.spatial.distance import pdist
 from scipy.stats import spearmanr
 
+from builders.clouds import cloud, rotation, student_of
 from distillscope.measure.audit import audit
 
 KEYS = ("linear_cka", "linear_cka_debiased", "procrustes", "rsa_spearman", "mutual_knn_10")

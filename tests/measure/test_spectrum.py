@@ -4,10 +4,10 @@ from itertools import pairwise
 
 import numpy as np
 import pytest
-from clouds import cloud, rotation
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from builders.clouds import cloud, rotation
 from distillscope.measure import spectrum
 from distillscope.measure.audit import audit_one
 from distillscope.measure.quantity import NotMeasured

@@ -8,9 +8,9 @@ from pathlib import Path
 import pytest
 import yaml
 
+from builders.tiny import tiny_study
 from distillscope.objectives import GIVEN
 from distillscope.registry import objectives, projectors, targets
-from tiny import tiny_study
 
 PAGE = (Path(__file__).parents[2] / "docs" / "objectives.md").read_text()
 BLOCKS = re.findall(r"^```(\w+)\n(.*?)^```", PAGE, re.MULTILINE | re.DOTALL)

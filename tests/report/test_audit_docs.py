@@ -68,7 +68,7 @@ def test_a_picture_can_be_drawn_again_and_shows_what_is_said_of_it(script, name)
 
 def test_the_guide_has_every_figure_of_the_page():
     guide = (DOCS / "figures.md").read_text(encoding="utf-8").partition("## The page of an audit")[2]
-    from audited import labelled
+    from builders.audited import labelled
 
     missing = [f.key for f in prepare_audit_figures(labelled()) if f"(`{f.key}`)" not in guide]
     assert not missing

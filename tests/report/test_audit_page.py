@@ -9,10 +9,10 @@ import re
 import numpy as np
 import pandas as pd
 import pytest
-from audited import FEW, labelled, of_two_dimensions, pixels
-from browser import ask, framed, needs_chromium
-from test_page import Elements, data_of
 
+from builders.audited import FEW, labelled, of_two_dimensions, pixels
+from builders.browser import ask, framed, needs_chromium
+from builders.page_reading import Elements, data_of
 from distillscope.measure.audit import audit, audit_one
 from distillscope.measure.results import Audit
 from distillscope.report.audit_page import render_audit, write_audit

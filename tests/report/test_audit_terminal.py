@@ -6,9 +6,9 @@ import re
 
 import numpy as np
 import pytest
-from audited import FEW, labelled, of_two_dimensions
 from rich.console import Console
 
+from builders.audited import FEW, labelled, of_two_dimensions
 from distillscope.measure.audit import audit, audit_one
 from distillscope.measure.results import Audit, Value
 from distillscope.report.audit_terminal import MOST, audit_table, full_lines

@@ -9,10 +9,10 @@ import re
 
 import pandas as pd
 import pytest
-from browser import ask, browse, console, framed, needs_chromium, run_chromium
-from synthetic_run import keep_pictures, make_run
-from test_page import data_of
 
+from builders.browser import ask, browse, console, framed, needs_chromium, run_chromium
+from builders.page_reading import data_of
+from builders.synthetic_run import keep_pictures, make_run
 from distillscope.report.write import write_report
 
 pytestmark = [pytest.mark.slow, needs_chromium]

@@ -8,8 +8,8 @@ import re
 from pathlib import Path
 
 import pytest
-from synthetic_run import make_run
 
+from builders.synthetic_run import make_run
 from distillscope.progress import Terminal
 from distillscope.report.claims import claims_of, claims_table, markdown
 from distillscope.report.tables import build_table, terminal_table, to_csv, to_latex, to_markdown

@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import json
-import re
-from html.parser import HTMLParser
 
 import matplotlib
 import numpy as np
 import pandas as pd
 import pytest
 
+from builders.page_reading import Elements, data_of
 from distillscope.report.draw.with_matplotlib import draw
 from distillscope.report.figures.of_study import prepare_figures
 from distillscope.report.page import script_hash
@@ -20,35 +19,6 @@ from distillscope.results.run import read_run
 from distillscope.results.summary import Summary
 
 HOSTILE = "<script>alert(1)</script>"
-
-
-class Elements(HTMLParser):
-    """Every element with its attributes, and the text of each script, as a browser's parser would find them."""
-
-    def __init__(self, page: str) -> None:
-        super().__init__()
-        self.found: list[tuple[str, dict]] = []
-        self.scripts: list[tuple[dict, str]] = []
-        self.inside = False
-        self.feed(page)
-
-    def handle_starttag(self, tag, attributes):
-        self.found.append((tag, dict(attributes)))
-        self.inside = tag == "script"
-        if self.inside:
-            self.scripts.append((dict(attributes), ""))
-
-    def handle_endtag(self, tag):
-        self.inside = False
-
-    def handle_data(self, text):
-        if self.inside:
-            attributes, known = self.scripts[-1]
-            self.scripts[-1] = (attributes, known + text)
-
-
-def data_of(page: str) -> dict:
-    return json.loads(re.search(r'<script type="application/json" id="distillscope-data">(.*?)</script>', page, re.DOTALL)[1])
 
 
 def test_the_pages_values_are_those_of_results_csv(reported):

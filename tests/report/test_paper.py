@@ -5,8 +5,8 @@ from __future__ import annotations
 import re
 
 import pytest
-from synthetic_run import make_run
 
+from builders.synthetic_run import make_run
 from distillscope.errors import UserError
 from distillscope.report.draw.with_matplotlib import _clean
 from distillscope.report.paper import KEYS, ONE_COLUMN, TWO_COLUMNS, write_paper

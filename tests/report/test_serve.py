@@ -7,10 +7,10 @@ import json
 import threading
 
 import pytest
-from browser import console, needs_chromium, run_chromium
-from synthetic_run import make_run
 from typer.testing import CliRunner
 
+from builders.browser import console, needs_chromium, run_chromium
+from builders.synthetic_run import make_run
 from distillscope.errors import UserError
 from distillscope.report import serve as module
 from distillscope.report.serve import make_server

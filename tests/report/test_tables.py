@@ -63,8 +63,7 @@ def test_noise_is_named_in_both_units(reported):
 
 
 def test_the_papers_dims_stand_beside_those_of_the_mean_spectrum(tmp_path):
-    from synthetic_run import make_run
-
+    from builders.synthetic_run import make_run
     from distillscope.config.load import load_preset
 
     published = [p for p in load_preset("paper").dump()["published"] if "dims_90" in p["measure"]]

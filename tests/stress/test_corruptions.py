@@ -4,9 +4,9 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
-from blobs import make_source
 from scipy import ndimage
 
+from builders.blobs import make_source
 from distillscope import registry
 from distillscope.data.corruption_kernels import affine_of, defocus_kernel, motion_blurred, plasma, zoomed
 from distillscope.data.corruptions import SEVERITIES, apply_corruption

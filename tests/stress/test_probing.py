@@ -5,8 +5,8 @@ import sys
 import numpy as np
 import pytest
 import torch
-from blobs import make_source, make_subject
 
+from builders.blobs import make_source, make_subject
 from distillscope.data.preprocess import CLIP_STD, Preprocess
 from distillscope.data.source import Source
 from distillscope.errors import UserError

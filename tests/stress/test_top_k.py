@@ -6,8 +6,8 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
-from blobs import make_source, make_subject
 
+from builders.blobs import make_source, make_subject
 from distillscope.errors import UserError
 from distillscope.measure.probe import linear_probe
 from distillscope.stress.run import rehearse, run_stresses

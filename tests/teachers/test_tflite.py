@@ -7,8 +7,8 @@ import builtins
 import numpy as np
 import pytest
 import torch
-from lite_files import save_lite
 
+from builders.lite_files import save_lite
 from distillscope.errors import UserError
 from distillscope.teachers.tflite import tflite
 

@@ -1,0 +1,105 @@
+"""Folders: clip-retrieval's layout, splits, our cache, trials and whole runs."""
+
+from __future__ import annotations
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from builders.made import COUNT, DIM, IDS, LABELS, embeddings
+from builders.tiny import finished_run
+from distillscope.audits.inputs.embeddings import align, read_embeddings, read_labels
+from distillscope.errors import UserError
+from distillscope.measure.rows import Stored
+
+
+def write_shards(folder, sizes, ids=True, labels=True):
+    """clip-retrieval's files, with shard 10 after shard 9."""
+    (folder / "img_emb").mkdir(parents=True)
+    (folder / "metadata").mkdir()
+    edges = np.cumsum([0, *sizes])
+    for i, (a, b) in enumerate(zip(edges, edges[1:], strict=False)):
+        np.save(folder / "img_emb" / f"img_emb_{i}.npy", embeddings()[a:b])
+        table = {"caption": ["x"] * (b - a), "image_path": IDS[a:b], "label": LABELS[a:b]}
+        table = {k: v for k, v in table.items() if {"image_path": ids, "label": labels}.get(k, True)}
+        pd.DataFrame(table).to_parquet(folder / "metadata" / f"metadata_{i}.parquet")
+
+
+def test_shards_follow_their_numbers_and_stay_on_disk(tmp_path):
+    write_shards(tmp_path / "clip", [2] * 12)
+    for path in (tmp_path / "clip", tmp_path / "clip" / "img_emb"):
+        found = read_embeddings(path)
+        assert isinstance(found.rows, Stored) and all(isinstance(p, np.memmap) for p in found.rows.parts)
+        assert (found.rows[:] == embeddings()).all() and list(found.ids) == IDS and found.name == "clip"
+        assert found.labels.tolist() == LABELS.tolist()
+    assert read_labels(tmp_path / "clip" / "metadata" / "metadata_0.parquet", 2).tolist() == LABELS[:2].tolist()
+
+
+def test_shards_without_ids_or_metadata(tmp_path):
+    write_shards(tmp_path, [COUNT], ids=False, labels=False)
+    found = read_embeddings(tmp_path)
+    assert isinstance(found.rows, np.memmap) and found.ids is None and found.labels is None
+    (tmp_path / "metadata" / "metadata_0.parquet").unlink()
+    assert read_embeddings(tmp_path).ids is None
+
+
+def test_shards_that_do_not_fit(tmp_path):
+    write_shards(tmp_path / "a", [12, 12])
+    (tmp_path / "a" / "metadata" / "metadata_1.parquet").unlink()
+    with pytest.raises(UserError, match="metadata for every shard, got none for img_emb_1.npy"):
+        read_embeddings(tmp_path / "a")
+    write_shards(tmp_path / "b", [12, 12])
+    np.save(tmp_path / "b" / "img_emb" / "img_emb_1.npy", embeddings()[:12, :3])
+    with pytest.raises(UserError, match="img_emb_1.npy: expected 5 dimensions like img_emb_0.npy, got 3"):
+        read_embeddings(tmp_path / "b")
+    np.save(tmp_path / "b" / "img_emb" / "img_emb_1.npy", embeddings()[:11])
+    with pytest.raises(UserError, match="metadata_1.parquet: expected 11 ids, got 12"):
+        read_embeddings(tmp_path / "b")
+
+
+def test_splits_of_a_folder(tmp_path):
+    np.save(tmp_path / "train.npy", embeddings())
+    np.savez(tmp_path / "test.npz", z=embeddings()[:4], ids=IDS[:4])
+    write_shards(tmp_path / "validation", [COUNT])
+    (tmp_path / "train_ids.txt").write_text("\n".join(IDS))
+    assert list(read_embeddings(tmp_path, split="train").ids) == IDS
+    assert read_embeddings(tmp_path).rows.shape == (4, DIM)
+    assert read_embeddings(tmp_path, split="validation").name == "validation"
+    with pytest.raises(UserError, match=r"other/img_emb/ .* got none of them. Name one of: .*train.npy, validation"):
+        read_embeddings(tmp_path, split="other")
+    (tmp_path / "train_ids.txt").write_text("\n".join(IDS[1:]))
+    with pytest.raises(UserError, match="train_ids.txt: expected 24 ids, got 23"):
+        read_embeddings(tmp_path, split="train")
+    np.save(tmp_path / "test.npy", embeddings())
+    with pytest.raises(UserError, match="one file for split 'test', got test.npy, test.npz"):
+        read_embeddings(tmp_path)
+
+
+def test_a_folder_without_embeddings(tmp_path):
+    with pytest.raises(UserError, match=r"--teacher .*: expected embeddings: .* got none of them"):
+        read_embeddings(tmp_path, where="--teacher")
+
+
+@pytest.mark.slow
+def test_a_run_names_its_parts_and_a_trial_is_read():
+    run = finished_run()
+    with pytest.raises(UserError, match=r"one set of embeddings, got a whole run. Name one of its parts: references/"):
+        read_embeddings(run)
+    reference, trial = (sorted((run / kind).iterdir())[0] for kind in ("references", "trials"))
+    teacher, student = read_embeddings(reference), read_embeddings(trial)
+    assert student.name == trial.name and student.labels is not None
+    first, second, pairing = align(teacher, student)
+    assert pairing.note is None and first.rows.shape[0] == second.rows.shape[0] == 60
+    with pytest.raises(UserError, match="split test, the only one"):
+        read_embeddings(trial, split="train")
+
+
+@pytest.mark.slow
+def test_an_entry_of_the_cache_is_read_and_aligned():
+    run = finished_run()
+    described = (run.parent / "cache" / "embeddings").glob("*/entry.json")
+    entries = [read_embeddings(e.parent) for e in described if '"perturbation": null' in e.read_text()]
+    student = read_embeddings(sorted((run / "trials").iterdir())[0])
+    teacher = next(e for e in entries if set(student.ids) <= set(e.ids))  # other tests keep theirs, of fewer images, in this cache
+    first, second, pairing = align(teacher, student)
+    assert list(first.ids) == list(second.ids) and len(second) == 60 and "aligned by id" in pairing.note

@@ -1,0 +1,160 @@
+"""Each format gives back what was written, left on disk where the format allows."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+import torch
+from safetensors.torch import save_file
+
+from builders.made import COUNT, DIM, FORMATS, IDS, LABELS, embeddings, written
+from distillscope.audits.inputs.embeddings import read_embeddings, read_labels, read_text
+from distillscope.audits.inputs.formats import suffix_of
+from distillscope.errors import UserError
+from distillscope.measure.audit import audit_one
+from distillscope.measure.rows import Rows, Stored
+
+
+@pytest.mark.parametrize("name", FORMATS)
+def test_each_format_gives_back_what_was_written(tmp_path, name):
+    found = read_embeddings(written(tmp_path, name))
+    assert (np.asarray(found.rows) == embeddings()).all()  # also from the decimals of a float32
+    assert found.rows.shape == (COUNT, DIM) and found.name == name.removesuffix(suffix_of(Path(name)))
+    _, has_ids, has_labels = FORMATS[name]
+    assert (found.ids is not None, found.labels is not None) == (has_ids, has_labels)
+    if has_ids:
+        assert list(found.ids) == ([str(i) for i in range(COUNT)] if name == "fixed.parquet" else IDS)
+    if has_labels:
+        wanted = [f"class {n}" for n in LABELS] if name == "columns.parquet" else LABELS.tolist()
+        assert found.labels.tolist() == wanted and found.labels.dtype.kind in "iU"
+    if has_labels:
+        assert read_labels(tmp_path / name, COUNT).tolist() == wanted
+
+
+@pytest.mark.parametrize("dtype", [np.float16, np.float32, np.float64, ">f4"])
+@pytest.mark.parametrize("order", ["C", "F"])
+def test_npy_of_any_float_is_memory_mapped(tmp_path, dtype, order):
+    z = np.asarray(embeddings().astype(dtype), order=order)
+    np.save(tmp_path / "a.npy", z)
+    np.savez(tmp_path / "a.npz", z=z)
+    for name in ("a.npy", "a.npz"):
+        rows = read_embeddings(tmp_path / name).rows
+        assert isinstance(rows, np.memmap) and rows.dtype == z.dtype and (rows == z).all()
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.float64])
+def test_tensors_of_any_float(tmp_path, dtype):
+    z = torch.from_numpy(embeddings()).to(dtype)
+    save_file({"z": z}, tmp_path / "a.safetensors")
+    torch.save(z, tmp_path / "a.pt")
+    for name in ("a.safetensors", "a.pt"):
+        rows = read_embeddings(tmp_path / name).rows
+        assert (np.asarray(rows, np.float64) == z.double().numpy()).all()
+        assert (Rows(rows).take(np.array([3, 1])) == z.double().numpy()[[3, 1]]).all()
+
+
+def test_parquet_of_half_precision_and_of_tensors(tmp_path):
+    z = embeddings(np.float16)
+    lists = pa.FixedSizeListArray.from_arrays(pa.array(z.ravel()), DIM)
+    tensors = pa.ExtensionArray.from_storage(pa.fixed_shape_tensor(pa.float16(), [DIM]), lists)
+    pq.write_table(pa.table({"z": tensors}), tmp_path / "a.parquet")
+    found = read_embeddings(tmp_path / "a.parquet").rows
+    assert found.dtype == np.float16 and (np.asarray(found) == z).all()
+
+
+def test_one_array_among_several_is_named_after_a_colon(tmp_path):
+    z = embeddings()
+    np.savez(tmp_path / "two.npz", a=z, b=2 * z)
+    save_file({"a": torch.from_numpy(z), "b": torch.from_numpy(2 * z)}, tmp_path / "two.safetensors")
+    for name in ("two.npz", "two.safetensors"):
+        with pytest.raises(UserError, match=r"one array of embeddings, got 2 \(a: .* b: .*FILE:a"):
+            read_embeddings(tmp_path / name)
+        found = read_embeddings(f"{tmp_path / name}:b")
+        assert (np.asarray(found.rows) == 2 * z).all() and found.name == f"{name}:b"
+        with pytest.raises(UserError, match="a known array of the file, got 'c'.* Known: a, b"):
+            read_embeddings(f"{tmp_path / name}:c")
+    np.savez(tmp_path / "named.npz", embeddings=z, logits=z[:, :2])
+    assert read_embeddings(tmp_path / "named.npz").rows.shape == (COUNT, DIM)
+
+
+def test_csv_headers_are_told_from_rows(tmp_path):
+    z = embeddings()
+    frame = pd.DataFrame(z)
+    frame.to_csv(tmp_path / "numbered.csv", index=False)  # a header of 0,1,2,...
+    frame[frame[0] > 0].to_csv(tmp_path / "gaps.csv", header=[f"d{i}" for i in range(DIM)], index_label="id")
+    assert read_embeddings(tmp_path / "numbered.csv").rows.shape == (COUNT, DIM)
+    gaps = read_embeddings(tmp_path / "gaps.csv")
+    assert gaps.rows.shape[1] == DIM and list(gaps.ids) == [str(i) for i in np.flatnonzero(z[:, 0] > 0)]
+
+
+def test_labels_from_any_file(tmp_path):
+    np.save(tmp_path / "l.npy", LABELS.astype(np.float32)[:, None])
+    np.savez(tmp_path / "l.npz", y=LABELS)
+    (tmp_path / "l.txt").write_text("\n".join(map(str, LABELS)) + "\n")
+    (tmp_path / "bare.csv").write_text("\n".join(map(str, LABELS)) + "\n")
+    pd.DataFrame({"id": IDS, "class": LABELS}).to_csv(tmp_path / "l.csv", index=False)
+    pd.DataFrame({"label": pd.Categorical(LABELS)}).to_parquet(tmp_path / "l.parquet")
+    torch.save(torch.from_numpy(LABELS), tmp_path / "l.pt")
+    for name in ("l.npy", "l.npz", "l.npz:y", "l.txt", "bare.csv", "l.csv", "l.csv:class", "l.parquet", "l.pt"):
+        found = read_labels(tmp_path / name, COUNT)
+        assert found.tolist() == LABELS.tolist() and found.dtype == np.int64, name
+    (tmp_path / "names.txt").write_text("cat\ndog\n")
+    assert read_labels(tmp_path / "names.txt", 2).tolist() == ["cat", "dog"]
+
+
+def test_labels_with_ids_are_aligned(tmp_path):
+    shuffled = np.random.default_rng(0).permutation(COUNT)
+    pd.DataFrame({"id": np.array(IDS)[shuffled], "label": LABELS[shuffled]}).to_csv(tmp_path / "l.csv", index=False)
+    assert read_labels(tmp_path / "l.csv", COUNT, np.array(IDS, object)).tolist() == LABELS.tolist()
+    assert read_labels(tmp_path / "l.csv", 2, np.array(IDS[4:6], object)).tolist() == LABELS[4:6].tolist()
+    assert read_labels(tmp_path / "l.csv", COUNT).tolist() == LABELS[shuffled].tolist()
+    some = read_labels(tmp_path / "l.csv", 2, np.array([IDS[0], "none.png"], object))
+    assert np.ma.getmaskarray(some).tolist() == [False, True] and some[0] == LABELS[0]
+    with pytest.raises(UserError, match="labels of the items that were embedded, got none in 'id'"):
+        read_labels(tmp_path / "l.csv", 2, np.array(["a", "b"], object))
+
+
+def test_text_is_read_whole(tmp_path):
+    save_file({"text": torch.eye(4).bfloat16()}, tmp_path / "text.safetensors")
+    text = read_text(tmp_path / "text.safetensors")
+    assert isinstance(text, np.ndarray) and (text == np.eye(4)).all()
+
+
+# -- rows that stay where they are -----------------------------------------------------------------------------------------
+
+
+def stored() -> tuple[Stored, np.ndarray]:
+    z = embeddings()
+    return Stored([z[:7], z[7:8], z[8:]]), z
+
+
+@pytest.mark.parametrize("chosen", [None, [5, 3, 23, 7, 8, 6, 6]])
+def test_stored_rows_read_like_one_array(chosen):
+    many, z = stored()
+    if chosen is not None:
+        many, z = many.take(np.array(chosen)), z[chosen]
+    count = len(z)
+    slices = [slice(a, b, s) for a in (None, 0, 3, 7, -2) for b in (None, 1, 5, 8, -1, 99) for s in (None, 2, -1)]
+    for index in [*slices, np.array([0, count - 1, 1]), np.array([], int)]:
+        assert np.array_equal(many[index], z[index]), index
+    assert many.shape == z.shape and len(many) == count and np.array_equal(np.asarray(many), z)
+    assert np.array_equal(many.take(np.array([2, 0])).take(np.array([1]))[:], z[[0]])
+
+
+def test_bits_of_bfloat16_are_its_floats():
+    values = torch.tensor([[1.0, -2.5, 3e38, 1e-40, 0.0, float("inf")]]).bfloat16()
+    bits = values.view(torch.int16).numpy().view(np.uint16)
+    assert (Stored([bits])[:] == values.float().numpy()).all() and Stored([bits]).dtype == np.float32
+
+
+def test_an_audit_of_stored_rows_is_that_of_the_array():
+    z = np.random.default_rng(1).normal(size=(300, 4))
+    many = Stored([z[200:], z[:200]]).take(np.r_[100:300, 0:100])
+    assert np.array_equal(many[:], z)
+    whole, parts = audit_one(z, intervals=False), audit_one(many, intervals=False)
+    assert {k: v.value for k, v in whole.values.items()} == {k: v.value for k, v in parts.values.items()}

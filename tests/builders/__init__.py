@@ -1,0 +1,1 @@
+"""What tests are built from: runs, studies, embeddings, files and pages, each made by one function."""

@@ -1,0 +1,183 @@
+"""`distillscope claims`: files, table, page; several directories; what cannot be judged together."""
+
+from __future__ import annotations
+
+import json
+import re
+import shutil
+from pathlib import Path
+
+import pytest
+import yaml
+from typer.testing import CliRunner
+
+from builders.planted import planted_run, write_run
+from builders.tiny import finished_run
+from distillscope import cli
+from distillscope.errors import UserError
+from distillscope.report.claims import claims_html, claims_of, decide_claims, forest, markdown, write_claims
+from distillscope.report.write import write_report
+from distillscope.results.run import read_run
+from distillscope.visible import markdown_text
+
+RANKS = {2: 12.0, 5: 18.0}
+
+
+def call(*arguments: object):
+    return CliRunner().invoke(cli.app, ["claims", *map(str, arguments)])
+
+
+@pytest.fixture(scope="module")
+def run_dir(tmp_path_factory) -> Path:
+    """Ten seeds of three arms on disk; read by many tests, written to by none."""
+    plant = planted_run(arms="one two seven", log_ranks=RANKS, top_k={"all": 0.6, "16": 0.3})
+    return write_run(plant, tmp_path_factory.mktemp("planted") / "run")
+
+
+def test_a_run_is_decided_and_its_page_shows_every_claim(run_dir, tmp_path):
+    run = shutil.copytree(run_dir, tmp_path / "run")
+    done = call(run, "--json", tmp_path / "out.json")
+    assert done.exit_code == 0, done.output
+    for word in ("collapse", "refuted", "supported", "undecided", "Holm over"):
+        assert word in done.output
+    found = json.loads((run / "claims.json").read_text())
+    assert found == json.loads((tmp_path / "out.json").read_text())
+    verdicts = {v["id"]: v for v in found["settings"][0]["verdicts"]}
+    assert len(verdicts) == 10 and found["sources"] == ["."]
+    assert verdicts["collapse"]["verdict"] == "refuted" and verdicts["rank-robustness"]["verdict"] == "supported"
+    assert verdicts["expansion"]["verdict"] == "undecided" and verdicts["expansion"]["p"] is None
+    assert verdicts["collapse"]["low"] < verdicts["collapse"]["effect"] < verdicts["collapse"]["high"]
+    assert len(verdicts["collapse"]["parts"]) == 3 and verdicts["inverse-scaling"]["secondary"]
+    page, text = (run / "report.html").read_text(), (run / "claims.md").read_text()
+    for name, verdict in verdicts.items():
+        assert page.count(f'id="claim-{name}"') == 1
+        assert f"### {name}: " in text and markdown_text(verdict["sentence"]) in text
+    assert '<section id="claims"' in page and "Secondary endpoints" in page
+    assert 'href="#figure-training"' in page and 'id="figure-training"' in page
+
+
+def test_a_tiny_study_of_two_seeds_is_undecided_and_not_an_error(tmp_path):
+    run = shutil.copytree(finished_run(), tmp_path / "run")
+    done = call(run)
+    assert done.exit_code == 0, done.output
+    verdicts = json.loads((run / "claims.json").read_text())["settings"][0]["verdicts"]
+    assert {v["verdict"] for v in verdicts} == {"undecided"} and all(v["reason"] for v in verdicts)
+    assert "<summary>Not tested, and why (10)</summary>" in (run / "report.html").read_text()
+
+
+def test_every_report_holds_its_claims(run_dir):
+    assert (finished_run() / "claims.json").is_file() and (finished_run() / "claims.md").is_file()
+    assert "Not tested" in claims_html(claims_of(read_run(finished_run())))
+
+
+def test_seeds_that_were_run_apart_are_judged_together(tmp_path):
+    first = write_run(planted_run(arms="one", seeds=range(1, 6)), tmp_path / "a")
+    second = write_run(planted_run(arms="one two", seeds=range(6, 11)), tmp_path / "b")
+    alone = decide_claims([first]).decisions[0]["inverse-scaling"]
+    assert alone.verdict == "undecided" and "5 paired seeds" in alone.reason
+    done = call(first, second)
+    assert done.exit_code == 0, done.output
+    found = json.loads((first / "claims.json").read_text())
+    verdicts = {v["id"]: v for v in found["settings"][0]["verdicts"]}
+    assert verdicts["inverse-scaling"]["n"] == 10 and found["sources"] == [".", "../b"]
+    assert not (second / "claims.json").exists()
+    write_report(first)  # a page that is drawn again keeps what it was decided from
+    again = json.loads((first / "claims.json").read_text())
+    assert again == found
+    shutil.rmtree(second)
+    write_report(first)
+    kept = json.loads((first / "claims.json").read_text())
+    assert kept["missing"] == ["../b"] and kept["sources"] == ["."]
+    assert "Not found, and left out" in (first / "report.html").read_text()
+
+
+def test_a_trial_that_two_runs_hold_counts_once(run_dir, tmp_path):
+    other = shutil.copytree(run_dir, tmp_path / "copy")
+    one, both = decide_claims([run_dir]).decisions, decide_claims([run_dir, other, run_dir]).decisions
+    assert [v.to_dict() for v in one[0].verdicts] == [v.to_dict() for v in both[0].verdicts]
+
+
+def changed(run_dir: Path, path: Path, **values) -> Path:
+    run = shutil.copytree(run_dir, path)
+    study = yaml.safe_load((run / "study.yaml").read_text())
+    (run / "study.yaml").write_text(yaml.safe_dump({**study, **values}))
+    return run
+
+
+@pytest.mark.parametrize(("key", "value"), [
+    ("data", ["digits"]),
+    ("teacher", [{"name": "timm", "model": "resnet18"}]),
+    ("limit", 1000),
+    ("noise", {"where": "input", "unit": "normalised"}),
+])
+def test_studies_of_other_data_teacher_or_noise_are_not_judged_together(run_dir, tmp_path, key, value):
+    other = changed(run_dir, tmp_path / "other", **{key: value})
+    with pytest.raises(UserError) as refused:
+        decide_claims([run_dir, other])
+    message = str(refused.value)
+    assert re.match(rf"claims {other.resolve()} {key}: expected .* as in {run_dir.resolve()}, got .*\. A verdict holds for one teacher", message)
+    assert "\n" not in message
+
+
+def test_a_student_of_one_name_is_one_network(run_dir, tmp_path):
+    study = yaml.safe_load((run_dir / "study.yaml").read_text())
+    students = [{**s, "image_size": 64} if s["label"] == "S" else s for s in study["students"]]
+    other = changed(run_dir, tmp_path / "other", students=students)
+    with pytest.raises(UserError, match="students.S: expected .*32.* as in .*, got .*64"):
+        decide_claims([run_dir, other])
+
+
+def test_more_sigmas_or_draws_are_no_other_noise(run_dir, tmp_path):
+    study = yaml.safe_load((run_dir / "study.yaml").read_text())
+    other = changed(run_dir, tmp_path / "other", noise={**study["noise"], "sigmas": [0.1], "draws": 9})
+    assert decide_claims([run_dir, other]).decisions
+
+
+def test_what_is_no_run_is_one_line(tmp_path):
+    with pytest.raises(UserError, match="a run directory with study.yaml, got no folder"):
+        decide_claims([tmp_path / "nowhere"])
+    (tmp_path / "empty").mkdir()
+    with pytest.raises(UserError, match="a run directory with study.yaml, got none there"):
+        decide_claims([tmp_path / "empty"])
+    begun = tmp_path / "begun"
+    begun.mkdir()
+    (begun / "study.yaml").write_text("name: begun\n")
+    with pytest.raises(UserError, match="a run with finished trials, got none finished. Finish it with .*--resume"):
+        decide_claims([begun])
+
+
+def test_an_incomplete_run_is_judged_by_what_it_has(run_dir, tmp_path):
+    run = shutil.copytree(run_dir, tmp_path / "run")
+    for folder in (run / "trials").glob("*--L--*"):
+        (folder / "complete.json").unlink()
+    found = decide_claims([run]).decisions[0]
+    assert "accuracy of S - M" in found["inverse-scaling"].endpoint
+
+
+def test_names_from_data_are_escaped(tmp_path):
+    plant = planted_run(arms="one two seven")
+    plant.study = {**plant.study, "arms": [{**a, "name": f"<b>{a['name']}"} for a in plant.study["arms"]]}
+    plant.results = plant.results.assign(arm=[f"<b>{a}" if a else a for a in plant.results["arm"]])
+    run = tmp_path / "run"
+    write_run(plant, run)
+    html = claims_html(claims_of(read_run(run)))
+    assert "<b>" not in html and "&lt;b&gt;seven" in html
+
+
+def test_the_drawing_holds_effect_interval_and_bound(run_dir):
+    verdict = decide_claims([run_dir]).decisions[0]["inverse-scaling"]
+    drawn = forest(verdict)
+    places = [float(x) for x in re.findall(r'(?:x1|x2|cx)="([0-9.]+)"', drawn)]
+    bound, _, low, high, centre = places
+    assert low < centre < high and all(0 <= p <= 280 for p in places)
+    assert (bound > centre) == (verdict.bound > verdict.effect)
+    assert 'aria-label="accuracy of S - L' in drawn
+
+
+def test_markdown_of_two_settings_names_both(run_dir, tmp_path):
+    run = shutil.copytree(run_dir, tmp_path / "run")
+    found = decide_claims([run])
+    twice = type(found)((*found.decisions, *found.decisions), found.sources)
+    assert markdown(twice).count("## cifar10, teacher efficientnet_lite0") == 2
+    write_claims(twice, run)
+    assert len(json.loads((run / "claims.json").read_text())["settings"]) == 2

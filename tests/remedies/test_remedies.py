@@ -1,0 +1,206 @@
+"""Remedies: noise as a view with a clean or a noisy target, batch norms re-estimated, blur before pooling; all draws paired."""
+
+import numpy as np
+import pytest
+import torch
+
+from builders.blobs import make_source, make_student
+from builders.tiny import tiny_study, tiny_values
+from distillscope.config.load import study_from
+from distillscope.config.study import Arm
+from distillscope.data.preprocess import CLIP_STD, Preprocess
+from distillscope.data.views import View
+from distillscope.distill.streams import KeyedStreams
+from distillscope.draws import keyed_rngs
+from distillscope.errors import UserError
+from distillscope.registry import remedies, views
+from distillscope.remedies.batch_norm import bn_reestimated
+from distillscope.students.load import build_student
+from distillscope.students.networks import paper_cnn
+from distillscope.study.plan import plan_study
+from distillscope.study.prepared import Prepared, embedded_views, view_of
+from distillscope.study.run import run_study
+from distillscope.study.trial import training_set
+
+GREY = torch.full((400, 3, 8, 8), 128, dtype=torch.uint8)
+IDS = [f"i{i}" for i in range(400)]
+
+
+def noise(seed=1, epoch=0, **settings):
+    return View("noise", settings, seed, epoch)
+
+
+def test_generators_of_items_hang_on_the_key_and_the_item_alone():
+    def draws(items, *key):
+        return [rng.standard_normal(3).tolist() for rng in keyed_rngs(items, *key)]
+
+    assert draws("abc", 1, "x") == draws("cba", 1, "x")[::-1] and draws("abc", 1, "x")[1:2] == draws("b", 1, "x")
+    assert draws("a", 1, "x") != draws("a", 2, "x") and draws("a", 1) != draws("b", 1)
+    halves = [rng.integers(0, 2**31, dtype=np.uint32) for rng in keyed_rngs("aa", 1)]  # no half of a 64-bit draw is left over
+    assert halves[0] == halves[1]
+    many = np.array([rng.standard_normal(50) for rng in keyed_rngs(range(400), 0)])
+    assert abs(np.corrcoef(many)[np.triu_indices(400, 1)]).mean() == pytest.approx(np.sqrt(2 / np.pi / 50), rel=0.05)
+
+
+def test_the_noise_view_has_the_spread_that_it_states():
+    fixed = noise(sigma=0.2, fixed=True, clip=False)(GREY, IDS) - 128 / 255
+    assert fixed.std(dim=(0, 2, 3)).numpy() == pytest.approx(0.2 * np.array(CLIP_STD), rel=0.02)
+    drawn = (noise(sigma=0.2, clip=False, unit="pixel")(GREY, IDS) - 128 / 255).std(dim=(1, 2, 3))
+    assert drawn.max() < 0.24 and drawn.mean() == pytest.approx(0.1, rel=0.06)  # uniform in 0 to 0.2
+    at_input = noise(sigma=0.2, fixed=True, where="input")(torch.zeros(400, 3, 8, 8), IDS)
+    assert at_input.std() == pytest.approx(0.2, rel=0.01)
+    assert noise(sigma=3.0)(GREY, IDS).min() == 0 and noise(sigma=3.0)(GREY, IDS).max() == 1
+    assert noise(where="input").where == "input" and noise().where == View("crop_flip", {}, 1, 0).where == "source"
+
+
+def test_the_noise_view_hangs_on_seed_epoch_and_item_alone():
+    view = noise(sigma=0.3)
+    whole = view(GREY, IDS)
+    assert torch.equal(whole[50:60], view(GREY[50:60], IDS[50:60])) and torch.equal(whole.flip(0), view(GREY.flip(0), IDS[::-1]))
+    assert not torch.equal(whole, noise(2, sigma=0.3)(GREY, IDS)) and not torch.equal(whole, noise(1, 1, sigma=0.3)(GREY, IDS))
+    small, large = (noise(sigma=s, clip=False)(GREY, IDS) - 128 / 255 for s in (0.1, 0.3))
+    assert torch.allclose(3 * small, large, atol=1e-6)  # arms of other strengths share their draws
+    fixed, plain = noise(sigma=0.3, fixed=True, clip=False)(GREY, IDS) - 128 / 255, noise(sigma=0.3, clip=False)(GREY, IDS) - 128 / 255
+    scale = (plain.flatten(1) * fixed.flatten(1)).sum(1) / fixed.flatten(1).square().sum(1)
+    assert torch.allclose(fixed * scale.view(-1, 1, 1, 1), plain, atol=1e-6) and 0 <= scale.min() < 0.02 and 0.98 < scale.max() < 1
+    assert noise(fixed=True).describe()["revision"] == 2 and "revision" not in view.describe()  # what was stored of fixed ones is void
+    mixed = view([GREY[0], GREY[1, :, :6]], IDS[:2])
+    assert torch.equal(mixed[0], whole[0]) and mixed[1].shape == (3, 6, 8)
+
+
+@pytest.mark.parametrize("sigma", [-0.1, float("nan"), float("inf")])
+def test_a_noise_view_of_no_strength_is_refused(sigma):
+    with pytest.raises(UserError, match="view.sigma: expected a finite number from 0 up"):
+        noise(sigma=sigma)(GREY[:1], IDS[:1])
+
+
+def test_an_arm_names_the_target_of_its_view():
+    study = tiny_study(arms=[
+        {"name": "cosine"}, {"name": "clean", "view": {"name": "noise", "sigma": 0.3}, "view_target": "clean"},
+        {"name": "fresh", "view": {"name": "noise", "sigma": 0.3}}, {"name": "bank", "view": {"name": "noise", "sigma": 0.3}, "view_bank": 2}])
+    by_name = {a.name: a for a in study.arms}
+    # Two versions of each image in all, whatever the seeds and epochs; fresh ones for each otherwise; none for clean targets.
+    counts = {name: len(embedded_views(study, [arm])) for name, arm in by_name.items()}
+    assert counts == {"cosine": 0, "clean": 0, "fresh": 4, "bank": 2}
+    bank = by_name["bank"]
+    assert view_of(bank, 1, 0) == view_of(bank, 2, 2) != view_of(bank, 1, 1)
+    assert view_of(bank, 1, "0 second").seed == 1  # the second of two views needs no target
+
+
+def test_what_the_student_is_shown_with_which_target(tmp_path):
+    for name in ("train", "other"):
+        np.save(tmp_path / f"{name}.npy", np.full((4, 2), name == "train", np.float32))
+
+    class Splits:
+        train = "images"
+
+    clean = training_set(Arm(name="a", view={"name": "noise"}, view_target="clean"), 1, Splits, Prepared(tmp_path, "none"))
+    assert clean.targets(0).all() and clean.view(3) == View("noise", {}, 1, 3)
+    plain = training_set(Arm(name="a"), 1, Splits, Prepared(tmp_path, "none"))
+    assert plain.targets(0).all() and plain.view(3) is None
+
+
+@pytest.mark.parametrize("changes", [{"view_target": "clean"}, {"view_bank": 2}])
+def test_a_target_of_no_view_is_refused(changes):
+    with pytest.raises(UserError, match="arms.a.view: expected a view, since view_target or view_bank is set, got none"):
+        study_from(tiny_values(arms=[{"name": "a", **changes}]))
+
+
+@pytest.mark.parametrize(("changes", "message"), [
+    ({"stresses": ["corruption"]}, "stresses.corruption.name: expected a known stress, got 'corruption'. Did you mean 'corruptions'"),
+    ({"stresses": [{"name": "fourier", "norm": "x"}]}, "stresses.fourier.norm: expected float, got 'x'"),
+    ({"remedies": ["batchnorm"]}, "remedies.batchnorm.name: expected a known remedy, got 'batchnorm'"),
+    ({"remedies": ["bn", "bn"]}, "remedies' labels: expected each name once"),
+    ({"remedies": [{"name": "bn", "sigma": -1}]}, r"remedies.bn.sigma: expected float, got -1. Input should be greater than or equal to 0"),
+    ({"remedies": [{"name": "bn", "items": -5}]}, r"remedies.bn.items: expected int, got -5. Input should be greater than or equal to 0"),
+    ({"remedies": [{"name": "bn", "std": [0, 0, 0]}]}, r"remedies.bn.std: .* Input should be greater than 0"),
+    ({"stresses": [{"name": "top_k", "std": [0, 0, 0]}]}, r"stresses.top_k.std: .* Input should be greater than 0"),
+    ({"stresses": [{"name": "band_noise", "draws": 0}]}, r"stresses.band_noise.draws: .* greater than or equal to 1"),
+    ({"arms": [{"name": "a", "view": {"name": "noise", "sigma": -0.3}}]}, r"arms.a.view.sigma: expected float, got -0.3. Input should be"),
+    ({"arms": [{"name": "a", "view": {"name": "noise", "std": [0.2, 0.2]}}]}, r"arms.a.view.std: "),
+    ({"arms": [{"name": "a", "view": {"name": "crop_flip", "padding": -3}}]}, r"arms.a.view.padding: expected int, got -3. Input should be"),
+    ({"arms": [{"name": "a", "view": {"name": "crop_flip", "flip": 2}}]}, r"arms.a.view.flip: expected float, got 2. Input should be"),
+])
+def test_wrong_names_are_said_before_any_work(changes, message):
+    with pytest.raises(UserError, match=message):
+        study_from(tiny_values(**changes))
+
+
+@pytest.mark.parametrize("where", ["source", "input"])
+def test_a_view_that_fails_on_images_does_so_before_any_work(where, tmp_path, monkeypatch):
+    """Views of one's own say what is wrong only when they see an image: plan and run show them two."""
+
+    def narrow(image, rng, *, where: str):
+        raise UserError("view", "images of 64 px", f"{image.shape[-1]}", "Use larger images.")
+
+    monkeypatch.setitem(views._parts, "narrow", narrow)
+    monkeypatch.setenv("DISTILLSCOPE_CACHE", str(tmp_path / "cache"))
+    study = tiny_study(arms=[{"name": "cosine"}, {"name": "a", "view": {"name": "narrow", "where": where}}])
+    for start in (lambda: plan_study(study, tmp_path / "run", "cpu", jobs=1), lambda: run_study(study, tmp_path / "run", jobs=1)):
+        with pytest.raises(UserError, match=f"arms.a.view: expected images of 64 px, got {8 if where == 'source' else 16}"):
+            start()
+    assert not (tmp_path / "cache").exists()
+
+
+def test_arms_of_one_seed_share_initial_weights_order_and_noise():
+    streams = [KeyedStreams(7, "S") for _ in range(2)]
+    preprocess = Preprocess(16)
+    first, second = (s.build(lambda: build_student("paper_cnn", {}, 8, preprocess, "S", torch.device("cpu"))) for s in streams)
+    assert all(torch.equal(a, b) for a, b in zip(first.module.parameters(), second.module.parameters(), strict=True))
+    assert (streams[0].order(3, 50) == streams[1].order(3, 50)).all()
+    arms = [Arm(name=n, view={"name": "noise", "sigma": s}, view_target=t) for n, s, t in (("a", 0.1, "same"), ("b", 0.2, "clean"))]
+    images = [view_of(a, 7, 2)(GREY, IDS) - 128 / 255 for a in arms]
+    assert torch.allclose(2 * images[0], images[1], atol=1e-6)
+
+
+def running(module):
+    return {k: v.clone() for k, v in module.state_dict().items() if "running" in k}
+
+
+def test_re_estimation_changes_running_statistics_and_nothing_else():
+    student, train = make_student(), make_source(120, split="train")
+    before = {k: v.clone() for k, v in student.module.state_dict().items()}
+    changed = bn_reestimated(student, train, noise(sigma=0.5, fixed=True))
+    assert all(torch.equal(v, before[k]) for k, v in student.module.state_dict().items())
+    for key, value in changed.module.state_dict().items():
+        same = torch.equal(value, before[key])
+        assert same is not ("running" in key) or "num_batches" in key, key
+    assert not changed.module.training and all(m.momentum == 0.1 for m in changed.module.modules() if hasattr(m, "momentum"))
+    assert changed.num_parameters == student.num_parameters and changed.recipe == student.recipe
+
+
+def test_re_estimation_gives_the_moments_of_what_the_layer_sees():
+    student, train = make_student(), make_source(120, split="train")
+    changed = bn_reestimated(student, train, None, batch_size=120)
+    with torch.no_grad():
+        seen = student.module[0](student.preprocess(train.read(range(120))))
+    assert torch.allclose(changed.module[1].running_mean, seen.mean(dim=(0, 2, 3)), atol=1e-5)
+    assert torch.allclose(changed.module[1].running_var, seen.var(dim=(0, 2, 3)), rtol=1e-4)
+
+
+def test_re_estimation_without_noise_leaves_the_student_nearly_as_it_was(test_items):
+    student = make_student()  # its statistics come from the same train images
+    changed = bn_reestimated(student, make_source(120, split="train"), noise(sigma=0.0, fixed=True))
+    a, b = student.embed(test_items), changed.embed(test_items)
+    cosines = (a * b).sum(axis=1) / np.linalg.norm(a, axis=1) / np.linalg.norm(b, axis=1)
+    assert cosines.min() > 0.99
+    noisy = bn_reestimated(student, make_source(120, split="train"), noise(sigma=2.0, fixed=True)).embed(test_items)
+    assert np.abs(noisy - a).mean() > 10 * np.abs(b - a).mean()
+
+
+def test_a_student_without_batch_norms_is_left_out_with_the_reason():
+    student = build_student("timm", {"model": "test_vit"}, 8, Preprocess(32), "V", torch.device("cpu"))
+    assert remedies.call("bn", {}, student, make_source(), 0) == "this student has no batch norms"
+
+
+def test_blur_pool_adds_no_parameter_and_aliases_less():
+    plain, blurred = paper_cnn(16, 32), paper_cnn(16, 32, blur_pool=True)
+    blurred.load_state_dict(plain.state_dict())
+    assert blurred(torch.zeros(2, 3, 32, 32)).shape == (2, 16)
+    pools = plain[3], blurred[3]
+    spike = torch.zeros(1, 16, 32, 32)
+    spike[..., 11, 11] = 1
+    moved = spike.roll(1, -1)  # one pixel: what follows should hardly notice
+    assert [pool(spike).shape for pool in pools] == [(1, 16, 16, 16)] * 2
+    changes = [(pool(spike) - pool(moved)).norm() / pool(spike).norm() for pool in pools]
+    assert changes[1] < changes[0]
