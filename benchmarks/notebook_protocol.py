@@ -26,8 +26,9 @@ from PIL import Image
 from timing import in_turn, publish, some_images
 from torchvision import transforms as T
 
+from distillscope.config.normalisation import CLIP_MEAN, CLIP_STD
 from distillscope.config.study import Arm, Training
-from distillscope.data.preprocess import CLIP_MEAN, CLIP_STD, Preprocess
+from distillscope.data.preprocess import Preprocess
 from distillscope.devices import kept_memory
 from distillscope.distill.loop import TrainingSet, distill
 from distillscope.distill.streams import KeyedStreams

@@ -16,7 +16,7 @@ import numpy as np
 from distillscope.data.source import Source
 from distillscope.data.splits import load_split
 from distillscope.files.writing import write_json
-from distillscope.results.rundir import hardware
+from distillscope.provenance import hardware
 
 
 def rate(run: Callable[[], int], seconds: float) -> float:

@@ -8,7 +8,7 @@ import pytest
 SOURCE = Path(__file__).parents[1] / "src" / "distillscope"
 
 
-@pytest.mark.parametrize("place", ["advice", "claims", "compare", "measure", "report"])
+@pytest.mark.parametrize("place", ["advice", "claims", "compare", "config", "measure", "report", "results"])
 def test_arrays_in_numbers_out(place):
     for file in sorted((SOURCE / place).glob("**/*.py")):
         tree = ast.parse(file.read_text())

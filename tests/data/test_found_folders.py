@@ -14,7 +14,7 @@ import pytest
 from PIL import Image
 
 from distillscope.audits.run import Images
-from distillscope.config.study import Dataset
+from distillscope.config.resolve import named_dataset
 from distillscope.data import source as sources
 from distillscope.data.source import content_hash
 from distillscope.data.splits import load_split, load_splits
@@ -53,12 +53,12 @@ def tar(path, items):
 
 
 def load(path, split="test", **options):
-    part = Dataset.model_validate(str(path))
+    part = named_dataset(str(path))
     return load_split(part.name, part.settings, split, **options)
 
 
 def both(path, **options):
-    part = Dataset.model_validate(path if isinstance(path, dict) else str(path))
+    part = named_dataset(path if isinstance(path, dict) else str(path))
     return load_splits(part.title, part.name, part.settings, **options)
 
 
@@ -85,7 +85,7 @@ def test_hidden_members_of_tars_and_hidden_parquet_files_are_passed_over(tmp_pat
     table = tmp_path / "table"
     table.mkdir()
     (table / "._test.parquet").write_bytes(b"\0\5")
-    assert Dataset.model_validate(str(table)).name == "image_folder"
+    assert named_dataset(str(table)).name == "image_folder"
     pq.write_table(pa.table({"image": [encoded(0)], "label": [0]}), table / "test-00000-of-00001.parquet")
     (table / "._test-00000-of-00001.parquet").write_bytes(b"\0\5")
     assert len(load(table)) == 1

@@ -10,7 +10,7 @@ import pyarrow.parquet as pq
 import pytest
 from PIL import Image
 
-from distillscope.config.study import Dataset
+from distillscope.config.resolve import named_dataset
 from distillscope.data.source import Source, content_hash, load_in_memory, read_batches, stratified
 from distillscope.data.splits import load_split, load_splits
 from distillscope.errors import UserError
@@ -65,7 +65,7 @@ def folder(request, tmp_path):
 
 
 def test_a_folder_is_read_for_what_it_is(folder):
-    part = Dataset.model_validate(str(folder))
+    part = named_dataset(str(folder))
     assert part.name == folder.name
     source = load_split(part.name, part.settings, "train")
     assert len(source) == NUM and len(set(source.ids)) == NUM
@@ -75,7 +75,7 @@ def test_a_folder_is_read_for_what_it_is(folder):
 
 
 def test_streamed_reading_gives_what_memory_gives(folder):
-    part = Dataset.model_validate(str(folder))
+    part = named_dataset(str(folder))
     whole = load_split(part.name, part.settings, "train")
     from distillscope.registry import datasets
 

@@ -5,7 +5,8 @@ import pytest
 import torch
 from PIL import Image
 
-from distillscope.data.preprocess import CLIP_MEAN, CLIP_STD, Preprocess
+from distillscope.config.normalisation import CLIP_MEAN, CLIP_STD
+from distillscope.data.preprocess import Preprocess
 from distillscope.data.views import View
 from distillscope.stress.noise import Noise
 

@@ -9,7 +9,8 @@ import pytest
 import torch
 
 from builders.training import DIM, ITEMS, source, student, targets
-from distillscope.config.study import Arm, Part, Training
+from distillscope.config.parts import Part
+from distillscope.config.study import Arm, Training
 from distillscope.data.source import Source
 from distillscope.data.views import View
 from distillscope.distill.loop import TrainingSet, distill

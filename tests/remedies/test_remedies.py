@@ -7,8 +7,9 @@ import torch
 from builders.blobs import make_source, make_student
 from builders.tiny import tiny_study, tiny_values
 from distillscope.config.load import study_from
+from distillscope.config.normalisation import CLIP_STD
 from distillscope.config.study import Arm
-from distillscope.data.preprocess import CLIP_STD, Preprocess
+from distillscope.data.preprocess import Preprocess
 from distillscope.data.views import View
 from distillscope.distill.streams import KeyedStreams
 from distillscope.draws import keyed_rngs

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import torch
 
-from distillscope.data.preprocess import CLIP_STD
+from distillscope.config.normalisation import CLIP_STD
 from distillscope.errors import UserError
 from distillscope.registry import stresses
 from distillscope.stress.bands import BandNoise

@@ -7,7 +7,8 @@ import pytest
 import torch
 
 from builders.blobs import make_source, make_subject
-from distillscope.data.preprocess import CLIP_STD, Preprocess
+from distillscope.config.normalisation import CLIP_STD
+from distillscope.data.preprocess import Preprocess
 from distillscope.data.source import Source
 from distillscope.errors import UserError
 from distillscope.measure.probe import linear_probe

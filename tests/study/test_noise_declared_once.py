@@ -7,6 +7,7 @@ import json
 import pytest
 
 from builders.tiny import tiny_study
+from distillscope.config.resolve import with_noise
 from distillscope.registry import remedies, stresses
 from distillscope.stress.run import rehearse
 from distillscope.study.plan import plan_study
@@ -27,25 +28,25 @@ def conditions(study):
 
 
 def test_stresses_without_settings_of_their_own_take_those_of_the_study():
-    found = conditions(tiny_study(noise=DECLARED, **PARTS).with_noise())
+    found = conditions(with_noise(tiny_study(noise=DECLARED, **PARTS)))
     assert {"top_k=4/0.1", "noise_probe=0.1", "band=0-1/0.1@input"} <= set(found)
     for name, said in found.items():
         assert (said["where"], said["clipped"], said["sigma_pixel"], said["sigma_normalised"]) == ("model input", False, 0.1, 0.2), name
 
 
 def test_remedies_and_views_too_and_what_is_said_wins():
-    study = tiny_study(noise=DECLARED, **PARTS).with_noise()
+    study = with_noise(tiny_study(noise=DECLARED, **PARTS))
     declared = {"where": "input", "unit": "pixel", "clip": False, "std": (0.5, 0.5, 0.5)}
     assert [r.settings for r in study.remedies] == [declared, {**declared, "where": "source"}, {}]
     assert [a.view and a.view.settings for a in study.arms] == [None, declared, {}]
     assert remedies.check("bn", study.remedies[0].settings) == declared
     assert [s.settings for s in study.stresses][3] == {}
-    assert study.with_noise() == study
+    assert with_noise(study) == study
 
 
 def test_with_the_default_noise_nothing_changes():
     plain = tiny_study(**PARTS)
-    filled = plain.with_noise()
+    filled = with_noise(plain)
     assert conditions(plain) == conditions(filled)
     assert noise_conditions(plain) == noise_conditions(filled)
     splits = load_data(plain, plain.data[0])

@@ -60,7 +60,7 @@ def test_a_wrong_setting_of_an_arms_network_is_one_line(settings, message):
     from distillscope.errors import UserError
 
     with pytest.raises(UserError, match=message):
-        tiny_study(arms=[{"name": "blur", "student": settings}]).check_parts()
+        tiny_study(arms=[{"name": "blur", "student": settings}])
 
 
 def test_a_trial_that_fails_while_measuring_is_not_complete(ready, tmp_path, monkeypatch):

@@ -13,7 +13,7 @@ from sklearn.decomposition import PCA
 from sklearn.preprocessing import StandardScaler, normalize
 
 from builders.tiny import tiny_study
-from distillscope.config.study import Part
+from distillscope.config.parts import Part
 from distillscope.errors import UserError
 from distillscope.measure.ridge import ridge_map
 from distillscope.measure.spectrum import effective_rank, eigenvalues_of

@@ -7,7 +7,8 @@ import numpy as np
 import pytest
 import torch
 
-from distillscope.config.study import Arm, Part, Study
+from distillscope.config.parts import Part
+from distillscope.config.study import Arm, Study
 from distillscope.data.source import Source
 from distillscope.data.splits import Splits
 from distillscope.data.views import View

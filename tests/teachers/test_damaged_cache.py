@@ -12,7 +12,8 @@ import torch
 from typer.testing import CliRunner
 
 from distillscope.cli import app
-from distillscope.config.study import Arm, Part, Study
+from distillscope.config.parts import Part
+from distillscope.config.study import Arm, Study
 from distillscope.data.preprocess import Preprocess
 from distillscope.data.source import Source
 from distillscope.data.splits import Splits

@@ -85,7 +85,7 @@ def main() -> int:
 
 def markdown(outcomes: list[dict], what: dict[str, str], seconds: float) -> str:
     """The counts with date, commit, hardware and command, for docs/results."""
-    from distillscope.results.rundir import hardware
+    from distillscope.provenance import hardware
 
     commit = subprocess.run(["git", "describe", "--always", "--dirty"], capture_output=True, text=True).stdout.strip()
     left = "\n".join(f"- {g[0]['id']}, x{len(g)}: {g[0]['title']}: {' '.join(g[0]['fault'].split())[:300]}" for g in faults(outcomes).values())

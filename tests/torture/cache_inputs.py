@@ -28,7 +28,7 @@ def readers(work: Path) -> dict[str, Reader]:
 @functools.cache
 def _filled(work: str, folder: str):
     """A cache of two shards; the teacher, the images, and their embeddings."""
-    from distillscope.config.study import Teacher
+    from distillscope.config.parts import Teacher
     from distillscope.data.splits import load_split
     from distillscope.study.prepared import load_teacher
     from distillscope.teachers.cache import embed
@@ -122,12 +122,13 @@ HURTS: dict[str, Callable[[Path, random.Random], object]] = {
 def _targets(work: str, folder: str):
     """The targets of the small study in a cache of their own."""
     from distillscope.config.load import load_preset
+    from distillscope.config.resolve import with_noise
     from distillscope.study.prepared import load_teacher, prepare_targets
     from distillscope.study.run import load_data
 
     clean = Path(folder) / "clean-targets"
     os.environ["DISTILLSCOPE_CACHE"] = str(clean)
-    study = load_preset(str(small.study_file(Path(work)))).with_noise()
+    study = with_noise(load_preset(str(small.study_file(Path(work)))))
     splits, encoder = load_data(study, study.data[0]), load_teacher(study.teacher[0], "cpu", None)
 
     def make():

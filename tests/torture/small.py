@@ -71,7 +71,7 @@ def embedding(work: Path, out: Path, cache: Path) -> Callable[[], None]:
         import torch
 
         import distillscope.teachers.cache as cache_module
-        from distillscope.config.study import Teacher
+        from distillscope.config.parts import Teacher
         from distillscope.data.splits import load_split
         from distillscope.study.prepared import load_teacher
 

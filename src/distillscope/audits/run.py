@@ -13,7 +13,7 @@ from distillscope.audits.inputs.embeddings import Embeddings, align, read_embedd
 from distillscope.audits.inputs.labels import match_labels
 from distillscope.audits.inputs.models import embed_model, is_model, load_images
 from distillscope.audits.inputs.pairing import columns_of_ids, distinct_texts
-from distillscope.config.study import Teacher
+from distillscope.config.parts import Teacher
 from distillscope.data.classes import name_classes
 from distillscope.data.source import Source
 from distillscope.data.splits import say
@@ -139,8 +139,8 @@ def audit_inputs(teacher: str, student: str, labels: str | None = None, *, train
 
 def publish(found: Audit, folder: Path, teacher: str, student: str, command: str) -> Path:
     """The audit's page, figures and values in ``folder``; an audit that stood there is replaced."""
+    from distillscope.provenance import provenance
     from distillscope.report.audit_page import write_audit
-    from distillscope.results.rundir import provenance
 
     if folder.is_dir() and any(folder.iterdir()) and not (folder / "audit.json").is_file():
         raise UserError(f"--out {folder}", "a new or empty folder, or an earlier audit's", "one with other files", "Name another.")

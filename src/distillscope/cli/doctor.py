@@ -10,7 +10,7 @@ from pathlib import Path
 
 import torch
 
-from distillscope.results.rundir import hardware
+from distillscope.provenance import hardware
 from distillscope.teachers.cache import cache_root
 from distillscope.teachers.inventory import list_entries
 

@@ -10,6 +10,7 @@ from typing import Any
 import yaml
 from pydantic import BaseModel, ValidationError
 
+from distillscope.config.resolve import check_parts, resolved
 from distillscope.config.study import Study
 from distillscope.errors import UserError, unknown_name
 from distillscope.files.json_reader import problem_of, shown, unreadable
@@ -51,16 +52,30 @@ def load_preset(name: str, overrides: Sequence[str] = ()) -> Study:
     return study_from(values, where)
 
 
-def study_from(values: Mapping[str, Any], where: str = "study") -> Study:
-    """A checked Study from plain values; what does not fit is said in one line."""
+def parse_study(values: Mapping[str, Any], where: str = "study") -> Study:
+    """A Study of the right shape from plain values; what does not fit is said in one line. No part is looked up or imported."""
     try:
-        study = Study.model_validate(values)
+        return Study.model_validate(values)
     except ValidationError as error:
         raise _one_line(error, where) from None
-    except (OSError, RuntimeError) as error:  # a name is looked up as a path: too long, closed, the home of nobody
-        raise UserError(where, "names and paths that can be looked up", unreadable(error), "Mend the path.") from None
-    study.check_parts()
+    except (OSError, RuntimeError) as error:
+        raise _no_path(error, where) from None
+
+
+def study_from(values: Mapping[str, Any], where: str = "study") -> Study:
+    """A Study to be run, from plain values: its shape, and every name and setting in it, are checked."""
+    study = parse_study(values, where)
+    try:
+        study = resolved(study)
+    except (OSError, RuntimeError) as error:
+        raise _no_path(error, where) from None
+    check_parts(study)
     return study
+
+
+def _no_path(error: OSError | RuntimeError, where: str) -> UserError:
+    """A name is looked up as a path: too long, closed, the home of nobody."""
+    return UserError(where, "names and paths that can be looked up", unreadable(error), "Mend the path.")
 
 
 def _path(name: str) -> Path:

@@ -17,7 +17,8 @@ import numpy as np
 import torch
 from torchvision.transforms.v2 import functional as F
 
-from distillscope.data.preprocess import CLIP_STD, unit_floats
+from distillscope.config.normalisation import CLIP_STD
+from distillscope.data.preprocess import unit_floats
 from distillscope.data.source import Images, stack
 from distillscope.data.units import channel_scale
 from distillscope.draws import keyed_rng, keyed_rngs

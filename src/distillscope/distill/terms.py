@@ -8,7 +8,9 @@ from typing import Any
 
 import torch
 
-from distillscope.config.study import Arm, Objective, Part, Training
+from distillscope.config.parts import Objective, Part
+from distillscope.config.resolve import check_arm_parts
+from distillscope.config.study import Arm, Training
 from distillscope.data.source import Source
 from distillscope.distill.gathered_batch import Whole
 from distillscope.draws import keyed_seed
@@ -182,7 +184,7 @@ def capacity(objective: Objective, where: str) -> int:
 
 def check_arm(arm: Arm, training: Training, source: Source) -> None:
     """What the arm, the data or the batch cannot give to its objectives, said before any work."""
-    arm.check()
+    check_arm_parts(arm)
     count, batch = len(source), training.batch_size
     for objective in (o for o in arm.objective if o.weight):
         where, needs = f"arms.{arm.name}.objective ({objective.name})", objectives.needs(objective.name)

@@ -8,7 +8,7 @@ from typing import Literal
 import numpy as np
 import torch
 
-from distillscope.data.preprocess import CLIP_STD
+from distillscope.config.normalisation import CLIP_STD
 from distillscope.data.source import Source, read_batches, stratified
 from distillscope.data.views import View
 from distillscope.devices import kept_memory

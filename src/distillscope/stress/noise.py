@@ -8,7 +8,8 @@ from typing import Any, Literal
 
 import torch
 
-from distillscope.data.preprocess import CLIP_STD, unit_floats
+from distillscope.config.normalisation import CLIP_STD
+from distillscope.data.preprocess import unit_floats
 from distillscope.data.source import Images, stack
 from distillscope.data.units import both_units, channel_scale
 from distillscope.draws import keyed_rng

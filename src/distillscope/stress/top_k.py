@@ -7,7 +7,7 @@ from typing import Literal
 
 import numpy as np
 
-from distillscope.data.preprocess import CLIP_STD
+from distillscope.config.normalisation import CLIP_STD
 from distillscope.data.source import Source
 from distillscope.draws import keyed_rng
 from distillscope.errors import UserError

@@ -7,9 +7,10 @@ from pathlib import Path
 from typing import Any
 
 import distillscope
-from distillscope.config.study import Arm, Part, Study, Training
+from distillscope.config.parts import Part
+from distillscope.config.study import Arm, Study, Training
 from distillscope.data.splits import Splits
-from distillscope.results.rundir import hardware
+from distillscope.provenance import hardware
 from distillscope.students.load import DESCRIPTION, WEIGHTS, StudentEncoder
 from distillscope.students.networks import capacity
 from distillscope.visible import markdown_code, markdown_text, visible

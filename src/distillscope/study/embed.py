@@ -10,7 +10,7 @@ import numpy as np
 
 from distillscope import progress
 from distillscope.audits.inputs.models import model_teacher
-from distillscope.config.study import Dataset
+from distillscope.config.resolve import named_dataset
 from distillscope.data.splits import load_split
 from distillscope.errors import UserError
 from distillscope.students.load import load_student
@@ -30,7 +30,7 @@ def embed_dataset(data: str, split: str, *, teacher: str | None = None, student:
         raise UserError("embed", "one of --teacher and --student", "both" if teacher else "neither", "Name one.")
     if out is not None and out.exists() and any(out.iterdir()):
         raise UserError(f"--out {out}", "a new or empty directory", "one with files", "Name another.")
-    part = Dataset.model_validate(data)
+    part = named_dataset(data)
     source = load_split(part.name, part.settings, split, limit, corrupt)
     if teacher is not None:
         encoder = load_teacher(model_teacher(teacher, preprocess), device, precision)

@@ -10,6 +10,7 @@ from typing import Any
 
 import torch
 
+from distillscope.config.resolve import with_noise
 from distillscope.config.study import Study
 from distillscope.data.preprocess import Preprocess
 from distillscope.data.source import Source
@@ -65,7 +66,7 @@ def plan_study(study: Study, run: Path, device: str = "auto", precision: str | N
     """Count what is to be done; the time comes from a few batches of teacher and students, timed here and now."""
     check_study(study)
     check_names(study)
-    study, chosen = study.with_noise(), choose_device(device)
+    study, chosen = with_noise(study), choose_device(device)
     jobs = num_jobs(jobs, chosen, len(trials_of(study)))
     total = Plan(study, len(trials_of(study)), 0, 0, 0, 0, 0, 0.0, 600.0, 0.0)
     arms = {a.name: a for a in study.arms}

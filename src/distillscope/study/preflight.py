@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from distillscope import progress
+from distillscope.config.resolve import check_parts
 from distillscope.config.study import Study
 from distillscope.data.splits import Splits
 from distillscope.distill.loop import check_tracker
@@ -19,7 +20,7 @@ LEAST_TEST = 10
 
 def check_study(study: Study, track: str | None = None) -> None:
     """Names, settings and networks, before any image is read."""
-    study.check_parts()
+    check_parts(study)
     check_tracker(track)
     for spec in (*study.students, *(study.student_of(a, s.label) for a in study.arms if a.student for s in study.students)):
         check_student(spec.name, spec.settings, spec.image_size, spec.label)

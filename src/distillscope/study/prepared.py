@@ -12,7 +12,8 @@ from typing import Any
 import numpy as np
 
 from distillscope import progress, registry
-from distillscope.config.study import Arm, Part, Study, Teacher
+from distillscope.config.parts import Part, Teacher
+from distillscope.config.study import Arm, Study
 from distillscope.data.preprocess import Preprocess
 from distillscope.data.source import Source
 from distillscope.data.splits import Splits

@@ -9,7 +9,8 @@ from typing import Any
 
 import numpy as np
 
-from distillscope.config.study import Stress, Study
+from distillscope.config.parts import Stress
+from distillscope.config.study import Study
 from distillscope.data.source import Source
 from distillscope.data.splits import Splits
 from distillscope.measure.audit import audit_one

@@ -23,7 +23,9 @@ import torch
 
 from distillscope import progress, registry
 from distillscope.config.load import study_from
-from distillscope.config.study import Dataset, Part, Study, Teacher
+from distillscope.config.parts import Dataset, Part, Teacher
+from distillscope.config.resolve import with_noise
+from distillscope.config.study import Study
 from distillscope.data.source import Looked
 from distillscope.data.splits import Splits, load_splits
 from distillscope.devices import choose_device
@@ -32,6 +34,7 @@ from distillscope.errors import UserError
 from distillscope.files.locks import RunLock, join_as_worker
 from distillscope.files.writing import said_if_deleted, write_json
 from distillscope.processes.workers import run_in_workers
+from distillscope.provenance import provenance
 from distillscope.results.run import of_test, read_run
 from distillscope.results.rundir import (
     Trial,
@@ -42,7 +45,6 @@ from distillscope.results.rundir import (
     json_object,
     load_config,
     open_run,
-    provenance,
     read_done,
     reference_folder,
     trial_folder,
@@ -157,7 +159,7 @@ def run_study(study: Study, out: Path | str | None = None, *, resume: bool = Fal
             clear_run(study, run)
             record = _begin_record(study, run, chosen, precision, command)
             try:
-                _run_grid(study.with_noise(), run, jobs, record, device, precision, track, workers)
+                _run_grid(with_noise(study), run, jobs, record, device, precision, track, workers)
             finally:
                 if run.is_dir():
                     record["seconds"] = round(record["seconds"] + time.monotonic() - began, 1)
@@ -175,7 +177,7 @@ def run_study(study: Study, out: Path | str | None = None, *, resume: bool = Fal
 
 def _begin_record(study: Study, run: Path, device: torch.device, precision: str | None, command: str | None) -> dict[str, Any]:
     """provenance.json, written: of a resumed run with the time that it took before, and in the same precision."""
-    conditions = {name: noise.both_units() for (name, _), noise in noise_conditions(study.with_noise()).items()}
+    conditions = {name: noise.both_units() for (name, _), noise in noise_conditions(with_noise(study)).items()}
     record = {**provenance(command, conditions, str(device), os.cpu_count() or 1), "precision": precision or "float32"}
     before = json_object(run / "provenance.json")
     other = before.get("precision", record["precision"])

@@ -10,6 +10,7 @@ import yaml
 
 from distillscope import progress
 from distillscope.config.load import study_from
+from distillscope.config.resolve import with_noise
 from distillscope.config.study import Study
 from distillscope.data.splits import Splits, load_splits
 from distillscope.distill.loop import distill, num_trained
@@ -46,7 +47,7 @@ def distill_one(study: Study, out: Path, *, resume: bool = False, device: str = 
     if there:
         compare_request(out, asked)
     with said_if_deleted(out, cache_root()):
-        return _distil(study.with_noise(), out, asked, first, device, precision, workers, track, command)
+        return _distil(with_noise(study), out, asked, first, device, precision, workers, track, command)
 
 
 def _distil(study: Study, out: Path, asked: dict[str, Any], first: bool, device: str, precision: str | None, workers: int,

@@ -12,7 +12,8 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from distillscope.config.study import Arm, Remedy, Student, Study
+from distillscope.config.parts import Remedy, Student
+from distillscope.config.study import Arm, Study
 from distillscope.data.preprocess import Preprocess
 from distillscope.data.source import Source, stratified
 from distillscope.data.splits import Splits

@@ -10,7 +10,8 @@ from typing import Any, Literal
 import torch
 
 from distillscope import progress
-from distillscope.data.preprocess import CLIP_MEAN, CLIP_STD, Preprocess
+from distillscope.config.normalisation import CLIP_MEAN, CLIP_STD
+from distillscope.data.preprocess import Preprocess
 from distillscope.errors import UserError
 from distillscope.teachers.encoder import Encoder, plain_line
 

@@ -14,7 +14,9 @@ from distillscope.audits.inputs.embeddings import Embeddings
 from distillscope.audits.inputs.formats import split_key
 from distillscope.audits.inputs.members import strings
 from distillscope.audits.inputs.reading import Reading
-from distillscope.config.study import MODEL_FILES, Dataset, Teacher, model_file
+from distillscope.config.parts import Teacher
+from distillscope.config.paths import MODEL_FILES, model_file
+from distillscope.config.resolve import named_dataset
 from distillscope.data.preprocess import Preprocess
 from distillscope.data.source import Source
 from distillscope.data.splits import load_split
@@ -72,7 +74,7 @@ def embed_model(spec: str, data: str | Source, split: str = "test", *, limit: in
 
 def load_images(data: str, split: str, limit: int | None, corrupt: str = "error", option: str = "--split") -> Source:
     """One split of the data set, folder or file that ``data`` names; ``option`` is how the command calls a split."""
-    part = Dataset.model_validate(data)
+    part = named_dataset(data)
     return load_split(part.name, part.settings, split, limit, corrupt, option)
 
 

@@ -1,0 +1,132 @@
+"""What a study is made of: frozen models of parts that are named, each with its settings."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, Literal
+
+import yaml
+from pydantic import BaseModel, ConfigDict, Field, model_validator
+
+from distillscope.config.normalisation import CLIP_MEAN, CLIP_STD
+from distillscope.config.paths import model_file
+from distillscope.errors import UserError
+
+
+class Part(BaseModel):
+    """``{name, **settings}``: a registered function and what it is to be called with. A bare string is a name."""
+
+    model_config = ConfigDict(frozen=True, extra="allow", allow_inf_nan=False)
+    name: str
+
+    @model_validator(mode="before")
+    @classmethod
+    def _from_text(cls, value: Any) -> Any:
+        return {"name": value} if isinstance(value, str) else value
+
+    @property
+    def settings(self) -> dict[str, Any]:
+        return dict(self.model_extra or {})
+
+
+class Dataset(Part):
+    """A data set: a registered name, a path, or the name of one on the Hub (``owner/name``)."""
+
+    alias: str | None = None
+    train_split: str = "train"
+    test_split: str = "test"
+
+    @property
+    def title(self) -> str:
+        """What the tables call it."""
+        return self.alias or (Path(str(self.settings["path"])).name if "path" in self.settings else self.name)
+
+    @model_validator(mode="before")
+    @classmethod
+    def _from_text(cls, value: Any) -> Any:
+        if isinstance(value, str):
+            value = _mapping(value) if value.lstrip().startswith("{") else {"name": value}
+        if isinstance(value, Mapping) and "name" not in value and isinstance(value.get("path"), str):
+            return {"name": value["path"], **value}  # which data set reads it is looked up by `resolve.resolved`
+        return value
+
+
+def _mapping(text: str) -> Any:
+    """``{path: photos, label: none}`` as it is typed on the command line."""
+    try:
+        return yaml.safe_load(text)
+    except yaml.YAMLError as error:
+        raise UserError("--data", "a name, a path, or {path: ..., label: ...} in YAML", f"'{text}'",
+                        str(error).splitlines()[0] + ".") from None
+
+
+class Teacher(Part):
+    """A teacher: ``timm/MODEL[:FILE]``, ``open_clip/MODEL:TAG_OR_FILE``, a model file (`model_file`), or a registered name."""
+
+    precision: Literal["float32", "bfloat16", "float16", "float16_on_cuda"] | None = None
+    label: str | None = None
+
+    @model_validator(mode="before")
+    @classmethod
+    def _from_text(cls, value: Any) -> Any:
+        if isinstance(value, str):
+            value = {"name": value}
+        if isinstance(value, Mapping) and isinstance(value.get("name"), str):
+            library, _, model = value["name"].partition("/")
+            if model and library in ("timm", "open_clip"):
+                architecture, _, file = model.partition(":")
+                if file and Path(file).expanduser().is_file():
+                    return {"weights": file, **value, "name": library, "model": architecture}
+                return {**value, "name": library, "model": model}
+            if found := model_file(value["name"]):
+                return {**found, **value, "name": found["name"]}
+        return value
+
+    @property
+    def title(self) -> str:
+        """What the tables call it."""
+        path = self.settings.get("path")
+        return self.label or str(self.settings.get("model") or (Path(str(path)).name if path else self.name))
+
+
+class Student(Part):
+    """A student network, its label in the tables, and what it wants to see."""
+
+    label: str
+    image_size: int = Field(32, ge=4, le=4096)
+    mean: tuple[float, float, float] = CLIP_MEAN
+    std: tuple[float, float, float] = CLIP_STD
+
+    @model_validator(mode="before")
+    @classmethod
+    def _label(cls, value: Any) -> Any:
+        if isinstance(value, str):
+            library, _, model = value.partition("/")
+            value = {"name": library, "model": model} if model else {"name": value}
+        if isinstance(value, Mapping) and "label" not in value:
+            value = {**value, "label": str(value.get("model") or value.get("name"))}
+        if isinstance(value, Mapping) and value.get("name") == "paper_cnn":
+            return {"hidden": 512, **value}  # written out: what was stored without it was as wide as its target (`rundir`)
+        return value
+
+
+class Objective(Part):
+    """One term of the loss; ``projected=false`` shows it the student's own embeddings where the arm has a projector."""
+
+    weight: float = Field(1.0, ge=0, allow_inf_nan=False)
+    projected: bool = True
+
+
+class Stress(Part):
+    """One stress, run on the teacher and on every student: ``{name: corruptions, items: 1000}``."""
+
+
+class Remedy(Part):
+    """What is done to every trained student; the outcome is measured like another arm, named ARM+LABEL."""
+
+    label: str | None = None
+
+    @property
+    def title(self) -> str:
+        return self.label or self.name

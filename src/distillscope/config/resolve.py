@@ -1,0 +1,103 @@
+"""The names in a study, looked up: what is run needs this, and what only reads a run does not. Here the parts are imported."""
+
+from __future__ import annotations
+
+import importlib
+from typing import Any
+
+from distillscope import registry
+from distillscope.config.parts import Dataset, Part
+from distillscope.config.paths import data_kind
+from distillscope.config.study import Arm, Study
+from distillscope.errors import UserError
+
+
+def named_dataset(value: Any) -> Dataset:
+    """The data set that a name, a path, ``owner/name`` of the Hub, or a mapping stands for.
+
+    >>> named_dataset("digits").name, named_dataset("somebody/pictures").settings
+    ('digits', {'path': 'somebody/pictures'})
+    """
+    return _read_by(Dataset.model_validate(value))
+
+
+def _read_by(data: Dataset) -> Dataset:
+    """The data set with the name of the function that reads it, where its own is a path."""
+    if data.name in registry.datasets and data.settings.get("path") != data.name:
+        return data
+    found = data_kind(data.name)
+    return Dataset.model_validate({"path": data.name, **data.model_dump(), "name": found}) if found else data
+
+
+def resolved(study: Study) -> Study:
+    """The study with every path in place of a data set's name replaced by the name of the function that reads it."""
+    return study.model_copy(update={"data": tuple(map(_read_by, study.data))})
+
+
+def check_parts(study: Study) -> None:
+    """Check every part's name and settings against the function that it names, before any work starts."""
+    for where, kind, parts in (("data", registry.datasets, study.data), ("teacher", registry.teachers, study.teacher),
+                               ("students", registry.students, study.students), ("target", registry.targets, [study.target])):
+        for part in parts:
+            if where in ("teacher", "students"):
+                _check_library(kind, part.name, where)
+            kind.check(part.name, part.settings, where)
+    for stress in study.stresses:
+        registry.stresses.check(stress.name, stress.settings, f"stresses.{stress.name}")
+    for remedy in study.remedies:
+        registry.remedies.check(remedy.name, remedy.settings, f"remedies.{remedy.name}")
+    for arm in study.arms:
+        check_arm_parts(arm)
+        labels = [s.label for s in study.students if arm.student and s.label in (arm.students or [s.label])]
+        for spec in (study.student_of(arm, label) for label in labels):
+            registry.students.check(spec.name, spec.settings, f"arms.{arm.name}.student")
+
+
+def check_arm_parts(arm: Arm) -> None:
+    """Names, settings and weights, and that a term over two views has them."""
+    where = f"arms.{arm.name}"
+    if sum(o.weight for o in arm.objective) == 0:
+        raise UserError(f"{where}.objective", "weights that sum to more than 0", "0", "Give one term a weight.")
+    for objective in arm.objective:
+        registry.objectives.check(objective.name, objective.settings, f"{where}.objective")
+        if objective.weight and arm.view is None and "other" in registry.objectives.needs(objective.name):
+            raise UserError(f"{where}.objective", f"a view, since {objective.name} compares two views", "none",
+                            f"Set {where}.view=crop_flip.")
+    named = sorted({"name", "model", "label"} & arm.student.keys())
+    if named:
+        raise UserError(f"{where}.student", "settings of the network", named[0],
+                        "Another network is another student: add it to students.")
+    for key, kind, part in (("target", registry.targets, arm.target), ("view", registry.views, arm.view),
+                            ("projector", registry.projectors, arm.projector)):
+        if part:
+            kind.check(part.name, part.settings, f"{where}.{key}")
+    if arm.view is None and (arm.view_target != "same" or arm.view_bank):
+        raise UserError(f"{where}.view", "a view, since view_target or view_bank is set", "none", f"Set {where}.view=noise.")
+
+
+def _check_library(kind: registry.Registry, name: str, where: str) -> None:
+    """A model of timm that is named without its library is no unknown name."""
+    if name in set(kind):
+        return
+    timm = importlib.import_module("timm")  # as the registries import parts: only where a study is to be run
+    if timm.is_model(name.split(".")[0]):
+        raise UserError(where, f"a known {kind.kind}", f"'{name}', a model of timm", f"Write timm/{name}.")
+
+
+def with_noise(study: Study) -> Study:
+    """The study with its own where, unit, clip and std in every stress, remedy and view of noise that does not say otherwise.
+
+    A part of noise is one that takes both `where` and `unit`. What is run is this; study.yaml keeps what was written.
+    """
+    arms = tuple(a.model_copy(update={"view": _noisy(study, registry.views, a.view)}) if a.view else a for a in study.arms)
+    return study.model_copy(update={"arms": arms,
+                                    "stresses": tuple(_noisy(study, registry.stresses, s) for s in study.stresses),
+                                    "remedies": tuple(_noisy(study, registry.remedies, r) for r in study.remedies)})
+
+
+def _noisy(study: Study, kind: registry.Registry, part: Part) -> Part:
+    known = kind.settings(part.name)
+    if not {"where", "unit"} <= set(known):
+        return part
+    declared = {key: getattr(study.noise, key) for key in ("where", "unit", "clip", "std") if key in known}
+    return part.model_copy(update={key: value for key, value in declared.items() if key not in part.settings})
