@@ -17,7 +17,7 @@ from distillscope.measure.audit import audit, audit_one
 from distillscope.measure.results import Audit
 from distillscope.report.audit_page import render_audit, write_audit
 from distillscope.report.figures.of_audit import prepare_audit_figures
-from distillscope.report.page import script_hash
+from distillscope.report.render import script_hash
 from distillscope.report.sentences.audit_advice import advice
 
 PROVENANCE = {"distillscope": "0.1.0", "versions": {"numpy": "2.2.0"}, "hardware": "2 cores", "commit": None, "threads": 0,

@@ -20,7 +20,7 @@ from distillscope.results.summary import Summary
 from distillscope.visible import HIDDEN, NUMBER
 
 NASTY = "=1+1|<img src=x onerror=alert(1)>\n# `x` \\input{/etc/passwd} \x1b]0;pwn\x07\x9b31m\u202e"
-ASSETS = Path(__file__).parents[2] / "src" / "distillscope" / "report" / "assets"
+STATIC = Path(__file__).parents[2] / "src" / "distillscope" / "report" / "static"
 
 
 @pytest.fixture(scope="module")
@@ -75,6 +75,6 @@ def test_the_program_may_still_colour(run):
     assert out.getvalue().count("\x1b[31m") == 1 and "\x1b[32m" not in out.getvalue()
 
 
-@pytest.mark.parametrize("script", sorted(p.name for p in ASSETS.glob("*.js")))
+@pytest.mark.parametrize("script", sorted(p.name for p in STATIC.glob("*.js")))
 def test_no_script_of_the_page_makes_html_of_text(script):
-    assert not re.findall(r"innerHTML|outerHTML|insertAdjacentHTML|document\.write|\beval\(|new Function|DOMParser", (ASSETS / script).read_text())
+    assert not re.findall(r"innerHTML|outerHTML|insertAdjacentHTML|document\.write|\beval\(|new Function|DOMParser", (STATIC / script).read_text())

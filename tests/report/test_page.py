@@ -12,7 +12,7 @@ import pytest
 from builders.page_reading import Elements, data_of
 from distillscope.report.draw.with_matplotlib import draw
 from distillscope.report.figures.of_study import prepare_figures
-from distillscope.report.page import script_hash
+from distillscope.report.render import script_hash
 from distillscope.report.write import write_report
 from distillscope.results.models import settings_of
 from distillscope.results.run import read_run

@@ -2,50 +2,23 @@
 
 from __future__ import annotations
 
-import base64
-import hashlib
-import json
 import math
 from collections.abc import Sequence
 from pathlib import Path
-from string import Template
 
 import pandas as pd
+from markupsafe import Markup
 
 from distillscope.files.writing import write_text
-from distillscope.report import body, pictures
+from distillscope.report import body, pictures, render
 from distillscope.report.draw.with_plotly import to_plotly
 from distillscope.report.figures.figure import Figure
 from distillscope.report.figures.keepsakes import ABSENT, Kept, kept_of
-from distillscope.report.sections import escape, legend, notices
+from distillscope.report.sections import legend, notices
 from distillscope.report.tables import Table
 from distillscope.results.models import CLASS_COLOURS, Setting
 from distillscope.results.run import Run
 from distillscope.results.summary import Summary
-
-ASSETS = Path(__file__).parent / "assets"
-
-
-def asset(name: str) -> str:
-    """A file of report/assets, with the line ends that the browser will hash."""
-    return (ASSETS / name).read_text(encoding="utf-8").replace("\r\n", "\n").strip()
-
-
-def script_hash(source: str) -> str:
-    """The Content-Security-Policy source that lets exactly this inline script run."""
-    return f"'sha256-{base64.b64encode(hashlib.sha256(source.encode('utf-8')).digest()).decode()}'"
-
-
-def content_policy(scripts: list[str]) -> str:
-    """Nothing may load: no host, no eval, no script but ours by hash; images only from within the page."""
-    return (f"default-src 'none'; script-src {' '.join(map(script_hash, scripts))}; style-src 'unsafe-inline'; "
-            "img-src data: blob:; base-uri 'none'; form-action 'none'")
-
-
-def json_for_script(value: object) -> str:
-    """JSON that is safe inside <script>: no '<' can end the element, and no name from data can begin one."""
-    text = json.dumps(value, allow_nan=False, separators=(",", ":"), default=str)
-    return text.replace("<", "\\u003c").replace(">", "\\u003e").replace("&", "\\u0026")
 
 
 def _plain(value: object) -> object:
@@ -69,13 +42,9 @@ def page_data(run: Run, figures: list[Figure], albums: Sequence[Kept] = ()) -> d
 
 def assembled(*, title: str, data: dict, scripts: tuple[str, ...] = ("page.js",), styles: tuple[str, ...] = ("page.css",),
               **parts: str) -> str:
-    """page.html with its ``parts`` (HTML, already escaped), ``data``, Plotly and the assets put in."""
-    from plotly.offline import get_plotlyjs
-
-    plotly, script = get_plotlyjs().replace("\r\n", "\n"), "\n".join(map(asset, scripts))
-    return Template(asset("page.html")).substitute(
-        policy=content_policy([plotly, script]), title=escape(title), style="\n".join(map(asset, styles)),
-        data=json_for_script(data), plotly=plotly, script=script, **parts) + "\n"
+    """A page whose ``parts`` are HTML already, escaped by hand: until each has its templates."""
+    return render.render_page("strings.html", title=title, data=data, scripts=scripts, styles=styles,
+                              **{name: Markup(part) for name, part in parts.items()})
 
 
 def render_page(run: Run, settings: list[Setting], summary: Summary, figures: list[Figure], table: Table,

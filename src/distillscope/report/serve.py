@@ -11,9 +11,11 @@ from dataclasses import asdict, dataclass
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
+from markupsafe import Markup
+
 from distillscope.errors import UserError
 from distillscope.progress import say
-from distillscope.report.page import asset, script_hash
+from distillscope.report.render import render, script_hash, static
 from distillscope.report.write import write_report
 from distillscope.results.run import expected_trials, names_of, read_run
 
@@ -91,8 +93,8 @@ class _Handler(BaseHTTPRequestHandler):
             return self._send(403, "text/plain", b"This page is for this machine only.\n")  # another site's name that points here
         path, watch = self.path.partition("?")[0], self.server.watch
         if path == "/":
-            script = asset("serve.js")
-            page = asset("serve.html").replace("$script", script)
+            script = static("serve.js")
+            page = render("serve.html", script=Markup(script))
             self._send(200, "text/html", page.encode(), f"default-src 'none'; script-src {script_hash(script)}; style-src "
                        "'unsafe-inline'; connect-src 'self'; frame-src 'self'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'")
         elif path == "/report.html":

@@ -1,0 +1,1 @@
+"""What templates show: values computed here, HTML made there."""

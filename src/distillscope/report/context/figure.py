@@ -1,0 +1,115 @@
+"""A figure as its template takes it."""
+
+from __future__ import annotations
+
+import base64
+import io
+import math
+from collections.abc import Collection, Iterable
+from dataclasses import dataclass
+from pathlib import Path
+
+from PIL import Image
+
+from distillscope.report.figures.figure import Figure, Grid, Panel, Series
+from distillscope.report.sentences.numbers import number, percent
+
+STAND_IN = 900
+"""Pixels across of the drawings that stand in where scripts are off."""
+LAYOUTS = {1: "single", 3: "three"}
+
+
+@dataclass(frozen=True)
+class ShownPanel:
+    """One pair of axes; ``alone`` is the model that a panel of one model fades with when another is highlighted."""
+
+    title: str
+    note: str
+    alt: str
+    alone: str | None
+
+
+@dataclass(frozen=True)
+class Scale:
+    """The one colour scale of all panels of cells: what a cell holds, and its two ends."""
+
+    of: str
+    first: str
+    last: str
+    root: bool
+
+
+@dataclass(frozen=True)
+class ShownFigure:
+    """A figure with its tools, its key below, and ``still``, the drawing that stands in where scripts are off (a data: address)."""
+
+    key: str
+    title: str
+    absent: str
+    reading: str
+    findings: list[str]
+    alt: str
+    panels: list[ShownPanel]
+    can_log: bool
+    units: list[str]
+    views: list[str]
+    kind: str
+    across: int
+    named: list[Series]
+    scale: Scale | None
+    still: str
+
+
+def shown_figure(figure: Figure, folder: Path, known: Collection[str] | None = None) -> ShownFigure:
+    """``figure`` for the template; its still drawing is in ``folder``/figures.
+
+    Nulls are named below the figure; so is, where the page's ``known`` labels are given, every other series.
+    """
+    squares, series = any(p.grid or p.square for p in figure.panels), [s for p in figure.panels for s in p.series]
+    named = {s.label: s for s in series if s.highlight == "null" or (known is not None and s.label not in known and s.legend)}
+    still = folder / "figures" / f"{figure.key}.png"
+    return ShownFigure(
+        figure.key, figure.title, figure.absent, figure.reading, figure.findings, figure.alt,
+        [ShownPanel(p.title, p.note, f"{p.title}. {figure.alt}" if p.title else figure.alt, _alone(p)) for p in figure.panels],
+        any(p.can_log for p in figure.panels),
+        next(([name for name, *_ in p.x_units] for p in figure.panels if p.x_units), []),
+        next(([name for name, *_ in p.views] for p in figure.panels if p.views), []),
+        "squares" if squares else LAYOUTS.get(len(figure.panels), ""), across(len(figure.panels)) if squares else 0,
+        list(named.values()), scale_of(next((p.grid for p in figure.panels if p.grid), None)),
+        small_png(still) if figure.panels and still.exists() else "")
+
+
+def shown_figures(figures: Iterable[Figure], folder: Path, known: Collection[str] | None = None) -> list[ShownFigure]:
+    """Several figures for the template."""
+    return [shown_figure(f, folder, known) for f in figures]
+
+
+def across(panels: int) -> int:
+    """How many squares to a row: five at most, in rows of about one length.
+
+    >>> [across(n) for n in (1, 5, 6, 11)]
+    [1, 5, 3, 4]
+    """
+    return math.ceil(panels / math.ceil(panels / 5)) if panels else 1
+
+
+def scale_of(grid: Grid | None) -> Scale | None:
+    """The ends of a grid's colours, as they are written."""
+    if grid is None:
+        return None
+    first, last = (percent(v, 0) if grid.percent else number(v, 2) for v in (grid.low, grid.high))
+    return Scale(grid.of, first, last, grid.root)
+
+
+def _alone(panel: Panel) -> str | None:
+    if panel.grid:
+        return panel.grid.highlight
+    return panel.series[0].highlight if panel.square and panel.series else None
+
+
+def small_png(path: Path) -> str:
+    """A drawing as a data: address in 64 colours: a tenth of the SVG, whose curves hold every point."""
+    with Image.open(path) as image, io.BytesIO() as kept:
+        image.thumbnail((STAND_IN, 10 * STAND_IN))
+        image.convert("RGB").quantize(64, dither=Image.Dither.NONE).save(kept, "PNG", optimize=True)
+        return f"data:image/png;base64,{base64.b64encode(kept.getvalue()).decode()}"
