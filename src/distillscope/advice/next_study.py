@@ -99,9 +99,10 @@ def _config_of(key: str, studies: Sequence[Mapping[str, Any]]) -> tuple[dict[str
                 known = arms_of({**study, "arms": [one], "remedies": [remedy] if remedy else []})
                 if [a.key for a in known.values()][-1] == key:
                     arm = {k: v for k, v in one.items() if k not in ("students", "seeds")}
-                    for default in ("target", "training"):
-                        if study.get(default) is not None and study.get(default) != studies[0].get(default):
-                            arm.setdefault(default, study[default])
+                    if study.get("target") is not None and study["target"] != studies[0].get("target"):
+                        arm.setdefault("target", study["target"])
+                    if study.get("training") is not None and study["training"] != studies[0].get("training"):
+                        arm["training"] = {**study["training"], **(arm.get("training") or {})}
                     return copy.deepcopy(arm), copy.deepcopy(remedy)
     raise KeyError(key)
 

@@ -34,6 +34,7 @@ class Arm(_Frozen):
 
     ``view_target``: the student of a view is shown the teacher's embedding of the "same" view, or of the "clean" image.
     ``view_bank``: only so many versions of each image, over all seeds and epochs, so that the teacher embeds few.
+    ``training``: what differs from the study's; the settings left out are the study's.
     ``student``: settings of the network that this arm's students have otherwise, as ``{blur_pool: true}``; the label stays, and
     with it the order, the noise and, where shapes allow, the initial weights.
     """
@@ -122,6 +123,20 @@ class Study(_Frozen):
     @classmethod
     def _one(cls, value: Any) -> Any:
         return [value] if isinstance(value, (str, Mapping)) else value
+
+    @model_validator(mode="before")
+    @classmethod
+    def _training_of_arms(cls, values: Any) -> Any:
+        """An arm's `training` says what differs from the study's: what it leaves out is the study's."""
+        if not isinstance(values, Mapping) or not isinstance(values.get("arms"), (list, tuple)):
+            return values
+        common = values.get("training") or {}
+        common = common.model_dump() if isinstance(common, Training) else common
+        if not isinstance(common, Mapping):
+            return values
+        return {**values, "arms": [
+            {**arm, "training": {**common, **arm["training"]}}
+            if isinstance(arm, Mapping) and isinstance(arm.get("training"), Mapping) else arm for arm in values["arms"]]}
 
     @field_validator("seeds", mode="before")
     @classmethod

@@ -147,7 +147,7 @@ def arms_of(study: Mapping[str, Any]) -> dict[str, Arm]:
     default_target, default_training = study.get("target") or "none", study.get("training") or {}
     found = {}
     for one in parts(study.get("arms")) or [{"name": "cosine"}]:
-        target, training = part(one.get("target") or default_target), dict(one.get("training") or default_training)
+        target, training = part(one.get("target") or default_target), {**default_training, **(one.get("training") or {})}
         rest = {k: v for k, v in one.items() if k not in READ and v}  # what is off is as if it were not written
         arm = Arm(str(one["name"]), terms_of(one.get("objective") or "cosine"), plain(target), view_of(one), plain(training),
                   plain(rest), target == part(default_target), training == dict(default_training))

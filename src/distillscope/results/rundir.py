@@ -24,7 +24,7 @@ from pydantic import ValidationError
 
 from distillscope import progress
 from distillscope.config.parts import Dataset, Teacher
-from distillscope.config.study import Study
+from distillscope.config.study import Study, Training
 from distillscope.errors import UserError
 from distillscope.files.folder_names import composed, folder_name, is_printable, old_folder_name, same_on_some_systems
 from distillscope.files.json_reader import read_json
@@ -157,17 +157,45 @@ def open_run(study: Study, run: Path, resume: bool) -> None:
 
 
 def as_begun(study: Study, run: Path) -> Study:
-    """The study with the students' hidden layers as the run was begun with them, where that was before they had a setting."""
+    """The study with what its run was begun with, where leaving that out has come to mean something else since; and it says so.
+
+    A student without ``hidden`` had a hidden layer as wide as the target. An arm's ``training`` replaced the study's: what it left
+    out had the program's default, not the study's value.
+    """
     if not (run / "study.yaml").is_file():
         return study
-    given = load_config(run).get("students")
-    older = {s.get("label") for s in given if isinstance(s, dict) and s.get("hidden") == "target"} if isinstance(given, list) else set()
+    begun = load_config(run)
+    return _training_as_begun(_hidden_as_begun(study, begun, run), begun, run)
+
+
+def _hidden_as_begun(study: Study, begun: Mapping[str, Any], run: Path) -> Study:
+    older = {s.get("label") for s in _mappings(begun.get("students")) if s.get("hidden") == "target"}
     changed = [s.label for s in study.students if s.label in older and s.settings.get("hidden") not in (None, "target")]
     if not changed:
         return study
     progress.say(f"{run}: the hidden layer of {', '.join(changed)} is as wide as the target, as when the run was begun (hidden: target)")
     return study.model_copy(update={"students": tuple(
         s.model_copy(update={"hidden": "target"}) if s.label in changed else s for s in study.students)})
+
+
+def _training_as_begun(study: Study, begun: Mapping[str, Any], run: Path) -> Study:
+    older = {a.get("name"): a.get("training") for a in _mappings(begun.get("arms"))}
+    arms = []
+    for arm in study.arms:
+        before = older.get(arm.name)
+        if arm.training and isinstance(before, Mapping):
+            changed = {key: before[key] for key, default in Training().model_dump().items()
+                       if key in before and getattr(arm.training, key) == getattr(study.training, key) != before[key] == default}
+            if changed:
+                said = ", ".join(f"{key} {value}" for key, value in changed.items())
+                progress.say(f"{run}: arm {arm.name} goes on with {said}, as when the run was begun (arms.{arm.name}.training)")
+                arm = arm.model_copy(update={"training": arm.training.model_copy(update=changed)})
+        arms.append(arm)
+    return study.model_copy(update={"arms": tuple(arms)})
+
+
+def _mappings(items: Any) -> list[Mapping[str, Any]]:
+    return [i for i in items if isinstance(i, Mapping)] if isinstance(items, list) else []
 
 
 def clear_run(study: Study, run: Path) -> None:
