@@ -62,8 +62,9 @@ def kept_memory():
         yield
     finally:
         _depth -= 1
-        if _depth == 0 and _mallopt({_TRIM_THRESHOLD: 2**27, _MMAP_THRESHOLD: 2**25, _MMAP_MAX: 65_536}):
-            _libc().malloc_trim(0)
+        libc = _libc()
+        if _depth == 0 and libc and _mallopt({_TRIM_THRESHOLD: 2**27, _MMAP_THRESHOLD: 2**25, _MMAP_MAX: 65_536}):
+            libc.malloc_trim(0)
 
 
 @functools.cache

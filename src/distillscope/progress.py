@@ -39,20 +39,21 @@ def task(label: str, total: int | None, unit: str = "images") -> Iterator[Callab
     """Gives ``advance(count)``. Tasks may be nested; bars then stand below one another."""
     global _live
     if not speaks():
-        yield lambda count=1: None
+        yield lambda count: None
         return
     if not console.is_terminal:
         yield from _lines(label, total, unit)
         return
     outermost = _live is None
+    progress = _live or Progress(
+        TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TextColumn("{task.fields[unit]}"),
+        TimeElapsedColumn(), TextColumn("left"), TimeRemainingColumn(), console=console, transient=False)
     if outermost:
-        _live = Progress(TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TextColumn("{task.fields[unit]}"),
-                         TimeElapsedColumn(), TextColumn("left"), TimeRemainingColumn(), console=console, transient=False)
-        _live.start()
-    progress = _live
+        _live = progress
+        progress.start()
     bar = progress.add_task(label, total=total, unit=unit)
     try:
-        yield lambda count=1: progress.advance(bar, count)
+        yield lambda count: progress.advance(bar, count)
     finally:
         if outermost:
             progress.stop()

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 
 HIDDEN = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\u061c\u200e\u200f\u2028-\u202e\u2066-\u2069\ufeff\ud800-\udfff]")
-"""What moves a terminal's cursor, starts its escape sequences or turns the direction of text; tab and newline are not among them."""
+"""What moves a terminal's cursor, starts its escape sequences or turns the direction of text; tab and newline do none of it."""
 NUMBER = re.compile(r"[+-]?(\d[\d,]*(\.\d*)?|\.\d+)([eE][+-]?\d+)?%?|[+-]?(inf|nan)")
 MARKS = str.maketrans({"\\": "\\\\", "<": "&lt;", ">": "&gt;", "`": "\\`", "|": "\\|"})
 
@@ -25,7 +25,8 @@ def markdown_text(text: str) -> str:
     >>> markdown_text("a|b <img>\\n# c"), markdown_text("- x"), markdown_text("[x](http://y)")
     ('a\\\\|b &lt;img&gt; # c', '\\\\- x', '[x]\\\\(http://y)')
     """
-    line = visible(" ".join(str(text).split())).translate(MARKS).replace("](", "]\\(").replace("][", "]\\[").replace("]:", "]\\:")
+    line = visible(" ".join(str(text).split())).translate(MARKS)
+    line = re.sub(r"\]([(\[:])", r"]\\\1", line)  # a link, or what one refers to
     return re.sub(r"^([#+=~*-])", r"\\\1", line)
 
 

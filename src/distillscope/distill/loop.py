@@ -68,8 +68,8 @@ def learning_rate_factor(schedule: str, step: int, num_steps: int) -> float:
 def num_trained(count: int, settings: Training) -> int:
     """Images that a student sees in all of its epochs, of a set of ``count``: the last, smaller batch may be left out.
 
-    >>> num_trained(100, Training(epochs=2, batch_size=32)), num_trained(100, Training(epochs=2, batch_size=32, drop_last=False))
-    (192, 200)
+    >>> [num_trained(100, Training(epochs=2, batch_size=32, drop_last=drop)) for drop in (True, False)]
+    [192, 200]
     """
     return settings.epochs * (count // settings.batch_size * settings.batch_size if settings.drop_last else count)
 
@@ -93,12 +93,14 @@ def make_optimizer(parameters: list[torch.nn.Parameter], settings: Training) -> 
 @kept_memory()
 def distill(student: StudentEncoder, training_set: TrainingSet, arm: Arm, settings: Training, streams: KeyedStreams,
             folder: Path, health: Health | None = None, *, track: str | None = None, workers: int = 0,
-            advance: Callable[[int], None] = lambda count: None, warn: Callable[[str], None] = lambda text: None) -> list[dict[str, Any]]:
+            advance: Callable[[int], None] = lambda count: None,
+            warn: Callable[[str], None] = lambda text: None) -> list[dict[str, Any]]:
     """Train ``student`` in place; one record an epoch, also in ``folder``/metrics.jsonl, with its warnings told to ``warn``.
 
     A checkpoint is written every half minute, at each epoch's end and when interrupted; started again on the same
-    folder it goes on from there, to the same numbers. An interrupt waits until the step is whole. Several processes (accelerate launch) each take their part of
-    every batch, and the loss of the whole of it. Losses are computed in float32 whatever the network's precision.
+    folder it goes on from there, to the same numbers. An interrupt waits until the step is whole. Several processes
+    (accelerate launch) each take their part of every batch, and the loss of the whole of it. Losses are computed in float32
+    whatever the network's precision.
     """
     from accelerate import Accelerator
     from accelerate.state import AcceleratorState
@@ -117,7 +119,8 @@ def distill(student: StudentEncoder, training_set: TrainingSet, arm: Arm, settin
         raise UserError("distill", f"the {launched} processes of the launcher as one group", f"{accelerator.num_processes}",
                         "Start them with torchrun --nproc-per-node 2 -m distillscope.cli distill ..., or start one alone.")
     if batch % accelerator.num_processes:
-        raise UserError("training.batch_size", f"a multiple of the {accelerator.num_processes} processes", str(batch), "Change it.")
+        multiple = f"a multiple of the {accelerator.num_processes} processes"
+        raise UserError("training.batch_size", multiple, str(batch), "Change it.")
     rank, world, writes = accelerator.process_index, accelerator.num_processes, accelerator.is_main_process
     if not settings.drop_last and 0 < len(source) % batch < world:
         raise UserError("training.drop_last", f"true, since the last batch is smaller than the {world} processes", "false",
@@ -137,9 +140,11 @@ def distill(student: StudentEncoder, training_set: TrainingSet, arm: Arm, settin
             accelerator.unwrap_model(module).load_state_dict(state["module"])
             terms.restore(state["terms"])
             optimizer.load_state_dict(state["optimizer"])
-            history, start, total, seen = list(state["history"]), int(state["step"]), float(state["total"]), float(state["seconds"])
+            history, start = list(state["history"]), int(state["step"])
+            total, seen = float(state["total"]), float(state["seconds"])
         except (RuntimeError, ValueError, TypeError, KeyError, AttributeError, IndexError) as error:
-            raise UserError(str(checkpoint), "a checkpoint of this student", f"another one ({str(error).splitlines()[0][:100]})",
+            another = f"another one ({str(error).splitlines()[0][:100]})"
+            raise UserError(str(checkpoint), "a checkpoint of this student", another,
                             "Delete it to train from the beginning, or name another --out.") from None
         advance(start // per_epoch * num_trained(len(source), settings) // settings.epochs + start % per_epoch * batch)
     student.module = accelerator.unwrap_model(module)
@@ -179,7 +184,8 @@ def distill(student: StudentEncoder, training_set: TrainingSet, arm: Arm, settin
             embeddings["other"] = embeddings_of(images, ids, views[1])
         if needs & {"labels", "logits"}:
             embeddings["labels"] = torch.from_numpy(source.labels[indices]).to(student.device)
-        loss = terms(embeddings, torch.from_numpy(indices).to(student.device), min(batch, len(source) - step % per_epoch * batch))
+        num_in_all = min(batch, len(source) - step % per_epoch * batch)
+        loss = terms(embeddings, torch.from_numpy(indices).to(student.device), num_in_all)
         optimizer.zero_grad(set_to_none=True)
         accelerator.backward(loss)
         terms.share_gradients()

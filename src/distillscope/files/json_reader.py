@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections import Counter
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
@@ -22,7 +23,8 @@ def read_json(path: Path | str, expected: Any = dict, todo: str = AGAIN) -> Any:
 
     >>> read_json("no-such.json")
     Traceback (most recent call last):
-    distillscope.errors.UserError: no-such.json: expected a file that can be read, got no file. Write it again with the command that made it.
+    distillscope.errors.UserError: no-such.json: expected a file that can be read, got no file.
+        Write it again with the command that made it.
     """
     return parse_json(read_bytes(Path(path), todo), str(path), expected, todo)
 
@@ -41,8 +43,9 @@ def unreadable(error: Exception) -> str:
     >>> unreadable(FileNotFoundError(2, "No such file or directory"))
     'no file'
     """
-    said = {FileNotFoundError: "no file", IsADirectoryError: "a folder", PermissionError: "one that is closed to this user",
-            NotADirectoryError: "a file where a folder should be"}
+    said: dict[type[Exception], str] = {
+        FileNotFoundError: "no file", IsADirectoryError: "a folder", PermissionError: "one that is closed to this user",
+        NotADirectoryError: "a file where a folder should be"}
     return said.get(type(error)) or (getattr(error, "strerror", None) or str(error) or type(error).__name__).split("\n")[0]
 
 
@@ -51,7 +54,8 @@ def parse_json(content: bytes | str, where: str, expected: Any = dict, todo: str
 
     >>> parse_json("[1, NaN]", "a.json", list)
     Traceback (most recent call last):
-    distillscope.errors.UserError: a.json: expected JSON, got NaN, which JSON does not have. Write it again with the command that made it.
+    distillscope.errors.UserError: a.json: expected JSON, got NaN, which JSON does not have.
+        Write it again with the command that made it.
     """
     try:
         text = content.decode("utf-8-sig") if isinstance(content, bytes) else content
@@ -99,8 +103,7 @@ def no_repeat(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     """An object, whose keys must differ: JSON itself would keep the last value without a word."""
     found = dict(pairs)
     if len(found) != len(pairs):
-        seen: set[str] = set()
-        twice = next(key for key, _ in pairs if key in seen or seen.add(key))
+        twice = next(key for key, count in Counter(key for key, _ in pairs).items() if count > 1)
         raise ValueError(f"the key {shown(twice, 40)} twice in one object")
     return found
 

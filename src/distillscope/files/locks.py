@@ -38,15 +38,15 @@ def acquire(path: Path, timeout: float = -1) -> BaseFileLock:
                 raise
             if path.parent not in _told:
                 _told.add(path.parent)
-                progress.say(f"{path.parent}: this file system has no locks; a file marks who writes. If a kill on another machine left it "
-                             f"behind, remove {marker}")
+                progress.say(f"{path.parent}: this file system has no locks; a file marks who writes. "
+                             f"If a kill on another machine left it behind, remove {marker}")
         else:
             return lock
     raise AssertionError("unreachable")
 
 
 class RunLock:
-    """What a process holds while it writes a run: ``.lock``, which no other run can take, and no worker of a dead one beside it.
+    """What a process holds while it writes a run: ``.lock``, which no other run can take. No worker of a dead run is left then.
 
     Workers share ``.workers``, each for its life. A new run takes that one alone for a moment: as long as it cannot, workers
     of a run whose own process was killed still write.

@@ -23,7 +23,7 @@ _TEMPORARY = re.compile(r"^\..+\.(?:(?P<machine>[0-9a-f]{6})-)?(?P<pid>\d+)\.tmp
 _DAY = 86_400.0
 
 
-def write_atomic(path: Path, write: Callable[[Path], None]) -> Path:
+def write_atomic(path: Path, write: Callable[[Path], Any]) -> Path:
     """Let ``write`` make a temporary file beside ``path``, flush it, then rename it: all of it or nothing.
 
     A link at ``path`` is replaced; a link on the way there, below the run's own folder, is refused.
@@ -55,16 +55,22 @@ def write_atomic(path: Path, write: Callable[[Path], None]) -> Path:
 
 
 def make_folder(folder: Path) -> Path:
-    """The folder, made where it is absent. A link on the way to it, below a run's own folder, is refused: it leads out of the run."""
+    """The folder, made where it is absent. A link on the way to it, below a run's own folder, leads out of the run: refused."""
     folder = Path(folder)
     for at in (folder, *folder.parents):
-        if at.is_symlink() and any(all((above / name).is_file() for name in marks) for above in at.parents for marks in RUN_MARKS):
-            raise UserError(str(at), "a folder", f"a link to {os.readlink(at)}", "Remove the link: nothing is written through it.")
+        if at.is_symlink() and any(_is_ours(above) for above in at.parents):
+            raise UserError(str(at), "a folder", f"a link to {os.readlink(at)}",
+                            "Remove the link: nothing is written through it.")
     folder.mkdir(parents=True, exist_ok=True)
     return folder
 
 
-FULL = ("room on the disk", "a full disk", "Free some space and repeat (`run` and `distill`: with --resume); what was finished is kept.")
+def _is_ours(folder: Path) -> bool:
+    return any(all((folder / name).is_file() for name in marks) for marks in RUN_MARKS)
+
+
+FULL = ("room on the disk", "a full disk",
+        "Free some space and repeat (`run` and `distill`: with --resume); what was finished is kept.")
 _NO_RIGHT = ("the right to use it", "permission denied",
              "Change its permissions or owner, or choose another place (of the cache: DISTILLSCOPE_CACHE).")
 SAID = {
@@ -72,7 +78,8 @@ SAID = {
     errno.EDQUOT: FULL,
     errno.EACCES: _NO_RIGHT,
     errno.EPERM: _NO_RIGHT,
-    errno.EROFS: ("a disk that can be written", "one that is read-only", "Choose another place (of the cache: DISTILLSCOPE_CACHE)."),
+    errno.EROFS: ("a disk that can be written", "one that is read-only",
+                  "Choose another place (of the cache: DISTILLSCOPE_CACHE)."),
     errno.EFBIG: ("room for the file", "the limit on a file's size", "Raise the limit (ulimit -f), or choose another disk."),
     errno.ENOTDIR: ("a folder to write to", "a file on the way there", "Choose another place."),
     errno.EEXIST: ("a folder to write to", "a file on the way there", "Choose another place."),
@@ -81,11 +88,12 @@ SAID = {
     errno.ELOOP: ("a file or folder", "links that lead in a circle", "Remove the links."),
     errno.EMFILE: ("files that can be opened", "too many open at once", "Raise the limit (ulimit -n)."),
     errno.EIO: ("a disk that can be read and written", "an input/output error", "See what the system's log says of the disk."),
-    errno.ESTALE: ("a folder that stays", "one that a server took away", "Repeat when it is back (`run` and `distill`: with --resume)."),
+    errno.ESTALE: ("a folder that stays", "one that a server took away",
+                   "Repeat when it is back (`run` and `distill`: with --resume)."),
     errno.ENOLCK: ("a file system with locks", "one without", "Choose another place (of the cache: DISTILLSCOPE_CACHE)."),
     errno.EOPNOTSUPP: ("a file system with locks", "one without", "Choose another place (of the cache: DISTILLSCOPE_CACHE)."),
 }
-"""System's error number -> (what was expected, what there was, what to do), for what the machine and not the program is at fault for."""
+"""The system's error number -> (what was expected, what there was, what to do), where the machine is at fault, not the program."""
 
 
 def said_of(error: OSError, where: str | None = None) -> UserError | None:
@@ -112,8 +120,9 @@ def said_if_deleted(*folders: Path) -> Iterator[None]:
 
 def _is_full(error: Exception, folder: Path) -> bool:
     """torch, safetensors and NumPy do not pass the system's error number on: then the room left tells."""
-    if getattr(error, "errno", None) is not None:
-        return error.errno in (errno.ENOSPC, errno.EDQUOT)
+    number = getattr(error, "errno", None)
+    if number is not None:
+        return number in (errno.ENOSPC, errno.EDQUOT)
     return "No space left" in str(error) or (folder.is_dir() and shutil.disk_usage(folder).free < 2**20)
 
 

@@ -22,7 +22,7 @@ def relational_distance(student: torch.Tensor, teacher: torch.Tensor) -> torch.T
     >>> float(relational_distance(z, 7 * z.flip(1)))
     0.0
     """
-    return F.smooth_l1_loss(*(_share_of_mean(torch.pdist(z.float())) for z in (student, teacher)))
+    return F.smooth_l1_loss(_share_of_mean(torch.pdist(student.float())), _share_of_mean(torch.pdist(teacher.float())))
 
 
 def _share_of_mean(distances: torch.Tensor) -> torch.Tensor:

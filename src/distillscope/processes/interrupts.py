@@ -1,4 +1,4 @@
-"""Ctrl-C and the end that a system asks for (SIGTERM, SIGHUP): both raise KeyboardInterrupt, at a point where nothing is half done."""
+"""Ctrl-C and the signals that ask a process to end (SIGTERM, SIGHUP) raise KeyboardInterrupt where nothing is half done."""
 
 from __future__ import annotations
 

@@ -81,7 +81,7 @@ def _begin(context: Any, start: Callable, given: tuple, work: Callable) -> _Work
 
 @contextlib.contextmanager
 def _signals_wait() -> Iterator[None]:
-    """A process started inside takes no signal before it has said what to do with it: Ctrl-C while it imports prints a traceback."""
+    """A process started inside takes no signal before it has its handlers: Ctrl-C while it imports would print a traceback."""
     if not hasattr(signal, "pthread_sigmask"):
         yield
         return
@@ -125,7 +125,8 @@ def _hear(worker: _Worker, advance: Callable[[int], None]) -> BaseException | No
 def died(name: str, code: int | None) -> UserError:
     """What to say of a worker that was killed."""
     killed = code == -getattr(signal, "SIGKILL", 9)
-    how = "killed (by the system, if memory ran out)" if killed else f"ended by signal {-code}" if code and code < 0 else f"exit code {code}"
+    ended = f"ended by signal {-code}" if code and code < 0 else f"exit code {code}"
+    how = "killed (by the system, if memory ran out)" if killed else ended
     return UserError(f"trial {name}" if name else "a process that was to run trials", "a process that lives to its end", how,
                      "Repeat with --resume and fewer --jobs; what was finished is kept.")
 
@@ -170,7 +171,8 @@ class _Inbox:
     """Reads the pipe in a thread of its own, so that "stop", or the parent's end, is heard in the middle of work."""
 
     def __init__(self, pipe: connection.Connection) -> None:
-        self.pipe, self.arrived, self.tasks, self.parent = pipe, threading.Semaphore(0), [], os.getppid()
+        self.pipe, self.arrived, self.parent = pipe, threading.Semaphore(0), os.getppid()
+        self.tasks: list[Any] = []
         threading.Thread(target=self._listen, daemon=True).start()
 
     def _listen(self) -> None:
@@ -198,8 +200,9 @@ class _Inbox:
 
 def _interrupt_main() -> None:
     """As Ctrl-C would: it ends what the main thread waits for, too."""
-    if hasattr(signal, "pthread_kill"):
-        signal.pthread_kill(threading.main_thread().ident, signal.SIGINT)
+    main = threading.main_thread().ident
+    if main is not None and hasattr(signal, "pthread_kill"):
+        signal.pthread_kill(main, signal.SIGINT)
     else:
         signal.raise_signal(signal.SIGINT)
 
