@@ -32,7 +32,7 @@ def provenance(command: str | None, conditions: Mapping[str, Any], device: str, 
 
 
 def hardware() -> str:
-    """Processor, cores, memory and accelerators, in one line; accelerators only where torch, which would have used them, is loaded."""
+    """Processor, cores, memory and accelerators in one line; accelerators only where torch, which would use them, is loaded."""
     model = platform.processor() or platform.machine()
     cpuinfo = Path("/proc/cpuinfo")
     if cpuinfo.exists():

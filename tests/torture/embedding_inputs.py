@@ -46,7 +46,7 @@ def embeddings(rng: random.Random, number: int, folder: Path) -> tuple[str, Call
 
 
 def labels(rng: random.Random, number: int, folder: Path) -> tuple[str, Callable[[], str | None]]:
-    from distillscope.audits.inputs.embeddings import read_labels
+    from distillscope.inputs.embeddings import read_labels
 
     title, path = _file(rng, 10**6, folder)
 
@@ -58,7 +58,7 @@ def labels(rng: random.Random, number: int, folder: Path) -> tuple[str, Callable
 
 
 def read(path: Path) -> str | None:
-    from distillscope.audits.inputs.embeddings import read_embeddings
+    from distillscope.inputs.embeddings import read_embeddings
 
     found = read_embeddings(path)
     rows = np.asarray(found.rows[:], dtype=np.float64)

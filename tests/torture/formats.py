@@ -87,6 +87,6 @@ def suffix_of(name: str) -> str:
 
 def readable_formats() -> dict[str, Write]:
     """The formats that this version reads."""
-    from distillscope.audits.inputs.formats import READERS
+    from distillscope.inputs.formats import READERS
 
     return {name: write for name, write in FORMATS.items() if f".{name.split('.')[1]}" in READERS}

@@ -36,7 +36,7 @@ def make(rng: random.Random, number: int, folder: Path) -> tuple[str, Callable[[
 
 
 def equals(path: Path, rows: np.ndarray, ids: list[str], labels: np.ndarray) -> str | None:
-    from distillscope.audits.inputs.embeddings import read_embeddings
+    from distillscope.inputs.embeddings import read_embeddings
 
     found = read_embeddings(path)
     got = np.asarray(found.rows[:], dtype=np.float64)

@@ -1,1 +1,1 @@
-"""Embeddings or models from files -> an audit: readers, bounds, self-test."""
+"""Embeddings or models from files -> an audit: models that embed, bounds, self-test."""

@@ -9,15 +9,15 @@ from typing import Any
 
 import numpy as np
 
-from distillscope.audits.inputs.embeddings import Embeddings, align, read_embeddings, read_text, with_ids
-from distillscope.audits.inputs.labels import match_labels
-from distillscope.audits.inputs.models import embed_model, is_model, load_images
-from distillscope.audits.inputs.pairing import columns_of_ids, distinct_texts
+from distillscope.audits.models import embed_model, is_model, load_images
 from distillscope.config.parts import Teacher
 from distillscope.data.classes import name_classes
 from distillscope.data.source import Source
 from distillscope.data.splits import say
 from distillscope.errors import UserError
+from distillscope.inputs.embeddings import Embeddings, align, read_embeddings, read_text, with_ids
+from distillscope.inputs.labels import match_labels
+from distillscope.inputs.pairing import columns_of_ids, distinct_texts
 from distillscope.measure.audit import audit
 from distillscope.measure.classes import partitions_agree, refines
 from distillscope.measure.results import Audit

@@ -93,7 +93,7 @@ SAID = {
     errno.ENOLCK: ("a file system with locks", "one without", "Choose another place (of the cache: DISTILLSCOPE_CACHE)."),
     errno.EOPNOTSUPP: ("a file system with locks", "one without", "Choose another place (of the cache: DISTILLSCOPE_CACHE)."),
 }
-"""The system's error number -> (what was expected, what there was, what to do), where the machine is at fault, not the program."""
+"""The system's error number -> (what was expected, what there was, what to do), where the machine is at fault."""
 
 
 def said_of(error: OSError, where: str | None = None) -> UserError | None:

@@ -64,7 +64,7 @@ for _tag in ("int", "float"):
 
 
 def read_yaml(path: Path | str) -> Any:
-    """The plain value that a YAML file holds; `UserError` if it is unreadable, not UTF-8, not YAML or more than a study holds."""
+    """The plain value in a YAML file; `UserError` if it is unreadable, not UTF-8, not YAML or more than a study may hold."""
     content = read_bytes(Path(path), "Check the path.")
     if content.startswith(UTF16):
         raise UserError(str(path), "text in UTF-8", "UTF-16", "Save it as UTF-8.")

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from distillscope import progress
-from distillscope.audits.inputs.models import model_teacher
+from distillscope.audits.models import model_teacher
 from distillscope.config.resolve import named_dataset
 from distillscope.data.splits import load_split
 from distillscope.errors import UserError

@@ -10,8 +10,8 @@ from typing import Any
 
 import torch
 
-from distillscope.audits.inputs.arrays import is_torchscript
 from distillscope.errors import UserError
+from distillscope.inputs.arrays import is_torchscript
 from distillscope.registry import teachers
 from distillscope.teachers.encoder import Encoder, plain_line
 from distillscope.teachers.model_files import (

@@ -8,11 +8,11 @@ from typing import Any
 
 import numpy as np
 
-from distillscope.audits.inputs.embeddings import positions, read_embeddings
-from distillscope.audits.inputs.formats import EMBEDDINGS, suffix_of
 from distillscope.data.source import Source
 from distillscope.data.splits import HELD_OUT
 from distillscope.errors import UserError
+from distillscope.inputs.embeddings import positions, read_embeddings
+from distillscope.inputs.formats import EMBEDDINGS, suffix_of
 from distillscope.registry import teachers
 
 

@@ -6,14 +6,14 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from distillscope.audits.inputs.arrays import read_npy, read_npz
-from distillscope.audits.inputs.arrow import read_arrow, read_jsonl, read_parquet
-from distillscope.audits.inputs.hdf5 import read_hdf5
-from distillscope.audits.inputs.json_files import read_json
-from distillscope.audits.inputs.members import Contents, readable
-from distillscope.audits.inputs.tables import read_csv, read_txt
-from distillscope.audits.inputs.tensors import read_safetensors, read_torch
 from distillscope.errors import UserError
+from distillscope.inputs.arrays import read_npy, read_npz
+from distillscope.inputs.arrow import read_arrow, read_jsonl, read_parquet
+from distillscope.inputs.hdf5 import read_hdf5
+from distillscope.inputs.json_files import read_json
+from distillscope.inputs.members import Contents, readable
+from distillscope.inputs.tables import read_csv, read_txt
+from distillscope.inputs.tensors import read_safetensors, read_torch
 
 READERS: dict[str, Callable[[Path, str], Contents]] = {
     ".npy": read_npy,

@@ -7,9 +7,9 @@ from typing import Any
 
 import numpy as np
 
-from distillscope.audits.inputs.arrays import kind_of
-from distillscope.audits.inputs.members import Contents, Member, check_memory, size_of
 from distillscope.errors import UserError
+from distillscope.inputs.arrays import kind_of
+from distillscope.inputs.members import Contents, Member, check_memory, size_of
 
 
 def read_hdf5(path: Path, where: str) -> Contents:

@@ -12,9 +12,9 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from builders.made import FORMATS, written
-from distillscope.audits.inputs.embeddings import Embeddings, read_embeddings, read_labels
-from distillscope.audits.inputs.formats import READERS
 from distillscope.errors import UserError
+from distillscope.inputs.embeddings import Embeddings, read_embeddings, read_labels
+from distillscope.inputs.formats import READERS
 
 QUICK = settings(max_examples=40, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 

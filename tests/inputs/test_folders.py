@@ -8,8 +8,8 @@ import pytest
 
 from builders.made import COUNT, DIM, IDS, LABELS, embeddings
 from builders.tiny import finished_run
-from distillscope.audits.inputs.embeddings import align, read_embeddings, read_labels
 from distillscope.errors import UserError
+from distillscope.inputs.embeddings import align, read_embeddings, read_labels
 from distillscope.measure.rows import Stored
 
 

@@ -10,8 +10,8 @@ from typing import IO, Any
 
 import numpy as np
 
-from distillscope.audits.inputs.members import UNREADABLE, Contents, Member, check_memory, size_of
 from distillscope.errors import UserError
+from distillscope.inputs.members import UNREADABLE, Contents, Member, check_memory, size_of
 
 PLAIN = "Save it again from an array of numbers or text (np.array(names, dtype=str) of a list of names)."
 DEFLATE_RATIO = 1032

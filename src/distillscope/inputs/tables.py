@@ -13,11 +13,11 @@ from typing import Any
 
 import numpy as np
 
-from distillscope.audits.inputs.arrow import runs_of
-from distillscope.audits.inputs.members import Contents, Member
-from distillscope.audits.inputs.naming import embedding_rank, id_rank, is_index, label_rank, runs
-from distillscope.audits.inputs.unpacking import opened
 from distillscope.errors import UserError
+from distillscope.inputs.arrow import runs_of
+from distillscope.inputs.members import Contents, Member
+from distillscope.inputs.naming import embedding_rank, id_rank, is_index, label_rank, runs
+from distillscope.inputs.unpacking import opened
 
 NUMBER = r"[+-]?(\d+\.?\d*([eE][+-]?\d+)?|\.\d+([eE][+-]?\d+)?|nan|inf|NaN|Inf)"
 MISSING = ["", "nan", "NaN", "NA", "null", "None"]

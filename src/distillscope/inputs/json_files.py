@@ -5,10 +5,10 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
-from distillscope.audits.inputs.arrow import contents_of, in_memory
-from distillscope.audits.inputs.members import Contents
-from distillscope.audits.inputs.trees import members_of
 from distillscope.files.json_reader import no_repeat
+from distillscope.inputs.arrow import contents_of, in_memory
+from distillscope.inputs.members import Contents
+from distillscope.inputs.trees import members_of
 
 
 def read_json(path: Path, where: str) -> Contents:

@@ -14,10 +14,10 @@ from typing import Any
 
 import numpy as np
 
-from distillscope.audits.inputs.arrays import is_torchscript, kind_of
-from distillscope.audits.inputs.members import Contents, Member, as_table
-from distillscope.audits.inputs.trees import members_of
 from distillscope.errors import UserError
+from distillscope.inputs.arrays import is_torchscript, kind_of
+from distillscope.inputs.members import Contents, Member, as_table
+from distillscope.inputs.trees import members_of
 from distillscope.measure.rows import Stored
 
 FLOATS = ("F64", "F32", "F16", "BF16")

@@ -15,14 +15,14 @@ from __future__ import annotations
 from dataclasses import replace
 from pathlib import Path
 
-from distillscope.audits.inputs.arrow import read_saved
-from distillscope.audits.inputs.choosing import Asked, Embeddings, from_contents
-from distillscope.audits.inputs.formats import EMBEDDINGS, read_contents, suffix_of
-from distillscope.audits.inputs.members import readable, strings
-from distillscope.audits.inputs.parts import find_parts, read_parts
-from distillscope.audits.inputs.shards import read_shards
-from distillscope.audits.inputs.tables import read_txt
 from distillscope.errors import UserError
+from distillscope.inputs.arrow import read_saved
+from distillscope.inputs.choosing import Asked, Embeddings, from_contents
+from distillscope.inputs.formats import EMBEDDINGS, read_contents, suffix_of
+from distillscope.inputs.members import readable, strings
+from distillscope.inputs.parts import find_parts, read_parts
+from distillscope.inputs.shards import read_shards
+from distillscope.inputs.tables import read_txt
 
 
 def read_folder(path: Path, split: str, where: str, asked: Asked = Asked()) -> Embeddings:  # noqa: B008 (frozen)

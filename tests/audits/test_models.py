@@ -10,7 +10,7 @@ import pytest
 import torch
 
 from builders.tiny import TEACHER, teacher_weights
-from distillscope.audits.inputs.models import embed_model, is_model
+from distillscope.audits.models import embed_model, is_model
 from distillscope.audits.run import file_preprocess
 from distillscope.data.preprocess import Preprocess
 from distillscope.data.source import Source

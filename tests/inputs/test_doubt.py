@@ -14,9 +14,9 @@ import pytest
 import torch
 from safetensors.torch import save_file
 
-from distillscope.audits.inputs.embeddings import align, read_embeddings, read_labels, with_ids
-from distillscope.audits.inputs.labels import match_labels
 from distillscope.errors import UserError
+from distillscope.inputs.embeddings import align, read_embeddings, read_labels, with_ids
+from distillscope.inputs.labels import match_labels
 
 N = 30
 Z = np.random.default_rng(0).normal(size=(N, 4)).astype(np.float32)

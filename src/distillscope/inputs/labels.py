@@ -8,12 +8,12 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from distillscope.audits.inputs.formats import parse_spec, read_contents
-from distillscope.audits.inputs.members import Contents, Member, readable, strings
-from distillscope.audits.inputs.naming import embedding_rank, id_rank, is_index, label_rank
-from distillscope.audits.inputs.pairing import HALF, positions_of
-from distillscope.audits.inputs.reading import Reading
 from distillscope.errors import UserError, unknown_name
+from distillscope.inputs.formats import parse_spec, read_contents
+from distillscope.inputs.members import Contents, Member, readable, strings
+from distillscope.inputs.naming import embedding_rank, id_rank, is_index, label_rank
+from distillscope.inputs.pairing import HALF, positions_of
+from distillscope.inputs.reading import Reading
 from distillscope.measure.classes import classes
 
 

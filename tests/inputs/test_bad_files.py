@@ -18,8 +18,8 @@ import pytest
 import torch
 
 from builders.made import COUNT, FORMATS, IDS, LABELS, embeddings, written
-from distillscope.audits.inputs.embeddings import read_embeddings, read_labels
 from distillscope.errors import UserError
+from distillscope.inputs.embeddings import read_embeddings, read_labels
 
 
 class Payload:

@@ -9,17 +9,17 @@ from typing import Any
 import numpy as np
 
 from distillscope import progress, registry
-from distillscope.audits.inputs.arrays import is_torchscript
-from distillscope.audits.inputs.embeddings import Embeddings
-from distillscope.audits.inputs.formats import split_key
-from distillscope.audits.inputs.members import strings
-from distillscope.audits.inputs.reading import Reading
 from distillscope.config.parts import Teacher
 from distillscope.config.paths import MODEL_FILES, model_file
 from distillscope.config.resolve import named_dataset
 from distillscope.data.preprocess import Preprocess
 from distillscope.data.source import Source
 from distillscope.data.splits import load_split
+from distillscope.inputs.arrays import is_torchscript
+from distillscope.inputs.embeddings import Embeddings
+from distillscope.inputs.formats import split_key
+from distillscope.inputs.members import strings
+from distillscope.inputs.reading import Reading
 from distillscope.students.load import DESCRIPTION, load_student
 from distillscope.study.prepared import load_teacher, teacher_rows
 

@@ -8,9 +8,9 @@ from typing import Any
 
 import numpy as np
 
-from distillscope.audits.inputs.members import Contents, Member
-from distillscope.audits.inputs.naming import are_weights
 from distillscope.errors import UserError
+from distillscope.inputs.members import Contents, Member
+from distillscope.inputs.naming import are_weights
 from distillscope.measure.rows import Stored
 
 Leaf = Callable[[Any, str], "Member | None"]

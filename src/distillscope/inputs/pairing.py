@@ -10,11 +10,11 @@ from dataclasses import replace
 import numpy as np
 import pandas as pd
 
-from distillscope.audits.inputs.choosing import Embeddings, Ids
-from distillscope.audits.inputs.members import strings
-from distillscope.audits.inputs.naming import is_index, plain
-from distillscope.audits.inputs.reading import Pairing
 from distillscope.errors import UserError
+from distillscope.inputs.choosing import Embeddings, Ids
+from distillscope.inputs.members import strings
+from distillscope.inputs.naming import is_index, plain
+from distillscope.inputs.reading import Pairing
 from distillscope.measure.classes import partitions_agree
 
 HALF = 0.5

@@ -13,9 +13,9 @@ import torch
 from safetensors.torch import save_file
 
 from builders.made import COUNT, DIM, FORMATS, IDS, LABELS, embeddings, written
-from distillscope.audits.inputs.embeddings import read_embeddings, read_labels, read_text
-from distillscope.audits.inputs.formats import suffix_of
 from distillscope.errors import UserError
+from distillscope.inputs.embeddings import read_embeddings, read_labels, read_text
+from distillscope.inputs.formats import suffix_of
 from distillscope.measure.audit import audit_one
 from distillscope.measure.rows import Rows, Stored
 

@@ -8,10 +8,10 @@ from typing import Any
 
 import numpy as np
 
-from distillscope.audits.inputs.members import UNREADABLE, Contents, Kept, Member, as_table, strings
-from distillscope.audits.inputs.naming import Run, are_weights, embedding_rank, id_rank, is_index, label_rank, runs
-from distillscope.audits.inputs.reading import Reading
 from distillscope.errors import UserError, unknown_name
+from distillscope.inputs.members import UNREADABLE, Contents, Kept, Member, as_table, strings
+from distillscope.inputs.naming import Run, are_weights, embedding_rank, id_rank, is_index, label_rank, runs
+from distillscope.inputs.reading import Reading
 from distillscope.measure.classes import classes
 from distillscope.measure.rows import Stored
 

@@ -17,8 +17,8 @@ import torch
 from pyarrow import feather
 from safetensors.torch import save_file
 
-from distillscope.audits.inputs.embeddings import align, read_embeddings
 from distillscope.errors import UserError
+from distillscope.inputs.embeddings import align, read_embeddings
 
 COUNT, DIMS = 40, (6, 4)
 RNG = np.random.default_rng(0)

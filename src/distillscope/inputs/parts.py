@@ -9,11 +9,11 @@ from pathlib import Path
 
 import numpy as np
 
-from distillscope.audits.inputs.choosing import Asked, Embeddings, from_contents
-from distillscope.audits.inputs.formats import EMBEDDINGS, read_contents, suffix_of
-from distillscope.audits.inputs.members import Contents, Kept, Member, readable
-from distillscope.audits.inputs.naming import embedding_rank, id_rank, label_rank
 from distillscope.errors import UserError
+from distillscope.inputs.choosing import Asked, Embeddings, from_contents
+from distillscope.inputs.formats import EMBEDDINGS, read_contents, suffix_of
+from distillscope.inputs.members import Contents, Kept, Member, readable
+from distillscope.inputs.naming import embedding_rank, id_rank, label_rank
 from distillscope.measure.rows import Stored
 
 PART_WORDS = r"(part|parts|shard|chunk|batch|block|piece|split|rank|worker|file|data|dataset|output|out|result|emb|embs|embedding|embeddings|" \

@@ -6,11 +6,11 @@ import re
 from dataclasses import replace
 from pathlib import Path
 
-from distillscope.audits.inputs.choosing import Asked, Embeddings, from_contents
-from distillscope.audits.inputs.formats import read_contents, suffix_of
-from distillscope.audits.inputs.members import Contents, Member, readable
-from distillscope.audits.inputs.parts import under_one_another
 from distillscope.errors import UserError
+from distillscope.inputs.choosing import Asked, Embeddings, from_contents
+from distillscope.inputs.formats import read_contents, suffix_of
+from distillscope.inputs.members import Contents, Member, readable
+from distillscope.inputs.parts import under_one_another
 
 
 def read_shards(path: Path, where: str, asked: Asked = Asked()) -> Embeddings:  # noqa: B008 (frozen)

@@ -7,9 +7,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from distillscope.audits.inputs.embeddings import Embeddings, align
-from distillscope.audits.inputs.members import strings
 from distillscope.errors import UserError
+from distillscope.inputs.embeddings import Embeddings, align
+from distillscope.inputs.members import strings
 
 
 def side(name: str, ids: list[str] | None, labels: list | None = None, count: int | None = None) -> Embeddings:

@@ -9,14 +9,14 @@ from pathlib import Path
 import numpy as np
 
 from distillscope import registry
-from distillscope.audits.inputs.choosing import Asked, Embeddings, from_contents
-from distillscope.audits.inputs.folders import read_folder
-from distillscope.audits.inputs.formats import EMBEDDINGS, parse_spec, read_contents, suffix_of
-from distillscope.audits.inputs.labels import read_column, read_labels
-from distillscope.audits.inputs.members import readable, strings
-from distillscope.audits.inputs.naming import id_rank
-from distillscope.audits.inputs.pairing import align, positions
 from distillscope.errors import UserError
+from distillscope.inputs.choosing import Asked, Embeddings, from_contents
+from distillscope.inputs.folders import read_folder
+from distillscope.inputs.formats import EMBEDDINGS, parse_spec, read_contents, suffix_of
+from distillscope.inputs.labels import read_column, read_labels
+from distillscope.inputs.members import readable, strings
+from distillscope.inputs.naming import id_rank
+from distillscope.inputs.pairing import align, positions
 
 __all__ = ["Embeddings", "align", "positions", "read_embeddings", "read_labels", "read_text", "with_ids"]
 

@@ -1,0 +1,1 @@
+"""Embeddings and labels from files and folders of any maker."""
