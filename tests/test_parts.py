@@ -9,6 +9,7 @@ import torch
 from sklearn.decomposition import TruncatedSVD
 
 from distillscope.errors import UserError
+from distillscope.facts import ObjectiveFacts
 from distillscope.objectives.contrastive import infonce, infonce_views
 from distillscope.objectives.regression import cosine, mse
 from distillscope.registry import KINDS, Registry, objectives
@@ -32,10 +33,31 @@ def test_names_and_settings_are_checked():
         objectives.check("infonce", {"temprature": 1})
     with pytest.raises(UserError, match="temperature: expected float, got 'hot'"):
         objectives.check("infonce", {"temperature": "hot"})
-    registry = Registry("thing", "distillscope.objectives")
+    registry = Registry("thing", "distillscope.objectives", ObjectiveFacts)
     registry.register("a")(lambda: None)
     with pytest.raises(ValueError, match="registered twice"):
         registry.register("a")(math.sqrt)
+
+
+def test_facts_are_checked_where_a_part_is_registered():
+    registry = Registry("thing", "distillscope.objectives", ObjectiveFacts)
+    with pytest.raises(UserError, match="'famly'. Did you mean 'family'"):
+        registry.register("a", famly="regression")
+    with pytest.raises(UserError, match="'regresion'"):
+        registry.register("a", family="regresion")
+    registry.register("a", family="spread")(lambda: None)
+    assert registry._parts["a"][1] == ObjectiveFacts(family="spread")
+    assert registry.declared("a").facts.family == "spread" and registry.declared("none such") is None
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_what_is_read_from_the_files_is_what_the_parts_say(kind):
+    registry = KINDS[kind]
+    for name, declared in registry._in_files.items():
+        assert list(declared.needs) == registry.needs(name)
+        plain = {k: v for k, v in registry.facts(name) if isinstance(v, (str, bool, int, float))}
+        assert {k: v for k, v in declared.facts if isinstance(v, (str, bool, int, float))} == plain
+    assert set(registry._in_files) == set(registry)
 
 
 @pytest.mark.parametrize(("width", "parameters"), [(1, 811_264), (2, 1_405_440), (4, 2_732_032)])

@@ -19,7 +19,6 @@ from distillscope.advice.rank import (
     FLOOR,
     PAPER,
     TUNED,
-    TWO_VIEWS,
     Entry,
     Ranking,
     axes_of,
@@ -27,10 +26,12 @@ from distillscope.advice.rank import (
     images_seen,
     leading,
     recommend,
+    shows_two_views,
 )
 from distillscope.claims.results import results_of
 from distillscope.config.load import load_preset, study_from
 from distillscope.errors import UserError
+from distillscope.facts import ObjectiveFacts
 from distillscope.registry import objectives
 from distillscope.report.advice import advice_html, head_html
 from distillscope.report.draw.with_matplotlib import draw
@@ -197,7 +198,7 @@ def test_another_network_is_ranked_where_it_costs_the_same(more, ranked):
 
 
 def test_two_views_are_twice_the_images():
-    assert {n for n in objectives if "other" in objectives.needs(n)} == TWO_VIEWS
+    assert {n for n in objectives if shows_two_views(n)} == {"consistency", "infonce_views"}
     arms = arms_of({"arms": [{"name": "a", "objective": ["cosine", "infonce_views"], "view": "crop_flip", "training": {"epochs": 3}}]})
     assert images_seen(arms["a"]) == 6
 
@@ -206,7 +207,7 @@ def test_an_objective_of_your_own_over_two_views_is_twice_the_images_too(monkeyp
     def pulled_together(student, teacher, other):
         return student.sum()
 
-    monkeypatch.setitem(objectives._parts, "pulled_together", pulled_together)
+    monkeypatch.setitem(objectives._parts, "pulled_together", (pulled_together, ObjectiveFacts()))
     arms = arms_of({"arms": [{"name": n, "objective": n, "view": "crop_flip", "training": {"epochs": 3}} for n in ("pulled_together", "gone")]})
     assert [images_seen(a) for a in arms.values()] == [6, 3], "one that is not installed counts once"
 

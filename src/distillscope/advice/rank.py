@@ -25,7 +25,7 @@ import pandas as pd
 
 from distillscope.claims.results import RANK, TEACHER, TRAIN_RANK, Results, Undecided
 from distillscope.registry import objectives
-from distillscope.results.arms import FAMILIES, Arm
+from distillscope.results.arms import Arm
 from distillscope.results.statistics import ALPHA, Contrast, all_pairs, paired, seeds_for
 
 AXES = ("accuracy", "robustness", "retrieval", "geometry")
@@ -34,8 +34,6 @@ FLOOR = 0.1
 """A gap counts as at least this share of what it leads to."""
 DEARER = 1.1
 """An arm with another network (`student: ...`) of more than so many times the multiply-adds is not at equal compute."""
-TWO_VIEWS = frozenset({"consistency", "infonce_views"})
-"""The program's own objectives that show the student a second view of each image; any other is asked (`shows_two_views`)."""
 TUNED, PAPER, NEIGHBOURS = "probe.student.accuracy", "paper.probe.student.accuracy", "knn.student.accuracy"
 """Accuracies. The paper's probe (C 1, unit norm) underfits embeddings of few large directions, so that arms are ranked by the
 tuned one where there is one; neighbours have no C to choose."""
@@ -205,11 +203,10 @@ def axis_values(results: Results, axis: Axis, arm: Arm, student: str) -> pd.Seri
 def shows_two_views(objective: str) -> bool:
     """Whether an objective shows the student a second view of each image: twice the images.
 
-    One of your own is asked whether it takes ``other``, which imports the objectives; one that is not installed counts once.
+    It does where it takes ``other``; one that is not installed counts once.
     """
-    if objective in FAMILIES:
-        return objective in TWO_VIEWS
-    return objective in set(objectives) and "other" in objectives.needs(objective)
+    declared = objectives.declared(objective)
+    return declared is not None and "other" in declared.needs
 
 
 def images_seen(arm: Arm) -> int:

@@ -1,14 +1,13 @@
 """Augmented views: (image, rng) -> image, replayable from (seed, epoch, item id).
 
 The teacher's cached embedding of a view and the student's later sight of it come from the same draw, so that a cached
-target is what a live teacher would have given. A view whose attribute ``whole_batch`` is set sees all images of a batch
-at once, with a generator for each: for what would be slow image by image. ``revision(settings)`` counts up where a view has come
-to draw otherwise, so that embeddings stored before are not taken for its own.
+target is what a live teacher would have given. A view registered with ``whole_batch=True`` sees all images of a batch at once,
+with a generator for each (`facts.ViewFacts`).
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from typing import Any, Literal
@@ -36,7 +35,12 @@ def crop_flip(image: torch.Tensor, rng: np.random.Generator, *, padding: Count =
     return image.flip(-1) if mirrored else image
 
 
-@views.register("noise")
+def fixed_draws(settings: Mapping[str, Any]) -> int | None:
+    """A fixed sigma's draws were others once: embeddings stored then are not theirs."""
+    return 2 if settings["fixed"] else None
+
+
+@views.register("noise", whole_batch=True, revision=fixed_draws)
 def noise(images: Images, rngs: Iterator[np.random.Generator], *, sigma: Strength = 0.3, fixed: bool = False,
           unit: Literal["pixel", "normalised"] = "normalised", where: Literal["source", "input"] = "source",
           clip: bool = True, std: tuple[Positive, Positive, Positive] = CLIP_STD) -> Images:
@@ -69,10 +73,6 @@ def noise(images: Images, rngs: Iterator[np.random.Generator], *, sigma: Strengt
     return noisy.clamp_(0, 1) if where == "source" and clip else noisy
 
 
-noise.whole_batch = True
-noise.revision = lambda settings: 2 if settings["fixed"] else None  # its draws were others once: stored embeddings are not theirs
-
-
 @dataclass(frozen=True)
 class View:
     """A registered view at one epoch of one seed: a perturbation that any encoder can be given."""
@@ -89,13 +89,14 @@ class View:
 
     def __call__(self, images: Images, ids: Sequence[str]) -> Images:
         view = partial(views.get(self.name), **self.settings)
-        if getattr(view.func, "whole_batch", False):
+        if views.facts(self.name).whole_batch:
             return view(images, keyed_rngs(ids, self.seed, "view", self.name, self.epoch))
         keyed = ((image, keyed_rng(self.seed, "view", self.name, self.epoch, item)) for image, item in zip(images, ids, strict=True))
         return stack([view(image, rng) for image, rng in keyed])
 
     def describe(self) -> dict[str, Any]:
         settings = {k: p.default for k, p in views.settings(self.name).items()} | self.settings
-        revision = getattr(views.get(self.name), "revision", lambda settings: None)(settings)
+        revised = views.facts(self.name).revision
+        revision = revised(settings) if revised else None
         return {"kind": "view", "name": self.name, "settings": settings, "seed": self.seed, "epoch": self.epoch,
                 **({"revision": revision} if revision else {})}

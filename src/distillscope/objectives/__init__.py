@@ -2,7 +2,7 @@
 
 An objective names what it needs by its positional parameters, and what a user may set by its keyword-only ones::
 
-    @objectives.register("mine")
+    @objectives.register("mine", family="regression")
     def mine(student: torch.Tensor, teacher: torch.Tensor, *, temperature: Positive = 0.1) -> torch.Tensor:
         "One line for `distillscope list objectives`, with its source."
 

@@ -26,7 +26,7 @@ def own(logits: torch.Tensor) -> torch.Tensor:
     return F.cross_entropy(logits, torch.arange(len(logits), device=logits.device))
 
 
-@objectives.register("infonce")
+@objectives.register("infonce", family="contrastive")
 def infonce(student: torch.Tensor, teacher: torch.Tensor, earlier: torch.Tensor | None = None, *,
             temperature: Positive = 0.1, queue: Count = 0) -> torch.Tensor:
     """InfoNCE, student to teacher: which target of the batch and the queue belongs to this image? (van den Oord et al. 2018)
@@ -41,7 +41,7 @@ def infonce(student: torch.Tensor, teacher: torch.Tensor, earlier: torch.Tensor 
     return own(cosines(student, teacher, earlier) / temperature)
 
 
-@objectives.register("infonce_learned")
+@objectives.register("infonce_learned", family="contrastive")
 def infonce_learned(student: torch.Tensor, teacher: torch.Tensor, log_scale: torch.Tensor,
                     earlier: torch.Tensor | None = None, *, temperature: Positive = 0.1, queue: Count = 0) -> torch.Tensor:
     """InfoNCE, student to teacher, with a learned temperature that starts at `temperature` (CLIP, Radford et al. 2021).
@@ -55,7 +55,7 @@ def infonce_learned(student: torch.Tensor, teacher: torch.Tensor, log_scale: tor
     return own(cosines(student, teacher, earlier) * log_scale.float().clamp(max=math.log(LARGEST_SCALE)).exp())
 
 
-@objectives.register("infonce_views")
+@objectives.register("infonce_views", family="contrastive")
 def infonce_views(student: torch.Tensor, other: torch.Tensor, *, temperature: Positive = 0.1) -> torch.Tensor:
     """InfoNCE, student to student over two augmented views of each image, both directions (needs an arm with a view).
 
@@ -65,7 +65,7 @@ def infonce_views(student: torch.Tensor, other: torch.Tensor, *, temperature: Po
     return 0.5 * (own(logits) + own(logits.T))
 
 
-@objectives.register("crd")
+@objectives.register("crd", family="contrastive")
 def crd(student: torch.Tensor, teacher: torch.Tensor, earlier: torch.Tensor | None = None, *,
         temperature: Positive = 0.1, memory: Count = 1024) -> torch.Tensor:
     """Noise-contrastive estimation against a memory of targets by item, in the way of CRD (Tian et al. 2020).
@@ -88,7 +88,7 @@ def crd(student: torch.Tensor, teacher: torch.Tensor, earlier: torch.Tensor | No
     return -F.logsigmoid(signs * (logits - prior)).sum(dim=1).mean()
 
 
-@objectives.register("similarity_kl")
+@objectives.register("similarity_kl", family="contrastive")
 def similarity_kl(student: torch.Tensor, teacher: torch.Tensor, earlier: torch.Tensor | None = None, *,
                   temperature: Positive = 0.1, teacher_temperature: Positive = 0.1, queue: Count = 1024) -> torch.Tensor:
     """KL of the softmax similarities to a queue of targets, teacher to student (SEED, Fang et al. 2021; CompRess 2020).

@@ -25,7 +25,7 @@ def unit(z: torch.Tensor) -> torch.Tensor:
     return F.normalize(z.float(), dim=-1)
 
 
-@objectives.register("cosine")
+@objectives.register("cosine", family="cosine")
 def cosine(student: torch.Tensor, teacher: torch.Tensor) -> torch.Tensor:
     """Mean of 1 - cos(student, teacher): the objective of arXiv:2603.06698.
 
@@ -38,7 +38,7 @@ def cosine(student: torch.Tensor, teacher: torch.Tensor) -> torch.Tensor:
     return (1 - (F.normalize(student, dim=-1) * F.normalize(teacher, dim=-1)).sum(-1)).mean()
 
 
-@objectives.register("consistency")
+@objectives.register("consistency", family="consistency")
 def consistency(student: torch.Tensor, other: torch.Tensor) -> torch.Tensor:
     """Mean of 1 - cos between the student's embeddings of two views of each image (needs an arm with a view, as noise).
 
@@ -51,7 +51,7 @@ def consistency(student: torch.Tensor, other: torch.Tensor) -> torch.Tensor:
     return cosine(student, other)
 
 
-@objectives.register("centred_cosine")
+@objectives.register("centred_cosine", family="cosine")
 def centred_cosine(student: torch.Tensor, teacher: torch.Tensor) -> torch.Tensor:
     """Mean of 1 - cos of the unit rows less their batch mean, each side its own: cosine without the common direction.
 
@@ -68,7 +68,7 @@ def centred_cosine(student: torch.Tensor, teacher: torch.Tensor) -> torch.Tensor
     return (1 - (student * teacher).sum(-1)).mean()
 
 
-@objectives.register("mse")
+@objectives.register("mse", family="regression")
 def mse(student: torch.Tensor, teacher: torch.Tensor) -> torch.Tensor:
     """Mean squared error of the embeddings as they are, over items and dimensions (FitNets, Romero et al. 2015).
 
@@ -80,7 +80,7 @@ def mse(student: torch.Tensor, teacher: torch.Tensor) -> torch.Tensor:
     return F.mse_loss(*paired(student, teacher))
 
 
-@objectives.register("smooth_l1")
+@objectives.register("smooth_l1", family="regression")
 def smooth_l1(student: torch.Tensor, teacher: torch.Tensor, *, beta: Positive = 1.0) -> torch.Tensor:
     """Huber loss over items and dimensions: e^2 / (2 beta) below an error of beta, |e| - beta / 2 above (Girshick 2015).
 

@@ -12,7 +12,7 @@ SMALLEST = 1e-6
 """Squared distances below this share of their mean are taken as this: no direction can be told between equal points."""
 
 
-@objectives.register("relational_distance")
+@objectives.register("relational_distance", family="relational")
 def relational_distance(student: torch.Tensor, teacher: torch.Tensor) -> torch.Tensor:
     """Huber loss between the pair distances of both sides, each divided by its mean over the batch (RKD-D, Park et al. 2019).
 
@@ -29,7 +29,7 @@ def _share_of_mean(distances: torch.Tensor) -> torch.Tensor:
     return distances / distances.mean().clamp(min=SMALLEST)
 
 
-@objectives.register("relational_angle")
+@objectives.register("relational_angle", family="relational")
 def relational_angle(student: torch.Tensor, teacher: torch.Tensor, *, items: Size = 64) -> torch.Tensor:
     """Huber loss between the cosines of the angles that triples of images span on both sides (RKD-A, Park et al. 2019).
 
@@ -57,7 +57,7 @@ def _angles(z: torch.Tensor) -> torch.Tensor:
     return (dots / (lengths[:, :, None] * lengths[:, None, :])).clamp(-1, 1)
 
 
-@objectives.register("cka")
+@objectives.register("cka", family="relational")
 def cka(student: torch.Tensor, teacher: torch.Tensor) -> torch.Tensor:
     """1 - linear CKA of the batch, centred by its mean (Kornblith et al. 2019).
 
@@ -72,7 +72,7 @@ def cka(student: torch.Tensor, teacher: torch.Tensor) -> torch.Tensor:
     return 1 - (unit(grams[0]) * unit(grams[1])).sum()
 
 
-@objectives.register("gram")
+@objectives.register("gram", family="relational")
 def gram(student: torch.Tensor, teacher: torch.Tensor) -> torch.Tensor:
     """Mean squared difference of the batch's cosine matrices, off the diagonal (Tung & Mori 2019; DINOv3's Gram anchoring).
 

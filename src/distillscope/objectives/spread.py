@@ -17,7 +17,7 @@ def _scaled(z: torch.Tensor, normalise: bool) -> torch.Tensor:
     return unit(z) * math.sqrt(z.shape[-1]) if normalise else z.float()
 
 
-@objectives.register("vicreg_variance")
+@objectives.register("vicreg_variance", family="spread")
 def vicreg_variance(student: torch.Tensor, *, gamma: Positive = 1.0, epsilon: Positive = 1e-4,
                     normalise: bool = False) -> torch.Tensor:
     """VICReg's variance term: mean over dimensions of max(0, gamma - std in the batch) (Bardes et al. 2022).
@@ -32,7 +32,7 @@ def vicreg_variance(student: torch.Tensor, *, gamma: Positive = 1.0, epsilon: Po
     return (gamma - (z.var(dim=0) + epsilon).sqrt()).clamp(min=0).mean()
 
 
-@objectives.register("vicreg_covariance")
+@objectives.register("vicreg_covariance", family="spread")
 def vicreg_covariance(student: torch.Tensor, *, normalise: bool = False) -> torch.Tensor:
     """VICReg's covariance term: sum of squared covariances of different dimensions over d (Bardes et al. 2022).
 
@@ -47,7 +47,7 @@ def vicreg_covariance(student: torch.Tensor, *, normalise: bool = False) -> torc
     return (covariance.square().sum() - covariance.diagonal().square().sum()) / z.shape[1]
 
 
-@objectives.register("koleo")
+@objectives.register("koleo", family="spread")
 def koleo(student: torch.Tensor) -> torch.Tensor:
     """KoLeo: minus the mean log distance of each unit row to its nearest in the batch (Sablayrolles et al. 2019; DINOv2).
 
@@ -63,7 +63,8 @@ def koleo(student: torch.Tensor) -> torch.Tensor:
     return -0.5 * squared.clamp(min=CLOSEST**2).log().mean()
 
 
-@objectives.register("uniformity")
+# InfoNCE's push apart without its positives: counted as contrastive, which favours the claim `objective`
+@objectives.register("uniformity", family="contrastive")
 def uniformity(student: torch.Tensor, *, t: Positive = 2.0) -> torch.Tensor:
     """Uniformity: log mean exp(-t |a - b|^2) over the pairs of different unit rows (Wang & Isola 2020).
 

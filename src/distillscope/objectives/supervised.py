@@ -8,7 +8,7 @@ from torch.nn import functional as F
 from distillscope.registry import Share, objectives
 
 
-@objectives.register("cross_entropy")
+@objectives.register("cross_entropy", family="supervised")
 def cross_entropy(logits: torch.Tensor, labels: torch.Tensor, *, label_smoothing: Share = 0.0) -> torch.Tensor:
     """Cross-entropy with the labels, through a linear head that is trained with the student and thrown away: the control.
 

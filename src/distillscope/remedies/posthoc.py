@@ -14,7 +14,7 @@ from distillscope.students.networks import Transform
 from distillscope.targets.transforms import posthoc_twin
 
 
-@remedies.register("posthoc", further=("target", targets))
+@remedies.register("posthoc", further=("target", targets), fits_probes=True)
 def posthoc(student: StudentEncoder, train: Source, seed: int, *, target: str = "whiten", **settings: Any) -> StudentEncoder | str:
     """A target transform fitted on the trained student's own unlabelled train embeddings, and applied ever after; no training.
 
@@ -30,6 +30,3 @@ def posthoc(student: StudentEncoder, train: Source, seed: int, *, target: str = 
         return f"the target {target} changes nothing"
     kept = {"mean": fitted.mean, "matrix": fitted.matrix, "offset": fitted.offset}
     return with_transform(student, Transform({k: torch.from_numpy(v) for k, v in kept.items() if v is not None}, fitted.wave))
-
-
-posthoc.fits_probes = True  # on the transformed train embeddings; other remedies keep the untouched student's probes

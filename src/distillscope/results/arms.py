@@ -9,19 +9,6 @@ from typing import Any
 
 from distillscope.registry import objectives
 
-FAMILIES: dict[str, str] = {
-    **dict.fromkeys(("cosine", "centred_cosine"), "cosine"),
-    **dict.fromkeys(("mse", "smooth_l1"), "regression"),
-    # uniformity is InfoNCE's push apart without its positives: counted as contrastive, which favours the claim
-    **dict.fromkeys(("infonce", "infonce_learned", "infonce_views", "crd", "similarity_kl", "uniformity"), "contrastive"),
-    **dict.fromkeys(("relational_distance", "relational_angle", "cka", "gram"), "relational"),
-    **dict.fromkeys(("vicreg_variance", "vicreg_covariance", "koleo"), "spread"),
-    "cross_entropy": "supervised",
-    "consistency": "consistency",
-}
-"""Objective -> its family; an objective of one's own says it itself (`my_objective.family = "regression"`). One that says nothing is
-"other": it is neither contrastive nor a rival of cosine."""
-
 DEMANDING = ("whiten", "standardise", "phi_s", "random")
 """Targets that ask for more dimensions than the teacher's own spectrum does."""
 
@@ -39,9 +26,9 @@ class Term:
 
     @property
     def family(self) -> str:
-        if self.name in FAMILIES or self.name not in objectives:  # asking the registry imports torch
-            return FAMILIES.get(self.name, "other")
-        return getattr(objectives.get(self.name), "family", "other")
+        """What the objective says that it is; "other", neither contrastive nor a rival of cosine, where it says nothing or is not here."""
+        declared = objectives.declared(self.name)
+        return declared.facts.family if declared else "other"
 
 
 @dataclass(frozen=True)

@@ -18,7 +18,7 @@ from distillscope.stress.subject import Findings, Subject, few, need_labels, nee
 WHOLE, WHITE = "all", "whitened"
 
 
-@stresses.register("top_k")
+@stresses.register("top_k", own_target=True)  # probes are fitted anew for every k
 def top_k(model: Subject, test: Source, labels: np.ndarray | None, seed: int, *,
           ks: tuple[int, ...] = (4, 8, 16, 32, 64, 128, 256, 512), sigmas: tuple[float, ...] = (0.1,), parts: int = 10,
           whitened: bool = True, students: bool = False, where: Literal["source", "input"] = "source",
@@ -53,9 +53,6 @@ def top_k(model: Subject, test: Source, labels: np.ndarray | None, seed: int, *,
         for suffix, rows in seen.items():
             found.rows += _rows(model, probes, cut(rows), tested, groups, f"top_k={name}{suffix}")
     return found
-
-
-top_k.own_target = True  # probes are fitted anew for every k: on the study's own target alone
 
 
 def unit_rows(z: np.ndarray) -> np.ndarray:

@@ -59,7 +59,7 @@ def run_reference(study: Study, teacher_title: str, encoder: Any, splits: Splits
         save_predictions(folder / "predictions.parquet", predictions, splits.test)
     else:
         skipped.append("probe, knn and accuracy under noise: the data has no labels")
-    asked = [s for s in study.stresses if own or not getattr(stresses.get(s.name), "own_target", False)]
+    asked = [s for s in study.stresses if own or not stresses.facts(s.name).own_target]
     stressed = stress_teacher(study, asked, encoder, splits, target, probes, folder)
     curves = {**found.to_dict()["curves"], **stressed.curves}
     rows, skipped = rows + stressed.rows, skipped + stressed.skipped

@@ -91,7 +91,7 @@ def apply_remedy(study: Study, remedy: Remedy, splits: Splits, prepared: Prepare
     if isinstance(changed, str):
         return [], [f"remedy {remedy.title}: {changed}"]
     save_student(changed, folder, {"remedy": remedy.model_dump(mode="json")})
-    if getattr(remedies.get(remedy.name), "fits_probes", False):
+    if remedies.facts(remedy.name).fits_probes:
         fitted = fit_student(study, splits, changed, streams, batch_size)
     rows, curves, skipped = evaluate(study, splits, prepared, changed, streams, fitted, folder)
     write_json(folder / "curves.json", curves)

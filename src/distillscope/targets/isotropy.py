@@ -22,7 +22,15 @@ from distillscope.targets.transforms import (
 PAIRS = 2000
 
 
-@targets.register("whiten")
+def check_whiten(d: int, count: int, *, exponent: float, dim: int | None) -> None:
+    """Centred, so many images have a rank of one less at most."""
+    dim = checked_dim(dim, d)
+    if exponent > 0 and dim > count - 1:
+        raise UserError("target whiten", f"embeddings of rank {dim} or more", f"rank {count - 1} at most on {count} train images",
+                        f"Set target.dim={count - 1} or less, or use more images.")
+
+
+@targets.register("whiten", check=check_whiten)
 def whiten(embeddings: np.ndarray, precision: str = "float32", *, exponent: Share = 1.0, dim: Size | None = None) -> Target:
     """Graded whitening: the top `dim` principal components over variance^(exponent / 2): 0 is PCA, 1 whitening.
 
@@ -42,17 +50,6 @@ def whiten(embeddings: np.ndarray, precision: str = "float32", *, exponent: Shar
     return fitted(f"whiten{exponent:g}_{dim}", mean, vectors[:, :dim] * scales)
 
 
-def check_whiten(d: int, count: int, *, exponent: float, dim: int | None) -> None:
-    """Centred, so many images have a rank of one less at most."""
-    dim = checked_dim(dim, d)
-    if exponent > 0 and dim > count - 1:
-        raise UserError("target whiten", f"embeddings of rank {dim} or more", f"rank {count - 1} at most on {count} train images",
-                        f"Set target.dim={count - 1} or less, or use more images.")
-
-
-whiten.check = check_whiten
-
-
 def spread(embeddings: np.ndarray, made: str, name: str, needed: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Mean, variances and principal directions of the unit rows, once it is sure that ``needed`` of them are more than rounding."""
     precision = precision_of(embeddings, made)
@@ -67,7 +64,7 @@ def spread(embeddings: np.ndarray, made: str, name: str, needed: int) -> tuple[n
     return mean, values, vectors
 
 
-@targets.register("phi_s")
+@targets.register("phi_s", check=lambda d, count, *, dim: checked_rotation(checked_dim(dim, d)))
 def phi_s(embeddings: np.ndarray, precision: str = "float32", *, dim: Size | None = None) -> Target:
     """PHI-S: PCA rotated by a Hadamard matrix, and one factor, so that each dimension has variance 1 (Ranzinger et al. 2024).
 
@@ -93,9 +90,6 @@ def checked_rotation(dim: int) -> np.ndarray:
         raise UserError("target phi_s dim", "1, 2 or a multiple of 4 with a Hadamard matrix", str(dim),
                         f"Set target.dim={below}.")
     return rotation
-
-
-phi_s.check = lambda d, count, *, dim: checked_rotation(checked_dim(dim, d))
 
 
 def hadamard(order: int) -> np.ndarray | None:
@@ -136,7 +130,7 @@ def _residues(q: int) -> np.ndarray:
     return character[(np.arange(q)[:, None] - np.arange(q)) % q]
 
 
-@targets.register("random")
+@targets.register("random", check=lambda d, count, *, dim, **settings: checked_dim(dim, d))
 def random(embeddings: np.ndarray, *, dim: Size | None = None, frequency: Positive = 10.0, seed: Count = 0) -> Target:
     """A random teacher: random cosine waves over the teacher's embedding, too fast for any two images to look related.
 
@@ -157,6 +151,3 @@ def random(embeddings: np.ndarray, *, dim: Size | None = None, frequency: Positi
     rng = keyed_rng("random target", seed)
     waves, phases = rng.normal(size=(len(mean), dim)) * speed, rng.uniform(0, 2 * np.pi, dim)
     return fitted(f"random{dim}_{frequency:g}_{seed}", mean, waves, phases, wave=True)
-
-
-random.check = lambda d, count, *, dim, **settings: checked_dim(dim, d)

@@ -4,7 +4,7 @@ A target is one function (train embeddings (n, d), settings) -> Target; its sett
 dimensions come out (by default the teacher's). All but ``none`` take unit rows, as the study's measures do. Fitted on
 a trained student's own train embeddings, the same functions are that target's post-hoc twin: see `posthoc_twin`.
 
-A target that asks for ``precision`` beside the embeddings is given the one in which they were made. Its attribute ``check``,
+A target that asks for ``precision`` beside the embeddings is given the one in which they were made. Its fact ``check``,
 (dimensions, number of train images, settings), says what cannot be fitted before anything is embedded.
 """
 
@@ -117,8 +117,7 @@ def check_target(name: str, settings: Mapping[str, Any], dim: int, count: int) -
     """
     given = targets.check(name, settings, "target")
     defaults = {k: p.default for k, p in targets.settings(name).items()}
-    check = getattr(targets.get(name), "check", None)
-    if check:
+    if check := targets.facts(name).check:
         check(dim, count, **{**defaults, **given})
 
 
@@ -201,7 +200,7 @@ def none(embeddings: np.ndarray) -> Target:
     return Target("none")
 
 
-@targets.register("pca")
+@targets.register("pca", check=lambda d, count, *, dim, centre: checked_dim(dim, d))
 def pca(embeddings: np.ndarray, *, dim: Size = 512, centre: bool = False) -> Target:
     """The top `dim` principal directions of the unit-norm train embeddings, uncentred by default, without rescaling.
 
@@ -211,9 +210,6 @@ def pca(embeddings: np.ndarray, *, dim: Size = 512, centre: bool = False) -> Tar
     dim = checked_dim(dim, embeddings.shape[1])
     mean, moment = moments(embeddings, centre=centre)
     return fitted(f"pca{dim}{'_centred' * centre}", mean, directions(moment)[1][:, :dim])
-
-
-pca.check = lambda d, count, *, dim, centre: checked_dim(dim, d)
 
 
 @targets.register("centre")
@@ -239,7 +235,13 @@ def standardise(embeddings: np.ndarray, precision: str = "float32") -> Target:
     return fitted("standardise", mean, 1 / np.sqrt(variances))
 
 
-@targets.register("top_k")
+def check_k(d: int, count: int, *, k: int) -> None:
+    """No more components than dimensions."""
+    if k > d:
+        raise UserError("target.k", f"1 to the teacher's {d} dimensions", str(k), "Set a smaller target.k.")
+
+
+@targets.register("top_k", check=check_k)
 def top_k(embeddings: np.ndarray, *, k: Size) -> Target:
     """Unit rows projected on the `k` principal directions about their train mean, in the teacher's own axes: rank k.
 
@@ -249,12 +251,3 @@ def top_k(embeddings: np.ndarray, *, k: Size) -> Target:
     mean, covariance = moments(embeddings)
     vectors = directions(covariance)[1][:, :k]
     return fitted(f"top{k}", mean, vectors @ vectors.T, mean)
-
-
-def check_k(d: int, count: int, *, k: int) -> None:
-    """No more components than dimensions."""
-    if k > d:
-        raise UserError("target.k", f"1 to the teacher's {d} dimensions", str(k), "Set a smaller target.k.")
-
-
-top_k.check = check_k
