@@ -1,7 +1,7 @@
 """What the program must know of a part before it calls it, by kind: which facts exist, of what type, with what default.
 
-A part says them where it is registered, as ``@objectives.register("log_cosh", family="regression")``; any other name is an error
-there and then (`registry.Registry.register`).
+A part says them where it is registered, as ``@objectives.register("log_cosh", family="regression")``; any other name is an
+error there and then (`registry.Registry.register`).
 """
 
 from __future__ import annotations
@@ -17,8 +17,8 @@ Family = Literal["cosine", "regression", "contrastive", "relational", "spread", 
 class Facts(BaseModel):
     """What any part may say.
 
-    ``further=("target", targets)``: the function takes ``**settings``, which are those of the part that its own setting ``target``
-    names in that other registry, and are checked as that part's.
+    ``further=("target", targets)``: the function takes ``**settings``, which are those of the part that its own setting
+    ``target`` names in that other registry, and are checked as that part's.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid", strict=True)
@@ -59,6 +59,6 @@ class StressFacts(Facts):
 
 
 class RemedyFacts(Facts):
-    """``fits_probes``: embeddings move to other coordinates, so probes are fitted anew; else the untouched student's are kept."""
+    """``fits_probes``: embeddings move to other coordinates, so probes are fitted anew; else the untouched student's hold."""
 
     fits_probes: bool = False
