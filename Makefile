@@ -30,8 +30,11 @@ browser:
 	fi; \
 	command -v chromium >/dev/null || echo "no chromium: the tests of the page in a browser will be skipped"
 
+# Style, types, and which folder may import which (pyproject.toml says what each checks).
 lint: $(VENV)/.installed-test
 	$(BIN)/ruff check src tests benchmarks
+	$(BIN)/mypy
+	$(BIN)/lint-imports
 
 $(VENV)/.installed: pyproject.toml
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
