@@ -11,9 +11,8 @@ import pandas as pd
 import yaml
 
 from distillscope.draws import keyed_rng
+from distillscope.results.rows import COLUMNS
 
-COLUMNS = ["study", "dataset", "split", "teacher", "student", "target", "objective", "seed", "condition", "draw",
-           "measure", "value", "n", "unit", "arm"]
 SIGMAS = (0.02, 0.05, 0.1, 0.2)
 PARAMETERS = {"S": 811_264, "M": 1_405_440, "L": 2_732_032}
 
@@ -39,7 +38,7 @@ def _curve(y, unit: str, low=None, high=None) -> dict:
 def _write(folder: Path, base: dict, rows: list[tuple], curves: dict, complete: bool) -> None:
     folder.mkdir(parents=True)
     frame = pd.DataFrame([{**base, "condition": c, "draw": d, "measure": m, "value": v, "n": n, "unit": u}
-                          for c, d, m, v, n, u in rows])[COLUMNS]
+                          for c, d, m, v, n, u in rows])[list(COLUMNS)]
     frame.to_csv(folder / "results.csv", index=False)
     (folder / "curves.json").write_text(json.dumps(curves))
     if complete:

@@ -13,8 +13,9 @@ from scipy import stats
 
 from distillscope.report.figures.noise import crossovers, paired_difference
 from distillscope.results.models import settings_of
+from distillscope.results.rows import Condition
 from distillscope.results.run import read_run
-from distillscope.results.summary import Summary, sigma_of, statistic, summarise, teacher_key
+from distillscope.results.summary import Summary, statistic, summarise, teacher_key
 
 
 def test_the_interval_is_student_t():
@@ -75,7 +76,7 @@ def test_the_crossover_is_where_the_lines_meet(reported):
     key = "paper.probe.student.accuracy"
     found = crossovers(setting, summary, key)
     small, large = (m for m in setting.students if m.arm == "cosine" and m.student in "SL")
-    sigmas = [sigma_of(c) for c in summary.conditions()]
+    sigmas = [c.sigma for c in summary.conditions()]
     gap = [summary.get(small, key, c).mean - summary.get(large, key, c).mean for c in summary.conditions()]
     assert len(found) == sum(a * b < 0 for a, b in pairwise(gap)) > 0
     assert np.interp(found[0].sigma, sigmas, gap) == pytest.approx(0, abs=1e-12)
@@ -83,7 +84,7 @@ def test_the_crossover_is_where_the_lines_meet(reported):
 
 def test_keys():
     assert teacher_key("paper.probe.student.accuracy") == "paper.probe.teacher.accuracy"
-    assert [sigma_of(c) for c in ("clean", "noise=0.05", "noise=x", "fog=3")] == [0.0, 0.05, None, None]
+    assert [Condition.parse(c).sigma for c in ("clean", "noise=0.05", "noise=x", "fog=3")] == [0.0, 0.05, None, None]
     assert len(summarise(pd.DataFrame(columns=read_columns()))) == 0
 
 

@@ -23,9 +23,11 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from distillscope.claims.results import RANK, TEACHER, TRAIN_RANK, Results, Undecided
+from distillscope.claims.results import Results, Undecided
 from distillscope.registry import objectives
 from distillscope.results.arms import Arm
+from distillscope.results.keys import RANK, TRAIN_RANK
+from distillscope.results.rows import TEACHER
 from distillscope.results.statistics import ALPHA, Contrast, all_pairs, paired, seeds_for
 
 AXES = ("accuracy", "robustness", "retrieval", "geometry")

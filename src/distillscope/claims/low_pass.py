@@ -2,16 +2,14 @@
 
 from __future__ import annotations
 
-import re
-
 from distillscope.claims.results import Results, Undecided
 from distillscope.claims.statements import Endpoint, above, all_of
 from distillscope.claims.verdict import Finding, Secondary, claim, secondary
 from distillscope.registry import claims
+from distillscope.results.rows import Condition, in_order
 from distillscope.results.statistics import paired
 
 POINT = 0.01
-BAND = re.compile(r"band=([0-9.e-]+)-([0-9.e-]+)/([0-9.e-]+)(@input)?")
 
 
 @claims.register("low-pass")
@@ -53,24 +51,24 @@ def low_pass(results: Results) -> Finding:
     ], text=f"high frequencies do less harm, and less than to the teacher: {shown}")
     rows = f"{results.accuracy_key()}, {low} and {high}, arm {arm.name} and teacher"
     return Finding(statement, ("figure bands", rows, "gradient.student.high_share"),
-                   {"students": student, "noise": results.noise_text("band_noise"), "bands": f"{low.split('/')[0]} and {high.split('/')[0]}"},
+                   {"students": student, "noise": results.noise_text("band_noise"), "bands": f"band={low.what} and band={high.what}"},
                    secondary=tuple(beside(results, sizes, advantage)))
 
 
-def bands(results: Results) -> tuple[str, str, float]:
+def bands(results: Results) -> tuple[Condition, Condition, float]:
     """The conditions of the lowest and the highest band at the claim's sigma, and that sigma."""
-    matches = [m for c in set(results.frame["condition"]) if (m := BAND.fullmatch(c))]
-    places = {bool(m[4]) for m in matches}  # at the source, or on the model's input: never one against the other
+    known = [c for c in in_order(results.frame["condition"]) if c.bounds and c.strength is not None]
+    places = {bool(c.place) for c in known}  # at the source, or on the model's input: never one against the other
     wanted = (results.study.get("noise") or {}).get("where") == "input" if len(places) > 1 else True in places
-    found = [(float(m[1]), float(m[2]), float(m[3]), m[0]) for m in matches if bool(m[4]) == wanted]
-    sigmas = sorted({s for *_, s, _ in found if s > 0})
+    found = [c for c in known if bool(c.place) == wanted]
+    sigmas = sorted({c.strength for c in found if c.strength > 0})
     if not sigmas:
         raise Undecided("no accuracy under band-limited noise was measured (stresses: [band_noise])")
     sigma = 0.1 if 0.1 in sigmas else sigmas[(len(sigmas) - 1) // 2]
-    ordered = sorted((low, high, c) for low, high, s, c in found if s == sigma)
+    ordered = sorted((c for c in found if c.strength == sigma), key=lambda c: c.bounds)
     if len(ordered) < 2:
         raise Undecided("one frequency band alone was measured, and this claim compares the lowest with the highest")
-    return ordered[0][2], ordered[-1][2], sigma
+    return ordered[0], ordered[-1], sigma
 
 
 def beside(results: Results, sizes: list[str], advantage: dict) -> list[Secondary]:

@@ -5,10 +5,11 @@ from __future__ import annotations
 import numpy as np
 import pandas as pd
 
-from distillscope.claims.results import RANK, TEACHER, Results, Undecided
+from distillscope.claims.results import RANK, Results, Undecided
 from distillscope.claims.statements import Endpoint, above
 from distillscope.claims.verdict import Finding, Secondary, claim, secondary
 from distillscope.registry import claims
+from distillscope.results.rows import TEACHER, Condition
 from distillscope.results.statistics import paired
 
 SHARE = 0.1
@@ -34,7 +35,7 @@ def rank_robustness(results: Results) -> Finding:
     sigma = conditions["sigma"]
     wanted, whose = own_rank(results)
     k = min(conditions["ks"], key=lambda k: (abs(np.log(k / wanted)), k))
-    before, after = (results.teacher_values(head, f"top_k={WHOLE}{c}") for c in ("", f"/{sigma}"))
+    before, after = (results.teacher_values(head, Condition.top_k(WHOLE, level)) for level in (None, sigma))
     results.harmed(f"sigma {sigma}", (before, after))
     whole, cut = (retention(results, head, name, sigma) for name in (WHOLE, str(k)))
     full, less = results.together(f"tenths of the test images under top_k={k}", whole, cut)
@@ -57,9 +58,9 @@ def controls(results: Results) -> tuple[dict, str]:
     if rows.empty:
         raise Undecided("the teacher was not projected on its top components (stresses: [top_k])")
     heads = sorted(rows["measure"].unique())  # top_k.paper... before top_k.tuned...
-    names = [c.removeprefix("top_k=").split("/") for c in rows["condition"].unique()]
-    ks = sorted({int(n[0]) for n in names if n[0].isdigit()})
-    sigmas = sorted({n[1] for n in names if len(n) > 1}, key=float)
+    known = [Condition.parse(c) for c in rows["condition"].unique()]
+    ks = sorted({int(c.what) for c in known if c.what.isdecimal()})
+    sigmas = sorted({c.level for c in known if c.strength is not None}, key=float)
     if not ks or not sigmas:
         raise Undecided("the projection control holds no k or no noise")
     return {"ks": ks, "sigmas": sigmas, "sigma": "0.1" if "0.1" in sigmas else sigmas[(len(sigmas) - 1) // 2]}, heads[0]
@@ -67,8 +68,8 @@ def controls(results: Results) -> tuple[dict, str]:
 
 def retention(results: Results, head: str, name: str, sigma: str) -> pd.Series:
     """By tenth, the share of the accuracy above chance that the projected teacher keeps under noise."""
-    chance = results.teacher_values("top_k.chance", f"top_k={WHOLE}")
-    clean, noisy = (results.teacher_values(head, f"top_k={name}{c}") for c in ("", f"/{sigma}"))
+    chance = results.teacher_values("top_k.chance", Condition.top_k(WHOLE))
+    clean, noisy = (results.teacher_values(head, Condition.top_k(name, level)) for level in (None, sigma))
     level = float(chance.iloc[0]) if len(chance) else 0.0
     return ((noisy - level) / (clean - level)).replace([np.inf, -np.inf], np.nan).dropna()
 
@@ -100,7 +101,7 @@ def beside(results: Results, head: str, conditions: dict, chosen: int) -> list[S
             name = f"retention of {which} at sigma {conditions['sigma']}"
             found.append(secondary(name, paired(kept), "share", tested=False))
     try:
-        arm, condition = results.baseline(), f"noise={conditions['sigma']}"
+        arm, condition = results.baseline(), Condition.of("noise", level=conditions["sigma"])
         for label in results.sizes(arm, least=1):
             kept = (results.accuracy(arm, label, condition) / results.accuracy(arm, label)).dropna()
             teacher = results.teacher_accuracy(condition).mean() / results.teacher_accuracy().mean()

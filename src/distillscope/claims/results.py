@@ -13,9 +13,9 @@ import pandas as pd
 from distillscope.errors import UserError
 from distillscope.results.arms import Arm, arms_of, distinct, part, parts, plain
 from distillscope.results.keys import FIT, MAPPED, OLD_FIT, OLD_FIT_SAYS, RANK, TRAIN_RANK
+from distillscope.results.rows import CLEAN, TEACHER, Condition, in_order
 from distillscope.results.statistics import Contrast, paired, welch
 
-TEACHER = "teacher"
 ACCURACIES = ("paper.probe.student.accuracy", "probe.student.accuracy", "knn.student.accuracy")
 """The accuracy that claims use: the first of these that the study measured (the paper's probe is what the claims speak of)."""
 EQUAL = ("data", "teacher", "target", "limit", "limit_test", "screen", "validation", "corrupt", "streams", "probes")
@@ -72,7 +72,7 @@ class Results:
 
     # -- numbers --------------------------------------------------------------------------------------------------------
 
-    def values(self, arm: Arm, student: str, measure: str, condition: str = "clean") -> pd.Series:
+    def values(self, arm: Arm, student: str, measure: str, condition: str = CLEAN) -> pd.Series:
         """One number per seed (index: seed).
 
         Independent noise draws are averaged first; values that are not finite are dropped.
@@ -81,7 +81,7 @@ class Results:
         rows = rows[np.isfinite(rows["value"]) & rows["seed"].notna()]
         return rows.groupby(rows["seed"].astype(int))["value"].mean() if len(rows) else pd.Series(dtype=float)
 
-    def teacher_values(self, measure: str, condition: str = "clean", target: str | None = None) -> pd.Series:
+    def teacher_values(self, measure: str, condition: str = CLEAN, target: str | None = None) -> pd.Series:
         """The teacher's own numbers by draw (0 where there is none), as ``target`` shows it to the students."""
         rows = self._rows(TEACHER, measure, condition)
         target = self.target_title(self.baseline()) if target is None else target
@@ -122,11 +122,11 @@ class Results:
             raise Undecided("no accuracy was measured; the data has no labels")
         return found
 
-    def accuracy(self, arm: Arm, student: str, condition: str = "clean") -> pd.Series:
+    def accuracy(self, arm: Arm, student: str, condition: str = CLEAN) -> pd.Series:
         """Accuracy per seed under a condition."""
         return self.values(arm, student, self.accuracy_key(), condition)
 
-    def teacher_accuracy(self, condition: str = "clean") -> pd.Series:
+    def teacher_accuracy(self, condition: str = CLEAN) -> pd.Series:
         """The teacher's accuracy by draw, with its own probe of the same kind."""
         return self.teacher_values(self.accuracy_key().replace("student", TEACHER), condition)
 
@@ -221,18 +221,17 @@ class Results:
         rows = self.frame[self.frame["arm_key"] == arm.key]
         return str(rows["target"].iloc[0]) if len(rows) else "none"
 
-    def sigma(self) -> str:
+    def sigma(self) -> Condition:
         """The noise condition at which robustness claims are decided."""
-        names = {c: float(c.split("=")[1]) for c in set(self.frame["condition"]) if _is_sigma(c)}
-        if not names:
+        ordered = self.sigmas()
+        if not ordered:
             raise Undecided("no accuracy under Gaussian noise was measured (noise.sigmas is empty, or the data has no labels)")
-        ordered = sorted(names, key=names.__getitem__)
-        usual = [c for c in ordered if names[c] == SIGMA]
+        usual = [c for c in ordered if c.sigma == SIGMA]
         return usual[0] if usual else ordered[(len(ordered) - 1) // 2]
 
-    def sigmas(self) -> list[str]:
+    def sigmas(self) -> list[Condition]:
         """Every noise condition, ascending."""
-        return sorted((c for c in set(self.frame["condition"]) if _is_sigma(c)), key=lambda c: float(c.split("=")[1]))
+        return [c for c in in_order(self.frame["condition"].unique()) if (c.sigma or 0) > 0]
 
     def noise_text(self, stress: str | None = None) -> str:
         """The study's noise in words; with ``stress``, that stress's own, which follows the study's where it says nothing else."""
@@ -264,14 +263,6 @@ def family_of(spec: Mapping[str, Any]) -> str:
     library, _, model = str(spec["name"]).partition("/")
     letters = re.match("[A-Za-z]*", str(spec.get("model") or model))
     return plain([library, letters and letters[0], {"image_size": 32} | settings])
-
-
-def _is_sigma(condition: str) -> bool:
-    head, _, value = condition.partition("=")
-    try:
-        return head == "noise" and float(value) > 0
-    except ValueError:
-        return False
 
 
 def _count(n: int, what: str) -> str:

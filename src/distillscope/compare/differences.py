@@ -15,8 +15,8 @@ from distillscope.compare.agree import ALL, COUNT, FITTED, NOISE, TARGET, TEACHE
 from distillscope.compare.read import StudySide
 from distillscope.measure.intervals import bootstrap_interval
 from distillscope.report.sentences.numbers import ACCURACIES
+from distillscope.results.rows import CLEAN, Condition
 from distillscope.results.statistics import Contrast, holm, paired, welch
-from distillscope.results.summary import sigma_of
 from distillscope.results.training_curves import trials_of
 
 PAIRED, WELCH, SINGLE, FIXED = "paired over seeds", "Welch over seeds", "too few seeds for an interval", "no seeds: a constant"
@@ -72,7 +72,7 @@ class Difference:
     match: Match | None
     quantity: Quantity
     measure: str = ""
-    condition: str = "clean"
+    condition: str = CLEAN
     a: float = math.nan
     b: float = math.nan
     low: float = math.nan
@@ -146,7 +146,7 @@ def compare_pair(a: StudySide, b: StudySide, found: Sequence[Match]) -> tuple[li
 def difference(a: StudySide, b: StudySide, match: Match, quantity: Quantity, doubts: Sequence[Mismatch]) -> Difference | None:
     """One quantity of one model; None where neither run measured it."""
     empty = Difference(a.label, b.label, match, quantity)
-    condition = _strongest(a, b) if quantity.noisy else "clean"
+    condition = _strongest(a, b) if quantity.noisy else CLEAN
     if condition is None:
         return None
     reason, seen = "", False
@@ -168,10 +168,10 @@ def difference(a: StudySide, b: StudySide, match: Match, quantity: Quantity, dou
     return replace(empty, condition=condition, left_out=reason or "only one of the two measured it")
 
 
-def _strongest(a: StudySide, b: StudySide) -> str | None:
+def _strongest(a: StudySide, b: StudySide) -> Condition | None:
     """The strongest noise that both runs have."""
-    shared = [c for c in a.summary.conditions() if c in b.summary.conditions() and (sigma_of(c) or 0) > 0]
-    return max(shared, key=sigma_of, default=None)
+    shared = [c for c in a.summary.conditions() if c in b.summary.conditions() and (c.sigma or 0) > 0]
+    return max(shared, key=lambda c: c.sigma or 0, default=None)
 
 
 def _over_seeds(ours: dict, theirs: dict, quantity: Quantity, may_pair: bool) -> dict[str, Any]:

@@ -18,7 +18,8 @@ from distillscope.compare.read import StudySide
 from distillscope.report.figures import geometry, outcome
 from distillscope.report.figures.figure import Figure
 from distillscope.results.models import Setting, settings_of
-from distillscope.results.run import TEACHER, Run, Trial, names_of, student_key
+from distillscope.results.rows import TEACHER, Condition
+from distillscope.results.run import Run, Trial, names_of, student_key
 from distillscope.results.summary import Summary
 
 FIGURES = [outcome.robustness, geometry.cumulative_variance, geometry.rank_and_size, geometry.cosine_and_rank,
@@ -39,7 +40,7 @@ def joined_run(sides: Sequence[StudySide], pairs: Sequence[Pair], path: Path) ->
         renamed = {arm: side.label if alone else f"{side.label}: {arm}" for arm in arms[position]}
         frame, targets = side.run.results.copy(), {}
         if position and _other_noise(pairs[position - 1]):
-            frame = frame[~frame["condition"].str.startswith("noise=")]
+            frame = frame[frame["condition"].map(lambda c: Condition.parse(c).kind != "noise").astype(bool)]
         else:
             conditions = {**(side.run.provenance.get("conditions") or {}), **conditions}
         if position:

@@ -7,11 +7,12 @@ import pandas as pd
 from distillscope.report.sections import escape, model_cell
 from distillscope.report.sentences.numbers import NBSP, accuracy_of, interval_text, number
 from distillscope.results.models import Model, Setting
-from distillscope.results.robustness import against_teacher
+from distillscope.results.robustness import MEAN, against_teacher
+from distillscope.results.robustness import of_suite as rows_of_suite
+from distillscope.results.rows import Condition
 from distillscope.results.run import Run, of_test
 from distillscope.results.summary import Statistic, Summary, statistic
 
-SUITE = r"corruption=\w+/\d+"
 MOST_OPEN = 6  # rows that do not get in the way of what follows
 
 
@@ -32,17 +33,17 @@ def relative_html(run: Run, settings: list[Setting], summary: Summary) -> str:
 def corruption_table(run: Run, probe: str) -> pd.DataFrame:
     """`measure.robustness.against_teacher` for one probe, on the split that the report shows, for the corruptions alone."""
     results = run.results
-    if not results["condition"].str.fullmatch(SUITE).any():
+    if not rows_of_suite(results).any():
         return pd.DataFrame()
     table = against_teacher(of_test(results))
-    return table[(table["probe"] == probe) & table["condition"].str.fullmatch(f"{SUITE}|corruption=mean")]
+    return table[(table["probe"] == probe) & (rows_of_suite(table) | (table["condition"] == MEAN))]
 
 
 def of_suite(model: Model, suite: pd.DataFrame) -> dict[str, Statistic]:
     """Over seeds: the mean accuracy, its share of the clean one relative to the teacher's share, and the relative error."""
     own = suite[(suite["dataset"] == model.dataset) & (suite["teacher"] == model.teacher) & (suite["target"] == model.target)
                 & (suite["arm"] == model.arm) & (suite["student"] == model.student)]
-    whole = own["condition"] == "corruption=mean"
+    whole = own["condition"] == MEAN
     n = int(own["n"].max()) if len(own) else None
     each = own[~whole].groupby("seed")[["accuracy", "relative_retention"]].mean()
     if not len(own):
@@ -55,7 +56,7 @@ def _corruptions(setting: Setting, suite: pd.DataFrame) -> str:
         return ""
     found = [(m, s) for m in setting.students if (s := of_suite(m, suite))]
     rows = [(m, [_cell(s["accuracy"], 1, 100), _cell(s["error"]), _cell(s["relative_retention"]), str(s["accuracy"].n_seeds)]) for m, s in found]
-    names = suite.loc[suite["condition"] != "corruption=mean", "condition"].nunique()
+    names = suite.loc[suite["condition"] != MEAN, "condition"].nunique()
     items = next((s["accuracy"].n for _, s in found if s["accuracy"].n), None)
     note = (f"Means over {names} corruptions and severities, on {items:,} test images, with 95{NBSP}% t intervals over seeds. Error: 1 is as often "
             "wrong as the teacher. Retention: the share of the clean accuracy that is left, over the teacher's share; 1 is as robust as "
@@ -67,18 +68,17 @@ def _corruptions(setting: Setting, suite: pd.DataFrame) -> str:
 def _noise_probe(setting: Setting, summary: Summary, kind: str) -> str:
     """Accuracy under noise with the clean probe, and with one that was fitted to noise: what noise moves, and what it destroys."""
     key = f"noise_probe.{kind}.student"
-    levels = sorted((c for c in summary.conditions() if c.startswith("noise_probe=") and c != "noise_probe=0"),
-                    key=lambda c: float(c.split("=")[1]))
+    levels = sorted((c for c in summary.conditions() if c.kind == "noise_probe" and c.strength), key=lambda c: c.strength or 0)
     rows = []
     for condition in levels:
         for model in setting.models:
             clean, under, fitted = (summary.per_seed(model, f"{key}.{what}", c) for what, c in (
-                ("accuracy", "noise_probe=0"), ("clean_fit_accuracy", condition), ("accuracy", condition)))
+                ("accuracy", Condition.of("noise_probe", level=0)), ("clean_fit_accuracy", condition), ("accuracy", condition)))
             shared = [s for s in fitted if s in clean and s in under]
             if shared:
                 columns = [[d[s] for s in shared] for d in (clean, under)]
                 columns += [[fitted[s] - under[s] for s in shared], [clean[s] - fitted[s] for s in shared]]
-                rows.append((model, [condition.split("=")[1], *(_cell(statistic(c), 1, 100) for c in columns), str(len(shared))]))
+                rows.append((model, [condition.level, *(_cell(statistic(c), 1, 100) for c in columns), str(len(shared))]))
     note = (f"Points of accuracy with 95{NBSP}% t intervals over seeds. Won back: what a probe fitted to equally noisy train images regains over the clean "
             "probe, which the noise only moved. Lost: what is still missing to the accuracy without noise.")
     head = ["σ", "clean probe, no noise, %", "clean probe under noise, %", "won back", "lost", "seeds"]

@@ -19,7 +19,8 @@ from distillscope.report.sentences.numbers import number, percent
 from distillscope.report.tables import Table, interval_line
 from distillscope.results.keys import OLD_FIT, OLD_FIT_SAYS
 from distillscope.results.models import MOST_ARMS, Model, Setting
-from distillscope.results.run import TEACHER, Run
+from distillscope.results.rows import TEACHER
+from distillscope.results.run import Run
 from distillscope.results.summary import Statistic
 
 SHAPES = {"circle": "M11 6m-4 0a4 4 0 1 0 8 0a4 4 0 1 0 -8 0", "square": "M7 2h8v8h-8z", "diamond": "M11 1l5 5l-5 5l-5 -5z",

@@ -14,7 +14,8 @@ from distillscope.report.figures.noise import Sigma, noise_conditions
 from distillscope.report.sentences import numbers as words
 from distillscope.report.sentences.numbers import accuracy_of, count, first_known, interval_text, number, seeds_text
 from distillscope.results.models import Model, Setting
-from distillscope.results.run import TEACHER, Run, read_run
+from distillscope.results.rows import TEACHER
+from distillscope.results.run import Run, read_run
 from distillscope.results.summary import Statistic, Summary, teacher_key
 from distillscope.visible import markdown_text, sheet_cell, visible
 

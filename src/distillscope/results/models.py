@@ -6,7 +6,8 @@ from dataclasses import dataclass, field
 
 import pandas as pd
 
-from distillscope.results.run import TEACHER, Run, names_of, student_key
+from distillscope.results.rows import TEACHER
+from distillscope.results.run import Run, names_of, student_key
 
 # Okabe & Ito's palette, which colour-blind readers can distinguish; black is the teacher's. The second of each pair is the same
 # hue, lightened until it has a contrast of at least 4.5 on the page's dark ground.

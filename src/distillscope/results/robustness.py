@@ -6,8 +6,11 @@ from typing import Any
 
 import numpy as np
 
+from distillscope.results.rows import TEACHER, Condition
+
 KEYS = ["dataset", "split", "teacher", "target"]
 OWN = [*KEYS, "student", "arm", "seed"]
+MEAN = Condition.of("corruption", "mean")
 
 
 def mean_corruption_error(student: Any, teacher: Any) -> float:
@@ -55,12 +58,12 @@ def against_teacher(results: Any) -> Any:
     found = results[results["measure"].str.fullmatch(r"(paper\.)?probe\.(student|teacher)\.accuracy")].copy()
     found["probe"] = found["measure"].str.replace(r"\.(student|teacher)\.accuracy", "", regex=True)
     found = found.groupby([*OWN, "probe", "condition"], dropna=False, sort=False).agg(accuracy=("value", "mean"), n=("n", "max")).reset_index()
-    found["reference"] = [_clean_condition(c) for c in found["condition"]]
+    found["reference"] = [Condition.parse(c).reference for c in found["condition"]]
     index = [*OWN, "probe"]
     clean = found[["accuracy", "condition", *index]].rename(columns={"condition": "reference", "accuracy": "clean"})
     found = found.merge(clean, on=["reference", *index], how="left")
     found["retention"] = [retention(a, c) for a, c in zip(found["accuracy"], found["clean"], strict=True)]
-    is_teacher = found["student"] == "teacher"
+    is_teacher = found["student"] == TEACHER
     shared = [*KEYS, "probe", "condition"]
     teachers = found[is_teacher][[*shared, "accuracy", "clean", "retention"]]
     teachers = teachers.rename(columns={c: f"teacher_{c}" for c in ("accuracy", "clean", "retention")})
@@ -72,21 +75,20 @@ def against_teacher(results: Any) -> Any:
 
 def _suite(group: Any, index: list[str]) -> list[dict[str, Any]]:
     """One row with the errors of the corruption suite of one student and probe."""
-    own = group[group["condition"].str.match(r"corruption=\w+/\d")]
+    own = group[of_suite(group)]
     if own.empty:
         return []
-    names = own["condition"].str.extract(r"=(\w+)/")[0].to_numpy()
+    names = np.array([Condition.parse(c).what for c in own["condition"]], object)
     students, teachers = ([own[column].to_numpy()[names == name] for name in dict.fromkeys(names)] for column in ("accuracy", "teacher_accuracy"))
     first = own.iloc[0]
-    return [{**{k: first[k] for k in index}, "condition": "corruption=mean", "n": first["n"],
+    return [{**{k: first[k] for k in index}, "condition": MEAN, "n": first["n"],
              "mean_corruption_error": mean_corruption_error(students, teachers),
              "relative_corruption_error": relative_corruption_error(students, teachers, first["clean"], first["teacher_clean"])}]
 
 
-def _clean_condition(condition: str) -> str:
-    """The clean accuracy that a condition is to be held against: on its own items where they are a part."""
-    kind = condition.split("=")[0]
-    return f"{kind}=none" if kind in ("band", "corruption", "attack") else "clean"
+def of_suite(frame: Any) -> Any:
+    """Which rows (n,) are of one corruption at one severity."""
+    return np.array([(c := Condition.parse(text)).kind == "corruption" and c.strength is not None for text in frame["condition"]], bool)
 
 
 def _lost(accuracies: Any, clean: float) -> np.ndarray:

@@ -19,9 +19,7 @@ from distillscope.files.folder_names import folder_name
 from distillscope.files.json_reader import unreadable
 from distillscope.results import run_files
 from distillscope.results.keys import FIT, MAPPED, OF_TRAIN, OLD_FIT, RANK, TRAIN_RANK
-from distillscope.results.run_files import COLUMNS
-
-TEACHER = "teacher"  # what the column `student` says in the teacher's own rows
+from distillscope.results.rows import COLUMNS, TEACHER
 
 
 @dataclass(frozen=True)

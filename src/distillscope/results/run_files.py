@@ -15,9 +15,8 @@ from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, TypeAdapter,
 from distillscope.errors import UserError
 from distillscope.files.json_reader import parse_json, problem_of, read_bytes, read_json
 from distillscope.files.yaml_reader import read_yaml
+from distillscope.results.rows import COLUMNS
 
-COLUMNS = ["study", "dataset", "split", "teacher", "student", "target", "objective", "seed", "condition", "draw",
-           "measure", "value", "n", "unit", "arm"]
 RESTORE = "Restore the file, or run the study again into another --out."
 LARGEST = 2**53
 """Of whole numbers in results.csv: beyond it floats skip some."""
@@ -226,7 +225,7 @@ def read_results(path: Path) -> pd.DataFrame:
         raise ValueError(f"column {absent[0]!r} is missing")
     if "arm" not in frame.columns:
         frame["arm"] = ""
-    frame = frame[COLUMNS].fillna("")
+    frame = frame[list(COLUMNS)].fillna("")
     for column in ("dataset", "teacher", "student", "measure"):
         if (frame[column] == "").any():
             raise ValueError(f"column {column!r} has an empty cell")

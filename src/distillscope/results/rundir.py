@@ -30,9 +30,8 @@ from distillscope.files.folder_names import composed, folder_name, is_printable,
 from distillscope.files.json_reader import read_json
 from distillscope.files.writing import sweep, write_atomic, write_json, write_text
 from distillscope.files.yaml_reader import read_yaml
+from distillscope.results.rows import COLUMNS, TEACHER
 
-COLUMNS = ("study", "dataset", "split", "teacher", "student", "target", "objective", "seed", "condition", "draw",
-           "measure", "value", "n", "unit", "arm")
 COMPLETE = "complete.json"
 GROWING = ("seeds", "students", "arms", "data", "teacher")
 """Axes of the grid: a resumed study may add items to them, since trials do not depend on one another."""
@@ -131,7 +130,7 @@ def check_names(study: Study) -> None:
     both = sorted({f"{a}+{r}" for a in arms for r in remedies} & set(arms))
     if both:
         raise UserError("arms", "no arm named as a remedied one is (ARM+REMEDY)", f"'{both[0]}'", "Rename it (name: ...).")
-    if any(composed(s.label) == "teacher" for s in study.students):
+    if any(composed(s.label) == TEACHER for s in study.students):
         raise UserError("students", "a label other than the teacher's own rows have", "'teacher'", "Rename it (label: ...).")
 
 

@@ -15,7 +15,8 @@ import numpy as np
 import pandas as pd
 from scipy import stats
 
-from distillscope.results.run import TEACHER, Run, Trial, measured_split, of_test
+from distillscope.results.rows import CLEAN, TEACHER, Condition, in_order
+from distillscope.results.run import Run, Trial, measured_split, of_test
 
 KEYS = ["dataset", "teacher", "target", "objective", "arm", "student", "split", "condition", "measure"]
 
@@ -113,7 +114,7 @@ def _of_mean_spectrum(results: pd.DataFrame, trials: Iterable[Trial]) -> list[di
         if not np.isfinite(mean).all() or mean.sum() <= 0:
             continue
         for name, value, unit in _rank_and_dims(mean):
-            key = (dataset, teacher, target, objective, arm, student, split, "clean", f"student.{name}_of_mean_spectrum")
+            key = (dataset, teacher, target, objective, arm, student, split, CLEAN, f"student.{name}_of_mean_spectrum")
             single = Statistic(value, math.nan, math.nan, math.nan, math.nan, len(spectra), (value,), None, unit)
             records.append(_record(key, single, sorted(spectra, key=str)))
     return records
@@ -141,7 +142,7 @@ class Summary:
     def of(cls, run: Run) -> Summary:
         return cls(summarise(run.results, run.trials))
 
-    def get(self, model, measure: str, condition: str = "clean") -> Statistic | None:
+    def get(self, model, measure: str, condition: str = CLEAN) -> Statistic | None:
         """The statistic of a `report.models.Model`; teacher rows answer to student.* keys too. None when absent."""
         if model.is_teacher:
             measure = teacher_key(measure)
@@ -151,11 +152,11 @@ class Summary:
     def measures(self) -> set[str]:
         return {key[-1] for key in self._rows}
 
-    def conditions(self) -> list[str]:
-        """'clean' first, then the noise conditions by sigma."""
-        return sorted({key[-2] for key in self._rows}, key=lambda c: (sigma_of(c) is None, sigma_of(c) or 0.0))
+    def conditions(self) -> list[Condition]:
+        """'clean' first, then the noise conditions by sigma, then the others."""
+        return in_order(key[-2] for key in self._rows)
 
-    def per_seed(self, model, measure: str, condition: str = "clean") -> dict[int | None, float]:
+    def per_seed(self, model, measure: str, condition: str = CLEAN) -> dict[int | None, float]:
         """{seed: value}, so that models trained from one seed can be paired."""
         frame = self.frame
         if model.is_teacher:
@@ -170,15 +171,3 @@ class Summary:
 def teacher_key(measure: str) -> str:
     """The key under which the teacher's rows hold the same quantity."""
     return ".".join(TEACHER if part == "student" else part for part in measure.split("."))
-
-
-def sigma_of(condition: str) -> float | None:
-    """0 for clean, the number of noise=<sigma>, None for anything else."""
-    if condition == "clean":
-        return 0.0
-    if condition.startswith("noise="):
-        try:
-            return float(condition.removeprefix("noise="))
-        except ValueError:
-            return None
-    return None

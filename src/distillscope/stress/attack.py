@@ -15,6 +15,7 @@ from distillscope.devices import kept_memory
 from distillscope.draws import keyed_seed
 from distillscope.errors import UserError
 from distillscope.registry import stresses
+from distillscope.results.rows import Condition, Row
 from distillscope.stress.logits import ProbeLogits, probe_logits
 from distillscope.stress.subject import Findings, Subject, few, need_labels, need_range, shape_of
 
@@ -48,11 +49,11 @@ def attack(model: Subject, test: Source, labels: np.ndarray | None, seed: int, *
             for eps in (e for e in sizes if e > 0):
                 size = eps / 255 if norm == "linf" else eps
                 accuracy = accuracy_under_pgd(target, few_items, shape, norm, size, steps, restarts, seed)
-                condition = f"attack={norm}/{eps:g}"
-                found.rows.append((f"{head}.student.accuracy", condition, None, accuracy, len(few_items), "fraction"))
+                condition = Condition.of("attack", norm, eps)
+                found.rows.append(Row(f"{head}.student.accuracy", condition, None, accuracy, len(few_items), "fraction"))
                 found.conditions[condition] = {"norm": norm, "eps_pixel": size, "steps": steps, "restarts": restarts, "where": "source pixels"}
-        found.rows.append((f"{head}.student.accuracy", "attack=none", None, accuracy_under_pgd(target, few_items, shape), len(few_items),
-                           "fraction"))
+        found.rows.append(Row(f"{head}.student.accuracy", Condition.unchanged("attack"), None,
+                              accuracy_under_pgd(target, few_items, shape), len(few_items), "fraction"))
     return found
 
 

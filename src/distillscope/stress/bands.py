@@ -16,6 +16,7 @@ from distillscope.data.units import both_units, channel_scale
 from distillscope.draws import keyed_rngs
 from distillscope.errors import UserError
 from distillscope.registry import Positive, Size, stresses
+from distillscope.results.rows import Condition
 from distillscope.stress.frequency import band_mask, radial_frequency
 from distillscope.stress.subject import Findings, Subject, few, need_labels, need_range, shape_of
 
@@ -95,14 +96,14 @@ def band_noise(model: Subject, test: Source, labels: np.ndarray | None, seed: in
                             "Bands are fractions of the source image's Nyquist frequency.")
     for sigma in sigmas:
         need_range(sigma, "stresses.band_noise.sigmas")
-    found = Findings(rows=model.accuracy(few_items, "band=none", None, None))  # clean, on the same items
+    found = Findings(rows=model.accuracy(few_items, Condition.unchanged("band"), None, None))  # clean, on the same items
     shown = 1.0 if where == "source" or model.preprocess is None else model.preprocess.size / shorter
     for low, high in bands:
         if low >= shown and model.preprocess is not None:
             found.skipped.append(f"band={low:g}-{high:g}: this model's input shows only 0 to {shown:g} of the source's Nyquist")
             continue
         for sigma in sigmas:
-            name = f"band={low:g}-{high:g}/{sigma:g}{'@input' if where == 'input' else ''}"
+            name = Condition.band(low, high, sigma, at_input=where == "input")
             for draw in range(draws):
                 noise = BandNoise(low, high, sigma, draw, where, unit, clip, tuple(std), seed,
                                   shorter if where == "input" else None)

@@ -14,6 +14,7 @@ from distillscope.data.corruptions import SEVERITIES, apply_corruption, check_se
 from distillscope.data.source import Images, Source, stack
 from distillscope.draws import keyed_rng
 from distillscope.registry import stresses
+from distillscope.results.rows import Condition, Row
 from distillscope.stress.subject import Findings, Subject, few, need_labels
 
 
@@ -57,10 +58,11 @@ def corruptions(model: Subject, test: Source, labels: np.ndarray | None, seed: i
     few_items, found = few(test, items, "stresses.corruptions"), Findings()
     for name in names:
         for severity in severities:
-            found.rows += model.accuracy(few_items, f"corruption={name}/{severity}", None, Corruption(name, severity, seed))
+            found.rows += model.accuracy(few_items, Condition.of("corruption", name, severity), None, Corruption(name, severity, seed))
     for head in model.probes:
-        errors = [1 - row[3] for row in found.rows if row[0] == f"{head}.{model.side}.accuracy"]
-        found.rows.append((f"{head}.{model.side}.corruption_error", "corruption=mean", None, float(np.mean(errors)), len(few_items),
-                           f"fraction, plain mean of {len(names)} corruptions x {len(severities)} severities"))
-    found.rows += model.accuracy(few_items, "corruption=none", None, None)  # clean, on the same items
+        errors = [1 - row.value for row in found.rows if row.measure == f"{head}.{model.side}.accuracy"]
+        found.rows.append(Row(f"{head}.{model.side}.corruption_error", Condition.of("corruption", "mean"), None,
+                              float(np.mean(errors)), len(few_items),
+                              f"fraction, plain mean of {len(names)} corruptions x {len(severities)} severities"))
+    found.rows += model.accuracy(few_items, Condition.unchanged("corruption"), None, None)  # clean, on the same items
     return found

@@ -14,6 +14,7 @@ from distillscope.data.source import Images, Source, stack
 from distillscope.draws import keyed_rngs
 from distillscope.errors import UserError
 from distillscope.registry import stresses
+from distillscope.results.rows import Condition, Row
 from distillscope.stress.subject import Findings, Subject, few, need_labels, need_range, shape_of
 
 THIRDS = ("low", "mid", "high")
@@ -114,12 +115,13 @@ def fourier(model: Subject, test: Source, labels: np.ndarray | None, seed: int, 
     for row, column in half_plane(height, width, step):
         label = f"fourier {row},{column}"
         for head, accuracy in zip(model.probes, model.accuracy(few_items, label, None, FourierNoise(row, column, norm, seed)), strict=True):
-            errors[head][row, column] = 1 - accuracy[3]
+            errors[head][row, column] = 1 - accuracy.value
     found = Findings()
     for head, each in errors.items():
         found.arrays[f"fourier.{head}"] = heat_map(height, width, each)
-        found.rows += [(f"{head}.{model.side}.fourier_error", f"fourier={third}", None, error, len(few_items), "fraction, mean over frequencies")
-                       for third, error in by_third(each, height, width).items()]
+        found.rows += [Row(f"{head}.{model.side}.fourier_error", Condition.of("fourier", third), None, error, len(few_items),
+                           "fraction, mean over frequencies") for third, error in by_third(each, height, width).items()]
     for third in THIRDS:
-        found.conditions[f"fourier={third}"] = {"norm": norm, "rms_pixel": norm / (height * width) ** 0.5, "where": "source pixels", "clipped": True}
+        found.conditions[Condition.of("fourier", third)] = {"norm": norm, "rms_pixel": norm / (height * width) ** 0.5,
+                                                           "where": "source pixels", "clipped": True}
     return found

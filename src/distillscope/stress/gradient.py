@@ -13,6 +13,7 @@ from distillscope.devices import kept_memory
 from distillscope.draws import keyed_rngs
 from distillscope.errors import UserError
 from distillscope.registry import stresses
+from distillscope.results.rows import Row
 from distillscope.stress.logits import probe_logits
 from distillscope.stress.subject import Findings, Subject, few, need_labels, shape_of
 
@@ -49,9 +50,9 @@ def gradient(model: Subject, test: Source, labels: np.ndarray | None, seed: int,
     # Half of Nyquist is the edge of a bin where their number is even; else the bin in the middle counts by its half.
     above = np.clip((edges[1:] - 0.5) / (edges[1:] - edges[:-1]), 0, 1)
     name, n = f"gradient.{model.side}" if of == "embedding" else f"gradient.{of}.{model.side}", len(few_items)
-    rows = [(f"{name}.energy", "clean", None, total / n, n, f"squared gradient of {of} an image, a pixel value in [0, 1]"),
-            (f"{name}.frequency", "clean", None, float(energy @ centres) / total, n, "fraction of Nyquist, energy-weighted mean"),
-            (f"{name}.high_share", "clean", None, float(energy @ above) / total, n, "fraction of the energy above half of Nyquist")]
+    rows = [Row.clean(f"{name}.energy", total / n, n, f"squared gradient of {of} an image, a pixel value in [0, 1]"),
+            Row.clean(f"{name}.frequency", float(energy @ centres) / total, n, "fraction of Nyquist, energy-weighted mean"),
+            Row.clean(f"{name}.high_share", float(energy @ above) / total, n, "fraction of the energy above half of Nyquist")]
     curve = {"x": centres.tolist(), "y": (energy / total).tolist(), "low": None, "high": None, "unit": "share of the energy",
              "definition": f"energy of the gradient of {of}, by radial frequency (fractions of Nyquist; the last bin is the corners)"}
     return Findings(rows=rows, curves={f"stress.{name}": curve})

@@ -11,6 +11,7 @@ from distillscope.data.source import Source
 from distillscope.devices import kept_memory
 from distillscope.errors import UserError
 from distillscope.registry import stresses
+from distillscope.results.rows import Row
 from distillscope.stress.subject import Findings, Subject
 
 
@@ -26,8 +27,8 @@ def latency(model: Subject, test: Source, labels: np.ndarray | None, seed: int, 
     if model.module is None or model.preprocess is None:
         return Findings(skipped=["latency: ready-made embeddings have no network to time"])
     milliseconds = forward_milliseconds(model.module, model.preprocess.size, model.device, repeats, threads)
-    return Findings(rows=[("capacity.latency_ms", "clean", None, milliseconds, repeats,
-                           f"ms an image, median, batch 1, {threads} thread{'s' if threads > 1 else ''}, {model.device.type}")])
+    return Findings(rows=[Row.clean("capacity.latency_ms", milliseconds, repeats,
+                                    f"ms an image, median, batch 1, {threads} thread{'s' if threads > 1 else ''}, {model.device.type}")])
 
 
 @kept_memory()

@@ -9,6 +9,7 @@ import numpy as np
 from distillscope.config.normalisation import CLIP_STD
 from distillscope.data.source import Source
 from distillscope.registry import Positive, stresses
+from distillscope.results.rows import Condition, Row
 from distillscope.stress.noise import Noise
 from distillscope.stress.subject import Findings, Subject, few, need_labels, need_range
 
@@ -28,9 +29,9 @@ def noise_probe(model: Subject, test: Source, labels: np.ndarray | None, seed: i
         need_range(sigma, "stresses.noise_probe.sigmas")
     tested, train = few(test, items, "stresses.noise_probe"), few(model.train, train_items, "stresses.noise_probe")
     clean = model.fit(model.embed(train, None, "noise_probe, train"), train.labels)
-    found = Findings(rows=_rows(model, clean, model.embed(tested, None, "noise_probe, test"), tested, "accuracy", "noise_probe=0"))
+    found = Findings(rows=_rows(model, clean, model.embed(tested, None, "noise_probe, test"), tested, "accuracy", Condition.of("noise_probe", level=0)))
     for sigma in (s for s in sigmas if s > 0):
-        name = f"noise_probe={sigma:g}"
+        name = Condition.of("noise_probe", level=sigma)
         # Draw 0 of the test noise is that of the noise sweep, for the probes to be tested on the same images.
         noise = Noise(sigma, 0, where, unit, clip, tuple(std), seed)
         z = model.embed(tested, noise, f"{name}, test")
@@ -40,7 +41,7 @@ def noise_probe(model: Subject, test: Source, labels: np.ndarray | None, seed: i
     return found
 
 
-def _rows(model: Subject, probes, z: np.ndarray, items: Source, what: str, condition: str) -> list[tuple]:
+def _rows(model: Subject, probes, z: np.ndarray, items: Source, what: str, condition: str) -> list[Row]:
     """noise_probe.paper.student.accuracy and its like."""
-    return [(f"noise_probe.{head.split('.')[0] if '.' in head else 'tuned'}.{model.side}.{what}", condition, None,
-             float((probe.predict(z) == items.labels).mean()), len(items), "fraction") for head, probe in probes.items()]
+    return [Row(f"noise_probe.{head.split('.')[0] if '.' in head else 'tuned'}.{model.side}.{what}", condition, None,
+                float((probe.predict(z) == items.labels).mean()), len(items), "fraction") for head, probe in probes.items()]

@@ -12,6 +12,7 @@ from distillscope.data.source import Source
 from distillscope.errors import UserError
 from distillscope.files.writing import write_atomic
 from distillscope.registry import stresses
+from distillscope.results.rows import NONE, Condition, Row
 from distillscope.stress.subject import Findings, Subject
 
 
@@ -33,13 +34,13 @@ def run_stresses(asked: Sequence[Asked], model: Subject, test: Source, seed: int
     return found
 
 
-def _each_once(rows: Sequence[tuple]) -> list[tuple]:
+def _each_once(rows: Sequence[Row]) -> list[Row]:
     """The rows, the clean ones that several stresses share once; two numbers under one name would be averaged later."""
-    kept: dict[tuple, tuple] = {}
-    for row in rows:
-        key = row[:3]
-        if key in kept and not (row[1].endswith("=none") and row == kept[key]):
-            raise UserError("stresses", "conditions that differ by name", f"'{row[1]}' twice",
+    kept: dict[tuple, Row] = {}
+    for row in map(Row._make, rows):
+        key = row.measure, row.condition, row.draw
+        if key in kept and not (Condition.parse(row.condition).what == NONE and row == kept[key]):
+            raise UserError("stresses", "conditions that differ by name", f"'{row.condition}' twice",
                             "Merge the two entries of `stresses`, or run them in two studies.")
         kept[key] = row
     return list(kept.values())

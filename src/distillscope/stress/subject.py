@@ -13,6 +13,7 @@ import torch
 from distillscope.data.preprocess import Preprocess
 from distillscope.data.source import Source, stratified
 from distillscope.errors import UserError
+from distillscope.results.rows import Row
 
 
 class Probe(Protocol):
@@ -45,21 +46,21 @@ class Subject:
     def is_student(self) -> bool:
         return self.side == "student"
 
-    def accuracy(self, items: Source, condition: str, draw: int | None, perturbation: Any) -> list[tuple]:
+    def accuracy(self, items: Source, condition: str, draw: int | None, perturbation: Any) -> list[Row]:
         """One row a probe: its accuracy on the perturbed items."""
         z = self.embed(items, perturbation, f"{condition}, draw {(draw or 0) + 1}")
-        return [(f"{head}.{self.side}.accuracy", condition, draw, float((probe.predict(z) == items.labels).mean()), len(items),
-                 "fraction") for head, probe in self.probes.items()]
+        return [Row(f"{head}.{self.side}.accuracy", condition, draw, float((probe.predict(z) == items.labels).mean()), len(items),
+                    "fraction") for head, probe in self.probes.items()]
 
 
 @dataclass
 class Findings:
-    """Rows (measure, condition, draw, value, n, unit); curves by key; arrays to be saved; what was left out, and why.
+    """Rows of results.csv; curves by key; arrays to be saved; what was left out, and why.
 
     ``conditions`` says of each condition what was done, in both units where it is noise.
     """
 
-    rows: list[tuple] = field(default_factory=list)
+    rows: list[Row] = field(default_factory=list)
     curves: dict[str, dict[str, Any]] = field(default_factory=dict)
     arrays: dict[str, np.ndarray] = field(default_factory=dict)
     skipped: list[str] = field(default_factory=list)

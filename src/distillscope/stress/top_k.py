@@ -12,6 +12,7 @@ from distillscope.data.source import Source
 from distillscope.draws import keyed_rng
 from distillscope.errors import UserError
 from distillscope.registry import Positive, stresses
+from distillscope.results.rows import Condition, Row
 from distillscope.stress.noise import Noise
 from distillscope.stress.subject import Findings, Subject, few, need_labels, need_range
 
@@ -40,18 +41,18 @@ def top_k(model: Subject, test: Source, labels: np.ndarray | None, seed: int, *,
     if model.is_student and not students:
         return Findings()
     tested, found = few(test, items, "stresses.top_k"), Findings()
-    found.rows.append(("top_k.chance", f"top_k={WHOLE}", None, 1 / len(np.unique(labels)), len(labels), "fraction"))
+    found.rows.append(Row("top_k.chance", Condition.top_k(WHOLE), None, 1 / len(np.unique(labels)), len(labels), "fraction"))
     train = unit_rows(model.embed(model.train, None, "top_k, train"))
-    seen = {"": unit_rows(model.embed(tested, None, "top_k, test"))}
+    seen: dict[float | None, np.ndarray] = {None: unit_rows(model.embed(tested, None, "top_k, test"))}
     for sigma in (s for s in sigmas if s > 0):
         noise = Noise(sigma, 0, where, unit, clip, tuple(std), seed)  # draw 0 of the noise sweep
-        seen[f"/{sigma:g}"] = unit_rows(model.embed(tested, noise, f"top_k, sigma {sigma:g}"))
-        found.conditions |= {f"top_k={name}/{sigma:g}": noise.both_units() for name in (*ks, WHOLE, *([WHITE] if whitened else []))}
+        seen[sigma] = unit_rows(model.embed(tested, noise, f"top_k, sigma {sigma:g}"))
+        found.conditions |= {Condition.top_k(k, sigma): noise.both_units() for k in (*ks, WHOLE, *([WHITE] if whitened else []))}
     groups = disjoint_parts(tested, parts)
     for name, cut in cuts(train, ks, whitened, found).items():
         probes = model.fit(cut(train), model.train.labels)
-        for suffix, rows in seen.items():
-            found.rows += _rows(model, probes, cut(rows), tested, groups, f"top_k={name}{suffix}")
+        for level, rows in seen.items():
+            found.rows += _rows(model, probes, cut(rows), tested, groups, Condition.top_k(name, level))
     return found
 
 
@@ -104,11 +105,11 @@ def disjoint_parts(items: Source, count: int) -> list[np.ndarray]:
 
 
 def _rows(model: Subject, probes: Mapping[str, object], z: np.ndarray, items: Source, groups: list[np.ndarray],
-          condition: str) -> list[tuple]:
+          condition: str) -> list[Row]:
     """top_k.paper.teacher.accuracy and its like, one row a part."""
-    rows = []
+    rows: list[Row] = []
     for head, probe in probes.items():
         name = f"top_k.{head.split('.')[0] if '.' in head else 'tuned'}.{model.side}.accuracy"
         right = probe.predict(z) == items.labels
-        rows += [(name, condition, i, float(right[group].mean()), len(group), "fraction") for i, group in enumerate(groups)]
+        rows += [Row(name, condition, i, float(right[group].mean()), len(group), "fraction") for i, group in enumerate(groups)]
     return rows

@@ -17,6 +17,7 @@ import numpy as np
 from distillscope.measure.audit import audit
 from distillscope.measure.ridge import FOLDS, ridge_map
 from distillscope.measure.rows import unit
+from distillscope.results.rows import Row
 
 KEPT = {"student.effective_rank": "effective_rank", "retrieval.recall_at_1": "recall_at_1",
         "retrieval.recall_at_5": "recall_at_5", "retrieval.recall_at_10": "recall_at_10",
@@ -42,14 +43,14 @@ def mapped_rows(student: np.ndarray, teacher: np.ndarray) -> np.ndarray:
     return mapped
 
 
-def mapped_measures(student: np.ndarray, teacher: np.ndarray) -> list[tuple]:
-    """Rows (measure, condition, draw, value, n, unit) of the student's test embeddings (n, d), mapped to the teacher's (n, k).
+def mapped_measures(student: np.ndarray, teacher: np.ndarray) -> list[Row]:
+    """Rows of the student's test embeddings (n, d), mapped to the teacher's (n, k).
 
     All rows are scaled to unit norm first. ``mapped.teacher_r2`` is the share of the teacher's variance that the map explains,
     ``mapped.mean_cosine`` the mean cosine with the teacher's embedding.
 
     >>> x = np.random.default_rng(0).normal(size=(400, 6))
-    >>> found = {row[0]: row[3] for row in mapped_measures(x, x[:, ::-1])}
+    >>> found = {row.measure: row.value for row in mapped_measures(x, x[:, ::-1])}
     >>> round(found["mapped.teacher_r2"], 6), found["mapped.recall_at_1"]
     (1.0, 1.0)
     """
@@ -58,7 +59,7 @@ def mapped_measures(student: np.ndarray, teacher: np.ndarray) -> list[tuple]:
     residual = np.square(reference - mapped).sum() / np.square(reference - reference.mean(axis=0)).sum()
     cosines = (unit(mapped) * reference).sum(axis=1)
     found = audit(reference, mapped, groups={"spectrum", "retrieval"}, intervals=False).values
-    rows = [(f"mapped.{name}", "clean", None, found[key].value, found[key].n, found[key].unit)
+    rows = [Row.clean(f"mapped.{name}", found[key].value, found[key].n, found[key].unit)
             for key, name in KEPT.items() if key in found]
-    return [*rows, ("mapped.teacher_r2", "clean", None, float(1 - residual), len(reference), "share"),
-            ("mapped.mean_cosine", "clean", None, float(cosines.mean()), len(reference), "cosine")]
+    return [*rows, Row.clean("mapped.teacher_r2", float(1 - residual), len(reference), "share"),
+            Row.clean("mapped.mean_cosine", float(cosines.mean()), len(reference), "cosine")]

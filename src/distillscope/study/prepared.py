@@ -22,6 +22,7 @@ from distillscope.devices import choose_device
 from distillscope.draws import keyed_rng
 from distillscope.errors import UserError
 from distillscope.files.writing import checksum, sweep, write_atomic, write_json, write_text
+from distillscope.results.rows import Condition
 from distillscope.stress.noise import Noise
 from distillscope.targets.transforms import Target, check_target, fit_target
 from distillscope.teachers.cache import cache_root, embed, missing_rows
@@ -110,11 +111,11 @@ def view_name(arm: Arm, seed: int, epoch: int) -> str:
     return f"view-{hashlib.blake2b(view.encode(), digest_size=6).hexdigest()}"
 
 
-def noise_conditions(study: Study) -> dict[tuple[str, int], Noise]:
+def noise_conditions(study: Study) -> dict[tuple[Condition, int], Noise]:
     """(condition, draw) -> noise, for every sigma above 0 and every independent draw."""
     sweep = study.noise
     return {
-        (f"noise={sigma:g}", draw): Noise(sigma, draw, sweep.where, sweep.unit, sweep.clip, tuple(sweep.std), sweep.seed)
+        (Condition.noise(sigma), draw): Noise(sigma, draw, sweep.where, sweep.unit, sweep.clip, tuple(sweep.std), sweep.seed)
         for draw in range(sweep.draws) for sigma in sweep.sigmas if sigma > 0
     }
 

@@ -17,11 +17,12 @@ from distillscope.measure.audit import audit_one
 from distillscope.measure.neighbours import knn_accuracy
 from distillscope.measure.probe import LinearProbe
 from distillscope.registry import stresses
+from distillscope.results.rows import CLEAN, TEACHER, Row, tidy
 from distillscope.results.rundir import write_results
 from distillscope.stress.run import run_stresses
 from distillscope.stress.subject import Findings, Subject
 from distillscope.study.prepared import fingerprint, noise_conditions, teacher_rows
-from distillscope.study.trial import fit_probes, heads, probe_rows, refit, save_embeddings, save_predictions, tidy
+from distillscope.study.trial import fit_probes, heads, probe_rows, refit, save_embeddings, save_predictions
 from distillscope.targets.transforms import Target
 from distillscope.teachers.encoder import Encoder
 
@@ -36,10 +37,10 @@ def run_reference(study: Study, teacher_title: str, encoder: Any, splits: Splits
     began = time.monotonic()
     clean = target(teacher_rows(encoder, splits.test))
     found = audit_one(clean, normalize="l2", intervals=False)
-    rows = [(key, "clean", None, v.value, v.n, v.unit) for key, v in found.values.items()]
+    rows = [Row.clean(key, v.value, v.n, v.unit) for key, v in found.values.items()]
     skipped = [f"{key}: {why}" for key, why in found.left_out.items()]
     if isinstance(encoder, Encoder) and encoder.num_parameters:  # an ONNX session does not tell
-        rows.append(("capacity.parameters", "clean", None, encoder.num_parameters, 1, "parameters"))
+        rows.append(Row.clean("capacity.parameters", encoder.num_parameters, 1, "parameters"))
     save_embeddings(folder / "embeddings_test", clean, splits.test)
     probes: dict[str, LinearProbe] = {}
     if splits.labelled:
@@ -47,15 +48,15 @@ def run_reference(study: Study, teacher_title: str, encoder: Any, splits: Splits
         validation = None if splits.validation is None else target(teacher_rows(encoder, splits.validation))
         probes, missing = fit_probes(study, train, splits, validation, probe_items(study, len(train), batch_size or study.training.batch_size))
         skipped += missing
-        predictions = {(name, "clean", None): probe.predict(clean) for name, probe in probes.items()}
+        predictions = {(name, CLEAN, None): probe.predict(clean) for name, probe in probes.items()}
         for key, noise in noise_conditions(study).items() if isinstance(encoder, Encoder) else ():
             label = f"teacher {splits.title}/{splits.test.split}, {key[0]}, draw {key[1] + 1}"
             z = target(teacher_rows(encoder, splits.test, noise, label))
             predictions.update({(name, *key): probe.predict(z) for name, probe in probes.items()})
         rows += probe_rows(probes, predictions, splits.test.labels, "teacher")
-        rows.append(("knn.teacher.accuracy", "clean", None,
-                     knn_accuracy(train, splits.train.labels, clean, splits.test.labels), len(clean), "fraction"))
-        rows.append(("knn.chance", "clean", None, 1 / len(np.unique(splits.test.labels)), len(clean), "fraction"))
+        near = knn_accuracy(train, splits.train.labels, clean, splits.test.labels)
+        rows += [Row.clean("knn.teacher.accuracy", near, len(clean), "fraction"),
+                 Row.clean("knn.chance", 1 / len(np.unique(splits.test.labels)), len(clean), "fraction")]
         save_predictions(folder / "predictions.parquet", predictions, splits.test)
     else:
         skipped.append("probe, knn and accuracy under noise: the data has no labels")
@@ -64,7 +65,7 @@ def run_reference(study: Study, teacher_title: str, encoder: Any, splits: Splits
     curves = {**found.to_dict()["curves"], **stressed.curves}
     rows, skipped = rows + stressed.rows, skipped + stressed.skipped
     head = {"study": study.name, "dataset": splits.title, "split": splits.test.split, "teacher": teacher_title,
-            "student": "teacher", "target": target.name, "objective": "", "seed": None, "arm": ""}
+            "student": TEACHER, "target": target.name, "objective": "", "seed": None, "arm": ""}
     write_results(folder, tidy(head, rows), curves,
                   {"teacher": teacher_title, "dataset": splits.title, "target": target.name, "skipped": skipped,
                    "fingerprint": fingerprint(encoder, splits), "seconds": round(time.monotonic() - began, 1)})

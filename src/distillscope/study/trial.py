@@ -31,6 +31,7 @@ from distillscope.measure.rows import unit
 from distillscope.measure.spectrum import effective_rank
 from distillscope.registry import remedies, students
 from distillscope.results.keys import FIT, TRAIN_RANK
+from distillscope.results.rows import CLEAN, Row, tidy
 from distillscope.results.rundir import Trial, write_results
 from distillscope.stress.run import run_stresses
 from distillscope.stress.subject import Subject
@@ -65,7 +66,7 @@ def run_trial(study: Study, trial: Trial, splits: Splits, prepared: Prepared, fo
                      lambda p: p.write_bytes((prepared.folder / "target.safetensors").read_bytes()))
     fitted = fit_student(study, splits, student, streams, settings.batch_size)
     rows, curves, skipped = evaluate(study, splits, prepared, student, streams, fitted, folder)
-    seconds = [("train.seconds", "clean", None, history[-1]["seconds"], 1, "s")]
+    seconds = [Row.clean("train.seconds", history[-1]["seconds"], 1, "s")]
     head = {"study": study.name, "dataset": trial.dataset, "split": splits.test.split, "teacher": trial.teacher,
             "student": trial.student, "target": prepared.target_name, "objective": arm.objective_name, "seed": trial.seed,
             "arm": trial.arm}
@@ -82,7 +83,7 @@ def run_trial(study: Study, trial: Trial, splits: Splits, prepared: Prepared, fo
 
 
 def apply_remedy(study: Study, remedy: Remedy, splits: Splits, prepared: Prepared, student: StudentEncoder, streams: KeyedStreams,
-                 fitted: Fitted, folder: Path, batch_size: int) -> tuple[list[tuple], list[str]]:
+                 fitted: Fitted, folder: Path, batch_size: int) -> tuple[list[Row], list[str]]:
     """Rows of the student as the remedy leaves it, and what was left out.
 
     The untouched student's own probes judge it, unless the remedy says that they must be fitted anew (``fits_probes``).
@@ -106,12 +107,6 @@ def fresh_student(study: Study, arm: Arm, spec: Student, seed: int, prepared: Pr
     streams = make_streams(study, arm, spec, seed, dim)
     return streams.build(lambda: build_student(spec.name, spec.settings, dim, preprocess, spec.label,
                                                choose_device(device), precision)), streams
-
-
-def tidy(head: Mapping[str, Any], rows: list[tuple]) -> list[dict[str, Any]]:
-    """(measure, condition, draw, value, n, unit) with the columns that they share."""
-    names = ("measure", "condition", "draw", "value", "n", "unit")
-    return [{**head, **dict(zip(names, row, strict=True))} for row in rows]
 
 
 def make_streams(study: Study, arm: Arm, spec: Student, seed: int, dim: int) -> KeyedStreams:
@@ -163,25 +158,25 @@ def fit_student(study: Study, splits: Splits, student: StudentEncoder, streams: 
     return Fitted(train, *fit_probes(study, train, splits, validation, streams.probe_items(len(train), batch_size)))
 
 
-def train_rank(train: np.ndarray) -> tuple:
+def train_rank(train: np.ndarray) -> Row:
     """The row of the effective rank on train images: what the student can fill where it was fitted."""
     total = Accumulator()
     for i in range(0, len(train), 8192):
         total.add(unit(train[i : i + 8192].astype(np.float64)))
     eigenvalues = np.linalg.eigvalsh(total.result().scatter)[::-1].clip(min=0)
-    return TRAIN_RANK, "clean", None, float(effective_rank(eigenvalues)), len(train), "dims"
+    return Row.clean(TRAIN_RANK, float(effective_rank(eigenvalues)), len(train), "dims")
 
 
 def evaluate(study: Study, splits: Splits, prepared: Prepared, student: StudentEncoder, streams: KeyedStreams,
-             fitted: Fitted, folder: Path) -> tuple[list[tuple], dict[str, Any], list[str]]:
-    """Rows (measure, condition, draw, value, n, unit), curves, and what was left out with the reason."""
+             fitted: Fitted, folder: Path) -> tuple[list[Row], dict[str, Any], list[str]]:
+    """Rows, curves, and what was left out with the reason."""
     clean, size = student.embed(splits.test), capacity(student.module, student.preprocess.size)
     save_embeddings(folder / "embeddings_test", clean, splits.test)
     found = audit(prepare(np.asarray(prepared.rows("test")), normalize="l2"), clean, splits.test.labels, normalize="l2",
                   groups=GROUPS, intervals=False)
-    rows = [("capacity.parameters", "clean", None, size["parameters"], 1, "parameters"),
-            ("capacity.multiply_adds", "clean", None, size["multiply_adds"], 1, "multiply-adds an image")]
-    rows += [(key, "clean", None, v.value, v.n, v.unit) for key, v in found.values.items() if not key.startswith("teacher.")]
+    rows = [Row.clean("capacity.parameters", size["parameters"], 1, "parameters"),
+            Row.clean("capacity.multiply_adds", size["multiply_adds"], 1, "multiply-adds an image")]
+    rows += [Row.clean(key, v.value, v.n, v.unit) for key, v in found.values.items() if not key.startswith("teacher.")]
     curves = {key: curve for key, curve in found.to_dict()["curves"].items() if not key.startswith("teacher.")}
     skipped = [f"{key}: {why}" for key, why in found.left_out.items()]
     rows += mapped_measures(clean, prepared.common_rows("test"))
@@ -196,18 +191,18 @@ def evaluate(study: Study, splits: Splits, prepared: Prepared, student: StudentE
 
 
 def accuracies(study: Study, splits: Splits, student: StudentEncoder, streams: KeyedStreams, fitted: Fitted, clean: np.ndarray,
-               folder: Path) -> list[tuple]:
+               folder: Path) -> list[Row]:
     """Probes clean and under the study's noise, and nearest neighbours; the predictions are saved."""
     conditions = noise_conditions(study)
     noises = dict(zip(conditions, streams.noise(list(conditions.values()), len(splits.test)), strict=True))
     predictions: dict[tuple, np.ndarray] = {}
-    for key in [("clean", None), *conditions]:
+    for key in [(CLEAN, None), *conditions]:
         z = student.embed(splits.test, noises[key]) if key in noises else clean
         predictions.update({(name, *key): probe.predict(z) for name, probe in fitted.probes.items()})
     save_predictions(folder / "predictions.parquet", predictions, splits.test)
     knn = knn_accuracy(fitted.train, splits.train.labels, clean, splits.test.labels)
     return [*probe_rows(fitted.probes, predictions, splits.test.labels, "student"),
-            ("knn.student.accuracy", "clean", None, knn, len(splits.test), "fraction")]
+            Row.clean("knn.student.accuracy", knn, len(splits.test), "fraction")]
 
 
 def heads(probes: Mapping[str, LinearProbe]) -> dict[str, LinearProbe]:
@@ -241,14 +236,14 @@ def fit_probes(study: Study, train: np.ndarray, splits: Splits, validation: np.n
 
 
 def probe_rows(probes: Mapping[str, LinearProbe], predictions: Mapping[tuple, np.ndarray], labels: np.ndarray,
-               side: str) -> list[tuple]:
+               side: str) -> list[Row]:
     """Accuracy under every condition; the certificate and C of each fit."""
-    rows = [(f"{PROBES[name]}.{side}.accuracy", condition, draw, float((predicted == labels).mean()), len(labels), "fraction")
+    rows = [Row(f"{PROBES[name]}.{side}.accuracy", condition, draw, float((predicted == labels).mean()), len(labels), "fraction")
             for (name, condition, draw), predicted in predictions.items()]
     for name, probe in probes.items():
         head = f"{PROBES[name]}.{side}"
-        rows += [(f"{head}.gradient_norm", "clean", None, probe.gradient_norm, len(labels), "norm of the mean loss's gradient"),
-                 (f"{head}.c", "clean", None, probe.c, len(labels), "inverse penalty")]
+        rows += [Row.clean(f"{head}.gradient_norm", probe.gradient_norm, len(labels), "norm of the mean loss's gradient"),
+                 Row.clean(f"{head}.c", probe.c, len(labels), "inverse penalty")]
     return rows
 
 

@@ -11,7 +11,7 @@ from distillscope.measure.results import Audit, Curve, Value
 from distillscope.report.figures.figure import Series
 from distillscope.report.sentences.audit_measures import between, num_items
 from distillscope.results.models import NULL_COLOUR, STUDENT_COLOURS, TEACHER_COLOUR, Model
-from distillscope.results.run import TEACHER
+from distillscope.results.rows import TEACHER
 
 MOST_POINTS = 400
 """Points of a curve that are drawn; audit.json keeps them all."""

@@ -11,8 +11,9 @@ import numpy as np
 
 from distillscope.report.sentences.numbers import interval_text, number, seeds_text
 from distillscope.results.models import Model, Setting
+from distillscope.results.rows import CLEAN, Condition
 from distillscope.results.run import Run
-from distillscope.results.summary import Statistic, Summary, sigma_of, statistic
+from distillscope.results.summary import Statistic, Summary, statistic
 
 
 @dataclass(frozen=True)
@@ -47,8 +48,8 @@ def _mean(value: Any) -> float | None:
 
 def sigma_info(run: Run, condition: str) -> Sigma:
     """What the run recorded of a condition; clean is zero in every unit."""
-    value = sigma_of(condition) or 0.0
-    if condition == "clean":
+    value = Condition.parse(condition).sigma or 0.0
+    if condition == CLEAN:
         return Sigma(condition, 0.0, 0.0, 0.0)
     known = (run.provenance.get("conditions") or {}).get(condition) or {}
     return Sigma(condition, value, _mean(known.get("sigma_pixel")), _mean(known.get("sigma_normalised")),
@@ -57,11 +58,11 @@ def sigma_info(run: Run, condition: str) -> Sigma:
 
 def noise_conditions(run: Run, summary: Summary) -> list[Sigma]:
     """The noise levels of the run, weakest first, without clean."""
-    return [sigma_info(run, c) for c in summary.conditions() if c != "clean" and sigma_of(c) is not None]
+    return [sigma_info(run, c) for c in summary.conditions() if c != CLEAN and c.sigma is not None]
 
 
 def _recorded(run: Run) -> list[Sigma]:
-    infos = [sigma_info(run, c) for c in (run.provenance.get("conditions") or {}) if sigma_of(c)]
+    infos = [sigma_info(run, c) for c in (run.provenance.get("conditions") or {}) if Condition.parse(c).sigma]
     return [i for i in infos if i.pixel is not None and i.normalised is not None]
 
 
@@ -135,7 +136,7 @@ def crossovers(setting: Setting, summary: Summary, key: str) -> list[Crossover]:
     small, large = ordered[0], ordered[-1]
     points = []
     for condition in summary.conditions():
-        sigma = sigma_of(condition)
+        sigma = condition.sigma
         a, b = summary.get(small, key, condition), summary.get(large, key, condition)
         if sigma is not None and a and b:
             points.append((sigma, a.mean - b.mean, condition))

@@ -10,7 +10,7 @@ from distillscope.report.figures.noise import crossovers, sigma_info, sigma_labe
 from distillscope.report.sentences.numbers import INFONCE, UNIFORMITY, accuracy_of, first_known, number, seeds_text, shortened
 from distillscope.results.models import NULL_COLOUR, TEACHER_COLOUR, Model, Setting
 from distillscope.results.run import Run
-from distillscope.results.summary import Summary, sigma_of, statistic, within_unit
+from distillscope.results.summary import Summary, statistic, within_unit
 from distillscope.results.training_curves import curve_over_seeds, shared_curve
 
 MOST_TICKS = 6  # bars of which each can say its arm
@@ -89,10 +89,10 @@ def robustness(run: Run, settings: list[Setting], summary: Summary) -> Figure:
     panels, findings = [], []
     for setting in settings:
         series = []
-        conditions = [c for c in summary.conditions() if sigma_of(c) is not None]
+        conditions = [c for c in summary.conditions() if c.sigma is not None]
         for model in setting.models:
             measured = [(c, s) for c in conditions if (s := summary.get(model, key, c))]
-            points = [(sigma_of(c), s) for c, s in measured]
+            points = [(c.sigma, s) for c, s in measured]
             if points:
                 known = all(math.isfinite(s.low) for _, s in points)
                 series.append(Series.of(model, [x for x, _ in points], [s.mean for _, s in points], marker=model.marker,

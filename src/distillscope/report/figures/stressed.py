@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-import re
 from dataclasses import replace
 
 import numpy as np
@@ -12,6 +11,8 @@ from distillscope.report.figures.figure import Figure, Grid, Mark, Panel, Series
 from distillscope.report.figures.geometry import of_setting, panel_title
 from distillscope.report.sentences.numbers import accuracy_of, number, percent
 from distillscope.results.models import Model, Setting
+from distillscope.results.robustness import MEAN
+from distillscope.results.rows import Condition
 from distillscope.results.run import Run
 from distillscope.results.summary import Statistic, Summary
 from distillscope.results.training_curves import curve_over_seeds, trials_of
@@ -36,10 +37,10 @@ def _over(model: Model, summary: Summary, key: str, places: list[tuple[float, st
 def bands(run: Run, settings: list[Setting], summary: Summary) -> Figure:
     """Accuracy under noise of equal power in bands of radial frequency."""
     accuracy, panels, findings = accuracy_of(summary), [], []
-    named = [(c, m) for c in summary.conditions() if (m := re.fullmatch(r"band=([\d.]+)-([\d.]+)/([\d.]+)(@input)?", c))]
+    named = [c for c in summary.conditions() if c.bounds and c.strength is not None]
     for setting in settings if accuracy else []:
-        for sigma, where in sorted({(float(m[3]), m[4] or "") for _, m in named}):
-            own = sorted((float(m[1]), float(m[2]), c) for c, m in named if (float(m[3]), m[4] or "") == (sigma, where))
+        for sigma, where in sorted({(c.strength, c.place) for c in named}):
+            own = sorted((*c.bounds, c) for c in named if (c.strength, c.place) == (sigma, where))
             ticks = [(float(i), f"{low:g}–{high:g}") for i, (low, high, _) in enumerate(own)]
             places = [(float(i), c) for i, (_, _, c) in enumerate(own)]
             series = [s for m in setting.models if (s := _over(m, summary, accuracy[0], places, hover=[t for _, t in ticks]))]
@@ -60,7 +61,7 @@ def bands(run: Run, settings: list[Setting], summary: Summary) -> Figure:
 def corruptions(run: Run, settings: list[Setting], summary: Summary) -> Figure:
     """What each common corruption leaves of the clean accuracy, and the plain mean error."""
     accuracy, panels, findings = accuracy_of(summary), [], []
-    names = list(dict.fromkeys(m[1] for c in summary.conditions() if (m := re.fullmatch(r"corruption=(\w+)/\d+", c))))
+    names = list(dict.fromkeys(c.what for c in summary.conditions() if c.kind == "corruption" and c.strength is not None))
     for setting in settings if accuracy and names else []:
         title = panel_title(settings, setting)
         means = {m: _by_corruption(m, summary, accuracy[0], names) for m in setting.models}
@@ -78,7 +79,7 @@ def corruptions(run: Run, settings: list[Setting], summary: Summary) -> Figure:
                             x_ticks=[(float(i), name.replace("_", " ")) for i, name in enumerate(order)], y_percent=True, y_range=(0.0, 1.02),
                             x_range=(-0.6, len(order) - 0.4), x_tilt=True))
         error_key = accuracy[0].rpartition(".")[0] + ".corruption_error"
-        errors = [(m, s) for m in setting.named if (s := summary.get(m, error_key, "corruption=mean"))]
+        errors = [(m, s) for m in setting.named if (s := summary.get(m, error_key, MEAN))]
         if errors:
             findings.append(f"Mean corruption error{of_setting(settings, setting)} (plain mean over {len(order)} corruptions and their severities): "
                             + ", ".join(f"{m.label} {_with_interval(s)}" for m, s in errors) + ".")
@@ -91,7 +92,7 @@ def corruptions(run: Run, settings: list[Setting], summary: Summary) -> Figure:
 def _by_corruption(model: Model, summary: Summary, key: str, names: list[str]) -> dict[str, float]:
     found = {}
     for name in names:
-        values = [s.mean for c in summary.conditions() if c.startswith(f"corruption={name}/") and (s := summary.get(model, key, c))]
+        values = [s.mean for c in summary.conditions() if c.kind == "corruption" and c.what == name and (s := summary.get(model, key, c))]
         if values:
             found[name] = float(np.mean(values))
     return found
@@ -153,19 +154,19 @@ def top_k(run: Run, settings: list[Setting], summary: Summary) -> Figure:
     """Accuracy of embeddings that are cut to their top k components, clean and under noise."""
     panels, accuracy = [], accuracy_of(summary)
     key = f"top_k.{'paper' if accuracy and accuracy[0].startswith('paper.') else 'tuned'}.student.accuracy"
-    named = [(c, m) for c in summary.conditions() if (m := re.fullmatch(r"top_k=(\d+)(?:/([\d.]+))?", c))]
-    sigmas = sorted({float(m[2] or 0) for _, m in named})
+    named = [c for c in summary.conditions() if c.kind == "top_k" and c.what.isdecimal()]
+    sigmas = sorted({c.strength or 0.0 for c in named})
     for setting in settings if named else []:
         series, marks = [], []
         for model in setting.models:
             for place, sigma in enumerate(sigmas):
-                places = sorted((float(m[1]), c) for c, m in named if float(m[2] or 0) == sigma)
+                places = sorted((float(c.what), c) for c in named if (c.strength or 0.0) == sigma)
                 how = f"σ {sigma:g}" if sigma else "clean"
                 found = _over(model, summary, key, places, label=f"{model.label}, {how}", dash=("solid", "dash", "dot", "dashdot")[place % 4])
                 if not found:
                     continue
                 series.append(found)
-                whole = summary.get(model, key, f"top_k=all{f'/{sigma:g}' if sigma else ''}")
+                whole = summary.get(model, key, Condition.top_k("all", sigma or None))
                 marks += [Mark(whole.mean, f"all, {how} {percent(whole.mean)}", colour=model.colour, dash="dot")] if whole else []
         if series:
             panels.append(Panel(panel_title(settings, setting), "components k that are kept", "accuracy", series, marks, x_log=True, can_log=True,

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 
 from distillscope.compare.differences import PAIRED, WELCH, Difference
 from distillscope.report.sentences.numbers import NBSP, count, joined, number
+from distillscope.results.rows import CLEAN, Condition
 
 
 def value_text(d: Difference, value: float) -> str:
@@ -67,7 +68,7 @@ def p_text(p: float) -> str:
 
 def title_text(d: Difference) -> str:
     """The quantity, and the noise that it is under."""
-    return f"{d.quantity.title}, σ {d.condition.removeprefix('noise=')}" if d.condition != "clean" else d.quantity.title
+    return d.quantity.title if d.condition == CLEAN else f"{d.quantity.title}, σ {Condition.parse(d.condition).level}"
 
 
 def left_out_lines(differences: Sequence[Difference]) -> list[str]:
