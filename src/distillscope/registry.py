@@ -60,7 +60,8 @@ class Registry(Generic[F]):
 
     def __init__(self, kind: str, package: str, kind_of_facts: type[F]) -> None:
         self.kind, self.package, self.kind_of_facts = kind, package, kind_of_facts
-        self._parts: dict[str, tuple[Function, F]] = {}
+        self._parts: dict[str, Function] = {}
+        self._facts: dict[str, F] = {}
         self._loaded = False
 
     @property
@@ -86,10 +87,10 @@ class Registry(Generic[F]):
                             f"{wrong['msg']}.") from None
 
         def add(function: Function) -> Function:
-            known = self._parts[name][0] if name in self._parts else function
+            known = self._parts.get(name, function)
             if (known.__module__, known.__qualname__) != (function.__module__, function.__qualname__):
                 raise ValueError(f"{self.kind} '{name}' is registered twice: {known.__module__} and {function.__module__}")
-            self._parts[name] = function, said
+            self._parts[name], self._facts[name] = function, said
             return function
 
         return add
@@ -113,12 +114,12 @@ class Registry(Generic[F]):
         self._load()
         if not isinstance(name, str) or name not in self._parts:
             raise unknown_name(where or self.kind, self.kind, str(name), self._parts)
-        return self._parts[name][0]
+        return self._parts[name]
 
     def facts(self, name: str) -> F:
         """What was said of the part where it is registered."""
         self.get(name)
-        return self._parts[name][1]
+        return self._facts[name]
 
     def declared(self, name: str) -> Declared[F] | None:
         """What a part says, read from its file's text without importing it; None where no file of the folder registers it.
@@ -129,7 +130,7 @@ class Registry(Generic[F]):
         Declared(facts=ObjectiveFacts(further=None, family='contrastive'), needs=('student', 'other'))
         """
         if name in self._parts:
-            return Declared(self._parts[name][1], tuple(positional(self._parts[name][0])))
+            return Declared(self._facts[name], tuple(positional(self._parts[name])))
         return self._in_files.get(name)
 
     @functools.cached_property
