@@ -151,7 +151,7 @@ class Registry(Generic[F]):
         return (inspect.getdoc(self.get(name)) or "").split("\n")[0]
 
     def settings(self, name: str) -> dict[str, inspect.Parameter]:
-        """What a user may set: the keyword-only parameters. One whose type is a pydantic model stands for the model's fields."""
+        """What a user may set: the keyword-only parameters; one whose type is a pydantic model stands for its fields."""
         found, models = {}, self._models(name)
         for key, parameter in keyword_only(self.get(name)).items():
             if key in models:
@@ -163,7 +163,8 @@ class Registry(Generic[F]):
 
     def _models(self, name: str) -> dict[str, type[BaseModel]]:
         hints = typing.get_type_hints(self.get(name))
-        return {k: hints[k] for k in keyword_only(self.get(name)) if inspect.isclass(hints.get(k)) and issubclass(hints[k], BaseModel)}
+        taken = {k: hints.get(k) for k in keyword_only(self.get(name))}
+        return {k: hint for k, hint in taken.items() if inspect.isclass(hint) and issubclass(hint, BaseModel)}
 
     def takes(self, name: str, model: type[BaseModel]) -> bool:
         """Whether the fields of ``model`` are among the part's settings."""
@@ -225,7 +226,8 @@ def _checked(value: Any, hint: Any, plain: Any, where: str) -> Any:
     try:
         return TypeAdapter(hint, config=ConfigDict(arbitrary_types_allowed=True, allow_inf_nan=False)).validate_python(value)
     except ValidationError as error:
-        raise UserError(where, str(plain).replace("<class '", "").replace("'>", ""), shown(value), error.errors()[0]["msg"] + ".") from None
+        expected = str(plain).replace("<class '", "").replace("'>", "")
+        raise UserError(where, expected, shown(value), f"{error.errors()[0]['msg']}.") from None
 
 
 datasets = Registry("dataset", "distillscope.data", Facts)
