@@ -175,7 +175,7 @@ PAGES: dict[str, Callable[[Path], Path]] = {f.__name__: f for f in (
 
 
 def written(name: str, folder: Path, draw: bool = False) -> str:
-    """The text of one of `PAGES`, written under ``folder``, which is emptied."""
+    """The text of one of `PAGES`, written under ``folder``, which is emptied and is called FOLDER in the text."""
     shutil.rmtree(folder, ignore_errors=True)
     folder.mkdir(parents=True)
     modules = (write, audit_page, compare_write)
@@ -183,7 +183,7 @@ def written(name: str, folder: Path, draw: bool = False) -> str:
     try:
         for module in modules if not draw else ():
             module.write_figures = _dot
-        return PAGES[name](folder).read_text(encoding="utf-8")
+        return PAGES[name](folder).read_text(encoding="utf-8").replace(str(folder.resolve()), "FOLDER")
     finally:
         for module, own in zip(modules, drawing, strict=True):
             module.write_figures = own
