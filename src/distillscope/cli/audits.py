@@ -8,10 +8,11 @@ from typing import Annotated
 
 import typer
 
+from distillscope.cli.json_option import Json, WithJson, put_json
 from distillscope.cli.root import Corrupt, Device, Precision, Workers, app, command_line
 
 
-@app.command()
+@app.command(cls=WithJson)
 def audit(
     teacher: Annotated[str, typer.Option(metavar="FILE[:ARRAY][@IDS]", help="embeddings (file or folder), or a model with --data")],
     student: Annotated[str, typer.Option(help="the same items by the student")],
@@ -36,7 +37,7 @@ def audit(
     only: Annotated[list[str] | None, typer.Option(help="a group of measures; repeatable")] = None,
     intervals: Annotated[bool, typer.Option(help="95 % intervals over items")] = True,
     require: Annotated[list[str] | None, typer.Option(metavar="BOUND", help="exit 1 where it is missed; repeatable")] = None,
-    json_: Annotated[Path | None, typer.Option("--json", help="write every value and curve")] = None,
+    json_: Json = None,
     out: Annotated[Path | None, typer.Option(help="folder for the page, its figures and the values")] = None,
     full: Annotated[bool, typer.Option("--full", help="print every measure")] = False,
     seed: Annotated[int, typer.Option(help="of subsamples, folds and nulls")] = 0,
@@ -54,7 +55,7 @@ def audit(
     """
     from distillscope.audits.requirements import check_requirements
     from distillscope.audits.run import Images, Reads, audit_inputs, file_preprocess, publish
-    from distillscope.progress import Terminal
+    from distillscope.progress import Terminal, tell
     from distillscope.report.audit_terminal import audit_table
 
     images = Images(data, split, limit, device, precision, workers, file_preprocess(image_size, mean, std), corrupt)
@@ -62,12 +63,11 @@ def audit(
                          train_labels=train_labels, train_split=train_split, text=text, images=images, normalize=normalize,
                          groups=only, intervals=intervals, seed=seed, reading=Reads(ids, teacher_ids, student_ids, scale))
     missed = check_requirements(found, require or [])
-    Terminal().print(audit_table(found, full=full))
-    if json_ is not None:
-        found.to_json(json_)
-        print(f"values: {json_.resolve()}")
+    printed = put_json(found.to_json() if json_ else "", json_)
+    if not printed:
+        Terminal().print(audit_table(found, full=full))
     if out is not None:
-        print(f"page: {publish(found, out, teacher, student, command_line()).resolve()}")
+        tell(f"page: {publish(found, out, teacher, student, command_line()).resolve()}", err=printed)
     for line in missed:
         print(f"distillscope: {line}", file=sys.stderr)
     if missed:

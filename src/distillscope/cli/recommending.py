@@ -7,14 +7,15 @@ from typing import Annotated
 
 import typer
 
+from distillscope.cli.json_option import Json, JsonAfterFolders, put_json
 from distillscope.cli.root import app
 
 
-@app.command("recommend")
+@app.command("recommend", cls=JsonAfterFolders)
 def recommend_(
     run_dirs: Annotated[list[Path], typer.Argument(metavar="DIR...", help="run directories of one teacher, data set and noise")],
     for_: Annotated[str, typer.Option("--for", help="balance, accuracy, retrieval, robustness or geometry")] = "balance",
-    json_: Annotated[bool, typer.Option("--json", help="print JSON instead")] = False,
+    json_: Json = None,
     yaml_: Annotated[Path | None, typer.Option("--yaml", metavar="FILE", help="write the study to run next here")] = None,
 ) -> None:
     """What to change: a run's objectives, targets and remedies against its plain arm, at equal compute, per student.
@@ -41,8 +42,7 @@ def recommend_(
     advice = recommend_runs(run_dirs, for_)
     if yaml_ is not None:
         write_text(yaml_, advice.yaml)
-    if json_:
-        typer.echo(advice.to_json(), nl=False)
+    if put_json(advice.to_json(), json_):
         return
     for table in advice_tables(advice):
         Terminal().print(table)

@@ -7,6 +7,7 @@ from typing import Annotated
 
 import typer
 
+from distillscope.cli.json_option import PRINT, Json, JsonAfterFiles, JsonAfterFolders, put_json
 from distillscope.cli.root import app, command_line, print_results
 from distillscope.errors import UserError
 
@@ -40,11 +41,11 @@ def report(
     tell(f"page: {page.resolve()}")
 
 
-@app.command()
+@app.command(cls=JsonAfterFiles)
 def compare(
     run_dirs: Annotated[list[Path], typer.Argument(metavar="DIR...", help="run directories, or audits (folder, .json or page)")],
     out: Annotated[Path | None, typer.Option(help="folder for the page [default: runs/compare-A-B; with --json none]")] = None,
-    json_: Annotated[bool, typer.Option("--json", help="print every difference as JSON, and no table")] = False,
+    json_: Json = None,
 ) -> None:
     """What differs between runs: paired differences with intervals, and a page that overlays them. No model is loaded.
 
@@ -62,16 +63,15 @@ def compare(
     if out is not None:
         check_out(out)
     found = compare_runs(run_dirs)
-    folder = out if out is not None or json_ else check_out(Path("runs") / default_out(found))
-    if json_:
-        print(json.dumps(found.to_dict(), indent=2, allow_nan=False))
-    else:
+    folder = out if out is not None or json_ == PRINT else check_out(Path("runs") / default_out(found))
+    printed = put_json(json.dumps(found.to_dict(), indent=2, allow_nan=False), json_)
+    if not printed:
         console = Terminal()
         for part in comparison_tables(found, console.width):
             console.print(part)
     if folder is not None:
         page = write_comparison(found, folder, command_line())
-        tell(f"page: {page.resolve()}", err=json_)
+        tell(f"page: {page.resolve()}", err=printed)
 
 
 @app.command()
@@ -90,10 +90,10 @@ def merge(
     print_results(out)
 
 
-@app.command("claims")
+@app.command("claims", cls=JsonAfterFolders)
 def claims_(
     run_dirs: Annotated[list[Path], typer.Argument(metavar="DIR...", help="run directories of one teacher, data set and noise")],
-    json_: Annotated[Path | None, typer.Option("--json", help="write the verdicts here too")] = None,
+    json_: Json = None,
 ) -> None:
     """Decide the papers' ten claims, and your own, on a study's results: supported, refuted or undecided, with the reason.
 
@@ -108,11 +108,7 @@ def claims_(
     found = decide_claims(run_dirs)
     write_claims(found, run_dirs[0])
     page = write_report(run_dirs[0])
-    if json_ is not None:
-        from distillscope.files.writing import write_text
-
-        write_text(json_, (run_dirs[0] / "claims.json").read_text(encoding="utf-8"))
-        tell(f"verdicts: {json_.resolve()}")
-    for decision in found.decisions:
+    printed = put_json((run_dirs[0] / "claims.json").read_text(encoding="utf-8"), json_)
+    for decision in found.decisions if not printed else ():
         Terminal().print(claims_table(decision))
-    tell(f"sentences: {(run_dirs[0] / 'claims.md').resolve()}\npage: {page.resolve()}")
+    tell(f"sentences: {(run_dirs[0] / 'claims.md').resolve()}\npage: {page.resolve()}", err=printed)

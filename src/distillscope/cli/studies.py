@@ -3,11 +3,37 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
+from typer.core import TyperCommand
 
 from distillscope.cli.root import Corrupt, Device, Precision, Set, Track, Workers, app, command_line, print_results, print_table
+
+Epochs = Annotated[int | None, typer.Option(help="passes over the train images")]
+BatchSize = Annotated[int | None, typer.Option(help="images a step")]
+LearningRate = Annotated[float | None, typer.Option(help="learning rate")]
+
+
+def training(epochs: int | None, batch_size: int | None, lr: float | None) -> dict[str, Any]:
+    """Setting -> what its option says, or None."""
+    return {"training.epochs": epochs, "training.batch_size": batch_size, "training.learning_rate": lr}
+
+
+def as_overrides(settings: dict[str, Any]) -> list[str]:
+    """PATH=VALUE of every option that was given."""
+    return [f"{path}={value}" for path, value in settings.items() if value is not None]
+
+
+class OneStudent(TyperCommand):
+    """`distill`, whose help shows the defaults of a study; config is imported only for that."""
+
+    def format_help(self, ctx: Any, formatter: Any) -> None:
+        from distillscope.config.one_student import DEFAULTS
+
+        for param in self.params:
+            param.default = DEFAULTS.get(param.name or "", param.default)
+        super().format_help(ctx, formatter)
 
 
 @app.command()
@@ -18,9 +44,9 @@ def run(
     data: Annotated[str | None, typer.Option(help="data set name, folder, manifest (CSV, TSV, JSONL), parquet, tar, or owner/name on the Hub")] = None,
     teacher: Annotated[str | None, typer.Option(help="teacher instead of the preset's")] = None,
     limit: Annotated[int | None, typer.Option(help="a stratified part of train (and of test)")] = None,
-    epochs: Annotated[int | None, typer.Option()] = None,
-    batch_size: Annotated[int | None, typer.Option()] = None,
-    lr: Annotated[float | None, typer.Option(help="learning rate")] = None,
+    epochs: Epochs = None,
+    batch_size: BatchSize = None,
+    lr: LearningRate = None,
     seed: Annotated[list[int] | None, typer.Option(help="seeds instead of the preset's; repeatable")] = None,
     resume: Annotated[bool, typer.Option("--resume", help="go on with an existing run directory")] = False,
     corrupt: Annotated[str | None, typer.Option(metavar="error|skip", help="images that cannot be decoded: end, or leave them out and say so")] = None,
@@ -43,11 +69,9 @@ def run(
     from distillscope.progress import say
     from distillscope.results.rundir import default_run, is_complete, trial_folder, trials_of
 
-    overrides = list(set_ or [])
-    shortcuts = {"data": data, "teacher": teacher, "limit": limit, "limit_test": limit, "training.epochs": epochs,
-                 "training.batch_size": batch_size, "training.learning_rate": lr, "seeds": seed, "corrupt": corrupt}
-    overrides = [f"{k}={v}" for k, v in shortcuts.items() if v is not None] + overrides
-    study = load_preset(preset, overrides)
+    overrides = as_overrides({"data": data, "teacher": teacher, "limit": limit, "limit_test": limit,
+                              **training(epochs, batch_size, lr), "seeds": seed, "corrupt": corrupt})
+    study = load_preset(preset, [*overrides, *(set_ or [])])
     folder = out or default_run(study.name)
     if dry_run:
         from distillscope.study.plan import plan_study
@@ -66,18 +90,18 @@ def run(
     print(f"page: {done.page.resolve()}")
 
 
-@app.command()
+@app.command(cls=OneStudent)
 def distill(
     teacher: Annotated[str, typer.Option(help="for instance efficientnet_lite0, timm/MODEL, open_clip/MODEL:WEIGHTS")],
     out: Annotated[Path, typer.Option(help="where the student goes")],
     data: Annotated[str, typer.Option(help="images to distil on; labels are not needed")],
     student: Annotated[str, typer.Option(help="paper_cnn or timm/MODEL")] = "paper_cnn",
-    objective: Annotated[str, typer.Option(help="see `distillscope list objectives`")] = "cosine",
-    epochs: Annotated[int, typer.Option()] = 5,
-    batch_size: Annotated[int, typer.Option()] = 64,
-    lr: Annotated[float, typer.Option(help="learning rate")] = 1e-3,
-    seed: Annotated[int, typer.Option()] = 42,
-    image_size: Annotated[int, typer.Option(help="what the student sees")] = 32,
+    objective: Annotated[str | None, typer.Option(help="see `distillscope list objectives`")] = None,
+    epochs: Epochs = None,
+    batch_size: BatchSize = None,
+    lr: LearningRate = None,
+    seed: Annotated[int | None, typer.Option(help="of initial weights, order and views")] = None,
+    image_size: Annotated[int | None, typer.Option(help="what the student sees")] = None,
     limit: Annotated[int | None, typer.Option(help="a stratified part of the images")] = None,
     corrupt: Corrupt = "error",
     set_: Set = None,
@@ -91,29 +115,17 @@ def distill(
 
     Example: `distillscope distill --teacher efficientnet_lite0 --data digits --out student --set student.width=2`
     """
-    from distillscope.config.load import apply_override, study_from
+    from distillscope.config.one_student import one_student
     from distillscope.progress import speaks
     from distillscope.study.student import distill_one
 
-    values = {"name": out.name, "data": [{"name": data}], "teacher": [{"name": teacher}],
-              "students": [{**_student(student), "image_size": image_size}],
-              "arms": [{"name": "student", "objective": [{"name": objective}]}],
-              "seeds": [seed], "limit": limit, "corrupt": corrupt, "noise": {"sigmas": []},
-              "training": {"epochs": epochs, "batch_size": batch_size, "learning_rate": lr}}
-    for override in set_ or []:
-        head, _, rest = override.partition(".")
-        head = {"student": "students.0", "objective": "arms.0.objective.0", "arm": "arms.0"}.get(head, head)
-        apply_override(values, f"{head}.{rest}" if rest else override)
-    study = study_from(values, "distill")
+    overrides = as_overrides({"students.0.image_size": image_size, "limit": limit, **training(epochs, batch_size, lr)})
+    study = one_student(out.name, teacher, data, student, objective=objective, seed=seed, corrupt=corrupt,
+                        overrides=[*overrides, *(set_ or [])])
     folder = distill_one(study, out, resume=resume, device=device, precision=precision, workers=workers, track=track,
                          command=command_line())
     if speaks():
         print(f"student: {folder.resolve()}\nuse it: distillscope.load_student({str(folder)!r}).encode(images)")
-
-
-def _student(text: str) -> dict:
-    library, _, model = text.partition("/")
-    return {"name": library, "model": model, "label": model} if model else {"name": text, "label": text}
 
 
 @app.command()

@@ -7,17 +7,14 @@ from importlib import resources
 from pathlib import Path
 from typing import Any
 
-import yaml
 from pydantic import BaseModel, ValidationError
 
+from distillscope.config.overrides import apply_override
 from distillscope.config.resolve import check_parts, resolved
 from distillscope.config.study import Study
 from distillscope.errors import UserError, unknown_name
-from distillscope.files.json_reader import problem_of, shown, unreadable
-from distillscope.files.yaml_reader import Refused, parse_plain, read_yaml
-
-LONGEST_PATH = 20
-"""Steps of a dotted path; no setting lies deeper."""
+from distillscope.files.json_reader import problem_of, unreadable
+from distillscope.files.yaml_reader import read_yaml
 
 
 def preset_names() -> list[str]:
@@ -86,55 +83,6 @@ def _path(name: str) -> Path:
     except (OSError, RuntimeError, ValueError):
         return Path()
     return path
-
-
-def apply_override(values: dict[str, Any], override: str) -> None:
-    """Set one dotted path: ``training.epochs=3``, ``students.0.width=2``, ``students.S.width=2``, ``seeds=[1,2]``.
-
-    A step into a list is an index, or the label or name of an item; into a one-item list, the item's own key
-    (``teacher.weights=FILE``).
-    """
-    path, equals, text = override.partition("=")
-    if not equals or not path.strip():
-        raise UserError("--set", "path=value", f"'{override}'", "For instance --set training.epochs=3.")
-    value = _value(path.strip(), text)
-    *steps, last = path.strip().split(".")
-    if len(steps) >= LONGEST_PATH:
-        raise UserError("--set", f"a path of at most {LONGEST_PATH} steps", shown(path, 40), "Shorten the path.")
-    here: Any = values
-    for depth, step in enumerate([*steps, last]):
-        if isinstance(here, list):
-            names = [i.get("label", i.get("name")) if isinstance(i, dict) else i for i in here]
-            if step.isascii() and step.isdigit() and len(step) < 10 and int(step) < len(here):
-                index = int(step)
-            elif step in names:
-                index = names.index(step)
-            elif len(here) == 1 and isinstance(here[0], dict):
-                here, index = here[0], step
-            else:
-                raise unknown_name(f"--set {path}", "index or name", step, map(str, names))
-        else:
-            index = step
-        if depth == len(steps):
-            here[index] = value
-            return
-        child = here[index] if isinstance(index, int) or index in here else {}
-        if isinstance(child, str):
-            child = {"name": child}
-        if not isinstance(child, (dict, list)):
-            raise UserError(f"--set {path}", f"a mapping at '{step}'", shown(child), "Shorten the path.")
-        here[index] = child
-        here = child
-
-
-def _value(path: str, text: str) -> Any:
-    """What --set is given: YAML, or, where it is none, the text itself (paths and names hold what YAML has other uses for)."""
-    try:
-        return parse_plain(text)
-    except Refused as error:
-        raise UserError(f"--set {path}", "plain YAML", str(error.problem), str(error.context)) from None
-    except yaml.YAMLError:
-        return text
 
 
 def _one_line(error: ValidationError, where: str) -> UserError:

@@ -45,8 +45,9 @@ class Dataset(Part):
     @model_validator(mode="before")
     @classmethod
     def _from_text(cls, value: Any) -> Any:
-        if isinstance(value, str):
-            value = _mapping(value) if value.lstrip().startswith("{") else {"name": value}
+        value = {"name": value} if isinstance(value, str) else value
+        if isinstance(value, Mapping) and isinstance(value.get("name"), str) and value["name"].lstrip().startswith("{"):
+            value = {**_mapping(value["name"]), **{k: v for k, v in value.items() if k != "name"}}
         if isinstance(value, Mapping) and "name" not in value and isinstance(value.get("path"), str):
             return {"name": value["path"], **value}  # which data set reads it is looked up by `resolve.resolved`
         return value
@@ -101,9 +102,10 @@ class Student(Part):
     @model_validator(mode="before")
     @classmethod
     def _label(cls, value: Any) -> Any:
-        if isinstance(value, str):
-            library, _, model = value.partition("/")
-            value = {"name": library, "model": model} if model else {"name": value}
+        value = {"name": value} if isinstance(value, str) else value
+        if isinstance(value, Mapping) and isinstance(value.get("name"), str) and "/" in value["name"]:
+            library, _, model = value["name"].partition("/")
+            value = {**value, "name": library, "model": model}
         if isinstance(value, Mapping) and "label" not in value:
             value = {**value, "label": str(value.get("model") or value.get("name"))}
         if isinstance(value, Mapping) and value.get("name") == "paper_cnn":
