@@ -46,7 +46,7 @@ def test_facts_are_checked_where_a_part_is_registered():
     with pytest.raises(UserError, match="'regresion'"):
         registry.register("a", family="regresion")
     registry.register("a", family="spread")(lambda: None)
-    assert registry._parts["a"][1] == ObjectiveFacts(family="spread")
+    assert registry._facts["a"] == ObjectiveFacts(family="spread")
     assert registry.declared("a").facts.family == "spread" and registry.declared("none such") is None
 
 

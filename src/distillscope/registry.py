@@ -60,7 +60,8 @@ class Registry(Generic[F]):
 
     def __init__(self, kind: str, package: str, kind_of_facts: type[F]) -> None:
         self.kind, self.package, self.kind_of_facts = kind, package, kind_of_facts
-        self._parts: dict[str, tuple[Function, F]] = {}
+        self._parts: dict[str, Function] = {}
+        self._facts: dict[str, F] = {}
         self._loaded = False
 
     @property
@@ -86,10 +87,10 @@ class Registry(Generic[F]):
                             f"{wrong['msg']}.") from None
 
         def add(function: Function) -> Function:
-            known = self._parts[name][0] if name in self._parts else function
+            known = self._parts.get(name, function)
             if (known.__module__, known.__qualname__) != (function.__module__, function.__qualname__):
                 raise ValueError(f"{self.kind} '{name}' is registered twice: {known.__module__} and {function.__module__}")
-            self._parts[name] = function, said
+            self._parts[name], self._facts[name] = function, said
             return function
 
         return add
@@ -113,12 +114,12 @@ class Registry(Generic[F]):
         self._load()
         if not isinstance(name, str) or name not in self._parts:
             raise unknown_name(where or self.kind, self.kind, str(name), self._parts)
-        return self._parts[name][0]
+        return self._parts[name]
 
     def facts(self, name: str) -> F:
         """What was said of the part where it is registered."""
         self.get(name)
-        return self._parts[name][1]
+        return self._facts[name]
 
     def declared(self, name: str) -> Declared[F] | None:
         """What a part says, read from its file's text without importing it; None where no file of the folder registers it.
@@ -129,7 +130,7 @@ class Registry(Generic[F]):
         Declared(facts=ObjectiveFacts(further=None, family='contrastive'), needs=('student', 'other'))
         """
         if name in self._parts:
-            return Declared(self._parts[name][1], tuple(positional(self._parts[name][0])))
+            return Declared(self._facts[name], tuple(positional(self._parts[name])))
         return self._in_files.get(name)
 
     @functools.cached_property
@@ -150,7 +151,7 @@ class Registry(Generic[F]):
         return (inspect.getdoc(self.get(name)) or "").split("\n")[0]
 
     def settings(self, name: str) -> dict[str, inspect.Parameter]:
-        """What a user may set: the keyword-only parameters. One whose type is a pydantic model stands for the model's fields."""
+        """What a user may set: the keyword-only parameters; one whose type is a pydantic model stands for its fields."""
         found, models = {}, self._models(name)
         for key, parameter in keyword_only(self.get(name)).items():
             if key in models:
@@ -162,7 +163,8 @@ class Registry(Generic[F]):
 
     def _models(self, name: str) -> dict[str, type[BaseModel]]:
         hints = typing.get_type_hints(self.get(name))
-        return {k: hints[k] for k in keyword_only(self.get(name)) if inspect.isclass(hints.get(k)) and issubclass(hints[k], BaseModel)}
+        taken = {k: hints.get(k) for k in keyword_only(self.get(name))}
+        return {k: hint for k, hint in taken.items() if inspect.isclass(hint) and issubclass(hint, BaseModel)}
 
     def takes(self, name: str, model: type[BaseModel]) -> bool:
         """Whether the fields of ``model`` are among the part's settings."""
@@ -224,7 +226,8 @@ def _checked(value: Any, hint: Any, plain: Any, where: str) -> Any:
     try:
         return TypeAdapter(hint, config=ConfigDict(arbitrary_types_allowed=True, allow_inf_nan=False)).validate_python(value)
     except ValidationError as error:
-        raise UserError(where, str(plain).replace("<class '", "").replace("'>", ""), shown(value), error.errors()[0]["msg"] + ".") from None
+        expected = str(plain).replace("<class '", "").replace("'>", "")
+        raise UserError(where, expected, shown(value), f"{error.errors()[0]['msg']}.") from None
 
 
 datasets = Registry("dataset", "distillscope.data", Facts)

@@ -207,7 +207,8 @@ def test_an_objective_of_your_own_over_two_views_is_twice_the_images_too(monkeyp
     def pulled_together(student, teacher, other):
         return student.sum()
 
-    monkeypatch.setitem(objectives._parts, "pulled_together", (pulled_together, ObjectiveFacts()))
+    monkeypatch.setitem(objectives._parts, "pulled_together", pulled_together)
+    monkeypatch.setitem(objectives._facts, "pulled_together", ObjectiveFacts())
     arms = arms_of({"arms": [{"name": n, "objective": n, "view": "crop_flip", "training": {"epochs": 3}} for n in ("pulled_together", "gone")]})
     assert [images_seen(a) for a in arms.values()] == [6, 3], "one that is not installed counts once"
 

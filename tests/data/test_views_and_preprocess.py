@@ -5,10 +5,11 @@ import pytest
 import torch
 from PIL import Image
 
+from distillscope.config.noise import NoiseSpec
 from distillscope.config.normalisation import CLIP_MEAN, CLIP_STD
+from distillscope.data.noise import Noise
 from distillscope.data.preprocess import Preprocess
 from distillscope.data.views import View
-from distillscope.stress.noise import Noise
 
 IMAGES = torch.from_numpy(np.random.default_rng(0).integers(0, 256, (6, 3, 16, 16), dtype=np.uint8))
 IDS = [f"i{i}" for i in range(6)]
@@ -45,7 +46,7 @@ def test_normalisation_and_crop():
 
 
 def test_noise_is_the_same_draw_for_every_sigma_model_and_batch():
-    small, large = (Noise(s, clip=False)(IMAGES, IDS) - IMAGES.float() / 255 for s in (0.05, 0.2))
+    small, large = (Noise(s, NoiseSpec(unit="pixel", clip=False))(IMAGES, IDS) - IMAGES.float() / 255 for s in (0.05, 0.2))
     assert torch.allclose(4 * small, large, atol=1e-6)
     assert torch.equal(Noise(0.1)(IMAGES, IDS)[2:3], Noise(0.1)(IMAGES[2:3], IDS[2:3]))
     assert not torch.equal(Noise(0.1)(IMAGES, IDS), Noise(0.1, draw=1)(IMAGES, IDS))
@@ -54,17 +55,17 @@ def test_noise_is_the_same_draw_for_every_sigma_model_and_batch():
 def test_noise_has_the_size_that_it_states_in_both_units():
     grey = torch.full((200, 3, 16, 16), 128, dtype=torch.uint8)
     ids = [str(i) for i in range(200)]
-    pixel = (Noise(0.1, clip=False)(grey, ids) - grey / 255).std(dim=(0, 2, 3))
+    pixel = (Noise(0.1, NoiseSpec(unit="pixel", clip=False))(grey, ids) - grey / 255).std(dim=(0, 2, 3))
     assert pixel == pytest.approx(torch.full((3,), 0.1), rel=0.02)  # standard error of a std: 1 / sqrt(2 * 51,200) = 0.3 %
-    normalised = (Noise(0.1, unit="normalised", clip=False)(grey, ids) - grey / 255).std(dim=(0, 2, 3))
+    normalised = (Noise(0.1, NoiseSpec(clip=False))(grey, ids) - grey / 255).std(dim=(0, 2, 3))
     assert normalised == pytest.approx(0.1 * torch.tensor(CLIP_STD), rel=0.02)
-    both = Noise(0.1, unit="normalised").both_units()
+    both = Noise(0.1).both_units()
     assert both["sigma_pixel"] == pytest.approx(0.1 * np.mean(CLIP_STD)) and both["sigma_normalised"] == 0.1
-    noisy = Noise(1.0)(grey, ids)
+    noisy = Noise(1.0, NoiseSpec(unit="pixel"))(grey, ids)
     assert noisy.min() == 0 and noisy.max() == 1
 
 
 def test_the_papers_noise_is_added_to_the_input_and_not_clipped():
     x = Preprocess(16)(IMAGES)
-    added = Noise(0.2, where="input", unit="normalised", clip=False)(x, IDS) - x
+    added = Noise(0.2, NoiseSpec(where="input", clip=False))(x, IDS) - x
     assert added.std() == pytest.approx(0.2, rel=0.05)  # 4,608 values: standard error 1 %

@@ -7,8 +7,9 @@ import pytest
 import torch
 from torch import nn
 
+from distillscope.config.noise import NoiseSpec
+from distillscope.data.noise import Noise
 from distillscope.distill.streams import KeyedStreams, NotebookStreams
-from distillscope.stress.noise import Noise
 
 SEED, EPOCHS, ITEMS, BATCH = 42, 5, 150, 64
 SHAPE = (3, 4, 4)  # 48 numbers an image: a multiple of 16, so that torch.randn's blocks do not depend on the batch
@@ -69,7 +70,7 @@ def test_the_notebooks_noise_is_that_of_its_sweep_whatever_the_batch(batch):
     expected = notebook_noise(images)
     ids = [str(i) for i in range(ITEMS)]
     for position in range(3):
-        noises = streams(position).noise([Noise(s, where="input", clip=False) for s in SIGMAS], ITEMS)
+        noises = streams(position).noise([Noise(s, NoiseSpec(where="input", clip=False)) for s in SIGMAS], ITEMS)
         for sigma, noise in zip(SIGMAS, noises, strict=True):
             got = torch.cat([noise(images[i : i + batch], ids[i : i + batch]) for i in range(0, ITEMS, batch)])
             assert torch.allclose(got, expected[position, sigma], rtol=0, atol=1e-7)
@@ -81,7 +82,7 @@ def test_replaying_the_notebook_leaves_the_global_stream_alone():
     one = streams(2)
     one.build(MAKERS[2])
     one.order(1, ITEMS)
-    one.noise([Noise(0.1, where="input")], 4)[0](torch.zeros(4, *SHAPE), list("abcd"))
+    one.noise([Noise(0.1, NoiseSpec(where="input"))], 4)[0](torch.zeros(4, *SHAPE), list("abcd"))
     assert torch.equal(torch.random.get_rng_state(), before)
 
 

@@ -17,6 +17,7 @@ from distillscope.distill.loop import TrainingSet, distill
 from distillscope.distill.streams import KeyedStreams
 from distillscope.distill.terms import Memory, Terms, check_arm, check_dims, target_dim
 from distillscope.errors import UserError
+from distillscope.facts import ObjectiveFacts
 from distillscope.registry import objectives
 from distillscope.students.load import load_student, save_student
 
@@ -194,5 +195,6 @@ def test_a_term_that_asks_for_something_unknown_is_said(monkeypatch):
         """Odd."""
 
     monkeypatch.setitem(objectives._parts, "odd", odd)
+    monkeypatch.setitem(objectives._facts, "odd", ObjectiveFacts())
     with pytest.raises(UserError, match="got 'techer'. Did you mean 'teacher'"):
         Terms(Arm(name="x", objective="odd"), DIM, DIM)

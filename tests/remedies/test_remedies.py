@@ -14,6 +14,7 @@ from distillscope.data.views import View
 from distillscope.distill.streams import KeyedStreams
 from distillscope.draws import keyed_rngs
 from distillscope.errors import UserError
+from distillscope.facts import ViewFacts
 from distillscope.registry import remedies, views
 from distillscope.remedies.batch_norm import bn_reestimated
 from distillscope.students.load import build_student
@@ -135,6 +136,7 @@ def test_a_view_that_fails_on_images_does_so_before_any_work(where, tmp_path, mo
         raise UserError("view", "images of 64 px", f"{image.shape[-1]}", "Use larger images.")
 
     monkeypatch.setitem(views._parts, "narrow", narrow)
+    monkeypatch.setitem(views._facts, "narrow", ViewFacts())
     monkeypatch.setenv("DISTILLSCOPE_CACHE", str(tmp_path / "cache"))
     study = tiny_study(arms=[{"name": "cosine"}, {"name": "a", "view": {"name": "narrow", "where": where}}])
     for start in (lambda: plan_study(study, tmp_path / "run", "cpu", jobs=1), lambda: run_study(study, tmp_path / "run", jobs=1)):

@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 import torch
 
+from distillscope.config.noise import NoiseSpec
 from distillscope.config.normalisation import CLIP_STD
 from distillscope.errors import UserError
 from distillscope.registry import stresses
@@ -22,7 +23,7 @@ def added(noise: BandNoise, images=GREY, ids=IDS) -> np.ndarray:
 
 @pytest.mark.parametrize("band", QUARTERS)
 def test_no_power_lies_outside_the_band(band):
-    spectrum = np.abs(np.fft.fft2(added(BandNoise(*band, 0.2, clip=False)))).max(axis=(0, 1))
+    spectrum = np.abs(np.fft.fft2(added(BandNoise(*band, 0.2, NoiseSpec(clip=False))))).max(axis=(0, 1))
     y, x = np.meshgrid(*[np.minimum(np.arange(16), 16 - np.arange(16)) / 8] * 2, indexing="ij")  # by hand, in units of Nyquist
     inside = (np.sqrt(x**2 + y**2) >= band[0]) & (np.sqrt(x**2 + y**2) < band[1] + (band[1] == 1) * 1e-9)
     assert inside.any()
@@ -32,9 +33,9 @@ def test_no_power_lies_outside_the_band(band):
 @pytest.mark.parametrize("band", QUARTERS)
 def test_every_band_has_the_total_power_that_both_units_state(band):
     # The narrowest band has 5 of 256 frequencies: 300 x 5 draws a channel, so a std is good to 2 %.
-    pixel = added(BandNoise(*band, 0.1, unit="pixel", clip=False)).std(axis=(0, 2, 3))
+    pixel = added(BandNoise(*band, 0.1, NoiseSpec(unit="pixel", clip=False))).std(axis=(0, 2, 3))
     assert pixel == pytest.approx(np.full(3, 0.1), rel=0.08)
-    normalised = added(BandNoise(*band, 0.1, clip=False)).std(axis=(0, 2, 3))
+    normalised = added(BandNoise(*band, 0.1, NoiseSpec(clip=False))).std(axis=(0, 2, 3))
     assert normalised == pytest.approx(0.1 * np.array(CLIP_STD), rel=0.08)
     both = BandNoise(*band, 0.1).both_units()
     assert both["sigma_pixel"] == pytest.approx(0.1 * np.mean(CLIP_STD)) and both["sigma_normalised"] == 0.1
@@ -48,18 +49,18 @@ def test_bands_share_one_draw_that_they_split():
     assert np.allclose(sum(parts), inside, atol=1e-5)
     assert torch.equal(BandNoise(0, 0.5, 0.1)(GREY, IDS)[7:8], BandNoise(0, 0.5, 0.1)(GREY[7:8], IDS[7:8]))
     assert not torch.equal(BandNoise(0, 0.5, 0.1)(GREY, IDS), BandNoise(0, 0.5, 0.1, draw=1)(GREY, IDS))
-    assert np.allclose(added(BandNoise(0, 0.5, 0.2, clip=False)), 2 * added(BandNoise(0, 0.5, 0.1, clip=False)), atol=1e-6)
+    assert np.allclose(added(BandNoise(0, 0.5, 0.2, NoiseSpec(clip=False))), 2 * added(BandNoise(0, 0.5, 0.1, NoiseSpec(clip=False))), atol=1e-6)
 
 
 def test_at_the_input_a_band_above_one_is_out_of_the_source_images_band():
     x = torch.zeros(4, 3, 64, 64)
-    noise = BandNoise(1, 2, 0.1, where="input", unit="normalised", source_side=16)(x, IDS[:4]).numpy()
+    noise = BandNoise(1, 2, 0.1, NoiseSpec(where="input"), source_side=16)(x, IDS[:4]).numpy()
     power = np.abs(np.fft.fft2(noise)) ** 2
     radius = radial_frequency(64, 64) * 4
     assert power[..., (radius < 1) | (radius >= 2.001)].sum() < 1e-6 * power.sum()
     assert noise.std() == pytest.approx(0.1, rel=0.05)
     with pytest.raises(UserError, match="the input shows 0 to 4"):
-        BandNoise(6, 7, 0.1, where="input", source_side=16)(x, IDS[:4])
+        BandNoise(6, 7, 0.1, NoiseSpec(where="input"), source_side=16)(x, IDS[:4])
 
 
 def test_radial_energy_sums_to_the_squared_norm():

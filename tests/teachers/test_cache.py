@@ -7,13 +7,14 @@ import numpy as np
 import pytest
 import torch
 
+from distillscope.config.noise import NoiseSpec
 from distillscope.config.parts import Part
 from distillscope.config.study import Arm, Study
+from distillscope.data.noise import Noise
 from distillscope.data.source import Source
 from distillscope.data.splits import Splits
 from distillscope.data.views import View
 from distillscope.errors import UserError
-from distillscope.stress.noise import Noise
 from distillscope.study.prepared import prepare_targets
 from distillscope.teachers import cache
 from distillscope.teachers.cache import embed, entry_path, missing_rows
@@ -76,7 +77,7 @@ def test_an_image_that_stands_twice_needs_one_forward_but_not_under_noise(encode
     assert encoder.seen == 12 and (noisy[:4] != noisy[4:]).any()
 
 
-@pytest.mark.parametrize("perturbation", [View("crop_flip", {}, 42, 3), Noise(0.1), Noise(0.1, where="input", unit="normalised")])
+@pytest.mark.parametrize("perturbation", [View("crop_flip", {}, 42, 3), Noise(0.1), Noise(0.1, NoiseSpec(where="input"))])
 def test_cached_targets_are_what_a_live_teacher_gives(encoder, perturbation):
     source = images(10)
     embed(encoder, source, perturbation)

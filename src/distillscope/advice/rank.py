@@ -26,8 +26,8 @@ import pandas as pd
 from distillscope.claims.results import Results, Undecided
 from distillscope.registry import objectives
 from distillscope.results.arms import Arm
-from distillscope.results.keys import RANK, TRAIN_RANK
-from distillscope.results.rows import TEACHER
+from distillscope.results.keys import ACCURACIES, LATENCY, PARAMETERS, RANK, TRAIN_RANK, facts_of
+from distillscope.results.rows import CLEAN, TEACHER
 from distillscope.results.statistics import ALPHA, Contrast, all_pairs, paired, seeds_for
 
 AXES = ("accuracy", "robustness", "retrieval", "geometry")
@@ -36,10 +36,10 @@ FLOOR = 0.1
 """A gap counts as at least this share of what it leads to."""
 DEARER = 1.1
 """An arm with another network (`student: ...`) of more than so many times the multiply-adds is not at equal compute."""
-TUNED, PAPER, NEIGHBOURS = "probe.student.accuracy", "paper.probe.student.accuracy", "knn.student.accuracy"
+PAPER, TUNED, NEIGHBOURS = ACCURACIES
 """Accuracies. The paper's probe (C 1, unit norm) underfits embeddings of few large directions, so that arms are ranked by the
 tuned one where there is one; neighbours have no C to choose."""
-COSTS = {"parameters": "capacity.parameters", "multiply_adds": "capacity.multiply_adds", "latency_ms": "capacity.latency_ms",
+COSTS = {"parameters": PARAMETERS, "multiply_adds": "capacity.multiply_adds", "latency_ms": LATENCY,
          "train_seconds": "train.seconds"}
 
 
@@ -166,21 +166,22 @@ def axes_of(results: Results) -> tuple[list[Axis], dict[str, str]]:
         key = accuracy_key(results)
         of_teacher = key.replace("student", TEACHER)
         clean = _mean(results.teacher_values(of_teacher))
-        found.append(Axis("accuracy", "clean accuracy", key, ("clean",), "points", 100.0, clean, clean))
+        found.append(Axis("accuracy", "clean accuracy", key, (CLEAN,), facts_of(key).unit, facts_of(key).scale, clean, clean))
         sigmas = tuple(results.sigmas())
         if sigmas:
             own = [_mean(results.teacher_values(of_teacher, c)) for c in sigmas]
-            found.append(Axis("robustness", "noisy accuracy", key, sigmas, "points", 100.0,
+            found.append(Axis("robustness", "noisy accuracy", key, sigmas, facts_of(key).unit, facts_of(key).scale,
                               None if None in own else float(np.mean(own)), clean))
         else:
             missing["robustness"] = "no accuracy under noise was measured"
     except Undecided as gap:
         missing |= dict.fromkeys(("accuracy", "robustness"), str(gap))
-    for name, title, measure, unit, scale, teacher in (
-            ("retrieval", "recall at 1, mapped", "mapped.recall_at_1", "points", 100.0, 1.0),
-            ("geometry", "rank, mapped", "mapped.effective_rank", "dims", 1.0, _mean(results.teacher_values("teacher.effective_rank")))):
+    for name, measure, teacher in (
+            ("retrieval", "mapped.recall_at_1", 1.0),
+            ("geometry", "mapped.effective_rank", _mean(results.teacher_values("teacher.effective_rank")))):
         if measure in measures:
-            found.append(Axis(name, title, measure, ("clean",), unit, scale, teacher, teacher))
+            facts = facts_of(measure)
+            found.append(Axis(name, facts.title, measure, (CLEAN,), facts.unit, facts.scale, teacher, teacher))
         else:
             missing[name] = f"{measure} was not measured"
     return found, missing

@@ -12,12 +12,10 @@ import pandas as pd
 
 from distillscope.errors import UserError
 from distillscope.results.arms import Arm, arms_of, distinct, part, parts, plain
-from distillscope.results.keys import FIT, MAPPED, OLD_FIT, OLD_FIT_SAYS, RANK, TRAIN_RANK
+from distillscope.results.keys import ACCURACIES, FIT, MAPPED, OLD_FIT, OLD_FIT_SAYS, RANK, TRAIN_RANK
 from distillscope.results.rows import CLEAN, TEACHER, Condition, in_order
 from distillscope.results.statistics import Contrast, paired, welch
 
-ACCURACIES = ("paper.probe.student.accuracy", "probe.student.accuracy", "knn.student.accuracy")
-"""The accuracy that claims use: the first of these that the study measured (the paper's probe is what the claims speak of)."""
 EQUAL = ("data", "teacher", "target", "limit", "limit_test", "screen", "validation", "corrupt", "streams", "probes")
 """Keys of the config that studies must share to be judged together."""
 SWEPT = ("sigmas", "draws", "ks", "bands", "items", "severities")

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 from distillscope.compare.differences import Difference, Pair, Quantity, corrected
@@ -11,6 +11,7 @@ from distillscope.compare.read import AuditSide
 from distillscope.errors import UserError
 from distillscope.measure.results import Value
 from distillscope.report.sentences.audit_measures import num_items
+from distillscope.results.keys import facts_of
 
 FROM_INTERVALS, NO_INTERVALS = "over items, from both intervals (MOVER)", "no intervals in both audits"
 Z = 1.959963984540054
@@ -18,15 +19,24 @@ Z = 1.959963984540054
 COUNTED = ("effective_rank", "recall")
 """Measures that depend on the number of items."""
 
-AUDITED = tuple(Quantity(key, title, ((measure, frozenset()),), digits, scale, unit) for key, title, measure, digits, scale, unit in (
-    ("effective_rank", "effective rank", "student.effective_rank", 2, 1, ""),
-    ("r2", "R² of the teacher", "alignment.teacher_r2", 3, 1, ""),
-    ("accuracy", "probe", "probe.student.accuracy", 2, 100, "points"),
-    ("accuracy_paper", "the paper's probe", "paper.probe.student.accuracy", 2, 100, "points"),
-    ("knn", "neighbours", "knn.student.accuracy", 2, 100, "points"),
-    ("recall", "recall at 1, mapped", "retrieval.mapped_recall_at_1", 2, 100, "points"),
-    ("overlap", "index overlap", "retrieval.neighbour_overlap_10", 2, 100, "points"),
-    ("cka", "CKA, debiased", "similarity.linear_cka_debiased", 3, 1, "")))
+AUDITED = {"effective_rank": "student.effective_rank", "r2": "alignment.teacher_r2", "accuracy": "probe.student.accuracy",
+           "accuracy_paper": "paper.probe.student.accuracy", "knn": "knn.student.accuracy",
+           "recall": "retrieval.mapped_recall_at_1", "overlap": "retrieval.neighbour_overlap_10",
+           "cka": "similarity.linear_cka_debiased"}
+
+
+def quantities(measured: Iterable[str]) -> list[Quantity]:
+    """The headline, and whatever else was measured and has a column of its own (`results.keys.Key.column`)."""
+    more = sorted(m for m in set(measured) - set(AUDITED.values()) if facts_of(m).column and not m.startswith("teacher."))
+    found = {**AUDITED, **{m: m for m in more}}
+    return [Quantity(key, _title(m), ((m, frozenset()),), facts_of(m).digits, facts_of(m).scale, facts_of(m).unit)
+            for key, m in found.items()]
+
+
+def _title(measure: str) -> str:
+    """The whole title of the rank, whose short one is an abbreviation; of the others the one that is told apart in a list."""
+    facts = facts_of(measure)
+    return facts.in_short if facts.is_percent else facts.title
 
 
 def mover(a: Value, b: Value) -> tuple[float, float]:
@@ -57,7 +67,7 @@ def compare_audits(sides: Sequence[AuditSide]) -> tuple[list[Pair], list[str]]:
         if unlike:
             warnings.append(f"The teacher's own numbers differ ({unlike}): {other.label} and {first.label} are of other teachers or items, "
                             "so only compare what each student keeps of its own.")
-        found = [d for quantity in AUDITED if (d := _difference(first, other, quantity, counts[0] == counts[1]))]
+        found = [d for quantity in quantities({*first.audit.values, *other.audit.values}) if (d := _difference(first, other, quantity, counts[0] == counts[1]))]
         if not any(d.known for d in found):
             raise UserError(f"compare {other.label}", f"a measure in common with {first.label}", "none", "Audit both with the same --only.")
         if all(d.value == 0 for d in found if d.known):

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -14,7 +14,7 @@ import pandas as pd
 from distillscope.compare.agree import ALL, COUNT, FITTED, NOISE, TARGET, TEACHER, Match, Mismatch, mismatches
 from distillscope.compare.read import StudySide
 from distillscope.measure.intervals import bootstrap_interval
-from distillscope.report.sentences.numbers import ACCURACIES
+from distillscope.results.keys import ACCURACIES, PARAMETERS, RANK, facts_of
 from distillscope.results.rows import CLEAN, Condition
 from distillscope.results.statistics import Contrast, holm, paired, welch
 from distillscope.results.training_curves import trials_of
@@ -42,14 +42,20 @@ def _measures(*pairs: tuple[str, set[str]]) -> tuple[tuple[str, frozenset[str]],
     return tuple((key, frozenset({ALL, *tags})) for key, tags in pairs)
 
 
-_ACCURACY = _measures(*((key, set()) for key, _ in ACCURACIES))
+def _quantity(key: str, *measures: tuple[str, set[str]], title: str = "", noisy: bool = False, tested: bool = True) -> Quantity:
+    """A quantity as `results.keys` describes the first of its measures."""
+    facts = facts_of(measures[0][0])
+    return Quantity(key, title or facts.title, _measures(*measures) if tested else tuple((m, frozenset(tags)) for m, tags in measures),
+                    facts.digits, facts.scale, facts.unit, noisy, tested)
+
+
 QUANTITIES = (
-    Quantity("effective_rank", "effective rank", _measures(("student.effective_rank", {COUNT})), 2),
-    Quantity("r2", "R² of the teacher", _measures(("alignment.teacher_r2", {TEACHER, TARGET}), ("mapped.teacher_r2", {TEACHER, FITTED})), 3),
-    Quantity("accuracy", "probe, clean", _ACCURACY, 2, 100, "points"),
-    Quantity("accuracy_noisy", "probe, noisy", tuple((key, tags | {NOISE}) for key, tags in _ACCURACY), 2, 100, "points", noisy=True),
-    Quantity("recall", "recall at 1, mapped", _measures(("mapped.recall_at_1", {TEACHER, COUNT, FITTED})), 2, 100, "points"),
-    Quantity("parameters", "parameters", (("capacity.parameters", frozenset()),), 0, tested=False))
+    _quantity("effective_rank", (RANK, {COUNT})),
+    _quantity("r2", ("alignment.teacher_r2", {TEACHER, TARGET}), ("mapped.teacher_r2", {TEACHER, FITTED})),
+    _quantity("accuracy", *((key, set()) for key in ACCURACIES), title="probe, clean"),
+    _quantity("accuracy_noisy", *((key, {NOISE}) for key in ACCURACIES), title="probe, noisy", noisy=True),
+    _quantity("recall", ("mapped.recall_at_1", {TEACHER, COUNT, FITTED})),
+    _quantity("parameters", (PARAMETERS, set()), tested=False))
 """The headline: every one of these but the parameters is tested, and counts in Holm's correction."""
 
 
@@ -133,13 +139,21 @@ class Pair:
     only_second: list[str] = field(default_factory=list)
 
 
+def quantities(measured: Iterable[str]) -> list[Quantity]:
+    """The headline, and whatever else was measured and has a column of its own (`results.keys.Key.column`)."""
+    known = {measure for q in QUANTITIES for measure, _ in q.measures}
+    more = sorted(m for m in set(measured) - known if facts_of(m).column and not m.startswith("teacher."))
+    return [*QUANTITIES, *(_quantity(m, (m, {TEACHER, TARGET, COUNT})) for m in more)]
+
+
 def compare_pair(a: StudySide, b: StudySide, found: Sequence[Match]) -> tuple[list[Difference], dict[str, list[Mismatch]]]:
     """Every quantity of every match, uncorrected; and what the runs do not share, model by model."""
     differences, between = [], {}
+    wanted = quantities(a.summary.measures() | b.summary.measures())
     for match in found:
         doubts = mismatches(a, b, match)
         between[f"{match.first.dataset} {match.name}"] = doubts
-        differences += [difference(a, b, match, quantity, doubts) for quantity in QUANTITIES]
+        differences += [difference(a, b, match, quantity, doubts) for quantity in wanted]
     return [d for d in differences if d is not None], between
 
 

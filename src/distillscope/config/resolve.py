@@ -6,6 +6,7 @@ import importlib
 from typing import Any
 
 from distillscope import registry
+from distillscope.config.noise import NoiseSpec
 from distillscope.config.parts import Dataset, Part
 from distillscope.config.paths import data_kind
 from distillscope.config.study import Arm, Study
@@ -87,7 +88,7 @@ def _check_library(kind: registry.Registry, name: str, where: str) -> None:
 def with_noise(study: Study) -> Study:
     """The study with its own where, unit, clip and std in every stress, remedy and view of noise that does not say otherwise.
 
-    A part of noise is one that takes both `where` and `unit`. What is run is this; study.yaml keeps what was written.
+    A part of noise is one that takes a `NoiseSpec`. What is run is this; study.yaml keeps what was written.
     """
     arms = tuple(a.model_copy(update={"view": _noisy(study, registry.views, a.view)}) if a.view else a for a in study.arms)
     return study.model_copy(update={"arms": arms,
@@ -96,8 +97,6 @@ def with_noise(study: Study) -> Study:
 
 
 def _noisy(study: Study, kind: registry.Registry, part: Part) -> Part:
-    known = kind.settings(part.name)
-    if not {"where", "unit"} <= set(known):
+    if not kind.takes(part.name, NoiseSpec):
         return part
-    declared = {key: getattr(study.noise, key) for key in ("where", "unit", "clip", "std") if key in known}
-    return part.model_copy(update={key: value for key, value in declared.items() if key not in part.settings})
+    return part.model_copy(update={k: v for k, v in study.noise.spec.model_dump().items() if k not in part.settings})

@@ -7,7 +7,7 @@ from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
 
-from distillscope.config.normalisation import CLIP_STD
+from distillscope.config.noise import NoiseSpec
 from distillscope.config.parts import Dataset, Objective, Part, Remedy, Stress, Student, Teacher
 from distillscope.errors import UserError, unknown_name
 from distillscope.registry import Positive, Seed, Strength
@@ -62,16 +62,17 @@ class Arm(_Frozen):
         return " + ".join(o.name if o.weight == 1 else f"{o.weight:g} {o.name}" for o in self.objective)
 
 
-class NoiseSweep(_Frozen):
+class NoiseSweep(NoiseSpec):
     """Gaussian noise at test time. Sigma 0 is the clean condition and always measured."""
 
     sigmas: tuple[Strength, ...] = (0.05, 0.1, 0.2)
     draws: int = Field(3, ge=1, le=10_000)
-    where: Literal["source", "input"] = "source"
-    unit: Literal["pixel", "normalised"] = "normalised"
-    clip: bool = True
-    std: tuple[Positive, Positive, Positive] = CLIP_STD
     seed: Seed = 0
+
+    @property
+    def spec(self) -> NoiseSpec:
+        """Where and in which unit; what parts that add noise of their own take over where they set nothing else."""
+        return NoiseSpec(**{key: getattr(self, key) for key in NoiseSpec.model_fields})
 
 
 class Probes(_Frozen):

@@ -10,19 +10,18 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 import torch
 from torchvision.transforms.v2 import functional as F
 
-from distillscope.config.normalisation import CLIP_STD
-from distillscope.data.preprocess import unit_floats
+from distillscope.config.noise import NoiseSpec
+from distillscope.data.noise import with_noise
 from distillscope.data.source import Images, stack
-from distillscope.data.units import channel_scale
 from distillscope.draws import keyed_rng, keyed_rngs
 from distillscope.errors import UserError
-from distillscope.registry import Count, Positive, Share, Strength, views
+from distillscope.registry import Count, Share, Strength, views
 
 
 @views.register("crop_flip")
@@ -42,12 +41,9 @@ def fixed_draws(settings: Mapping[str, Any]) -> int | None:
 
 @views.register("noise", whole_batch=True, revision=fixed_draws)
 def noise(images: Images, rngs: Iterator[np.random.Generator], *, sigma: Strength = 0.3, fixed: bool = False,
-          unit: Literal["pixel", "normalised"] = "normalised", where: Literal["source", "input"] = "source",
-          clip: bool = True, std: tuple[Positive, Positive, Positive] = CLIP_STD) -> Images:
+          spec: NoiseSpec = NoiseSpec()) -> Images:
     """Gaussian noise, its sigma drawn for each image from 0 to `sigma`, or `fixed` at it; the remedy for noise.
 
-    ``where``, ``unit``, ``clip`` and ``std`` mean what they mean in the study's ``noise``: on the pixels of the stored
-    image (clipped to [0, 1]) or on the model's own normalised input (never clipped), in units of pixels or of ``std``.
     Settings are no part of the draw's key, so two strengths, fixed or drawn, share their draws up to scale.
 
     >>> grey = torch.full((2, 3, 4, 4), 128, dtype=torch.uint8)
@@ -57,8 +53,7 @@ def noise(images: Images, rngs: Iterator[np.random.Generator], *, sigma: Strengt
     if not 0 <= sigma < float("inf"):
         raise UserError("view.sigma", "a finite number from 0 up", str(sigma), "0.1 to 0.3 suits normalised units.")
     if isinstance(images, list):
-        return stack([noise(image[None], rngs, sigma=sigma, fixed=fixed, unit=unit, where=where, clip=clip, std=std)[0]
-                      for image in images])
+        return stack([noise(image[None], rngs, sigma=sigma, fixed=fixed, spec=spec)[0] for image in images])
     count, channels, height, width = images.shape
     normal = np.empty((count, height, width, channels), np.float32)
     levels = np.empty(count, np.float32)
@@ -66,11 +61,7 @@ def noise(images: Images, rngs: Iterator[np.random.Generator], *, sigma: Strengt
         drawn = rng.random()  # also where it is not used, so that a fixed sigma shares the draws that follow
         levels[i] = sigma if fixed else sigma * drawn
         rng.standard_normal(dtype=np.float32, out=normal[i])
-    if where == "source":
-        images = unit_floats(images)
-    scale = torch.from_numpy(levels).view(-1, 1, 1, 1) * channel_scale(where, unit, std)
-    noisy = images + torch.from_numpy(normal).permute(0, 3, 1, 2).mul_(scale).to(images.device)
-    return noisy.clamp_(0, 1) if where == "source" and clip else noisy
+    return with_noise(images, torch.from_numpy(normal).permute(0, 3, 1, 2), torch.from_numpy(levels).view(-1, 1, 1, 1), spec)
 
 
 @dataclass(frozen=True)
@@ -88,7 +79,7 @@ class View:
         return self.settings.get("where", "source")
 
     def __call__(self, images: Images, ids: Sequence[str]) -> Images:
-        view = partial(views.get(self.name), **self.settings)
+        view = partial(views.get(self.name), **views.arguments(self.name, self.settings))
         if views.facts(self.name).whole_batch:
             return view(images, keyed_rngs(ids, self.seed, "view", self.name, self.epoch))
         keyed = ((image, keyed_rng(self.seed, "view", self.name, self.epoch, item)) for image, item in zip(images, ids, strict=True))

@@ -8,8 +8,9 @@ from typing import Any
 import numpy as np
 import torch
 
+from distillscope.config.noise import NoiseSpec
+from distillscope.data.noise import Noise, with_noise
 from distillscope.draws import keyed_rng, keyed_seed
-from distillscope.stress.noise import Noise
 
 
 class KeyedStreams:
@@ -85,8 +86,12 @@ class NotebookStreams(KeyedStreams):
         return [NotebookNoise(c, self, i, len(conditions), num_items) for i, c in enumerate(conditions)]
 
 
+AS_DRAWN = NoiseSpec(where="input", clip=False)
+"""The notebook's noise is added to the normalised input and not clipped, whatever is declared."""
+
+
 class NotebookNoise:
-    """Noise from the notebook's global stream, in the order in which the test images come; not clipped."""
+    """Noise from the notebook's global stream, in the order in which the test images come."""
 
     where = "input"
 
@@ -119,7 +124,7 @@ class NotebookNoise:
         if self.generator is None:
             self.generator = self._replay(inputs.shape[1:])
         normal = torch.randn(tuple(inputs.shape), generator=self.generator)
-        return inputs + self.declared.sigma * normal.to(inputs.device)
+        return with_noise(inputs, normal, self.declared.sigma, AS_DRAWN)
 
     def describe(self) -> dict[str, Any]:
         return {**self.declared.describe(), "stream": "notebook", "seed": self.streams.seed}

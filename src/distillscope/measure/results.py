@@ -151,11 +151,11 @@ class Audit:
             if key in seen:
                 continue
             if teacher in self.values and student in self.values and teacher != student:
-                line = Line(_name(key), self.values[teacher], self.values[student], (teacher, student))
-            elif _name(key) != key and key == teacher:
-                line = Line(_name(key), self.values[key], None, (key,))
+                line = Line(without_side(key), self.values[teacher], self.values[student], (teacher, student))
+            elif without_side(key) != key and key == teacher:
+                line = Line(without_side(key), self.values[key], None, (key,))
             else:
-                line = Line(_name(key), None, self.values[key], (key,))
+                line = Line(without_side(key), None, self.values[key], (key,))
             found.append(line)
             seen.update(line.keys)
         return found
@@ -205,10 +205,10 @@ def _side(key: str, side: str) -> str:
     return ".".join(side if part in ("teacher", "student") else part for part in key.split("."))
 
 
-def _name(key: str) -> str:
+def without_side(key: str) -> str:
     """``key`` without the part that names a side.
 
-    >>> _name("probe.student.accuracy"), _name("teacher.rankme"), _name("alignment.teacher_r2")
+    >>> without_side("probe.student.accuracy"), without_side("teacher.rankme"), without_side("alignment.teacher_r2")
     ('probe.accuracy', 'rankme', 'alignment.teacher_r2')
     """
     return ".".join(part for part in key.split(".") if part not in ("teacher", "student"))

@@ -3,24 +3,22 @@
 from __future__ import annotations
 
 import copy
-from typing import Literal
 
 import numpy as np
 import torch
 
-from distillscope.config.normalisation import CLIP_STD
+from distillscope.config.noise import NoiseSpec
 from distillscope.data.source import Source, read_batches, stratified
 from distillscope.data.views import View
 from distillscope.devices import kept_memory
-from distillscope.registry import Count, Positive, Strength, remedies
+from distillscope.registry import Count, Strength, remedies
 from distillscope.students.load import StudentEncoder
 from distillscope.teachers.encoder import Perturbation
 
 
 @remedies.register("bn")
 def batch_norm(student: StudentEncoder, train: Source, seed: int, *, sigma: Strength = 0.2, fixed: bool = True,
-               unit: Literal["pixel", "normalised"] = "normalised", where: Literal["source", "input"] = "source", clip: bool = True,
-               std: tuple[Positive, Positive, Positive] = CLIP_STD, items: Count = 4096) -> StudentEncoder | str:
+               spec: NoiseSpec = NoiseSpec(), items: Count = 4096) -> StudentEncoder | str:
     """Batch-norm statistics re-estimated on unlabelled noisy train images; weights and the clean probe stay as they are.
 
     As in Schneider et al. 2020 (arXiv:2006.16971), with the statistics of the noisy images alone (their N = 0).
@@ -28,7 +26,7 @@ def batch_norm(student: StudentEncoder, train: Source, seed: int, *, sigma: Stre
     if not batch_norms(student.module):
         return "this student has no batch norms"
     few = train if items == 0 else train.take(stratified(train, items, "remedy"))
-    settings = {"sigma": sigma, "fixed": fixed, "unit": unit, "where": where, "clip": clip, "std": tuple(std)}
+    settings = {"sigma": sigma, "fixed": fixed, **spec.model_dump()}
     return bn_reestimated(student, few, View("noise", settings, seed, "batch norm"))
 
 

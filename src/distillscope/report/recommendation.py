@@ -12,10 +12,11 @@ from typing import Any
 import yaml
 
 from distillscope.advice.next_study import chosen_on, next_study, screen_size, screened
-from distillscope.advice.rank import PAPER, PURPOSES, TUNED, Axis, Entry, Ranking, Recommendation, recommend, to_dict
+from distillscope.advice.rank import COSTS, PAPER, PURPOSES, TUNED, Axis, Entry, Ranking, Recommendation, recommend, to_dict
 from distillscope.claims.results import Results, results_of
 from distillscope.errors import UserError
 from distillscope.report.sentences.numbers import NBSP, count, joined, number
+from distillscope.results.keys import facts_of
 from distillscope.results.run import Run, names_of, read_run, student_key
 from distillscope.results.statistics import Contrast
 
@@ -199,7 +200,7 @@ def axis_cell(entry: Entry, axis: Axis, ranking: Ranking) -> str:
     return f"{own}\n{gain(entry.gains[axis.name], axis.scale)}" if other else own
 
 
-COST_TITLES = {"parameters": "parameters", "multiply_adds": "multiply-adds", "latency_ms": "ms an image"}
+COST_TITLES = {c: facts_of(COSTS[c]).title for c in ("parameters", "multiply_adds", "latency_ms")}
 
 
 def table_of(ranking: Ranking, found: Recommendation) -> tuple[list[str], list[list[str]]]:

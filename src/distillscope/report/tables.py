@@ -13,8 +13,9 @@ from distillscope.files.writing import write_text
 from distillscope.report.figures.noise import Sigma, noise_conditions
 from distillscope.report.sentences import numbers as words
 from distillscope.report.sentences.numbers import accuracy_of, count, first_known, interval_text, number, seeds_text
+from distillscope.results.keys import COSINE, facts_of
 from distillscope.results.models import Model, Setting
-from distillscope.results.rows import TEACHER
+from distillscope.results.rows import CLEAN, TEACHER
 from distillscope.results.run import Run, read_run
 from distillscope.results.summary import Statistic, Summary, teacher_key
 from distillscope.visible import markdown_text, sheet_cell, visible
@@ -27,12 +28,14 @@ class Column:
     key: str
     title: str
     measure: str
-    condition: str = "clean"
+    condition: str = CLEAN
     digits: int = 2
     scale: float = 1.0
     hint: str = ""
     short: bool = False  # show as 1.41 M
     constant: bool = False  # has no spread to speak of
+    narrow: str = ""  # its title in a terminal, where it has a place there
+    few: int = 1  # its decimals there
 
 
 @dataclass(frozen=True)
@@ -91,33 +94,40 @@ class Table:
         return shown
 
 
+NARROW = ("capacity.parameters", "student.effective_rank", "student.dims_90", "contrastive.infonce", "paper.infonce", "alignment.mean_cosine")
+"""What a terminal has room for, beside accuracies; the files have the rest."""
+
+
+def _column(measure: str, key: str = "", *, condition: str = CLEAN, title: str = "", hint: str | None = None, narrow: str = "") -> Column:
+    """A column as `results.keys` describes its measure; ``key`` is what table.csv calls it."""
+    facts = facts_of(measure)
+    short = narrow or (facts.in_short if measure in NARROW or facts.column else "")
+    return Column(key or measure.rpartition(".")[2], title or facts.in_table, measure, condition, facts.digits, facts.scale,
+                  facts.hint if hint is None else hint, facts.counted, facts.constant, short, facts.num_few)
+
+
 def _columns(run: Run, summary: Summary) -> list[Column]:
-    columns = [Column("parameters", "parameters", "capacity.parameters", short=True, digits=0, constant=True),
-               Column("effective_rank", "effective rank", "student.effective_rank",
-                      hint="exp of the entropy of p = s²/Σs², centred; mean over seeds"),
-               Column("rank_of_mean_spectrum", "rank of mean spectrum", "student.effective_rank_of_mean_spectrum",
-                      hint="the same of the singular values averaged over seeds, as the paper computes it"),
-               Column("effective_rank_corrected", "corrected for N", "student.effective_rank_corrected", digits=1,
-                      hint="effective rank with its small-sample bias removed: 2 log R(N) - mean log R(N/2)"),
-               Column("dims_90", "dims 90 %", "student.dims_90", digits=1, hint="components that hold 90 % of the variance"),
-               Column("dims_90_of_mean_spectrum", "dims 90 % of mean spectrum", "student.dims_90_of_mean_spectrum", digits=0,
-                      hint="the same of the singular values averaged over seeds, as the paper computes it")]
+    columns = [_column(measure, key) for measure, key in (
+        ("capacity.parameters", ""), ("student.effective_rank", ""),
+        ("student.effective_rank_of_mean_spectrum", "rank_of_mean_spectrum"), ("student.effective_rank_corrected", ""),
+        ("student.dims_90", ""), ("student.dims_90_of_mean_spectrum", ""))]
     published = {p.get("measure") for p in _published(run)}
     if run.study.get("spread") != "population" and "student.effective_rank_of_mean_spectrum" not in published:
         columns = [c for c in columns if not c.key.endswith("of_mean_spectrum")]
     accuracy = accuracy_of(summary)
     if accuracy:
-        columns.append(Column("accuracy_clean", "clean, %", accuracy[0], scale=100, digits=2, hint=accuracy[1]))
-        columns += [Column(f"accuracy_{s.condition}", f"σ {s.value:g}, %", accuracy[0], s.condition, 2, 100,
-                           f"{accuracy[1]}, {s.text}") for s in noise_conditions(run, summary)]
+        columns.append(_column(accuracy[0], "accuracy_clean", title="clean, %", narrow="clean %"))
+        columns += [_column(accuracy[0], f"accuracy_{s.condition}", condition=s.condition, title=f"σ {s.value:g}, %",
+                            hint=f"{accuracy[1]}, {s.text}", narrow=f"σ {s.value:g} %") for s in noise_conditions(run, summary)]
     loss, spread = first_known(words.INFONCE, summary), first_known(words.UNIFORMITY, summary)
     if loss:
-        columns.append(Column("infonce", "InfoNCE, nats", loss[0], digits=3, hint=f"{loss[0]} {loss[2]}".strip()))
-        columns.append(Column("infonce_ceiling", "its ceiling", loss[1], digits=3, hint="what chance gives", constant=True))
+        columns.append(_column(loss[0], "infonce", hint=f"{loss[0]} {loss[2]}".strip()))
+        columns.append(_column(loss[1], "infonce_ceiling"))
     if spread:
-        columns.append(Column("uniformity", "uniformity", spread[0], digits=3, hint=f"{spread[0]} {spread[1]}".strip()))
-    columns.append(Column("mean_cosine", "mean cosine", "alignment.mean_cosine", digits=3, hint="with the teacher"))
-    return columns
+        columns.append(_column(spread[0], "uniformity", hint=f"{spread[0]} {spread[1]}".strip()))
+    columns.append(_column(COSINE))
+    known = {c.measure for c in columns}
+    return columns + [_column(m, m) for m in sorted(summary.measures() - known) if facts_of(m).column and not m.startswith(TEACHER)]
 
 
 def sample_note(settings: list[Setting], summary: Summary) -> str:
@@ -142,7 +152,7 @@ def _find_published(entries: list[dict], model: Model, column: Column, first_arm
         student = str(entry.get("student") or TEACHER)
         where = all(entry.get(k) in (None, getattr(model, k)) for k in ("dataset", "teacher", "target"))
         if (where and student == model.student and (model.is_teacher or arm == model.arm)
-                and str(entry.get("condition") or "clean") == column.condition
+                and str(entry.get("condition") or CLEAN) == column.condition
                 and teacher_key(str(entry.get("measure"))) == teacher_key(column.measure)):
             return entry
     return None
@@ -261,19 +271,10 @@ def write_tables(table: Table, folder: Path) -> list[Path]:
             (("table.md", to_markdown), ("table.tex", to_latex), ("table.csv", to_csv))]
 
 
-# What a terminal has room for, with the digits that it shows; the files have the rest.
-_TERMINAL = {"parameters": ("params", 0), "effective_rank": ("eff. rank", 1), "dims_90": ("dims 90 %", 0), "infonce": ("InfoNCE", 2),
-             "mean_cosine": ("cosine", 2)}
-
-
 def _for_terminal(table: Table) -> Table:
-    kept = [(i, c) for i, c in enumerate(table.columns) if c.key in _TERMINAL or c.key.startswith("accuracy_")]
-    columns = []
-    for _, c in kept:
-        title, digits = _TERMINAL.get(c.key, (c.title.replace(", ", " "), 1))
-        columns.append(replace(c, title=title, digits=digits))
-    rows = [Row(r.model, [r.cells[i] for i, _ in kept]) for r in table.rows]
-    return replace(table, columns=columns, rows=rows)
+    kept = [i for i, c in enumerate(table.columns) if c.narrow]
+    columns = [replace(table.columns[i], title=table.columns[i].narrow, digits=table.columns[i].few) for i in kept]
+    return replace(table, columns=columns, rows=[Row(r.model, [r.cells[i] for i in kept]) for r in table.rows])
 
 
 def terminal_table(run_dir: Path):

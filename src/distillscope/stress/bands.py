@@ -3,19 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
-from typing import Any, Literal
+from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import torch
 
-from distillscope.config.normalisation import CLIP_STD
-from distillscope.data.preprocess import unit_floats
+from distillscope.config.noise import NoiseSpec
+from distillscope.data.noise import with_noise
 from distillscope.data.source import Images, Source, stack
-from distillscope.data.units import both_units, channel_scale
 from distillscope.draws import keyed_rngs
 from distillscope.errors import UserError
-from distillscope.registry import Positive, Size, stresses
+from distillscope.registry import Size, stresses
 from distillscope.results.rows import Condition
 from distillscope.stress.frequency import band_mask, radial_frequency
 from distillscope.stress.subject import Findings, Subject, few, need_labels, need_range, shape_of
@@ -26,35 +25,30 @@ class BandNoise:
     """Noise whose frequencies lie in [low, high), fractions of the source image's Nyquist, of standard deviation sigma.
 
     White noise (the same draw for every band and sigma) is filtered in the Fourier domain and scaled so that its
-    expected variance is sigma^2 at every pixel: all bands have equal total power. ``source_side``: with ``where``
-    "input", the shorter side of the stored image, in whose Nyquist frequencies are counted; above 1 is then out of band,
-    where an image that was enlarged has nothing. ``clip`` keeps source pixels in [0, 1], which spills a little power
-    into other bands.
+    expected variance is sigma^2 at every pixel: all bands have equal total power. ``source_side``: on a model's input,
+    the shorter side of the stored image, in whose Nyquist frequencies are counted; above 1 is then out of band, where an
+    image that was enlarged has nothing. Clipping spills a little power into other bands.
     """
 
     low: float
     high: float
     sigma: float
+    spec: NoiseSpec = NoiseSpec()
     draw: int = 0
-    where: Literal["source", "input"] = "source"
-    unit: Literal["pixel", "normalised"] = "normalised"
-    clip: bool = True
-    std: tuple[float, ...] = CLIP_STD
     seed: int = 0
     source_side: int | None = None
+
+    @property
+    def where(self) -> str:
+        return self.spec.where
 
     def __call__(self, images: Images, ids: Sequence[str]) -> Images:
         if isinstance(images, list):
             return stack([self(image[None], [item])[0] for image, item in zip(images, ids, strict=True)])
-        if self.where == "source":
-            images = unit_floats(images)
-        count, channels, height, width = images.shape
-        white = np.empty((count, channels, height, width), np.float32)
-        for i, rng in zip(range(count), keyed_rngs(ids, self.seed, "band noise", self.draw), strict=False):
+        white = np.empty(tuple(images.shape), np.float32)
+        for i, rng in zip(range(len(white)), keyed_rngs(ids, self.seed, "band noise", self.draw), strict=False):
             rng.standard_normal(dtype=np.float32, out=white[i])
-        scale = self.sigma * channel_scale(self.where, self.unit, self.std)
-        noisy = images + (torch.from_numpy(self.filtered(white)) * scale).to(images.device)
-        return noisy.clamp_(0, 1) if self.where == "source" and self.clip else noisy
+        return with_noise(images, torch.from_numpy(self.filtered(white)), self.sigma, self.spec)
 
     def filtered(self, white: np.ndarray) -> np.ndarray:
         """``white`` (..., h, w) of variance 1 with only this band left, and variance 1 in expectation."""
@@ -68,19 +62,19 @@ class BandNoise:
         return np.fft.ifft2(np.fft.fft2(white) * gain).real.astype(np.float32)
 
     def describe(self) -> dict[str, Any]:
-        return {"kind": "band noise", **asdict(self)}
+        return {"kind": "band noise", "low": self.low, "high": self.high, "sigma": self.sigma, "draw": self.draw,
+                **self.spec.model_dump(), "seed": self.seed, "source_side": self.source_side}
 
     def both_units(self) -> dict[str, Any]:
-        return {**both_units(self.sigma, self.where, self.unit, self.clip, self.std), "band": [self.low, self.high],
+        return {**self.spec.both_units(self.sigma), "band": [self.low, self.high],
                 "band_unit": "fractions of the source image's Nyquist frequency"}
 
 
 @stresses.register("band_noise")
 def band_noise(model: Subject, test: Source, labels: np.ndarray | None, seed: int, *,
                bands: tuple[tuple[float, float], ...] = ((0, 0.25), (0.25, 0.5), (0.5, 0.75), (0.75, 1)),
-               sigmas: tuple[float, ...] = (0.1, 0.2), draws: Size = 1, where: Literal["source", "input"] = "source",
-               unit: Literal["pixel", "normalised"] = "normalised", clip: bool = True,
-               std: tuple[Positive, Positive, Positive] = CLIP_STD, items: int = 1000) -> Findings:
+               sigmas: tuple[float, ...] = (0.1, 0.2), draws: Size = 1, spec: NoiseSpec = NoiseSpec(),
+               items: int = 1000) -> Findings:
     """Accuracy under Gaussian noise of equal power in bands of radial frequency (condition band=LOW-HIGH/SIGMA).
 
     Bands are fractions of the source image's Nyquist, [low, high). At the source they lie in 0 to 1. With `where: input`
@@ -89,7 +83,7 @@ def band_noise(model: Subject, test: Source, labels: np.ndarray | None, seed: in
     need_labels(labels, "stresses.band_noise")
     few_items, shorter = few(test, items, "stresses.band_noise"), min(shape_of(test))
     # What an input shows depends on the model, so the bound above is checked for each; a source shows up to its Nyquist.
-    limit = 1.0 if where == "source" else float("inf")
+    limit = 1.0 if spec.where == "source" else float("inf")
     for low, high in bands:
         if not 0 <= low < high <= limit:
             raise UserError("stresses.band_noise.bands", f"0 <= low < high{' <= 1' if limit == 1 else ''}", f"[{low:g}, {high:g}]",
@@ -97,16 +91,15 @@ def band_noise(model: Subject, test: Source, labels: np.ndarray | None, seed: in
     for sigma in sigmas:
         need_range(sigma, "stresses.band_noise.sigmas")
     found = Findings(rows=model.accuracy(few_items, Condition.unchanged("band"), None, None))  # clean, on the same items
-    shown = 1.0 if where == "source" or model.preprocess is None else model.preprocess.size / shorter
+    shown = 1.0 if spec.where == "source" or model.preprocess is None else model.preprocess.size / shorter
     for low, high in bands:
         if low >= shown and model.preprocess is not None:
             found.skipped.append(f"band={low:g}-{high:g}: this model's input shows only 0 to {shown:g} of the source's Nyquist")
             continue
         for sigma in sigmas:
-            name = Condition.band(low, high, sigma, at_input=where == "input")
+            name = Condition.band(low, high, sigma, at_input=spec.where == "input")
             for draw in range(draws):
-                noise = BandNoise(low, high, sigma, draw, where, unit, clip, tuple(std), seed,
-                                  shorter if where == "input" else None)
+                noise = BandNoise(low, high, sigma, spec, draw, seed, shorter if spec.where == "input" else None)
                 found.rows += model.accuracy(few_items, name, draw, noise)
             found.conditions[name] = noise.both_units()
     return found

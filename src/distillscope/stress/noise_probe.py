@@ -2,22 +2,19 @@
 
 from __future__ import annotations
 
-from typing import Literal
-
 import numpy as np
 
-from distillscope.config.normalisation import CLIP_STD
+from distillscope.config.noise import NoiseSpec
+from distillscope.data.noise import Noise
 from distillscope.data.source import Source
-from distillscope.registry import Positive, stresses
+from distillscope.registry import stresses
 from distillscope.results.rows import Condition, Row
-from distillscope.stress.noise import Noise
 from distillscope.stress.subject import Findings, Subject, few, need_labels, need_range
 
 
 @stresses.register("noise_probe")
 def noise_probe(model: Subject, test: Source, labels: np.ndarray | None, seed: int, *, sigmas: tuple[float, ...] = (0.1, 0.2),
-                where: Literal["source", "input"] = "source", unit: Literal["pixel", "normalised"] = "normalised",
-                clip: bool = True, std: tuple[Positive, Positive, Positive] = CLIP_STD, train_items: int = 5000, items: int = 1000) -> Findings:
+                spec: NoiseSpec = NoiseSpec(), train_items: int = 5000, items: int = 1000) -> Findings:
     """Probes fitted to embeddings of noisy train images, tested at the same sigma (noise_probe.*, condition noise_probe=SIGMA).
 
     What such a probe wins back was only shifted by the noise; what it does not was lost. Beside it stands the clean probe
@@ -33,7 +30,7 @@ def noise_probe(model: Subject, test: Source, labels: np.ndarray | None, seed: i
     for sigma in (s for s in sigmas if s > 0):
         name = Condition.of("noise_probe", level=sigma)
         # Draw 0 of the test noise is that of the noise sweep, for the probes to be tested on the same images.
-        noise = Noise(sigma, 0, where, unit, clip, tuple(std), seed)
+        noise = Noise(sigma, spec, 0, seed)
         z = model.embed(tested, noise, f"{name}, test")
         noisy = model.fit(model.embed(train, noise, f"{name}, train"), train.labels)
         found.rows += _rows(model, noisy, z, tested, "accuracy", name) + _rows(model, clean, z, tested, "clean_fit_accuracy", name)

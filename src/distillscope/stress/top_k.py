@@ -3,17 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from typing import Literal
 
 import numpy as np
 
-from distillscope.config.normalisation import CLIP_STD
+from distillscope.config.noise import NoiseSpec
+from distillscope.data.noise import Noise
 from distillscope.data.source import Source
 from distillscope.draws import keyed_rng
 from distillscope.errors import UserError
-from distillscope.registry import Positive, stresses
+from distillscope.registry import stresses
 from distillscope.results.rows import Condition, Row
-from distillscope.stress.noise import Noise
 from distillscope.stress.subject import Findings, Subject, few, need_labels, need_range
 
 WHOLE, WHITE = "all", "whitened"
@@ -22,9 +21,7 @@ WHOLE, WHITE = "all", "whitened"
 @stresses.register("top_k", own_target=True)  # probes are fitted anew for every k
 def top_k(model: Subject, test: Source, labels: np.ndarray | None, seed: int, *,
           ks: tuple[int, ...] = (4, 8, 16, 32, 64, 128, 256, 512), sigmas: tuple[float, ...] = (0.1,), parts: int = 10,
-          whitened: bool = True, students: bool = False, where: Literal["source", "input"] = "source",
-          unit: Literal["pixel", "normalised"] = "normalised", clip: bool = True,
-          std: tuple[Positive, Positive, Positive] = CLIP_STD, items: int = 0) -> Findings:
+          whitened: bool = True, students: bool = False, spec: NoiseSpec = NoiseSpec(), items: int = 0) -> Findings:
     """Noise probe of the teacher cut to its top k components (top_k.*, conditions top_k=K and top_k=K/SIGMA; K may be all).
 
     Unit rows are projected on the k leading principal directions about their train mean, which stays, and the probes are
@@ -45,7 +42,7 @@ def top_k(model: Subject, test: Source, labels: np.ndarray | None, seed: int, *,
     train = unit_rows(model.embed(model.train, None, "top_k, train"))
     seen: dict[float | None, np.ndarray] = {None: unit_rows(model.embed(tested, None, "top_k, test"))}
     for sigma in (s for s in sigmas if s > 0):
-        noise = Noise(sigma, 0, where, unit, clip, tuple(std), seed)  # draw 0 of the noise sweep
+        noise = Noise(sigma, spec, 0, seed)  # draw 0 of the noise sweep
         seen[sigma] = unit_rows(model.embed(tested, noise, f"top_k, sigma {sigma:g}"))
         found.conditions |= {Condition.top_k(k, sigma): noise.both_units() for k in (*ks, WHOLE, *([WHITE] if whitened else []))}
     groups = disjoint_parts(tested, parts)

@@ -14,6 +14,7 @@ import numpy as np
 from distillscope import progress, registry
 from distillscope.config.parts import Part, Teacher
 from distillscope.config.study import Arm, Study
+from distillscope.data.noise import Noise
 from distillscope.data.preprocess import Preprocess
 from distillscope.data.source import Source
 from distillscope.data.splits import Splits
@@ -23,7 +24,6 @@ from distillscope.draws import keyed_rng
 from distillscope.errors import UserError
 from distillscope.files.writing import checksum, sweep, write_atomic, write_json, write_text
 from distillscope.results.rows import Condition
-from distillscope.stress.noise import Noise
 from distillscope.targets.transforms import Target, check_target, fit_target
 from distillscope.teachers.cache import cache_root, embed, missing_rows
 from distillscope.teachers.encoder import Encoder
@@ -115,7 +115,7 @@ def noise_conditions(study: Study) -> dict[tuple[Condition, int], Noise]:
     """(condition, draw) -> noise, for every sigma above 0 and every independent draw."""
     sweep = study.noise
     return {
-        (Condition.noise(sigma), draw): Noise(sigma, draw, sweep.where, sweep.unit, sweep.clip, tuple(sweep.std), sweep.seed)
+        (Condition.noise(sigma), draw): Noise(sigma, sweep.spec, draw, sweep.seed)
         for draw in range(sweep.draws) for sigma in sweep.sigmas if sigma > 0
     }
 

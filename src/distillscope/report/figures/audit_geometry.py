@@ -99,7 +99,7 @@ def alignment(found: Audit) -> Figure:
     findings = []
     own, theirs = found.values.get("alignment.teacher_variance_top20"), found.values.get("alignment.student_variance_top20")
     if own and theirs:
-        findings.append(f"The teacher's first 20 components hold {percent(theirs.value)}{reach(theirs, 'variance')} of the student's "
+        findings.append(f"The teacher's first 20 components hold {percent(theirs.value)}{reach(theirs, 'alignment.student_variance_top20')} of the student's "
                         f"variance and {percent(own.value)} of the teacher's own.")
     return Figure("alignment", "Where the student's variance lies",
                   "Read the student between the teacher's own curve (a perfect copy) and k/d (no relation). Above the teacher's "

@@ -20,6 +20,8 @@ from distillscope.report.sentences.audit import ACCURACIES, RECALLS, capital
 from distillscope.report.sentences.audit_measures import accuracy_sentence, gallery_size, told
 from distillscope.report.sentences.numbers import number
 
+SHARE = "contrastive.retained_share"
+
 
 def _categories(labels: list[str]) -> dict:
     """One place a label along x."""
@@ -54,9 +56,9 @@ def _nats_kept(found: Audit) -> tuple[Panel | None, str]:
     series.append(null_line(k, logs, "ceiling, log K"))
     sentence = (f"Among {math.exp(ceiling.value):,.0f} candidates the student keeps {number(ceiling.value - value.value, 2)} of at most "
                 f"{number(ceiling.value, 2)} nats")
-    retained = found.values.get("contrastive.retained_share")
+    retained = found.values.get(SHARE)
     if retained:
-        sentence += f": {told(retained, 'retained_share')}{reach(retained, 'retained_share')} of what the teacher keeps of itself"
+        sentence += f": {told(retained, SHARE)}{reach(retained, SHARE)} of what the teacher keeps of itself"
     return Panel("Nats kept: log K less the loss", "candidates K", "nats kept", series, x_log=True, y_range=(0.0, 1.08 * max(logs)),
                  x_ticks=[(v, f"{v:,.0f}") for v in k]), f"{sentence}."
 

@@ -7,15 +7,13 @@ from itertools import pairwise
 
 from distillscope.report.figures.figure import Figure, Mark, Panel, Series
 from distillscope.report.sentences.numbers import count, number, span
+from distillscope.results.keys import COSINE, PARAMETERS, RANK, facts_of
 from distillscope.results.models import NULL_COLOUR, Setting
 from distillscope.results.run import Run
 from distillscope.results.summary import Summary
 from distillscope.results.training_curves import curve_over_seeds, shared_curve
 
-RANK = "student.effective_rank"
-COSINE = "alignment.mean_cosine"
-PARAMETERS = "capacity.parameters"
-RANK_LABEL = "effective rank"
+RANK_LABEL = facts_of(RANK).title
 
 
 def panel_title(settings: list[Setting], setting: Setting) -> str:

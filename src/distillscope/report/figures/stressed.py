@@ -10,14 +10,13 @@ import numpy as np
 from distillscope.report.figures.figure import Figure, Grid, Mark, Panel, Series
 from distillscope.report.figures.geometry import of_setting, panel_title
 from distillscope.report.sentences.numbers import accuracy_of, number, percent
+from distillscope.results.keys import LATENCY
 from distillscope.results.models import Model, Setting
 from distillscope.results.robustness import MEAN
 from distillscope.results.rows import Condition
 from distillscope.results.run import Run
 from distillscope.results.summary import Statistic, Summary
 from distillscope.results.training_curves import curve_over_seeds, trials_of
-
-LATENCY = "capacity.latency_ms"
 
 
 def not_run(name: str) -> str:

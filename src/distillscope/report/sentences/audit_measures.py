@@ -9,24 +9,14 @@ from distillscope.measure.digits import decimals
 from distillscope.measure.pairing import question
 from distillscope.measure.pool import Settings
 from distillscope.measure.results import Audit, Line, Value
-from distillscope.report.sentences.numbers import NBSP, number, percent
+from distillscope.report.sentences.numbers import number, percent
+from distillscope.results.keys import NBSP, facts_of
 
 GROUPS = {"spectrum": "Directions", "alignment": "Alignment with the teacher", "contrastive": "Telling items apart",
           "retrieval": "Search", "similarity": "Similarity", "probe": "Labels: linear probe", "knn": "Labels: neighbours",
           "zero_shot": "Labels: class names", "paper": "As in the paper"}
-TITLES = {"effective_rank": "effective rank", "effective_rank_corrected": "rank, corrected for n", "rankme": "RankMe",
-          "effective_rank_by_s": "effective rank by s", "dims_90": f"dims for 90{NBSP}%", "dims_95": f"dims for 95{NBSP}%",
-          "dims_99": f"dims for 99{NBSP}%", "twonn_dimension": "TwoNN dimension", "alignment.teacher_r2": "R² of the teacher",
-          "alignment.student_variance_top20": "in the teacher's top 20", "alignment.teacher_variance_top20": "teacher's own top 20",
-          "alignment.teacher_variance_captured": "captured by its top 20", "similarity.linear_cka_debiased": "CKA, debiased",
-          "similarity.linear_cka": "CKA", "similarity.rsa_spearman": "RSA", "similarity.mutual_knn_10": "shared neighbours",
-          "contrastive.infonce": "InfoNCE", "retrieval.neighbour_overlap_10": "index overlap",
-          "paper.infonce": "InfoNCE", "paper.infonce_ceiling": "InfoNCE ceiling", "contrastive.teacher_infonce": "teacher's InfoNCE",
-          "probe.mcnemar_p": "McNemar p", "knn.mcnemar_p": "McNemar p", "paper.probe.mcnemar_p": "McNemar p",
-          "contrastive.infonce_best_temperature": "InfoNCE, best temp.", "probe.c": "C", "paper.probe.accuracy": "probe accuracy"}
 BOUNDED = ("share", "cosine", "R2", "correlation")
 """Units of which 1 is the most."""
-PERCENT = ("accuracy", "retention", "retained_share", "recall", "overlap", "mutual_knn", "variance", "mean_energy", "duplicates")
 
 
 def group_of(name: str) -> str:
@@ -44,9 +34,7 @@ def title_of(name: str) -> str:
     >>> title_of("dims_90").replace(NBSP, " "), title_of("retrieval.recall_at_5")
     ('dims for 90 %', 'recall at 5')
     """
-    if name.endswith("_null"):
-        return f"{title_of(name.removesuffix('_null'))}, shuffled"
-    return TITLES.get(name) or name.rpartition(".")[2].replace("_", " ")
+    return facts_of(name).title
 
 
 def shown(value: float, unit: str, name: str = "", digits: int | None = None) -> str:
@@ -58,11 +46,11 @@ def shown(value: float, unit: str, name: str = "", digits: int | None = None) ->
     ('75.8 %', '0.912')
     >>> shown(31.04, "dims"), shown(3, "dims"), shown(1, "flag"), shown(0.2, "p"), shown(2e-9, "norm")
     ('31.0', '3', 'yes', '0.200', '2e-09')
-    >>> shown(0.99988, "cosine"), shown(0.9997, "share", "recall").replace(NBSP, " ")
+    >>> shown(0.99988, "cosine"), shown(0.9997, "share", "retention").replace(NBSP, " ")
     ('0.9999', '99.97 %')
     """
     digits = _decimals(value, None, None, unit, name) if digits is None else digits
-    if unit == "share" and any(word in name for word in PERCENT):
+    if unit == "share" and facts_of(name).is_percent:
         return percent(value, digits)
     if unit == "dims":
         return number(value, 0 if float(value).is_integer() else digits)
@@ -80,7 +68,7 @@ def shown(value: float, unit: str, name: str = "", digits: int | None = None) ->
 
 
 def _decimals(value: float, low: float | None, high: float | None, unit: str, name: str) -> int:
-    if unit == "share" and any(word in name for word in PERCENT):
+    if unit == "share" and facts_of(name).is_percent:
         low, high = (None if v is None else 100 * v for v in (low, high))
         return decimals(100 * value, low, high, least=1, full=100.0)
     if unit in ("dims", "degrees"):

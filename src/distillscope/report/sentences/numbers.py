@@ -5,24 +5,18 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable
 
+from distillscope.results import keys
+from distillscope.results.keys import ACCURACIES, NBSP, facts_of
 from distillscope.results.summary import Statistic, Summary, teacher_key
 
-NBSP = "\u00a0"  # a number and its unit stay on one line
-
-# The accuracy that the report shows, first found first: the study's own probe, the tuned one, neighbours.
-ACCURACIES = [("paper.probe.student.accuracy", "linear probe (C = 1, unit norm)"),
-              ("probe.student.accuracy", "linear probe (tuned)"),
-              ("knn.student.accuracy", "nearest neighbours")]
-INFONCE = [("paper.infonce", "paper.infonce_ceiling", "batches of 64, as in the paper"),
-           ("contrastive.infonce", "contrastive.ceiling", "")]
-UNIFORMITY = [("paper.uniformity", "batches of 64, self-pairs included, as in the paper"),
-              ("student.uniformity", "")]
+INFONCE = [(loss, ceiling, facts_of(loss).hint) for loss, ceiling in keys.INFONCE]
+UNIFORMITY = [(spread, facts_of(spread).hint) for spread in keys.UNIFORMITY]
 
 
 def accuracy_of(summary: Summary) -> tuple[str, str] | None:
     """(dotted key, its name) of the accuracy that this run can show; None without labels."""
     measures = summary.measures()
-    return next(((k, name) for k, name in ACCURACIES if k in measures or teacher_key(k) in measures), None)
+    return next(((k, facts_of(k).hint) for k in ACCURACIES if k in measures or teacher_key(k) in measures), None)
 
 
 def first_known(keys: Iterable[tuple], summary: Summary) -> tuple | None:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 
-from distillscope.report.figures.geometry import COSINE, PARAMETERS, RANK
 from distillscope.report.figures.noise import Sigma, by_size, noise_conditions, paired_difference
 from distillscope.report.sentences.numbers import (
     NBSP,
@@ -19,7 +18,9 @@ from distillscope.report.sentences.numbers import (
     span,
 )
 from distillscope.report.tables import sample_note
+from distillscope.results.keys import COSINE, LATENCY, PARAMETERS, RANK, facts_of
 from distillscope.results.models import Model, Setting
+from distillscope.results.rows import CLEAN
 from distillscope.results.run import Run
 from distillscope.results.summary import Statistic, Summary
 
@@ -94,13 +95,13 @@ def other_arms(run: Run, setting: Setting, summary: Summary) -> list[tuple[Model
     """(arm's model, plain model, {title: (paired difference, digits, scale)}) for each model of an arm but the first."""
     first = {m.student: m for m in _main_arm(setting)}
     accuracy, level = accuracy_of(summary), middle_noise(run, summary)
-    wanted = [("effective rank", RANK, "clean", 1, 1.0)]
-    wanted += [("clean accuracy, points", accuracy[0], "clean", 1, 100.0)] if accuracy else []
-    wanted += [(f"accuracy at σ {level.value:g}, points", accuracy[0], level.condition, 1, 100.0)] if accuracy and level else []
+    wanted = [(facts_of(RANK).title, RANK, CLEAN)]
+    wanted += [("clean accuracy, points", accuracy[0], CLEAN)] if accuracy else []
+    wanted += [(f"accuracy at σ {level.value:g}, points", accuracy[0], level.condition)] if accuracy and level else []
     rows = []
     for model in setting.students[len(first):]:
         plain = first.get(model.student)
-        found = {title: (d, digits, scale) for title, key, condition, digits, scale in wanted
+        found = {title: (d, facts_of(key).num_few, facts_of(key).scale) for title, key, condition in wanted
                  if plain and (d := paired_difference(summary, model, plain, key, condition)) and d.n_seeds}
         rows += [(model, plain, found)] if plain and found else []
     return rows
@@ -160,7 +161,6 @@ class Merit:
 
 RETRIEVAL = (("Retrieval", "the teacher's embedding of the same image found first", "mapped.recall_at_1"),
              ("Neighbours kept", "of the teacher's 10 nearest", "similarity.mutual_knn_10"))
-LATENCY = "capacity.latency_ms"
 OF_TEACHER = {"mapped.recall_at_1": 1.0, "similarity.mutual_knn_10": 1.0, COSINE: 1.0}
 
 
