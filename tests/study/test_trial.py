@@ -7,9 +7,10 @@ import pytest
 from builders.tiny import scratch, tiny_study
 from distillscope.distill.streams import KeyedStreams, NotebookStreams
 from distillscope.results.rundir import is_complete, trials_of
-from distillscope.study.prepared import load_teacher, prepare_targets
+from distillscope.study.prepared import prepare_targets
 from distillscope.study.run import load_data
 from distillscope.study.trial import make_health, make_streams, run_trial
+from distillscope.teachers.rows import load_teacher
 
 
 @pytest.fixture

@@ -30,8 +30,8 @@ def _filled(work: str, folder: str):
     """A cache of two shards; the teacher, the images, and their embeddings."""
     from distillscope.config.parts import Teacher
     from distillscope.data.splits import load_split
-    from distillscope.study.prepared import load_teacher
     from distillscope.teachers.cache import embed
+    from distillscope.teachers.rows import load_teacher
 
     settings = {"name": "torchscript", "path": str(Path(work) / "teacher.ts"), "size": 16}
     small.make_teacher(Path(work) / "teacher.ts")
@@ -123,8 +123,9 @@ def _targets(work: str, folder: str):
     """The targets of the small study in a cache of their own."""
     from distillscope.config.load import load_preset
     from distillscope.config.resolve import with_noise
-    from distillscope.study.prepared import load_teacher, prepare_targets
+    from distillscope.study.prepared import prepare_targets
     from distillscope.study.run import load_data
+    from distillscope.teachers.rows import load_teacher
 
     clean = Path(folder) / "clean-targets"
     os.environ["DISTILLSCOPE_CACHE"] = str(clean)

@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from distillscope import progress, registry
+from distillscope import registry
 from distillscope.config.parts import Teacher
 from distillscope.config.paths import MODEL_FILES, model_file
 from distillscope.config.resolve import named_dataset
@@ -21,7 +21,7 @@ from distillscope.inputs.formats import split_key
 from distillscope.inputs.members import strings
 from distillscope.inputs.reading import Reading
 from distillscope.students.load import DESCRIPTION, load_student
-from distillscope.study.prepared import load_teacher, teacher_rows
+from distillscope.teachers.rows import load_teacher
 
 
 def is_model(spec: str, *, with_images: bool = True) -> bool:
@@ -60,12 +60,11 @@ def embed_model(spec: str, data: str | Source, split: str = "test", *, limit: in
     path, remarks = split_key(spec)[0], ()
     if path.is_dir():
         student = load_student(path, device, precision or "float32")
-        with progress.task(f"{path.name}, {source.name}/{split}", len(source)) as advance:
-            rows = student.embed(source, advance=advance, workers=workers)
+        rows = student.rows(source, label=f"{path.name}, {source.name}/{split}", workers=workers)
     else:
         encoder = load_teacher(model_teacher(spec, preprocess), device, precision)
-        rows = teacher_rows(encoder, source, label=f"{path.name}, {source.name}/{split}", workers=workers)
-        remarks = (encoder.reading.partition(": ")[2],) if getattr(encoder, "reading", "") else ()
+        rows = encoder.rows(source, label=f"{path.name}, {source.name}/{split}", workers=workers)
+        remarks = (encoder.reading.partition(": ")[2],) if encoder.reading else ()
     labels, images = source.labels, shown or f"{source.name}/{split}"
     reading = Reading(spec, "the model's output", *rows.shape, images, None if labels is None else images, remarks=remarks,
                       unlabelled=0 if labels is None else int(np.ma.getmaskarray(labels).sum()))

@@ -33,6 +33,12 @@ class StudentEncoder(Encoder):
 
     recipe: dict[str, Any] | None = None
 
+    def rows(self, source: Source, perturbation: Perturbation | None = None, *, label: str | None = None,
+             workers: int = 0) -> np.ndarray:
+        """Embeddings (n, dim) float32 of every item, with a line of progress; the cache keeps teachers only."""
+        with progress.task(label or f"student {source.name}/{source.split}", len(source)) as advance:
+            return self.embed(source, perturbation, advance, workers=workers)
+
     @kept_memory()
     def embed(self, source: Source, perturbation: Perturbation | None = None,
               advance: Callable[[int], None] | None = None, batch_size: int = 256, workers: int = 0) -> np.ndarray:

@@ -8,15 +8,13 @@ from typing import Any
 
 import numpy as np
 
-from distillscope import progress
 from distillscope.audits.models import model_teacher
 from distillscope.config.resolve import named_dataset
 from distillscope.data.splits import load_split
 from distillscope.errors import UserError
 from distillscope.students.load import load_student
-from distillscope.study.prepared import load_teacher, teacher_rows
 from distillscope.study.trial import save_embeddings
-from distillscope.teachers.cache import entry_path
+from distillscope.teachers.rows import load_teacher
 
 
 def embed_dataset(data: str, split: str, *, teacher: str | None = None, student: Path | None = None, out: Path | None = None,
@@ -34,14 +32,13 @@ def embed_dataset(data: str, split: str, *, teacher: str | None = None, student:
     source = load_split(part.name, part.settings, split, limit, corrupt)
     if teacher is not None:
         encoder = load_teacher(model_teacher(teacher, preprocess), device, precision)
-        rows = teacher_rows(encoder, source, workers=workers)
-        where = str(entry_path(encoder, None)[0]) if hasattr(encoder, "encode") else encoder.name
+        rows = encoder.rows(source, workers=workers)
+        where = encoder.place
     else:
         if out is None:
             raise UserError("embed --student", "--out FOLDER (the cache keeps teachers only)", "none", "Add --out.")
         encoder = load_student(student, device, precision or "float32")
-        with progress.task(f"student {part.title}/{split}", len(source)) as advance:
-            rows = encoder.embed(source, advance=advance, workers=workers)
+        rows = encoder.rows(source, label=f"student {part.title}/{split}", workers=workers)
         where = str(out)
     if out is not None:
         save_embeddings(out, rows, source, np.float32)

@@ -21,10 +21,10 @@ from distillscope.results.rundir import check_names, is_complete, trial_folder, 
 from distillscope.stress.run import rehearse
 from distillscope.students.load import build_student
 from distillscope.study.preflight import check_data, check_study, check_teacher
-from distillscope.study.prepared import embedded_views, load_teacher, noise_conditions
+from distillscope.study.prepared import embedded_views, noise_conditions
 from distillscope.study.run import load_data, num_jobs
-from distillscope.teachers.cache import missing_rows
 from distillscope.teachers.encoder import Encoder
+from distillscope.teachers.rows import TeacherRows, load_teacher
 
 MEASURE_SECONDS = 45.0
 """Measures and probes of one trial at 10,000 test and 50,000 train items on one core; scaled with the items."""
@@ -86,8 +86,8 @@ def plan_study(study: Study, run: Path, device: str = "auto", precision: str | N
             total.teacher_forwards += todo
             total.teacher_cached += sum(count for count, _ in wanted) - todo
             total.cache_mib += todo * encoder.dim * 4 / 2**20
-            if todo:
-                total.seconds += todo * _teacher_seconds(encoder, splits.test)
+            if todo and encoder.network:
+                total.seconds += todo * _teacher_seconds(encoder.network, splits.test)
             evaluated = len(splits.test) * (1 + len(noise_conditions(study))) + len(splits.whole_train)
             stressed = rehearse(study.stresses, splits.train, splits.test, study.noise.seed, "student")[0]
             evaluated = (evaluated + sum(len(items) for items, _ in stressed)) * (1 + len(study.remedies))
@@ -110,16 +110,16 @@ def plan_study(study: Study, run: Path, device: str = "auto", precision: str | N
     return total
 
 
-def teacher_work(study: Study, splits: Splits, encoder: Any) -> list[tuple[int, int]]:
+def teacher_work(study: Study, splits: Splits, encoder: TeacherRows) -> list[tuple[int, int]]:
     """(images, those that the cache lacks) for every set that the teacher must see; each image and view once."""
-    if not isinstance(encoder, Encoder):
+    if encoder.network is None:
         return []
     sets: list[tuple[Source, Any]] = [(splits.whole_train, None), (splits.test, None)]
     if splits.labelled:
         sets += [(splits.test, noise) for noise in noise_conditions(study).values()]
     sets += [(splits.train, view) for _, view, _ in embedded_views(study, study.arms)]
     sets += rehearse(study.stresses, splits.train, splits.test, study.noise.seed)[0]
-    return [(len(source), missing_rows(encoder, source, perturbation)) for source, perturbation in sets]
+    return [(len(source), encoder.num_missing(source, perturbation)) for source, perturbation in sets]
 
 
 def _teacher_seconds(encoder: Encoder, source: Source) -> float:

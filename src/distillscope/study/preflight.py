@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 from distillscope import progress
 from distillscope.config.resolve import check_parts
 from distillscope.config.study import Study
@@ -13,6 +11,7 @@ from distillscope.distill.terms import check_arm, check_dims
 from distillscope.errors import UserError
 from distillscope.students.load import check_student
 from distillscope.study.prepared import check_targets, rehearse_views
+from distillscope.teachers.rows import TeacherRows
 
 LEAST_TEST = 10
 """Images that measures need at least."""
@@ -41,7 +40,7 @@ def check_data(study: Study, splits: Splits, *, tested: bool = True) -> None:
         progress.say(f"{splits.title} has no labels: probes, kNN and accuracy under noise are left out")
 
 
-def check_teacher(study: Study, encoder: Any, splits: Splits) -> None:
+def check_teacher(study: Study, encoder: TeacherRows, splits: Splits) -> None:
     """Whether the teacher's dimensions suit every arm and target."""
     for arm in study.arms:
         check_dims(arm, study.target_of(arm), encoder.dim)

@@ -12,21 +12,20 @@ from typing import Any
 import numpy as np
 
 from distillscope import progress, registry
-from distillscope.config.parts import Part, Teacher
+from distillscope.config.parts import Part
 from distillscope.config.study import Arm, Study
 from distillscope.data.noise import Noise
 from distillscope.data.preprocess import Preprocess
 from distillscope.data.source import Source
 from distillscope.data.splits import Splits
 from distillscope.data.views import View
-from distillscope.devices import choose_device
 from distillscope.draws import keyed_rng
 from distillscope.errors import UserError
 from distillscope.files.writing import checksum, sweep, write_atomic, write_json, write_text
 from distillscope.results.rows import Condition
 from distillscope.targets.transforms import Target, check_target, fit_target
-from distillscope.teachers.cache import cache_root, embed, missing_rows
-from distillscope.teachers.encoder import Encoder
+from distillscope.teachers.cache import cache_root
+from distillscope.teachers.rows import TeacherRows
 
 
 @dataclass(frozen=True)
@@ -44,33 +43,6 @@ class Prepared:
     def common_rows(self, name: str) -> np.ndarray:
         """The same under the study's own target, whatever the arm's: where all arms are compared."""
         return np.load((self.common or self.folder) / f"{name}.npy", mmap_mode="r", allow_pickle=False)
-
-
-def load_teacher(teacher: Teacher, device: str, precision: str | None) -> Any:
-    """The teacher, frozen and on its device; a preset's own precision gives way to what the user asks for.
-
-    "float16_on_cuda" is the notebook's: float16 on a CUDA device, float32 elsewhere.
-    """
-    encoder = registry.teachers.call(teacher.name, teacher.settings, where="teacher")
-    if isinstance(encoder, Encoder):
-        chosen, own = choose_device(device), teacher.precision or "float32"
-        if own == "float16_on_cuda":
-            own = "float16" if chosen.type == "cuda" else "float32"
-        encoder.to(chosen, precision or own)
-        if encoder.reading:
-            progress.say(encoder.reading)
-    return encoder
-
-
-def teacher_rows(encoder: Any, source: Source, perturbation: Any = None, label: str | None = None,
-                 workers: int = 0) -> np.ndarray:
-    """Embeddings (n, dim) of every item, through the cache, or looked up where the teacher is ready-made embeddings."""
-    if isinstance(encoder, Encoder):
-        return embed(encoder, source, perturbation, label=label, workers=workers)
-    if perturbation is not None:
-        raise UserError(f"teacher {encoder.name}", "a model, since views and noise need new embeddings",
-                        "ready-made embeddings", "Leave noise out (--set noise.sigmas=[]) and use arms without a view.")
-    return encoder.lookup(source)
 
 
 def view_of(arm: Arm, seed: int, epoch: Any) -> View | None:
@@ -126,17 +98,17 @@ def check_targets(study: Study, dim: int, count: int) -> None:
         check_target(part.name, part.settings, dim, count)
 
 
-def fitted_target(part: Part, encoder: Any, train: np.ndarray) -> Target:
-    """The target fitted on the teacher's train embeddings; what is ready-made does not say in which precision."""
-    return fit_target(part.name, part.settings, train, getattr(encoder, "precision", "float32"))
+def fitted_target(part: Part, encoder: TeacherRows, train: np.ndarray) -> Target:
+    """The target fitted on the teacher's train embeddings; ready-made ones count as float32."""
+    return fit_target(part.name, part.settings, train, encoder.precision)
 
 
-def prepare_targets(study: Study, encoder: Any, splits: Splits, part: Part, arms: list[Arm]) -> Prepared:
+def prepare_targets(study: Study, encoder: TeacherRows, splits: Splits, part: Part, arms: list[Arm]) -> Prepared:
     """Embed what is missing, fit the target transform on train, and write the targets of every split and view.
 
     What is there already is used where its checksum holds, else named and made again.
     """
-    train = teacher_rows(encoder, splits.train, label=f"teacher {splits.title}/train")
+    train = encoder.rows(splits.train, label=f"teacher {splits.title}/train")
     target = fitted_target(part, encoder, train)
     key = {"teacher": encoder.describe(), "target": part.model_dump(), "splits": split_hashes(splits)}
     digest = hashlib.blake2b(json.dumps(key, sort_keys=True, default=str).encode(), digest_size=8).hexdigest()
@@ -151,13 +123,13 @@ def prepare_targets(study: Study, encoder: Any, splits: Splits, part: Part, arms
     _keep(prepared, "train", lambda: target(train))
     for name, source in (("validation", splits.validation), ("test", splits.test)):
         if source is not None:
-            rows = teacher_rows(encoder, source, label=f"teacher {splits.title}/{name}")
+            rows = encoder.rows(source, label=f"teacher {splits.title}/{name}")
             _keep(prepared, name, lambda rows=rows: target(rows))
     for name, view, label in embedded_views(study, arms):
         def seen(view=view, label=label) -> np.ndarray:
-            return target(teacher_rows(encoder, splits.train, view, f"teacher {splits.title}, {label}"))
+            return target(encoder.rows(splits.train, view, label=f"teacher {splits.title}, {label}"))
 
-        _keep(prepared, name, seen, cheap=lambda view=view: isinstance(encoder, Encoder) and not missing_rows(encoder, splits.train, view))
+        _keep(prepared, name, seen, cheap=lambda view=view: not encoder.num_missing(splits.train, view))
     return prepared
 
 
@@ -168,7 +140,7 @@ def split_hashes(splits: Splits) -> dict[str, str]:
             for s in (splits.train, splits.validation, splits.test) if s is not None}
 
 
-def fingerprint(encoder: Any, splits: Splits) -> dict[str, str]:
+def fingerprint(encoder: TeacherRows, splits: Splits) -> dict[str, str]:
     """Hashes of the data and the teacher's weights, by which studies that are judged together are held to be of the same."""
     weights = encoder.describe().get("weights")
     return {f"{name} images": mark for name, mark in split_hashes(splits).items()} | ({"teacher's weights": weights} if weights else {})

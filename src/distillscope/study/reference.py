@@ -21,13 +21,13 @@ from distillscope.results.rows import CLEAN, TEACHER, Row, tidy
 from distillscope.results.rundir import write_results
 from distillscope.stress.run import run_stresses
 from distillscope.stress.subject import Findings, Subject
-from distillscope.study.prepared import fingerprint, noise_conditions, teacher_rows
+from distillscope.study.prepared import fingerprint, noise_conditions
 from distillscope.study.trial import fit_probes, heads, probe_rows, refit, save_embeddings, save_predictions
 from distillscope.targets.transforms import Target
-from distillscope.teachers.encoder import Encoder
+from distillscope.teachers.rows import TeacherRows
 
 
-def run_reference(study: Study, teacher_title: str, encoder: Any, splits: Splits, target: Target, folder: Path, *,
+def run_reference(study: Study, teacher_title: str, encoder: TeacherRows, splits: Splits, target: Target, folder: Path, *,
                   own: bool = True, batch_size: int | None = None) -> None:
     """Measure the teacher's embeddings, as ``target`` shows them to the students, clean and under the study's noise.
 
@@ -35,23 +35,23 @@ def run_reference(study: Study, teacher_title: str, encoder: Any, splits: Splits
     ``batch_size`` is that of the students who learn this target (default: the study's); the notebook's probe drops the last batch.
     """
     began = time.monotonic()
-    clean = target(teacher_rows(encoder, splits.test))
+    clean = target(encoder.rows(splits.test))
     found = audit_one(clean, normalize="l2", intervals=False)
     rows = [Row.clean(key, v.value, v.n, v.unit) for key, v in found.values.items()]
     skipped = [f"{key}: {why}" for key, why in found.left_out.items()]
-    if isinstance(encoder, Encoder) and encoder.num_parameters:  # an ONNX session does not tell
+    if encoder.num_parameters:  # an ONNX session does not tell
         rows.append(Row.clean("capacity.parameters", encoder.num_parameters, 1, "parameters"))
     save_embeddings(folder / "embeddings_test", clean, splits.test)
     probes: dict[str, LinearProbe] = {}
     if splits.labelled:
-        train = target(teacher_rows(encoder, splits.train))
-        validation = None if splits.validation is None else target(teacher_rows(encoder, splits.validation))
+        train = target(encoder.rows(splits.train))
+        validation = None if splits.validation is None else target(encoder.rows(splits.validation))
         probes, missing = fit_probes(study, train, splits, validation, probe_items(study, len(train), batch_size or study.training.batch_size))
         skipped += missing
         predictions = {(name, CLEAN, None): probe.predict(clean) for name, probe in probes.items()}
-        for key, noise in noise_conditions(study).items() if isinstance(encoder, Encoder) else ():
+        for key, noise in noise_conditions(study).items() if encoder.network else ():
             label = f"teacher {splits.title}/{splits.test.split}, {key[0]}, draw {key[1] + 1}"
-            z = target(teacher_rows(encoder, splits.test, noise, label))
+            z = target(encoder.rows(splits.test, noise, label=label))
             predictions.update({(name, *key): probe.predict(z) for name, probe in probes.items()})
         rows += probe_rows(probes, predictions, splits.test.labels, "teacher")
         near = knn_accuracy(train, splits.train.labels, clean, splits.test.labels)
@@ -71,19 +71,20 @@ def run_reference(study: Study, teacher_title: str, encoder: Any, splits: Splits
                    "fingerprint": fingerprint(encoder, splits), "seconds": round(time.monotonic() - began, 1)})
 
 
-def stress_teacher(study: Study, asked: Sequence[Stress], encoder: Any, splits: Splits, target: Target,
+def stress_teacher(study: Study, asked: Sequence[Stress], encoder: TeacherRows, splits: Splits, target: Target,
                    probes: dict[str, LinearProbe], folder: Path) -> Findings:
     """Stresses on the teacher: the same perturbed images as the students', each embedded once, ever."""
     if not asked:
         return Findings()
-    if not isinstance(encoder, Encoder):
+    network = encoder.network
+    if network is None:
         return Findings(skipped=["stresses: ready-made embeddings cannot be made of changed images"])
 
     def embedded(items: Source, perturbation: Any, label: str) -> np.ndarray:
-        return target(teacher_rows(encoder, items, perturbation, f"teacher {items.name}/{items.split}, {label}"))
+        return target(encoder.rows(items, perturbation, label=f"teacher {items.name}/{items.split}, {label}"))
 
-    module = encoder.module if encoder.num_parameters else None  # an ONNX session cannot be differentiated
-    model = Subject("teacher", embedded, heads(probes), splits.train, refit(study, probes), module, encoder.preprocess, encoder.device)
+    module = network.module if network.num_parameters else None  # an ONNX session cannot be differentiated
+    model = Subject("teacher", embedded, heads(probes), splits.train, refit(study, probes), module, network.preprocess, network.device)
     return run_stresses(asked, model, splits.test, study.noise.seed, folder)
 
 

@@ -57,14 +57,13 @@ from distillscope.study.prepared import (
     Prepared,
     fingerprint,
     fitted_target,
-    load_teacher,
     noise_conditions,
     prepare_targets,
-    teacher_rows,
 )
 from distillscope.study.reference import run_reference
 from distillscope.study.trial import run_trial
 from distillscope.teachers.cache import cache_root
+from distillscope.teachers.rows import load_teacher
 
 
 @dataclass(frozen=True)
@@ -234,7 +233,7 @@ def run_teacher(study: Study, data: Dataset, teacher: Teacher, splits: Splits, r
         if is_complete(folder):
             _same_items(folder, fingerprint(encoder, splits))
         else:
-            target = fitted_target(part, encoder, teacher_rows(encoder, splits.train))
+            target = fitted_target(part, encoder, encoder.rows(splits.train))
             batch = next((study.training_of(a).batch_size for a in arms if study.target_of(a) == part), study.training.batch_size)
             run_reference(study, teacher.title, encoder, splits, target, folder, own=part == study.target, batch_size=batch)
     return prepared

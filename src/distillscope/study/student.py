@@ -23,9 +23,10 @@ from distillscope.results.rundir import trials_of
 from distillscope.students.card import model_card
 from distillscope.students.load import DESCRIPTION, save_student
 from distillscope.study.preflight import check_data, check_study, check_teacher
-from distillscope.study.prepared import fingerprint, load_teacher, prepare_targets
+from distillscope.study.prepared import fingerprint, prepare_targets
 from distillscope.study.trial import fresh_student, make_health, training_set
 from distillscope.teachers.cache import cache_root
+from distillscope.teachers.rows import load_teacher
 
 REQUEST = "distill.yaml"
 """In a student's folder: what was asked for when it was begun, settings, precision and fingerprint of the images and weights."""

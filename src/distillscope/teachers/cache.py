@@ -22,7 +22,7 @@ import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pyarrow as pa
@@ -35,7 +35,9 @@ from distillscope.devices import kept_memory
 from distillscope.errors import UserError
 from distillscope.files import locks
 from distillscope.files.writing import checksum, sweep, write_atomic, write_json
-from distillscope.teachers.encoder import Encoder, Perturbation
+
+if TYPE_CHECKING:  # an Encoder keeps its rows here, so its file imports this one
+    from distillscope.teachers.encoder import Encoder, Perturbation
 
 FLUSH_SECONDS = 30.0
 SHARD_ROWS = 65_536

@@ -18,9 +18,11 @@ from torch.nn.utils.fusion import fuse_conv_bn_weights
 
 from distillscope.data.given import gathered, names_of, ready
 from distillscope.data.preprocess import Preprocess
-from distillscope.data.source import Images
+from distillscope.data.source import Images, Source
 from distillscope.devices import autocast
 from distillscope.errors import UserError
+from distillscope.teachers import cache
+from distillscope.teachers.rows import TeacherRows
 
 ENCODE_BATCH = 256
 """Images that `encode` gives a network at once at most, where it is handed more."""
@@ -33,7 +35,8 @@ class Perturbation(Protocol):
     own normalised tensor).
     """
 
-    where: str
+    @property
+    def where(self) -> str: ...
 
     def __call__(self, images: Any, ids: Sequence[str]) -> Any: ...
 
@@ -41,7 +44,7 @@ class Perturbation(Protocol):
 
 
 @dataclass
-class Encoder:
+class Encoder(TeacherRows):
     """A frozen network: ``encode(images)`` gives float32 embeddings (b, dim), not normalised unless ``unit_norm``.
 
     ``weights_hash`` names the weights. ``unit_norm`` divides by the L2 norm in the network's own precision, as the
@@ -59,7 +62,6 @@ class Encoder:
     device: torch.device = field(default_factory=lambda: torch.device("cpu"))
     num_parameters: int = 0
     reading: str = ""
-    """What was decided about weights or a file that do not say it themselves, in one line for the user."""
 
     def __post_init__(self) -> None:
         self.num_parameters = sum(p.numel() for p in self.module.parameters())  # before batch norms are folded
@@ -78,6 +80,22 @@ class Encoder:
         if device.type != "cpu":
             self.batch_size = max(self.batch_size, 256)
         return self
+
+    @property
+    def network(self) -> Encoder:
+        return self
+
+    @property
+    def place(self) -> str:
+        return str(cache.entry_path(self, None)[0])
+
+    def rows(self, source: Source, perturbation: Perturbation | None = None, *, label: str | None = None,
+             workers: int = 0) -> np.ndarray:
+        """Embeddings (n, dim) float32 of every item, from the cache where it has them."""
+        return cache.embed(self, source, perturbation, label=label, workers=workers)
+
+    def num_missing(self, source: Source, perturbation: Perturbation | None = None) -> int:
+        return cache.missing_rows(self, source, perturbation)
 
     @torch.inference_mode()
     def encode(self, images: Any, ids: Sequence[str] | None = None, perturbation: Perturbation | None = None) -> np.ndarray:

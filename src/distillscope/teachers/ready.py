@@ -14,9 +14,10 @@ from distillscope.errors import UserError
 from distillscope.inputs.embeddings import positions, read_embeddings
 from distillscope.inputs.formats import EMBEDDINGS, suffix_of
 from distillscope.registry import teachers
+from distillscope.teachers.rows import TeacherRows
 
 
-class ReadyEmbeddings:
+class ReadyEmbeddings(TeacherRows):
     """Embeddings of a data set's splits; `lookup` aligns them to a Source. It cannot embed views or noisy images."""
 
     def __init__(self, path: Path) -> None:
