@@ -26,7 +26,8 @@ from distillscope.teachers.rows import load_teacher
 
 def is_model(spec: str, *, with_images: bool = True) -> bool:
     """Whether ``spec`` names a model: timm/MODEL, open_clip/MODEL:WEIGHTS, a teacher, a distilled student's folder, or a
-    model file (ONNX, TorchScript, torch.export, LiteRT). A trial's folder holds embeddings too, and is a model only ``with_images`` to embed.
+    model file (ONNX, TorchScript, torch.export, LiteRT). A trial's folder holds embeddings too, and is a model only where
+    there are images to embed (``with_images``).
 
     >>> is_model("timm/resnet18"), is_model("student.onnx"), is_model("teacher.npy")
     (True, True, False)
@@ -52,12 +53,14 @@ def embed_model(spec: str, data: str | Source, split: str = "test", *, limit: in
                 preprocess: Preprocess | Mapping[str, Any] | None = None, shown: str | None = None) -> Embeddings:
     """Embeddings (n, d) float32 of one split of ``data`` by the model ``spec``, with the ids and labels of the images.
 
-    ``preprocess``, whole or only what is known of it (size, mean, std), is for model files, which carry none: what they do not say
-    is assumed (224 px or a file's own size, CLIP's mean and std), and a line says so. Every other model keeps its own. Loading a
-    TorchScript file runs the program in it, so open only what you trust. ``shown`` is what the reading calls the images.
+    ``preprocess``, whole or only what is known of it (size, mean, std), is for model files, which carry none: what they do not
+    say is assumed (224 px or a file's own size, CLIP's mean and std), and a line says so. Every other model keeps its own.
+    Loading a TorchScript file runs the program in it, so open only what you trust. ``shown`` is what the reading calls the
+    images.
     """
     source = data if isinstance(data, Source) else load_images(data, split, limit)
-    path, remarks = split_key(spec)[0], ()
+    path = split_key(spec)[0]
+    remarks: tuple[str, ...] = ()
     if path.is_dir():
         student = load_student(path, device, precision or "float32")
         rows = student.rows(source, label=f"{path.name}, {source.name}/{split}", workers=workers)
@@ -66,7 +69,8 @@ def embed_model(spec: str, data: str | Source, split: str = "test", *, limit: in
         rows = encoder.rows(source, label=f"{path.name}, {source.name}/{split}", workers=workers)
         remarks = (encoder.reading.partition(": ")[2],) if encoder.reading else ()
     labels, images = source.labels, shown or f"{source.name}/{split}"
-    reading = Reading(spec, "the model's output", *rows.shape, images, None if labels is None else images, remarks=remarks,
+    count, dims = rows.shape
+    reading = Reading(spec, "the model's output", count, dims, images, None if labels is None else images, remarks=remarks,
                       unlabelled=0 if labels is None else int(np.ma.getmaskarray(labels).sum()))
     return Embeddings(rows, strings(source.ids, f"{source.name}/{split} ids"), source.labels, path.name, reading)
 

@@ -15,7 +15,8 @@ from distillscope.registry import measures
 
 OPERATORS: dict[str, Callable[[float, float], bool]] = {
     ">=": operator.ge, "<=": operator.le, ">": operator.gt, "<": operator.lt, "==": operator.eq}
-_BOUND = re.compile(r"\s*(?:(?P<end>low|high)\(\s*(?P<inner>[\w.]+)\s*\)|(?P<key>[\w.]+))\s*(?P<operator>>=|<=|==|>|<)\s*(?P<bound>[^\s=<>]\S*)\s*")
+_BOUND = re.compile(r"\s*(?:(?P<end>low|high)\(\s*(?P<inner>[\w.]+)\s*\)|(?P<key>[\w.]+))"
+                    r"\s*(?P<operator>>=|<=|==|>|<)\s*(?P<bound>[^\s=<>]\S*)\s*")
 EXAMPLE = "Write for instance --require 'probe.retention>=0.95' or --require 'low(probe.retention)>=0.9'."
 
 
@@ -73,13 +74,14 @@ def _miss(found: Audit, requirement: Requirement) -> str:
     value = _value(found, requirement)
     got = value.value if requirement.end is None else getattr(value, requirement.end)
     if got is None:
-        raise UserError(requirement.where, f"a measure with an interval inside {requirement.end}()", f"'{requirement.key}', which has none here",
-                        "Require its value, or audit with intervals.")
+        raise UserError(requirement.where, f"a measure with an interval inside {requirement.end}()",
+                        f"'{requirement.key}', which has none here", "Require its value, or audit with intervals.")
     if OPERATORS[requirement.operator](got, requirement.bound):
         return ""
     known = [v for v in (value.value, value.low, value.high) if v is not None]
     shown = dict(zip(known, _digits(known, got, requirement), strict=True))
-    interval = f" [{shown[value.low]}, {shown[value.high]}]" if value.low is not None else ""
+    both = value.low is not None and value.high is not None
+    interval = f" [{shown[value.low]}, {shown[value.high]}]" if both else ""
     asked = f"misses {requirement.operator} {requirement.shown_bound}"
     if requirement.end is None:
         return f"{requirement.key} = {shown[value.value]}{interval} {asked}"
@@ -92,10 +94,11 @@ def _value(found: Audit, requirement: Requirement) -> Value:
     if key in found.values:
         return found.values[key]
     if key in found.left_out:
-        raise UserError(requirement.where, "a measure that applies here", f"'{key}', which was left out because {found.left_out[key]}",
-                        "Give what it needs, or drop the requirement.")
+        raise UserError(requirement.where, "a measure that applies here",
+                        f"'{key}', which was left out because {found.left_out[key]}", "Give what it needs, or drop the requirement.")
     if key in _all_keys():
-        raise UserError(requirement.where, "a measure that was taken", f"'{key}', whose group was not chosen", "Choose its group too.")
+        raise UserError(requirement.where, "a measure that was taken", f"'{key}', whose group was not chosen",
+                        "Choose its group too.")
     sides = [k for k in (f"teacher.{key}", f"student.{key}") if k in found.values]
     close = sides or difflib.get_close_matches(key, found.values, n=3, cutoff=0.5)
     guess = f"Did you mean {' or '.join(close)}?" if close else "--json lists every measure."
@@ -114,5 +117,6 @@ def _digits(values: list[float], got: float, requirement: Requirement) -> list[s
         texts = [f"{v:.{decimals}f}" for v in values]
         close = all(abs(float(t) - v) <= 5e-4 * abs(v) for t, v in zip(texts, values, strict=True))
         if close and not OPERATORS[requirement.operator](float(f"{got:.{decimals}f}"), requirement.bound):
-            return [t.removesuffix("." + "0" * decimals) for t in texts] if all(float(v).is_integer() for v in values) else texts
+            whole = all(float(v).is_integer() for v in values)
+            return [t.removesuffix("." + "0" * decimals) for t in texts] if whole else texts
     return [repr(float(v)) for v in values]

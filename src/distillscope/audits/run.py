@@ -78,7 +78,8 @@ def file_preprocess(size: int | None, mean: str | None, std: str | None) -> dict
     """
     if size is not None and size < 1:
         raise UserError("--image-size", "what the file sees, in pixels", str(size), "Set --image-size 224.")
-    told = {"size": size, "mean": None if mean is None else _three("--mean", mean), "std": None if std is None else _three("--std", std)}
+    told = {"size": size, "mean": None if mean is None else _three("--mean", mean),
+            "std": None if std is None else _three("--std", std)}
     return {key: value for key, value in told.items() if value is not None} or None
 
 
@@ -103,7 +104,8 @@ def audit_inputs(teacher: str, student: str, labels: str | None = None, *, train
     Labels come from ``labels``, else from the files or the data. Errors: a ``UserError`` that names the input.
     """
     images, reading = images or Images(), reading or Reads()
-    if train_split and images.data is not None and not (train_teacher or train_student) and any(map(is_model, (teacher, student))):
+    given = train_teacher or train_student
+    if train_split and images.data is not None and not given and any(map(is_model, (teacher, student))):
         images.load_both(train_split)
     pair, inputs = _pair(teacher, student, images, images.split, ("--teacher", "--student"), reading)
     known, said = _labels(labels, pair, "labels")
@@ -129,9 +131,8 @@ def audit_inputs(teacher: str, student: str, labels: str | None = None, *, train
         if found_train_labels is None:
             raise UserError("--train-labels", "labels of the training items", "none", "Add --train-labels FILE.")
     found = audit(pair[0].rows, pair[1].rows, known, text=None if text is None else _text(text, images), normalize=normalize,
-                  groups=groups, intervals=intervals, seed=seed,
-                  **({} if train is None else {"train_teacher": train[0].rows, "train_student": train[1].rows,
-                                               "train_labels": found_train_labels}))
+                  groups=groups, intervals=intervals, seed=seed, train_teacher=None if train is None else train[0].rows,
+                  train_student=None if train is None else train[1].rows, train_labels=found_train_labels)
     found.notes[:0] = notes
     found.inputs = inputs
     return found
@@ -143,7 +144,8 @@ def publish(found: Audit, folder: Path, teacher: str, student: str, command: str
     from distillscope.report.audit_page import write_audit
 
     if folder.is_dir() and any(folder.iterdir()) and not (folder / "audit.json").is_file():
-        raise UserError(f"--out {folder}", "a new or empty folder, or an earlier audit's", "one with other files", "Name another.")
+        raise UserError(f"--out {folder}", "a new or empty folder, or an earlier audit's", "one with other files",
+                        "Name another.")
     return write_audit(found, folder, teacher=teacher, student=student, command=command,
                        provenance=provenance(command, {}, "cpu", 0))
 
@@ -172,25 +174,27 @@ def _notes(inputs: dict[str, dict[str, Any]]) -> list[str]:
     return noted if whole else [*noted, pairing["said"]]
 
 
-def _labels(path: str | None, pair: tuple[Embeddings, Embeddings], where: str) -> tuple[np.ndarray | None, dict[str, dict[str, Any]]]:
+def _labels(path: str | None, pair: tuple[Embeddings, Embeddings],
+            where: str) -> tuple[np.ndarray | None, dict[str, dict[str, Any]]]:
     """Labels (n,) from a file, else from a side that has them; and how they were read."""
     if path is None:
         return next((side.labels for side in pair if side.labels is not None), None), {}
     names = [texts for side in pair for column in columns_of_ids(side) if (texts := distinct_texts(column)) is not None]
     found, reading = match_labels(path, len(pair[0]), names, where=where)
     if reading.ids is None and pair[0].sorted:
-        raise UserError(f"{where} {path}", "labels with the ids of the items, since the teacher's rows are sorted by name", "a list",
-                        "Give a table of ids and labels.")
+        raise UserError(f"{where} {path}", "labels with the ids of the items, since the teacher's rows are sorted by name",
+                        "a list", "Give a table of ids and labels.")
     own = next((side.labels for side in pair if side.labels is not None), None)
     if own is not None:
         both = ~(np.ma.getmaskarray(own) | np.ma.getmaskarray(found))
         given, own = np.ma.getdata(found)[both], np.ma.getdata(own)[both]
         differ = int((~partitions_agree(own, given)).sum())
         if reading.ids is None and differ > len(own) / 2 and not (refines(own, given) or refines(given, own)):
-            raise UserError(f"{where} {path}", "labels in the order of the teacher's rows", f"others than the embeddings' own for {differ} of "
-                            f"{len(own)} items", "Give labels with ids, or leave them out: the embeddings have labels.")
+            raise UserError(f"{where} {path}", "labels in the order of the teacher's rows",
+                            f"others than the embeddings' own for {differ} of {len(own)} items", "Give labels with ids, or leave them out: the embeddings have labels.")
         if differ:
-            reading = replace(reading, remarks=(*reading.remarks, f"the embeddings' own labels are others for {differ:,} items, and are not used"))
+            remark = f"the embeddings' own labels are others for {differ:,} items, and are not used"
+            reading = replace(reading, remarks=(*reading.remarks, remark))
     note = {"note": f"{where}: {reading.remarks[0]}."} if reading.ids is None and reading.remarks else {}
     return found, {"labels": {**reading.to_dict(), **note}}
 
@@ -199,8 +203,8 @@ def _read(spec: str, images: Images, split: str, where: str, scale: float | None
     """Embeddings from a file or folder, or made by a model from the images."""
     if not is_model(spec, with_images=images.data is not None):
         return read_embeddings(spec, split=split, where=where, scale=scale)
-    return embed_model(spec, images.load(split, where), split, device=images.device, precision=images.precision, workers=images.workers,
-                       preprocess=images.preprocess, shown=f"{images.data}/{split}")
+    return embed_model(spec, images.load(split, where), split, device=images.device, precision=images.precision,
+                       workers=images.workers, preprocess=images.preprocess, shown=f"{images.data}/{split}")
 
 
 def _text(spec: str, images: Images) -> np.ndarray:
@@ -209,6 +213,7 @@ def _text(spec: str, images: Images) -> np.ndarray:
         return read_text(spec)
     names = None if images.data is None else images.load(images.split, "--text").class_names
     if names is None:
-        raise UserError("--text", "--data with class names, since it names a model", "none", "Pass a file of embeddings instead.")
+        raise UserError("--text", "--data with class names, since it names a model", "none",
+                        "Pass a file of embeddings instead.")
     settings = Teacher.model_validate(spec).settings
     return class_text(settings["model"], names, settings.get("weights"))

@@ -182,7 +182,8 @@ def _labels() -> Iterator[Check]:
     yield Check("probe.mcnemar_p", "accuracy 1 against 1/3, n 300", 0.0, found["probe.mcnemar_p"], 1e-12)
     repeated = np.repeat(np.eye(10), 2, axis=0)
     found = audit(repeated, repeated, groups={"retrieval"}, intervals=False)
-    yield Check("retrieval.recall_at_1", "every row twice: a repeat of the own item is no rival", 1.0, found["retrieval.recall_at_1"], 0.0)
+    yield Check("retrieval.recall_at_1", "every row twice: a repeat of the own item is no rival", 1.0,
+                found["retrieval.recall_at_1"], 0.0)
 
 
 CASES: tuple[Callable[[], Iterator[Check]], ...] = (_spectrum, _alignment, _contrastive, _similarity, _labels)

@@ -17,8 +17,11 @@ def data_option(path: Path | str, **settings: str) -> str:
     >>> data_option("photos", label="none")
     "--data '{path: photos, label: none}'"
     """
-    plain = {k: str(v) if re.fullmatch(r"[\w./~][\w./~-]*", str(v)) else json.dumps(str(v)) for k, v in {"path": path, **settings}.items()}
-    return "--data " + shlex.quote("{" + ", ".join(f"{k}: {v}" for k, v in plain.items()) + "}")
+    def as_yaml(value: Path | str) -> str:
+        return str(value) if re.fullmatch(r"[\w./~][\w./~-]*", str(value)) else json.dumps(str(value))
+
+    listed = ", ".join(f"{key}: {as_yaml(value)}" for key, value in {"path": path, **settings}.items())
+    return "--data " + shlex.quote("{" + listed + "}")
 
 
 class MissingSplit(UserError):
@@ -36,7 +39,9 @@ class MissingSplit(UserError):
         if not self.instead:
             return UserError(self.where, self.expected, self.got, self.todo)
         typed = [(option if option.endswith("=") else f"{option} ") + name for name in self.instead]
-        what = "take these folders as classes of one split" if self.instead == (".",) else "read that" if len(typed) == 1 else "read one"
+        what = "read that" if len(typed) == 1 else "read one"
+        if self.instead == (".",):
+            what = "take these folders as classes of one split"
         return UserError(self.where, self.expected, self.got, f"Add {' or '.join(typed)} to {what}.")
 
 

@@ -45,16 +45,18 @@ def name_classes(train: Source, test: Source) -> tuple[Source, Source, str]:
     in words that stand in test's note too."""
     if train.labels is None or test.labels is None:
         return train, test, ""
+    labels, seen = test.labels, train.labels
     if train.class_names and test.class_names and train.class_names != test.class_names:
         names = (*train.class_names, *(n for n in test.class_names if n not in train.class_names))
-        test = replace(test, labels=numbered([test.class_names[i] for i in test.labels], names), class_names=names)
-        train = replace(train, class_names=names)
-    unknown = np.setdiff1d(test.labels, train.labels)
+        labels = numbered([test.class_names[i] for i in test.labels], names)
+        test, train = replace(test, labels=labels, class_names=names), replace(train, class_names=names)
+    unknown = np.setdiff1d(labels, seen)
     said = ""
     if len(unknown):
-        count = int(np.isin(test.labels, unknown).sum())
-        listed = ", ".join(test.class_names[i] if test.class_names else str(i) for i in unknown[:5]) + (" ..." if len(unknown) > 5 else "")
-        said = (f"{len(unknown)} class{'es' if len(unknown) > 1 else ''} without an image in {train.split}, which no probe can name: "
-                f"{listed} ({count:,} of {len(test):,} images)")
+        count = int(np.isin(labels, unknown).sum())
+        listed = ", ".join(test.class_names[i] if test.class_names else str(i) for i in unknown[:5])
+        classes = f"{len(unknown)} class{'es' if len(unknown) > 1 else ''}"
+        said = (f"{classes} without an image in {train.split}, which no probe can name: "
+                f"{listed}{' ...' if len(unknown) > 5 else ''} ({count:,} of {len(test):,} images)")
         test = replace(test, note="; ".join(s for s in (test.note, said) if s))
     return train, test, said

@@ -50,7 +50,8 @@ def apply_corruption(name: str, image: np.ndarray, severity: int, rng: Rng) -> n
 def check_severity(severity: int, where: str = "severity") -> None:
     """Refuse what is not 1 to 5: severity 0 is the clean image and measured as such."""
     if severity not in SEVERITIES:
-        raise UserError(where, "a whole number from 1 to 5", str(severity), "0 would be the clean image, which is always measured.")
+        raise UserError(where, "a whole number from 1 to 5", str(severity),
+                        "0 would be the clean image, which is always measured.")
 
 
 def _of(strengths: Sequence[Any], severity: int) -> Any:

@@ -59,7 +59,8 @@ class Decoding:
         try:
             object.__setattr__(self, "rgb", ImageColor.getrgb(self.background)[:3])
         except ValueError:
-            raise UserError("data.background", "a colour, as white or #808080", f"'{self.background}'", "Mend the value.") from None
+            raise UserError("data.background", "a colour, as white or #808080", f"'{self.background}'",
+                            "Mend the value.") from None
 
     def note(self, counts: Mapping[str, int]) -> str:
         """What was done, counted.
@@ -67,7 +68,8 @@ class Decoding:
         >>> Decoding().note({"frames": 1, "turned": 12})
         '12 turned by EXIF, 1 of several frames: the first'
         """
-        return ", ".join(text.format(n=f"{counts[key]:,}", background=self.background) for key, text in DONE.items() if counts.get(key))
+        return ", ".join(text.format(n=f"{counts[key]:,}", background=self.background)
+                         for key, text in DONE.items() if counts.get(key))
 
 
 def decode_image(encoded: bytes) -> np.ndarray:

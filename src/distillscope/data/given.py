@@ -69,7 +69,8 @@ def _image(item: Any, index: int) -> torch.Tensor:
     if isinstance(item, (np.ndarray, torch.Tensor)):
         found = _tensor(item)
         if len(found) != 1:
-            raise UserError(f"encode {named}", "one image in each place of a list", f"a batch of {len(found)}", "Pass the batches one by one.")
+            raise UserError(f"encode {named}", "one image in each place of a list", f"a batch of {len(found)}",
+                            "Pass the batches one by one.")
         return found[0]
     raise UserError(f"encode {named}", TAKEN, type(item).__name__, "Convert it.")
 
@@ -77,7 +78,7 @@ def _image(item: Any, index: int) -> torch.Tensor:
 def _tensor(given: np.ndarray | torch.Tensor) -> torch.Tensor:
     """(b, 3, h, w), uint8 or float32 in [0, 1], of a batch or of one image."""
     first = isinstance(given, torch.Tensor)
-    if first:
+    if isinstance(given, torch.Tensor):
         values = given.detach()
     else:
         native = given.astype(given.dtype.newbyteorder("="), copy=False)
@@ -96,8 +97,8 @@ def _tensor(given: np.ndarray | torch.Tensor) -> torch.Tensor:
     axis = next((a for a in ((1, 3) if first else (3, 1)) if channels[a]), None)
     if axis is None:
         fourth = 4 in (batch.shape[1], batch.shape[3])
-        raise UserError("encode", TAKEN, f"shape {shape}", "For transparency pass PIL images or paths: they are put on white." if fourth
-                        else "Give them 3 channels, or 1 where they are grey.")
+        raise UserError("encode", TAKEN, f"shape {shape}", "Give them 3 channels, or 1 where they are grey." if not fourth else
+                        "For transparency pass PIL images or paths: they are put on white.")
     batch = batch if axis == 1 else batch.permute(0, 3, 1, 2)
     return batch if batch.shape[1] == 3 else batch.expand(-1, 3, -1, -1)
 
@@ -107,7 +108,8 @@ def _checked_values(values: torch.Tensor) -> torch.Tensor:
     if values.dtype == torch.uint8:
         return values
     if not values.is_floating_point():
-        raise UserError("encode", TAKEN, f"an array of {str(values.dtype).removeprefix('torch.')}", "Convert it to uint8, or to floats in [0, 1].")
+        raise UserError("encode", TAKEN, f"an array of {str(values.dtype).removeprefix('torch.')}",
+                        "Convert it to uint8, or to floats in [0, 1].")
     if values.numel():
         low, high = float(values.min()), float(values.max())
         if not (low >= -1e-6 and high <= 1 + 1e-6):

@@ -13,7 +13,7 @@ from distillscope.data.asking import MissingSplit, data_option, near_splits
 from distillscope.data.decode import BrokenImage, Decoding
 from distillscope.data.paths import passed_over, read_file
 from distillscope.data.source import Source, encoded_source
-from distillscope.data.tables import class_labels, pick_column
+from distillscope.data.tables import class_labels, need_column, pick_column
 from distillscope.errors import UserError
 from distillscope.registry import datasets
 
@@ -29,7 +29,7 @@ def _source(tables: dict[str, Any], split: str, name: str, given: Path | str, in
     import datasets as hf
 
     table, where = tables[split], f"{name}/{split}"
-    image = pick_column(table.column_names, image, IMAGE_COLUMNS, "image", where, given, required=True)
+    image = need_column(table.column_names, image, IMAGE_COLUMNS, "image", where, given)
     label = pick_column(table.column_names, label, LABEL_COLUMNS, "label", where, given)
     images = table.select_columns([image])
     if isinstance(table.features[image], hf.Image):
@@ -39,8 +39,8 @@ def _source(tables: dict[str, Any], split: str, name: str, given: Path | str, in
         labels, class_names = _labels(tables, split, label, f"{where} column {label}", given, class_names)
     width = max(6, len(str(len(table))))
     ids = np.array([f"{name}/{split}/{i:0{width}d}" for i in range(len(table))])
-    return encoded_source(name, split, ids, lambda i: _cell(images[int(i)][image], inside), decoding or Decoding(), labels=labels,
-                          class_names=class_names, unsplit=unsplit)
+    return encoded_source(name, split, ids, lambda i: _cell(images[int(i)][image], inside), decoding or Decoding(),
+                          labels=labels, class_names=class_names, unsplit=unsplit)
 
 
 def _cell(cell: Any, inside: Path) -> bytes:
@@ -51,7 +51,8 @@ def _cell(cell: Any, inside: Path) -> bytes:
         return cell["bytes"]
     path = cell.get("path") if isinstance(cell, dict) else cell
     if not isinstance(path, str) or not path:
-        raise BrokenImage("an empty cell" if cell is None or isinstance(cell, dict) else f"a cell of type {type(cell).__name__}")
+        empty = cell is None or isinstance(cell, dict)
+        raise BrokenImage("an empty cell" if empty else f"a cell of type {type(cell).__name__}")
     return read_file(inside / path, inside)
 
 
@@ -66,8 +67,9 @@ def _labels(tables: dict[str, Any], split: str, label: str, where: str, given: P
         return class_labels(texts[split], [v for part in texts.values() for v in part], where, given)
     values = tables[split].with_format("numpy", columns=[label])[:][label]
     if values.dtype.kind not in "iu":
+        other, none = data_option(given, label="COLUMN"), data_option(given, label="none")
         raise UserError(where, "whole numbers without gaps, or names", f"{values.dtype} values",
-                        f"Name another column: {data_option(given, label='COLUMN')}, or none: {data_option(given, label='none')}.")
+                        f"Name another column: {other}, or none: {none}.")
     return values.astype(np.int64), tuple(feature.names) if isinstance(feature, hf.ClassLabel) else names
 
 
@@ -94,7 +96,7 @@ def _read_parquet(path: Path, name: str, split: str, given: Path | str, **rest: 
 
 
 def _table(files: Sequence[Path], **options: Any) -> Any:
-    """A `datasets.Dataset` of these files; what they say of themselves (features in their metadata, pages) may be wrong or damaged."""
+    """A `datasets.Dataset` of these files, whose own metadata and pages may be wrong or damaged."""
     import datasets as hf
 
     try:
@@ -103,13 +105,15 @@ def _table(files: Sequence[Path], **options: Any) -> Any:
         reason = error.__cause__ if isinstance(error.__cause__, Exception) else error
     if isinstance(reason, OSError) and reason.errno is not None:  # a full disk, closed permissions: no fault of the file
         raise reason
-    raise UserError(str(files[0]), "a parquet file that datasets can read", f"{type(reason).__name__}: {str(reason).splitlines()[0][:200] if str(reason) else ''}",
+    line = str(reason).splitlines()[0][:200] if str(reason) else ""
+    raise UserError(str(files[0]), "a parquet file that datasets can read", f"{type(reason).__name__}: {line}",
                     "Write or fetch it again.")
 
 
 def _files(path: Path, split: str | None = None) -> list[Path]:
     """The folder's parquet files: {split}.parquet, {split}-*.parquet and data/{split}-*.parquet, or every one."""
-    found = [f for pattern in ("*.parquet", "data/*.parquet") for f in path.glob(pattern) if not passed_over(f.relative_to(path))]
+    found = [f for pattern in ("*.parquet", "data/*.parquet") for f in path.glob(pattern)
+             if not passed_over(f.relative_to(path))]
     return sorted(f for f in found if split is None or f.name.startswith(f"{split}-") or f == path / f"{split}.parquet")
 
 
@@ -164,14 +168,15 @@ def saved(split: str, *, path: Path, image: str | None = None, label: str | None
     try:
         found = hf.load_from_disk(str(path))
     except Exception as error:  # missing or damaged files: the library has no common base class
-        raise UserError(f"data {given}", "a folder that save_to_disk wrote", f"{type(error).__name__}: {str(error).splitlines()[0][:120]}",
-                        "Save it again.") from None
+        found_instead = f"{type(error).__name__}: {str(error).splitlines()[0][:120]}"
+        raise UserError(f"data {given}", "a folder that save_to_disk wrote", found_instead, "Save it again.") from None
     unsplit = isinstance(found, hf.Dataset)
     tables = {split: found} if unsplit else dict(found)
     if split not in tables:
         raise MissingSplit(f"data {given}", f"a split '{split}'", f"splits {', '.join(tables)}", split,
                            near_splits(split, list(tables)) or list(tables)[:4])
-    return _source(tables, split, path.resolve().name, given, path, image, label, decoding=Decoding(background, exif), unsplit=unsplit)
+    return _source(tables, split, path.resolve().name, given, path, image, label, decoding=Decoding(background, exif),
+                   unsplit=unsplit)
 
 
 @datasets.register("cifar10")

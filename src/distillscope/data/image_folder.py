@@ -38,7 +38,8 @@ def image_folder(split: str, *, path: Path, label: Literal["none"] | None = None
     own = sorted({f.relative_to(root).parts[0] for f in files if f.parent != root})
     loose = [f for f in files if f.parent == root]
     if own and loose and label != "none":
-        raise UserError(str(root), "either one folder a class or images without folders", f"both (first loose: {loose[0].name})",
+        raise UserError(str(root), "either one folder a class or images without folders",
+                        f"both (first loose: {loose[0].name})",
                         "Move the loose images into a class's folder, or away; or take them all without labels: "
                         f"{data_option(given, label='none')}.")
     classes = None if label == "none" or not own else _classes(top, own) if root.parent == top and root != top else tuple(own)
@@ -46,8 +47,9 @@ def image_folder(split: str, *, path: Path, label: Literal["none"] | None = None
     ids = np.array([f.relative_to(root).as_posix() if flat else f"{split}/{f.relative_to(root).as_posix()}" for f in files])
     notes = ("a flat folder: every image whatever the split, without labels" if flat else "",
              other_kinds(f for f in found if not is_image(f.name)))
-    return encoded_source(Path(path).name or top.resolve().name, split, ids, lambda i: read_file(files[i]), Decoding(background, exif),
-                          labels=labels, class_names=classes, note="; ".join(n for n in notes if n), unsplit=flat)
+    name = Path(path).name or top.resolve().name
+    return encoded_source(name, split, ids, lambda i: read_file(files[i]), Decoding(background, exif), labels=labels,
+                          class_names=classes, note="; ".join(n for n in notes if n), unsplit=flat)
 
 
 def _with_images(top: Path) -> list[str]:
@@ -71,5 +73,5 @@ def _no_split(given: Path, top: Path, split: str) -> UserError:
     one_split = bool(there) and all(not _with_images(top / name) for name in there)  # images one level down: maybe classes
     got = f"folders {', '.join(there[:6])}{' ...' if len(there) > 6 else ''}" if there else "no images"
     instead = near_splits(split, there) or (["."] if one_split else there[:4])
-    return MissingSplit(f"data {given}", f"a sub-folder '{split}' (with one folder a class, or the images themselves)", got, split,
-                        instead, "Check the path.")
+    expected = f"a sub-folder '{split}' (with one folder a class, or the images themselves)"
+    return MissingSplit(f"data {given}", expected, got, split, instead, "Check the path.")

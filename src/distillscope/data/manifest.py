@@ -17,12 +17,12 @@ from distillscope.data.asking import MissingSplit, data_option, near_splits
 from distillscope.data.decode import Decoding
 from distillscope.data.paths import read_file
 from distillscope.data.source import Source, encoded_source
-from distillscope.data.tables import class_labels, pick_column
+from distillscope.data.tables import class_labels, need_column, pick_column
 from distillscope.errors import UserError
 from distillscope.registry import datasets
 
-PATHS = ("path", "file", "filename", "file_name", "filepath", "file_path", "image", "image_path", "img", "img_path", "image_file",
-         "filenames", "paths")
+PATHS = ("path", "file", "filename", "file_name", "filepath", "file_path", "image", "image_path", "img", "img_path",
+         "image_file", "filenames", "paths")
 LABELS = ("label", "labels", "class", "class_name", "classname", "category", "target")
 SPLITS = ("split", "subset", "partition", "fold_name")
 
@@ -37,7 +37,7 @@ def manifest(split: str, *, path: Path, image: str | None = None, label: str | N
     """
     given, path = path, Path(path).expanduser()
     rows, where = _rows(path), f"data {given}"
-    image = pick_column(list(rows), image, PATHS, "image", where, given, required=True)
+    image = need_column(list(rows), image, PATHS, "image", where, given)
     label = pick_column([c for c in rows if c != image], label, LABELS, "label", where, given)
     column = pick_column([c for c in rows if c not in (image, label)], split_column, SPLITS, "split_column", where, given)
     chosen = np.arange(len(rows[image]))
@@ -53,7 +53,8 @@ def manifest(split: str, *, path: Path, image: str | None = None, label: str | N
     listed = [rows[image][i] for i in chosen]
     start = path.parent if root is None else Path(root).expanduser()
     if listed and not any((start / name).is_file() for name in listed):
-        raise UserError(f"{where} column {image}", f"paths of files, from {start or '.'} on", f"'{listed[0]}', and no file there for any row",
+        raise UserError(f"{where} column {image}", f"paths of files, from {start or '.'} on",
+                        f"'{listed[0]}', and no file there for any row",
                         f"Name the folder that they start from: {data_option(given, root='FOLDER')}.")
     used = [f"paths from column '{image}'", *([f"classes from '{label}'"] if label else ["no labels"]),
             *([f"splits from '{column}'"] if column else ["every row whatever the split"])]

@@ -46,7 +46,8 @@ def passed_over(inner: str | Path) -> bool:
     [False, False, True, True, True]
     """
     parts = [p for p in PurePosixPath(str(inner).replace(os.sep, "/")).parts if p not in (".", "..", "/")]
-    return any(p.startswith(".") or p.lower() in _FOREIGN_FOLDERS for p in parts) or bool(parts) and parts[-1].lower() in _NO_NEWS
+    hidden = any(p.startswith(".") or p.lower() in _FOREIGN_FOLDERS for p in parts)
+    return hidden or (bool(parts) and parts[-1].lower() in _NO_NEWS)
 
 
 def folders_in(folder: Path) -> list[Path]:
@@ -87,7 +88,8 @@ def read_file(path: Path, inside: Path | None = None) -> bytes:
         try:
             status = path.stat()
         except FileNotFoundError:
-            raise BrokenImage(f"a link to nothing ({os.readlink(path)})" if path.is_symlink() else f"no such file: {path}") from None
+            link = f"a link to nothing ({os.readlink(path)})" if path.is_symlink() else ""
+            raise BrokenImage(link or f"no such file: {path}") from None
         if not stat.S_ISREG(status.st_mode):
             raise BrokenImage(f"no regular file: {path}")
         if status.st_size > MAX_FILE_BYTES:

@@ -42,16 +42,16 @@ class Preprocess:
         """(b, 3, size, size) float32 in [0, 1], not normalised."""
         if isinstance(images, list):
             return torch.cat([self.resize(image[None]) for image in images])
-        height, width = images.shape[-2:]
+        seen: torch.Tensor = images
         shorter = round(self.size / self.crop_fraction)
-        if min(height, width) != shorter:
+        if min(seen.shape[-2:]) != shorter:
             mode = InterpolationMode(self.interpolation)
-            images = F.resize(images, [shorter], interpolation=mode, antialias=True)
-        if tuple(images.shape[-2:]) != (self.size, self.size):
-            images = F.center_crop(images, [self.size, self.size])
-        if images.dtype == torch.uint8:
-            return images.float().div_(255)
-        return images.float().clamp(0, 1)
+            seen = F.resize(seen, [shorter], interpolation=mode, antialias=True)
+        if tuple(seen.shape[-2:]) != (self.size, self.size):
+            seen = F.center_crop(seen, [self.size, self.size])
+        if seen.dtype == torch.uint8:
+            return seen.float().div_(255)
+        return seen.float().clamp(0, 1)
 
     def normalise(self, images: torch.Tensor) -> torch.Tensor:
         """(images - mean) / std, per channel."""
@@ -66,6 +66,8 @@ class Preprocess:
 
 def unit_floats(images: Images) -> Images:
     """uint8 images as float32 in [0, 1]; floats as they are."""
-    if isinstance(images, list):
-        return stack([unit_floats(i) for i in images])
+    return stack([_unit_floats(i) for i in images]) if isinstance(images, list) else _unit_floats(images)
+
+
+def _unit_floats(images: torch.Tensor) -> torch.Tensor:
     return images.float().div(255) if images.dtype == torch.uint8 else images

@@ -26,6 +26,10 @@ Images = torch.Tensor | list[torch.Tensor]
 """uint8 (b, 3, h, w), or a list of (3, h, w) where sizes differ; or float32 in [0, 1] of the same shapes."""
 
 
+Indices = Sequence[int] | np.ndarray
+"""Places of items, whole numbers (k,)."""
+
+
 @dataclass(frozen=True)
 class Source:
     """One split of a data set.
@@ -66,7 +70,7 @@ class Source:
         """Bytes of the images that are held in memory."""
         return self.pixels.nbytes if self.pixels is not None else sum(i.nbytes for i in self.kept or ())
 
-    def read(self, indices: Sequence[int]) -> Images:
+    def read(self, indices: Indices) -> Images:
         """The images at ``indices``."""
         if self.pixels is not None:
             return torch.from_numpy(self.pixels[np.asarray(indices)]).permute(0, 3, 1, 2)
@@ -88,7 +92,7 @@ class Source:
         """`content_hash` of item ``index``."""
         return content_hash(self.image(index)) if self.hashes is None else self.hashes[index]
 
-    def take(self, indices: Sequence[int]) -> Source:
+    def take(self, indices: Indices) -> Source:
         """The items at ``indices``, in that order."""
         chosen = np.asarray(indices, dtype=np.int64)
         fetch, look = self.fetch, self.look
@@ -104,7 +108,8 @@ class Source:
         )
 
 
-def encoded_source(name: str, split: str, ids: np.ndarray, read: Callable[[int], bytes], decoding: Decoding, **rest: Any) -> Source:
+def encoded_source(name: str, split: str, ids: np.ndarray, read: Callable[[int], bytes], decoding: Decoding,
+                   **rest: Any) -> Source:
     """A Source over images as files hold them: ``read(i)`` gives the encoded bytes of item i."""
     return Source(name, split, ids, lambda i: decode(read(i), decoding)[0], look=lambda i: decode(read(i), decoding),
                   decoding=decoding, **rest)
@@ -171,7 +176,10 @@ def load_in_memory(source: Source, corrupt: str = "error") -> Source:
     look = source.look or (lambda i: (source.fetch(i), {}))
     images: list[np.ndarray] = []
     hashes: list[bytes] | None = None
-    good, bad, done, total = [], [], Counter(), 0
+    good: list[int] = []
+    bad: list[str] = []
+    done: Counter[str] = Counter()
+    total = 0
     with progress.task(f"images {source.name}/{source.split}", len(source)) as advance:
         for index in range(len(source)):
             advance(1)
@@ -233,12 +241,13 @@ class _Fetched(torch.utils.data.Dataset):
         return self.source.read([index])[0]
 
 
-def read_batches(source: Source, batches: Iterable[Sequence[int]], workers: int = 0) -> Iterator[tuple[np.ndarray, Images]]:
+def read_batches(source: Source, batches: Iterable[Indices], workers: int = 0) -> Iterator[tuple[np.ndarray, Images]]:
     """(indices, images) for each batch of indices: straight from memory, or through decoding workers when streamed."""
-    batches = [np.asarray(b) for b in batches]
+    chosen = [np.asarray(b) for b in batches]
     if source.in_memory or workers == 0:
-        for indices in batches:
+        for indices in chosen:
             yield indices, source.read(indices)
         return
-    loader = torch.utils.data.DataLoader(_Fetched(source), batch_sampler=batches, num_workers=workers, collate_fn=stack)
-    yield from zip(batches, loader, strict=True)
+    sampler: list[Any] = chosen
+    loader = torch.utils.data.DataLoader(_Fetched(source), batch_sampler=sampler, num_workers=workers, collate_fn=stack)
+    yield from zip(chosen, loader, strict=True)

@@ -53,7 +53,8 @@ def load_splits(title: str, name: str, settings: dict, *, train_split: str = "tr
     loaded = [whole]
     if screen:
         if screen >= len(whole):
-            raise UserError("screen", f"fewer items than the {len(whole)} of train", str(screen), f"Set screen={len(whole) // 10}.")
+            raise UserError("screen", f"fewer items than the {len(whole)} of train", str(screen),
+                            f"Set screen={len(whole) // 10}.")
         held = stratified(whole, screen, "screen")
         test = replace(whole.take(held), split=train_split + HELD_OUT)
         whole = whole.take(np.setdiff1d(np.arange(len(whole)), held))
@@ -90,7 +91,8 @@ def _check_apart(title: str, train: Source, test: Source) -> None:
     both = np.intersect1d(train.ids, test.ids)
     if (train.unsplit and test.unsplit) or len(both) == len(test):
         raise UserError(f"data {title}", "a train and a test part", "the same images for both",
-                        f"Hold some out as the test part with --set screen={max(1, len(train) // 5)}, or arrange them in train/ and test/.")
+                        f"Hold some out as the test part with --set screen={max(1, len(train) // 5)}, "
+                        "or arrange them in train/ and test/.")
     if len(both):
         say(f"{title}: {len(both):,} images of {test.split} stand in {train.split} too (first {both[0]})")
 

@@ -12,27 +12,41 @@ from distillscope.data.classes import is_whole, numbered, sorted_names
 from distillscope.errors import UserError
 
 
-def pick_column(columns: Sequence[str], asked: str | None, usual: Sequence[str], setting: str, where: str, path: Path | str,
-                required: bool = False) -> str | None:
-    """The column that was asked for, or the first of the usual names in any case; None where there is none, or "none" was asked.
+def pick_column(columns: Sequence[str], asked: str | None, usual: Sequence[str], setting: str, where: str,
+                path: Path | str) -> str | None:
+    """The column that was asked for, or the first of the usual names in any case; None if there is none or "none" was asked.
 
-    ``setting`` is what asks for it: image, label, split_column.
+    ``setting`` is what asks for it: image, label, split_column. A column that was asked for by another name must be there.
 
     >>> pick_column(["Image", "breed"], None, ("img", "image"), "image", "d/train", "d")
     'Image'
     """
     if asked == "none":
         return None
-    folded = {c.casefold(): c for c in reversed(columns)}
-    found = [asked] if asked in columns else [] if asked else [folded[u] for u in usual if u in folded]
-    if not found and (asked or required):
+    if asked:
+        return need_column(columns, asked, usual, setting, where, path)
+    return _usual(columns, usual)
+
+
+def need_column(columns: Sequence[str], asked: str | None, usual: Sequence[str], setting: str, where: str,
+                path: Path | str) -> str:
+    """As `pick_column`, where there must be one."""
+    found = _usual(columns, usual) if not asked else asked if asked in columns else None
+    if found is None:
         kind = setting.removesuffix("_column")
-        raise UserError(where, f"a{'n' if kind == 'image' else ''} {kind} column " + (f"'{asked}'" if asked else f"({' or '.join(usual)})"),
-                        f"columns {', '.join(columns)}", f"Name it: {data_option(path, **{setting: 'COLUMN'})}.")
-    return found[0] if found else None
+        expected = f"a{'n' if kind == 'image' else ''} {kind} column " + (f"'{asked}'" if asked else f"({' or '.join(usual)})")
+        raise UserError(where, expected, f"columns {', '.join(columns)}",
+                        f"Name it: {data_option(path, **{setting: 'COLUMN'})}.")
+    return found
 
 
-def class_labels(values: Sequence[str], every: Sequence[str], where: str, path: Path | str) -> tuple[np.ndarray, tuple[str, ...]]:
+def _usual(columns: Sequence[str], usual: Sequence[str]) -> str | None:
+    folded = {c.casefold(): c for c in reversed(columns)}
+    return next((folded[u] for u in usual if u in folded), None)
+
+
+def class_labels(values: Sequence[str], every: Sequence[str], where: str,
+                 path: Path | str) -> tuple[np.ndarray, tuple[str, ...]]:
     """Labels (n,) int64 and class names from texts; ``every`` are the texts of all splits, by which classes are numbered."""
     absent = sum(not v for v in values)
     if absent:

@@ -78,11 +78,12 @@ class View:
         """"source": applied to the stored image; "input": to the model's own normalised tensor."""
         return self.settings.get("where", "source")
 
-    def __call__(self, images: Images, ids: Sequence[str]) -> Images:
+    def __call__(self, images: Images, ids: Sequence[str] | np.ndarray) -> Images:
         view = partial(views.get(self.name), **views.arguments(self.name, self.settings))
         if views.facts(self.name).whole_batch:
             return view(images, keyed_rngs(ids, self.seed, "view", self.name, self.epoch))
-        keyed = ((image, keyed_rng(self.seed, "view", self.name, self.epoch, item)) for image, item in zip(images, ids, strict=True))
+        keyed = ((image, keyed_rng(self.seed, "view", self.name, self.epoch, item))
+                 for image, item in zip(images, ids, strict=True))
         return stack([view(image, rng) for image, rng in keyed])
 
     def describe(self) -> dict[str, Any]:

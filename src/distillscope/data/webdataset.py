@@ -44,15 +44,16 @@ def webdataset(split: str, *, path: Path, image: str | None = None, label: str |
     shards = [path] if path.is_file() else _shards(path, split)
     if not shards:
         there = sorted({_split_of(s, path) for s in _shards(path)})
-        raise MissingSplit(f"data {given}", f"{split}*.tar", f"shards of {', '.join(there)}" if there else "no such file", split,
-                           near_splits(split, there) or there[:4])
+        got = f"shards of {', '.join(there)}" if there else "no such file"
+        raise MissingSplit(f"data {given}", f"{split}*.tar", got, split, near_splits(split, there) or there[:4])
     found = _read_shards(shards, given, image, label)
     keys = list(found.images)
     labels, names = None, None
     if found.labels and keys:
         absent = [k for k in keys if k not in found.labels]
         if absent:
-            raise UserError(f"data {given}", "a label for every image, or for none", f"{len(absent)} without (first {absent[0]})",
+            raise UserError(f"data {given}", "a label for every image, or for none",
+                            f"{len(absent)} without (first {absent[0]})",
                             f"Add them, or take the images without labels: {data_option(given, label='none')}.")
         texts = [found.labels[k] for k in keys]
         if all(re.fullmatch(r"-?\d+", t) for t in texts):
@@ -71,13 +72,15 @@ def webdataset(split: str, *, path: Path, image: str | None = None, label: str |
             raise BrokenImage(f"{size:,} bytes, more than the {MAX_FILE_BYTES:,} that are read")
         return _read(shard, offset, size)
 
-    return encoded_source(path.stem, split, np.array([f"{split}/{k}" for k in keys]), read, Decoding(background, exif), labels=labels,
-                          class_names=names, note=other_kinds(found.others), unsplit=path.is_file())
+    ids = np.array([f"{split}/{k}" for k in keys])
+    return encoded_source(path.stem, split, ids, read, Decoding(background, exif), labels=labels, class_names=names,
+                          note=other_kinds(found.others), unsplit=path.is_file())
 
 
 def _shards(path: Path, split: str | None = None) -> list[Path]:
     """The folder's shards: {split}*.tar and {split}/*.tar, or every one."""
-    here, below = ([f for f in sorted(path.glob(pattern)) if not passed_over(f.relative_to(path))] for pattern in ("*.tar", "*/*.tar"))
+    here, below = ([f for f in sorted(path.glob(pattern)) if not passed_over(f.relative_to(path))]
+                   for pattern in ("*.tar", "*/*.tar"))
     return sorted([f for f in here if split is None or f.name.startswith(split)]
                   + [f for f in below if split is None or f.parent.name == split])
 
@@ -88,7 +91,8 @@ def _split_of(shard: Path, path: Path) -> str:
 
 
 def _read_shards(shards: Sequence[Path], given: Path, image: str | None, label: str | None) -> Shards:
-    found, several = Shards(), {}
+    found = Shards()
+    several: dict[str, list[tuple[str, Member]]] = {}
     for shard in shards:
         for name, offset, size in _members(shard):
             if passed_over(name):
@@ -126,7 +130,8 @@ def _members(shard: Path) -> list[tuple[str, int, int]]:
         with tarfile.open(shard, "r:") as tar:
             members = [(m.name, m.offset_data, m.size) for m in tar if m.isfile()]
     except (tarfile.TarError, OSError, EOFError) as error:
-        raise UserError(str(shard), "an uncompressed tar file", f"{type(error).__name__}: {error}", "Fetch or make it again.") from None
+        raise UserError(str(shard), "an uncompressed tar file", f"{type(error).__name__}: {error}",
+                        "Fetch or make it again.") from None
     size = shard.stat().st_size
     if size < 1024 or _read(shard, size - 1024, 1024).strip(b"\0"):  # tarfile takes a cut in a header for the end
         raise UserError(str(shard), "a tar file with its end mark", f"{len(members)} files and then a cut", "Fetch it again.")

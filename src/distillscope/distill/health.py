@@ -56,9 +56,10 @@ class Health:
         }
         if gallery is not None and self.gallery_targets is not None and np.isfinite(z).all() and np.isfinite(gallery).all():
             record["teacher_r2"] = _explained(gallery, self.gallery_targets, z, self.targets)
-        if gallery is not None and self.held_out.labels is not None:
+        labels = self.gallery.labels
+        if gallery is not None and self.held_out.labels is not None and labels is not None:
             record["knn_accuracy"] = float(
-                knn_accuracy(gallery, self.gallery.labels, z, self.held_out.labels, k=min(10, len(self.gallery))))
+                knn_accuracy(gallery, labels, z, self.held_out.labels, k=min(10, len(self.gallery))))
         return record
 
 

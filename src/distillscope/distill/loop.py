@@ -86,7 +86,8 @@ def check_tracker(track: str | None) -> None:
 
 def make_optimizer(parameters: list[torch.nn.Parameter], settings: Training) -> torch.optim.Optimizer:
     """Adam, AdamW or SGD (momentum 0.9) with PyTorch's other defaults, or Muon."""
-    kinds = {"adam": torch.optim.Adam, "adamw": torch.optim.AdamW, "sgd": partial(torch.optim.SGD, momentum=0.9), "muon": Muon}
+    kinds: dict[str, Callable[..., torch.optim.Optimizer]] = {
+        "adam": torch.optim.Adam, "adamw": torch.optim.AdamW, "sgd": partial(torch.optim.SGD, momentum=0.9), "muon": Muon}
     return kinds[settings.optimizer](parameters, lr=settings.learning_rate, weight_decay=settings.weight_decay)
 
 
@@ -166,7 +167,7 @@ def distill(student: StudentEncoder, training_set: TrainingSet, arm: Arm, settin
     def embeddings_of(images: Any, ids: np.ndarray, view: View | None) -> torch.Tensor:
         if view and view.where == "source":
             images = view(images, ids)
-        inputs = student.preprocess(_to(images, student.device))
+        inputs: Any = student.preprocess(_to(images, student.device))
         if view and view.where == "input":
             inputs = view(inputs, ids)
         with accelerator.autocast():
@@ -182,7 +183,7 @@ def distill(student: StudentEncoder, training_set: TrainingSet, arm: Arm, settin
                       "teacher": torch.from_numpy(np.ascontiguousarray(targets[indices])).float().to(student.device)}
         if "other" in needs:
             embeddings["other"] = embeddings_of(images, ids, views[1])
-        if needs & {"labels", "logits"}:
+        if needs & {"labels", "logits"} and source.labels is not None:
             embeddings["labels"] = torch.from_numpy(source.labels[indices]).to(student.device)
         num_in_all = min(batch, len(source) - step % per_epoch * batch)
         loss = terms(embeddings, torch.from_numpy(indices).to(student.device), num_in_all)

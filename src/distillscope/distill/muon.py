@@ -9,6 +9,7 @@ forward and backward pass together.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
+from typing import Any
 
 import torch
 
@@ -66,7 +67,7 @@ class Muon(torch.optim.Optimizer):
                          {"lr": lr, "momentum": momentum, "betas": betas, "weight_decay": weight_decay})
 
     @torch.no_grad()
-    def step(self, closure: Callable[[], torch.Tensor] | None = None) -> torch.Tensor | None:
+    def step(self, closure: Callable[[], Any] | None = None) -> Any:
         """One step; parameters without a gradient stay as they are."""
         loss = None
         if closure is not None:
@@ -76,14 +77,13 @@ class Muon(torch.optim.Optimizer):
             move = self._orthogonal if group["kernels"] else self._adam
             for parameter in group["params"]:
                 if parameter.grad is not None:
-                    move(parameter, group, self.state[parameter])
+                    move(parameter, parameter.grad, group, self.state[parameter])
         return loss
 
     @staticmethod
-    def _orthogonal(parameter: torch.Tensor, group: dict, state: dict) -> None:
+    def _orthogonal(parameter: torch.Tensor, gradient: torch.Tensor, group: dict, state: dict) -> None:
         if not state:
             state["momentum"] = torch.zeros_like(parameter)
-        gradient = parameter.grad
         state["momentum"].lerp_(gradient, 1 - group["momentum"])
         direction = gradient.lerp(state["momentum"], group["momentum"]).flatten(1)
         scale = KERNEL_SIZE * max(direction.shape) ** 0.5
@@ -91,12 +91,12 @@ class Muon(torch.optim.Optimizer):
         parameter.add_(orthogonalised(direction).view(parameter.shape), alpha=-group["lr"] * scale)
 
     @staticmethod
-    def _adam(parameter: torch.Tensor, group: dict, state: dict) -> None:
+    def _adam(parameter: torch.Tensor, gradient: torch.Tensor, group: dict, state: dict) -> None:
         if not state:
             state.update(step=0, mean=torch.zeros_like(parameter), square=torch.zeros_like(parameter))
         first, second = group["betas"]
         state["step"] += 1
-        state["mean"].lerp_(parameter.grad, 1 - first)
-        state["square"].lerp_(parameter.grad.square(), 1 - second)
+        state["mean"].lerp_(gradient, 1 - first)
+        state["square"].lerp_(gradient.square(), 1 - second)
         size = (state["square"] / (1 - second ** state["step"])).sqrt_().add_(EPS)
         parameter.addcdiv_(state["mean"] / (1 - first ** state["step"]), size, value=-group["lr"])

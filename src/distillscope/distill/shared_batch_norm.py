@@ -28,7 +28,7 @@ def shared_batch_norms(*modules: torch.nn.Module) -> Iterator[None]:
             norm.__class__ = kind
 
 
-class _Shared:
+class _Shared(_BatchNorm):
     """What a batch norm does differently while it is trained by several processes."""
 
     def forward(self, inputs: torch.Tensor) -> torch.Tensor:
@@ -45,10 +45,13 @@ class _Shared:
     @torch.no_grad()
     def _follow(self, mean: torch.Tensor, variance: torch.Tensor) -> None:
         """The running statistics, as PyTorch keeps them: ``variance`` is the unbiased one."""
-        self.num_batches_tracked.add_(1)
-        share = 1 / float(self.num_batches_tracked) if self.momentum is None else self.momentum
-        self.running_mean.lerp_(mean.to(self.running_mean.dtype), share)
-        self.running_var.lerp_(variance.to(self.running_var.dtype), share)
+        means, variances, tracked = self.running_mean, self.running_var, self.num_batches_tracked
+        if means is None or variances is None or tracked is None:
+            return
+        tracked.add_(1)
+        share = 1 / float(tracked) if self.momentum is None else self.momentum
+        means.lerp_(mean.to(means.dtype), share)
+        variances.lerp_(variance.to(variances.dtype), share)
 
 
 class _Normalise(torch.autograd.Function):

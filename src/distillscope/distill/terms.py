@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Iterator
 from functools import partial
 from typing import Any
 
@@ -55,8 +56,8 @@ class Term(torch.nn.Module):
                 raise unknown_name(f"objective {objective.name}", "name of what an objective may ask for", need, GIVEN)
         if num_classes is None and {"labels", "logits"} & set(self.needs):
             raise UserError(where, "data with labels", "none", "Name the label column, or use an objective without labels.")
-        self.head = torch.nn.Linear(dim, num_classes) if "logits" in self.needs else None
-        self.log_scale = None
+        self.head = torch.nn.Linear(dim, num_classes) if "logits" in self.needs and num_classes is not None else None
+        self.log_scale: torch.nn.Parameter | None = None
         if "log_scale" in self.needs:
             self.log_scale = torch.nn.Parameter(torch.tensor(-math.log(settings["temperature"])))
         self.memory = Memory(capacity(objective, where)) if "earlier" in self.needs else None
@@ -65,30 +66,37 @@ class Term(torch.nn.Module):
 class Terms(torch.nn.Module):
     """The loss of an arm; its parameters (projector, heads, scales) are optimised with the student and not saved with it."""
 
+    place: torch.Tensor
+
     def __init__(self, arm: Arm, dim: int, target_dim: int, num_classes: int | None = None, *, seed: int = 0,
                  whole: Whole = Whole()) -> None:  # noqa: B008 (frozen)
         super().__init__()
-        self.whole, self._latest = whole, None
+        self.whole = whole
+        self._latest: tuple[torch.Tensor, torch.Tensor] | None = None
         self.register_buffer("place", torch.empty(0), persistent=False)  # says on which device memories belong
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(keyed_seed(seed, "projector"))
-            self.projector, shown = None, dim
+            self.projector: torch.nn.Module | None = None
+            shown = dim
             if arm.projector is not None:
                 where = f"arms.{arm.name}.projector"
-                self.projector = projectors.call(arm.projector.name, arm.projector.settings, dim, target_dim, where=where)
-                self.projector.eval()
+                projector = projectors.call(arm.projector.name, arm.projector.settings, dim, target_dim, where=where)
+                projector.eval()
                 with torch.no_grad():
-                    shown = self.projector(torch.zeros(2, dim)).shape[1]
-                self.projector.train()
+                    shown = projector(torch.zeros(2, dim)).shape[1]
+                self.projector = projector.train()
             torch.manual_seed(keyed_seed(seed, "heads"))
             self.terms = torch.nn.ModuleList(
                 Term(o, f"arms.{arm.name}.objective ({o.name})", shown if o.projected else dim, num_classes)
                 for o in arm.objective if o.weight)
 
+    def __iter__(self) -> Iterator[Term]:
+        return (term for term in self.terms if isinstance(term, Term))
+
     @property
     def needs(self) -> set[str]:
         """What the terms ask for, of all that `GIVEN` lists."""
-        return {need for term in self.terms for need in term.needs}
+        return {need for term in self for need in term.needs}
 
     def forward(self, given: dict[str, torch.Tensor], items: torch.Tensor, total: int) -> torch.Tensor:
         """The weighted sum over the whole batch of ``total`` images.
@@ -98,33 +106,34 @@ class Terms(torch.nn.Module):
         """
         with torch.autocast(given["student"].device.type, enabled=False):
             batch = _Batch(given, items, total, self.projector, self.whole)
-            loss = sum(term.weight * term.function(*(batch.get(need, term) for need in term.needs)) for term in self.terms)
-        self._latest = (batch.target(), batch.items()) if any(t.memory for t in self.terms) else None
+            first, *others = (term.weight * term.function(*(batch.get(need, term) for need in term.needs)) for term in self)
+            loss: torch.Tensor = sum(others, first)
+        self._latest = (batch.target(), batch.items()) if any(term.memory for term in self) else None
         return loss
 
     def remember(self) -> None:
         """Let the memories take in the batch that the last loss was of."""
-        for term in self.terms:
-            if term.memory is not None:
+        for term in self:
+            if term.memory is not None and self._latest is not None:
                 term.memory.add(*self._latest)
 
     def share_gradients(self) -> None:
         """The mean over processes of the gradients of what stands beside the student."""
         if self.whole.world > 1:
-            for parameter in (p for p in self.parameters() if p.grad is not None):
-                torch.distributed.all_reduce(parameter.grad)
-                parameter.grad /= self.whole.world
+            for gradient in [p.grad for p in self.parameters() if p.grad is not None]:
+                torch.distributed.all_reduce(gradient)
+                gradient.div_(self.whole.world)
 
     def state(self) -> dict[str, Any]:
         """Tensors for a checkpoint, memories among them."""
-        return {"parameters": self.state_dict(), "memories": [None if t.memory is None else (t.memory.rows, t.memory.items)
-                                                              for t in self.terms]}
+        memories = [None if term.memory is None else (term.memory.rows, term.memory.items) for term in self]
+        return {"parameters": self.state_dict(), "memories": memories}
 
     def restore(self, state: dict[str, Any]) -> None:
         """What `state` gave."""
         self.load_state_dict(state["parameters"])
-        for term, kept in zip(self.terms, state["memories"], strict=True):
-            if kept is not None:
+        for term, kept in zip(self, state["memories"], strict=True):
+            if kept is not None and term.memory is not None:
                 term.memory.rows, term.memory.items = (k.to(self.place.device) for k in kept)
 
 
@@ -137,12 +146,13 @@ class _Batch:
         self.ready: dict[Any, torch.Tensor] = {}
 
     def get(self, need: str, term: Term) -> torch.Tensor:
-        if need == "log_scale":
+        memory, head = term.memory, term.head
+        if need == "log_scale" and term.log_scale is not None:
             return term.log_scale
-        if need == "earlier":
-            return term.memory.without(self.items(), self.target())
-        if need == "logits":
-            return self._whole(term, lambda: term.head(self._shown("student", term.projected)))
+        if need == "earlier" and memory is not None:
+            return memory.without(self.items(), self.target())
+        if need == "logits" and head is not None:
+            return self._whole(term, lambda: head(self._shown("student", term.projected)))
         if need in ("student", "other"):
             return self._whole((need, term.projected), lambda: self._shown(need, term.projected))
         return self._whole(need, lambda: self.given[need])
@@ -154,9 +164,10 @@ class _Batch:
         return self._whole("items", lambda: self.part)
 
     def _shown(self, name: str, projected: bool) -> torch.Tensor:
-        if self.projector is None or not projected:
+        projector = self.projector
+        if projector is None or not projected:
             return self.given[name]
-        return self._once(("projected", name), lambda: self.projector(self.given[name]))
+        return self._once(("projected", name), lambda: projector(self.given[name]))
 
     def _whole(self, key: Any, make: Any) -> torch.Tensor:
         return self._once(("whole", key), lambda: self.whole(make(), self.total))

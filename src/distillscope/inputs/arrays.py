@@ -72,22 +72,19 @@ def _mapped(path: Path, start: int, size: int, where: str) -> np.ndarray:
 def read_npz(path: Path, where: str) -> Contents:
     """The arrays of a .npz; what numpy.savez wrote, uncompressed, is memory-mapped where it lies."""
     with zipfile.ZipFile(path) as archive:
-        found = []
-        for info in archive.infolist():
-            if not info.filename.endswith(".npy"):
-                continue
-            inner = f"{where}:{info.filename.removesuffix('.npy')}"
-            try:
-                with archive.open(info) as handle:
-                    dtype, shape, _ = _header(handle, inner)
-            except UserError as error:  # said only if this array is needed
-                dtype, shape, load = UNREADABLE, (0,), _raise(error)
-            else:
-                load = _npz_loader(path, info, inner)
-            kind = kind_of(dtype) if isinstance(dtype, np.dtype) else "O"
-            name = info.filename.removesuffix(".npy")
-            found.append(Member(name, shape, str(dtype), kind, load, unnamed=re.fullmatch(r"arr_\d+", name) is not None))
+        found = [_npz_member(path, archive, info, where) for info in archive.infolist() if info.filename.endswith(".npy")]
     return Contents(found)
+
+
+def _npz_member(path: Path, archive: zipfile.ZipFile, info: zipfile.ZipInfo, where: str) -> Member:
+    name = info.filename.removesuffix(".npy")
+    unnamed = re.fullmatch(r"arr_\d+", name) is not None
+    try:
+        with archive.open(info) as handle:
+            dtype, shape, _ = _header(handle, f"{where}:{name}")
+    except UserError as error:  # raised only if this array is needed
+        return Member(name, (0,), UNREADABLE, "O", _raise(error), unnamed=unnamed)
+    return Member(name, shape, str(dtype), kind_of(dtype), _npz_loader(path, info, f"{where}:{name}"), unnamed=unnamed)
 
 
 def _raise(error: UserError) -> Any:

@@ -8,6 +8,7 @@ from __future__ import annotations
 import contextlib
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -25,7 +26,7 @@ DEEPEST = 8
 
 @dataclass(frozen=True)
 class Table:
-    """A table on disk: ``batches(names)`` gives these columns, in the order of the rows; ``packed`` ones are decoded into memory."""
+    """A table on disk: ``batches(names)`` gives these columns, in the order of the rows; if ``packed``, decoded into memory."""
 
     schema: Any
     count: int
@@ -87,7 +88,8 @@ def _ipc(path: Path) -> Table:
 
     def batches(names: list[str]) -> Iterator[Any]:
         with reader(names) as found:
-            for batch in [found.get_batch(i) for i in range(found.num_record_batches)] if hasattr(found, "get_batch") else found:
+            is_file = hasattr(found, "get_batch")
+            for batch in (found.get_batch(i) for i in range(found.num_record_batches)) if is_file else found:
                 chosen = batch.select(names)
                 chosen.validate(full=True)  # the format has no checksums, and a damaged offset would lead out of memory
                 yield chosen
@@ -140,7 +142,8 @@ def read_saved(folder: Path, where: str) -> Contents:
     names = [part["filename"] for part in state["_data_files"]]
     outside = next((n for n in names if Path(n).name != n), None)
     if outside is not None or not names:
-        raise UserError(f"{where}/state.json", "files of this folder", f"'{outside}'" if names else "none", "Save it again with save_to_disk.")
+        raise UserError(f"{where}/state.json", "files of this folder", f"'{outside}'" if names else "none",
+                        "Save it again with save_to_disk.")
     tables = [_ipc(folder / n) for n in names]
     odd = next((n for n, t in zip(names, tables, strict=True) if t.schema.names != tables[0].schema.names), None)
     if odd is not None:
@@ -170,7 +173,8 @@ def runs_of(flat: dict[str, Member], join: Callable[[Sequence[str]], np.ndarray 
     for run in runs([n for n in flat if label_rank(n) is None and id_rank(n) is None]):
         kind = "f" if any(flat[n].kind == "f" for n in run.names) else "i"
         dtype = next(flat[n].dtype for n in run.names if flat[n].kind == kind)
-        found.append(Member(run.title, (*flat[run.names[0]].shape, len(run.names)), dtype, kind, lambda names=run.names: join(names), run.names))
+        shape = *flat[run.names[0]].shape, len(run.names)
+        found.append(Member(run.title, shape, dtype, kind, partial(join, run.names), run.names))
     return found
 
 
@@ -206,9 +210,11 @@ def _member(table: Table, leaf: _Leaf, where: str) -> Member:
             inner, depth = _stored(inner.value_type), depth + 1
         width = kind.list_size if depth == 1 and pa.types.is_fixed_size_list(kind) else None
         letter = "f" if pa.types.is_floating(inner) else "i" if pa.types.is_integer(inner) else "O"
-        return Member(leaf.name, (table.count, width), f"{'list of ' * depth}{inner}", letter, lambda: _lists(table, leaf, where))
+        dtype = f"{'list of ' * depth}{inner}"
+        return Member(leaf.name, (table.count, width), dtype, letter, lambda: _lists(table, leaf, where))
     value = kind.value_type if pa.types.is_dictionary(kind) else kind
-    text = any(check(value) for check in (pa.types.is_string, pa.types.is_large_string, getattr(pa.types, "is_string_view", pa.types.is_string)))
+    is_view = getattr(pa.types, "is_string_view", pa.types.is_string)  # of newer versions
+    text = pa.types.is_string(value) or pa.types.is_large_string(value) or is_view(value)
     letter = ("f" if pa.types.is_floating(value) else "i" if pa.types.is_integer(value) else "b" if pa.types.is_boolean(value)
               else "U" if text else "O")
     return Member(leaf.name, (table.count,), "text" if text else str(value), letter, lambda: _column(table, leaf))
@@ -243,7 +249,8 @@ def _lists(table: Table, leaf: _Leaf, where: str) -> Stored | Kept:
                 check_memory(need, need, f"{where}:{leaf.name}", "Save it as .npy, which is memory-mapped.")
             wrong = here[lengths[here] != width]
             if len(wrong):
-                raise UserError(f"{where}:{leaf.name}", f"{width} values in every row", f"{lengths[wrong[0]]} in row {row + wrong[0]}",
+                raise UserError(f"{where}:{leaf.name}", f"{width} values in every row",
+                                f"{lengths[wrong[0]]} in row {row + wrong[0]}",
                                 "Drop the rows that are of another model, on both sides.")
             parts.append(_numbers(lists.flatten()).reshape(len(here), width))
         kept.append(row + here)
@@ -259,7 +266,8 @@ def _one_level(lists: Any, where: str) -> Any:
 
     while _is_list(lists.type.value_type):
         inner = lists.flatten()
-        outer, lengths = np.asarray(pc.list_value_length(lists).fill_null(0)), np.asarray(pc.list_value_length(inner).fill_null(0))
+        outer = np.asarray(pc.list_value_length(lists).fill_null(0))
+        lengths = np.asarray(pc.list_value_length(inner).fill_null(0))
         if (lengths == 1).all() and not (outer <= 1).all():
             lists = pa.ListArray.from_arrays(np.r_[0, np.cumsum(outer)].astype(np.int32), inner.flatten())
         elif (outer <= 1).all():
@@ -267,7 +275,8 @@ def _one_level(lists: Any, where: str) -> Any:
             every[outer == 1] = lengths
             lists = pa.ListArray.from_arrays(np.r_[0, np.cumsum(every)].astype(np.int32), inner.flatten())
         else:
-            raise UserError(where, "one list of numbers in every row", f"{int(outer.max())} lists", "Pool them to one embedding an item first.")
+            raise UserError(where, "one list of numbers in every row", f"{int(outer.max())} lists",
+                            "Pool them to one embedding an item first.")
     return lists
 
 
@@ -282,9 +291,11 @@ def _side_by_side(table: Table, leaves: list[_Leaf]) -> Stored:
 
     parts = []
     for batch in table.batches(names):
-        columns = [batch.column(batch.schema.get_field_index(leaf.path[0])) for leaf in leaves]
-        columns = [pc.struct_field(c, list(leaf.path[1:])) if len(leaf.path) > 1 else c for c, leaf in zip(columns, leaves, strict=True)]
-        parts.append(np.column_stack([_numbers(c) for c in columns]))
+        columns = []
+        for leaf in leaves:
+            column = batch.column(batch.schema.get_field_index(leaf.path[0]))
+            columns.append(_numbers(pc.struct_field(column, list(leaf.path[1:])) if len(leaf.path) > 1 else column))
+        parts.append(np.column_stack(columns))
     return Stored(parts or [np.empty((0, len(leaves)), np.float32)])
 
 

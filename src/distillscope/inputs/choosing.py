@@ -4,12 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import Any
 
 import numpy as np
 
 from distillscope.errors import UserError, unknown_name
-from distillscope.inputs.members import UNREADABLE, Contents, Kept, Member, as_table, strings
+from distillscope.inputs.members import UNREADABLE, Contents, Kept, Member, as_table, ranked, strings
 from distillscope.inputs.naming import Run, are_weights, embedding_rank, id_rank, is_index, label_rank, runs
 from distillscope.inputs.reading import Reading
 from distillscope.measure.classes import classes
@@ -50,6 +51,10 @@ class Embeddings:
 
     def __len__(self) -> int:
         return len(self.rows)
+
+    def read_as(self, **changes: Any) -> Embeddings:
+        """With these ``changes`` to how it was read, where that is known."""
+        return self if self.reading is None else replace(self, reading=replace(self.reading, **changes))
 
     def take(self, index: np.ndarray) -> Embeddings:
         """The rows of ``index``, which stay where they are until they are read."""
@@ -93,7 +98,7 @@ def from_contents(held: Contents, asked: Asked, where: str, name: str, file: str
     beside = _beside(held, chosen)
     remarks = [*held.remarks, *([chosen.remark] if chosen.remark else [])]
     if chosen.kind == "i":
-        remarks.append(f"{chosen.dtype} values divided by {asked.scale:g}" if asked.scale != 1 else f"{chosen.dtype} values taken as they are")
+        remarks.append(f"{chosen.dtype} values " + ("taken as they are" if asked.scale == 1 else f"divided by {asked.scale:g}"))
     if len(chosen.shape) > 2:
         remarks.append(f"its shape {_shape(chosen)} is read as {rows.shape}")
 
@@ -103,8 +108,9 @@ def from_contents(held: Contents, asked: Asked, where: str, name: str, file: str
 
     ids, id_member, spare, numbered = _ids(beside, asked, total, ids_of, where)
     if kept is not None and ids is None:
+        first = int(np.argmin(np.isin(np.arange(total), kept)))
         raise UserError(f"{where}:{chosen.name}", "an embedding in every row, or ids to drop rows by",
-                        f"{total - len(kept)} empty rows, first row {int(np.argmin(np.isin(np.arange(total), kept)))}, and no ids",
+                        f"{total - len(kept)} empty rows, first row {first}, and no ids",
                         "Drop the rows without an embedding, on both sides.")
     labels, label_member, why = _labels([m for m in beside if m is not id_member], total, where)
     labels = labels if labels is None or kept is None else labels[kept]
@@ -113,8 +119,8 @@ def from_contents(held: Contents, asked: Asked, where: str, name: str, file: str
     reading = Reading(file, chosen.title, len(rows), rows.shape[1], (id_member.name or "index") if id_member else None,
                       label_member.name if label_member else None, tuple(unused), total - len(rows),
                       0 if labels is None else int(np.ma.getmaskarray(labels).sum()), remarks=tuple(remarks))
-    return Embeddings(rows, ids, labels, name, reading, tuple(s for s in spare if id_member is None or s.name != id_member.name), numbered,
-                      sorted=held.by_name and chosen.remark == EACH)
+    others = tuple(s for s in spare if id_member is None or s.name != id_member.name)
+    return Embeddings(rows, ids, labels, name, reading, others, numbered, sorted=held.by_name and chosen.remark == EACH)
 
 
 def _beside(held: Contents, chosen: Member) -> list[Member]:
@@ -136,7 +142,7 @@ def pick_embeddings(held: Contents, asked: Asked, where: str) -> Member:
     fit = [m for m in held.members if m.table is not None and label_rank(m.name) is None and not m.columns]
     if weights:
         fit = [m for m in fit if embedding_rank(m.name) == 0]
-    floats = [m for m in fit if m.kind == "f" and (m.table[1] is None or m.table[1] > 1)]
+    floats = [m for m in fit if m.kind == "f" and (m.dims is None or m.dims > 1)]
     for rank in (0, 1):
         named = [m for m in [*floats, *(m for m in fit if m.kind == "i")] if embedding_rank(m.name) == rank]
         if len(named) == 1:
@@ -176,9 +182,9 @@ def _across(found: list[Member], asked: Asked, where: str) -> Member | None:
     if len(named) == 1 or len(found) == 1:
         chosen = (named if len(named) == 1 else found)[0]
         if not _run(chosen).whole and not chosen.unnamed:
-            numbers = _run(chosen).numbers
+            numbers, columns = _run(chosen).numbers, chosen.columns
             raise UserError(where, "columns of one stem, numbered from 0 or 1 without a gap",
-                            f"{len(numbers)} from {numbers[0]} to {numbers[-1]} ('{chosen.columns[0]}' to '{chosen.columns[-1]}')",
+                            f"{len(numbers)} from {numbers[0]} to {numbers[-1]} ('{columns[0]}' to '{columns[-1]}')",
                             f"If these are the embedding, say so: FILE:{chosen.name}.")
         return _checked(chosen, asked, where)
     return None
@@ -201,13 +207,14 @@ def _named(held: Contents, key: str, where: str) -> Member:
         return found[key]
     if joined is not None:
         return joined
-    if held.join is not None and (names := _listed_columns(held, key, where)):
+    join = held.join
+    if join is not None and (names := _listed_columns(held, key, where)):
         kinds = {found[n].kind for n in names}
         wrong = next((n for n in names if found[n].kind not in "fib" or len(found[n].shape) != 1), None)
         if wrong is not None:
             raise UserError(where, "columns of numbers", f"'{wrong}', {found[wrong].dtype}", "Leave it out.")
-        return Member(key, (found[names[0]].shape[0], len(names)), "float" if "f" in kinds else "int", "f" if "f" in kinds else "i",
-                      lambda: held.join(names), tuple(names))
+        dtype, kind = ("float", "f") if "f" in kinds else ("int", "i")
+        return Member(key, (found[names[0]].shape[0], len(names)), dtype, kind, partial(join, names), tuple(names))
     inner = [m for m in held.members if m.name.replace("/", ".").endswith(f".{key}")]
     if len(inner) == 1:
         return inner[0]
@@ -232,15 +239,19 @@ def _listed_columns(held: Contents, key: str, where: str) -> list[str]:
 
 def _one_array(held: Contents) -> Contents:
     """Where each array is the embedding of one item, called by its id: all of them as one, with the ids."""
-    names = [m.name for m in held.members]
-    if (len(names) < 3 or held.join is not None or are_weights(names) or any(m.kind != "f" or _width(m) is None for m in held.members)
-            or len({_width(m) for m in held.members}) != 1):
+    members = held.members
+    names, widths = [m.name for m in members], {_width(m) for m in members}
+    if len(names) < 3 or held.join is not None or are_weights(names) or any(m.kind != "f" for m in members):
         return held
-    first, members = held.members[0], held.members
-    rows = Member("", (len(names), _width(first)), first.dtype, "f", lambda: np.stack([np.asarray(m.load()).reshape(-1) for m in members]),
-                  remark=EACH)
-    return Contents([rows, Member("the arrays' names", (len(names),), "text", "U", lambda: np.array(names), unnamed=True)], remarks=held.remarks,
-                    by_name=held.by_name)
+    if len(widths) != 1 or None in widths:
+        return held
+
+    def load() -> np.ndarray:
+        return np.stack([np.asarray(m.load()).reshape(-1) for m in members])
+
+    rows = Member("", (len(names), widths.pop()), members[0].dtype, "f", load, remark=EACH)
+    ids = Member("the arrays' names", (len(names),), "text", "U", lambda: np.array(names), unnamed=True)
+    return Contents([rows, ids], remarks=held.remarks, by_name=held.by_name)
 
 
 def _width(member: Member) -> int | None:
@@ -276,18 +287,17 @@ def _listed(members: Iterable[Member], most: int = LIMIT_LISTED) -> str:
 
 def _rows(chosen: Member, asked: Asked, where: str) -> tuple[np.ndarray | Stored, np.ndarray | None, int]:
     """Rows (n, d), the numbers of those that have an embedding where not all have, and how many the file has."""
-    rows, kept = chosen.load(), None
-    total = len(rows) if not isinstance(rows, Kept) else rows.total
-    if isinstance(rows, Kept):
-        rows, kept = rows.rows, rows.kept
+    found = chosen.load()
+    rows, kept, total = (found.rows, found.kept, found.total) if isinstance(found, Kept) else (found, None, len(found))
     if isinstance(rows, np.ndarray) and rows.ndim != 2:
         rows = rows.reshape(as_table(rows.shape))
         total = len(rows)
     if 0 in rows.shape:
         raise UserError(where, "at least one row and one column", f"shape {rows.shape}", "Save the embeddings again.")
-    if chosen.kind == "i":
-        parts, chosen_rows = (rows.parts, rows.chosen) if isinstance(rows, Stored) else ([rows], None)
-        rows = Stored([_Scaled(part, asked.scale) for part in parts], chosen_rows)
+    if chosen.kind == "i" and asked.scale is not None:  # `_checked` refused whole numbers without a scale
+        stored = rows if isinstance(rows, Stored) else Stored([rows])
+        scaled: list[Any] = [_Scaled(part, asked.scale) for part in stored.parts]
+        rows = Stored(scaled, stored.chosen)
     return rows, kept, total
 
 
@@ -305,10 +315,10 @@ def _ids(beside: list[Member], asked: Asked, total: int, load: Callable[[Member]
             _right_length(len(found), total, f"{where} ids '{named.name}'", "ids")
             return found, named, spare, False
         if asked.ids != NO_IDS:
-            raise unknown_name(where, "column of ids", asked.ids, [m.name for m in beside if m.count is not None][:40] or [NO_IDS])
+            columns = [m.name for m in beside if m.count is not None]
+            raise unknown_name(where, "column of ids", asked.ids, columns[:40] or [NO_IDS])
         return None, None, spare, False
-    known = sorted((m for m in beside if id_rank(m.name) is not None and m.count is not None and m.kind in "iUOf" and m.dtype != UNREADABLE),
-                   key=lambda m: id_rank(m.name))
+    known = ranked((m for m in beside if m.count is not None and m.kind in "iUOf" and m.dtype != UNREADABLE), id_rank)
     best, numbered, repeats = None, False, None
     for member in [m for m in known if m.count == total]:
         try:
@@ -324,17 +334,18 @@ def _ids(beside: list[Member], asked: Asked, total: int, load: Callable[[Member]
             break
         else:
             repeats = repeats or (found, member)
-    spare += [Ids(m.name, True, lambda m=m: load(m)) for m in known if m.count == total and (best is None or (m is not best[1] and not is_index(m.name)))]
+    others = [m for m in known if m.count == total and (best is None or (m is not best[1] and not is_index(m.name)))]
+    spare += [Ids(m.name, True, partial(load, m)) for m in others]
     if best is not None:
         return *best, spare, False
-    if repeats is not None and id_rank(repeats[1].name) <= 2:
+    if repeats is not None and (id_rank(repeats[1].name) or 0) <= 2:
         return *repeats, spare, numbered
     unread = next((m for m in beside if id_rank(m.name) is not None and m.dtype == UNREADABLE), None)
     if unread is not None:  # rows would be paired by order although there are ids
         unread.load()
-    wrong = next((m for m in known if m.count != total and id_rank(m.name) == 0), None)
-    if wrong is not None:
-        _right_length(wrong.count, total, f"{where} {wrong.name}", "ids")
+    for member in known:
+        if id_rank(member.name) == 0:
+            _right_length(member.count, total, f"{where} {member.name}", "ids")
     texts = [m for m in beside if m.kind == "U" and m.count == total and label_rank(m.name) is None and m not in known]
     for member in texts:
         try:
@@ -344,21 +355,21 @@ def _ids(beside: list[Member], asked: Asked, total: int, load: Callable[[Member]
         if len(set(found)) == len(found):
             if member.unnamed:
                 return found, member, spare, numbered
-            spare.append(Ids(member.name, False, lambda f=found: f))
+            spare.append(Ids(member.name, False, partial(np.asarray, found)))
     return None, None, spare, numbered
 
 
-def _right_length(found: int, total: int, where: str, what: str) -> None:
+def _right_length(found: int | None, total: int, where: str, what: str) -> None:
     if found != total:
         raise UserError(where, f"{total}, one a row", f"{found}", f"Save one of the {what} a row.")
 
 
 def _labels(beside: list[Member], total: int, where: str) -> tuple[np.ndarray | None, Member | None, list[str]]:
     """Labels (n,) of at least two classes, their column, and why another was not taken."""
-    known = sorted((m for m in beside if label_rank(m.name) is not None or (m.unnamed and m.count == total)),
-                   key=lambda m: 99 if label_rank(m.name) is None else label_rank(m.name))
+    named = ranked(beside, label_rank)
+    unnamed = [m for m in beside if m.unnamed and m.count == total and label_rank(m.name) is None]
     why: list[str] = []
-    for member in known:
+    for member in [*named, *unnamed]:
         if member.dtype != UNREADABLE and member.shape and member.shape[0] != total:
             if label_rank(member.name) == 0 and member.count is not None:
                 _right_length(member.count, total, f"{where} {member.name}", "labels")

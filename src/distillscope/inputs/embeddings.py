@@ -58,8 +58,7 @@ def with_ids(side: Embeddings, path: str | Path, where: str) -> Embeddings:
     if len(ids) != len(side):
         raise UserError(f"{where} {path}", f"{len(side)} ids, one a row", str(len(ids)), "Write one id for each row.")
     title = f"{Path(path).name}:{column}" if column and ":" not in Path(path).name else Path(path).name
-    return replace(side, ids=ids, spare=(), numbered=False,
-                   reading=None if side.reading is None else replace(side.reading, ids=title))
+    return replace(side, ids=ids, spare=(), numbered=False).read_as(ids=title)
 
 
 def read_text(path: str | Path, *, where: str = "text") -> np.ndarray:

@@ -2,7 +2,8 @@
 
 ::
 
-    FOLDER/img_emb/img_emb_0.npy ...    clip-retrieval's, our cache's and a trial's; ids and labels in metadata/metadata_0.parquet ...
+    FOLDER/img_emb/img_emb_0.npy ...    clip-retrieval's, our cache's and a trial's; ids and labels in
+                                        metadata/metadata_0.parquet ...
     FOLDER/{split}.npy                  or any other format; ids in the file, or in {split}_ids.txt, one a line
     FOLDER/{split}/img_emb/ ...
     FOLDER/embeddings_test/img_emb/ ... a trial or reference of a run
@@ -51,9 +52,10 @@ def read_folder(path: Path, split: str, where: str, asked: Asked = Asked()) -> E
         return read_folder(path / split, split, where, asked)
     parts = find_parts(path, split, name)
     if parts:
-        beside = sorted(f.name for f in path.glob("*") if f.is_file() and suffix_of(f) in EMBEDDINGS and f not in parts and f.name[0] not in "._")
         found = read_parts(parts, name, path.name, asked)
-        return replace(found, reading=replace(found.reading, unused=(*found.reading.unused, *(f"file {n}" for n in beside))))
+        others = [f for f in path.glob("*") if f.is_file() and f not in parts and f.name[0] not in "._"]
+        beside = sorted(f"file {f.name}" for f in others if suffix_of(f) in EMBEDDINGS)
+        return found.read_as(unused=(*(found.reading.unused if found.reading else ()), *beside))
     if (path / split).is_dir():
         return read_folder(path / split, split, where, asked)
     raise _nothing(path, split, name)
@@ -67,14 +69,15 @@ def split_files(path: Path, split: str) -> list[Path]:
 def _read_split(file: Path, where: str, asked: Asked) -> Embeddings:
     stem = file.name.removesuffix(suffix_of(file))
     with readable(where, "embeddings that can be read"):
-        found = from_contents(read_contents(file, f"{where}/{file.name}"), asked, f"{where}/{file.name}", f"{file.parent.name}/{stem}",
-                              f"{file.parent.name}/{file.name}")
+        held = read_contents(file, f"{where}/{file.name}")
+        folder = file.parent.name
+        found = from_contents(held, asked, f"{where}/{file.name}", f"{folder}/{stem}", f"{folder}/{file.name}")
         listed = file.with_name(f"{stem}_ids.txt")
         if listed.is_file():
             ids = strings(read_txt(listed, str(listed)).members[0].load(), str(listed))
             if len(ids) != len(found):
                 raise UserError(str(listed), f"{len(found)} ids", str(len(ids)), "Write one id for each row.")
-            found = replace(found, ids=ids, spare=(), reading=replace(found.reading, ids=listed.name))
+            found = replace(found, ids=ids, spare=()).read_as(ids=listed.name)
     return found
 
 
@@ -87,7 +90,8 @@ def _nothing(path: Path, split: str, where: str) -> UserError:
                          f"Name one of its parts: {_listed(parts)}." if parts else "It has no finished trial yet.")
     near = sorted(str(f.relative_to(path)) for f in path.glob("*") if suffix_of(f) in EMBEDDINGS and f.is_file())
     near += sorted(str(f.parent.relative_to(path)) for f in [*path.glob("*/img_emb"), *path.glob("*/state.json")])
-    return UserError(where, f"embeddings: img_emb/*.npy, {split}.npy, {split}/img_emb/ or part-0.npy, part-1.npy, ...", "none of them",
+    known = f"embeddings: img_emb/*.npy, {split}.npy, {split}/img_emb/ or part-0.npy, part-1.npy, ..."
+    return UserError(where, known, "none of them",
                      f"Name one of: {_listed(near)}." if near else "Name the file or folder that holds them.")
 
 

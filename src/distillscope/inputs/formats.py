@@ -39,7 +39,8 @@ READERS: dict[str, Callable[[Path, str], Contents]] = {
 ALIASES = {".ndjson": ".jsonl", ".ndjson.gz": ".jsonl.gz", ".pq": ".parquet", ".ipc": ".arrow", ".hdf": ".h5"}
 EMBEDDINGS = tuple(suffix for suffix in READERS if suffix != ".txt")
 MODELS = (".onnx", ".ts", ".torchscript", ".pt2", ".tflite")
-OTHER_MODELS = (".engine", ".plan", ".trt", ".mlmodel", ".mlpackage", ".pb", ".keras", ".pte", ".xml", ".ckpt", ".gguf", ".msgpack")
+OTHER_MODELS = (".engine", ".plan", ".trt", ".mlmodel", ".mlpackage", ".pb", ".keras", ".pte", ".xml", ".ckpt", ".gguf",
+                ".msgpack")
 """What other runtimes' models end in: nothing here runs them."""
 PICKLES = (".pkl", ".pickle", ".joblib")
 
@@ -104,7 +105,8 @@ def read_contents(path: Path, where: str, suffixes: Sequence[str] = tuple(READER
     if suffix in MODELS:
         raise UserError(where, "embeddings", "a model", "Add --data DATA, and it embeds its images.")
     if suffix in OTHER_MODELS:
-        raise UserError(where, f"embeddings, or a model that ends in {', '.join(MODELS)}", f"'{suffix}', a model of another runtime",
+        raise UserError(where, f"embeddings, or a model that ends in {', '.join(MODELS)}",
+                        f"'{suffix}', a model of another runtime",
                         "Export it to ONNX, or embed the images with it and save the rows as .npy.")
     if suffix in PICKLES:
         raise UserError(where, "arrays", "a pickle, which is never opened, since it can run any program",

@@ -20,7 +20,8 @@ def read_hdf5(path: Path, where: str) -> Contents:
     try:
         import h5py
     except ImportError:
-        raise UserError(where, "h5py, which reads HDF5", "an installation without it", "pip install 'distillscope[hdf5]'") from None
+        raise UserError(where, "h5py, which reads HDF5", "an installation without it",
+                        "pip install 'distillscope[hdf5]'") from None
     found: list[Member] = []
 
     def visit(name: str, item: Any) -> None:
@@ -30,8 +31,8 @@ def read_hdf5(path: Path, where: str) -> Contents:
             found.append(Member(name, item.shape or (), "kept in another file", "O", lambda: _refuse(where, name)))
             return
         text = h5py.check_string_dtype(item.dtype) is not None
-        kind = "U" if text else kind_of(item.dtype)
-        found.append(Member(name, item.shape or (), "text" if text else str(item.dtype), kind, lambda: _load(path, name, where)))
+        dtype, kind = ("text", "U") if text else (str(item.dtype), kind_of(item.dtype))
+        found.append(Member(name, item.shape or (), dtype, kind, lambda: _load(path, name, where)))
 
     with h5py.File(path, "r") as file:
         file.visititems(visit)

@@ -9,8 +9,8 @@ import numpy as np
 import pandas as pd
 
 from distillscope.errors import UserError, unknown_name
-from distillscope.inputs.formats import parse_spec, read_contents
-from distillscope.inputs.members import Contents, Member, readable, strings
+from distillscope.inputs.formats import Spec, parse_spec, read_contents
+from distillscope.inputs.members import Contents, Member, ranked, readable, strings
 from distillscope.inputs.naming import embedding_rank, id_rank, is_index, label_rank
 from distillscope.inputs.pairing import HALF, positions_of
 from distillscope.inputs.reading import Reading
@@ -43,11 +43,13 @@ def match_labels(path: str | Path, count: int, ids: Sequence[np.ndarray] = (), *
         keyed = _ids_column(lists, spec.ids, spec.key, ids, name)
         found = _label_column(lists, spec.key, keyed[0] if keyed else None, name)
         labels = classes(found.load(), name if not found.name else f"{name}:{found.name}")
-    unused = tuple(f"{m.name} ({m.dtype})" for m in lists if m is not found and (keyed is None or m is not keyed[0]) and m.name)
+    used = (found, keyed[0] if keyed else None)
+    unused = tuple(f"{m.name} ({m.dtype})" for m in lists if m.name and not any(m is one for one in used))
     reading = Reading(spec.path.name, None, len(labels), ids=None, labels=found.name or spec.path.name, unused=unused)
     if keyed is not None and not len(ids) and not in_order and not _counts_rows(keyed[1]):
         column = f":{found.name}" if found.name else ""
-        raise UserError(name, f"embeddings with ids, since '{keyed[0].name}' names the items of these labels (first '{keyed[1][0]}')", "none",
+        raise UserError(name, "embeddings with ids, since "
+                        f"'{keyed[0].name}' names the items of these labels (first '{keyed[1][0]}')", "none",
                         "Give the embeddings their ids (a column or array of them, or --ids FILE), or write "
                         f"{spec.path}{column}@none to take the labels in row order.")
     if keyed is None or not len(ids):
@@ -68,8 +70,9 @@ def _keyed(labels: np.ndarray, keyed: tuple[Member, np.ndarray, np.ndarray, str]
     if missing.all():
         raise UserError(where, "labels of the items that were embedded", f"none in '{member.name}' (first '{own[0]}')",
                         "Give the labels of these items, or name another column: FILE:label@ids.")
-    taken = np.ma.array(np.ma.getdata(labels)[at], mask=missing | np.ma.getmaskarray(labels)[at])
-    taken = taken if taken.mask.any() else np.ma.getdata(taken)
+    unknown = missing | np.ma.getmaskarray(labels)[at]
+    values = np.ma.getdata(labels)[at]
+    taken = np.ma.array(values, mask=unknown) if unknown.any() else values
     repeated = len(own) - len(set(own))
     remarks = [f"matched{how}"] if how else []
     extra = len(set(own)) - int((~missing).sum())
@@ -95,7 +98,7 @@ def _is_column(member: Member) -> bool:
     return member.count is not None or (len(member.shape) == 2 and member.kind in "fib")
 
 
-def _existing(path: str | Path, where: str):
+def _existing(path: str | Path, where: str) -> tuple[Spec, str]:
     spec = parse_spec(path)
     if not spec.path.exists():
         raise UserError(f"{where} {path}", "a file that exists", "none", "Check the path.")
@@ -104,13 +107,14 @@ def _existing(path: str | Path, where: str):
 
 def _label_column(lists: list[Member], key: str | None, ids: Member | None, where: str) -> Member:
     """The column called ``key``; else the one named as labels are; else the only one that is no id."""
+    shown = ", ".join(map(str, lists[:6])) or "none"
     if key is not None:
         found = next((m for m in lists if m.name == key), None) or next(
             (m for m in lists if m.name.replace("/", ".").endswith(f".{key}")), None)
         if found is None:
-            raise UserError(where, f"an array called {key}, of shape (items,)", ", ".join(map(str, lists[:6])) or "none", "Name it: FILE:key.")
+            raise UserError(where, f"an array called {key}, of shape (items,)", shown, "Name it: FILE:key.")
         return found
-    named = sorted((m for m in lists if label_rank(m.name) is not None and m is not ids), key=lambda m: label_rank(m.name))
+    named = ranked((m for m in lists if m is not ids), label_rank)
     if named:
         return named[0]
     rest = [m for m in lists if m is not ids and m.count is not None and id_rank(m.name) is None]
@@ -118,7 +122,7 @@ def _label_column(lists: list[Member], key: str | None, ids: Member | None, wher
     rest = rest or [m for m in lists if m is not ids]
     if len(rest) == 1:
         return rest[0]
-    raise UserError(where, "an array called label, of shape (items,)", ", ".join(map(str, lists[:6])) or "none", "Name it: FILE:key.")
+    raise UserError(where, "an array called label, of shape (items,)", shown, "Name it: FILE:key.")
 
 
 def _ids_column(lists: list[Member], asked: str | None, label: str | None, ids: Sequence[np.ndarray],
@@ -136,7 +140,8 @@ def _ids_column(lists: list[Member], asked: str | None, label: str | None, ids: 
             raise unknown_name(where, "column of ids", asked, [m.name for m in lists if m.name])
     named = [m for m in columns if asked is not None or id_rank(m.name) is not None]
     best: tuple[Member, np.ndarray, np.ndarray, str] | None = None
-    for member in sorted(named, key=lambda m: id_rank(m.name) or 0) + [m for m in columns if m not in named and label_rank(m.name) is None]:
+    others = [m for m in columns if m not in named and label_rank(m.name) is None]
+    for member in [*sorted(named, key=lambda m: id_rank(m.name) or 0), *others]:
         try:
             own = strings(member.load(), f"{where}:{member.name}")
         except UserError:
@@ -173,7 +178,8 @@ def _one_label_each(member: Member, own: np.ndarray, lists: list[Member], label:
     frame = pd.DataFrame({"id": own, "label": np.ma.getdata(found).astype(str)})[repeated]
     several = frame.groupby("id")["label"].nunique()
     if (several > 1).any():
-        raise UserError(where, "one label for each item", f"{int(several.max())} for '{several.idxmax()}'", "Keep one row for each item.")
+        raise UserError(where, "one label for each item", f"{int(several.max())} for '{several.idxmax()}'",
+                        "Keep one row for each item.")
 
 
 def read_column(path: str | Path, where: str, rank: Callable[[str], int | None], what: str) -> tuple[np.ndarray, str | None]:
@@ -185,10 +191,12 @@ def read_column(path: str | Path, where: str, rank: Callable[[str], int | None],
         if spec.key is not None:
             found = next((m for m in lists if m.name == spec.key), None)
             if found is None:
-                raise unknown_name(name, "column of the file", spec.key, [m.name for m in lists if m.name] or ["(one without a name)"])
+                columns = [m.name for m in lists if m.name] or ["(one without a name)"]
+                raise unknown_name(name, "column of the file", spec.key, columns)
         else:
-            named = sorted((m for m in lists if rank(m.name) is not None and m.name), key=lambda m: rank(m.name))
+            named = ranked((m for m in lists if m.name), rank)
             if not named and len(lists) != 1:
-                raise UserError(name, f"one column of {what}", ", ".join(map(str, lists[:6])) or "none", f"Name it: {spec.path.name}:COLUMN.")
+                raise UserError(name, f"one column of {what}", ", ".join(map(str, lists[:6])) or "none",
+                                f"Name it: {spec.path.name}:COLUMN.")
             found = (named or lists)[0]
-        return found.load(), found.name or None
+        return np.asanyarray(found.load()), found.name or None

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import math
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -19,7 +19,7 @@ UNREADABLE = "unreadable"
 
 @dataclass(frozen=True)
 class Member:
-    """One array or column of a file. ``dtype`` is for people to read; ``kind`` is NumPy's: f, i (also unsigned), b, U for text, or O.
+    """One array or column of a file. ``dtype`` is for people to read; ``kind`` is NumPy's: f, i (unsigned too), b, U (text), O.
 
     ``load()`` gives the array, memory-mapped where the format allows. A column of lists has shape (n, None). ``columns`` are
     those that make up a run of columns. ``remark`` says what a reader did to get here. A member that is ``unnamed`` is called
@@ -51,6 +51,16 @@ class Member:
         return as_table(self.shape)
 
     @property
+    def items(self) -> int:
+        """Rows of a table; 0 where it is none."""
+        return self.table[0] if self.table else 0
+
+    @property
+    def dims(self) -> int | None:
+        """Dimensions of a table; None where it is none, or where only its rows will tell."""
+        return self.table[1] if self.table else None
+
+    @property
     def count(self) -> int | None:
         """Items of a list (n,) or (n, 1); None where it is no list."""
         return self.shape[0] if len(self.shape) == 1 or (len(self.shape) == 2 and self.shape[1] == 1) else None
@@ -60,7 +70,7 @@ class Member:
 class Kept:
     """Rows of which some in the file had no embedding: ``kept`` (n,) are the numbers of those that have."""
 
-    rows: Stored
+    rows: np.ndarray | Stored
     kept: np.ndarray
     total: int
 
@@ -84,14 +94,22 @@ def as_table(shape: tuple[int | None, ...]) -> tuple[int, int | None] | None:
     >>> as_table((400, 48, 1, 1)), as_table((1, 400, 48)), as_table((400, 7, 7, 48)), as_table((400,))
     ((400, 48), (400, 48), None, None)
     """
+    rest = [n for n in shape[1:] if n != 1]
     if len(shape) == 2:
-        return shape
-    if len(shape) < 2:
+        items, dims = shape
+    elif len(shape) > 2 and len(rest) == 1:
+        items, dims = shape[0], rest[0]
+    elif len(shape) > 2 and len(rest) == 2 and shape[0] == 1:
+        items, dims = rest
+    else:
         return None
-    rest = tuple(n for n in shape[1:] if n != 1)
-    if len(rest) == 1:
-        return shape[0], rest[0]
-    return rest if shape[0] == 1 and len(rest) == 2 else None
+    return None if items is None else (items, dims)
+
+
+def ranked(members: Iterable[Member], rank: Callable[[str], int | None]) -> list[Member]:
+    """Those whose name ``rank`` knows, the surest first."""
+    known = [(place, member) for member in members if (place := rank(member.name)) is not None]
+    return [member for _, member in sorted(known, key=lambda pair: pair[0])]
 
 
 @contextlib.contextmanager
@@ -119,7 +137,7 @@ def strings(values: Any, where: str) -> np.ndarray:
         values = values[:, 0]
     if values.ndim != 1:
         raise UserError(where, "ids of shape (items,)", f"shape {values.shape}", "Save one id an item.")
-    if values.dtype.kind == "f" and np.isfinite(values).all() and (values == np.trunc(values)).all() and (np.abs(values) < 2**53).all():
+    if values.dtype.kind == "f" and bool((np.isfinite(values) & (values == np.trunc(values)) & (np.abs(values) < 2**53)).all()):
         values = values.astype(np.int64)  # what pandas makes of whole numbers when one was missing
     if values.dtype.kind in "iu":
         values = values.astype(str)
@@ -147,7 +165,8 @@ def check_memory(need: int, held: int, where: str, advice: str) -> None:
         raise UserError(where, "embeddings that were packed", f"{held:,} bytes that unpack to {need:,}", advice)
     free = _free_memory()
     if free is not None and need > free // 2:
-        raise UserError(where, "an array that fits in memory", f"{need / 2**30:.1f} GiB unpacked, {free / 2**30:.1f} GiB are free", advice)
+        raise UserError(where, "an array that fits in memory",
+                        f"{need / 2**30:.1f} GiB unpacked, {free / 2**30:.1f} GiB are free", advice)
 
 
 def _free_memory() -> int | None:

@@ -7,19 +7,22 @@ import re
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
-THING = r"(image|img|photo|picture|pic|sample|item|file|asset|example|record|data|doc|row|frame|object|source|src|full|rel|relative|abs|base|orig|original|instance|entry)*"
-ID_KINDS = ("id|identifier|uid|uuid|guid", "filename|filepath|filestem|imagepath|path|file|fname|fpath|stem|basename", "name", "key",
-            "url|uri|link", "image|img", "hash|md5|sha1|sha256|checksum", "index|idx|rownumber|number")
+THING = (r"(image|img|photo|picture|pic|sample|item|file|asset|example|record|data|doc|row|frame|object|source|src|full|rel|"
+         r"relative|abs|base|orig|original|instance|entry)*")
+ID_KINDS = ("id|identifier|uid|uuid|guid", "filename|filepath|filestem|imagepath|path|file|fname|fpath|stem|basename", "name",
+            "key", "url|uri|link", "image|img", "hash|md5|sha1|sha256|checksum", "index|idx|rownumber|number")
 ANY_PREFIX = r"(id|uid|uuid|guid|filename|filepath|path|url|uri)"
 LABEL_KINDS = ("label", "class|cls", "target", "category", "y")
 LABEL_PREFIX = r"(fine|true|gt|groundtruth|image|img|numeric|class|coarse)?"
 LABEL_SUFFIX = r"(id|idx|index|name|number|num|text|title)?"
 EMBEDDING_FIRST = r"(image|img)?(embedding|emb|embed|vector)"
-EMBEDDING_SECOND = r"(image|img|visual|clip|dino|model|output|pooled|cls)?(embedding|emb|embed|vector|vec|feature|feat|representation|repr|latent|descriptor|hidden|activation)"
-DIMENSION_STEMS = frozenset({"e", "d", "f", "v", "z", "dim", "dimension", "component", "pc", "", "feat", "vec", "col", "column"})
-WEIGHTS = frozenset({"weight", "weights", "bias", "running_mean", "running_var", "num_batches_tracked", "in_proj_weight", "in_proj_bias",
-                     "gamma", "beta", "position_embedding", "class_embedding", "cls_token", "pos_embed", "positional_embedding", "logit_scale"})
+EMBEDDING_SECOND = (r"(image|img|visual|clip|dino|model|output|pooled|cls)?"
+                    r"(embedding|emb|embed|vector|vec|feature|feat|representation|repr|latent|descriptor|hidden|activation)")
+DIMENSION_STEMS = frozenset("e d f v z dim dimension component pc feat vec col column".split()) | {""}
+WEIGHTS = frozenset("weight weights bias running_mean running_var num_batches_tracked in_proj_weight in_proj_bias gamma beta "
+                    "position_embedding class_embedding cls_token pos_embed positional_embedding logit_scale".split())
 """How the parameters of networks are called, at the end of their paths."""
+PLURALS = {"classes": "class", "categories": "category", "indices": "index", "hashes": "hash", "entries": "entry"}
 
 
 def plain(name: str) -> str:
@@ -29,7 +32,7 @@ def plain(name: str) -> str:
     ('imageid', 'filename', 'class', 'imgpath')
     """
     joined = re.sub(r"[\W_]+", "", name.lower())
-    joined = {"classes": "class", "categories": "category", "indices": "index", "hashes": "hash", "entries": "entry"}.get(joined, joined)
+    joined = PLURALS.get(joined, joined)
     return joined[:-1] if joined.endswith("s") and not joined.endswith(("ss", "cls", "alias")) and len(joined) > 1 else joined
 
 

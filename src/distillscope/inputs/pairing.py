@@ -1,4 +1,4 @@
-"""Teacher and student with one row an item: by their ids where both have some, else by order; and what was done to get there."""
+"""Teacher and student with one row an item: by their ids where both have some, else by order; and what was done for it."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ import re
 import unicodedata
 from collections.abc import Callable
 from dataclasses import replace
+from functools import partial
 
 import numpy as np
 import pandas as pd
@@ -32,15 +33,15 @@ def align(teacher: Embeddings, student: Embeddings) -> tuple[Embeddings, Embeddi
     if teacher.ids is None or student.ids is None:
         first, second, pairing = _by_order(teacher, student)
     else:
-        first, second, pairing = _by_id(teacher, student)
+        first, second, pairing = _by_id(teacher, student, teacher.ids, student.ids)
     _same_classes(first, second, (teacher.name, student.name))
     return first, second, pairing
 
 
 def _numbered(side: Embeddings, other: Embeddings) -> Embeddings:
     """Rows that pandas numbered 0 to n - 1 have ids where the other side's rows carry such numbers in another order."""
-    from_index = other.ids is not None and other.reading is not None and other.reading.ids is not None and is_index(other.reading.ids)
-    if side.ids is None and side.numbered and from_index:
+    column = other.reading.ids if other.ids is not None and other.reading is not None else None
+    if side.ids is None and side.numbered and column is not None and is_index(column):
         return replace(side, ids=strings(np.arange(len(side)), side.name))
     return side
 
@@ -63,8 +64,8 @@ def _by_order(teacher: Embeddings, student: Embeddings) -> tuple[Embeddings, Emb
                         str(len(student)), "Embed the same items in the same order, or give ids on both sides.")
     for side, name in ((teacher, "teacher"), (student, "student")):
         if side.sorted:
-            raise UserError(f"{name} {side.name}", "ids on both sides, since the file sorts its arrays by name", "none on the other side",
-                            "Give the other side's ids: FILE@COLUMN, or a file of them.")
+            raise UserError(f"{name} {side.name}", "ids on both sides, since the file sorts its arrays by name",
+                            "none on the other side", "Give the other side's ids: FILE@COLUMN, or a file of them.")
     alone = "teacher" if teacher.ids is not None else "student" if student.ids is not None else None
     note = (f"only the {alone} has ids: rows are taken to be in one order." if alone else
             "neither side has ids: row i of both is taken to be the same item.")
@@ -92,8 +93,10 @@ def _columns_that_match(teacher: Embeddings, student: Embeddings) -> tuple[tuple
 
 def columns_of_ids(side: Embeddings) -> list[Ids]:
     """The ids of a side, and other columns that could be."""
-    own = [] if side.ids is None else [Ids(side.reading.ids or "ids" if side.reading else "ids", True, lambda: side.ids)]
-    return [*own, *side.spare]
+    if side.ids is None:
+        return list(side.spare)
+    name = (side.reading.ids if side.reading else None) or "ids"
+    return [Ids(name, True, partial(np.asarray, side.ids)), *side.spare]
 
 
 def distinct_texts(column: Ids) -> np.ndarray | None:
@@ -108,14 +111,15 @@ def distinct_texts(column: Ids) -> np.ndarray | None:
 # -- by id -------------------------------------------------------------------------------------------------------------------
 
 
-def _by_id(teacher: Embeddings, student: Embeddings) -> tuple[Embeddings, Embeddings, Pairing]:
-    unique_ids(teacher.ids, f"teacher {teacher.name} ids")
-    unique_ids(student.ids, f"student {student.name} ids")
-    columns, at, how = _best_columns(teacher, student)
+def _by_id(teacher: Embeddings, student: Embeddings, teacher_ids: np.ndarray,
+           student_ids: np.ndarray) -> tuple[Embeddings, Embeddings, Pairing]:
+    unique_ids(teacher_ids, f"teacher {teacher.name} ids")
+    unique_ids(student_ids, f"student {student.name} ids")
+    columns, at, how = _best_columns(teacher, student, positions_of(teacher_ids, student_ids))
     kept = np.flatnonzero(at >= 0)
     if not len(kept):
         raise UserError(f"student {student.name} ids", "ids of the teacher's items",
-                        f"none in common (teacher's first '{teacher.ids[0]}', student's first '{student.ids[0]}')",
+                        f"none in common (teacher's first '{teacher_ids[0]}', student's first '{student_ids[0]}')",
                         "Embed the same items, name the ids (FILE@COLUMN), or leave them out on one side: FILE@none.")
     dropped = len(teacher) - len(kept), len(student) - len(kept)
     rows = at[kept]
@@ -130,14 +134,16 @@ def _by_id(teacher: Embeddings, student: Embeddings) -> tuple[Embeddings, Embedd
             Pairing("id", len(kept), dropped, columns, note))
 
 
-def _best_columns(teacher: Embeddings, student: Embeddings) -> tuple[tuple[str, str], np.ndarray, str]:
+def _best_columns(teacher: Embeddings, student: Embeddings,
+                  by_ids: tuple[np.ndarray, str]) -> tuple[tuple[str, str], np.ndarray, str]:
     """The columns of both sides that match most, and the student's row (n,) of each of the teacher's items, -1 for none.
 
-    Where other columns of both sides match as well and pair the rows otherwise, it cannot be known which are the ids.
+    ``by_ids`` are these rows by the ids of both sides, and how they were compared. Where other columns of both sides match as
+    well and pair the rows otherwise, it cannot be known which are the ids.
     """
     pairs = [(first, second) for first in columns_of_ids(teacher) for second in columns_of_ids(student)]
     own, others = pairs[0], [p for p in pairs[1:] if p[0].named and p[1].named]
-    at, how = positions_of(teacher.ids, student.ids)
+    at, how = by_ids
     matched = int((at >= 0).sum())
     complete = matched == min(len(teacher), len(student))
     best = own
@@ -161,13 +167,17 @@ def _best_columns(teacher: Embeddings, student: Embeddings) -> tuple[tuple[str, 
     return names, at, how
 
 
+def _file_name(text: str) -> str:
+    return re.split(r"[/\\]", text.strip())[-1]
+
+
 FORMS: tuple[tuple[str, Callable[[str], str]], ...] = (
     (" as whole numbers", lambda text: str(int(text)) if re.fullmatch(r"\s*\d{1,18}\s*", text) else text),
     (" as paths", lambda text: re.sub(r"^(\./)+", "", unicodedata.normalize("NFC", text).strip().replace("\\", "/"))),
-    (" by their file names alone", lambda text: re.split(r"[/\\]", unicodedata.normalize("NFC", text).strip())[-1]),
-    (" by their file names without suffix", lambda text: re.sub(r"\.[A-Za-z0-9]{1,5}$", "", re.split(r"[/\\]", text.strip())[-1])),
+    (" by their file names alone", lambda text: _file_name(unicodedata.normalize("NFC", text))),
+    (" by their file names without suffix", lambda text: re.sub(r"\.[A-Za-z0-9]{1,5}$", "", _file_name(text))),
 )
-"""Ways to write one id, and what is said where ids are compared so. The first that matches more than the ids as they are counts."""
+"""Ways to write one id, and what is said where ids are compared so. The first that matches more than the plain ids counts."""
 
 
 def positions_of(wanted: np.ndarray, ids: np.ndarray) -> tuple[np.ndarray, str]:
@@ -230,5 +240,6 @@ def _same_classes(first: Embeddings, second: Embeddings, names: tuple[str, str])
     if not agree.all():
         at = int(np.argmin(agree))
         raise UserError(f"student {names[1]} labels", f"the labels of the teacher {names[0]}, by these or other names",
-                        f"others for {int((~agree).sum())} of {len(agree)} items, first in row {both[at]} ({b[at]} beside {a[at]})",
+                        f"others for {int((~agree).sum())} of {len(agree)} items, "
+                        f"first in row {both[at]} ({b[at]} beside {a[at]})",
                         "The rows are not of the same items: embed them in one order, or give ids.")

@@ -16,8 +16,8 @@ from distillscope.inputs.members import Contents, Kept, Member, readable
 from distillscope.inputs.naming import embedding_rank, id_rank, label_rank
 from distillscope.measure.rows import Stored
 
-PART_WORDS = r"(part|parts|shard|chunk|batch|block|piece|split|rank|worker|file|data|dataset|output|out|result|emb|embs|embedding|embeddings|" \
-             r"feat|feats|feature|features|vec|vecs|vector|vectors|img|image|images|x|z)"
+PART_WORDS = (r"(part|parts|shard|chunk|batch|block|piece|split|rank|worker|file|data|dataset|output|out|result|emb|embs|"
+              r"embedding|embeddings|feat|feats|feature|features|vec|vecs|vector|vectors|img|image|images|x|z)")
 
 
 def find_parts(folder: Path, split: str, where: str) -> list[Path]:
@@ -40,8 +40,8 @@ def find_parts(folder: Path, split: str, where: str) -> list[Path]:
     if len(sets) > 1:
         raise UserError(where, "one set of parts", " and ".join(sorted(f"{head}*{suffix}" for head, suffix in sets)),
                         "Put each into a folder of its own.")
-    for (head, _), files in sets.items():
-        if _words_fit(head, split):
+    for (stem_head, _), files in sets.items():
+        if _words_fit(stem_head, split):
             return _in_order(files, where)
     return []
 
@@ -93,7 +93,7 @@ def under_one_another(parts: Sequence[Contents], names: Sequence[str], where: st
     every = dict.fromkeys(n for held in by_name for n in held)
     common = [n for n in every if all(n in held for held in by_name)]
     lacking = [n for n in every if n not in common]
-    wrong = next((n for n in lacking if id_rank(n) is not None or label_rank(n) is not None or embedding_rank(n) is not None), None)
+    wrong = next((n for n in lacking if any(rank(n) is not None for rank in (id_rank, label_rank, embedding_rank))), None)
     if wrong is not None:
         without = next(name for name, held in zip(names, by_name, strict=True) if wrong not in held)
         raise UserError(f"{where} {without}", f"'{wrong}' as in the other parts", "none", "Write all parts alike.")
@@ -101,41 +101,48 @@ def under_one_another(parts: Sequence[Contents], names: Sequence[str], where: st
     if lacking:
         remarks.append(f"not in every part, and not used: {', '.join(lacking[:4])}")
     members = [m for n in common if (m := _under([held[n] for held in by_name], names, where)) is not None]
-    joins = [part.join for part in parts]
-    join = None if any(j is None for j in joins) else lambda columns: Stored([p for j in joins for p in _arrays(j(columns))])
-    return Contents(members, join, tuple(dict.fromkeys([*(r for part in parts for r in part.remarks), *remarks])))
+    joins = [part.join for part in parts if part.join is not None]
+
+    def join(columns: Sequence[str]) -> Stored:
+        return Stored([p for j in joins for p in _arrays(j(columns))])
+
+    remarks = [*(r for part in parts for r in part.remarks), *remarks]
+    return Contents(members, join if len(joins) == len(parts) else None, tuple(dict.fromkeys(remarks)))
 
 
 def _under(same: Sequence[Member], names: Sequence[str], where: str) -> Member | None:
     """One array of several; None where they do not fit under one another."""
     first, kinds = same[0], {m.kind for m in same}
     kind = kinds.pop() if len(kinds) == 1 else "U" if "U" in kinds else "f" if kinds == {"f", "i"} else "O"
-    if all(m.count is not None for m in same):
-        return replace(first, shape=(sum(m.count for m in same),), kind=kind, load=lambda: _lists([m.load() for m in same]))
+    counts = [m.count for m in same if m.count is not None]
+    if len(counts) == len(same):
+        return replace(first, shape=(sum(counts),), kind=kind, load=lambda: _lists([np.asanyarray(m.load()) for m in same]))
     if any(m.table is None for m in same):
         return None
-    widths = [m.table[1] for m in same]
+    widths = [m.dims for m in same]
     odd = next((i for i, w in enumerate(widths) if w != widths[0] and None not in (w, widths[0])), None)
     if odd is not None:
         raise UserError(f"{where} {names[odd]}", f"{widths[0]} dimensions like {names[0]}", str(widths[odd]),
                         "Put embeddings of one model into one folder.")
 
     def load() -> Stored | Kept:
-        found, kept, start = [], [], 0
+        found: list[np.ndarray] = []
+        numbers: list[np.ndarray] = []
+        start = 0
         for member, name in zip(same, names, strict=True):
             part = member.load()
-            rows, total, rest = (part.rows, part.total, part.kept) if isinstance(part, Kept) else (part, len(part), np.arange(len(part)))
-            for array in _arrays(rows, member.table):
+            part = part if isinstance(part, Kept) else Kept(part, np.arange(len(part)), len(part))
+            for array in _arrays(part.rows, member.table):
                 if found and array.shape[1] != found[0].shape[1]:
                     raise UserError(f"{where} {name}", f"{found[0].shape[1]} dimensions like {names[0]}", str(array.shape[1]),
                                     "Put embeddings of one model into one folder.")
                 found.append(array)
-            kept.append(start + rest)
-            start += total
-        kept = np.concatenate(kept)
+            numbers.append(start + part.kept)
+            start += part.total
+        kept = np.concatenate(numbers)
         return Stored(found) if len(kept) == start else Kept(Stored(found), kept, start)
 
-    return replace(first, shape=(sum(m.table[0] for m in same), widths[0]), kind=kind, load=load)
+    return replace(first, shape=(sum(m.items for m in same), widths[0]), kind=kind, load=load)
 
 
 def _arrays(rows: np.ndarray | Stored, table: tuple[int, int | None] | None = None) -> list[np.ndarray]:
@@ -149,4 +156,6 @@ def _lists(parts: Sequence[np.ndarray]) -> np.ndarray:
     """Lists one after another; numbers beside texts become texts."""
     if len({p.dtype.kind in "UO" for p in parts}) == 2:
         parts = [p if p.dtype.kind in "UO" else np.array([str(v) for v in p.tolist()], object) for p in parts]
-    return np.ma.concatenate(parts) if any(isinstance(p, np.ma.MaskedArray) for p in parts) else np.concatenate([p.reshape(-1) for p in parts])
+    if any(isinstance(p, np.ma.MaskedArray) for p in parts):
+        return np.ma.concatenate(parts)
+    return np.concatenate([p.reshape(-1) for p in parts])

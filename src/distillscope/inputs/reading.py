@@ -12,8 +12,8 @@ MOST_UNUSED = 6
 class Reading:
     """What one file or folder was taken to hold: ``embedding``, ``ids`` and ``labels`` name an array or columns of it.
 
-    ``rows`` of ``dims`` values were read; ``dropped`` more had no embedding. ``unlabelled`` of them have no class, ``repeated`` are
-    a second time the same. ``unused`` is what was there beside, ``remarks`` what else a reader must know.
+    ``rows`` of ``dims`` values were read; ``dropped`` more had no embedding. ``unlabelled`` of them have no class, ``repeated``
+    are a second time the same. ``unused`` is what else the file holds, ``remarks`` what else a reader must know.
     """
 
     file: str

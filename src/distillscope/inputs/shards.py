@@ -15,17 +15,19 @@ from distillscope.inputs.parts import under_one_another
 
 def read_shards(path: Path, where: str, asked: Asked = Asked()) -> Embeddings:  # noqa: B008 (frozen)
     """The shards in the order of their numbers, never joined in memory; a number may be padded with zeros on one side alone."""
-    files = sorted(((n, f) for f in (path / "img_emb").glob("*.npy") if not f.name.startswith(".") and (n := _number(f)) is not None),
+    files = sorted(((_number(f), f) for f in (path / "img_emb").glob("*.npy") if not f.name.startswith(".")),
                    key=lambda item: (item[0], item[1].name))
     if not files:
         raise UserError(where, "shards img_emb/*.npy", "none", "Check that the embedding was finished.")
     for (n, first), (m, second) in zip(files, files[1:], strict=False):
         if n == m:
-            raise UserError(f"{where} {second.name}", "one shard of each number", f"{first.name} too", "Remove the one that is older.")
+            raise UserError(f"{where} {second.name}", "one shard of each number", f"{first.name} too",
+                            "Remove the one that is older.")
     tables = _tables(path, where)
     without = [f.name for n, f in files if n not in tables]
     if without and len(without) < len(files):
-        raise UserError(where, "metadata for every shard", f"none for {without[0]}", "Restore metadata/, or remove it whole to go by order.")
+        raise UserError(where, "metadata for every shard", f"none for {without[0]}",
+                        "Restore metadata/, or remove it whole to go by order.")
     parts = []
     for number, file in files:
         with readable(f"{where} {file.name}", "embeddings that can be read"):
@@ -33,10 +35,11 @@ def read_shards(path: Path, where: str, asked: Asked = Asked()) -> Embeddings:  
             parts.append(_beside(held, tables[number], where, asked) if number in tables else held)
     with readable(where, "embeddings that can be read"):
         found = from_contents(under_one_another(parts, [f.name for _, f in files], where), asked, where, path.name, path.name)
-    return replace(found, reading=replace(found.reading, embedding="img_emb/"))
+    return found.read_as(embedding="img_emb/")
 
 
-def _number(file: Path) -> int | None:
+def _number(file: Path) -> int:
+    """The number at the end of a name; -1 where there is none."""
     number = re.search(r"(\d+)$", file.stem)
     return int(number[1]) if number else -1
 
@@ -48,7 +51,8 @@ def _tables(path: Path, where: str) -> dict[int, Path]:
         if suffix_of(file) in (".parquet", ".csv", ".jsonl", ".feather", ".arrow") and not file.name.startswith("."):
             number = _number(file)
             if number in found:
-                raise UserError(f"{where} {file.name}", "one table of each number", f"{found[number].name} too", "Remove the one that is older.")
+                raise UserError(f"{where} {file.name}", "one table of each number", f"{found[number].name} too",
+                                "Remove the one that is older.")
             found[number] = file
     if 0 in found and -1 not in found:  # a lone img_emb.npy beside metadata_0
         found[-1] = found[0]

@@ -1,4 +1,4 @@
-"""Tables of text: .csv and .tsv, gzipped or not, with commas, semicolons, tabs or bars; and .txt with one label or id a line."""
+"""Tables of text: .csv and .tsv, gzipped or not, with commas, semicolons, tabs or bars; .txt with one label or id a line."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ LOOKED_AT = 2**20
 
 @dataclass(frozen=True)
 class _Layout:
-    """How a table is written: its separator, decimal point, column names, whether a line holds those, and how many lines to skip.
+    """How a table is written: separator, decimal point, column names, whether a line holds those, and how many lines to skip.
 
     ``dimensions`` are columns that are surely numbers: those of numbered runs, and of decimals where there are no names.
     """
@@ -52,13 +52,15 @@ def read_csv(path: Path, where: str) -> Contents:
     columns = list(range(len(layout.names)))
     with opened(path, where) as handle, warnings.catch_warnings():
         warnings.simplefilter("error", pd.errors.ParserWarning)  # a row of more cells would be cut
-        table = pd.read_csv(handle, header=None, skiprows=layout.skipped, names=columns, sep=layout.separator, decimal=layout.decimal,
-                            skipinitialspace=True, encoding=layout.encoding, index_col=False, keep_default_na=False,
-                            na_values={i: MISSING for i in numbers}, dtype={i: str for i in columns if i not in numbers},
+        settings: dict[str, Any] = {
+            "header": None, "names": columns, "skiprows": layout.skipped, "sep": layout.separator, "decimal": layout.decimal,
+            "encoding": layout.encoding, "na_values": {i: MISSING for i in numbers},
+            "dtype": {i: str for i in columns if i not in numbers}}
+        table = pd.read_csv(handle, **settings, skipinitialspace=True, index_col=False, keep_default_na=False,
                             skip_blank_lines=not alone, engine="c", low_memory=False)
     if alone:
         table = table.iloc[: _without_blank_end(table[0].tolist())]
-    values = {n: _typed(table[i], layout.decimal) if i not in numbers else table[i].to_numpy() for i, n in enumerate(layout.names)}
+    values = {n: table[i].to_numpy() if i in numbers else _typed(table[i], layout.decimal) for i, n in enumerate(layout.names)}
     values = {n: v for n, v in values.items() if n or v.dtype != object or any(v)}  # what a separator at the end of lines makes
     members = [_member(n, v, not layout.header) for n, v in values.items()]
 
@@ -81,19 +83,20 @@ def _layout(path: Path, where: str) -> _Layout:
     lines = [line for line in every[skipped : skipped + 50] if line.strip()]
     if not lines:
         raise UserError(where, "a table", "blank lines", "Save it again.")
-    noted = next((line.lstrip("# \t") for line in every[:skipped][::-1] if line.strip()), None)  # a header may stand behind a '#'
+    noted = next((line.lstrip("# \t") for line in every[:skipped][::-1] if line.strip()), None)  # a header behind a '#'
     separator = "\t" if path.name.lower().endswith((".tsv", ".tsv.gz")) else _separator(lines)
     cells = ([line.split() for line in lines[:20]] if separator == r"\s+" else
              csv.reader(io.StringIO("\n".join(lines[:20])), delimiter=separator, skipinitialspace=True))
     rows = [[cell.strip() for cell in row] for row in cells]
     rows = [row for row in rows if row]
     if noted is not None and separator != r"\s+":
-        named = [cell.strip() for cell in next(csv.reader([noted], delimiter=separator, skipinitialspace=True), [])]
-        if len(named) == len(rows[0]) > 1 and _is_header(named, rows, "."):
-            rows.insert(0, named)
+        header_cells = [cell.strip() for cell in next(csv.reader([noted], delimiter=separator, skipinitialspace=True), [])]
+        if len(header_cells) == len(rows[0]) > 1 and _is_header(header_cells, rows, "."):
+            rows.insert(0, header_cells)
             skipped -= 1  # the header's own line is skipped too
     first, body = rows[0], rows[1:]
-    decimal = "," if separator != "," and any(re.fullmatch(r"[+-]?\d+,\d+([eE][+-]?\d+)?", c) for row in body or rows for c in row) else "."
+    with_comma = any(re.fullmatch(r"[+-]?\d+,\d+([eE][+-]?\d+)?", c) for row in body or rows for c in row)
+    decimal = "," if separator != "," and with_comma else "."
     header = _is_header(first, body, decimal)
     if header and body and len(body[0]) == len(first) + 1:
         first = [*first, ""] if not body[0][-1] else ["", *first]  # a separator at the end of each line, or R's names of rows
@@ -119,7 +122,8 @@ def _separator(lines: list[str]) -> str:
     if found[best][1] > 1:
         return best
     spaced = [line.split() for line in lines[:10]]  # what numpy.savetxt writes
-    return r"\s+" if len({len(row) for row in spaced}) == 1 and all(len(row) > 1 and all(map(_is_number, row)) for row in spaced) else ","
+    numbers = all(len(row) > 1 and all(map(_is_number, row)) for row in spaced)
+    return r"\s+" if numbers and len({len(row) for row in spaced}) == 1 else ","
 
 
 def _is_header(first: list[str], body: list[list[str]], decimal: str) -> bool:
@@ -128,7 +132,7 @@ def _is_header(first: list[str], body: list[list[str]], decimal: str) -> bool:
     if any(id_rank(c) is not None or label_rank(c) is not None or embedding_rank(c) is not None for c in words if c):
         return True
     counted = [c for c in first if re.fullmatch(r"\d+", c)]
-    numbered = [int(c) for c in counted] in ([*range(len(counted))], [*range(1, len(counted) + 1)])  # the names that pandas gives
+    numbered = [int(c) for c in counted] in ([*range(len(counted))], [*range(1, len(counted) + 1)])  # as pandas names them
     if len(first) == len(counted) or not words:
         return len(first) > 1 and numbered and len(first) == len(counted)
     if len(words) + len(counted) < len(first) or (counted and not numbered):
@@ -211,18 +215,14 @@ def _without_names(members: list[Member], flat: dict[str, Member], join: Any) ->
     """A table without a header: its columns of decimals are the embedding. Whole numbers among them may be ids or labels: the
     embedding is then left to be named, unless they are all zeros."""
     decimals = [n for n, m in flat.items() if m.kind == "f"]
-    zeros = [n for n, m in flat.items() if m.kind == "i" and not np.any(m.load())]
-    if len(decimals) < 2:
-        whole = [n for n, m in flat.items()]
-        if len(whole) < 2:
-            return members
-        return [*members, Member(f"{whole[0]}..{whole[-1]}", (members[0].shape[0], len(whole)), "int64", "i", lambda: join(whole), tuple(whole),
-                                 unnamed=True)]
-    if len(decimals) + len(zeros) < len(flat):
+    zeros = [n for n, m in flat.items() if m.kind == "i" and not np.asarray(m.load()).any()]
+    whole = len(decimals) < 2
+    names = [n for n in flat if whole or n in (*decimals, *zeros)]
+    if len(names) < 2 or len(names) < len(flat):
         return members
-    names = [n for n in flat if n in (*decimals, *zeros)]
-    return [*members, Member(f"{names[0]}..{names[-1]}", (members[0].shape[0], len(names)), "float64", "f", lambda: join(names), tuple(names),
-                             unnamed=True)]
+    dtype, kind = ("int64", "i") if whole else ("float64", "f")
+    return [*members, Member(f"{names[0]}..{names[-1]}", (members[0].shape[0], len(names)), dtype, kind, lambda: join(names),
+                             tuple(names), unnamed=True)]
 
 
 def _without_blank_end(lines: list[str]) -> int:

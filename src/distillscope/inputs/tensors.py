@@ -10,7 +10,7 @@ import pickle
 import re
 import warnings
 from pathlib import Path, PurePosixPath
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 
@@ -21,6 +21,7 @@ from distillscope.inputs.trees import members_of
 from distillscope.measure.rows import Stored
 
 FLOATS = ("F64", "F32", "F16", "BF16")
+ORDERS: tuple[Literal["<", ">", "|", "="], ...] = ("<", ">", "|", "=")
 PLAIN_DTYPE = r"[<>=|]?(b1|[iu][1248]|f[248]|[US]\d{1,6}|O8?)"
 
 
@@ -109,12 +110,13 @@ class _Dtype:
     def __init__(self, name: Any, *_: Any) -> None:
         if not isinstance(name, str) or not re.fullmatch(PLAIN_DTYPE, name):
             raise pickle.UnpicklingError("a dtype that is not plain")
-        self.name, self.order = name, "="
+        self.name = name
+        self.order: Literal["<", ">", "|", "="] = "="
 
     def __setstate__(self, state: Any) -> None:
         if not isinstance(state, tuple) or len(state) < 5 or any(part is not None for part in state[2:5]):
             raise pickle.UnpicklingError("a dtype with fields")
-        self.order = state[1] if state[1] in ("<", ">", "|", "=") else "="
+        self.order = next((order for order in ORDERS if order == state[1]), "=")
 
     @property
     def plain(self) -> np.dtype:
@@ -128,7 +130,8 @@ class _Array:
 
     def __setstate__(self, state: Any) -> None:
         _, shape, dtype, fortran, data = state
-        if not isinstance(dtype, _Dtype) or not isinstance(shape, tuple) or not all(isinstance(n, int) and n >= 0 for n in shape):
+        plain = isinstance(dtype, _Dtype) and isinstance(shape, tuple)
+        if not plain or not all(isinstance(n, int) and n >= 0 for n in shape):
             raise pickle.UnpicklingError("an array that is not plain")
         if isinstance(data, list):
             if not all(isinstance(v, (str, int, float, type(None))) for v in data):
@@ -153,10 +156,11 @@ def _path(*parts: Any) -> str:
     return str(PurePosixPath(*map(str, parts)))
 
 
-SAFE = [
+SAFE: list[Any] = [
     *((_reconstruct, f"numpy.{core}.multiarray._reconstruct") for core in ("core", "_core")),
     *((_scalar, f"numpy.{core}.multiarray.scalar") for core in ("core", "_core")),
     (_Array, "numpy.ndarray"), (_Dtype, "numpy.dtype"),
-    *((_path, f"{module}.{kind}") for module in ("pathlib", "pathlib._local") for kind in ("PosixPath", "WindowsPath", "PurePosixPath")),
+    *((_path, f"{module}.{kind}") for module in ("pathlib", "pathlib._local")
+      for kind in ("PosixPath", "WindowsPath", "PurePosixPath")),
 ]
 """What torch's unpickler may call beside its own: all of it here."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import replace
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -31,7 +32,8 @@ def _members(value: Any, name: str, leaf: Leaf, unnamed: bool) -> list[Member]:
         return _of_dict(value, name, leaf)
     if isinstance(value, (list, tuple)) and len(value):
         return _of_sequence(value, name, leaf, unnamed)
-    return [Member(name, (), "text" if isinstance(value, str) else type(value).__name__, "O", lambda: np.array(value, object), unnamed=unnamed)]
+    dtype = "text" if isinstance(value, str) else type(value).__name__
+    return [Member(name, (), dtype, "O", lambda: np.array(value, object), unnamed=unnamed)]
 
 
 def _of_dict(value: dict, name: str, leaf: Leaf) -> list[Member]:
@@ -68,28 +70,34 @@ def _merged(value: Sequence, name: str, leaf: Leaf) -> list[Member]:
     parts = [_members(v, name, leaf, False) for v in value]
     names = [[m.name for m in p] for p in parts]
     if any(n != names[0] for n in names):
-        raise UserError(name or "the list", "batches that hold the same arrays", f"{names[0][:4]} and others", "Join them before saving.")
-    found = []
+        raise UserError(name or "the list", "batches that hold the same arrays", f"{names[0][:4]} and others",
+                        "Join them before saving.")
+    found: list[Member] = []
     items = not any(len(m.shape) == 2 for m in parts[0])  # one item each, not batches
     for same in zip(*parts, strict=True):
-        if items and len(same) >= BATCHES and len({_vector(m) for m in same}) == 1 and _vector(same[0]):
-            found += [replace(m, unnamed=same[0].unnamed) for m in _stacked(same, same[0].name, f"a list of {len(same):,} items")]
-        elif same[0].table is not None:
-            found.append(_joined(same, same[0].name, same[0].unnamed))
-        elif len(same[0].shape) == 1:
-            found.append(Member(same[0].name, (sum(m.shape[0] for m in same),), same[0].dtype, same[0].kind,
-                                lambda same=same: np.concatenate([np.asarray(m.load()) for m in same]), unnamed=same[0].unnamed))
+        first = same[0]
+        if items and len(same) >= BATCHES and len({_vector(m) for m in same}) == 1 and _vector(first):
+            found += [replace(m, unnamed=first.unnamed) for m in _stacked(same, first.name, f"a list of {len(same):,} items")]
+        elif first.table is not None:
+            found.append(_joined(same, first.name, first.unnamed))
+        elif len(first.shape) == 1:
+            found.append(replace(first, shape=(sum(m.shape[0] or 0 for m in same),), load=partial(_one_list, same)))
         else:
             values = [np.asarray(m.load()).item() for m in same]
             array = np.array(values) if len({type(v) for v in values}) == 1 else np.array(values, object)
-            found.append(Member(same[0].name, (len(same),), same[0].dtype, array.dtype.kind, lambda array=array: array, unnamed=same[0].unnamed))
+            found.append(replace(first, shape=(len(same),), kind=array.dtype.kind, load=partial(np.asarray, array)))
     return found
+
+
+def _one_list(members: Sequence[Member]) -> np.ndarray:
+    return np.concatenate([np.asarray(m.load()) for m in members])
 
 
 def _numbers(value: Sequence, name: str, unnamed: bool) -> Member:
     widths = {len(v) for v in value}
     if len(widths) > 1:
-        raise UserError(name or "the list", "rows of one length", f"{min(widths)} and {max(widths)} values", "Drop the odd rows.")
+        raise UserError(name or "the list", "rows of one length", f"{min(widths)} and {max(widths)} values",
+                        "Drop the odd rows.")
     array = np.array(value)
     kind = array.dtype.kind if array.dtype.kind in "fb" else "i"
     return Member(name, array.shape, f"list of {array.dtype}", kind, lambda: array, unnamed=unnamed)
@@ -114,20 +122,21 @@ def _row(member: Member) -> np.ndarray:
 
 def _joined(members: Sequence[Member], name: str, unnamed: bool) -> Member:
     """Batches under one another, never joined in memory."""
-    widths = {m.table[1] if m.table else None for m in members}
+    widths = {m.dims for m in members}
     if len(widths) > 1 or None in widths:
-        raise UserError(name or "the list", "batches of one width", f"{sorted(map(str, widths))}", "Save embeddings of one model.")
+        raise UserError(name or "the list", "batches of one width", f"{sorted(map(str, widths))}",
+                        "Save embeddings of one model.")
 
     def load() -> Stored:
         parts: list[np.ndarray] = []
         for m in members:
             rows = m.load()
-            parts += rows.parts if isinstance(rows, Stored) else [rows.reshape(m.table)]
+            parts += rows.parts if isinstance(rows, Stored) else [np.asarray(rows).reshape(m.table)]
         return Stored(parts)
 
     remark = f"{len(members):,} batches are joined" if len(members) > 1 else None
-    return Member(name, (sum(m.table[0] for m in members), widths.pop()), members[0].dtype, members[0].kind, load, remark=remark,
-                  unnamed=unnamed)
+    shape = sum(m.items for m in members), widths.pop()
+    return Member(name, shape, members[0].dtype, members[0].kind, load, remark=remark, unnamed=unnamed)
 
 
 def _unnamed(member: Member) -> Member:

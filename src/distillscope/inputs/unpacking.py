@@ -5,7 +5,7 @@ from __future__ import annotations
 import gzip
 import io
 from pathlib import Path
-from typing import IO
+from typing import IO, Any
 
 from distillscope.errors import UserError
 
@@ -29,11 +29,12 @@ class _Bounded(io.RawIOBase):
     def readable(self) -> bool:
         return True
 
-    def readinto(self, buffer: memoryview) -> int:
+    def readinto(self, buffer: Any) -> int:
         count = self.inner.readinto(buffer)
         self.left -= count
         if self.left < 0:
-            raise UserError(self.where, "a table that was packed", f"one that unpacks to over {MOST_TIMES} times its size", "Unpack it by hand.")
+            raise UserError(self.where, "a table that was packed",
+                            f"one that unpacks to over {MOST_TIMES} times its size", "Unpack it by hand.")
         return count
 
     def close(self) -> None:

@@ -22,20 +22,23 @@ tags: [distillscope, image-feature-extraction, knowledge-distillation]
 """
 
 
-def model_card(study: Study, splits: Splits, student: StudentEncoder, history: Sequence[Mapping[str, Any]], command: str, folder: Path) -> str:
+def model_card(study: Study, splits: Splits, student: StudentEncoder, history: Sequence[Mapping[str, Any]], command: str,
+               folder: Path) -> str:
     """README.md of ``folder``. Whatever names hold, the front matter and the table stay what they are."""
     size, arm = capacity(student.module, student.preprocess.size), study.arms[0]
     note = f" ({splits.whole_train.note})" if splits.whole_train.note else ""
+    held_out = 0 if splits.validation is None else len(splits.validation)
     rows = {
-        "images": f"{splits.title}, {len(splits.train):,} for training, {len(splits.validation):,} held out{note}",
+        "images": f"{splits.title}, {len(splits.train):,} for training, {held_out:,} held out{note}",
         "objective": arm.objective_name, "target": part_text(study.target_of(arm)), "view": view_text(arm),
         "training": training_text(study.training_of(arm)), **_known(history[-1]),
-        "preprocessing": str(student.preprocess.describe()), "made by": f"distillscope {distillscope.__version__} on {hardware()}"}
+        "preprocessing": str(student.preprocess.describe()),
+        "made by": f"distillscope {distillscope.__version__} on {hardware()}"}
     table = "".join(f"| {markdown_text(key)} | {markdown_text(value)} |\n" for key, value in rows.items())
     return f"""{HEAD}# {markdown_text(student.name)}, distilled from {markdown_text(study.teacher[0].title)}
 
-A student of {size["parameters"]:,} parameters and {size["multiply_adds"]:,} multiply-adds an image, with {student.dim}-d embeddings.
-Its licence follows from the teacher's weights and the images.
+A student of {size["parameters"]:,} parameters and {size["multiply_adds"]:,} multiply-adds an image, with {student.dim}-d
+embeddings. Its licence follows from the teacher's weights and the images.
 
 | | |
 | --- | --- |
@@ -44,7 +47,7 @@ Its licence follows from the teacher's weights and the images.
 ```python
 import distillscope
 student = distillscope.load_student({visible(repr(str(folder)))})    # holds {WEIGHTS} and {DESCRIPTION}
-embeddings = student.encode(["photo.jpg"])    # or PIL images, NumPy (b, h, w, 3), torch (b, 3, h, w): uint8, or floats in [0, 1]
+embeddings = student.encode(["photo.jpg"])    # or PIL images; NumPy (b, h, w, 3), torch (b, 3, h, w): uint8, floats in [0, 1]
 ```
 
 What it lost beyond these figures has not been measured: run a study, or an audit, on data that it has not seen.
@@ -53,8 +56,9 @@ What it lost beyond these figures has not been measured: run a study, or an audi
 
 def _known(last: Mapping[str, Any]) -> dict[str, str]:
     """What the last epoch's health says."""
+    rank = f"effective rank (s^2, centred; n {last['n']}), teacher's {last['target_rank']:.1f}"
     found = {f"mean cosine to the teacher, held-out part of train (n {last['n']})": f"{last['cosine']:.4f}",
-             f"effective rank (s^2, centred; n {last['n']}), teacher's {last['target_rank']:.1f}": f"{last['effective_rank']:.1f}"}
+             rank: f"{last['effective_rank']:.1f}"}
     if last.get("knn_accuracy") is not None:
         found[f"kNN accuracy, held-out part of train (k 10, n {last['n']})"] = f"{last['knn_accuracy']:.4f}"
     return found

@@ -74,10 +74,12 @@ class Description(BaseModel):
 
     def seen(self, where: str) -> Preprocess:
         """The preprocessing; a setting that this version does not know is a `UserError`."""
-        fields = {k: tuple(v) if isinstance(v, list) else v for k, v in self.preprocess.model_dump().items()}
+        dumped = self.preprocess.model_dump()
+        fields: dict[str, Any] = {k: tuple(v) if isinstance(v, list) else v for k, v in dumped.items()}
         unknown = sorted(fields.keys() - Preprocess.__dataclass_fields__.keys())
         if unknown:
-            raise UserError(f"{where} preprocess", "settings that this version knows", unknown[0], "Update distillscope, or distil it again.")
+            raise UserError(f"{where} preprocess", "settings that this version knows", unknown[0],
+                            "Update distillscope, or distil it again.")
         return Preprocess(**fields)
 
     def last(self) -> Transform | None:

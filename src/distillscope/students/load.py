@@ -72,7 +72,8 @@ def build_student(name: str, settings: dict[str, Any], embedding_dim: int, prepr
     except (MemoryError, RuntimeError) as error:
         if not isinstance(error, MemoryError) and "alloc" not in str(error):
             raise
-        raise UserError(f"student {label}", "a network that fits into memory", str(error).splitlines()[0][:120], "Make it smaller.") from None
+        raise UserError(f"student {label}", "a network that fits into memory", str(error).splitlines()[0][:120],
+                        "Make it smaller.") from None
     module = module.to(device=device, memory_format=torch.channels_last)
     settings = {"hidden": HIDDEN, **settings} if name == "paper_cnn" else settings
     recipe = {"name": name, "settings": settings, "embedding_dim": embedding_dim, "preprocess": preprocess.describe()}
@@ -105,7 +106,8 @@ def outline(name: str, settings: dict[str, Any], embedding_dim: int, image_size:
         return None
     count = sum(p.numel() for p in module.parameters())
     if count > MOST_PARAMETERS:
-        raise UserError(f"student {label}", f"a network of at most {MOST_PARAMETERS:,} parameters", f"{count:,}", "Make it smaller.")
+        raise UserError(f"student {label}", f"a network of at most {MOST_PARAMETERS:,} parameters", f"{count:,}",
+                        "Make it smaller.")
     return module
 
 
@@ -114,7 +116,8 @@ def _check_shapes(module: torch.nn.Module | None, described: Description, shapes
     if module is None:
         return
     with torch.device("meta"):
-        module = module if described.transform is None else torch.nn.Sequential(module, described.last())
+        last = described.last()
+        module = module if last is None else torch.nn.Sequential(module, last)
         load_state(module, {name: torch.empty(shape) for name, shape in shapes.items()}, where)
 
 
@@ -132,7 +135,8 @@ def with_transform(student: StudentEncoder, last: Transform) -> StudentEncoder:
     """A copy of the student whose embeddings go through ``last``, which is stored with its weights."""
     module = torch.nn.Sequential(copy.deepcopy(student.module), last.to(student.device)).eval()
     dim = len(last.mean) if last.matrix is None else last.matrix.shape[-1]
-    return replace(student, module=module, dim=dim, weights_hash="", recipe={**(student.recipe or {}), "transform": last.describe()})
+    recipe = {**(student.recipe or {}), "transform": last.describe()}
+    return replace(student, module=module, dim=dim, weights_hash="", recipe=recipe)
 
 
 def load_student(folder: Path | str, device: str = "auto", precision: str = "float32") -> StudentEncoder:
@@ -159,13 +163,14 @@ def load_student(folder: Path | str, device: str = "auto", precision: str = "flo
     _check_shapes(module, described, shapes, str(weights))
     with _named(str(description)):
         student = build_student(described.name, settings, described.embedding_dim, preprocess, label, chosen, precision)
-    student = student if described.transform is None else with_transform(student, described.last())
+    last = described.last()
+    student = student if last is None else with_transform(student, last)
     state = read_state(weights, str(weights))
     if not described.weights_hash:
         progress.say(f"{description}: has no weights_hash, so whether {WEIGHTS} is this student's cannot be told")
     elif hash_state(state.items()) != described.weights_hash:
-        raise UserError(str(weights), f"the weights that {DESCRIPTION} was written with (weights_hash {described.weights_hash[:12]})", "others",
-                        AGAIN)
+        raise UserError(str(weights), f"the weights that {DESCRIPTION} was written with "
+                        f"(weights_hash {described.weights_hash[:12]})", "others", AGAIN)
     load_state(student.module, state, str(weights))
     student.recipe, student.weights_hash = recipe, described.weights_hash
     student.module.eval()

@@ -35,9 +35,11 @@ def paper_cnn(embedding_dim: int, image_size: int, *, width: int = 1, blur_pool:
     811264
     """
     if not 1 <= width <= WIDEST:
-        raise UserError("student.width", f"a whole number from 1 to {WIDEST}", str(width), "Widths 1, 2, 4 are the paper's S, M, L.")
+        raise UserError("student.width", f"a whole number from 1 to {WIDEST}", str(width),
+                        "Widths 1, 2, 4 are the paper's S, M, L.")
     if hidden != "target" and not 1 <= hidden <= WIDEST_HIDDEN:
-        raise UserError("student.hidden", f"target, or a whole number from 1 to {WIDEST_HIDDEN}", str(hidden), "The paper's is 512.")
+        raise UserError("student.hidden", f"target, or a whole number from 1 to {WIDEST_HIDDEN}", str(hidden),
+                        "The paper's is 512.")
     between = embedding_dim if hidden == "target" else hidden
     channels = [3, 16 * width, 32 * width, 64 * width]
     layers: list[nn.Module] = []
@@ -45,7 +47,8 @@ def paper_cnn(embedding_dim: int, image_size: int, *, width: int = 1, blur_pool:
         layers += [nn.Conv2d(inputs, outputs, 3, padding=1), nn.BatchNorm2d(outputs), nn.ReLU(inplace=True)]
         if block < 2:
             layers.append(_blur_max_pool(outputs) if blur_pool else nn.MaxPool2d(2))
-    layers += [nn.AdaptiveAvgPool2d(4), nn.Flatten(), nn.Linear(channels[-1] * 16, between), nn.ReLU(inplace=True), nn.Linear(between, embedding_dim)]
+    layers += [nn.AdaptiveAvgPool2d(4), nn.Flatten(), nn.Linear(channels[-1] * 16, between), nn.ReLU(inplace=True),
+               nn.Linear(between, embedding_dim)]
     return nn.Sequential(*layers)
 
 
@@ -89,7 +92,7 @@ def timm_student(embedding_dim: int, image_size: int, *, model: str, pretrained:
 
 
 class Transform(nn.Module):
-    """A fitted target transform as a last layer: rows -> ((unit rows) - mean) @ matrix + offset, sqrt(2) cos of that where ``wave``.
+    """A fitted target transform as a last layer: rows -> ((unit rows) - mean) @ matrix + offset; for ``wave``, sqrt(2) cos of it.
 
     ``tensors``: mean (d,), and where there are any matrix (d, k) or (d,), offset (k,); none of them is trained, all are stored
     and counted with the weights. Always in float32. The same numbers as `objectives.targets.Target`.
@@ -98,6 +101,10 @@ class Transform(nn.Module):
     >>> layer(torch.tensor([[3.0, 4.0]])).double().round(decimals=3).tolist()
     [[1.2, 0.8]]
     """
+
+    mean: nn.Parameter
+    matrix: nn.Parameter | None
+    offset: nn.Parameter | None
 
     def __init__(self, tensors: Mapping[str, torch.Tensor], wave: bool = False) -> None:
         super().__init__()

@@ -9,7 +9,8 @@ One folder for each (weights, preprocessing, precision, view or noise with its s
 
 A row is found by the content of its image (and, under a view or noise, its id, since the draw depends on it), so a
 larger part of the same data, or a copy of it elsewhere, embeds only what is new. Rows are written every half minute
-and joined into few large shards at the end: a killed run loses at most that half minute. What is damaged is named and made again.
+and joined into few large shards at the end: a killed run loses at most that half minute. What is damaged is named and made
+again.
 """
 
 from __future__ import annotations
@@ -93,7 +94,8 @@ class Entry:
         return self
 
     def _indices(self) -> list[Path]:
-        return sorted((m for m in self.path.glob("metadata/metadata_*.parquet") if _number(m) is not None), key=_number)
+        found = [(number, m) for m in self.path.glob("metadata/metadata_*.parquet") if (number := _number(m)) is not None]
+        return [metadata for _, metadata in sorted(found)]
 
     def _rows_of(self, metadata: Path) -> Path:
         return self.path / "img_emb" / f"img_emb_{_number(metadata)}.npy"
@@ -134,10 +136,11 @@ class Entry:
         return np.where((have[at] == keys).all(axis=1), at, -1)
 
     def gather(self, rows: np.ndarray) -> np.ndarray:
-        """(m, d) float32 for row numbers as `find` gives them; a row that is not there is refused, as where somebody deletes the cache."""
+        """(m, d) float32 for row numbers as `find` gives them; a row that is gone, as in a cache being deleted, is refused."""
         starts = np.cumsum([0] + [len(s.keys) for s in self.shards])
         if gone := int(((rows < 0) | (rows >= starts[-1])).sum()):
-            raise UserError(str(self.path), "rows that stay while this goes on", f"{gone} of {len(rows)} deleted or damaged meanwhile",
+            raise UserError(str(self.path), "rows that stay while this goes on",
+                            f"{gone} of {len(rows)} deleted or damaged meanwhile",
                             "Repeat the command, and leave the cache alone.")
         out = np.empty((len(rows), self.described["dim"]), dtype=np.float32)
         for shard, start, end in zip(self.shards, starts, starts[1:], strict=False):
@@ -179,7 +182,8 @@ class Entry:
             tables = [pq.read_table(s.metadata) for s in group]
             joined = pa.concat_tables([t.replace_schema_metadata(None) for t in tables])
             keys = np.concatenate([s.keys for s in group])
-            first = np.sort(np.unique(np.ascontiguousarray(keys).view("V16").ravel(), return_index=True)[1])  # a kill may leave a row twice
+            names = np.ascontiguousarray(keys).view("V16").ravel()
+            first = np.sort(np.unique(names, return_index=True)[1])  # a kill may leave a row twice
             joined = joined.take(first)
             self.append(np.concatenate([s.rows() for s in group])[first], joined["image_path"].to_pylist(),
                         [bytes.fromhex(h) for h in joined["image_hash"].to_pylist()], keys[first])

@@ -75,7 +75,7 @@ class Encoder(TeacherRows):
         """Move it, make it frozen and fast: eval mode, channels last, batch norms folded into the convolutions."""
         module = self.module.eval().requires_grad_(False)
         fold_batch_norms(module)
-        self.module = module.to(device=device, memory_format=torch.channels_last)
+        self.module = module.to(device).to(memory_format=torch.channels_last)
         self.device, self.precision = device, precision or self.precision
         if device.type != "cpu":
             self.batch_size = max(self.batch_size, 256)
@@ -107,7 +107,8 @@ class Encoder(TeacherRows):
         """
         items = gathered(images)
         names, size = names_of(items, ids), max(ENCODE_BATCH, self.batch_size)
-        found = [self._encode(ready(items[i : i + size], i), names[i : i + size], perturbation) for i in range(0, len(items), size)]
+        found = [self._encode(ready(items[i : i + size], i), names[i : i + size], perturbation)
+                 for i in range(0, len(items), size)]
         return found[0] if len(found) == 1 else np.concatenate([np.empty((0, self.dim), dtype=np.float32), *found])
 
     def _encode(self, images: Images, ids: Sequence[str], perturbation: Perturbation | None) -> np.ndarray:
@@ -132,14 +133,15 @@ class Encoder(TeacherRows):
 
 
 def plain_line(error: Exception) -> str:
-    """An error of torch, onnxruntime or a parser in one line: its kind and its last line, where they put their reason, in plain text.
+    """An error of torch, onnxruntime or a parser in one plain line: its kind and its last line, which gives the reason.
 
     >>> plain_line(ValueError("Traceback:\\n\\x1b[31mno such layer\\x1b[0m."))
     'ValueError: no such layer'
     """
     text = re.sub(r"\x1b\[[0-9;]*[A-Za-z]", "", str(error))
     lines = [line.strip() for line in text.splitlines() if line.strip()]
-    return f"{type(error).__name__}: {textwrap.shorten(lines[-1], 200, placeholder=' ...').rstrip('.') if lines else ''}".rstrip(": ")
+    reason = textwrap.shorten(lines[-1], 200, placeholder=" ...").rstrip(".") if lines else ""
+    return f"{type(error).__name__}: {reason}".rstrip(": ")
 
 
 def hash_state(tensors: Iterable[tuple[str, torch.Tensor]]) -> str:
@@ -147,7 +149,7 @@ def hash_state(tensors: Iterable[tuple[str, torch.Tensor]]) -> str:
     digest = hashlib.blake2b(digest_size=16)
     for name, tensor in sorted(tensors):
         digest.update(f"{name}|{tuple(tensor.shape)}|{tensor.dtype}".encode())
-        digest.update(tensor.detach().cpu().contiguous().flatten().view(torch.uint8).numpy())
+        digest.update(tensor.detach().cpu().contiguous().flatten().view(torch.uint8).numpy().data)
     return digest.hexdigest()
 
 
@@ -159,10 +161,11 @@ def fold_batch_norms(module: torch.nn.Module) -> None:
     for parent in list(module.modules()):
         children = list(parent.named_children())
         for (_, conv), (name, norm) in zip(children, children[1:], strict=False):
-            foldable = type(conv).__name__.startswith("Conv2d") and isinstance(conv, torch.nn.Conv2d)
-            if not (foldable and isinstance(norm, torch.nn.BatchNorm2d) and norm.track_running_stats):
+            if not isinstance(conv, torch.nn.Conv2d) or not type(conv).__name__.startswith("Conv2d"):
                 continue
-            if conv.out_channels != norm.num_features:
+            if not isinstance(norm, torch.nn.BatchNorm2d) or norm.running_mean is None or norm.running_var is None:
+                continue
+            if not norm.track_running_stats or conv.out_channels != norm.num_features:
                 continue
             conv.weight, conv.bias = fuse_conv_bn_weights(
                 conv.weight, conv.bias, norm.running_mean, norm.running_var, norm.eps, norm.weight, norm.bias)

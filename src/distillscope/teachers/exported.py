@@ -1,8 +1,8 @@
 """torch.export programs (.pt2) as teachers, read and run without unpickling or evaluating anything that is in the file.
 
-`torch.export.load` unpickles sample inputs, evaluates size expressions as Python, and compiles names from the file into code. Here
-the graph is read as JSON and weights as bytes, and its operations are carried out one by one: tensor operations from a fixed list of
-namespaces, and nothing else.
+`torch.export.load` unpickles sample inputs, evaluates size expressions as Python, and compiles names from the file into code.
+Here the graph is read as JSON and weights as bytes, and its operations are carried out one by one: tensor operations from a
+fixed list of namespaces, and nothing else.
 """
 
 from __future__ import annotations
@@ -34,8 +34,11 @@ from distillscope.teachers.model_files import (
 DTYPES = {1: torch.uint8, 2: torch.int8, 3: torch.int16, 4: torch.int32, 5: torch.int64, 6: torch.float16, 7: torch.float32,
           8: torch.float64, 12: torch.bool, 13: torch.bfloat16}
 MEMORY_FORMATS = {1: torch.contiguous_format, 2: torch.channels_last, 3: torch.channels_last_3d, 4: torch.preserve_format}
-PLAIN = {name: getattr(operator, name) for name in ("add", "sub", "mul", "floordiv", "truediv", "mod", "neg", "pow", "getitem", "eq",
-                                                    "ne", "lt", "le", "gt", "ge", "and_", "or_", "not_")}
+PLAIN = {name: getattr(operator, name) for name in (
+    "add", "sub", "mul", "floordiv", "truediv", "mod", "neg", "pow", "getitem", "eq", "ne", "lt", "le", "gt", "ge",
+    "and_", "or_", "not_")}
+PLAIN_ARGUMENTS = ("as_int", "as_ints", "as_float", "as_floats", "as_bool", "as_bools", "as_string", "as_int_lists",
+                   "as_float_lists")
 SUBGRAPHS = {"wrap_with_set_grad_enabled": 1, "wrap_with_autocast": 4}  # how many arguments stand before the graph
 FILES = ("from_file",)  # the one tensor operation that opens a file
 AGAIN = "Export it again with torch.export.save of PyTorch 2.8 or newer, or to ONNX."
@@ -99,7 +102,8 @@ class ExportedNetwork(FileNetwork):
         """Name of each output (its key, or its place) -> its name in the graph."""
         made = [spec["user_output"]["arg"].get("as_tensor", {}).get("name") for spec in specs if "user_output" in spec]
         spec = json.loads(calls[0]["signature"]["out_spec"])[1]
-        names = json.loads(spec["context"]) if spec["type"] in ("builtins.dict", "collections.OrderedDict") else range(len(made))
+        keyed = spec["type"] in ("builtins.dict", "collections.OrderedDict")
+        names = json.loads(spec["context"]) if keyed else range(len(made))
         if len(names) != len(made):
             names = range(len(made))
         return {"" if len(made) == 1 and spec["type"] is None else str(n): m for n, m in zip(names, made, strict=True) if m}
@@ -128,7 +132,8 @@ def _read(path: Path, where: str) -> tuple[dict, dict[str, torch.Tensor]]:
     with zipfile.ZipFile(path) as archive:
         names = {n.partition("/")[2]: n for n in archive.namelist()}
         if any(n.startswith("data/aotinductor/") for n in names):
-            raise UserError(where, "a program", "one compiled to machine code, which is never run", "Export it with torch.export.save.")
+            raise UserError(where, "a program", "one compiled to machine code, which is never run",
+                            "Export it with torch.export.save.")
         if "models/model.json" not in names:
             raise UserError(where, "a program that torch.export.save wrote", "an archive without models/model.json", AGAIN)
         if "byteorder" in names and archive.read(names["byteorder"]).strip() != b"little":
@@ -150,7 +155,8 @@ def _tensor(data: bytes, meta: dict) -> torch.Tensor:
     if 0 in sizes:
         return torch.empty(sizes, dtype=dtype)
     flat = torch.frombuffer(bytearray(data), dtype=dtype)
-    if min(sizes + strides + [offset]) < 0 or offset + sum((n - 1) * s for n, s in zip(sizes, strides, strict=True)) >= len(flat):
+    last = offset + sum((n - 1) * s for n, s in zip(sizes, strides, strict=True))
+    if min(sizes + strides + [offset]) < 0 or last >= len(flat):
         raise ValueError("a tensor that is larger than its data")
     return flat.as_strided(sizes, strides, offset)
 
@@ -235,7 +241,7 @@ def _value(argument: dict, values: dict[str, Any], device: torch.device) -> Any:
         return torch.strided
     if kind == "as_device":
         return device
-    if kind in ("as_int", "as_ints", "as_float", "as_floats", "as_bool", "as_bools", "as_string", "as_int_lists", "as_float_lists"):
+    if kind in PLAIN_ARGUMENTS:
         return float(value) if kind == "as_float" else value
     raise ValueError(f"an argument of the kind {kind}")
 

@@ -48,8 +48,8 @@ class TorchScriptNetwork(FileNetwork):
     def __init__(self, path: Path, where: str, shown: Shown) -> None:
         super().__init__(path, where, shown)
         if zipfile.is_zipfile(path) and not is_torchscript(path):
-            raise UserError(where, "a TorchScript archive", "another torch file: tensors, or a pickled module, which is never opened",
-                            SAVE)
+            raise UserError(where, "a TorchScript archive",
+                            "another torch file: tensors, or a pickled module, which is never opened", SAVE)
         try:
             with warnings.catch_warnings():
                 warnings.simplefilter("ignore")  # torch announces that TorchScript is no longer developed

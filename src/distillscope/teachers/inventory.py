@@ -22,7 +22,7 @@ from distillscope.teachers.cache import cache_root
 
 
 def list_entries(root: Path | None = None) -> list[dict[str, Any]]:
-    """One record for each entry: name, path, rows, bytes, teacher, precision, perturbation, when used, and why damaged (None: it is not).
+    """One record for each entry: name, path, rows, bytes, teacher, precision, perturbation, when used, and any damage.
 
     Targets that studies made of the embeddings, as `prepare_targets` leaves them, come after those.
     """
@@ -33,8 +33,8 @@ def list_entries(root: Path | None = None) -> list[dict[str, Any]]:
 def _listed(folder: Path, prefix: str, read: Callable[[Path, dict], tuple[int, dict[str, Any]]]) -> list[dict[str, Any]]:
     found = []
     for path in sorted(p for p in folder.iterdir() if p.is_dir() or p.is_symlink()) if folder.is_dir() else []:
-        record = {"name": prefix + path.name, "path": path, "rows": 0, "bytes": 0, "teacher": "?", "precision": "?", "perturbation": None,
-                  "used": path.lstat().st_mtime, "damaged": None}
+        record = {"name": prefix + path.name, "path": path, "rows": 0, "bytes": 0, "teacher": "?", "precision": "?",
+                  "perturbation": None, "used": path.lstat().st_mtime, "damaged": None}
         try:
             if path.is_symlink():
                 raise ValueError(f"a link to {os.readlink(path)}")
@@ -54,9 +54,9 @@ def _of_embeddings(path: Path, described: dict) -> tuple[int, dict[str, Any]]:
 
 
 def _of_targets(path: Path, described: dict) -> tuple[int, dict[str, Any]]:
-    teacher, target = described["teacher"], described["target"]
+    teacher, target = described["teacher"], {"kind": "target", **described["target"]}
     rows = sum(len(np.load(f, mmap_mode="r", allow_pickle=False)) for f in path.glob("*.npy") if not f.name.startswith("."))
-    return rows, {"teacher": teacher.get("name", "?"), "precision": teacher.get("precision", "?"), "perturbation": {"kind": "target", **target}}
+    return rows, {"teacher": teacher.get("name", "?"), "precision": teacher.get("precision", "?"), "perturbation": target}
 
 
 def prune_entries(names: Sequence[str] | None = None, root: Path | None = None) -> tuple[int, int]:
@@ -80,8 +80,8 @@ def prune_entries(names: Sequence[str] | None = None, root: Path | None = None) 
             refused.append((entry["name"], error.strerror or type(error).__name__))
     if refused:
         name, why = refused[0]
-        raise UserError(f"cache prune {name}", "an entry that may be removed", f"{why} ({len(refused)} such; {gone} others are removed)",
-                        "Change its permissions, or ask its owner.")
+        raise UserError(f"cache prune {name}", "an entry that may be removed",
+                        f"{why} ({len(refused)} such; {gone} others are removed)", "Change its permissions, or ask its owner.")
     return gone, size
 
 

@@ -70,6 +70,10 @@ class FileNetwork(torch.nn.Module):
         """What the file gives for a batch; each kind of file has its own."""
         raise NotImplementedError
 
+    def open_on(self, device: torch.device) -> bool:
+        """Open the file anew on ``device``; False where what runs it stays on the CPU."""
+        return device.type == "cpu"
+
     def layouts(self) -> list[Layout]:
         """`layout`, and what else to try where that fails, for a file that does not say it."""
         alone = replace(self.layout, batch=1, facts=[*self.layout.facts, "one image at a time, since it fails for more"])
@@ -125,12 +129,13 @@ class FileNetwork(torch.nn.Module):
         return f"(b, {size}, {size}, 3)" if self.layout.channels_last else f"(b, 3, {size}, {size})"
 
     def rows(self, out: torch.Tensor, count: int) -> torch.Tensor:
-        """(count, dim) float32 from an output; a pooled map is flattened, tokens and maps are pooled as they were asked to be."""
+        """(count, dim) float32 from an output; a pooled map is flattened, tokens and maps are pooled as asked."""
         if out.ndim < 2 or len(out) != count or out.numel() == 0 or out.is_complex() or out.dtype is torch.bool:
             raise UserError(self.where, "embeddings (b, dim)", f"{_dtype(out)} {_shape(out)} for {count} images",
                             "Export a network that ends in the embedding.")
         if not out.is_floating_point():
-            raise UserError(self.where, "embeddings (b, dim) of floats", f"{_dtype(out)} {_shape(out)}, whose scale is not known",
+            raise UserError(self.where, "embeddings (b, dim) of floats",
+                            f"{_dtype(out)} {_shape(out)}, whose scale is not known",
                             "Export it with float outputs (a dequantising layer at its end), or name a float output.")
         out, pool = out.float(), self.shown.pool
         if out[0].numel() == max(out.shape[1:]):  # (b, d), (b, d, 1, 1), (b, 1, d)
@@ -158,6 +163,8 @@ class FileNetwork(torch.nn.Module):
 class HostEncoder(Encoder):
     """An Encoder that computes in the precision of its file, on the CPU or wherever its own runtime computes."""
 
+    module: FileNetwork
+
     def to(self, device: torch.device, precision: str | None = None) -> Encoder:
         """Says so where the device that was asked for is not used."""
         if precision not in (None, "float32"):
@@ -183,22 +190,20 @@ def file_encoder(name: str, network: FileNetwork, fingerprint: str, kind: type[E
     preprocess = Preprocess(size, mean, std, shown.interpolation, shown.crop_fraction)
     dim, notes = _tried(network, preprocess)
     encoder = kind(name, network, dim, preprocess, fingerprint, unit_norm=shown.unit_norm)
-    encoder.reading = reading(encoder, notes)
+    encoder.reading = _reading(encoder, network, notes)
     return encoder
 
 
-def reading(encoder: Encoder, notes: list[str]) -> str:
+def _reading(encoder: Encoder, network: FileNetwork, notes: list[str]) -> str:
     """One line: what the file is shown, which output is taken, and what was assumed."""
-    network, p = encoder.module, encoder.preprocess
-    shown, layout = network.shown, network.layout
+    p, shown, layout = encoder.preprocess, network.shown, network.layout
     size = "the file's size" if layout.size else "as set" if shown.size else "assumed: the file takes any"
     if layout.pixels:
         low, high = layout.span or (0.0, 255.0)
         spans = "" if layout.span is None else f", taken to span {low:.3g} to {high:.3g}"
         colour = f"raw pixel values ({_name(layout.dtype)}{spans}), no mean and std"
     else:
-        told = {None: "assumed, CLIP's: the file does not say", **dict.fromkeys([True], "as set")}
-        mean, std = told[True if shown.mean else None], told[True if shown.std else None]
+        mean, std = ("as set" if given else "assumed, CLIP's: the file does not say" for given in (shown.mean, shown.std))
         colour = (f"mean {_short(p.mean)} ({mean}), std {_short(p.std)} ({std})" if mean != std else
                   f"mean {_short(p.mean)}, std {_short(p.std)} ({mean})")
     order = "channels last" if layout.channels_last else "channels first"
@@ -225,10 +230,11 @@ def _tried(network: FileNetwork, preprocess: Preprocess) -> tuple[int, list[str]
     if (again - rows).norm(dim=1).max() > near * scale:
         notes.append("the same image gets another embedding each time: it was saved in training mode, or draws at random")
     elif (off := float((alone - rows).norm(dim=1).max() / scale)) > near:
-        notes.append(f"an image's embedding depends on the other images of its batch (by {off:.1%} here): a batch norm in training "
-                     "mode, or quantisation by the batch's range")
+        notes.append(f"an image's embedding depends on the other images of its batch (by {off:.1%} here): "
+                     "a batch norm in training mode, or quantisation by the batch's range")
     if (rows - rows[0]).norm(dim=1).max() <= 1e-6 * scale:
-        raise UserError(network.where, "an output that depends on the image", f"'{network.output or 'output'}', the same for any",
+        raise UserError(network.where, "an output that depends on the image",
+                        f"'{network.output or 'output'}', the same for any",
                         "Name another output, or export the image encoder.")
     if rows.shape[1] > 1 and bool((rows >= 0).all()) and torch.allclose(rows.sum(1), rows.new_ones(()), atol=1e-3):
         notes.append("its numbers are above 0 and sum to 1: class probabilities, not an embedding?")
@@ -239,14 +245,14 @@ def _tried(network: FileNetwork, preprocess: Preprocess) -> tuple[int, list[str]
 
 def _settled(network: FileNetwork, images: torch.Tensor) -> torch.Tensor:
     """The rows by the first layout that works, which stays; where none does, the first one's error."""
-    first: UserError | None = None
+    failed: list[UserError] = []
     for layout in network.layouts():
         network.layout = layout
         try:
             return network(images)
         except UserError as error:
-            first = first or error
-    raise first
+            failed.append(error)
+    raise failed[0]
 
 
 def by_name(found: Any, prefix: str = "") -> dict[str, torch.Tensor]:

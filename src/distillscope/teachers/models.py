@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -55,11 +56,12 @@ def timm(*, model: str, weights: Path | None = None, head: str = "auto", unit_no
         from huggingface_hub.utils import logging as hub_logging
 
         hub_logging.set_verbosity_error()  # its retries are no news; what came of them is said below, in one line
-        sized = {"img_size": image_size} if image_size else {}
-        module = library.create_model(model, pretrained=weights is None, **sized)
+        sized: dict[str, Any] = {"img_size": image_size} if image_size else {}
+        module: Any = library.create_model(model, pretrained=weights is None, **sized)
     except Exception as error:  # hub, network and timm errors have no common base
         raise UserError(where, "weights from the Hub, or a local file", f"{type(error).__name__}",
-                        f"Go online once, or download timm/{model} from the Hub and name the file: timm/{model}:FILE.safetensors.") from None
+                        f"Go online once, or download timm/{model} from the Hub and name the file: "
+                        f"timm/{model}:FILE.safetensors.") from None
     wish, reading = head, ""
     if head == "auto":
         head = "keep" if "clip" in architecture and module.num_classes not in (0, 1000) else "drop"
@@ -67,8 +69,9 @@ def timm(*, model: str, weights: Path | None = None, head: str = "auto", unit_no
         state = read_state(weights, f"{where} weights")
         if classes := _other_head(module, state):
             head, state = _fit_head(module, state, classes, wish)
+            left_out = "which is left out: pooled features are the embedding"
             reading = (f"timm/{model}: {Path(weights).name} has a head of {classes} outputs of its own, "
-                       + ("whose output is the embedding" if head == "keep" else "which is left out: pooled features are the embedding"))
+                       + ("whose output is the embedding" if head == "keep" else left_out))
         elif head == "drop" and (heads := _head_weights(module)) and not any(k.startswith(tuple(heads)) for k in state):
             module.reset_classifier(0)  # a backbone saved without its head
         load_state(module, state, f"{where} weights {weights}")
@@ -93,9 +96,9 @@ def _other_head(module: torch.nn.Module, state: dict[str, torch.Tensor]) -> int:
     return 0
 
 
-def _fit_head(module: torch.nn.Module, state: dict[str, torch.Tensor], classes: int,
+def _fit_head(module: Any, state: dict[str, torch.Tensor], classes: int,
               wish: str) -> tuple[str, dict[str, torch.Tensor]]:
-    """Give the network the head of the fine-tuned weights, or leave it out on both sides: what `head` becomes, and the weights."""
+    """Give the network the head of the fine-tuned weights, or leave it out on both sides: `head` then, and the weights."""
     if wish == "keep":
         module.reset_classifier(classes)
         return "keep", state
@@ -103,8 +106,9 @@ def _fit_head(module: torch.nn.Module, state: dict[str, torch.Tensor], classes: 
     return "drop", {k: v for k, v in state.items() if not k.startswith(tuple(_head_weights(module)))}
 
 
-def _timm_encoder(name: str, module: torch.nn.Module, head: str, crop_fraction: float | None = None,
+def _timm_encoder(name: str, module: Any, head: str, crop_fraction: float | None = None,
                   unit_norm: bool = False, image_size: int | None = None) -> Encoder:
+    """``module`` is timm's: what it is asked for (num_features, reset_classifier) no base class declares."""
     from timm.data import resolve_model_data_config
 
     config = resolve_model_data_config(module)
@@ -119,7 +123,7 @@ def _timm_encoder(name: str, module: torch.nn.Module, head: str, crop_fraction: 
 
 
 class _ImageTower(torch.nn.Module):
-    def __init__(self, clip: torch.nn.Module) -> None:
+    def __init__(self, clip: Any) -> None:
         super().__init__()
         self.visual = clip.visual
 
@@ -139,7 +143,7 @@ def open_clip(*, model: str, weights: Path | None = None, unit_norm: bool = Fals
                    hash_state(tower.state_dict().items()), unit_norm=unit_norm)
 
 
-def load_clip(model: str, weights: Path | None = None) -> torch.nn.Module:
+def load_clip(model: str, weights: Path | None = None) -> Any:
     """Both towers of an open_clip model, ``ARCHITECTURE:TAG`` from the Hub or ARCHITECTURE with a local file."""
     try:
         import open_clip as library

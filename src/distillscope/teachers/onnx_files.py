@@ -96,7 +96,8 @@ class OnnxNetwork(FileNetwork):
         images = [i for i in inputs if len(i.shape or ()) == 4 and i.type in IMAGES]
         if len(images) != 1 or (set(images[0].shape[1::2]) & {1, 4} and 3 not in images[0].shape[1:]):
             raise UserError(self.where, "one input of colour images: four dimensions, float or uint8",
-                            ", ".join(f"{i.name}: {i.type} {i.shape}" for i in inputs) or "none", "Export the image encoder alone.")
+                            ", ".join(f"{i.name}: {i.type} {i.shape}" for i in inputs) or "none",
+                            "Export the image encoder alone.")
         return images[0]
 
     def _output(self, asked: str | None) -> str:
@@ -147,14 +148,15 @@ class OnnxNetwork(FileNetwork):
         images = torch.rand(batch, 3, size, size, generator=torch.Generator().manual_seed(0))
         images = images.permute(0, 2, 3, 1) if self.layout.channels_last else images
         images = (images * 255 if self.layout.pixels else images).to(self.layout.dtype)
-        found, failed = {}, None
+        found: dict[Any, np.ndarray] = {}
+        failed: list[Exception] = []
         for fill in (np.zeros, np.ones, _by_turns):
             try:
                 found[fill] = self._run(images, fill)
             except Exception as error:  # a filling may be none that the graph can take
-                failed = failed or error
+                failed.append(error)
         if len(found) < 2:
-            raise UserError(self.where, f"other inputs ({listed}) that can be filled", plain_line(failed), todo)
+            raise UserError(self.where, f"other inputs ({listed}) that can be filled", plain_line(failed[0]), todo)
         first = next(iter(found))
         if not all(np.array_equal(found[first], other, equal_nan=True) for other in found.values()):
             raise UserError(self.where, f"an output that depends on '{self.image.name}' alone",
