@@ -141,7 +141,8 @@ class Registry(Generic[F]):
         for function in functions:
             for call in (d for d in function.decorator_list if isinstance(d, ast.Call)):
                 if ast.unparse(call.func) == f"{self.plural}.register" and isinstance(call.args[0], ast.Constant):
-                    said = {k.arg: k.value.value for k in call.keywords if k.arg and isinstance(k.value, ast.Constant)}
+                    said: dict[str, Any] = {k.arg: k.value.value for k in call.keywords
+                                            if k.arg and isinstance(k.value, ast.Constant)}
                     needs = tuple(a.arg for a in (*function.args.posonlyargs, *function.args.args))
                     found[str(call.args[0].value)] = Declared(self.kind_of_facts(**said), needs)
         return found

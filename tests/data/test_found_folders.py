@@ -53,7 +53,7 @@ def tar(path, items):
 
 
 def load(path, split="test", **options):
-    part = named_dataset(str(path))
+    part = named_dataset(path if isinstance(path, dict) else str(path))
     return load_split(part.name, part.settings, split, **options)
 
 
@@ -293,6 +293,13 @@ def test_what_a_manifest_may_get_wrong(tmp_path, text, words):
     (tmp_path / "m" / "list.csv").write_text(text)
     with pytest.raises(UserError, match=words):
         load(tmp_path / "m" / "list.csv")
+
+
+def test_a_manifest_must_have_a_column_of_images(tmp_path):
+    (tmp_path / "list.csv").write_text("path,label\na.png,cat\n")
+    with pytest.raises(UserError) as error:
+        load({"path": str(tmp_path / "list.csv"), "image": "none"})
+    assert (error.value.expected, error.value.got) == ("an image column 'none'", "columns path, label")
 
 
 def test_a_manifest_from_another_root_with_columns_of_other_names(tmp_path):

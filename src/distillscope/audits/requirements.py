@@ -10,6 +10,7 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 
 from distillscope.errors import UserError
+from distillscope.measure.quantity import quantity_of
 from distillscope.measure.results import Audit, Value
 from distillscope.registry import measures
 
@@ -80,8 +81,7 @@ def _miss(found: Audit, requirement: Requirement) -> str:
         return ""
     known = [v for v in (value.value, value.low, value.high) if v is not None]
     shown = dict(zip(known, _digits(known, got, requirement), strict=True))
-    both = value.low is not None and value.high is not None
-    interval = f" [{shown[value.low]}, {shown[value.high]}]" if both else ""
+    interval = f" [{shown[value.low]}, {shown[value.high]}]" if value.low is not None and value.high is not None else ""
     asked = f"misses {requirement.operator} {requirement.shown_bound}"
     if requirement.end is None:
         return f"{requirement.key} = {shown[value.value]}{interval} {asked}"
@@ -95,7 +95,8 @@ def _value(found: Audit, requirement: Requirement) -> Value:
         return found.values[key]
     if key in found.left_out:
         raise UserError(requirement.where, "a measure that applies here",
-                        f"'{key}', which was left out because {found.left_out[key]}", "Give what it needs, or drop the requirement.")
+                        f"'{key}', which was left out because {found.left_out[key]}",
+                        "Give what it needs, or drop the requirement.")
     if key in _all_keys():
         raise UserError(requirement.where, "a measure that was taken", f"'{key}', whose group was not chosen",
                         "Choose its group too.")
@@ -108,7 +109,7 @@ def _value(found: Audit, requirement: Requirement) -> Value:
 def _all_keys() -> set[str]:
     """The keys of every registered measure."""
     return {key for name in measures for key in ((f"teacher.{name}", f"student.{name}")
-                                                 if measures[name].quantity.group == "spectrum" else (name,))}
+                                                 if quantity_of(measures[name]).group == "spectrum" else (name,))}
 
 
 def _digits(values: list[float], got: float, requirement: Requirement) -> list[str]:

@@ -97,7 +97,8 @@ def _three(option: str, text: str) -> tuple[float, ...]:
 def audit_inputs(teacher: str, student: str, labels: str | None = None, *, train_teacher: str | None = None,
                  train_student: str | None = None, train_labels: str | None = None, train_split: str | None = None,
                  text: str | None = None, images: Images | None = None, normalize: str | None = None,
-                 groups: Collection[str] | None = None, intervals: bool = True, seed: int = 0, reading: Reads | None = None) -> Audit:
+                 groups: Collection[str] | None = None, intervals: bool = True, seed: int = 0,
+                 reading: Reads | None = None) -> Audit:
     """The audit of two embeddings files, folders or models; its ``inputs`` say how they were read and paired.
 
     ``train_split`` embeds that split of ``images.data`` by both models, for probes that are fitted on training images.
@@ -191,7 +192,8 @@ def _labels(path: str | None, pair: tuple[Embeddings, Embeddings],
         differ = int((~partitions_agree(own, given)).sum())
         if reading.ids is None and differ > len(own) / 2 and not (refines(own, given) or refines(given, own)):
             raise UserError(f"{where} {path}", "labels in the order of the teacher's rows",
-                            f"others than the embeddings' own for {differ} of {len(own)} items", "Give labels with ids, or leave them out: the embeddings have labels.")
+                            f"others than the embeddings' own for {differ} of {len(own)} items",
+                            "Give labels with ids, or leave them out: the embeddings have labels.")
         if differ:
             remark = f"the embeddings' own labels are others for {differ:,} items, and are not used"
             reading = replace(reading, remarks=(*reading.remarks, remark))

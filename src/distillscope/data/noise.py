@@ -1,4 +1,4 @@
-"""Gaussian noise on images. Every kind of it (a sweep's, a view's, a band's, the notebook's) draws in its own way and is added here."""
+"""Gaussian noise on images. Each kind (a sweep's, a view's, a band's, the notebook's) draws its own way and is added here."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ def channel_scale(spec: NoiseSpec) -> torch.Tensor:
 def with_noise(images: torch.Tensor, normal: torch.Tensor, sigma: float | torch.Tensor, spec: NoiseSpec) -> torch.Tensor:
     """``images`` (..., c, h, w) with sigma x ``normal`` of the same shape added; ``normal`` is used up.
 
-    ``sigma`` is a number, or one for each image (b, 1, 1, 1). Stored images (uint8) come out as floats, in [0, 1] where clipped.
+    ``sigma`` is a number, or one for each image (b, 1, 1, 1). Stored images (uint8) become floats, in [0, 1] where clipped.
 
     >>> grey = torch.full((1, 3, 2, 2), 51, dtype=torch.uint8)
     >>> with_noise(grey, torch.ones(1, 3, 2, 2), 0.5, NoiseSpec(unit="pixel")).unique().tolist()

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import asdict, dataclass
-from typing import Any
+from typing import Any, overload
 
 import torch
 from torchvision.transforms import InterpolationMode
@@ -62,6 +62,14 @@ class Preprocess:
     def describe(self) -> dict[str, Any]:
         """Plain values that name this preprocessing, for cache keys and for the file beside a student's weights."""
         return asdict(self)
+
+
+@overload
+def unit_floats(images: torch.Tensor) -> torch.Tensor: ...
+
+
+@overload
+def unit_floats(images: list[torch.Tensor]) -> Images: ...
 
 
 def unit_floats(images: Images) -> Images:

@@ -49,6 +49,12 @@ class NotMeasured(Exception):
     """Raised by the pool where a measure does not apply; the audit leaves the measure out and prints the reason."""
 
 
+def quantity_of(measure: Callable[..., Any]) -> Quantity:
+    """What a registered measure says of itself."""
+    found: Quantity = vars(measure)["quantity"]
+    return found
+
+
 def gives(unit: str, *, group: str, interval: Interval = None, n: str = "count",
           smooth: Callable[..., float] | None = None) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
     """Attach a ``Quantity`` to a measure; the function itself is returned unchanged."""

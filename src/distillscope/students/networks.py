@@ -92,7 +92,7 @@ def timm_student(embedding_dim: int, image_size: int, *, model: str, pretrained:
 
 
 class Transform(nn.Module):
-    """A fitted target transform as a last layer: rows -> ((unit rows) - mean) @ matrix + offset; for ``wave``, sqrt(2) cos of it.
+    """A fitted target transform as a last layer: rows -> ((unit rows) - mean) @ matrix + offset; sqrt(2) cos of it if ``wave``.
 
     ``tensors``: mean (d,), and where there are any matrix (d, k) or (d,), offset (k,); none of them is trained, all are stored
     and counted with the weights. Always in float32. The same numbers as `objectives.targets.Target`.
