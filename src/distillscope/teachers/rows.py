@@ -49,7 +49,7 @@ class TeacherRows:
 
     def rows(self, source: Source, perturbation: Perturbation | None = None, *, label: str | None = None,
              workers: int = 0) -> np.ndarray:
-        """Embeddings (n, dim) float32 of every item of ``source`` as ``perturbation`` shows it; ``label`` is for the progress."""
+        """Embeddings (n, dim) float32 of every item of a source as ``perturbation`` shows it; ``label`` for the progress."""
         if perturbation is not None:
             raise UserError(f"teacher {self.name}", "a model, since views and noise need new embeddings",
                             "ready-made embeddings", "Leave noise out (--set noise.sigmas=[]) and use arms without a view.")
