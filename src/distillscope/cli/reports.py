@@ -1,4 +1,4 @@
-"""Commands that read run directories: report, compare, merge, claims."""
+"""Commands that read run directories: report, compare, merge, archive, claims."""
 
 from __future__ import annotations
 
@@ -88,6 +88,26 @@ def merge(
 
     tell(f"page: {merge_runs(run_dirs, out).resolve()}")
     print_results(out)
+
+
+@app.command()
+def archive(
+    run_dir: Annotated[Path, typer.Argument(metavar="RUN", help="a run directory")],
+    out: Annotated[Path, typer.Argument(metavar="DIR", help="a new or empty folder")],
+) -> None:
+    """Pack a run into a few small files, which report, claims, compare, recommend and merge take in its place.
+
+    Every number, curve and verdict is kept as it is; weights, embeddings, predictions and pictures are left out, so a packed run
+    cannot go on (`run --resume`). The run stays where it is.
+
+    Example: `distillscope archive runs/quickstart results/quickstart`
+    """
+    from distillscope.progress import tell
+    from distillscope.results.archive import write_archive
+
+    files = write_archive(run_dir, out)
+    whole = sum(p.stat().st_size for p in run_dir.rglob("*") if p.is_file())
+    tell(f"archive: {out.resolve()} ({len(files)} files, {sum(p.stat().st_size for p in files) / 2**20:.2f} of {whole / 2**20:.1f} MiB)")
 
 
 @app.command("claims", cls=JsonAfterFolders)

@@ -10,6 +10,7 @@ import numpy as np
 
 from distillscope import registry
 from distillscope.errors import UserError
+from distillscope.files.archives import refuse_archive
 from distillscope.inputs.choosing import Asked, Embeddings, from_contents
 from distillscope.inputs.folders import read_folder
 from distillscope.inputs.formats import EMBEDDINGS, parse_spec, read_contents, suffix_of
@@ -38,6 +39,7 @@ def read_embeddings(path: str | Path, *, split: str = "test", where: str = "teac
     file, name = spec.path, f"{where} {path}"
     if not file.exists():
         close = difflib.get_close_matches(str(path), registry.teachers, n=1)
+        refuse_archive(file, name)
         raise UserError(name, "a file or folder that exists", "none",
                         (f"Did you mean the model '{close[0]}'?" if close else "Check the path.")
                         + " A model is named timm/MODEL, open_clip/MODEL:WEIGHTS or by its file.")

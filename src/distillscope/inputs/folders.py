@@ -17,6 +17,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from distillscope.errors import UserError
+from distillscope.files.archives import refuse_archive
 from distillscope.inputs.arrow import read_saved
 from distillscope.inputs.choosing import Asked, Embeddings, from_contents
 from distillscope.inputs.formats import EMBEDDINGS, read_contents, suffix_of
@@ -84,6 +85,7 @@ def _read_split(file: Path, where: str, asked: Asked) -> Embeddings:
 def _nothing(path: Path, split: str, where: str) -> UserError:
     """What the folder holds instead, and what to name."""
     if (path / "study.yaml").is_file():
+        refuse_archive(path, where)
         parts = [str(p.parent.relative_to(path)) for kind in ("references", "trials")
                  for p in sorted(path.glob(f"{kind}/*/embeddings_test"))]
         return UserError(where, "one set of embeddings", "a whole run",

@@ -14,6 +14,7 @@ from pathlib import Path
 from markupsafe import Markup
 
 from distillscope.errors import UserError
+from distillscope.files.archives import is_archive
 from distillscope.progress import say
 from distillscope.report.render import render, script_hash, static
 from distillscope.report.write import write_report
@@ -42,6 +43,8 @@ class Watch:
 
     def __init__(self, run_dir: Path) -> None:
         self.run = Path(run_dir)
+        if is_archive(self.run):
+            raise UserError(f"--serve {run_dir}", "a run that may go on", "an archive, which does not", "Leave --serve out.")
         study = read_run(self.run).study
         self.num_trials = len(expected_trials(study, [(d, t) for d in names_of(study.get("data")) for t in names_of(study.get("teacher"))]))
         self.page = WAITING.encode()

@@ -13,15 +13,18 @@ import yaml
 from distillscope import progress
 from distillscope.config.load import study_from
 from distillscope.errors import UserError
+from distillscope.files.archives import is_archive
 from distillscope.files.json_reader import read_json
 from distillscope.files.writing import write_json
+from distillscope.results.archive import read_archive, unpack
+from distillscope.results.run_files import Record
 from distillscope.results.rundir import GROWING, is_complete, item_name, load_config, open_run
 
 
 def merge_runs(run_dirs: Sequence[Path], out: Path) -> Path:
     """Copy every finished trial and reference of ``run_dirs`` into ``out``, and write the report: its page's path.
 
-    The runs must be one study: everything but the grid's axes (seeds, students, arms, data, teacher) must be equal, and
+    An archive gives what it holds: numbers and curves, no weights. The runs must be one study: everything but the grid's axes (seeds, students, arms, data, teacher) must be equal, and
     so must what stands under one name. A trial that several runs finished is taken from the first.
     """
     configs = [load_config(Path(d)) for d in run_dirs]
@@ -41,6 +44,10 @@ def merge_runs(run_dirs: Sequence[Path], out: Path) -> Path:
     for folder in map(Path, run_dirs):
         if (folder / "provenance.json").exists():
             records.append(read_json(folder / "provenance.json"))
+        for kind, found in read_archive(folder).items() if is_archive(folder) else ():
+            for name, record in found:
+                if isinstance(record, Record) and not (out / kind / name).exists():
+                    unpack(record, out / kind / name)
         for part in sorted([*folder.glob("references/*/"), *folder.glob("trials/*/")]):
             target = out / part.parent.name / part.name
             if not is_complete(part):

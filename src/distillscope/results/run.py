@@ -6,7 +6,6 @@ missing; one that says it is complete but cannot be read is listed as a problem.
 
 from __future__ import annotations
 
-import os
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -15,11 +14,13 @@ from typing import Any
 import pandas as pd
 
 from distillscope.errors import UserError
+from distillscope.files.archives import is_archive
 from distillscope.files.folder_names import folder_name
-from distillscope.files.json_reader import unreadable
 from distillscope.results import run_files
+from distillscope.results.archive import read_archive
 from distillscope.results.keys import FIT, MAPPED, OF_TRAIN, OLD_FIT, RANK, TRAIN_RANK
 from distillscope.results.rows import COLUMNS, TEACHER
+from distillscope.results.run_files import KINDS, Record, records_in, study_of
 
 
 @dataclass(frozen=True)
@@ -103,15 +104,14 @@ def measured_split(frame: pd.DataFrame) -> str:
     return "test" if "test" in splits or not splits else splits[0]
 
 
-def _read_trial(folder: Path) -> tuple[pd.DataFrame, Trial]:
-    results = read_results(folder / "results.csv")
-    done = run_files.read_complete(folder / "complete.json")
+def _trial_of(record: Record) -> tuple[pd.DataFrame, Trial]:
+    results, done = name_train_rank(record.results), record.complete
     if results.empty:
         raise ValueError("results.csv has no rows")
     own = results[results["student"] != TEACHER]
-    row = (own if len(own) and folder.parent.name == "trials" else results).iloc[0]
-    trial = Trial(folder.name, row["dataset"], row["teacher"], row["target"], row["arm"], row["student"],
-                  None if pd.isna(row["seed"]) else int(row["seed"]), run_files.read_curves(folder / "curves.json"),
+    row = (own if len(own) and record.kind == "trials" else results).iloc[0]
+    trial = Trial(record.folder, row["dataset"], row["teacher"], row["target"], row["arm"], row["student"],
+                  None if pd.isna(row["seed"]) else int(row["seed"]), record.curves,
                   done.seconds, tuple(done.warnings or ()), done.fingerprint or {}, _mapped_fit(results, done.mapped))
     return results, trial
 
@@ -133,11 +133,10 @@ def _one_fit(frames: list[pd.DataFrame], trials: list[Trial]) -> list[str]:
             "with --resume to make them anew." for t in old]
 
 
-def _read_training(path: Path, trial: Trial) -> tuple[list[dict[str, Any]], int]:
-    """The trial's record of each epoch, and how many lines could not be read."""
-    rows, broken = run_files.read_epochs(path)
+def _training_of(record: Record, trial: Trial) -> list[dict[str, Any]]:
+    """The trial's record of each epoch."""
     return [{**row, "dataset": trial.dataset, "teacher": trial.teacher, "target": trial.target,
-             "arm": trial.arm, "student": trial.student, "seed": trial.seed} for row in rows], broken
+             "arm": trial.arm, "student": trial.student, "seed": trial.seed} for row in record.epochs]
 
 
 def names_of(parts: Any) -> list[dict[str, Any]]:
@@ -169,45 +168,43 @@ def expected_trials(study: dict[str, Any], pairs: list[tuple[str, str]]) -> list
 
 
 def read_run(run_dir: Path) -> Run:
-    """Read a run directory. Raises UserError when it is not one; a partial run is fine."""
+    """Read a run directory, or its archive. Raises UserError when it is neither; a partial run is fine."""
     run_dir = Path(run_dir)
-    config = run_dir / "study.yaml"
-    if not config.exists():
-        raise UserError(str(run_dir), "a run directory with study.yaml", "none there" if run_dir.is_dir() else "no folder",
-                        "Name the folder that `distillscope run ... --out DIR` made.")
-    study, problems = run_files.read_study(config), []
+    study, problems = run_files.read_study(study_of(run_dir)), []
     try:
         provenance = run_files.read_provenance(run_dir / "provenance.json")
     except UserError as error:
         provenance = {}
         problems.append(f"provenance.json: {_why(error)}, so versions, command and noise in both units are not known.")
+    records = read_archive(run_dir) if is_archive(run_dir) else {kind: records_in(run_dir / kind) for kind in KINDS}
     frames, training = [], []
-    found: dict[str, list[Trial]] = {"references": [], "trials": []}
+    found: dict[str, list[Trial]] = {kind: [] for kind in KINDS}
     unfinished = []
     for kind, kept in found.items():
         known: dict[tuple, str] = {}
-        for folder in _folders(run_dir / kind):
+        for name, record in records[kind]:
+            if record is None:
+                unfinished.append(name)
+                continue
             try:
-                if not (folder / "complete.json").exists():
-                    unfinished.append(folder.name)
-                    continue
-                results, trial = _read_trial(folder)
-                rows, broken = _read_training(folder / "metrics.jsonl", trial)
+                if isinstance(record, Exception):
+                    raise record
+                results, trial = _trial_of(record)
             except (UserError, OSError, ValueError, KeyError) as error:
-                problems.append(f"{kind}/{folder.name}: says that it is complete, but cannot be read ({_why(error)}). "
+                problems.append(f"{kind}/{name}: says that it is complete, but cannot be read ({_why(error)}). "
                                 "Delete it and run with --resume.")
                 continue
             other = known.setdefault((trial.dataset, trial.teacher, trial.target if kind == "references" else "", trial.arm, trial.student,
-                                      trial.seed), folder.name)
-            if other != folder.name:
-                problems.append(f"{kind}/{folder.name}: is of the same trial as {other}, and is left out. Delete one of the two.")
+                                      trial.seed), name)
+            if other != name:
+                problems.append(f"{kind}/{name}: is of the same trial as {other}, and is left out. Delete one of the two.")
                 continue
-            if broken:
-                problems.append(f"{kind}/{folder.name}: {broken} line{'s' * (broken > 1)} of metrics.jsonl cannot be read and "
-                                f"{'are' if broken > 1 else 'is'} left out of the training log.")
+            if record.broken_lines:
+                problems.append(f"{kind}/{name}: {record.broken_lines} line{'s' * (record.broken_lines > 1)} of metrics.jsonl cannot be read and "
+                                f"{'are' if record.broken_lines > 1 else 'is'} left out of the training log.")
             frames.append(results)
             kept.append(trial)
-            training += rows
+            training += _training_of(record, trial)
 
     problems += _one_fit(frames[len(found["references"]):], found["trials"])
     results = pd.concat(frames, ignore_index=True) if frames else read_empty()
@@ -220,16 +217,6 @@ def read_run(run_dir: Path) -> Run:
     planned = len(names_of(study.get("data"))) * len(names_of(study.get("teacher")))
     return Run(run_dir, study, provenance, results, found["trials"], found["references"], pd.DataFrame(training),
                missing, max(0, planned - len(pairs)), problems)
-
-
-def _folders(path: Path) -> list[Path]:
-    """The folders in a folder, by name; none where it is not there."""
-    try:
-        return sorted(Path(entry.path) for entry in os.scandir(path) if entry.is_dir())
-    except FileNotFoundError:
-        return []
-    except OSError as error:
-        raise UserError(str(path), "a folder that can be read", unreadable(error), "Restore it.") from None
 
 
 def _why(error: Exception) -> str:

@@ -1,11 +1,16 @@
-"""The files of a run directory, each checked: study.yaml, provenance.json, complete.json, curves.json, metrics.jsonl, results.csv."""
+"""The files of a run directory, each checked: study.yaml, provenance.json, complete.json, curves.json, metrics.jsonl, results.csv.
+
+A `Record` is what one folder of trials/ or references/ holds, read from there or from an archive.
+"""
 
 from __future__ import annotations
 
 import io
 import json
 import math
+import os
 from collections.abc import Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -13,10 +18,14 @@ import pandas as pd
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, TypeAdapter, ValidationError, model_validator
 
 from distillscope.errors import UserError
-from distillscope.files.json_reader import parse_json, problem_of, read_bytes, read_json
+from distillscope.files.json_reader import parse_json, problem_of, read_bytes, read_json, unreadable
 from distillscope.files.yaml_reader import read_yaml
 from distillscope.results.rows import COLUMNS
 
+COMPLETE = "complete.json"
+"""Of a trial or reference: written last, so that it is complete where this is there."""
+KINDS = ("references", "trials")
+"""The folders of a run that hold its records."""
 RESTORE = "Restore the file, or run the study again into another --out."
 LARGEST = 2**53
 """Of whole numbers in results.csv: beyond it floats skip some."""
@@ -123,6 +132,19 @@ class _Provenance(_Open):
     conditions: dict[str, _Condition] | None = None
 
 
+@dataclass(frozen=True)
+class Record:
+    """What one complete folder of trials/ or references/ holds, each file as it was checked; ``kind`` is which of the two it is in."""
+
+    kind: str
+    folder: str
+    results: pd.DataFrame
+    complete: Complete
+    curves: dict[str, dict[str, Any]] = field(default_factory=dict)
+    epochs: list[dict[str, Any]] = field(default_factory=list)
+    broken_lines: int = 0  # of metrics.jsonl
+
+
 class Complete(_Open):
     """complete.json: how long it took, what was left out, what must be said, and of which data and teacher it is."""
 
@@ -156,7 +178,16 @@ class _Epoch(_Open):
     teacher_r2: float | None = None
 
 
-_EPOCH = TypeAdapter(_Epoch)
+EPOCH = TypeAdapter(_Epoch)
+
+
+def study_of(run_dir: Path) -> Path:
+    """The study.yaml of a run directory or an archive."""
+    config = run_dir / "study.yaml"
+    if not config.exists():
+        raise UserError(str(run_dir), "a run directory with study.yaml", "none there" if run_dir.is_dir() else "no folder",
+                        "Name the folder that `distillscope run ... --out DIR` made.")
+    return config
 
 
 def read_study(path: Path) -> dict[str, Any]:
@@ -178,6 +209,31 @@ def read_provenance(path: Path) -> dict[str, Any]:
         return {}
     read_json(path, _Provenance, RESTORE)
     return read_json(path, dict, RESTORE)
+
+
+def records_in(path: Path) -> list[tuple[str, Record | Exception | None]]:
+    """The folders in trials/ or references/ by name, with what each holds: None where it is not complete, an error where it cannot be read."""
+    try:
+        folders = sorted(Path(entry.path) for entry in os.scandir(path) if entry.is_dir())
+    except FileNotFoundError:
+        return []
+    except OSError as error:
+        raise UserError(str(path), "a folder that can be read", unreadable(error), "Restore it.") from None
+    found: list[tuple[str, Record | Exception | None]] = []
+    for folder in folders:
+        try:
+            found.append((folder.name, read_record(folder)))
+        except (UserError, OSError, ValueError, KeyError) as error:
+            found.append((folder.name, error))
+    return found
+
+
+def read_record(folder: Path) -> Record | None:
+    """What a folder of trials/ or references/ holds; None where its trial is not complete."""
+    if not (folder / COMPLETE).exists():
+        return None
+    results, complete, curves = read_results(folder / "results.csv"), read_complete(folder / COMPLETE), read_curves(folder / "curves.json")
+    return Record(folder.parent.name, folder.name, results, complete, curves, *read_epochs(folder / "metrics.jsonl"))
 
 
 def read_complete(path: Path) -> Complete:
@@ -202,7 +258,7 @@ def read_epochs(path: Path) -> tuple[list[dict[str, Any]], int]:
     for line in read_bytes(path, RESTORE).decode("utf-8", errors="replace").splitlines():
         try:
             row = json.loads(line)
-            _EPOCH.validate_python(row)
+            EPOCH.validate_python(row)
         except (ValueError, RecursionError):  # pydantic's error is a ValueError
             broken += bool(line.strip())
             continue
@@ -211,15 +267,22 @@ def read_epochs(path: Path) -> tuple[list[dict[str, Any]], int]:
 
 
 def read_results(path: Path) -> pd.DataFrame:
-    """A tidy results.csv with typed columns; raises ValueError, which names what is wrong.
+    """A tidy results.csv with typed columns; raises ValueError, which names what is wrong."""
+    return typed(read_cells(read_bytes(path, RESTORE)))
 
-    Everything is read as text first: a student called "NA" must stay a student, and float() round-trips where
-    pandas' fast parser may differ in the last digit.
-    """
-    content = read_bytes(path, RESTORE)
+
+def read_cells(content: bytes) -> pd.DataFrame:
+    """The cells of a CSV file, all of them text: a student called "NA" must stay a student; ValueError where it is none."""
     if b"\0" in content:
         raise ValueError("results.csv holds a NUL byte")
-    frame = pd.read_csv(io.BytesIO(content), dtype=str, keep_default_na=False)
+    return pd.read_csv(io.BytesIO(content), dtype=str, keep_default_na=False)
+
+
+def typed(frame: pd.DataFrame) -> pd.DataFrame:
+    """The cells of a results.csv as numbers where they are numbers; ValueError names what is wrong.
+
+    float() round-trips where pandas' fast parser may differ in the last digit.
+    """
     absent = [c for c in COLUMNS if c not in frame.columns and c != "arm"]
     if absent:
         raise ValueError(f"column {absent[0]!r} is missing")

@@ -26,6 +26,7 @@ from distillscope import progress
 from distillscope.config.parts import Dataset, Teacher
 from distillscope.config.study import Study, Training
 from distillscope.errors import UserError
+from distillscope.files.archives import refuse_archive
 from distillscope.files.folder_names import composed, folder_name, is_printable, old_folder_name, same_on_some_systems
 from distillscope.files.json_reader import read_json
 from distillscope.files.writing import sweep, write_atomic, write_json, write_text
@@ -137,6 +138,7 @@ def check_names(study: Study) -> None:
 def open_run(study: Study, run: Path, resume: bool) -> None:
     """Make the directory, or check that the one there holds the same study and may go on."""
     check_names(study)
+    refuse_archive(run, f"--out {run}")
     config = run / "study.yaml"
     if run.exists() and not run.is_dir():
         raise UserError(f"--out {run}", "a new or empty directory", "a file", "Name another.")

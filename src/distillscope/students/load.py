@@ -17,6 +17,7 @@ from distillscope.data.preprocess import Preprocess
 from distillscope.data.source import Source, read_batches
 from distillscope.devices import kept_memory
 from distillscope.errors import UserError
+from distillscope.files.archives import refuse_archive
 from distillscope.files.writing import write_atomic, write_json
 from distillscope.registry import students
 from distillscope.students.description import AGAIN, Description, read_description, stored_shapes
@@ -149,6 +150,7 @@ def load_student(folder: Path | str, device: str = "auto", precision: str = "flo
     folder = Path(folder)
     description = folder / DESCRIPTION
     if not description.is_file():
+        refuse_archive(folder, f"student {folder}")
         trials = sorted(folder.glob(f"trials/*/{DESCRIPTION}"))
         todo = f"Name a trial, for instance {trials[0].parent}." if trials else "Name what `distillscope distill --out` wrote."
         raise UserError(f"student {folder}", f"a folder with {DESCRIPTION} and {WEIGHTS}", "none there", todo)

@@ -17,6 +17,7 @@ from distillscope.data.source import Source
 from distillscope.data.splits import Splits
 from distillscope.devices import choose_device
 from distillscope.distill.loop import num_trained
+from distillscope.files.archives import refuse_archive
 from distillscope.results.rundir import check_names, is_complete, trial_folder, trials_of
 from distillscope.stress.run import rehearse
 from distillscope.students.load import build_student
@@ -66,6 +67,7 @@ def plan_study(study: Study, run: Path, device: str = "auto", precision: str | N
     """Count what is to be done; the time comes from a few batches of teacher and students, timed here and now."""
     check_study(study)
     check_names(study)
+    refuse_archive(run, f"--out {run}")
     study, chosen = with_noise(study), choose_device(device)
     jobs = num_jobs(jobs, chosen, len(trials_of(study)))
     total = Plan(study, len(trials_of(study)), 0, 0, 0, 0, 0, 0.0, 600.0, 0.0)

@@ -1,0 +1,206 @@
+"""A run in a few small files, which every reading command takes in the run directory's place.
+
+::
+
+    study.yaml, provenance.json, claims.json    as they stand in the run
+    results.csv.gz     every row of every results.csv, with the folder that it comes from
+    training.csv.gz    every record of every metrics.jsonl, each cell as JSON; no file where there is none
+    curves.json.xz     {curve: {folder: curve}}; no file where there is none
+    trials.csv         a line for each reference and trial: who it is, seconds, its complete.json; written last
+
+No number is rounded, and the same run gives the same bytes. Weights, embeddings, predictions, pictures of test images and what a
+report makes anew are left out.
+"""
+
+from __future__ import annotations
+
+import csv
+import gzip
+import io
+import json
+import lzma
+import os
+import zlib
+from collections.abc import Callable, Iterable
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+
+from distillscope import progress
+from distillscope.errors import UserError
+from distillscope.files.archives import TRIALS, is_archive
+from distillscope.files.json_reader import parse_json, read_bytes, read_json
+from distillscope.files.writing import write_atomic, write_json
+from distillscope.results import run_files
+from distillscope.results.rows import COLUMNS, TEACHER
+from distillscope.results.run_files import KINDS, Complete, Record, records_in, study_of
+
+RESULTS, TRAINING, CURVES, CLAIMS = "results.csv.gz", "training.csv.gz", "curves.json.xz", "claims.json"
+FOLDER = "folder"
+WHO = ("dataset", "teacher", "target", "arm", "student", "seed")
+"""Columns of trials.csv for people; what is read back stands in the results."""
+AGAIN = "Restore the file, or pack the run again: distillscope archive RUN DIR."
+LARGEST = 2**30
+"""Bytes that one packed file may hold: more is no archive of a run."""
+
+
+def write_archive(run_dir: Path, out: Path) -> list[Path]:
+    """Pack the finished trials and references of ``run_dir`` into ``out``, a new or empty folder; the files that were written.
+
+    What has not finished is left out and said. A trial that says it is complete but cannot be read is a `UserError`: an
+    archive outlives its run, so nothing is left out of it in silence.
+    """
+    run_dir, out = Path(run_dir), Path(out)
+    config = study_of(run_dir)
+    if is_archive(run_dir):
+        raise UserError(f"archive {run_dir}", "a run directory", "an archive already", "Copy the folder, which is all there is.")
+    if out.exists() and (not out.is_dir() or any(out.iterdir())):
+        raise UserError(f"archive {out}", "a new or empty folder", "one with files" if out.is_dir() else "a file", "Name another.")
+    records = _finished(run_dir)
+    written = [_write(out / name, (run_dir / name).read_bytes()) for name in (config.name, "provenance.json") if (run_dir / name).is_file()]
+    if (run_dir / CLAIMS).is_file():
+        written.append(write_json(out / CLAIMS, _moved(read_json(run_dir / CLAIMS), run_dir, out)))
+    rows = pd.concat([r.results.assign(folder=_path_of(r)) for r in records])[[FOLDER, *COLUMNS]]
+    written.append(_write(out / RESULTS, _gzip(rows.to_csv(index=False, lineterminator="\n"))))
+    epochs = [{FOLDER: _path_of(r), **{k: json.dumps(v) for k, v in row.items()}} for r in records for row in r.epochs]
+    if epochs:
+        written.append(_write(out / TRAINING, _gzip(_csv(epochs))))
+    if any(r.curves for r in records):
+        names = dict.fromkeys(name for r in records for name in r.curves)
+        curves = {name: {_path_of(r): r.curves[name] for r in records if name in r.curves} for name in names}
+        written.append(_write(out / CURVES, lzma.compress(json.dumps(curves, separators=(",", ":")).encode(), preset=9)))
+    return [*written, _write(out / TRIALS, _csv(map(_line, records)).encode())]
+
+
+def read_archive(path: Path) -> dict[str, list[tuple[str, Record | Exception | None]]]:
+    """The records of an archive, by kind, as `run_files.records_in` gives those of a run directory; a `UserError` where it is damaged."""
+    results = _read(path / RESULTS, _read_results)
+    curves = _read(path / CURVES, _read_curves) if (path / CURVES).is_file() else {}
+    epochs = _read(path / TRAINING, _read_epochs) if (path / TRAINING).is_file() else {}
+    lines = _read(path / TRIALS, _read_lines)
+    strangers = sorted({*results, *curves, *epochs} - {*lines})
+    if strangers or {*lines} - {*results}:
+        one = strangers[0] if strangers else min({*lines} - {*results})
+        raise UserError(str(path), f"{TRIALS} and {RESULTS} of the same trials", f"{one!r:.120} in one of them alone", AGAIN)
+    found: dict[str, list[tuple[str, Record | Exception | None]]] = {kind: [] for kind in KINDS}
+    for folder, complete in lines.items():
+        kind, _, name = folder.partition("/")
+        found[kind].append((name, Record(kind, name, results[folder], complete, curves.get(folder, {}), epochs.get(folder, []))))
+    return found
+
+
+def unpack(record: Record, folder: Path) -> None:
+    """A record as the folder of a run directory that it came from, without what the archive left out; complete.json last."""
+    _write(folder / "results.csv", record.results.to_csv(index=False, lineterminator="\n").encode())
+    _write(folder / "metrics.jsonl", "".join(json.dumps(row) + "\n" for row in record.epochs).encode())
+    write_json(folder / "curves.json", record.curves)
+    write_json(folder / "complete.json", record.complete.model_dump(exclude_unset=True))
+
+
+def _finished(run_dir: Path) -> list[Record]:
+    """The records that are complete, references first."""
+    found = []
+    for kind in KINDS:
+        for name, record in records_in(run_dir / kind):
+            if record is None:
+                progress.say(f"{run_dir / kind / name}: not finished, left out")
+                continue
+            if isinstance(record, Exception):
+                raise UserError(f"archive {run_dir / kind / name}", "a complete trial that can be read", str(record).split("\n")[0],
+                                "Delete it, and run with --resume to make it anew.")
+            if record.broken_lines:
+                progress.say(f"{run_dir / kind / name}: {record.broken_lines} lines of metrics.jsonl cannot be read and are left out")
+            found.append(record)
+    if not found:
+        raise UserError(f"archive {run_dir}", "a run with finished trials", "none finished",
+                        f"Finish it with `distillscope run ... --out {run_dir} --resume`.")
+    return found
+
+
+def _moved(claims: dict[str, Any], run_dir: Path, out: Path) -> dict[str, Any]:
+    """claims.json with the runs that it names relative to where it goes."""
+    def seen_from_there(source: str) -> str:
+        return source if source == "." else os.path.relpath((run_dir / source).resolve(), out.resolve())
+
+    return {**claims, **{key: [seen_from_there(s) for s in claims[key]] for key in ("sources", "missing") if key in claims}}
+
+
+def _path_of(record: Record) -> str:
+    return f"{record.kind}/{record.folder}"
+
+
+def _line(record: Record) -> dict[str, Any]:
+    own = record.results[record.results["student"] != TEACHER] if record.kind == "trials" else record.results
+    first = (own if len(own) else record.results).iloc[0] if len(record.results) else {}
+    who = {name: first.get(name) for name in WHO}
+    return {FOLDER: _path_of(record), **{k: "" if v is pd.NA else v for k, v in who.items()}, "seconds": record.complete.seconds,
+            "complete": json.dumps(record.complete.model_dump(exclude_unset=True))}
+
+
+def _csv(rows: Iterable[dict[str, Any]]) -> str:
+    """Rows of one or more forms as one table; a cell that a row does not have is empty."""
+    rows, text = list(rows), io.StringIO()
+    writer = csv.DictWriter(text, list(dict.fromkeys(key for row in rows for key in row)), lineterminator="\n")
+    writer.writeheader()
+    writer.writerows(rows)
+    return text.getvalue()
+
+
+def _write(path: Path, content: bytes) -> Path:
+    return write_atomic(path, lambda p: p.write_bytes(content))
+
+
+def _gzip(text: str) -> bytes:
+    return gzip.compress(text.encode(), mtime=0)
+
+
+def _read(path: Path, parse: Callable[[bytes], Any]) -> Any:
+    """What a file of an archive holds; a `UserError` that names it where it is damaged."""
+    content = read_bytes(path, AGAIN)
+    try:
+        if path.suffix in (".gz", ".xz"):
+            with (gzip if path.suffix == ".gz" else lzma).open(io.BytesIO(content)) as packed:
+                content = packed.read(LARGEST + 1)
+        if len(content) > LARGEST:
+            raise ValueError(f"more than {LARGEST:,} bytes")
+        return parse(content)
+    except UserError as error:
+        raise UserError(str(path), error.expected, error.got, AGAIN) from None
+    except (OSError, EOFError, lzma.LZMAError, zlib.error, ValueError, KeyError) as error:
+        raise UserError(str(path), "a file of an archive", (str(error).splitlines() or [type(error).__name__])[0][:200], AGAIN) from None
+
+
+def _read_results(content: bytes) -> dict[str, pd.DataFrame]:
+    cells = run_files.read_cells(content)
+    rows = run_files.typed(cells)
+    return {str(name): rows.loc[places].reset_index(drop=True) for name, places in cells.groupby(FOLDER, sort=False).groups.items()}
+
+
+def _read_curves(content: bytes) -> dict[str, dict[str, Any]]:
+    parse_json(content, CURVES, dict[str, dict[str, run_files.Curve]])
+    found: dict[str, dict[str, Any]] = {}
+    for name, curves in parse_json(content, CURVES).items():
+        for folder, curve in curves.items():
+            found.setdefault(folder, {})[name] = curve
+    return found
+
+
+def _read_epochs(content: bytes) -> dict[str, list[dict[str, Any]]]:
+    found: dict[str, list[dict[str, Any]]] = {}
+    for line in run_files.read_cells(content).to_dict("records"):
+        row = {key: json.loads(cell) for key, cell in line.items() if key != FOLDER and cell}
+        run_files.EPOCH.validate_python(row)
+        found.setdefault(line[FOLDER], []).append(row)
+    return found
+
+
+def _read_lines(content: bytes) -> dict[str, Complete]:
+    found: dict[str, Complete] = {}
+    for line in run_files.read_cells(content).to_dict("records"):
+        folder = line[FOLDER]
+        kind, _, name = folder.partition("/")
+        if kind not in KINDS or name in ("", ".", "..") or "/" in name or os.sep in name or folder in found:
+            raise ValueError(f"the folder {folder[:80]!r}, which no run has, or twice")
+        found[folder] = parse_json(line["complete"], "complete", Complete)
+    return found

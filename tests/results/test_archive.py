@@ -1,0 +1,172 @@
+"""An archive is read as the run it was packed from: same numbers, tables and claims; what it cannot do is one line."""
+
+from __future__ import annotations
+
+import shutil
+
+import pandas as pd
+import pytest
+from typer.testing import CliRunner
+
+from builders.synthetic_run import make_run
+from distillscope.cli import app
+from distillscope.compare.runs import compare_runs
+from distillscope.config.load import load_preset
+from distillscope.errors import UserError
+from distillscope.files.archives import is_archive
+from distillscope.files.writing import checksum
+from distillscope.inputs.embeddings import read_embeddings
+from distillscope.report.claims import claims_of, decide_claims, known_sources, markdown, write_claims
+from distillscope.report.serve import Watch
+from distillscope.report.tables import build_table, to_csv
+from distillscope.results.archive import read_archive, unpack, write_archive
+from distillscope.results.models import settings_of
+from distillscope.results.run import read_run
+from distillscope.results.rundir import open_run
+from distillscope.results.summary import Summary
+from distillscope.students.load import load_student
+
+HOSTILE = ("NA", "a,b", "=x", 'q"\n|', "小 ü", "nan")
+FILES = ("study.yaml", "results.csv.gz", "training.csv.gz", "curves.json.xz", "trials.csv")
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory):
+    folder = make_run(tmp_path_factory.mktemp("packed") / "run", students=("S", "L"), seeds=(1, 2), arms=("cosine", "noise"),
+                      target="pca512", draws=1, epochs=2, dim=12, incomplete=[("noise", "L", 2)])
+    write_claims(decide_claims([folder]), folder)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def archive(run):
+    write_archive(run, run.parent / "archive")
+    return run.parent / "archive"
+
+
+@pytest.fixture
+def copy(archive, tmp_path):
+    return shutil.copytree(archive, tmp_path / "archive")
+
+
+def assert_equal_runs(one, other):
+    pd.testing.assert_frame_equal(one.results, other.results, check_exact=True)
+    pd.testing.assert_frame_equal(one.training, other.training, check_exact=True)
+    assert (one.trials, one.references, one.problems, one.study, one.provenance) == \
+        (other.trials, other.references, other.problems, other.study, other.provenance)
+
+
+def table(run):
+    return to_csv(build_table(run, settings_of(run), Summary.of(run)))
+
+
+def test_tables_claims_and_comparison_are_those_of_the_run(run, archive):
+    before, after = read_run(run), read_run(archive)
+    assert_equal_runs(before, after)
+    assert before.missing == after.missing == ["cifar10--clip-vit-b32--noise--L--seed2"]
+    assert table(before) == table(after)
+    assert markdown(claims_of(before)) == markdown(claims_of(after))
+    for pair in compare_runs([run, archive]).pairs:
+        assert pair.differences and all(d.value == 0 or d.left_out for d in pair.differences)
+
+
+@pytest.mark.parametrize("names", [{"students": HOSTILE, "arms": ("cosine",)}, {"students": ("S",), "arms": HOSTILE}], ids=["students", "arms"])
+def test_hostile_names_survive(tmp_path, names):
+    made = make_run(tmp_path / "run", seeds=(1,), draws=1, epochs=1, dim=4, **names)
+    write_archive(made, tmp_path / "archive")
+    assert_equal_runs(read_run(made), read_run(tmp_path / "archive"))
+    assert set(HOSTILE) <= {*read_run(tmp_path / "archive").results["student"], *read_run(tmp_path / "archive").results["arm"]}
+
+
+def test_the_same_run_gives_the_same_bytes(run, archive, tmp_path):
+    again = write_archive(run, tmp_path / "again")
+    assert {p.name: checksum(p) for p in again} == {p.name: checksum(archive / p.name) for p in again}
+    assert {p.name for p in archive.iterdir()} == {*FILES, "provenance.json", "claims.json"}
+    assert again[-1].name == "trials.csv" and is_archive(archive) and not is_archive(run)
+
+
+def test_the_other_runs_of_its_claims_are_found_from_where_it_stands(run, tmp_path):
+    other = make_run(tmp_path / "other", students=("S",), seeds=(1,), arms=("extra",), draws=1, epochs=1, dim=4)
+    first = shutil.copytree(run, tmp_path / "deep" / "first")
+    write_claims(decide_claims([first, other]), first)
+    write_archive(first, tmp_path / "archive")
+    assert known_sources(tmp_path / "archive") == known_sources(first) == [other.resolve()]
+
+
+@pytest.mark.parametrize("name", FILES[1:])
+@pytest.mark.parametrize("damage", ["missing", "empty", "half", "other"])
+def test_a_damaged_archive_is_one_line_that_names_the_file(copy, name, damage):
+    file = copy / name
+    content = file.read_bytes()
+    if damage == "missing":
+        file.unlink()
+        if name in ("training.csv.gz", "curves.json.xz", "trials.csv"):  # then it is none, or one without them
+            return
+    else:
+        file.write_bytes({"empty": b"", "half": content[:len(content) // 2], "other": b"\x00\xff[[["}[damage])
+    with pytest.raises(UserError) as caught:
+        read_run(copy)
+    said = str(caught.value)
+    assert "\n" not in said and str(copy) in said and "distillscope archive RUN DIR" in said
+
+
+@pytest.mark.parametrize("folder", ["trials/../../x", "elsewhere/x", "trials/", "trials/a/b"])
+def test_a_folder_outside_the_archive_is_refused(copy, folder):
+    lines = (copy / "trials.csv").read_text().splitlines(keepends=True)
+    (copy / "trials.csv").write_text("".join([*lines, f"{folder},d,t,n,a,S,1,1,{{}}\n"]))
+    with pytest.raises(UserError, match="which no run has"):
+        read_run(copy)
+
+
+def test_trials_of_one_table_alone_are_refused(copy):
+    lines = (copy / "trials.csv").read_text().splitlines(keepends=True)
+    (copy / "trials.csv").write_text("".join(lines[:-1]))
+    with pytest.raises(UserError, match=r"of the same trials.*distillscope archive RUN DIR"):
+        read_run(copy)
+
+
+def test_what_needs_weights_or_embeddings_is_refused_in_one_line(archive):
+    for action in (lambda: open_run(load_preset("quickstart"), archive, resume=True), lambda: load_student(archive / "trials" / "x"),
+                   lambda: read_embeddings(archive), lambda: read_embeddings(archive / "references" / "x")):
+        with pytest.raises(UserError, match="holds no weights and no embeddings. Name the run that it was packed from"):
+            action()
+    with pytest.raises(UserError, match="Leave --serve out"):
+        Watch(archive)
+
+
+def test_a_dry_run_refuses_what_the_run_refuses(archive):
+    for more in (["--dry-run"], ["--resume"]):
+        done = CliRunner().invoke(app, ["run", "quickstart", "--out", str(archive), *more])
+        assert isinstance(done.exception, UserError) and "an archive" in str(done.exception)
+
+
+def test_what_cannot_be_packed_is_refused(run, archive, tmp_path):
+    with pytest.raises(UserError, match="a new or empty folder"):
+        write_archive(run, archive)
+    with pytest.raises(UserError, match="an archive already"):
+        write_archive(archive, tmp_path / "new")
+    with pytest.raises(UserError, match="study.yaml"):
+        write_archive(tmp_path / "nothing", tmp_path / "new")
+    damaged = shutil.copytree(run, tmp_path / "damaged")
+    next(damaged.glob("trials/*/results.csv")).write_text("a,b\n1,2\n")
+    with pytest.raises(UserError, match=r"a complete trial that can be read"):
+        write_archive(damaged, tmp_path / "new")
+    for complete in damaged.glob("*/*/complete.json"):
+        complete.unlink()
+    with pytest.raises(UserError, match="none finished"):
+        write_archive(damaged, tmp_path / "new")
+    assert not (tmp_path / "new").exists()
+
+
+def test_an_archive_unpacks_to_the_run_it_was(run, archive, tmp_path):
+    for records in read_archive(archive).values():
+        for name, record in records:
+            unpack(record, tmp_path / record.kind / name)
+    for name in ("study.yaml", "provenance.json"):
+        shutil.copy(archive / name, tmp_path)
+    assert_equal_runs(read_run(tmp_path), read_run(run))
+
+
+def test_the_command_says_how_small_it_became(run, tmp_path):
+    done = CliRunner().invoke(app, ["archive", str(run), str(tmp_path / "small")])
+    assert done.exit_code == 0 and "7 files" in done.output and is_archive(tmp_path / "small"), done.output
