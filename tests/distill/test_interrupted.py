@@ -13,7 +13,7 @@ from builders.training import source, student, targets
 from distillscope.config.study import Arm, Training
 from distillscope.distill import loop
 from distillscope.distill.health import Health
-from distillscope.distill.loop import TrainingSet, distill, num_trained
+from distillscope.distill.loop import TrainingSet, distill
 from distillscope.distill.streams import KeyedStreams
 from distillscope.errors import UserError
 
@@ -142,4 +142,4 @@ def test_what_is_counted_adds_up_to_what_was_promised(tmp_path, monkeypatch, dro
             strikes(patch, torch.optim.Adam, "step", at)
             train(tmp_path, **options)
     train(tmp_path, advance=counted.append, **options)
-    assert sum(counted) == num_trained(40, Training(epochs=2, batch_size=16, drop_last=drop_last))
+    assert sum(counted) == Training(epochs=2, batch_size=16, drop_last=drop_last).num_seen(40)

@@ -8,6 +8,7 @@ import torch
 from torch import nn
 
 from distillscope.config.noise import NoiseSpec
+from distillscope.config.study import Training
 from distillscope.data.noise import Noise
 from distillscope.distill.streams import KeyedStreams, NotebookStreams
 
@@ -20,7 +21,7 @@ MAKERS = [
 
 
 def streams(position: int, **settings) -> NotebookStreams:
-    return NotebookStreams(SEED, "SML"[position], MAKERS, position, EPOCHS, **settings)
+    return NotebookStreams(SEED, "SML"[position], MAKERS, position, Training(epochs=EPOCHS, batch_size=BATCH), **settings)
 
 
 def test_the_notebooks_order_is_that_of_one_loader_shared_by_the_students_in_turn():
@@ -32,7 +33,7 @@ def test_the_notebooks_order_is_that_of_one_loader_shared_by_the_students_in_tur
         for epoch in range(EPOCHS + 1):
             expected = torch.cat(list(loader)).numpy()
             assert np.array_equal(one.order(epoch, ITEMS)[:kept], expected)
-        assert np.array_equal(one.probe_items(ITEMS, BATCH), expected)  # the sixth pass embeds for the probe
+        assert np.array_equal(one.probe_items(ITEMS), expected)  # the sixth pass embeds for the probe
 
 
 def test_the_notebooks_first_pass_is_that_of_a_loader():
@@ -89,7 +90,7 @@ def test_replaying_the_notebook_leaves_the_global_stream_alone():
 def test_the_augmentation_control_takes_the_first_passes_and_every_image_in_order():
     control, small = streams(2, unseeded=True), streams(0)
     assert np.array_equal(control.order(0, ITEMS), small.order(0, ITEMS))
-    assert np.array_equal(control.probe_items(ITEMS, BATCH), np.arange(ITEMS))
+    assert np.array_equal(control.probe_items(ITEMS), np.arange(ITEMS))
 
 
 def test_keyed_draws_are_shared_by_arms_and_sizes_and_differ_between_seeds_and_epochs():

@@ -22,7 +22,7 @@ from distillscope.students.networks import paper_cnn
 from distillscope.study.plan import plan_study
 from distillscope.study.prepared import Prepared, embedded_views, view_of
 from distillscope.study.run import run_study
-from distillscope.study.trial import training_set
+from distillscope.study.training import training_set
 
 GREY = torch.full((400, 3, 8, 8), 128, dtype=torch.uint8)
 IDS = [f"i{i}" for i in range(400)]

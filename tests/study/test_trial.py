@@ -9,7 +9,8 @@ from distillscope.distill.streams import KeyedStreams, NotebookStreams
 from distillscope.results.rundir import is_complete, trials_of
 from distillscope.study.prepared import prepare_targets
 from distillscope.study.run import load_data
-from distillscope.study.trial import make_health, make_streams, run_trial
+from distillscope.study.training import fresh_student, make_health, make_streams
+from distillscope.study.trial import run_trial
 from distillscope.teachers.rows import load_teacher
 
 
@@ -43,8 +44,6 @@ def test_an_arm_changes_its_students_network_and_nothing_else(ready, tmp_path):
     import torch
 
     from distillscope import load_student
-    from distillscope.study.trial import fresh_student
-
     arms = [{"name": "cosine"}, {"name": "blur", "student": {"blur_pool": True}}]
     study, splits, prepared = ready(arms=arms, training={"epochs": 1, "batch_size": 32})
     plain, blur = (fresh_student(study, a, study.student_of(a, "S"), 1, prepared, "cpu", "float32")[0] for a in study.arms)

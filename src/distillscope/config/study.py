@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from typing import Any, Literal
 
@@ -27,6 +28,30 @@ class Training(_Frozen):
     weight_decay: float = Field(0.0, ge=0)
     schedule: Literal["constant", "cosine", "one_cycle"] = "constant"
     drop_last: bool = True
+
+    def in_whole_batches(self, count: int) -> int:
+        """How many of ``count`` images fill whole batches.
+
+        >>> Training(batch_size=64).in_whole_batches(50_000)
+        49984
+        """
+        return count // self.batch_size * self.batch_size
+
+    def num_steps(self, count: int) -> int:
+        """Steps of one epoch over ``count`` images: the last, smaller batch may be left out.
+
+        >>> Training(batch_size=32).num_steps(100), Training(batch_size=32, drop_last=False).num_steps(100)
+        (3, 4)
+        """
+        return count // self.batch_size if self.drop_last else math.ceil(count / self.batch_size)
+
+    def num_seen(self, count: int) -> int:
+        """Images that a student sees in all epochs, of a train set of ``count``.
+
+        >>> Training(epochs=2, batch_size=32).num_seen(100), Training(epochs=2, batch_size=32, drop_last=False).num_seen(100)
+        (192, 200)
+        """
+        return self.epochs * (self.in_whole_batches(count) if self.drop_last else count)
 
 
 class Arm(_Frozen):

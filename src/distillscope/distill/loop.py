@@ -65,15 +65,6 @@ def learning_rate_factor(schedule: str, step: int, num_steps: int) -> float:
     return 0.5 * (1 + math.cos(math.pi * done))
 
 
-def num_trained(count: int, settings: Training) -> int:
-    """Images that a student sees in all of its epochs, of a set of ``count``: the last, smaller batch may be left out.
-
-    >>> [num_trained(100, Training(epochs=2, batch_size=32, drop_last=drop)) for drop in (True, False)]
-    [192, 200]
-    """
-    return settings.epochs * (count // settings.batch_size * settings.batch_size if settings.drop_last else count)
-
-
 def check_tracker(track: str | None) -> None:
     """accelerate drops a tracker that is not installed with a log line; here it is an error."""
     if track is None:
@@ -110,7 +101,7 @@ def distill(student: StudentEncoder, training_set: TrainingSet, arm: Arm, settin
     source = training_set.source
     check_arm(arm, settings, source)
     batch = settings.batch_size
-    per_epoch = len(source) // batch if settings.drop_last else math.ceil(len(source) / batch)
+    per_epoch = settings.num_steps(len(source))
     if per_epoch == 0:
         raise UserError("training.batch_size", f"at most the {len(source)} training images", str(batch), "Set a smaller one.")
     mixed = {"float32": "no", "bfloat16": "bf16", "float16": "fp16"}[student.precision]
@@ -147,7 +138,7 @@ def distill(student: StudentEncoder, training_set: TrainingSet, arm: Arm, settin
             another = f"another one ({str(error).splitlines()[0][:100]})"
             raise UserError(str(checkpoint), "a checkpoint of this student", another,
                             "Delete it to train from the beginning, or name another --out.") from None
-        advance(start // per_epoch * num_trained(len(source), settings) // settings.epochs + start % per_epoch * batch)
+        advance(start // per_epoch * settings.num_seen(len(source)) // settings.epochs + start % per_epoch * batch)
     student.module = accelerator.unwrap_model(module)
     shared = shared_batch_norms(student.module, terms) if world > 1 else contextlib.nullcontext()
 

@@ -9,6 +9,7 @@ import numpy as np
 import torch
 
 from distillscope.config.noise import NoiseSpec
+from distillscope.config.study import Training
 from distillscope.data.noise import Noise, with_noise
 from distillscope.draws import keyed_rng, keyed_seed
 
@@ -29,7 +30,7 @@ class KeyedStreams:
         """Permutation of the training items at that epoch."""
         return keyed_rng(self.seed, "order", epoch).permutation(count)
 
-    def probe_items(self, count: int, batch_size: int) -> np.ndarray:
+    def probe_items(self, count: int) -> np.ndarray:
         """Which training items the probe is fitted on: all, in their order."""
         return np.arange(count)
 
@@ -49,9 +50,9 @@ class NotebookStreams(KeyedStreams):
     """
 
     def __init__(self, seed: int, label: str, makers: Sequence[Callable[[], torch.nn.Module]], position: int,
-                 epochs: int, unseeded: bool = False) -> None:
+                 training: Training, unseeded: bool = False) -> None:
         super().__init__(seed, label)
-        self.makers, self.position, self.epochs, self.unseeded = makers, position, epochs, unseeded
+        self.makers, self.position, self.training, self.unseeded = makers, position, training, unseeded
 
     def build(self, make: Callable[[], torch.nn.Module]) -> torch.nn.Module:
         if self.unseeded:  # the augmentation control: seed 42 fixes its order only; ours is keyed so that it repeats
@@ -71,14 +72,14 @@ class NotebookStreams(KeyedStreams):
         return permutation.numpy()
 
     def order(self, epoch: int, count: int) -> np.ndarray:
-        skipped = 0 if self.unseeded else self.position * (self.epochs + 1)
+        skipped = 0 if self.unseeded else self.position * (self.training.epochs + 1)
         return self._passes(count, skipped + epoch)
 
-    def probe_items(self, count: int, batch_size: int) -> np.ndarray:
+    def probe_items(self, count: int) -> np.ndarray:
         """The pass after the last epoch, drop_last: 49,984 of 50,000; the augmentation control takes all, in order."""
         if self.unseeded:
             return np.arange(count)
-        return self.order(self.epochs, count)[: count // batch_size * batch_size]
+        return self.order(self.training.epochs, count)[: self.training.in_whole_batches(count)]
 
     def noise(self, conditions: Sequence[Noise], num_items: int) -> list[Any]:
         if self.unseeded:

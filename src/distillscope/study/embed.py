@@ -13,7 +13,7 @@ from distillscope.config.resolve import named_dataset
 from distillscope.data.splits import load_split
 from distillscope.errors import UserError
 from distillscope.students.load import load_student
-from distillscope.study.trial import save_embeddings
+from distillscope.study.saving import save_embeddings
 from distillscope.teachers.rows import load_teacher
 
 

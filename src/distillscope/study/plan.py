@@ -16,7 +16,6 @@ from distillscope.data.preprocess import Preprocess
 from distillscope.data.source import Source
 from distillscope.data.splits import Splits
 from distillscope.devices import choose_device
-from distillscope.distill.loop import num_trained
 from distillscope.files.archives import refuse_archive
 from distillscope.results.rundir import check_names, is_complete, trial_folder, trials_of
 from distillscope.stress.run import rehearse
@@ -97,7 +96,7 @@ def plan_study(study: Study, run: Path, device: str = "auto", precision: str | N
             speeds: dict[str, tuple[float, float]] = {}
             for trial in pending:
                 spec, batch = study.student_of(arms[trial.arm], trial.student), study.training_of(arms[trial.arm]).batch_size
-                trained = num_trained(len(splits.train), study.training_of(arms[trial.arm]))
+                trained = study.training_of(arms[trial.arm]).num_seen(len(splits.train))
                 total.student_train += trained
                 total.student_eval += evaluated
                 network = f"{spec.model_dump_json()} {batch}"

@@ -22,7 +22,8 @@ from distillscope.results.rundir import write_results
 from distillscope.stress.run import run_stresses
 from distillscope.stress.subject import Findings, Subject
 from distillscope.study.prepared import fingerprint, noise_conditions
-from distillscope.study.trial import fit_probes, heads, probe_rows, refit, save_embeddings, save_predictions
+from distillscope.study.probes import fit_probes, heads, probe_rows, refit
+from distillscope.study.saving import save_embeddings, save_predictions
 from distillscope.targets.transforms import Target
 from distillscope.teachers.rows import TeacherRows
 

@@ -29,7 +29,6 @@ from distillscope.config.study import Study
 from distillscope.data.source import Looked
 from distillscope.data.splits import Splits, load_splits
 from distillscope.devices import choose_device
-from distillscope.distill.loop import num_trained
 from distillscope.errors import UserError
 from distillscope.files.locks import RunLock, join_as_worker
 from distillscope.files.writing import said_if_deleted, write_json
@@ -268,7 +267,7 @@ def run_trials(study: Study, data: Dataset, splits: Splits, pending: Sequence[Tr
                run: Path, jobs: int, options: dict[str, Any]) -> None:
     """The pending trials, ``jobs`` at a time; a failed one lets the running ones end before it is raised."""
     arms = {a.name: a for a in study.arms}
-    images = {t: num_trained(len(splits.train), study.training_of(arms[t.arm])) for t in pending}
+    images = {t: study.training_of(arms[t.arm]).num_seen(len(splits.train)) for t in pending}
 
     def arguments(trial: Trial) -> tuple:
         return trial, prepared[_key(study.target_of(arms[trial.arm]))], trial_folder(run, trial)

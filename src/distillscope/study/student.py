@@ -13,7 +13,7 @@ from distillscope.config.load import study_from
 from distillscope.config.resolve import with_noise
 from distillscope.config.study import Study
 from distillscope.data.splits import Splits, load_splits
-from distillscope.distill.loop import distill, num_trained
+from distillscope.distill.loop import distill
 from distillscope.errors import UserError
 from distillscope.files.json_reader import read_json
 from distillscope.files.locks import RunLock
@@ -24,7 +24,7 @@ from distillscope.students.card import model_card
 from distillscope.students.load import DESCRIPTION, save_student
 from distillscope.study.preflight import check_data, check_study, check_teacher
 from distillscope.study.prepared import fingerprint, prepare_targets
-from distillscope.study.trial import fresh_student, make_health, training_set
+from distillscope.study.training import fresh_student, make_health, training_set
 from distillscope.teachers.cache import cache_root
 from distillscope.teachers.rows import load_teacher
 
@@ -75,7 +75,7 @@ def _distil(study: Study, out: Path, asked: dict[str, Any], first: bool, device:
         trial = trials_of(study)[0]
         student, streams = fresh_student(study, arm, spec, trial.seed, prepared, device, precision or "float32")
         settings = study.training_of(arm)
-        with progress.task(f"student {spec.label}", num_trained(len(splits.train), settings)) as advance:
+        with progress.task(f"student {spec.label}", settings.num_seen(len(splits.train))) as advance:
             history = distill(student, training_set(arm, trial.seed, splits, prepared), arm, settings, streams, out,
                               make_health(splits, prepared), track=track, workers=workers, advance=advance, warn=progress.say)
         if (prepared.folder / "target.safetensors").exists():
