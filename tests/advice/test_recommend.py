@@ -271,7 +271,7 @@ def test_one_or_two_other_arms_are_named_and_what_was_not_run_is_said(tmp_path):
 
 
 def test_the_star_says_what_it_is():
-    one, ranking = only(run("one two", {"two": {"accuracy": 0.08}}), "accuracy")
+    _, ranking = only(run("one two", {"two": {"accuracy": 0.08}}), "accuracy")
     assert "every other ranked arm is shown to be worse" in marked(ranking)
     alike = only(run("one two nine", {}))[1]
     assert "paired differences, not on how far apart the means are" in marked(alike)

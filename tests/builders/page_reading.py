@@ -90,7 +90,7 @@ class _Outline(HTMLParser):
             self.inside_svg = None
 
     def handle_data(self, text):
-        if self.open and self.open[-1] in ("script", "style") or self.inside_svg is not None:
+        if (self.open and self.open[-1] in ("script", "style")) or self.inside_svg is not None:
             return
         for line in text.strip("\n").split("\n") if VERBATIM & set(self.open) else [" ".join(text.split(" ")).strip()]:
             if line.strip():

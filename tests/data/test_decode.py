@@ -90,7 +90,7 @@ def test_sixteen_bits_are_scaled_by_their_whole_range(kind, image):
 
 
 def test_sixteen_bits_with_a_transparent_grey():
-    pixels, done = decode(encoded(Image.fromarray(GREY), transparency=int(GREY[2, 3])))
+    pixels, _ = decode(encoded(Image.fromarray(GREY), transparency=int(GREY[2, 3])))
     assert pixels[2, 3].tolist() == [255] * 3 and pixels[0, 0].tolist() == [0] * 3
 
 

@@ -45,7 +45,7 @@ def ended(process):
 @pytest.mark.slow
 @pytest.mark.parametrize("whom", ["all", "main"], ids=["as Ctrl-C does", "the process alone"])
 def test_an_interrupted_study_ends_and_begins_no_other_trial(running, whom):
-    process, config, out = running
+    process, _, out = running
     os.killpg(process.pid, signal.SIGINT) if whom == "all" else process.send_signal(signal.SIGINT)
     ended(process)
     begun = sorted(out.glob("trials/*"))

@@ -85,5 +85,5 @@ def test_the_guide_has_every_figure_of_a_studys_page_and_of_a_comparisons(report
 
 def test_the_example_of_the_guide_runs(capsys):
     source = re.search(r"^```python\n(.*?)^```", MEASURES, re.MULTILINE | re.DOTALL)[1]
-    exec(source, {})  # noqa: S102 (our own page)
+    exec(source, {})
     assert "effective_rank" in capsys.readouterr().out

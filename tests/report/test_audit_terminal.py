@@ -102,7 +102,7 @@ def test_every_sentence_is_of_a_measure_that_exists_and_reads_as_one():
     assert not unknown
     for name in SENTENCES.keys() & lines.keys():
         said = meaning(lines[name], labelled())
-        assert said.endswith(".") and said[0].isupper() or said[0].isdigit(), said
+        assert (said.endswith(".") and said[0].isupper()) or said[0].isdigit(), said
         assert "  " not in said and "nan" not in said
 
 

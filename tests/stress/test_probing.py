@@ -86,7 +86,7 @@ def listener(wave: np.ndarray) -> Subject:
 
 def test_gradient_energy_lies_where_the_model_listens(test_items):
     edges, energy = energy_by_frequency(listener(fourier_basis(16, 16, 3, 0)), test_items, "embedding", 8, 0)
-    place = np.flatnonzero((edges[:-1] <= 3 / 8) & (3 / 8 < edges[1:]))[0]
+    place = np.flatnonzero((edges[:-1] <= 3 / 8) & (edges[1:] > 3 / 8))[0]
     assert energy[place] == pytest.approx(energy.sum(), rel=1e-6)
 
 

@@ -53,7 +53,7 @@ def kept(tmp_path_factory):
 
 
 def test_lost_images_are_those_that_only_the_teacher_gets_right(kept):
-    test, teacher, student, (_, said), _ = kept
+    test, _, student, (_, said), _ = kept
     lost = {f"made/{i:03d}" for i in range(10, 60)}
     shown = [said["tiles"]["ids"][t] for t in said["lost"]["tiles"]]
     assert said["lost"]["count"] == 50 and said["lost"]["won"] == 5 and said["lost"]["teacher_right"] == 110
@@ -66,7 +66,7 @@ def test_lost_images_are_those_that_only_the_teacher_gets_right(kept):
 
 
 def test_neighbours_are_those_of_brute_force(kept):
-    test, teacher, student, said, _ = kept
+    _, teacher, student, said, _ = kept
     queries = [int(said[0]["tiles"]["ids"][t][-3:]) for t in said[0]["queries"]]
     assert len(queries) == keepsakes.NUM_QUERIES
     for model, one in zip((teacher, student), said, strict=True):
@@ -87,7 +87,7 @@ def test_thumbnails_are_their_items(kept):
 
 
 def test_the_map_is_a_rotation_of_the_principal_components(kept):
-    test, teacher, student, (own, said), _ = kept
+    _, _, student, (own, said), _ = kept
     from sklearn.decomposition import PCA
 
     order = [int(i[-3:]) for i in own["map"]["shared"]["ids"]]

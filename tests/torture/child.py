@@ -23,16 +23,16 @@ def load_libraries() -> None:
     """What every command needs, loaded once in this process; one thread, since a forked child has no others."""
     import accelerate  # noqa: F401
     import datasets  # noqa: F401
-    import sklearn.linear_model  # noqa: F401
+    import sklearn.linear_model
     import sklearn.manifold  # noqa: F401
     import timm  # noqa: F401
     import torch
 
-    import distillscope.cli  # noqa: F401
-    import distillscope.cli.root  # noqa: F401
-    import distillscope.report.write  # noqa: F401
-    import distillscope.study.embed  # noqa: F401
-    import distillscope.study.run  # noqa: F401
+    import distillscope.cli
+    import distillscope.cli.root
+    import distillscope.report.write
+    import distillscope.study.embed
+    import distillscope.study.run
     import distillscope.study.student  # noqa: F401
 
     torch.set_num_threads(1)

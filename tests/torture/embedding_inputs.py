@@ -62,7 +62,7 @@ def read(path: Path) -> str | None:
 
     found = read_embeddings(path)
     rows = np.asarray(found.rows[:], dtype=np.float64)
-    if rows.ndim != 2 or len(rows) != len(found) or found.ids is not None and len(found.ids) != len(rows):
+    if rows.ndim != 2 or len(rows) != len(found) or (found.ids is not None and len(found.ids) != len(rows)):
         return f"rows of shape {rows.shape}, said to be {len(found)}, with {None if found.ids is None else len(found.ids)} ids"
     return None
 

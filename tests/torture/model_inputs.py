@@ -67,7 +67,7 @@ def student(run: Path, rng: random.Random, number: int, folder: Path) -> tuple[s
             return load_student(where, "cpu").encode(torch.full((2, 3, 8, 8), 7, dtype=torch.uint8), ["a", "b"])
 
         found = embedded(folder)
-        return wrong or (title == "weights damaged" and (found != embedded(source)).any() and "other weights than weights_hash names" or None)
+        return wrong or ((title == "weights damaged" and (found != embedded(source)).any() and "other weights than weights_hash names") or None)
 
     return f"{source.name[-12:]} {title}", attempt
 

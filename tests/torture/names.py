@@ -170,14 +170,14 @@ class Seen(HTMLParser):
 
     def handle_starttag(self, tag: str, attrs: list) -> None:
         self.scripts += tag == "script"
-        self.odd += [f"<{tag} {k}>" for k, v in attrs if k.startswith("on") or k in ("src", "href") and v and (v == "x" or v.strip().lower().startswith("javascript"))]
+        self.odd += [f"<{tag} {k}>" for k, v in attrs if k.startswith("on") or (k in ("src", "href") and v and (v == "x" or v.strip().lower().startswith("javascript")))]
 
 
 def written(folder: Path, plain: Path | None) -> Iterator[str]:
     """What of a folder that was written is more than text."""
     for path in folder.glob("*.html"):
         seen = Seen(path.read_text(encoding="utf-8"))
-        if seen.odd or plain and seen.scripts != Seen((plain / path.name).read_text(encoding="utf-8")).scripts:
+        if seen.odd or (plain and seen.scripts != Seen((plain / path.name).read_text(encoding="utf-8")).scripts):
             yield f"{path.name}: {seen.scripts} scripts, {seen.odd[:3]}"
         if "Content-Security-Policy" not in path.read_text(encoding="utf-8"):
             yield f"{path.name}: without a policy"

@@ -144,7 +144,7 @@ def fingerprint(run: Path) -> dict[str, str]:
             content = path.read_bytes()
         elif path.name == "results.csv" and path.parent != run:
             content = "\n".join(row for row in path.read_text().splitlines() if "seconds" not in row).encode()
-        elif path.suffix == ".json" and path.name != "provenance.json" and path.parent != run or path.name == "student.json":
+        elif (path.suffix == ".json" and path.name != "provenance.json" and path.parent != run) or path.name == "student.json":
             content = json.dumps(_timeless(json.loads(path.read_text())), sort_keys=True).encode()
         elif path.name == "metrics.jsonl":
             content = json.dumps([_timeless(json.loads(row)) for row in path.read_text().splitlines()]).encode()

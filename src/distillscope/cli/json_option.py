@@ -25,7 +25,7 @@ class WithJson(TyperCommand):
         while rest and rest[0] != "--":
             word = rest.pop(0)
             if word == "--json":
-                has_file = bool(rest) and (rest[0] == PRINT or not rest[0].startswith("-") and self.is_file(rest[0]))
+                has_file = bool(rest) and (rest[0] == PRINT or (not rest[0].startswith("-") and self.is_file(rest[0])))
                 word = f"--json={rest.pop(0) if has_file else PRINT}"
             found.append(word)
         return found + rest

@@ -29,7 +29,8 @@ def report(
     if serve:
         from distillscope.report.serve import serve as watch
 
-        return watch(run_dir, port)
+        watch(run_dir, port)
+        return
     from distillscope.progress import tell
     from distillscope.report.paper import write_paper
     from distillscope.report.write import write_report

@@ -123,7 +123,7 @@ def _other_texts(path: Path, table: Any, split: str, label: str | None) -> dict[
     column = pick_column(table.column_names, label, LABEL_COLUMNS, "label", f"{path.name}/{split}", path)
     if column is None or getattr(table.features[column], "dtype", None) not in ("string", "large_string"):
         return {}
-    own = {f for f in _files(path, split)}
+    own = set(_files(path, split))
     other = [f for f in _files(path) if f not in own]
     return {"": _table(other, columns=[column])} if other else {}
 

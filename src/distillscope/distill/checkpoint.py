@@ -27,7 +27,7 @@ def load_checkpoint(path: Path) -> dict[str, Any] | None:
         return None
     try:
         state = torch.load(path, map_location="cpu", weights_only=True)
-        if not isinstance(state, dict) or not KEYS <= state.keys():
+        if not isinstance(state, dict) or not state.keys() >= KEYS:
             raise TypeError("not what a checkpoint holds")
         torch.random.set_rng_state(state.pop("rng"))
     except PermissionError:

@@ -91,6 +91,6 @@ def warnings_of(record: dict[str, Any]) -> list[str]:
     """What a user should hear of one epoch's record."""
     rank, target = record["effective_rank"], record["target_rank"]
     if rank == rank and rank < max(1.5, COLLAPSED_SHARE * target):
-        return [f"epoch {record['epoch']}: collapse, effective rank {rank:.1f} against {target:.1f} of the target "
-                f"(n {record['n']}, {record['split']})"]
+        return [(f"epoch {record['epoch']}: collapse, effective rank {rank:.1f} against {target:.1f} of the target "
+                 f"(n {record['n']}, {record['split']})")]
     return []

@@ -107,7 +107,7 @@ def parse_plain(text: str) -> Any:
         raise Refused("A study is a few pages.", f"{len(text):,} characters")
     _check_brackets(text)
     _check_events(text)
-    return _unshared(yaml.load(text, Loader=_Loader))  # noqa: S506 - a SafeLoader
+    return _unshared(yaml.load(text, Loader=_Loader))
 
 
 def _unshared(value: Any) -> Any:

@@ -6,6 +6,7 @@ import contextlib
 import math
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -172,11 +173,10 @@ def check_memory(need: int, held: int, where: str, advice: str) -> None:
 def _free_memory() -> int | None:
     """Bytes that this process may still take, where the system says so."""
     found = []
-    with contextlib.suppress(OSError, ValueError, StopIteration):
-        with open("/proc/meminfo", encoding="ascii") as handle:
-            found.append(1024 * next(int(line.split()[1]) for line in handle if line.startswith("MemAvailable:")))
+    with contextlib.suppress(OSError, ValueError, StopIteration), open("/proc/meminfo", encoding="ascii") as handle:
+        found.append(1024 * next(int(line.split()[1]) for line in handle if line.startswith("MemAvailable:")))
     with contextlib.suppress(OSError, ValueError):
-        limit, used = (open(f"/sys/fs/cgroup/memory.{name}", encoding="ascii").read().strip() for name in ("max", "current"))
+        limit, used = (Path(f"/sys/fs/cgroup/memory.{name}").read_text("ascii").strip() for name in ("max", "current"))
         found.append(max(0, int(limit) - int(used)))
     with contextlib.suppress(ImportError, OSError, ValueError):
         import resource

@@ -54,7 +54,7 @@ def read_csv(path: Path, where: str) -> Contents:
         warnings.simplefilter("error", pd.errors.ParserWarning)  # a row of more cells would be cut
         settings: dict[str, Any] = {
             "header": None, "names": columns, "skiprows": layout.skipped, "sep": layout.separator, "decimal": layout.decimal,
-            "encoding": layout.encoding, "na_values": {i: MISSING for i in numbers},
+            "encoding": layout.encoding, "na_values": dict.fromkeys(numbers, MISSING),
             "dtype": {i: str for i in columns if i not in numbers}}
         table = pd.read_csv(handle, **settings, skipinitialspace=True, index_col=False, keep_default_na=False,
                             skip_blank_lines=not alone, engine="c", low_memory=False)

@@ -23,7 +23,7 @@ def opened(path: Path, where: str) -> IO[bytes]:
 
 class _Bounded(io.RawIOBase):
     def __init__(self, path: Path, where: str) -> None:
-        self.inner, self.where = gzip.open(path, "rb"), where
+        self.inner, self.where = gzip.open(path, "rb"), where  # noqa: SIM115 - closed by `close`
         self.left = max(ALWAYS, MOST_TIMES * path.stat().st_size)
 
     def readable(self) -> bool:

@@ -59,12 +59,12 @@ def _recalls(found: Audit) -> list[tuple[str, bool]]:
 def _at_chance(recall: Value) -> bool:
     """Whether as few queries find their own item as by chance: two expected at most, or the interval holds the chance."""
     chance = 1 / recall.n
-    return recall.value * recall.n <= 2 or recall.low is not None and recall.low <= chance
+    return recall.value * recall.n <= 2 or (recall.low is not None and recall.low <= chance)
 
 
 def _content(found: Audit) -> list[tuple[str, bool]]:
     r2, most = found.values.get("alignment.teacher_r2"), found.values.get("alignment.teacher_r2_ceiling")
-    if not r2 or most and most.value < 0.5:  # too few items for the map to predict anything
+    if not r2 or (most and most.value < 0.5):  # too few items for the map to predict anything
         return []
     return [(f"R\u00b2 ({max(0.0, r2.value):.2f})", r2.value <= NOTHING)]
 

@@ -50,7 +50,7 @@ class FourierNoise:
         if isinstance(images, list):
             return stack([self(image[None], [item])[0] for image, item in zip(images, ids, strict=True)])
         images = unit_floats(images)
-        count, channels, height, width = images.shape
+        channels, height, width = images.shape[1:]
         wave = torch.from_numpy(fourier_basis(height, width, self.row, self.column)).float().to(images.device)
         drawn = (rng.integers(0, 2, channels) for rng in keyed_rngs(ids, self.seed, "fourier", self.row, self.column))
         signs = torch.from_numpy(2.0 * np.stack(list(drawn)) - 1).float().to(images.device)

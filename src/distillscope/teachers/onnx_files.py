@@ -110,7 +110,7 @@ class OnnxNetwork(FileNetwork):
             listed = ", ".join(f"{o.name} {_shape(o.shape)}" for o in outputs[:6])
             raise UserError(self.where, "one output", f"{len(names)} ({listed})", f"{OUTPUT_ADVICE} {self.path}:{likely}.")
         chosen = outputs[names.index(asked)] if asked is not None else outputs[0]
-        if chosen.type not in IMAGES and chosen.type != "tensor(bfloat16)" or chosen.type == "tensor(uint8)":
+        if (chosen.type not in IMAGES and chosen.type != "tensor(bfloat16)") or chosen.type == "tensor(uint8)":
             raise UserError(self.where, "embeddings of floats", f"'{chosen.name}' {chosen.type} {_shape(chosen.shape)}",
                             "Quantise it with float outputs (a DequantizeLinear at its end), or name a float output.")
         return chosen.name
