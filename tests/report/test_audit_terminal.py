@@ -18,7 +18,7 @@ from distillscope.report.sentences.numbers import NBSP
 
 
 def printed(found: Audit, width: int = 80, **more) -> str:
-    console = Console(width=width, record=True, force_terminal=False, file=open("/dev/null", "w"))
+    console = Console(width=width, record=True, force_terminal=False, file=open("/dev/null", "w"))  # noqa: SIM115
     console.print(audit_table(found, **more))
     return console.export_text().replace(NBSP, " ")
 

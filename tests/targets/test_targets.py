@@ -255,8 +255,8 @@ def test_settings_out_of_range_are_said(name, settings, message):
 IMPOSSIBLE = [
     ({"name": "phi_s", "dim": 92}, r"target phi_s dim: expected 1, 2 or a multiple of 4 with a Hadamard matrix, got 92\. Set target\.dim=88"),
     ({"name": "top_k", "k": 5000}, r"target\.k: expected 1 to the teacher's 96 dimensions, got 5000"),
-    ({"name": "whiten", "dim": 90}, r"target whiten: expected embeddings of rank 90 or more, got rank 79 at most on 80 train images\. "
-                                     r"Set target\.dim=79 or less, or use more images"),
+    ({"name": "whiten", "dim": 90}, (r"target whiten: expected embeddings of rank 90 or more, got rank 79 at most on 80 train images\. "
+                                     r"Set target\.dim=79 or less, or use more images")),
     ({"name": "random", "dim": 97}, r"target\.dim: expected 1 to the teacher's 96 dimensions, got 97"),
 ]
 

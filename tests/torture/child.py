@@ -59,7 +59,7 @@ def begin(function: Callable[[], object], log: Path) -> int:
         signal.signal(signal.SIGINT, signal.default_int_handler)
         opened = os.open(log, os.O_CREAT | os.O_WRONLY | os.O_APPEND)
         os.dup2(opened, 1), os.dup2(opened, 2), os.dup2(os.open(os.devnull, os.O_RDONLY), 0)
-        sys.stdout, sys.stderr = (open(n, "w", encoding="utf-8", closefd=False) for n in (1, 2))
+        sys.stdout, sys.stderr = (open(n, "w", encoding="utf-8", closefd=False) for n in (1, 2))  # noqa: SIM115
         try:
             function()
             code = 0

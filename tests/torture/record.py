@@ -58,7 +58,7 @@ class Record:
         for line in text.splitlines():
             outcome = json.loads(line)
             self.outcomes[outcome["id"]] = outcome
-        self._file, self._last = open(path, "a", encoding="utf-8"), time.monotonic()
+        self._file, self._last = open(path, "a", encoding="utf-8"), time.monotonic()  # noqa: SIM115
 
     def add(self, part: str, number: int, title: str, fault: str | None, kind: str = "") -> None:
         """One outcome; ``kind`` tells results from refusals."""
