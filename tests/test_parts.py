@@ -57,7 +57,7 @@ def test_what_is_read_from_the_files_is_what_the_parts_say(kind):
         assert list(declared.needs) == registry.needs(name)
         plain = {k: v for k, v in registry.facts(name) if isinstance(v, (str, bool, int, float))}
         assert {k: v for k, v in declared.facts if isinstance(v, (str, bool, int, float))} == plain
-    assert set(registry._in_files) == set(registry)
+    assert kind != "objectives" or set(registry._in_files) == set(registry), "readers that import no torch see them all"
 
 
 @pytest.mark.parametrize(("width", "parameters"), [(1, 811_264), (2, 1_405_440), (4, 2_732_032)])

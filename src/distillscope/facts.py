@@ -11,6 +11,8 @@ from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict
 
+Group = Literal["spectrum", "alignment", "contrastive", "paper", "similarity", "retrieval", "probe", "knn", "zero_shot"]
+Interval = Literal["items", "dependent", "batches", "jackknife", "draws"]
 Family = Literal["cosine", "regression", "contrastive", "relational", "spread", "supervised", "consistency", "other"]
 
 
@@ -24,6 +26,34 @@ class Facts(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid", strict=True)
 
     further: tuple[str, Any] | None = None
+
+
+class MeasureFacts(Facts):
+    """Unit, group, and how a measure's interval over items is made.
+
+    ``items``: every parameter holds one score per item, and rows are resampled (bootstrap, paired).
+    ``dependent``: the only parameter holds right or wrong per item, and items are one another's neighbours: Wilson's interval
+    at the number of independent items that the jackknife's error amounts to.
+    ``batches``: the only parameter holds one score a batch, and batches do not share items: a t interval over them.
+    ``jackknife``: groups of items are left out, and the measure is computed again from what remains.
+    ``draws``: the only parameter is an array of draws under a null; the value is their mean, the interval their spread.
+    ``smooth`` is the measure before it was rounded to a whole number: its jackknife interval is rounded outwards.
+    ``n`` names the pool's attribute that holds the number of items behind the value. Measures of the group "spectrum" are taken
+    on each side, and their keys begin with it. Title, decimals and direction stand in results/keys.py.
+    """
+
+    unit: str
+    group: Group
+    interval: Interval | None = None
+    n: str = "count"
+    smooth: Callable[..., float] | None = None
+
+
+class CurveFacts(Facts):
+    """Unit of y, and group: as for a measure."""
+
+    unit: str
+    group: Group
 
 
 class ObjectiveFacts(Facts):

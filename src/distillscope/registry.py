@@ -31,7 +31,7 @@ from typing import Annotated, Any, Generic, TypeVar
 from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError
 
 from distillscope.errors import UserError, unknown_name
-from distillscope.facts import Facts, ObjectiveFacts, RemedyFacts, StressFacts, TargetFacts, ViewFacts
+from distillscope.facts import CurveFacts, Facts, MeasureFacts, ObjectiveFacts, RemedyFacts, StressFacts, TargetFacts, ViewFacts
 from distillscope.files.json_reader import shown
 
 Seed = Annotated[int, Field(gt=-(2**63), lt=2**63)]
@@ -241,10 +241,11 @@ projectors = Registry("projector", "distillscope.objectives", Facts)
 stresses = Registry("stress", "distillscope.stress", StressFacts)
 corruptions = Registry("corruption", "distillscope.data", Facts)
 remedies = Registry("remedy", "distillscope.remedies", RemedyFacts)
-measures = Registry("measure", "distillscope.measure", Facts)
+measures = Registry("measure", "distillscope.measure", MeasureFacts)
+curves = Registry("curve", "distillscope.measure", CurveFacts)
 claims = Registry("claim", "distillscope.claims", Facts)
 
 KINDS: dict[str, Registry[Any]] = {
     r.plural: r for r in (datasets, views, teachers, students, objectives, targets, projectors, stresses, corruptions, remedies,
-                          measures, claims)
+                          measures, curves, claims)
 }

@@ -11,8 +11,8 @@ from distillscope.measure.audit import audit
 from distillscope.measure.labelled import LabelledPair
 from distillscope.measure.pair import resolve_name
 from distillscope.measure.pool import Rows, Side
-from distillscope.measure.quantity import CURVES, GROUPS, definition, needs
-from distillscope.registry import measures
+from distillscope.measure.quantity import GROUPS, definition
+from distillscope.registry import curves, measures
 
 DOCS = Path(__file__).parents[2] / "docs" / "measures.md"
 NAMES = list(measures)
@@ -33,13 +33,13 @@ def found():
 
 
 def keys_of(name: str) -> list[str]:
-    in_spectrum = (measures[name] if name in NAMES else CURVES[name]).quantity.group == "spectrum"
+    in_spectrum = (measures if name in NAMES else curves).facts(name).group == "spectrum"
     return [f"teacher.{name}", f"student.{name}"] if in_spectrum else [name]
 
 
 @pytest.mark.parametrize("name", NAMES)
 def test_a_measure_is_finite_on_ordinary_data_with_what_it_says_of_itself(found, name):
-    quantity = measures[name].quantity
+    quantity = measures.facts(name)
     for key in keys_of(name):
         value = found.values[key]
         assert isinstance(value.value, (int, float)) and np.isfinite(value.value)
@@ -54,12 +54,12 @@ def test_a_measure_is_finite_on_ordinary_data_with_what_it_says_of_itself(found,
 def test_what_a_measure_needs_is_in_the_pool(name):
     teacher, student, labels, text = inputs()
     pool = LabelledPair(Side(Rows(teacher)), Side(Rows(student)), labels, text=text)
-    where = pool.teacher if measures[name].quantity.group == "spectrum" else pool
-    for needed in needs(measures[name]):
+    where = pool.teacher if measures.facts(name).group == "spectrum" else pool
+    for needed in measures.needs(name):
         resolve_name(where, needed)
 
 
-@pytest.mark.parametrize("name", sorted(CURVES))
+@pytest.mark.parametrize("name", list(curves))
 def test_a_curve_is_finite_and_described(found, name):
     for key in keys_of(name):
         curve = found.curves[key]
@@ -69,13 +69,13 @@ def test_a_curve_is_finite_and_described(found, name):
 @pytest.mark.parametrize("name", NAMES)
 def test_a_measure_is_documented(name):
     function = measures[name]
-    assert inspect.getdoc(function) and function.quantity.group in GROUPS
+    assert inspect.getdoc(function) and measures.facts(name).group in GROUPS
     assert f"`{name}`" in DOCS.read_text(encoding="utf-8"), f"docs/measures.md does not explain {name}"
 
 
 def test_every_curve_is_documented():
     text = DOCS.read_text(encoding="utf-8")
-    assert not [name for name in CURVES if f"`{name}`" not in text]
+    assert not [name for name in curves if f"`{name}`" not in text]
 
 
 def test_twice_the_same(found):

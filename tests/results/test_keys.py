@@ -12,7 +12,6 @@ from rich.console import Console
 from builders.synthetic_run import make_run
 from distillscope import audit
 from distillscope.compare.runs import compare_runs
-from distillscope.measure.quantity import gives
 from distillscope.registry import measures
 from distillscope.report.audit_terminal import audit_table
 from distillscope.report.tables import build_table, terminal_table, to_markdown
@@ -29,8 +28,7 @@ def same_sign(monkeypatch):
     """The whole of what a contributor writes: a measure, and its line in results/keys.py."""
     list(measures)  # all of the program's own are there
 
-    @measures.register("similarity.same_sign")
-    @gives("share", group="similarity")
+    @measures.register("similarity.same_sign", unit="share", group="similarity")
     def share(paired_cosines: np.ndarray) -> float:
         """Share of the items whose two embeddings point to one side."""
         return float((paired_cosines > 0).mean())

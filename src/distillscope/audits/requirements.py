@@ -10,7 +10,6 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 
 from distillscope.errors import UserError
-from distillscope.measure.quantity import quantity_of
 from distillscope.measure.results import Audit, Value
 from distillscope.registry import measures
 
@@ -109,7 +108,7 @@ def _value(found: Audit, requirement: Requirement) -> Value:
 def _all_keys() -> set[str]:
     """The keys of every registered measure."""
     return {key for name in measures for key in ((f"teacher.{name}", f"student.{name}")
-                                                 if quantity_of(measures[name]).group == "spectrum" else (name,))}
+                                                 if measures.facts(name).group == "spectrum" else (name,))}
 
 
 def _digits(values: list[float], got: float, requirement: Requirement) -> list[str]:

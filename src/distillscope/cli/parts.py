@@ -7,21 +7,21 @@ from typing import Annotated
 import typer
 
 from distillscope.cli.root import app, print_table
+from distillscope.errors import unknown_name
+from distillscope.registry import KINDS
 
 
 @app.command("list")
 def list_(
-    kind: Annotated[str, typer.Argument(metavar="KIND", help="presets, teachers, students, objectives, targets, projectors, views, datasets, measures, stresses, corruptions, remedies, claims")],
+    kind: Annotated[str, typer.Argument(metavar="KIND", help=f"presets, {', '.join(KINDS)}")],
 ) -> None:
     """List the parts of a kind, with what each is and what can be set.
 
     Example: `distillscope list objectives`
     """
-    from distillscope.config.load import load_preset, preset_names
-    from distillscope.errors import unknown_name
-    from distillscope.registry import KINDS
-
     if kind == "presets":
+        from distillscope.config.load import load_preset, preset_names
+
         print_table("presets", ["name", "what"], [(n, load_preset(n).description.strip()) for n in preset_names()])
         return
     if kind not in KINDS:

@@ -2,8 +2,7 @@
 
 A measure is a function whose parameters name what it needs; ``pool.Pair`` computes each of those once and lazily::
 
-    @measures.register("participation_ratio")
-    @gives("dims", group="spectrum", interval="jackknife")
+    @measures.register("participation_ratio", unit="dims", group="spectrum", interval="jackknife")
     def participation_ratio(eigenvalues):
         "(sum of eigenvalues)^2 / sum of squared eigenvalues, of the centred embeddings."
 

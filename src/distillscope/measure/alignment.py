@@ -8,9 +8,9 @@ from __future__ import annotations
 
 import numpy as np
 
-from distillscope.measure.quantity import NotMeasured, Points, curve, gives
+from distillscope.measure.quantity import NotMeasured, Points
 from distillscope.measure.spectrum import algebraic_rank
-from distillscope.registry import measures
+from distillscope.registry import curves, measures
 
 TOP = 20
 
@@ -27,36 +27,31 @@ def cumulative_share(energy: np.ndarray) -> np.ndarray:
     return np.cumsum(energy) / total
 
 
-@measures.register("alignment.mean_cosine")
-@gives("cosine", group="alignment", interval="items")
+@measures.register("alignment.mean_cosine", unit="cosine", group="alignment", interval="items")
 def mean_cosine(paired_cosines: np.ndarray) -> float:
     """Mean cosine between an item's student and teacher embeddings, as given (one dimension)."""
     return float(np.mean(paired_cosines))
 
 
-@measures.register("alignment.student_variance_top20")
-@gives("share", group="alignment", interval="jackknife")
+@measures.register("alignment.student_variance_top20", unit="share", group="alignment", interval="jackknife")
 def student_variance_top20(student_energy_on_teacher: np.ndarray) -> float:
     """Share of the centred student's variance along the teacher's first 20 principal components (one dimension)."""
     return float(cumulative_share(student_energy_on_teacher)[min(TOP, len(student_energy_on_teacher)) - 1])
 
 
-@measures.register("alignment.teacher_variance_top20")
-@gives("share", group="alignment", interval="jackknife")
+@measures.register("alignment.teacher_variance_top20", unit="share", group="alignment", interval="jackknife")
 def teacher_variance_top20(teacher_eigenvalues: np.ndarray) -> float:
     """Share of the centred teacher's own variance along its first 20 principal components: the reference."""
     return float(cumulative_share(teacher_eigenvalues)[min(TOP, len(teacher_eigenvalues)) - 1])
 
 
-@measures.register("alignment.teacher_variance_captured")
-@gives("share", group="alignment", interval="jackknife")
+@measures.register("alignment.teacher_variance_captured", unit="share", group="alignment", interval="jackknife")
 def teacher_variance_captured(teacher_energy_on_student: np.ndarray) -> float:
     """Share of the centred teacher's variance along the student's first 20 principal components (one dimension)."""
     return float(cumulative_share(teacher_energy_on_student)[min(TOP, len(teacher_energy_on_student)) - 1])
 
 
-@measures.register("alignment.teacher_r2")
-@gives("R2", group="alignment", interval="jackknife")
+@measures.register("alignment.teacher_r2", unit="R2", group="alignment", interval="jackknife")
 def teacher_r2(teacher_residual_energy: np.ndarray, teacher_eigenvalues: np.ndarray) -> float:
     """Share of the teacher's variance that a ridge regression on the student predicts, 5-fold cross-validated.
 
@@ -66,22 +61,19 @@ def teacher_r2(teacher_residual_energy: np.ndarray, teacher_eigenvalues: np.ndar
     return float(1 - teacher_residual_energy.sum() / teacher_eigenvalues.sum())
 
 
-@measures.register("alignment.teacher_r2_ceiling")
-@gives("R2", group="alignment")
+@measures.register("alignment.teacher_r2_ceiling", unit="R2", group="alignment")
 def teacher_r2_ceiling(teacher_own_r2: float) -> float:
     """The same R2 of the teacher predicted from itself: what its items allow, 1 but where they are few for its dimensions."""
     return teacher_own_r2
 
 
-@measures.register("alignment.principal_angle_mean")
-@gives("degrees", group="alignment", interval="jackknife")
+@measures.register("alignment.principal_angle_mean", unit="degrees", group="alignment", interval="jackknife")
 def principal_angle_mean(principal_angles: np.ndarray) -> float:
     """Mean principal angle between the spans of the first 20 principal components of both (one dimension)."""
     return float(np.mean(principal_angles))
 
 
-@measures.register("alignment.principal_angle_max")
-@gives("degrees", group="alignment", interval="jackknife")
+@measures.register("alignment.principal_angle_max", unit="degrees", group="alignment", interval="jackknife")
 def principal_angle_max(principal_angles: np.ndarray) -> float:
     """Largest principal angle between the spans of the first 20 principal components of both (one dimension)."""
     return float(np.max(principal_angles))
@@ -100,35 +92,35 @@ def angles_between(a: np.ndarray, b: np.ndarray) -> np.ndarray:
     return np.degrees(np.where(cosines**2 < 0.5, np.arccos(cosines), np.arcsin(sines)))
 
 
-@curve("alignment.student_on_teacher", "share", group="alignment")
+@curves.register("alignment.student_on_teacher", unit="share", group="alignment")
 def student_on_teacher_curve(student_energy_on_teacher: np.ndarray) -> Points:
     """Cumulative share of the student's variance on the teacher's first k principal components."""
     share = cumulative_share(student_energy_on_teacher)
     return Points(np.arange(1, len(share) + 1), share)
 
 
-@curve("alignment.teacher_on_teacher", "share", group="alignment")
+@curves.register("alignment.teacher_on_teacher", unit="share", group="alignment")
 def teacher_on_teacher_curve(teacher_eigenvalues: np.ndarray) -> Points:
     """Cumulative share of the teacher's own variance on its first k principal components."""
     share = cumulative_share(teacher_eigenvalues)
     return Points(np.arange(1, len(share) + 1), share)
 
 
-@curve("alignment.teacher_on_student", "share", group="alignment")
+@curves.register("alignment.teacher_on_student", unit="share", group="alignment")
 def teacher_on_student_curve(teacher_energy_on_student: np.ndarray) -> Points:
     """Cumulative share of the teacher's variance on the student's first k principal components."""
     share = cumulative_share(teacher_energy_on_student)
     return Points(np.arange(1, len(share) + 1), share)
 
 
-@curve("alignment.null", "share", group="alignment")
+@curves.register("alignment.null", unit="share", group="alignment")
 def null_curve(teacher_dim: int) -> Points:
     """k/d: what isotropic embeddings put on any k components."""
     k = np.arange(1, teacher_dim + 1)
     return Points(k, k / teacher_dim)
 
 
-@curve("alignment.teacher_r2_per_component", "R2", group="alignment")
+@curves.register("alignment.teacher_r2_per_component", unit="R2", group="alignment")
 def teacher_r2_per_component_curve(teacher_residual_energy: np.ndarray, teacher_eigenvalues: np.ndarray,
                                    teacher_resolved_rank: int) -> Points:
     """Cross-validated R2 of each of the teacher's principal components, predicted from the student."""

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Callable, Collection
 from dataclasses import replace
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
 from distillscope.errors import UserError, unknown_name
+from distillscope.facts import MeasureFacts
 from distillscope.measure.given import checked_labels, checked_text, prepared_side, training_pair, two_sides
 from distillscope.measure.intervals import (
     bootstrap_interval,
@@ -19,12 +20,20 @@ from distillscope.measure.intervals import (
     wilson_interval,
 )
 from distillscope.measure.labelled import LabelledPair
-from distillscope.measure.notes import facts, notes
+from distillscope.measure.notes import notes, rows_and_precision
 from distillscope.measure.pair import Pair, resolve
 from distillscope.measure.pool import Settings, Side
-from distillscope.measure.quantity import CURVES, GROUPS, NotMeasured, definition
+from distillscope.measure.quantity import GROUPS, NotMeasured, definition
 from distillscope.measure.results import Audit, Curve, Value
-from distillscope.registry import measures
+from distillscope.registry import curves, measures
+
+
+class Measure(NamedTuple):
+    """A registered measure with what it says of itself."""
+
+    function: Callable[..., Any]
+    facts: MeasureFacts
+
 
 SIDE_GROUPS = {"spectrum"}
 SCORED_ITEMS = {"count": "row_items", "labelled_count": "labelled_items", "probe_count": "probe_items",
@@ -94,98 +103,104 @@ def _measure(pool: LabelledPair | Side, groups: set[str], intervals: bool, side:
     """Every registered measure and curve of ``groups``: those of one side once a side, the others once."""
     result, jackknifed = Audit(), {}
     for name in measures:
-        function = measures[name]
-        for key, at in _targets(name, function, pool, groups, side):
+        measure = Measure(measures[name], measures.facts(name))
+        for key, at in _targets(name, measure.facts.group, pool, groups, side):
             try:
-                result.values[key] = _value(function, _part(_pool(pool, function), at), intervals)
+                result.values[key] = _value(measure, _part(_pool(pool, measure.facts.group), at), intervals)
             except NotMeasured as reason:
                 result.left_out[key] = str(reason)
                 continue
             except np.linalg.LinAlgError as reason:
                 result.left_out[key] = f"a decomposition did not converge ({reason})"
                 continue
-            if intervals and function.quantity.interval in ("jackknife", "dependent"):
-                jackknifed[key] = (function, at)
+            if intervals and measure.facts.interval in ("jackknife", "dependent"):
+                jackknifed[key] = (measure, at)
     for key, found in _left_out_values(pool, jackknifed).items():
-        function, at = jackknifed[key]
-        low, high = _interval(function, _part(_pool(pool, function), at), result.values[key].value, found)
+        measure, at = jackknifed[key]
+        low, high = _interval(measure, _part(_pool(pool, measure.facts.group), at), result.values[key].value, found)
         result.values[key] = replace(result.values[key], low=low, high=high)
-    for name, function in CURVES.items():
-        for key, at in _targets(name, function, pool, groups, side):
+    for name in curves:
+        function, facts = curves[name], curves.facts(name)
+        for key, at in _targets(name, facts.group, pool, groups, side):
             try:
-                points = function(*resolve(_part(_pool(pool, function), at), function))
-                result.curves[key] = Curve(*points, function.quantity.unit, definition(function))
+                points = function(*resolve(_part(_pool(pool, facts.group), at), function))
+                result.curves[key] = Curve(*points, facts.unit, definition(function))
             except NotMeasured as reason:
                 result.left_out[key] = str(reason)
     result.values = dict(sorted(result.values.items(), key=lambda item: _place(item[0])))
-    result.repeats, result.precision, result.scaled = facts(pool, side)
+    result.repeats, result.precision, result.scaled = rows_and_precision(pool, side)
     result.labels = {} if isinstance(pool, Side) else pool.class_sizes()
     result.notes = notes(result, pool)
     return result
 
 
-def _targets(name: str, function: Callable[..., Any], pool: Pair | Side, groups: set[str],
-             side: str | None) -> list[tuple[str, str | None]]:
-    """Keys of a measure and the side that each is measured on; None is the pair."""
-    if function.quantity.group not in groups:
+def _targets(name: str, group: str, pool: LabelledPair | Side, groups: set[str], side: str | None) -> list[tuple[str, str | None]]:
+    """Keys of a measure of ``group`` and the side that each is measured on; None is the pair."""
+    if group not in groups:
         return []
-    if function.quantity.group not in SIDE_GROUPS:
+    if group not in SIDE_GROUPS:
         return [(name, None)]
     return [(f"{side}.{name}", None)] if isinstance(pool, Side) else [(f"{s}.{name}", s) for s in ("teacher", "student")]
 
 
-def _pool(pool: LabelledPair | Side, function: Callable[..., Any]) -> LabelledPair | Side:
-    """What the measure is taken on: all rows, or one an item."""
-    return pool if isinstance(pool, Side) else pool.over(function.quantity.group)
+def _pool(pool: LabelledPair | Side, group: str) -> LabelledPair | Side:
+    """What measures of ``group`` are taken on: all rows, or one an item."""
+    return pool if isinstance(pool, Side) else pool.over(group)
 
 
 def _part(pool: Pair | Side, at: str | None) -> Pair | Side:
     return pool if at is None else getattr(pool, at)
 
 
-def _value(function: Callable[..., Any], pool: Pair | Side, intervals: bool) -> Value:
+def _value(measure: Measure, pool: Pair | Side, intervals: bool) -> Value:
     """The measure on the whole pool, with the interval that needs no second pool."""
-    quantity, given = function.quantity, resolve(pool, function)
+    function, facts = measure
+    given = resolve(pool, function)
     value, low, high = function(*given), None, None
     if not np.isfinite(value):
         raise NotMeasured(f"it is not finite here ({value})")
-    if quantity.interval == "draws":
+    if facts.interval == "draws":
         low, high = (float(v) for v in np.quantile(given[0], [0.025, 0.975]))
-    elif intervals and quantity.interval == "batches":
+    elif intervals and facts.interval == "batches":
         low, high = mean_interval(given[0])
-    elif intervals and quantity.interval == "items":
-        items = getattr(pool, SCORED_ITEMS[quantity.n]) if pool.teacher.items.repeated else None
+    elif intervals and facts.interval == "items":
+        items = scored_items(pool, facts.n) if isinstance(pool, Pair) else None
         if len(given) == 1 and given[0].dtype == bool:
             low, high = wilson_interval(given[0], count=None if items is None else independent_count(items))
         else:
             low, high = bootstrap_interval(function, given, items=items, seed=pool.settings.seed)
-    return Value(value, low, high, int(getattr(pool, quantity.n)), definition(function), quantity.unit)
+    return Value(value, low, high, int(getattr(pool, facts.n)), definition(function), facts.unit)
 
 
-def _interval(function: Callable[..., Any], pool: Pair | Side, value: float, left_out: list[float]) -> tuple[float, float]:
+def scored_items(pool: Pair, count: str) -> np.ndarray | None:
+    """The items behind as many scores as the pool's ``count`` says, where some rows are of one item."""
+    return getattr(pool, SCORED_ITEMS[count]) if pool.teacher.items.repeated else None
+
+
+def _interval(measure: Measure, pool: Pair | Side, value: float, left_out: list[float]) -> tuple[float, float]:
     """The interval of a measure from its values with each group of items left out."""
-    quantity = function.quantity
-    if quantity.interval == "dependent":
+    function, facts = measure
+    if facts.interval == "dependent":
         return dependent_interval(resolve(pool, function)[0], left_out)
-    if quantity.smooth:
-        low, high = jackknife_interval(quantity.smooth(*resolve(pool, quantity.smooth)), left_out)
+    if smooth := facts.smooth:
+        low, high = jackknife_interval(smooth(*resolve(pool, smooth)), left_out)
         return float(np.ceil(low)), float(np.ceil(high))
     return jackknife_interval(value, left_out)
 
 
-def _left_out_values(pool: LabelledPair | Side, jackknifed: dict[str, tuple[Callable[..., Any], str | None]]) -> dict[str, list]:
+def _left_out_values(pool: LabelledPair | Side, jackknifed: dict[str, tuple[Measure, str | None]]) -> dict[str, list[float]]:
     """Each of these measures with every group of items left out in turn."""
-    found: dict[str, list] = {key: [] for key in jackknifed}
+    found: dict[str, list[float]] = {key: [] for key in jackknifed}
     refused: set[str] = set(jackknifed) if len(pool.kept) < 3 else set()  # two groups tell no spread
     for group in pool.kept if len(refused) < len(jackknifed) else ():
         reduced: dict[int, Pair | Side] = {}
-        for key, (function, at) in jackknifed.items():
-            whole = _pool(pool, function)
+        for key, (measure, at) in jackknifed.items():
+            whole = _pool(pool, measure.facts.group)
             if id(whole) not in reduced:
                 reduced[id(whole)] = whole.without(group)
-            measure = function.quantity.smooth or function
+            function = measure.facts.smooth or measure.function
             try:
-                found[key].append(measure(*resolve(_part(reduced[id(whole)], at), measure)))
+                found[key].append(function(*resolve(_part(reduced[id(whole)], at), function)))
             except NotMeasured:  # too little is left: the value stands, without an interval
                 refused.add(key)
     return {key: values for key, values in found.items() if key not in refused}

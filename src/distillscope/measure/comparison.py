@@ -8,6 +8,7 @@ import numpy as np
 
 from distillscope.measure import nulls
 from distillscope.measure.pair import Pair
+from distillscope.measure.pool import of_whole
 from distillscope.measure.retrieval import ahead_of_own
 from distillscope.measure.rows import unit
 from distillscope.measure.similarity import overlap
@@ -80,22 +81,18 @@ class Comparison(Pair):
     def _teacher_gallery(self) -> np.ndarray:
         return self.teacher.unit_rows(self.gallery_index)
 
-    @cached_property
+    @of_whole
     def _ahead(self) -> np.ndarray:
         """Items (m, g) that come before each student query's own one in the teacher's gallery, by group."""
-        if self is not self._whole:
-            return self._whole._ahead
         self.need_one_dim()
         return self._ahead_of_own(self.student.unit_rows(self.gallery_index[: self.num_queries]))
 
-    @cached_property
+    @of_whole
     def _mapped_ahead(self) -> np.ndarray:
         """The same for queries mapped by the ridge map of the folds that they are not in.
 
         With a group left out the maps hardly change, so they stay.
         """
-        if self is not self._whole:
-            return self._whole._mapped_ahead
         index = self.gallery_index[: self.num_queries]
         queries = np.empty((len(index), self.teacher.dim))
         for fold, model in zip(self.folds, self.fold_maps, strict=True):

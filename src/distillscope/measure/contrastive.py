@@ -9,9 +9,9 @@ from __future__ import annotations
 import numpy as np
 
 from distillscope.measure import tolerances
-from distillscope.measure.quantity import NotMeasured, Points, curve, gives
+from distillscope.measure.quantity import NotMeasured, Points
 from distillscope.measure.rows import unit
-from distillscope.registry import measures
+from distillscope.registry import curves, measures
 
 PAPER_BATCH, PAPER_TEMPERATURE = 64, 0.1
 BATCHES = (16, 64, 256, 1024, 4096)
@@ -68,29 +68,25 @@ def in_batches(rows: np.ndarray, size: int) -> np.ndarray:
 # -- a batch of K in content order, the incomplete last one dropped ------------------------------------------------------
 
 
-@measures.register("contrastive.infonce")
-@gives("nats", group="contrastive", interval="jackknife", n="contrastive_count")
+@measures.register("contrastive.infonce", unit="nats", group="contrastive", interval="jackknife", n="contrastive_count")
 def infonce(contrastive_losses: np.ndarray) -> float:
     """Mean InfoNCE loss of student against teacher at K = 1,024 (or the largest that fits), temperature 0.1."""
     return float(np.mean(contrastive_losses))
 
 
-@measures.register("contrastive.ceiling")
-@gives("nats", group="contrastive", n="contrastive_count")
+@measures.register("contrastive.ceiling", unit="nats", group="contrastive", n="contrastive_count")
 def ceiling(contrastive_chance: float) -> float:
     """log K: the loss at chance, and the most that log K - loss can show."""
     return float(contrastive_chance)
 
 
-@measures.register("contrastive.teacher_infonce")
-@gives("nats", group="contrastive", interval="jackknife", n="contrastive_count")
+@measures.register("contrastive.teacher_infonce", unit="nats", group="contrastive", interval="jackknife", n="contrastive_count")
 def teacher_infonce(contrastive_teacher_losses: np.ndarray) -> float:
     """Mean InfoNCE loss of the teacher against itself, same K and temperature: what a perfect student would reach."""
     return float(np.mean(contrastive_teacher_losses))
 
 
-@measures.register("contrastive.retained_share")
-@gives("share", group="contrastive", interval="jackknife", n="contrastive_count")
+@measures.register("contrastive.retained_share", unit="share", group="contrastive", interval="jackknife", n="contrastive_count")
 def retained_share(contrastive_losses: np.ndarray, contrastive_teacher_losses: np.ndarray, contrastive_chance: float) -> float:
     """(log K - student's loss) / (log K - teacher's own loss): 1 is as good as the teacher itself, 0 is chance."""
     most = contrastive_chance - contrastive_teacher_losses.mean()
@@ -99,41 +95,38 @@ def retained_share(contrastive_losses: np.ndarray, contrastive_teacher_losses: n
     return float((contrastive_chance - contrastive_losses.mean()) / most)
 
 
-@measures.register("contrastive.saturated")
-@gives("flag", group="contrastive", n="contrastive_count")
+@measures.register("contrastive.saturated", unit="flag", group="contrastive", n="contrastive_count")
 def saturated(contrastive_losses: np.ndarray, contrastive_chance: float) -> int:
     """1 where the loss is below a tenth of log K: K is then too small to tell students apart; else 0."""
     return int(np.mean(contrastive_losses) < SATURATED * contrastive_chance)
 
 
-@measures.register("contrastive.best_temperature")
-@gives("temperature", group="contrastive", n="contrastive_count")
+@measures.register("contrastive.best_temperature", unit="temperature", group="contrastive", n="contrastive_count")
 def best_temperature(contrastive_by_temperature: dict) -> float:
     """The temperature of the curve at which the loss is least."""
     return float(min(contrastive_by_temperature, key=lambda t: contrastive_by_temperature[t].mean()))
 
 
-@measures.register("contrastive.infonce_best_temperature")
-@gives("nats", group="contrastive", n="contrastive_count")
+@measures.register("contrastive.infonce_best_temperature", unit="nats", group="contrastive", n="contrastive_count")
 def infonce_best_temperature(contrastive_by_temperature: dict) -> float:
     """Mean InfoNCE loss at the temperature at which it is least: free of the choice of 0.1."""
     return float(min(losses.mean() for losses in contrastive_by_temperature.values()))
 
 
-@curve("contrastive.infonce_by_temperature", "nats", group="contrastive")
+@curves.register("contrastive.infonce_by_temperature", unit="nats", group="contrastive")
 def infonce_by_temperature_curve(contrastive_by_temperature: dict) -> Points:
     """Mean InfoNCE loss over the temperature, at K = 1,024 or the largest that fits."""
     return Points(np.array(list(contrastive_by_temperature)),
                   np.array([losses.mean() for losses in contrastive_by_temperature.values()]))
 
 
-@curve("contrastive.infonce_by_k", "nats", group="contrastive")
+@curves.register("contrastive.infonce_by_k", unit="nats", group="contrastive")
 def infonce_by_k_curve(contrastive_by_k: dict) -> Points:
     """Mean InfoNCE loss over the batch K, at temperature 0.1."""
     return Points(np.array(list(contrastive_by_k)), np.array([losses.mean() for losses in contrastive_by_k.values()]))
 
 
-@curve("contrastive.ceiling_by_k", "nats", group="contrastive")
+@curves.register("contrastive.ceiling_by_k", unit="nats", group="contrastive")
 def ceiling_by_k_curve(contrastive_by_k: dict) -> Points:
     """log K, the loss at chance, over the batch K."""
     k = np.array(list(contrastive_by_k))
@@ -143,29 +136,25 @@ def ceiling_by_k_curve(contrastive_by_k: dict) -> Points:
 # -- the paper's: batches of 64 in the order given, the short last one with equal weight ---------------------------------
 
 
-@measures.register("paper.infonce")
-@gives("nats", group="paper", interval="batches")
+@measures.register("paper.infonce", unit="nats", group="paper", interval="batches")
 def paper_infonce(paper_batch_losses: np.ndarray) -> float:
     """The paper's InfoNCE: batches of 64 in the order given, temperature 0.1, mean over batches."""
     return float(np.mean(paper_batch_losses))
 
 
-@measures.register("paper.infonce_ceiling")
-@gives("nats", group="paper")
+@measures.register("paper.infonce_ceiling", unit="nats", group="paper")
 def paper_infonce_ceiling(paper_batch_sizes: np.ndarray) -> float:
     """The loss at chance of the paper's InfoNCE: mean over batches of the log of their size."""
     return float(np.mean(np.log(paper_batch_sizes)))
 
 
-@measures.register("paper.uniformity")
-@gives("log kernel", group="paper", interval="batches")
+@measures.register("paper.uniformity", unit="log kernel", group="paper", interval="batches")
 def paper_uniformity(paper_student_uniformities: np.ndarray) -> float:
     """The paper's uniformity of the student: unit norm, self-pairs included, batches of 64, mean over batches."""
     return float(np.mean(paper_student_uniformities))
 
 
-@measures.register("paper.teacher_uniformity")
-@gives("log kernel", group="paper", interval="batches")
+@measures.register("paper.teacher_uniformity", unit="log kernel", group="paper", interval="batches")
 def paper_teacher_uniformity(paper_teacher_uniformities: np.ndarray) -> float:
     """The paper's uniformity, of the teacher: unit norm, self-pairs included, batches of 64, mean over batches."""
     return float(np.mean(paper_teacher_uniformities))

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from distillscope.measure.quantity import NotMeasured, gives
+from distillscope.measure.quantity import NotMeasured
 from distillscope.registry import measures
 
 DISCARDED = 0.1
@@ -23,8 +23,7 @@ def kernel_sums(unit_rows: np.ndarray, groups: np.ndarray, num_groups: int) -> n
     return sums
 
 
-@measures.register("uniformity")
-@gives("log kernel", group="spectrum", interval="jackknife", n="sample_count")
+@measures.register("uniformity", unit="log kernel", group="spectrum", interval="jackknife", n="sample_count")
 def uniformity(kernel_sum: float, sample_count: int) -> float:
     """Uniformity: log mean exp(-2 |z_i - z_j|^2) over pairs i != j of unit rows (Wang & Isola 2020).
 
@@ -38,15 +37,13 @@ def uniformity(kernel_sum: float, sample_count: int) -> float:
     return float(np.log(kernel_sum / (sample_count * (sample_count - 1))))
 
 
-@measures.register("duplicates")
-@gives("share", group="spectrum", n="sample_count")
+@measures.register("duplicates", unit="share", group="spectrum", n="sample_count")
 def duplicates(sample_count: int, distinct_count: int) -> float:
     """Share of the sampled rows that repeat another sampled row exactly; TwoNN leaves the repeats out."""
     return 1 - distinct_count / sample_count
 
 
-@measures.register("twonn_dimension")
-@gives("dims", group="spectrum", interval="jackknife", n="distinct_count")
+@measures.register("twonn_dimension", unit="dims", group="spectrum", interval="jackknife", n="distinct_count")
 def twonn_dimension(two_nearest: np.ndarray) -> float:
     """TwoNN intrinsic dimension: from the ratio of distances to the second and the first neighbour, of distinct rows.
 

@@ -13,7 +13,7 @@ from distillscope.measure.spectrum import algebraic_rank
 TWONN_RELIABLE = 20
 
 
-def facts(pool: LabelledPair | Side, side: str | None) -> tuple[dict[str, int], dict[str, str], dict[str, int]]:
+def rows_and_precision(pool: LabelledPair | Side, side: str | None) -> tuple[dict[str, int], dict[str, str], dict[str, int]]:
     """Rows and items, the precision of each side's values, and the power of two by which a side was scaled, where one was."""
     sides = {side: pool} if isinstance(pool, Side) else {"teacher": pool.teacher, "student": pool.student}
     items = next(iter(sides.values())).items

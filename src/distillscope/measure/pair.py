@@ -10,10 +10,11 @@ import numpy as np
 
 from distillscope.measure import alignment, contrastive
 from distillscope.measure.moments import Accumulator, Moments, merged
-from distillscope.measure.pool import Side, by_group, energy_along, span
-from distillscope.measure.quantity import NotMeasured, needs
+from distillscope.measure.pool import Side, by_group, energy_along, of_whole, span
+from distillscope.measure.quantity import NotMeasured
 from distillscope.measure.ridge import Map, fold_groups, residual_energy, ridge
 from distillscope.measure.rows import SMALLEST_NORM, unit
+from distillscope.registry import positional
 
 
 class Pair:
@@ -56,11 +57,9 @@ class Pair:
                               f"the student {self.student.dim}")
         return self.teacher.dim
 
-    @cached_property
+    @of_whole
     def cross_group_moments(self) -> list[Moments]:
         """Cross moments (student, teacher) of each group."""
-        if self is not self._whole:
-            return self._whole.cross_group_moments
         parts = [Accumulator() for _ in self.teacher.kept]
         size = max(span(side.rows, len(parts)) for side in (self.teacher, self.student))
         for start in range(0, self.teacher.rows.count, size):
@@ -185,16 +184,12 @@ class Pair:
         self.need_one_dim()
         return len(self._contrastive_index)
 
-    @cached_property
+    @of_whole
     def _contrastive_table(self) -> tuple[np.ndarray, np.ndarray]:
-        if self is not self._whole:
-            return self._whole._contrastive_table
         return self._grouped(*self.contrastive_rows)
 
-    @cached_property
+    @of_whole
     def _contrastive_teacher_table(self) -> tuple[np.ndarray, np.ndarray]:
-        if self is not self._whole:
-            return self._whole._contrastive_teacher_table
         _, teacher = self.contrastive_rows
         return self._grouped(teacher, teacher)
 
@@ -280,7 +275,7 @@ class Pair:
 
 def resolve(pool: Side | Pair, function: Callable[..., Any]) -> list[Any]:
     """The arguments that ``function`` names, computed where they were not yet."""
-    return [resolve_name(pool, name) for name in needs(function)]
+    return [resolve_name(pool, name) for name in positional(function)]
 
 
 def resolve_name(pool: Side | Pair, name: str) -> Any:

@@ -7,8 +7,11 @@ moments without touching the rows again: that is what the jackknife runs on.
 
 from __future__ import annotations
 
+import functools
+from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cached_property
+from typing import Any, TypeVar
 
 import numpy as np
 
@@ -21,6 +24,7 @@ from distillscope.measure.rows import Rows, unit
 from distillscope.measure.scan import Items, row_keys, scan
 from distillscope.measure.spectrum import algebraic_rank, rounding_energy
 
+T = TypeVar("T")
 SPARE = 30  # neighbours kept in reserve, so that leaving a tenth of the items out needs no new search
 
 
@@ -41,6 +45,16 @@ class Settings:
     null_draws: int = 39
     rsa_items: int = 1024
     probe_items: int = 50_000
+
+
+def of_whole(method: Callable[[Any], T]) -> cached_property[T]:
+    """A cached property that is the whole pool's, whatever is left out: dear to make, and cut to the kept groups by its readers."""
+
+    @functools.wraps(method)
+    def found(pool: Any) -> T:
+        return method(pool) if pool is pool._whole else getattr(pool._whole, method.__name__)
+
+    return cached_property(found)
 
 
 class Side:
@@ -72,11 +86,9 @@ class Side:
 
     # -- items -------------------------------------------------------------------------------------------------------
 
-    @cached_property
+    @of_whole
     def group_of(self) -> np.ndarray:
         """Group (n,) of each row: items that follow one another in content order go to different groups."""
-        if self is not self._whole:
-            return self._whole.group_of
         return self.items.groups(len(self.kept))
 
     @cached_property
@@ -125,11 +137,9 @@ class Side:
 
     # -- moments and spectrum ----------------------------------------------------------------------------------------
 
-    @cached_property
+    @of_whole
     def group_moments(self) -> list[Moments]:
         """Moments of each group, from one pass over the rows."""
-        if self is not self._whole:
-            return self._whole.group_moments
         parts = [Accumulator() for _ in self.kept]
         size = span(self.rows, len(parts))
         for start in range(0, self.rows.count, size):
@@ -154,11 +164,9 @@ class Side:
         """Squared singular values of the centred embeddings, descending."""
         return descending_eigenvalues(self.scatter)
 
-    @cached_property
+    @of_whole
     def resolved_rank(self) -> int:
         """How many leading components stand out of what rounding to this side's precision adds; of the whole, always."""
-        if self is not self._whole:
-            return self._whole.resolved_rank
         energy = np.diag(self.scatter) + self.count * np.square(self.mean)
         scale = 0.0 if self.rows.normalize else 2.0**self.rows.exponent
         noise = rounding_energy(energy, self.count, self.precision, scale)
@@ -229,11 +237,9 @@ class Side:
 
     # -- pairs of items of the sample --------------------------------------------------------------------------------
 
-    @cached_property
+    @of_whole
     def _distinct(self) -> np.ndarray:
         """Positions in the sample of the rows that repeat no earlier one; of the whole, whatever is left out."""
-        if self is not self._whole:
-            return self._whole._distinct
         return np.sort(np.unique(row_keys(self.sample_rows, self.settings.seed), return_index=True)[1])
 
     @cached_property
@@ -245,11 +251,9 @@ class Side:
     def distinct_count(self) -> int:
         return int(self._kept_distinct.sum())
 
-    @cached_property
+    @of_whole
     def _distance_table(self) -> tuple[np.ndarray, np.ndarray]:
         """Positions among the distinct rows, and distances, of each distinct row's nearest ones."""
-        if self is not self._whole:
-            return self._whole._distance_table
         return nearest_by_distance(self.sample_rows[self._distinct] - self.mean, SPARE)
 
     @cached_property
@@ -296,10 +300,8 @@ class Side:
         chosen = self.order[: self.settings.rsa_items]
         return np.flatnonzero(np.isin(self.group_of[chosen], self.kept))
 
-    @cached_property
+    @of_whole
     def _rsa_square(self) -> np.ndarray:
-        if self is not self._whole:
-            return self._whole._rsa_square
         from scipy.spatial.distance import pdist, squareform
 
         return squareform(pdist(self.rows.take(self.order[: self.settings.rsa_items])))
@@ -315,10 +317,8 @@ class Side:
         """Unit rows (m, d) of the sample; an all-zero row has no direction."""
         return self.unit_rows(self.sample)
 
-    @cached_property
+    @of_whole
     def _kernel_sums(self) -> np.ndarray:
-        if self is not self._whole:
-            return self._whole._kernel_sums
         return kernel_sums(self.unit_sample, self.group_of[self.sample], len(self.kept))
 
     @property

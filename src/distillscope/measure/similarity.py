@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from distillscope.measure.quantity import NotMeasured, gives
+from distillscope.measure.quantity import NotMeasured
 from distillscope.registry import measures
 
 
@@ -18,8 +18,7 @@ def _ratio(top: float, bottom: float) -> float:
     return float(top / bottom)
 
 
-@measures.register("similarity.linear_cka")
-@gives("share", group="similarity", interval="jackknife")
+@measures.register("similarity.linear_cka", unit="share", group="similarity", interval="jackknife")
 def linear_cka(cross_scatter: np.ndarray, teacher_scatter: np.ndarray, student_scatter: np.ndarray) -> float:
     """Linear CKA: |S^T T|^2 / (|S^T S| |T^T T|) of the centred embeddings (Kornblith et al. 2019), biased upwards.
 
@@ -45,8 +44,7 @@ def unbiased_hsic(cross_energy: float, first: np.ndarray, second: np.ndarray) ->
     return float((cross_energy - paired + all_pairs - 2 * paired / (n - 2)) / (n * (n - 3)))
 
 
-@measures.register("similarity.linear_cka_debiased")
-@gives("share", group="similarity", interval="jackknife")
+@measures.register("similarity.linear_cka_debiased", unit="share", group="similarity", interval="jackknife")
 def linear_cka_debiased(cross_scatter: np.ndarray, teacher_scatter: np.ndarray, student_scatter: np.ndarray,
                         teacher_centred_energy: np.ndarray, student_centred_energy: np.ndarray) -> float:
     """Debiased linear CKA: the same ratio of unbiased HSICs (Murphy et al. 2024, arXiv:2405.01012); about 0 by chance.
@@ -62,8 +60,7 @@ def linear_cka_debiased(cross_scatter: np.ndarray, teacher_scatter: np.ndarray, 
     return float(across / np.sqrt(within_teacher * within_student))
 
 
-@measures.register("similarity.procrustes")
-@gives("share", group="similarity", interval="jackknife")
+@measures.register("similarity.procrustes", unit="share", group="similarity", interval="jackknife")
 def procrustes(cross_scatter: np.ndarray, teacher_scatter: np.ndarray, student_scatter: np.ndarray) -> float:
     """Procrustes similarity: the nuclear norm of S^T T over |S| |T|, centred: the correlation after the best rotation.
 
@@ -73,8 +70,7 @@ def procrustes(cross_scatter: np.ndarray, teacher_scatter: np.ndarray, student_s
     return _ratio(nuclear, np.sqrt(np.trace(teacher_scatter) * np.trace(student_scatter)))
 
 
-@measures.register("similarity.rsa_spearman")
-@gives("correlation", group="similarity", interval="jackknife", n="rsa_count")
+@measures.register("similarity.rsa_spearman", unit="correlation", group="similarity", interval="jackknife", n="rsa_count")
 def rsa_spearman(teacher_rsa_distances: np.ndarray, student_rsa_distances: np.ndarray) -> float:
     """RSA: Spearman correlation of the two sides' Euclidean distances over all pairs of at most 1,024 items.
 
@@ -87,8 +83,7 @@ def rsa_spearman(teacher_rsa_distances: np.ndarray, student_rsa_distances: np.nd
     return _ratio(first @ second, np.linalg.norm(first) * np.linalg.norm(second))
 
 
-@measures.register("similarity.mutual_knn_10")
-@gives("share", group="similarity", interval="jackknife", n="sample_count")
+@measures.register("similarity.mutual_knn_10", unit="share", group="similarity", interval="jackknife", n="sample_count")
 def mutual_knn_10(teacher_neighbours: np.ndarray, student_neighbours: np.ndarray) -> float:
     """Share of an item's 10 nearest neighbours by cosine that both sides have in common, among at most 4,096 items.
 
@@ -106,36 +101,31 @@ def overlap(first: np.ndarray, second: np.ndarray) -> np.ndarray:
     return (first[:, :, None] == second[:, None, :]).any(axis=2).mean(axis=1)
 
 
-@measures.register("similarity.linear_cka_null")
-@gives("share", group="similarity", interval="draws", n="null_count")
+@measures.register("similarity.linear_cka_null", unit="share", group="similarity", interval="draws", n="null_count")
 def linear_cka_null(linear_cka_draws: np.ndarray) -> float:
     """Linear CKA with the student's items shuffled, on at most 4,096 items: mean, and the range of 95 % of shuffles."""
     return float(np.mean(linear_cka_draws))
 
 
-@measures.register("similarity.linear_cka_debiased_null")
-@gives("share", group="similarity", interval="draws", n="null_count")
+@measures.register("similarity.linear_cka_debiased_null", unit="share", group="similarity", interval="draws", n="null_count")
 def linear_cka_debiased_null(linear_cka_debiased_draws: np.ndarray) -> float:
     """Debiased linear CKA with the student's items shuffled, on at most 4,096 items: mean, and 95 % of shuffles."""
     return float(np.mean(linear_cka_debiased_draws))
 
 
-@measures.register("similarity.procrustes_null")
-@gives("share", group="similarity", interval="draws", n="null_count")
+@measures.register("similarity.procrustes_null", unit="share", group="similarity", interval="draws", n="null_count")
 def procrustes_null(procrustes_draws: np.ndarray) -> float:
     """Procrustes similarity with the student's items shuffled, on at most 4,096 items: mean, and 95 % of shuffles."""
     return float(np.mean(procrustes_draws))
 
 
-@measures.register("similarity.rsa_spearman_null")
-@gives("correlation", group="similarity", interval="draws", n="rsa_count")
+@measures.register("similarity.rsa_spearman_null", unit="correlation", group="similarity", interval="draws", n="rsa_count")
 def rsa_spearman_null(rsa_spearman_draws: np.ndarray) -> float:
     """RSA with the student's items shuffled: mean, and the range of 95 % of shuffles."""
     return float(np.mean(rsa_spearman_draws))
 
 
-@measures.register("similarity.mutual_knn_10_null")
-@gives("share", group="similarity", interval="draws", n="sample_count")
+@measures.register("similarity.mutual_knn_10_null", unit="share", group="similarity", interval="draws", n="sample_count")
 def mutual_knn_10_null(mutual_knn_draws: np.ndarray) -> float:
     """Mutual 10-nearest-neighbour share with the student's items shuffled: mean, and the range of 95 % of shuffles."""
     return float(np.mean(mutual_knn_draws))

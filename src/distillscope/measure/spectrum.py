@@ -10,8 +10,8 @@ from __future__ import annotations
 import numpy as np
 
 from distillscope.measure import tolerances
-from distillscope.measure.quantity import NotMeasured, Points, curve, gives
-from distillscope.registry import measures
+from distillscope.measure.quantity import NotMeasured, Points
+from distillscope.registry import curves, measures
 
 
 def entropy_rank(weights: np.ndarray) -> float:
@@ -78,8 +78,7 @@ def eigenvalues_of(z: np.ndarray) -> np.ndarray:
     return np.linalg.eigvalsh(moments(z).scatter)[::-1].clip(min=0)
 
 
-@measures.register("effective_rank")
-@gives("dims", group="spectrum", interval="jackknife")
+@measures.register("effective_rank", unit="dims", group="spectrum", interval="jackknife")
 def effective_rank(eigenvalues: np.ndarray) -> float:
     """Effective rank: exp(-sum p ln p) with p = s^2 / sum s^2 of the centred embeddings.
 
@@ -92,8 +91,7 @@ def effective_rank(eigenvalues: np.ndarray) -> float:
     return entropy_rank(eigenvalues)
 
 
-@measures.register("effective_rank_corrected")
-@gives("dims", group="spectrum", interval="jackknife")
+@measures.register("effective_rank_corrected", unit="dims", group="spectrum", interval="jackknife")
 def effective_rank_corrected(eigenvalues: np.ndarray, half_eigenvalues: list, half_counts: list, count: int) -> float:
     """Effective rank with its small-sample bias removed: log R = 2 log R(N) - mean log R(N/2), over two halves.
 
@@ -106,8 +104,7 @@ def effective_rank_corrected(eigenvalues: np.ndarray, half_eigenvalues: list, ha
     return float(np.exp(whole + step * (whole - halves)))
 
 
-@measures.register("effective_rank_by_s")
-@gives("dims", group="spectrum", interval="jackknife")
+@measures.register("effective_rank_by_s", unit="dims", group="spectrum", interval="jackknife")
 def effective_rank_by_s(eigenvalues: np.ndarray) -> float:
     """Roy & Vetterli's effective rank: exp(-sum p ln p) with p = s / sum s of the centred embeddings.
 
@@ -116,8 +113,7 @@ def effective_rank_by_s(eigenvalues: np.ndarray) -> float:
     return entropy_rank(np.sqrt(eigenvalues))
 
 
-@measures.register("rankme")
-@gives("dims", group="spectrum", interval="jackknife")
+@measures.register("rankme", unit="dims", group="spectrum", interval="jackknife")
 def rankme(uncentred_eigenvalues: np.ndarray, count: int) -> float:
     """RankMe: exp(-sum p ln p) with p = s / sum s + 1e-7 of the embeddings as they are, not centred.
 
@@ -131,29 +127,25 @@ def rankme(uncentred_eigenvalues: np.ndarray, count: int) -> float:
     return float(np.exp(-(p * np.log(p)).sum()))
 
 
-@measures.register("dims_90")
-@gives("dims", group="spectrum", interval="jackknife", smooth=lambda eigenvalues: crossing(eigenvalues, 0.90))
+@measures.register("dims_90", unit="dims", group="spectrum", interval="jackknife", smooth=lambda eigenvalues: crossing(eigenvalues, 0.90))
 def dims_90(eigenvalues: np.ndarray) -> int:
     """The fewest principal components that hold 90 % of the centred variance."""
     return dims_for_energy(eigenvalues, 0.90)
 
 
-@measures.register("dims_95")
-@gives("dims", group="spectrum", interval="jackknife", smooth=lambda eigenvalues: crossing(eigenvalues, 0.95))
+@measures.register("dims_95", unit="dims", group="spectrum", interval="jackknife", smooth=lambda eigenvalues: crossing(eigenvalues, 0.95))
 def dims_95(eigenvalues: np.ndarray) -> int:
     """The fewest principal components that hold 95 % of the centred variance."""
     return dims_for_energy(eigenvalues, 0.95)
 
 
-@measures.register("dims_99")
-@gives("dims", group="spectrum", interval="jackknife", smooth=lambda eigenvalues: crossing(eigenvalues, 0.99))
+@measures.register("dims_99", unit="dims", group="spectrum", interval="jackknife", smooth=lambda eigenvalues: crossing(eigenvalues, 0.99))
 def dims_99(eigenvalues: np.ndarray) -> int:
     """The fewest principal components that hold 99 % of the centred variance."""
     return dims_for_energy(eigenvalues, 0.99)
 
 
-@measures.register("participation_ratio")
-@gives("dims", group="spectrum", interval="jackknife")
+@measures.register("participation_ratio", unit="dims", group="spectrum", interval="jackknife")
 def participation_ratio(eigenvalues: np.ndarray) -> float:
     """Participation ratio: (sum s^2)^2 / sum s^4 of the centred embeddings. Never above the effective rank.
 
@@ -164,16 +156,14 @@ def participation_ratio(eigenvalues: np.ndarray) -> float:
     return float(eigenvalues.sum() ** 2 / np.square(eigenvalues).sum())
 
 
-@measures.register("stable_rank")
-@gives("dims", group="spectrum", interval="jackknife")
+@measures.register("stable_rank", unit="dims", group="spectrum", interval="jackknife")
 def stable_rank(eigenvalues: np.ndarray) -> float:
     """Stable rank: sum s^2 / s_1^2 of the centred embeddings (Rudelson & Vershynin 2007)."""
     entropy_rank(eigenvalues)
     return float(eigenvalues.sum() / eigenvalues[0])
 
 
-@measures.register("algebraic_rank")
-@gives("dims", group="spectrum")
+@measures.register("algebraic_rank", unit="dims", group="spectrum")
 def algebraic_rank(eigenvalues: np.ndarray, resolved_rank: int | None = None) -> int:
     """The number of s^2 of the centred embeddings that stand out of rounding, in float64 and in the file's own precision.
 
@@ -199,8 +189,7 @@ def rounding_energy(energy: np.ndarray, count: int, precision: str, scale: float
     return tolerances.ROUNDOFF[precision] ** 2 / 3 * energy + count * smallest**2 / 12
 
 
-@measures.register("spectral_decay")
-@gives("exponent", group="spectrum", interval="jackknife")
+@measures.register("spectral_decay", unit="exponent", group="spectrum", interval="jackknife")
 def spectral_decay(eigenvalues: np.ndarray, resolved_rank: int | None = None) -> float:
     """Spectral decay alpha: s_k^2 falls as k^-alpha, by least squares in log-log weighted by 1/k.
 
@@ -224,8 +213,7 @@ def spectral_decay(eigenvalues: np.ndarray, resolved_rank: int | None = None) ->
     return float(-slope)
 
 
-@measures.register("mean_energy")
-@gives("share", group="spectrum", interval="jackknife")
+@measures.register("mean_energy", unit="share", group="spectrum", interval="jackknife")
 def mean_energy(mean: np.ndarray, eigenvalues: np.ndarray, count: int) -> float:
     """The share of the energy sum |z|^2 that is the mean's: n |mean|^2 / sum |z|^2. Between 0 and 1."""
     of_mean = count * float(mean @ mean)
@@ -234,27 +222,26 @@ def mean_energy(mean: np.ndarray, eigenvalues: np.ndarray, count: int) -> float:
     return float(of_mean / (of_mean + eigenvalues.sum()))
 
 
-@measures.register("undersampled")
-@gives("flag", group="spectrum", n="item_count")
+@measures.register("undersampled", unit="flag", group="spectrum", n="item_count")
 def undersampled(item_count: int, dim: int) -> int:
     """1 where n < 2 d, so that every rank of this side is biased low by the sample; else 0. Repeated rows count once."""
     return int(item_count < 2 * dim)
 
 
-@curve("spectrum", "singular value", group="spectrum")
+@curves.register("spectrum", unit="singular value", group="spectrum")
 def spectrum_curve(eigenvalues: np.ndarray, exponent: int) -> Points:
     """Singular values of the centred embeddings over the component."""
     return Points(np.arange(1, len(eigenvalues) + 1), np.ldexp(np.sqrt(eigenvalues), -exponent))
 
 
-@curve("cumulative_variance", "share", group="spectrum")
+@curves.register("cumulative_variance", unit="share", group="spectrum")
 def cumulative_variance_curve(eigenvalues: np.ndarray) -> Points:
     """Share of the centred variance held by the first k principal components."""
     entropy_rank(eigenvalues)
     return Points(np.arange(1, len(eigenvalues) + 1), np.cumsum(eigenvalues) / eigenvalues.sum())
 
 
-@curve("rank_by_n", "dims", group="spectrum")
+@curves.register("rank_by_n", unit="dims", group="spectrum")
 def rank_by_n_curve(nested_eigenvalues: list, nested_counts: list) -> Points:
     """Effective rank of nested subsamples without replacement, over their size: flat where n suffices."""
     return Points(np.array(nested_counts), np.array([entropy_rank(e) for e in nested_eigenvalues]))
