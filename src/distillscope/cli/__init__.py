@@ -22,7 +22,7 @@ __all__ = ["app", "main"]
 
 
 def main() -> None:
-    """Entry point: a UserError, or what the system refuses, is one line and exit code 2; anything else is a bug and shows its traceback."""
+    """Entry point: a UserError, or what the system refuses, is one line and exit code 2; all else is a bug and shows as one."""
     try:
         app()
     except UserError as error:
@@ -35,7 +35,8 @@ def main() -> None:
         print(f"distillscope: {said}", file=sys.stderr)
         sys.exit(2)
     except MemoryError:
-        short = UserError("memory", "enough for this", "none left", "Use a part of the data, a smaller batch, or fewer trials at once.")
+        short = UserError("memory", "enough for this", "none left",
+                          "Use a part of the data, a smaller batch, or fewer trials at once.")
         print(f"distillscope: {short}", file=sys.stderr)
         sys.exit(2)
     except KeyboardInterrupt as error:  # before its command had begun

@@ -14,9 +14,11 @@ from distillscope.cli.root import Corrupt, Device, Precision, Workers, app, comm
 
 @app.command(cls=WithJson)
 def audit(
-    teacher: Annotated[str, typer.Option(metavar="FILE[:ARRAY][@IDS]", help="embeddings (file or folder), or a model with --data")],
+    teacher: Annotated[str, typer.Option(metavar="FILE[:ARRAY][@IDS]",
+                                         help="embeddings (file or folder), or a model with --data")],
     student: Annotated[str, typer.Option(help="the same items by the student")],
-    labels: Annotated[str | None, typer.Option(metavar="FILE[:COLUMN]", help="labels, in row order or by id; else the inputs' own")] = None,
+    labels: Annotated[str | None, typer.Option(metavar="FILE[:COLUMN]",
+                                               help="labels, in row order or by id; else the inputs' own")] = None,
     ids: Annotated[str | None, typer.Option(metavar="FILE[:COLUMN]", help="ids of the rows of both sides")] = None,
     teacher_ids: Annotated[str | None, typer.Option(metavar="FILE[:COLUMN]", help="ids of the teacher's rows")] = None,
     student_ids: Annotated[str | None, typer.Option(metavar="FILE[:COLUMN]", help="ids of the student's rows")] = None,

@@ -19,7 +19,8 @@ def cache_list() -> None:
     for entry in list_entries():
         perturbation = entry["perturbation"] or {}
         what = " ".join(f"{k}={v}" for k, v in perturbation.items() if k in ("kind", "name", "sigma", "draw", "seed", "epoch"))
-        rows.append((entry["name"], f"damaged: {entry['damaged']}" if entry["damaged"] else what or "clean", f"{entry['rows']:,}", f"{entry['bytes'] / 2**20:.1f} MiB"))
+        seen = f"damaged: {entry['damaged']}" if entry["damaged"] else what or "clean"
+        rows.append((entry["name"], seen, f"{entry['rows']:,}", f"{entry['bytes'] / 2**20:.1f} MiB"))
     print_table("cache", ["entry", "images as seen", "rows", "size"], rows)
 
 

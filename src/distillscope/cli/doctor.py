@@ -26,7 +26,8 @@ def examine() -> list[tuple[str, str, str]]:
         ("threads", f"torch {torch.get_num_threads()} of {os.cpu_count()} cores",
          "" if torch.get_num_threads() >= (os.cpu_count() or 1) else "unset OMP_NUM_THREADS to use all"),
         ("devices", ", ".join(_devices()), "" if len(_devices()) > 1 else "a GPU is optional; cifar10 takes hours without one"),
-        ("bfloat16 on the CPU", "fast" if _fast_bfloat16() else "emulated, slow", "" if _fast_bfloat16() else "stay with --precision float32"),
+        ("bfloat16 on the CPU", "fast" if _fast_bfloat16() else "emulated, slow",
+         "" if _fast_bfloat16() else "stay with --precision float32"),
         ("cache", f"{cache_root()}: {len(list_entries())} entries, {free:.0f} GiB free",
          "" if free > 10 else "set DISTILLSCOPE_CACHE to a larger disk (cifar10 needs 2 GiB)"),
     ]
@@ -52,12 +53,14 @@ def _extra(name: str, needed: list[str]) -> tuple[str, str, str]:
             versions.append(f"{package} {metadata.version(package)}")
         except metadata.PackageNotFoundError:
             missing.append(package)
-    return f"extra {name}", ", ".join(versions + [f"{m} not installed" for m in missing]), f"pip install 'distillscope[{name}]'" if missing else ""
+    todo = f"pip install 'distillscope[{name}]'" if missing else ""
+    return f"extra {name}", ", ".join(versions + [f"{m} not installed" for m in missing]), todo
 
 
 def _devices() -> list[str]:
     found = ["cpu"]
-    found += [f"cuda:{i} {torch.cuda.get_device_name(i)}" for i in range(torch.cuda.device_count())] if torch.cuda.is_available() else []
+    if torch.cuda.is_available():
+        found += [f"cuda:{i} {torch.cuda.get_device_name(i)}" for i in range(torch.cuda.device_count())]
     return found + (["mps"] if torch.backends.mps.is_available() else [])
 
 
@@ -83,7 +86,8 @@ def _weights() -> list[tuple[str, str, str]]:
 def _data() -> list[tuple[str, str, str]]:
     root = os.environ.get("DISTILLSCOPE_DATA")
     if not root:
-        return [("data cifar10", "from the Hub when asked for", "or set DISTILLSCOPE_DATA to a folder with cifar10/{train,test}.parquet"),
+        return [("data cifar10", "from the Hub when asked for",
+                 "or set DISTILLSCOPE_DATA to a folder with cifar10/{train,test}.parquet"),
                 ("data digits", "comes with scikit-learn", "")]
     files = [Path(root) / "cifar10" / f"{s}.parquet" for s in ("train", "test")]
     missing = [str(f) for f in files if not f.is_file()]

@@ -1,4 +1,4 @@
-"""``--json [FILE]``, alike on every command that has it: alone it prints the values and no table, with a file it writes them too."""
+"""``--json [FILE]``, alike on every command: alone it prints the values and no table, with a file it writes them too."""
 
 from __future__ import annotations
 
@@ -10,7 +10,8 @@ from typer.core import TyperCommand
 
 PRINT = "-"
 
-Json = Annotated[str | None, typer.Option("--json", metavar="[FILE]", help="print the values as JSON, and no table; --json=FILE writes them")]
+Json = Annotated[str | None, typer.Option("--json", metavar="[FILE]",
+                                          help="print the values as JSON, and no table; --json=FILE writes them")]
 
 
 class WithJson(TyperCommand):

@@ -13,18 +13,19 @@ from distillscope.cli.root import app
 
 @app.command("recommend", cls=JsonAfterFolders)
 def recommend_(
-    run_dirs: Annotated[list[Path], typer.Argument(metavar="DIR...", help="run directories of one teacher, data set and noise")],
+    run_dirs: Annotated[list[Path], typer.Argument(metavar="DIR...",
+                                                   help="run directories of one teacher, data set and noise")],
     for_: Annotated[str, typer.Option("--for", help="balance, accuracy, retrieval, robustness or geometry")] = "balance",
     json_: Json = None,
     yaml_: Annotated[Path | None, typer.Option("--yaml", metavar="FILE", help="write the study to run next here")] = None,
 ) -> None:
     """What to change: a run's objectives, targets and remedies against its plain arm, at equal compute, per student.
 
-    Only arms that saw as many images as the plain arm, without labels, are ranked; differences are paired over seeds, tested over all
-    pairs of arms at once, and arms without a significant difference are named together. The balance is the mean of four scores, each the gain as a share of
-    what the plain student lacks to the teacher (at least a tenth of the teacher's value): clean accuracy, accuracy under
-    noise (mean over the study's levels), recall at 1 and effective rank after the ridge map into the teacher's space. No
-    model is loaded.
+    Only arms that saw as many images as the plain arm, without labels, are ranked; differences are paired over seeds, tested
+    over all pairs of arms at once, and arms without a significant difference are named together. The balance is the mean of
+    four scores, each the gain as a share of what the plain student lacks to the teacher (at least a tenth of the teacher's
+    value): clean accuracy, accuracy under noise (mean over the study's levels), recall at 1 and effective rank after the
+    ridge map into the teacher's space. No model is loaded.
 
     Examples:
 

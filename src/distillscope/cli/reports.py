@@ -15,9 +15,12 @@ from distillscope.errors import UserError
 @app.command()
 def report(
     run_dir: Annotated[Path, typer.Argument(metavar="DIR", help="a run directory")],
-    paper: Annotated[bool, typer.Option("--paper", help="also DIR/paper: the six plots for one and two columns (PDF, SVG), and LaTeX")] = False,
-    serve: Annotated[bool, typer.Option("--serve", help="watch a run that is going on; the page renews itself (this machine only)")] = False,
-    port: Annotated[int | None, typer.Option(help="of --serve [default: the first free one from 8000 on]", min=1, max=65535)] = None,
+    paper: Annotated[bool, typer.Option(
+        "--paper", help="also DIR/paper: the six plots for one and two columns (PDF, SVG), and LaTeX")] = False,
+    serve: Annotated[bool, typer.Option(
+        "--serve", help="watch a run that is going on; the page renews itself (this machine only)")] = False,
+    port: Annotated[int | None, typer.Option(
+        help="of --serve [default: the first free one from 8000 on]", min=1, max=65535)] = None,
 ) -> None:
     """Rebuild tables, figures and page from a run directory; no model is loaded.
 
@@ -44,7 +47,8 @@ def report(
 
 @app.command(cls=JsonAfterFiles)
 def compare(
-    run_dirs: Annotated[list[Path], typer.Argument(metavar="DIR...", help="run directories, or audits (folder, .json or page)")],
+    run_dirs: Annotated[list[Path], typer.Argument(
+        metavar="DIR...", help="run directories, or audits (folder, .json or page)")],
     out: Annotated[Path | None, typer.Option(help="folder for the page [default: runs/compare-A-B; with --json none]")] = None,
     json_: Json = None,
 ) -> None:
@@ -98,8 +102,8 @@ def archive(
 ) -> None:
     """Pack a run into a few small files, which report, claims, compare, recommend and merge take in its place.
 
-    Every number, curve and verdict is kept as it is; weights, embeddings, predictions and pictures are left out, so a packed run
-    cannot go on (`run --resume`). The run stays where it is.
+    Every number, curve and verdict is kept as it is; weights, embeddings, predictions and pictures are left out, so a packed
+    run cannot go on (`run --resume`). The run stays where it is.
 
     Example: `distillscope archive runs/quickstart results/quickstart`
     """
@@ -107,13 +111,14 @@ def archive(
     from distillscope.results.archive import write_archive
 
     files = write_archive(run_dir, out)
-    whole = sum(p.stat().st_size for p in run_dir.rglob("*") if p.is_file())
-    tell(f"archive: {out.resolve()} ({len(files)} files, {sum(p.stat().st_size for p in files) / 2**20:.2f} of {whole / 2**20:.1f} MiB)")
+    packed, whole = (sum(p.stat().st_size for p in found if p.is_file()) / 2**20 for found in (files, run_dir.rglob("*")))
+    tell(f"archive: {out.resolve()} ({len(files)} files, {packed:.2f} of {whole:.1f} MiB)")
 
 
 @app.command("claims", cls=JsonAfterFolders)
 def claims_(
-    run_dirs: Annotated[list[Path], typer.Argument(metavar="DIR...", help="run directories of one teacher, data set and noise")],
+    run_dirs: Annotated[list[Path], typer.Argument(
+        metavar="DIR...", help="run directories of one teacher, data set and noise")],
     json_: Json = None,
 ) -> None:
     """Decide the papers' ten claims, and your own, on a study's results: supported, refuted or undecided, with the reason.

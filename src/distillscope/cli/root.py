@@ -14,7 +14,7 @@ from typer.core import TyperGroup
 class Commands(TyperGroup):
     """The commands; Typer by itself ends an interrupted one without a word."""
 
-    def invoke(self, ctx: typer.Context) -> Any:
+    def invoke(self, ctx: Any) -> Any:
         from distillscope.processes.interrupts import catch_termination, exit_code
 
         catch_termination()
@@ -61,7 +61,8 @@ Device = Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:1, mps")]
 Precision = Annotated[str | None, typer.Option(help="float32, bfloat16 or float16, for teacher and students")]
 Set = Annotated[list[str] | None, typer.Option("--set", metavar="PATH=VALUE", help="override one setting; repeatable")]
 Track = Annotated[str | None, typer.Option(help="also log to tensorboard, wandb or mlflow")]
-Corrupt = Annotated[str, typer.Option(metavar="error|skip", help="images that cannot be decoded: end, or leave them out and say so")]
+Corrupt = Annotated[str, typer.Option(metavar="error|skip",
+                                      help="images that cannot be decoded: end, or leave them out and say so")]
 Workers = Annotated[int, typer.Option(help="decoding processes for data that is streamed")]
 
 

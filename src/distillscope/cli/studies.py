@@ -41,7 +41,8 @@ def run(
     preset: Annotated[str, typer.Argument(metavar="PRESET_OR_YAML", help="see `distillscope list presets`")],
     out: Annotated[Path | None, typer.Option(help="run directory [default: runs/NAME]")] = None,
     set_: Set = None,
-    data: Annotated[str | None, typer.Option(help="data set name, folder, manifest (CSV, TSV, JSONL), parquet, tar, or owner/name on the Hub")] = None,
+    data: Annotated[str | None, typer.Option(
+        help="data set name, folder, manifest (CSV, TSV, JSONL), parquet, tar, or owner/name on the Hub")] = None,
     teacher: Annotated[str | None, typer.Option(help="teacher instead of the preset's")] = None,
     limit: Annotated[int | None, typer.Option(help="a stratified part of train (and of test)")] = None,
     epochs: Epochs = None,
@@ -49,7 +50,8 @@ def run(
     lr: LearningRate = None,
     seed: Annotated[list[int] | None, typer.Option(help="seeds instead of the preset's; repeatable")] = None,
     resume: Annotated[bool, typer.Option("--resume", help="go on with an existing run directory")] = False,
-    corrupt: Annotated[str | None, typer.Option(metavar="error|skip", help="images that cannot be decoded: end, or leave them out and say so")] = None,
+    corrupt: Annotated[str | None, typer.Option(
+        metavar="error|skip", help="images that cannot be decoded: end, or leave them out and say so")] = None,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="print the plan and do nothing")] = False,
     device: Device = "auto",
     precision: Precision = None,

@@ -92,7 +92,7 @@ def _one_line(error: ValidationError, where: str) -> UserError:
         return nested
     if first["type"] == "extra_forbidden":
         at = ".".join(str(p) for p in first["loc"])
-        owner = Study
+        owner: type[BaseModel] = Study
         for step in first["loc"][:-1]:
             field = owner.model_fields.get(str(step)) if isinstance(owner, type) and issubclass(owner, BaseModel) else None
             if field is not None:

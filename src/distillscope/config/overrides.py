@@ -20,8 +20,8 @@ SINGULAR = {"student": ["students"], "arm": ["arms"], "objective": ["arms", "obj
 def apply_override(values: dict[str, Any], override: str) -> None:
     """Set one dotted path: ``training.epochs=3``, ``students.0.width=2``, ``students.S.width=2``, ``seeds=[1,2]``.
 
-    A step into a list is an index, or the label or name of an item; into a one-item list, the item's own key: ``teacher.weights=FILE``,
-    ``student.width=2``, ``objective.temperature=0.1``.
+    A step into a list is an index, or the label or name of an item; into a one-item list, the item's own key:
+    ``teacher.weights=FILE``, ``student.width=2``, ``objective.temperature=0.1``.
 
     >>> values = {"students": [{"name": "paper_cnn"}], "arms": [{"name": "a", "objective": "infonce"}]}
     >>> apply_override(values, "student.width=2"), apply_override(values, "objective.temperature=0.1")

@@ -5,7 +5,8 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-FILE_KINDS = {".parquet": "parquet", ".tar": "webdataset", ".csv": "manifest", ".tsv": "manifest", ".jsonl": "manifest", ".ndjson": "manifest"}
+FILE_KINDS = {".parquet": "parquet", ".tar": "webdataset",
+              **dict.fromkeys((".csv", ".tsv", ".jsonl", ".ndjson"), "manifest")}
 """Suffix of a file that holds or lists images -> the data set that reads it."""
 
 MODEL_FILES = {".onnx": "onnx", ".ts": "torchscript", ".torchscript": "torchscript", ".pt2": "exported", ".tflite": "tflite"}
@@ -37,8 +38,8 @@ def _folder_kind(path: Path) -> str:
 def model_file(text: str) -> dict[str, Any] | None:
     """The teacher that runs the model file that ``text`` names, as plain values; None where it names none.
 
-    FILE:OUTPUT names an output, FILE:OUTPUT@first and FILE:OUTPUT@mean say what to take of its tokens. A `.pt` or `.pth` file is held to
-    be TorchScript.
+    FILE:OUTPUT names an output, FILE:OUTPUT@first and FILE:OUTPUT@mean say what to take of its tokens. A `.pt` or `.pth` file
+    is held to be TorchScript.
 
     >>> model_file("clip.onnx:image_embeds")
     {'name': 'onnx', 'path': 'clip.onnx', 'output': 'image_embeds'}

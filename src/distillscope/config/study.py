@@ -171,7 +171,8 @@ class Study(_Frozen):
 
     @model_validator(mode="after")
     def _consistent(self) -> Study:
-        for what, names in (("students' labels", [s.label for s in self.students]), ("arms' names", [a.name for a in self.arms]),
+        for what, names in (("students' labels", [s.label for s in self.students]),
+                            ("arms' names", [a.name for a in self.arms]),
                             ("teachers' titles", [t.title for t in self.teacher]), ("seeds", list(self.seeds)),
                             ("remedies' labels", [r.title for r in self.remedies])):
             if not names and what != "remedies' labels":
@@ -182,8 +183,9 @@ class Study(_Frozen):
                 key = "name" if what == "arms' names" else "label"
                 raise UserError(what, "each name once", str(names), f"Give them different names ({key}: ...).")
         for arm in self.arms:
-            if len(set(arm.seeds or ())) != len(arm.seeds or ()):
-                raise UserError(f"arms.{arm.name}.seeds", "each seed once", str(list(arm.seeds)), "Take the repeated one out.")
+            seeds = arm.seeds or ()
+            if len(set(seeds)) != len(seeds):
+                raise UserError(f"arms.{arm.name}.seeds", "each seed once", str(list(seeds)), "Take the repeated one out.")
             for label in arm.students or ():
                 if label not in [s.label for s in self.students]:
                     raise unknown_name(f"arms.{arm.name}.students", "student's label", label, [s.label for s in self.students])

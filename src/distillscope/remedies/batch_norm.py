@@ -6,6 +6,7 @@ import copy
 
 import numpy as np
 import torch
+from torch.nn.modules.batchnorm import _BatchNorm
 
 from distillscope.config.noise import NoiseSpec
 from distillscope.data.source import Source, read_batches, stratified
@@ -38,7 +39,7 @@ def bn_reestimated(student: StudentEncoder, items: Source, noise: Perturbation |
     The statistics are those of one pass: the mean over batches of each batch's own (a last, smaller batch is left out
     unless it is the only one). No weight changes, dropout stays off, and the student that was given is left alone.
     """
-    module = copy.deepcopy(student.module).eval()
+    module: torch.nn.Module = copy.deepcopy(student.module).eval()
     norms = batch_norms(module)
     momenta = [m.momentum for m in norms]
     for norm in norms:
@@ -60,6 +61,6 @@ def bn_reestimated(student: StudentEncoder, items: Source, noise: Perturbation |
     return changed
 
 
-def batch_norms(module: torch.nn.Module) -> list[torch.nn.Module]:
+def batch_norms(module: torch.nn.Module) -> list[_BatchNorm]:
     """The layers that keep running statistics; networks with layer norm have none."""
-    return [m for m in module.modules() if isinstance(m, torch.nn.modules.batchnorm._BatchNorm) and m.track_running_stats]
+    return [m for m in module.modules() if isinstance(m, _BatchNorm) and m.track_running_stats]

@@ -15,7 +15,8 @@ from distillscope.targets.transforms import posthoc_twin
 
 
 @remedies.register("posthoc", further=("target", targets), fits_probes=True)
-def posthoc(student: StudentEncoder, train: Source, seed: int, *, target: str = "whiten", **settings: Any) -> StudentEncoder | str:
+def posthoc(student: StudentEncoder, train: Source, seed: int, *, target: str = "whiten",
+            **settings: Any) -> StudentEncoder | str:
     """A target transform fitted on the trained student's own unlabelled train embeddings, and applied ever after; no training.
 
     The baseline of an arm that trains towards that target: what it wins beyond this was learned. ``settings`` are the

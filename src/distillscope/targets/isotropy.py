@@ -26,7 +26,8 @@ def check_whiten(d: int, count: int, *, exponent: float, dim: int | None) -> Non
     """Centred, so many images have a rank of one less at most."""
     dim = checked_dim(dim, d)
     if exponent > 0 and dim > count - 1:
-        raise UserError("target whiten", f"embeddings of rank {dim} or more", f"rank {count - 1} at most on {count} train images",
+        raise UserError("target whiten", f"embeddings of rank {dim} or more",
+                        f"rank {count - 1} at most on {count} train images",
                         f"Set target.dim={count - 1} or less, or use more images.")
 
 
@@ -51,7 +52,7 @@ def whiten(embeddings: np.ndarray, precision: str = "float32", *, exponent: Shar
 
 
 def spread(embeddings: np.ndarray, made: str, name: str, needed: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Mean, variances and principal directions of the unit rows, once it is sure that ``needed`` of them are more than rounding."""
+    """Mean, variances and principal directions of the unit rows, of which at least ``needed`` are more than rounding."""
     precision = precision_of(embeddings, made)
     mean, covariance = moments(embeddings)
     values, vectors = directions(covariance)
@@ -59,8 +60,8 @@ def spread(embeddings: np.ndarray, made: str, name: str, needed: int) -> tuple[n
     if rank < needed:
         finer = "" if precision == "float32" else ", or embed in float32"
         todo = f"Set target.dim={rank} or less, or use more images{finer}." if rank else "Use embeddings that differ."
-        raise UserError(f"target {name}", f"embeddings of rank {needed} or more", f"rank {rank} on {len(embeddings)} train images in {precision}",
-                        todo)
+        raise UserError(f"target {name}", f"embeddings of rank {needed} or more",
+                        f"rank {rank} on {len(embeddings)} train images in {precision}", todo)
     return mean, values, vectors
 
 

@@ -28,7 +28,8 @@ ROUNDING = {"float32": 32 * 2.0**-23, "float16": 2.0**-10, "bfloat16": 2.0**-7}
 """Precision -> a standard deviation, as a share of a value, that rounding does not reach.
 
 A value in 16 bits is a float32 sum rounded once, off by a fifth of the spacing of numbers in root mean square (up to 0.4 of it
-in directions that few images estimate). In float32 it is a sum whose every step was rounded: by up to 5 spacings for 2,048 terms.
+in directions that few images estimate). In float32 it is a sum whose every step was rounded: by up to 5 spacings for 2,048
+terms.
 """
 
 
@@ -68,8 +69,8 @@ class Target:
         from safetensors.numpy import save_file
 
         if self.mean is not None:
-            tensors = {"mean": self.mean, "matrix": self.matrix, "offset": self.offset}
-            tensors = {k: np.ascontiguousarray(v) for k, v in tensors.items() if v is not None}
+            arrays = {"mean": self.mean, "matrix": self.matrix, "offset": self.offset}
+            tensors = {k: np.ascontiguousarray(v) for k, v in arrays.items() if v is not None}
             write_atomic(path, lambda p: save_file(tensors, p, metadata={"name": self.name, "wave": str(int(self.wave))}))
 
 
@@ -89,7 +90,8 @@ def load_target(path: Path | str) -> Target:
                         "Distil the student again.") from None
 
 
-def fit_target(name: str, settings: Mapping[str, Any], train: np.ndarray, precision: str = "float32", where: str = "target") -> Target:
+def fit_target(name: str, settings: Mapping[str, Any], train: np.ndarray, precision: str = "float32",
+               where: str = "target") -> Target:
     """The target `name` fitted on train embeddings (n, d) that were made in ``precision``."""
     told = [precision] if "precision" in targets.needs(name) else []
     return targets.call(name, settings, train, *told, where=where)
@@ -109,7 +111,7 @@ def posthoc_twin(name: str, settings: Mapping[str, Any], train: np.ndarray, prec
 
 
 def check_target(name: str, settings: Mapping[str, Any], dim: int, count: int) -> None:
-    """What cannot be fitted to ``count`` train embeddings of ``dim`` dimensions, said without any: a target's ``check``, if it has one.
+    """What cannot be fitted to ``count`` train embeddings of ``dim`` dimensions, said without any: by a target's ``check``.
 
     >>> check_target("top_k", {"k": 5000}, 1280, 45_000)
     Traceback (most recent call last):
@@ -162,7 +164,8 @@ def precision_of(rows: np.ndarray, made: str = "float32") -> str:
     """
     first = np.ascontiguousarray(rows[:BLOCK], dtype=np.float32)
     with np.errstate(over="ignore"):
-        fits = {"bfloat16": not (first.view(np.uint32) & 0xFFFF).any(), "float16": bool((first.astype(np.float16) == first).all())}
+        fits = {"bfloat16": not (first.view(np.uint32) & 0xFFFF).any(),
+                "float16": bool((first.astype(np.float16) == first).all())}
     return max((made, *(name for name, yes in fits.items() if yes)), key=ROUNDING.__getitem__)
 
 
@@ -190,8 +193,8 @@ def checked_dim(dim: int | None, d: int) -> int:
 def fitted(name: str, mean: np.ndarray, matrix: np.ndarray | None, offset: np.ndarray | None = None,
            wave: bool = False) -> Target:
     """A Target with its arrays in float32."""
-    arrays = (None if a is None else np.ascontiguousarray(a, dtype=np.float32) for a in (mean, matrix, offset))
-    return Target(name, *arrays, wave)
+    first, second, third = (None if a is None else np.ascontiguousarray(a, dtype=np.float32) for a in (mean, matrix, offset))
+    return Target(name, first, second, third, wave)
 
 
 @targets.register("none")
@@ -231,7 +234,8 @@ def standardise(embeddings: np.ndarray, precision: str = "float32") -> Target:
     constant = int((variances <= np.maximum(rounding(mean, covariance, precision), RANK * variances.max())).sum())
     if constant:
         raise UserError("target standardise", "a teacher whose dimensions all vary on train",
-                        f"{constant} of {len(mean)} that do not in {precision}", "Use the target phi_s, or whiten with a smaller dim.")
+                        f"{constant} of {len(mean)} that do not in {precision}",
+                        "Use the target phi_s, or whiten with a smaller dim.")
     return fitted("standardise", mean, 1 / np.sqrt(variances))
 
 
