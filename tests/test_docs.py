@@ -16,7 +16,7 @@ from distillscope import cli
 from distillscope.config.load import load_preset, preset_names, study_from
 
 ROOT = Path(__file__).parents[1]
-PAGES = [p for p in [ROOT / "README.md", *sorted((ROOT / "docs").glob("**/*.md"))] if p.is_file()]
+PAGES = [p for p in [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md")), *sorted((ROOT / "results").glob("*.md"))] if p.is_file()]
 
 
 def blocks(page: Path, *languages: str) -> list[str]:

@@ -84,7 +84,7 @@ def main() -> int:
 
 
 def markdown(outcomes: list[dict], what: dict[str, str], seconds: float) -> str:
-    """The counts with date, commit, hardware and command, for docs/results."""
+    """The counts with date, commit, hardware and command, for results/."""
     from distillscope.provenance import hardware
 
     commit = subprocess.run(["git", "describe", "--always", "--dirty"], capture_output=True, text=True).stdout.strip()
