@@ -11,7 +11,7 @@ from distillscope.audits.run import Images, audit_inputs
 from distillscope.config.load import study_from
 from distillscope.errors import UserError
 from distillscope.study.embed import embed_dataset
-from distillscope.study.run import load_data
+from distillscope.study.splits import load_data
 from distillscope.study.student import distill_one
 
 LEFT_OUT = "1 corrupt image left out: {}/a/1.png (an empty file)"

@@ -21,7 +21,8 @@ from distillscope.config.load import load_preset
 from distillscope.errors import UserError
 from distillscope.report.write import write_report
 from distillscope.results.rundir import COLUMNS, trial_folder, trials_of
-from distillscope.study.run import load_data, run_study
+from distillscope.study.run import run_study
+from distillscope.study.splits import load_data
 
 
 @pytest.fixture(autouse=True)

@@ -9,7 +9,8 @@ import pytest
 
 from builders.tiny import tiny_study
 from distillscope.errors import UserError
-from distillscope.study.run import load_data, run_study
+from distillscope.study.run import run_study
+from distillscope.study.splits import load_data
 from distillscope.targets.transforms import load_target
 
 

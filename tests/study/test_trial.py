@@ -8,7 +8,7 @@ from builders.tiny import scratch, tiny_study
 from distillscope.distill.streams import KeyedStreams, NotebookStreams
 from distillscope.results.rundir import is_complete, trials_of
 from distillscope.study.prepared import prepare_targets
-from distillscope.study.run import load_data
+from distillscope.study.splits import load_data
 from distillscope.study.training import fresh_student, make_health, make_streams
 from distillscope.study.trial import run_trial
 from distillscope.teachers.rows import load_teacher

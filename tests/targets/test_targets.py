@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from types import SimpleNamespace
-
 import numpy as np
 import pytest
 import torch
@@ -13,18 +11,17 @@ from sklearn.decomposition import PCA
 from sklearn.preprocessing import StandardScaler, normalize
 
 from builders.tiny import tiny_study
-from distillscope.config.parts import Part
 from distillscope.errors import UserError
 from distillscope.measure.ridge import ridge_map
 from distillscope.measure.spectrum import effective_rank, eigenvalues_of
 from distillscope.registry import targets
 from distillscope.study.plan import plan_study
-from distillscope.study.prepared import fitted_target
 from distillscope.study.run import run_study
 from distillscope.targets.isotropy import hadamard, phi_s, random, whiten
 from distillscope.targets.transforms import (
     centre,
     check_target,
+    fit_target,
     load_target,
     moments,
     pca,
@@ -192,7 +189,7 @@ def test_directions_that_hold_rounding_alone_are_not_whitened(precision, n, comm
         whiten(rows)
     unit = normalize(rows)  # divided by its norm afterwards, it no longer shows: the teacher's precision is told
     with pytest.raises(UserError, match=said):
-        fitted_target(Part(name="whiten"), SimpleNamespace(precision=precision), unit)
+        fit_target("whiten", {}, unit, precision)
     assert whiten(rows, dim=64)(rows).std(axis=0) == pytest.approx(np.ones(64), rel=1e-2)
     assert np.isfinite(whiten(rows, exponent=0)(rows)).all()
 

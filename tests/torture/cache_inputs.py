@@ -124,7 +124,7 @@ def _targets(work: str, folder: str):
     from distillscope.config.load import load_preset
     from distillscope.config.resolve import with_noise
     from distillscope.study.prepared import prepare_targets
-    from distillscope.study.run import load_data
+    from distillscope.study.splits import load_data
     from distillscope.teachers.rows import load_teacher
 
     clean = Path(folder) / "clean-targets"

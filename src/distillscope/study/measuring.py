@@ -23,8 +23,9 @@ from distillscope.stress.run import run_stresses
 from distillscope.stress.subject import Subject
 from distillscope.students.load import StudentEncoder
 from distillscope.students.networks import capacity
+from distillscope.study.conditions import noise_conditions
 from distillscope.study.mapped import mapped_measures
-from distillscope.study.prepared import Prepared, noise_conditions
+from distillscope.study.prepared import Prepared
 from distillscope.study.probes import fit_probes, heads, probe_rows, refit
 from distillscope.study.saving import save_embeddings, save_predictions
 

@@ -20,9 +20,11 @@ from distillscope.files.archives import refuse_archive
 from distillscope.results.rundir import check_names, is_complete, trial_folder, trials_of
 from distillscope.stress.run import rehearse
 from distillscope.students.load import build_student
+from distillscope.study.arm_views import embedded_views
+from distillscope.study.conditions import noise_conditions
 from distillscope.study.preflight import check_data, check_study, check_teacher
-from distillscope.study.prepared import embedded_views, noise_conditions
-from distillscope.study.run import load_data, num_jobs
+from distillscope.study.splits import load_data
+from distillscope.study.trials_at_once import num_jobs
 from distillscope.teachers.encoder import Encoder
 from distillscope.teachers.rows import TeacherRows, load_teacher
 

@@ -10,7 +10,8 @@ from distillscope.distill.loop import check_tracker
 from distillscope.distill.terms import check_arm, check_dims
 from distillscope.errors import UserError
 from distillscope.students.load import check_student
-from distillscope.study.prepared import check_targets, rehearse_views
+from distillscope.study.arm_views import rehearse_views
+from distillscope.targets.transforms import check_target
 from distillscope.teachers.rows import TeacherRows
 
 LEAST_TEST = 10
@@ -44,4 +45,5 @@ def check_teacher(study: Study, encoder: TeacherRows, splits: Splits) -> None:
     """Whether the teacher's dimensions suit every arm and target."""
     for arm in study.arms:
         check_dims(arm, study.target_of(arm), encoder.dim)
-    check_targets(study, encoder.dim, len(splits.train))
+    for part in (study.target, *map(study.target_of, study.arms)):
+        check_target(part.name, part.settings, encoder.dim, len(splits.train))

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from distillscope.config.parts import Stress
-from distillscope.config.study import Study
+from distillscope.config.study import Study, Training
 from distillscope.data.source import Source
 from distillscope.data.splits import Splits
 from distillscope.measure.audit import audit_one
@@ -21,22 +21,24 @@ from distillscope.results.rows import CLEAN, TEACHER, Row, tidy
 from distillscope.results.rundir import write_results
 from distillscope.stress.run import run_stresses
 from distillscope.stress.subject import Findings, Subject
-from distillscope.study.prepared import fingerprint, noise_conditions
+from distillscope.study.conditions import noise_conditions
+from distillscope.study.fingerprint import fingerprint
+from distillscope.study.prepared import Prepared, Untransformed
 from distillscope.study.probes import fit_probes, heads, probe_rows, refit
 from distillscope.study.saving import save_embeddings, save_predictions
 from distillscope.targets.transforms import Target
 from distillscope.teachers.rows import TeacherRows
 
 
-def run_reference(study: Study, teacher_title: str, encoder: TeacherRows, splits: Splits, target: Target, folder: Path, *,
-                  own: bool = True, batch_size: int | None = None) -> None:
-    """Measure the teacher's embeddings, as ``target`` shows them to the students, clean and under the study's noise.
+def run_reference(study: Study, teacher_title: str, encoder: TeacherRows, splits: Splits, shown: Prepared | Untransformed, folder: Path, *,
+                  own: bool = True, training: Training | None = None) -> None:
+    """Measure the teacher's embeddings, as they are ``shown`` to the students, clean and under the study's noise.
 
     ``own`` says that the target is the study's own: some stresses (top_k) are run on that one alone, for their cost.
-    ``batch_size`` is that of the students who learn this target (default: the study's); the notebook's probe drops the last batch.
+    ``training`` is that of the students who learn this target (default: the study's); the notebook's probe drops the last batch.
     """
     began = time.monotonic()
-    clean = target(encoder.rows(splits.test))
+    clean, target = np.asarray(shown.rows("test")), shown.target
     found = audit_one(clean, normalize="l2", intervals=False)
     rows = [Row.clean(key, v.value, v.n, v.unit) for key, v in found.values.items()]
     skipped = [f"{key}: {why}" for key, why in found.left_out.items()]
@@ -45,20 +47,11 @@ def run_reference(study: Study, teacher_title: str, encoder: TeacherRows, splits
     save_embeddings(folder / "embeddings_test", clean, splits.test)
     probes: dict[str, LinearProbe] = {}
     if splits.labelled:
-        train = target(encoder.rows(splits.train))
-        validation = None if splits.validation is None else target(encoder.rows(splits.validation))
-        probes, missing = fit_probes(study, train, splits, validation, probe_items(study, len(train), batch_size or study.training.batch_size))
+        train = np.asarray(shown.rows("train"))
+        validation = None if splits.validation is None else np.asarray(shown.rows("validation"))
+        probes, missing = fit_probes(study, train, splits, validation, probe_items(study, len(train), training or study.training))
         skipped += missing
-        predictions = {(name, CLEAN, None): probe.predict(clean) for name, probe in probes.items()}
-        for key, noise in noise_conditions(study).items() if encoder.network else ():
-            label = f"teacher {splits.title}/{splits.test.split}, {key[0]}, draw {key[1] + 1}"
-            z = target(encoder.rows(splits.test, noise, label=label))
-            predictions.update({(name, *key): probe.predict(z) for name, probe in probes.items()})
-        rows += probe_rows(probes, predictions, splits.test.labels, "teacher")
-        near = knn_accuracy(train, splits.train.labels, clean, splits.test.labels)
-        rows += [Row.clean("knn.teacher.accuracy", near, len(clean), "fraction"),
-                 Row.clean("knn.chance", 1 / len(np.unique(splits.test.labels)), len(clean), "fraction")]
-        save_predictions(folder / "predictions.parquet", predictions, splits.test)
+        rows += _accuracies(study, encoder, splits, target, train, clean, probes, folder)
     else:
         skipped.append("probe, knn and accuracy under noise: the data has no labels")
     asked = [s for s in study.stresses if own or not stresses.facts(s.name).own_target]
@@ -66,10 +59,25 @@ def run_reference(study: Study, teacher_title: str, encoder: TeacherRows, splits
     curves = {**found.to_dict()["curves"], **stressed.curves}
     rows, skipped = rows + stressed.rows, skipped + stressed.skipped
     head = {"study": study.name, "dataset": splits.title, "split": splits.test.split, "teacher": teacher_title,
-            "student": TEACHER, "target": target.name, "objective": "", "seed": None, "arm": ""}
+            "student": TEACHER, "target": shown.target_name, "objective": "", "seed": None, "arm": ""}
     write_results(folder, tidy(head, rows), curves,
-                  {"teacher": teacher_title, "dataset": splits.title, "target": target.name, "skipped": skipped,
+                  {"teacher": teacher_title, "dataset": splits.title, "target": shown.target_name, "skipped": skipped,
                    "fingerprint": fingerprint(encoder, splits), "seconds": round(time.monotonic() - began, 1)})
+
+
+def _accuracies(study: Study, encoder: TeacherRows, splits: Splits, target: Target, train: np.ndarray, clean: np.ndarray,
+                probes: dict[str, LinearProbe], folder: Path) -> list[Row]:
+    """Probes clean and under the study's noise, and nearest neighbours; the predictions are saved."""
+    predictions = {(name, CLEAN, None): probe.predict(clean) for name, probe in probes.items()}
+    for key, noise in noise_conditions(study).items() if encoder.network else ():
+        label = f"teacher {splits.title}/{splits.test.split}, {key[0]}, draw {key[1] + 1}"
+        z = target(encoder.rows(splits.test, noise, label=label))
+        predictions.update({(name, *key): probe.predict(z) for name, probe in probes.items()})
+    save_predictions(folder / "predictions.parquet", predictions, splits.test)
+    near = knn_accuracy(train, splits.train.labels, clean, splits.test.labels)
+    return [*probe_rows(probes, predictions, splits.test.labels, "teacher"),
+            Row.clean("knn.teacher.accuracy", near, len(clean), "fraction"),
+            Row.clean("knn.chance", 1 / len(np.unique(splits.test.labels)), len(clean), "fraction")]
 
 
 def stress_teacher(study: Study, asked: Sequence[Stress], encoder: TeacherRows, splits: Splits, target: Target,
@@ -89,7 +97,7 @@ def stress_teacher(study: Study, asked: Sequence[Stress], encoder: TeacherRows, 
     return run_stresses(asked, model, splits.test, study.noise.seed, folder)
 
 
-def probe_items(study: Study, count: int, batch: int) -> np.ndarray:
+def probe_items(study: Study, count: int, training: Training) -> np.ndarray:
     """All training items; in the notebook, 49,984 shuffled by a generator seeded with 999, drop_last."""
     if study.streams == "keyed":
         return np.arange(count)
@@ -97,4 +105,4 @@ def probe_items(study: Study, count: int, batch: int) -> np.ndarray:
 
     generator = torch.Generator().manual_seed(999)
     torch.empty((), dtype=torch.int64).random_(generator=generator)
-    return torch.randperm(count, generator=generator).numpy()[: count // batch * batch]
+    return torch.randperm(count, generator=generator).numpy()[: training.in_whole_batches(count)]

@@ -17,13 +17,14 @@ from distillscope.distill.loop import distill
 from distillscope.errors import UserError
 from distillscope.files.json_reader import read_json
 from distillscope.files.locks import RunLock
-from distillscope.files.writing import said_if_deleted, sweep, write_atomic, write_text
+from distillscope.files.writing import said_if_deleted, sweep, write_text
 from distillscope.files.yaml_reader import read_yaml
 from distillscope.results.rundir import trials_of
 from distillscope.students.card import model_card
 from distillscope.students.load import DESCRIPTION, save_student
+from distillscope.study.fingerprint import fingerprint
 from distillscope.study.preflight import check_data, check_study, check_teacher
-from distillscope.study.prepared import fingerprint, prepare_targets
+from distillscope.study.prepared import prepare_targets
 from distillscope.study.training import fresh_student, make_health, training_set
 from distillscope.teachers.cache import cache_root
 from distillscope.teachers.rows import load_teacher
@@ -78,8 +79,7 @@ def _distil(study: Study, out: Path, asked: dict[str, Any], first: bool, device:
         with progress.task(f"student {spec.label}", settings.num_seen(len(splits.train))) as advance:
             history = distill(student, training_set(arm, trial.seed, splits, prepared), arm, settings, streams, out,
                               make_health(splits, prepared), track=track, workers=workers, advance=advance, warn=progress.say)
-        if (prepared.folder / "target.safetensors").exists():
-            write_atomic(out / "target.safetensors", lambda p: p.write_bytes((prepared.folder / "target.safetensors").read_bytes()))
+        prepared.copy_target(out)
         write_text(out / "README.md", model_card(study, splits, student, history, command, out))
         save_student(student, out, {"target": prepared.target_name, "teacher": teacher.title, "dataset": data.title,
                                     **({"images": splits.whole_train.note} if splits.whole_train.note else {}),

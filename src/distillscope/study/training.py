@@ -17,7 +17,8 @@ from distillscope.distill.loop import TrainingSet
 from distillscope.distill.streams import KeyedStreams, NotebookStreams
 from distillscope.registry import students
 from distillscope.students.load import StudentEncoder, build_student
-from distillscope.study.prepared import Prepared, view_name, view_of
+from distillscope.study.arm_views import view_name, view_of
+from distillscope.study.prepared import Prepared
 
 HEALTH_ITEMS, GALLERY_ITEMS = 1000, 4000
 

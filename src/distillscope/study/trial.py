@@ -13,7 +13,7 @@ from distillscope.data.splits import Splits
 from distillscope.distill.loop import distill
 from distillscope.distill.streams import KeyedStreams
 from distillscope.files.folder_names import folder_name
-from distillscope.files.writing import make_folder, write_atomic, write_json
+from distillscope.files.writing import make_folder, write_json
 from distillscope.registry import remedies
 from distillscope.results.keys import FIT
 from distillscope.results.rows import Row, tidy
@@ -38,10 +38,7 @@ def run_trial(study: Study, trial: Trial, splits: Splits, prepared: Prepared, fo
                       make_health(splits, prepared), track=track, workers=workers, advance=advance)
     save_student(student, folder, {"target": prepared.target_name, "teacher": trial.teacher, "dataset": trial.dataset,
                                    "objective": arm.objective_name, "seed": trial.seed})
-    (folder / "target.safetensors").unlink(missing_ok=True)
-    if (prepared.folder / "target.safetensors").exists():
-        write_atomic(folder / "target.safetensors",
-                     lambda p: p.write_bytes((prepared.folder / "target.safetensors").read_bytes()))
+    prepared.copy_target(folder)
     fitted = fit_student(study, splits, student, streams)
     rows, curves, skipped = evaluate(study, splits, prepared, student, streams, fitted, folder)
     seconds = [Row.clean("train.seconds", history[-1]["seconds"], 1, "s")]
