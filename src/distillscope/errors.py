@@ -8,11 +8,11 @@ from collections.abc import Iterable
 from distillscope.visible import visible
 
 
-class UserError(Exception):
+class UserError(ValueError):
     """Bad input, said in one line: ``where: expected X, got Y. The next thing to do``.
 
-    The command line prints it without a traceback and exits with 2. Any other exception is a bug. Control characters of names
-    and files are written out, so that no terminal acts on them.
+    A ValueError, as libraries raise for what they are given. The command line prints it without a traceback and exits with 2;
+    any other exception is a bug. Control characters of names and files are written out, so that no terminal acts on them.
 
     >>> str(UserError("a.yaml seeds", "a list of whole numbers", "'x'", "Write seeds: [42]."))
     "a.yaml seeds: expected a list of whole numbers, got 'x'. Write seeds: [42]."

@@ -249,3 +249,14 @@ KINDS: dict[str, Registry[Any]] = {
     r.plural: r for r in (datasets, views, teachers, students, objectives, targets, projectors, stresses, corruptions, remedies,
                           measures, curves, claims)
 }
+
+
+def list_parts(kind: str) -> list[str]:
+    """Names of the registered parts of a kind, as `distillscope list` shows them.
+
+    >>> list_parts("projectors")
+    ['linear', 'mlp']
+    """
+    if kind not in KINDS:
+        raise unknown_name("list", "kind", kind, KINDS)
+    return list(KINDS[kind])

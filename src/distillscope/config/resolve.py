@@ -5,6 +5,8 @@ from __future__ import annotations
 import importlib
 from typing import Any
 
+from pydantic import ValidationError
+
 from distillscope import registry
 from distillscope.config.noise import NoiseSpec
 from distillscope.config.parts import Dataset, Part
@@ -19,7 +21,10 @@ def named_dataset(value: Any) -> Dataset:
     >>> named_dataset("digits").name, named_dataset("somebody/pictures").settings
     ('digits', {'path': 'somebody/pictures'})
     """
-    return _read_by(Dataset.model_validate(value))
+    try:
+        return _read_by(Dataset.model_validate(value))
+    except ValidationError as error:  # what a validator refuses itself comes wrapped
+        raise error.errors()[0].get("ctx", {}).get("error", error) from None
 
 
 def _read_by(data: Dataset) -> Dataset:

@@ -84,6 +84,8 @@ class Source:
             return self.kept[index]
         try:
             return self.fetch(index)
+        except UserError:
+            raise
         except BROKEN as error:
             raise UserError(f"{self.name}/{self.split} item {self.ids[index]}", "an image that can be decoded", _reason(error),
                             "Mend the file, or leave such items out with --corrupt skip.") from None
@@ -185,6 +187,8 @@ def load_in_memory(source: Source, corrupt: str = "error") -> Source:
             advance(1)
             try:
                 image, what = look(index)
+            except UserError:
+                raise
             except BROKEN as error:
                 bad.append(f"{source.ids[index]} ({_reason(error)})")
                 continue
