@@ -18,10 +18,10 @@ from distillscope.data.splits import load_split
 from distillscope.errors import UserError
 from distillscope.students.load import build_student, save_student
 from distillscope.teachers.encoder import Encoder
-from distillscope.teachers.files import torchscript
 from distillscope.teachers.inventory import list_entries
 from distillscope.teachers.model_files import hash_files
 from distillscope.teachers.onnx_files import external_data, onnx
+from distillscope.teachers.torchscript_files import torchscript
 
 pytestmark = pytest.mark.filterwarnings("ignore:.*torch.jit")  # no longer developed, still in use
 SIZE, DIM = 16, 5

@@ -28,8 +28,8 @@ from distillscope.config.study import Arm, Training
 from distillscope.data.views import View
 from distillscope.distill.loop import TrainingSet, distill
 from distillscope.distill.streams import KeyedStreams
-from distillscope.distill.terms import Terms
-from distillscope.distill.gathered_batch import Whole
+from distillscope.distill.loss import Terms
+from distillscope.distill.gathered_batch import BatchGather
 from distillscope.progress import say
 from distillscope.registry import objectives
 
@@ -42,7 +42,7 @@ queues = {"infonce": {"queue": 5}, "infonce_learned": {"queue": 5}, "crd": {"mem
 found = {}
 for name in objectives:  # one objective at a time, behind a linear student and a projector; batches of 7, so parts of 4 and 3
     arm = Arm(name="x", view={"name": "crop_flip"}, projector={"name": "linear"}, objective={"name": name, **queues.get(name, {})})
-    terms = Terms(arm, DIM, DIM, 3, whole=Whole(rank, world))
+    terms = Terms(arm, DIM, DIM, 3, gather=BatchGather(rank, world))
     generator = torch.Generator().manual_seed(0)
     network = torch.nn.Linear(DIM, DIM, bias=False)
     network.weight.data = torch.randn(DIM, DIM, generator=generator)

@@ -147,8 +147,8 @@ def model_file(work: Path, rng: random.Random, number: int, folder: Path) -> tup
 
     def attempt() -> str | None:
         from distillscope.teachers.encoder import read_state
-        from distillscope.teachers.files import torchscript
         from distillscope.teachers.onnx_files import onnx
+        from distillscope.teachers.torchscript_files import torchscript
 
         if path.suffix == ".ts":
             torchscript(path=path, size=16)

@@ -9,8 +9,8 @@ from typing import Any
 
 import numpy as np
 
-from distillscope.data.asking import MissingSplit, data_option, near_splits
 from distillscope.data.decode import BrokenImage, Decoding
+from distillscope.data.missing_split import MissingSplit, data_option, near_splits
 from distillscope.data.paths import passed_over, read_file
 from distillscope.data.source import Source, encoded_source
 from distillscope.data.tables import class_labels, need_column, pick_column

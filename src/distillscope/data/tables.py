@@ -7,8 +7,8 @@ from pathlib import Path
 
 import numpy as np
 
-from distillscope.data.asking import data_option
 from distillscope.data.classes import is_whole, numbered, sorted_names
+from distillscope.data.missing_split import data_option
 from distillscope.errors import UserError
 
 

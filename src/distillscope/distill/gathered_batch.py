@@ -9,7 +9,7 @@ from torch import distributed
 
 
 @dataclass(frozen=True)
-class Whole:
+class BatchGather:
     """Process ``rank`` of ``world`` holds rows rank, rank + world, ... of every batch."""
 
     rank: int = 0

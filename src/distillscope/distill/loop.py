@@ -22,12 +22,12 @@ from distillscope.data.source import Source, read_batches
 from distillscope.data.views import View
 from distillscope.devices import kept_memory
 from distillscope.distill.checkpoint import load_checkpoint, save_checkpoint
-from distillscope.distill.gathered_batch import Whole
+from distillscope.distill.gathered_batch import BatchGather
 from distillscope.distill.health import Health, warnings_of
+from distillscope.distill.loss import Terms, check_arm
 from distillscope.distill.muon import Muon
 from distillscope.distill.shared_batch_norm import shared_batch_norms
 from distillscope.distill.streams import KeyedStreams
-from distillscope.distill.terms import Terms, check_arm
 from distillscope.draws import keyed_seed
 from distillscope.errors import UserError, unknown_name
 from distillscope.files.writing import write_text
@@ -120,7 +120,7 @@ def distill(student: StudentEncoder, training_set: TrainingSet, arm: Arm, settin
     if track:
         accelerator.init_trackers("distillscope")
     terms = Terms(arm, student.dim, training_set.targets(0).shape[1], num_classes(source), seed=streams.seed,
-                  whole=Whole(rank, world)).to(student.device)
+                  gather=BatchGather(rank, world)).to(student.device)
     needs, module = terms.needs, student.module
     module, optimizer = accelerator.prepare(module, make_optimizer([*module.parameters(), *terms.parameters()], settings))
 

@@ -57,8 +57,9 @@ class _Shared(_BatchNorm):
 class _Normalise(torch.autograd.Function):
     """(x - mean) / sqrt(variance + eps) * weight + bias, with the mean and variance of the rows of all processes.
 
-    The gradient that arrives is that of the whole batch's loss times the number of processes (see `Whole`), and so is the one
-    that leaves; those of weight and bias are of the own rows, and are averaged over processes as every other parameter's.
+    The gradient that arrives is that of the whole batch's loss times the number of processes (see `BatchGather`), and so is
+    the one that leaves; those of weight and bias are of the own rows, and are averaged over processes as every other
+    parameter's.
     """
 
     @staticmethod

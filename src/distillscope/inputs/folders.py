@@ -22,12 +22,12 @@ from distillscope.inputs.arrow import read_saved
 from distillscope.inputs.choosing import Asked, Embeddings, from_contents
 from distillscope.inputs.formats import EMBEDDINGS, read_contents, suffix_of
 from distillscope.inputs.members import readable, strings
-from distillscope.inputs.parts import find_parts, read_parts
+from distillscope.inputs.numbered_files import find_parts, read_parts
 from distillscope.inputs.shards import read_shards
 from distillscope.inputs.tables import read_txt
 
 
-def read_folder(path: Path, split: str, where: str, asked: Asked = Asked()) -> Embeddings:  # noqa: B008 (frozen)
+def read_folder(path: Path, split: str, where: str, asked: Asked = Asked()) -> Embeddings:
     """The embeddings of a folder; ``split`` picks among several."""
     name = f"{where} {path}"
     if path.name == "img_emb" and not (path / "img_emb").is_dir():

@@ -10,10 +10,10 @@ from distillscope.errors import UserError
 from distillscope.inputs.choosing import Asked, Embeddings, from_contents
 from distillscope.inputs.formats import read_contents, suffix_of
 from distillscope.inputs.members import Contents, Member, readable
-from distillscope.inputs.parts import under_one_another
+from distillscope.inputs.numbered_files import under_one_another
 
 
-def read_shards(path: Path, where: str, asked: Asked = Asked()) -> Embeddings:  # noqa: B008 (frozen)
+def read_shards(path: Path, where: str, asked: Asked = Asked()) -> Embeddings:
     """The shards in the order of their numbers, never joined in memory; a number may be padded with zeros on one side alone."""
     files = sorted(((_number(f), f) for f in (path / "img_emb").glob("*.npy") if not f.name.startswith(".")),
                    key=lambda item: (item[0], item[1].name))

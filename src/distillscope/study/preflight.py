@@ -7,7 +7,7 @@ from distillscope.config.resolve import check_parts
 from distillscope.config.study import Study
 from distillscope.data.splits import Splits
 from distillscope.distill.loop import check_tracker
-from distillscope.distill.terms import check_arm, check_dims
+from distillscope.distill.loss import check_arm, check_dims
 from distillscope.errors import UserError
 from distillscope.students.load import check_student
 from distillscope.study.arm_views import rehearse_views

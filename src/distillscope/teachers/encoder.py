@@ -16,7 +16,7 @@ import numpy as np
 import torch
 from torch.nn.utils.fusion import fuse_conv_bn_weights
 
-from distillscope.data.given import gathered, names_of, ready
+from distillscope.data.encode_inputs import gathered, names_of, ready
 from distillscope.data.preprocess import Preprocess
 from distillscope.data.source import Images, Source
 from distillscope.devices import autocast

@@ -13,7 +13,7 @@ from distillscope.config.parts import Objective, Part
 from distillscope.config.resolve import check_arm_parts
 from distillscope.config.study import Arm, Training
 from distillscope.data.source import Source
-from distillscope.distill.gathered_batch import Whole
+from distillscope.distill.gathered_batch import BatchGather
 from distillscope.draws import keyed_seed
 from distillscope.errors import UserError, unknown_name
 from distillscope.objectives import GIVEN
@@ -69,9 +69,9 @@ class Terms(torch.nn.Module):
     place: torch.Tensor
 
     def __init__(self, arm: Arm, dim: int, target_dim: int, num_classes: int | None = None, *, seed: int = 0,
-                 whole: Whole = Whole()) -> None:  # noqa: B008 (frozen)
+                 gather: BatchGather = BatchGather()) -> None:
         super().__init__()
-        self.whole = whole
+        self.gather = gather
         self._latest: tuple[torch.Tensor, torch.Tensor] | None = None
         self.register_buffer("place", torch.empty(0), persistent=False)  # says on which device memories belong
         with torch.random.fork_rng(devices=[]):
@@ -105,7 +105,7 @@ class Terms(torch.nn.Module):
         places in the training set.
         """
         with torch.autocast(given["student"].device.type, enabled=False):
-            batch = _Batch(given, items, total, self.projector, self.whole)
+            batch = _Batch(given, items, total, self.projector, self.gather)
             first, *others = (term.weight * term.function(*(batch.get(need, term) for need in term.needs)) for term in self)
             loss: torch.Tensor = sum(others, first)
         self._latest = (batch.target(), batch.items()) if any(term.memory for term in self) else None
@@ -119,10 +119,10 @@ class Terms(torch.nn.Module):
 
     def share_gradients(self) -> None:
         """The mean over processes of the gradients of what stands beside the student."""
-        if self.whole.world > 1:
+        if self.gather.world > 1:
             for gradient in [p.grad for p in self.parameters() if p.grad is not None]:
                 torch.distributed.all_reduce(gradient)
-                gradient.div_(self.whole.world)
+                gradient.div_(self.gather.world)
 
     def state(self) -> dict[str, Any]:
         """Tensors for a checkpoint, memories among them."""
@@ -141,8 +141,8 @@ class _Batch:
     """The whole batch under the names that objectives use, each gathered once and only if asked for."""
 
     def __init__(self, given: dict[str, torch.Tensor], items: torch.Tensor, total: int,
-                 projector: torch.nn.Module | None, whole: Whole) -> None:
-        self.given, self.part, self.total, self.projector, self.whole = given, items, total, projector, whole
+                 projector: torch.nn.Module | None, gather: BatchGather) -> None:
+        self.given, self.part, self.total, self.projector, self.gather = given, items, total, projector, gather
         self.ready: dict[Any, torch.Tensor] = {}
 
     def get(self, need: str, term: Term) -> torch.Tensor:
@@ -152,16 +152,16 @@ class _Batch:
         if need == "earlier" and memory is not None:
             return memory.without(self.items(), self.target())
         if need == "logits" and head is not None:
-            return self._whole(term, lambda: head(self._shown("student", term.projected)))
+            return self._gathered(term, lambda: head(self._shown("student", term.projected)))
         if need in ("student", "other"):
-            return self._whole((need, term.projected), lambda: self._shown(need, term.projected))
-        return self._whole(need, lambda: self.given[need])
+            return self._gathered((need, term.projected), lambda: self._shown(need, term.projected))
+        return self._gathered(need, lambda: self.given[need])
 
     def target(self) -> torch.Tensor:
-        return self._whole("teacher", lambda: self.given["teacher"])
+        return self._gathered("teacher", lambda: self.given["teacher"])
 
     def items(self) -> torch.Tensor:
-        return self._whole("items", lambda: self.part)
+        return self._gathered("items", lambda: self.part)
 
     def _shown(self, name: str, projected: bool) -> torch.Tensor:
         projector = self.projector
@@ -169,8 +169,8 @@ class _Batch:
             return self.given[name]
         return self._once(("projected", name), lambda: projector(self.given[name]))
 
-    def _whole(self, key: Any, make: Any) -> torch.Tensor:
-        return self._once(("whole", key), lambda: self.whole(make(), self.total))
+    def _gathered(self, key: Any, make: Any) -> torch.Tensor:
+        return self._once(("whole", key), lambda: self.gather(make(), self.total))
 
     def _once(self, key: Any, make: Any) -> torch.Tensor:
         if key not in self.ready:

@@ -14,8 +14,8 @@ from distillscope.config.study import Arm, Training
 from distillscope.data.source import Source
 from distillscope.data.views import View
 from distillscope.distill.loop import TrainingSet, distill
+from distillscope.distill.loss import Memory, Terms, check_arm, check_dims, target_dim
 from distillscope.distill.streams import KeyedStreams
-from distillscope.distill.terms import Memory, Terms, check_arm, check_dims, target_dim
 from distillscope.errors import UserError
 from distillscope.facts import ObjectiveFacts
 from distillscope.registry import objectives
