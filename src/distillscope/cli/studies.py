@@ -79,7 +79,7 @@ def run(
         from distillscope.study.plan import plan_study
 
         print_table(f"Plan of {study.name}, into {folder}", ["", ""],
-                     plan_study(study, folder, device, precision, jobs).rows())
+                     plan_study(study, folder, device, precision, jobs, resume=resume, track=track).rows())
         return
     from distillscope.study.run import run_study
 

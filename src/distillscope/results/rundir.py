@@ -135,9 +135,8 @@ def check_names(study: Study) -> None:
         raise UserError("students", "a label other than the teacher's own rows have", "'teacher'", "Rename it (label: ...).")
 
 
-def open_run(study: Study, run: Path, resume: bool) -> None:
-    """Make the directory, or check that the one there holds the same study and may go on."""
-    check_names(study)
+def check_folder(study: Study, run: Path, resume: bool) -> None:
+    """Check that the directory is new, or holds the same study and may go on."""
     refuse_archive(run, f"--out {run}")
     config = run / "study.yaml"
     if run.exists() and not run.is_dir():
@@ -154,7 +153,13 @@ def open_run(study: Study, run: Path, resume: bool) -> None:
                                 "Run it with the old value, or into another --out.")
     elif resume and run.exists() and any(run.iterdir()):
         raise UserError(f"--resume {run}", "a study's directory (with study.yaml)", "another one", "Name another --out.")
-    write_text(config, yaml.safe_dump(study.dump(), sort_keys=False, allow_unicode=True))
+
+
+def open_run(study: Study, run: Path, resume: bool) -> None:
+    """Make the directory, or check that the one there holds the same study and may go on."""
+    check_names(study)
+    check_folder(study, run, resume)
+    write_text(run / "study.yaml", yaml.safe_dump(study.dump(), sort_keys=False, allow_unicode=True))
 
 
 def as_begun(study: Study, run: Path) -> Study:

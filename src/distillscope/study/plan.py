@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import time
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -16,13 +16,12 @@ from distillscope.data.preprocess import Preprocess
 from distillscope.data.source import Source
 from distillscope.data.splits import Splits
 from distillscope.devices import choose_device
-from distillscope.files.archives import refuse_archive
-from distillscope.results.rundir import check_names, is_complete, trial_folder, trials_of
+from distillscope.results.rundir import as_begun, is_complete, trial_folder, trials_of
 from distillscope.stress.run import rehearse
 from distillscope.students.load import build_student
 from distillscope.study.arm_views import embedded_views
 from distillscope.study.conditions import noise_conditions
-from distillscope.study.preflight import check_data, check_study, check_teacher
+from distillscope.study.preflight import Work, check_data, check_study, check_teacher
 from distillscope.study.splits import load_data
 from distillscope.study.trials_at_once import num_jobs
 from distillscope.teachers.encoder import Encoder
@@ -64,22 +63,26 @@ class Plan:
         ]
 
 
-def plan_study(study: Study, run: Path, device: str = "auto", precision: str | None = None, jobs: int | None = None) -> Plan:
-    """Count what is to be done; the time comes from a few batches of teacher and students, timed here and now."""
-    check_study(study)
-    check_names(study)
-    refuse_archive(run, f"--out {run}")
-    study, chosen = with_noise(study), choose_device(device)
+def plan_study(study: Study, run: Path, device: str = "auto", precision: str | None = None, jobs: int | None = None, *,
+               resume: bool = False, track: str | None = None) -> Plan:
+    """Count what is to be done; the time comes from a few batches of teacher and students, timed here and now.
+
+    What `run_study` would refuse with the same arguments is refused here too, with the same line.
+    """
+    work = Work(as_begun(study, run) if resume else study, run, resume, device, precision, jobs, track)
+    check_study(work)
+    work = replace(work, study=with_noise(work.study))
+    study, chosen = work.study, choose_device(device)
     jobs = num_jobs(jobs, chosen, len(trials_of(study)))
     total = Plan(study, len(trials_of(study)), 0, 0, 0, 0, 0, 0.0, 600.0, 0.0)
     arms = {a.name: a for a in study.arms}
     for data in study.data:
         splits = load_data(study, data)
-        check_data(study, splits)
+        check_data(work, splits)
         pixels = (splits.whole_train.nbytes + splits.test.nbytes) / 2**20
         for teacher in study.teacher:
             encoder = load_teacher(teacher, device, precision)
-            check_teacher(study, encoder, splits)
+            check_teacher(work, splits, encoder, teacher.title)
             pending = [t for t in trials_of(study) if (t.dataset, t.teacher) == (data.title, teacher.title)]
             finished = [t for t in pending if is_complete(trial_folder(run, t))]
             pending = [t for t in pending if t not in finished]

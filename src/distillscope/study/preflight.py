@@ -1,49 +1,248 @@
-"""What is checked before work starts: one list, gone through by `run`, `run --dry-run` and `distill`."""
+"""What is checked before work starts: one list, in order, gone through by `run`, `run --dry-run` and `distill`.
+
+What one of them refuses the others refuse too, with the same line, where it concerns them. A check is a function of this file and its
+line in `CHECKS`; it raises a UserError, and changes nothing.
+"""
 
 from __future__ import annotations
 
-from distillscope import progress
+import os
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+
+from distillscope import progress, registry
 from distillscope.config.resolve import check_parts
 from distillscope.config.study import Study
 from distillscope.data.splits import Splits
+from distillscope.devices import autocast, choose_device
 from distillscope.distill.loop import check_tracker
 from distillscope.distill.loss import check_arm, check_dims
 from distillscope.errors import UserError
+from distillscope.results.rundir import check_folder, check_names, json_object, read_done
+from distillscope.stress.run import rehearse
 from distillscope.students.load import check_student
-from distillscope.study.arm_views import rehearse_views
-from distillscope.targets.transforms import check_target
+from distillscope.study.arm_views import embedded_views, rehearse_views
+from distillscope.study.fingerprint import fingerprint
+from distillscope.targets.transforms import check_target, fit_target
 from distillscope.teachers.rows import TeacherRows
 
 LEAST_TEST = 10
 """Images that measures need at least."""
 
 
-def check_study(study: Study, track: str | None = None) -> None:
-    """Names, settings and networks, before any image is read."""
-    check_parts(study)
-    check_tracker(track)
+@dataclass(frozen=True)
+class Work:
+    """What is asked for: by `run` and its plan a study into the directory ``run``, by `distill` one student (``run`` is None)."""
+
+    study: Study
+    run: Path | None = None
+    resume: bool = False
+    device: str = "auto"
+    precision: str | None = None
+    jobs: int | None = None
+    track: str | None = None
+
+
+@dataclass(frozen=True)
+class Seen:
+    """What has been read so far: the images of one data set, and one teacher."""
+
+    splits: Splits
+    encoder: TeacherRows
+    teacher: str = ""
+
+
+def launcher(work: Work) -> None:
+    """Whole trials run side by side; only one student is trained over the processes of a launcher."""
+    if int(os.environ.get("WORLD_SIZE", "1")) > 1:
+        raise UserError("run", "one process, which runs whole trials side by side (--jobs)", f"{os.environ['WORLD_SIZE']} of a launcher",
+                        "For one student over several processes: torchrun --nproc-per-node 2 -m distillscope.cli distill ...")
+
+
+def parts(work: Work) -> None:
+    """Names and settings of every part."""
+    check_parts(work.study)
+
+
+def tracker(work: Work) -> None:
+    check_tracker(work.track)
+
+
+def networks(work: Work) -> None:
+    """Whether every student's network can be built, as the study and as the arms have it."""
+    study = work.study
     for spec in (*study.students, *(study.student_of(a, s.label) for a in study.arms if a.student for s in study.students)):
         check_student(spec.name, spec.settings, spec.image_size, spec.label)
 
 
-def check_data(study: Study, splits: Splits, *, tested: bool = True) -> None:
-    """Whether the images are enough, and what every arm and view asks of them; ``tested``: whether they are measured on too."""
-    smallest = max(study.training_of(a).batch_size for a in study.arms)
-    if len(splits.train) < smallest:
-        raise UserError(f"data {splits.title}/train", f"at least a batch of {smallest} images", str(len(splits.train)),
+def device(work: Work) -> None:
+    """Whether the device is there and computes in the precision."""
+    autocast(choose_device(work.device), work.precision or "float32")
+
+
+def jobs(work: Work) -> None:
+    if work.jobs is not None and work.jobs < 1:
+        raise UserError("--jobs", "a whole number from 1 up", str(work.jobs), "Leave it out for one a core.")
+
+
+def names(work: Work) -> None:
+    """Whether tables, terminals and file systems tell the study's names apart."""
+    check_names(work.study)
+
+
+def folder(work: Work) -> None:
+    """Whether the run directory is new, or holds the same study, begun in the same precision, and may go on."""
+    if work.run is None:
+        return
+    check_folder(work.study, work.run, work.resume)
+    asked = work.precision or "float32"
+    other = json_object(work.run / "provenance.json").get("precision", asked)
+    if other != asked:
+        raise UserError(f"{work.run} --precision", f"{other} as when it was begun", asked,
+                        f"Repeat with --precision {other}, or into another --out.")
+
+
+def train_images(work: Work, splits: Splits) -> None:
+    largest = max(work.study.training_of(a).batch_size for a in work.study.arms)
+    if len(splits.train) < largest:
+        raise UserError(f"data {splits.title}/train", f"at least a batch of {largest} images", str(len(splits.train)),
                         "Use more images, or set training.batch_size.")
-    for arm in study.arms:
-        check_arm(arm, study.training_of(arm), splits.train)
-    rehearse_views(study, splits.train)
-    if tested and len(splits.test) < LEAST_TEST:
+
+
+def objectives(work: Work, splits: Splits) -> None:
+    """What every arm's objectives ask of the images and the batch."""
+    for arm in work.study.arms:
+        check_arm(arm, work.study.training_of(arm), splits.train)
+
+
+def views(work: Work, splits: Splits) -> None:
+    """Each arm's view, tried on two images."""
+    rehearse_views(work.study, splits.train)
+
+
+def test_images(work: Work, splits: Splits) -> None:
+    if len(splits.test) < LEAST_TEST:
         raise UserError(f"data {splits.title}/test", f"at least {LEAST_TEST} images to measure on", str(len(splits.test)), "Use more images.")
-    if tested and not splits.labelled:
+    if not splits.labelled:
         progress.say(f"{splits.title} has no labels: probes, kNN and accuracy under noise are left out")
 
 
-def check_teacher(study: Study, encoder: TeacherRows, splits: Splits) -> None:
-    """Whether the teacher's dimensions suit every arm and target."""
-    for arm in study.arms:
-        check_dims(arm, study.target_of(arm), encoder.dim)
+def stresses(work: Work, splits: Splits) -> None:
+    """Every stress, run without a model."""
+    rehearse(work.study.stresses, splits.train, splits.test, work.study.noise.seed)
+
+
+def dimensions(work: Work, seen: Seen) -> None:
+    """Whether every arm's objectives can compare embeddings of the teacher's dimension."""
+    for arm in work.study.arms:
+        check_dims(arm, work.study.target_of(arm), seen.encoder.dim)
+
+
+def targets(work: Work, seen: Seen) -> None:
+    """Whether the study's and the arms' targets can be fitted to so many images of so many dimensions."""
+    for part in (work.study.target, *map(work.study.target_of, work.study.arms)):
+        check_target(part.name, part.settings, seen.encoder.dim, len(seen.splits.train))
+
+
+def target_names(work: Work, seen: Seen) -> None:
+    """Two targets of one name and other settings would share the teacher's own results; names are tried on random rows."""
+    study = work.study
+    asked: dict[str, list[dict[str, Any]]] = {}
     for part in (study.target, *map(study.target_of, study.arms)):
-        check_target(part.name, part.settings, encoder.dim, len(splits.train))
+        settings = {k: p.default for k, p in registry.targets.settings(part.name).items()} | part.settings
+        if settings not in asked.setdefault(part.name, []):
+            asked[part.name].append(settings)
+    rows = np.random.default_rng(0).normal(size=(2 * seen.encoder.dim + 2, seen.encoder.dim)).astype(np.float32) \
+        if any(len(of_one) > 1 for of_one in asked.values()) else None
+    for part_name, of_one in asked.items():
+        known: dict[str, dict[str, Any]] = {}
+        for settings in of_one if rows is not None and len(of_one) > 1 else ():
+            name = fit_target(part_name, settings, rows).name
+            other = known.setdefault(name, settings)
+            if other != settings:
+                differs = next(k for k in settings if settings[k] != other.get(k))
+                raise UserError(f"target {name}", "one set of settings for it in a study",
+                                f"{differs} {other.get(differs)} and {settings[differs]}", "Run the arms of one of them as another study.")
+
+
+def ready_rows(work: Work, seen: Seen) -> None:
+    """Ready-made embeddings must hold every image, and cannot be made of views."""
+    if seen.encoder.network is None:
+        for _, view, label in embedded_views(work.study, work.study.arms):
+            seen.encoder.rows(seen.splits.train, view, label=label)
+        for source in (seen.splits.train, seen.splits.validation, seen.splits.test):
+            if source is not None:
+                seen.encoder.rows(source)
+
+
+def same_items(work: Work, seen: Seen) -> None:
+    """A resumed run goes on with the images and the weights that it was begun with: others under their names are refused."""
+    if work.run is None or not (work.run / "references").is_dir():
+        return
+    own, now = {"dataset": seen.splits.title, "teacher": seen.teacher}, fingerprint(seen.encoder, seen.splits)
+    for done in (read_done(part) for part in sorted((work.run / "references").iterdir())):
+        before = done.get("fingerprint")
+        differs = [k for k, mark in now.items() if isinstance(before, dict) and before.get(k, mark) != mark]
+        if differs and own.items() <= done.items():
+            raise UserError(f"--resume {work.run}", f"the {differs[0]} that it was begun with", "other ones under the same name",
+                            "Put the old ones back, or run into another --out.")
+
+
+@dataclass(frozen=True)
+class Check:
+    """A check, the last thing that must be read before it can be made, and whether `distill` needs it too."""
+
+    stage: Literal["study", "data", "teacher"]
+    function: Callable[..., None]
+    distill: bool = True
+
+    @property
+    def name(self) -> str:
+        return self.function.__name__
+
+
+CHECKS = (
+    Check("study", launcher, distill=False),
+    Check("study", parts),
+    Check("study", tracker),
+    Check("study", networks),
+    Check("study", device),
+    Check("study", jobs, distill=False),
+    Check("study", names, distill=False),
+    Check("study", folder, distill=False),
+    Check("data", train_images),
+    Check("data", objectives),
+    Check("data", views),
+    Check("data", test_images, distill=False),
+    Check("data", stresses, distill=False),
+    Check("teacher", dimensions),
+    Check("teacher", targets),
+    Check("teacher", target_names, distill=False),
+    Check("teacher", ready_rows),
+    Check("teacher", same_items, distill=False),
+)
+
+
+def check_study(work: Work) -> None:
+    """Before any image is read."""
+    _go_through("study", work)
+
+
+def check_data(work: Work, splits: Splits) -> None:
+    """Before the teacher is loaded."""
+    _go_through("data", work, splits)
+
+
+def check_teacher(work: Work, splits: Splits, encoder: TeacherRows, teacher: str) -> None:
+    """Before anything is embedded."""
+    _go_through("teacher", work, Seen(splits, encoder, teacher))
+
+
+def _go_through(stage: str, work: Work, *seen: Splits | Seen) -> None:
+    for check in CHECKS:
+        if check.stage == stage and (work.run is not None or check.distill):
+            check.function(work, *seen)

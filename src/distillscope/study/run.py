@@ -11,7 +11,7 @@ from __future__ import annotations
 import os
 import time
 import warnings
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -41,7 +41,7 @@ from distillscope.results.rundir import (
 from distillscope.stress.run import rehearse
 from distillscope.study.conditions import noise_conditions
 from distillscope.study.keepsakes import keep_run
-from distillscope.study.preflight import check_data, check_study
+from distillscope.study.preflight import Work, check_data, check_study
 from distillscope.study.splits import load_data
 from distillscope.study.teacher import run_teacher, target_key
 from distillscope.study.trials_at_once import num_jobs, run_trials
@@ -117,14 +117,10 @@ def run_study(study: Study, out: Path | str | None = None, *, resume: bool = Fal
     ``precision`` is that of teacher and students; losses and measures stay in float32 and float64.
     """
     began = time.monotonic()
-    if int(os.environ.get("WORLD_SIZE", "1")) > 1:
-        raise UserError("run", "one process, which runs whole trials side by side (--jobs)", f"{os.environ['WORLD_SIZE']} of a launcher",
-                        "For one student over several processes: torchrun --nproc-per-node 2 -m distillscope.cli distill ...")
-    check_study(study, track)
     run = Path(out) if out else default_run(study.name)
-    chosen = choose_device(device)
-    jobs = num_jobs(jobs, chosen, len(trials_of(study)))
-    study = as_begun(study, run) if resume else study
+    work = Work(as_begun(study, run) if resume else study, run, resume, device, precision, jobs, track)
+    check_study(work)
+    study, chosen = work.study, choose_device(device)
     open_run(study, run, resume)
     held = RunLock(run)
     try:
@@ -132,7 +128,7 @@ def run_study(study: Study, out: Path | str | None = None, *, resume: bool = Fal
             clear_run(study, run)
             record = _begin_record(study, run, chosen, precision, command)
             try:
-                _run_grid(with_noise(study), run, jobs, record, device, precision, track, workers)
+                _run_grid(replace(work, study=with_noise(study), jobs=num_jobs(jobs, chosen, len(trials_of(study)))), record, workers)
             finally:
                 if run.is_dir():
                     record["seconds"] = round(record["seconds"] + time.monotonic() - began, 1)
@@ -149,34 +145,30 @@ def run_study(study: Study, out: Path | str | None = None, *, resume: bool = Fal
 
 
 def _begin_record(study: Study, run: Path, device: torch.device, precision: str | None, command: str | None) -> dict[str, Any]:
-    """provenance.json, written: of a resumed run with the time that it took before, and in the same precision."""
+    """provenance.json, written: of a resumed run with the time that it took before."""
     conditions = {name: noise.both_units() for (name, _), noise in noise_conditions(with_noise(study)).items()}
     record = {**provenance(command, conditions, str(device), os.cpu_count() or 1), "precision": precision or "float32"}
-    before = json_object(run / "provenance.json")
-    other = before.get("precision", record["precision"])
-    if other != record["precision"]:
-        raise UserError(f"{run} --precision", f"{other} as when it was begun", record["precision"],
-                        f"Repeat with --precision {other}, or into another --out.")
-    seconds = before.get("seconds", 0.0)
+    seconds = json_object(run / "provenance.json").get("seconds", 0.0)
     record["seconds"] = float(seconds) if isinstance(seconds, (int, float)) else 0.0
     write_json(run / "provenance.json", record)
     return record
 
 
-def _run_grid(study: Study, run: Path, jobs: int, record: dict[str, Any], device: str, precision: str | None, track: str | None,
-              workers: int) -> None:
+def _run_grid(work: Work, record: dict[str, Any], workers: int) -> None:
     """What is not finished, for each data set and teacher in turn."""
-    options = {"device": device, "precision": precision or "float32", "track": track, "workers": workers}
+    study, run = work.study, work.run
+    assert run is not None and work.jobs is not None
+    options = {"device": work.device, "precision": work.precision or "float32", "track": work.track, "workers": workers}
     for data in study.data:
         splits = load_data(study, data)
         if notes := {s.split: s.note for s in (splits.whole_train, splits.test) if s.note}:
             record.setdefault("images", {})[data.title] = notes
-        check_data(study, splits)
+        check_data(work, splits)
         record["conditions"] |= rehearse(study.stresses, splits.train, splits.test, study.noise.seed)[1].conditions
         write_json(run / "provenance.json", record)
         for teacher in study.teacher:
-            prepared = run_teacher(study, data, teacher, splits, run, device, precision)
+            prepared = run_teacher(work, data, teacher, splits, run)
             pending = [t for t in trials_of(study) if (t.dataset, t.teacher) == (data.title, teacher.title)
                        and not is_complete(trial_folder(run, t))]
-            run_trials(study, data, splits, pending, prepared, run, jobs, options)
+            run_trials(study, data, splits, pending, prepared, run, work.jobs, options)
             keep_run(run, study, data.title, teacher.title, prepared[target_key(study.target)].target_name, splits.test)

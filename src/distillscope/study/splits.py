@@ -16,3 +16,10 @@ def load_data(study: Study, data: Dataset, known: Mapping[str, Looked] | None = 
     return load_splits(data.title, data.name, data.settings, train_split=data.train_split, test_split=data.test_split,
                        validation=study.validation, screen=study.screen, limit=study.limit, limit_test=study.limit_test,
                        corrupt=study.corrupt, setting=setting, known=known)
+
+
+def load_untested(study: Study, data: Dataset) -> Splits:
+    """Train with a tenth (at most 1,000 images) held out; no test split is touched."""
+    return load_splits(data.title, data.name, data.settings, train_split=data.train_split, test_split=data.train_split,
+                       validation=lambda count: min(1000, count // 10), limit=study.limit, limit_test=study.limit,
+                       corrupt=study.corrupt)

@@ -12,7 +12,6 @@ from distillscope import progress
 from distillscope.config.load import study_from
 from distillscope.config.resolve import with_noise
 from distillscope.config.study import Study
-from distillscope.data.splits import Splits, load_splits
 from distillscope.distill.loop import distill
 from distillscope.errors import UserError
 from distillscope.files.json_reader import read_json
@@ -23,8 +22,9 @@ from distillscope.results.rundir import trials_of
 from distillscope.students.card import model_card
 from distillscope.students.load import DESCRIPTION, save_student
 from distillscope.study.fingerprint import fingerprint
-from distillscope.study.preflight import check_data, check_study, check_teacher
+from distillscope.study.preflight import Work, check_data, check_study, check_teacher
 from distillscope.study.prepared import prepare_targets
+from distillscope.study.splits import load_untested
 from distillscope.study.training import fresh_student, make_health, training_set
 from distillscope.teachers.cache import cache_root
 from distillscope.teachers.rows import load_teacher
@@ -55,11 +55,12 @@ def distill_one(study: Study, out: Path, *, resume: bool = False, device: str = 
 def _distil(study: Study, out: Path, asked: dict[str, Any], first: bool, device: str, precision: str | None, workers: int,
             track: str | None, command: str) -> Path:
     data, teacher, spec, arm = study.data[0], study.teacher[0], study.students[0], study.arms[0]
-    check_study(study, track)
-    splits = _splits(study, data)
-    check_data(study, splits, tested=False)
+    work = Work(study, device=device, precision=precision, track=track)
+    check_study(work)
+    splits = load_untested(study, data)
+    check_data(work, splits)
     encoder = load_teacher(teacher, device, precision)
-    check_teacher(study, encoder, splits)
+    check_teacher(work, splits, encoder, teacher.title)
     asked = {**asked, "fingerprint": fingerprint(encoder, splits)}
     if first and (out / REQUEST).is_file():
         compare_request(out, asked)
@@ -147,13 +148,3 @@ def _of_request(settings: dict[str, Any]) -> dict[str, Any]:
 
 def _of_description(said: dict[str, Any]) -> dict[str, Any]:
     return {k: said[k] for k in ("name", "settings", "label", "objective", "seed", "teacher", "dataset") if k in said}
-
-
-def _splits(study: Study, data) -> Splits:
-    """Train with a tenth (at most 1,000 images) held out; no test split is touched."""
-    found = load_splits(data.title, data.name, data.settings, train_split=data.train_split, test_split=data.train_split,
-                        validation=lambda count: min(1000, count // 10), limit=study.limit, limit_test=study.limit, corrupt=study.corrupt)
-    if len(found.train) < study.training.batch_size:
-        raise UserError(f"data {data.title}/train", f"at least {study.training.batch_size * 10 // 9 + 2} images",
-                        str(len(found.whole_train)), "Use more images, or a smaller --batch-size.")
-    return found

@@ -16,7 +16,6 @@ from distillscope.config.parts import Dataset
 from distillscope.config.study import Study
 from distillscope.data.source import Looked
 from distillscope.data.splits import Splits
-from distillscope.errors import UserError
 from distillscope.files.locks import join_as_worker
 from distillscope.processes.workers import run_in_workers
 from distillscope.results.rundir import Trial, trial_folder
@@ -28,8 +27,6 @@ from distillscope.study.trial import run_trial
 
 def num_jobs(jobs: int | None, device: torch.device, trials: int) -> int:
     """How many trials run at once: what was asked for, else one a core on a CPU (at most 8) and one on a GPU."""
-    if jobs is not None and jobs < 1:
-        raise UserError("--jobs", "a whole number from 1 up", str(jobs), "Leave it out for one a core.")
     return jobs or (1 if device.type != "cpu" else max(1, min(os.cpu_count() or 1, trials, 8)))
 
 
