@@ -52,7 +52,7 @@ class TeacherRows:
         """Embeddings (n, dim) float32 of every item of a source as ``perturbation`` shows it; ``label`` for the progress."""
         if perturbation is not None:
             raise UserError(f"teacher {self.name}", "a model, since views and noise need new embeddings",
-                            "ready-made embeddings", "Leave noise out (--set noise.sigmas=[]) and use arms without a view.")
+                            "ready-made embeddings", "Leave noise out (noise.sigmas: []) and use arms without a view.")
         return self.lookup(source)
 
     def num_missing(self, source: Source, perturbation: Perturbation | None = None) -> int:
