@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+from pathlib import Path
 
 import numpy as np
 import pandas as pd
@@ -33,17 +34,26 @@ from distillscope.config.load import load_preset, study_from
 from distillscope.errors import UserError
 from distillscope.facts import ObjectiveFacts
 from distillscope.registry import objectives
-from distillscope.report.advice import advice_html, head_html
+from distillscope.report.context.study.advice import advised, recommended
 from distillscope.report.draw.with_matplotlib import draw
 from distillscope.report.draw.with_plotly import to_plotly
 from distillscope.report.figures.pareto import pareto
-from distillscope.report.recommendation import advice_tables, advise, marked, notes, sentence, table_of
+from distillscope.report.recommendation import advice_tables, advise, arms_compared
+from distillscope.report.render import render
+from distillscope.report.sentences.recommendation import marked, notes, sentence
 from distillscope.results.arms import arms_of
 from distillscope.results.run import read_run
 from distillscope.results.statistics import paired
 
 ACCURACY, RANK, RECALL = "paper.probe.student.accuracy", "mapped.effective_rank", "mapped.recall_at_1"
 NOISY = {"noise=0.05": 0.68, "noise=0.1": 0.55, "noise=0.2": 0.30}
+
+
+def section(advice, figure=None) -> str:
+    """"What to change" as the page has it."""
+    return render("study/advice.html", **advised(advice, {"pareto": figure} if figure and figure.panels else {}, Path("nowhere")))
+
+
 TEACHER = {("pca64", "paper.probe.teacher.accuracy", c): v for c, v in (("noise=0.05", 0.75), ("noise=0.1", 0.7), ("noise=0.2", 0.65))}
 
 
@@ -159,7 +169,7 @@ def test_what_was_picked_is_said_in_sentence_page_terminal_and_json(tmp_path):
     (ranking,) = advice.found[0].rankings
     text = sentence(ranking, advice.found[0])
     assert "for all 3 arms at once" in text and "before selection: optimistic" in text
-    page = advice_html(advice, pareto(()), tmp_path)
+    page = section(advice)
     assert "for all ranked arms at once" in page and "before selection" in page and "optimistic, since it was picked" in page
     assert all("before selection" in str(t.caption) and "for all 3 arms at once" in str(t.caption) for t in advice_tables(advice))
     ranked = {e["arm"]: e["score"] for e in json.loads(advice.to_json())["settings"][0]["students"][0]["ranked"]}
@@ -183,7 +193,7 @@ def test_only_equal_compute_without_labels_is_ranked():
     assert {e.arm.name for e in ranking.entries} == {"one", "two"}
     assert {e.arm.name: e.apart for e in ranking.apart} == {
         "three": "is trained with labels, a control", "eight": "sees each image 20 times, the plain arm 5 times"}
-    assert "apart: is trained with labels" in str(table_of(ranking, one)[1])
+    assert "apart: is trained with labels, a control" in [line.score for line in arms_compared(ranking, one).lines]
 
 
 @pytest.mark.parametrize(("more", "ranked"), [(1.05, True), (2.0, False)])
@@ -238,7 +248,7 @@ def test_the_papers_probe_says_what_it_favours_with_the_neighbours_beside_it(tmp
     (note, _) = notes(advice.found[0])
     assert "set probes.tuned: true" in note and "S, “two” +1." in note
     assert note in json.loads(advice.to_json())["settings"][0]["notes"]
-    assert "set probes.tuned: true" in advice_html(advice, pareto(()), tmp_path)
+    assert "set probes.tuned: true" in section(advice)
     ranked = {e["arm"]: e for e in json.loads(advice.to_json())["settings"][0]["students"][0]["ranked"]}
     assert ranked["two"]["knn"]["mean"] == pytest.approx(1.0, abs=0.5)
 
@@ -248,11 +258,11 @@ def test_a_share_of_the_gap_is_said_only_where_there_is_a_gap():
     one, ranking = only(run("one seven", gains))
     assert not ranking.caught_up and "% of the gap to the teacher" in sentence(ranking, one)
     cost = "at the cost of clean accuracy (−"
-    assert cost in sentence(ranking, one) and cost in head_html(advise([run("one seven", gains)]))
+    assert cost in sentence(ranking, one) and cost in recommended(advise([run("one seven", gains)]))
     for own in ({"accuracy": 0.05}, {"robustness": 0.2}):  # near the teacher; above it, though not its clean accuracy
         planted = run("one seven", {"one": own, "seven": {k: v + 0.1 for k, v in {"robustness": 0.0, **own}.items()}})
         one, ranking = only(planted)
-        text = sentence(ranking, one) + head_html(advise([planted]))
+        text = sentence(ranking, one) + recommended(advise([planted]))
         assert ranking.caught_up == tuple(own) and "gap" not in text and "balance score of +" in text
 
 
@@ -267,7 +277,7 @@ def test_one_or_two_other_arms_are_named_and_what_was_not_run_is_said(tmp_path):
     small, medium = recommend(results, "accuracy").rankings
     assert not small.not_run and medium.not_run == ("two", "six+bn")
     assert sentence(medium, recommend(results, "accuracy")).endswith("Not run on M: two, six+bn.")
-    assert "Not run on M: two, six+bn." in advice_html(advise([planted]), pareto(()), tmp_path)
+    assert "Not run on M: two, six+bn." in section(advise([planted]))
 
 
 def test_the_star_says_what_it_is():
@@ -281,7 +291,7 @@ def test_the_star_says_what_it_is():
 def test_latency_that_was_not_measured_is_said_and_the_next_study_has_it(tmp_path):
     planted = run("one two", {"two": {"accuracy": 0.08}})
     advice = advise([planted])
-    assert "add the stress latency" in notes(advice.found[0])[-1] and "add the stress latency" in advice_html(advice, pareto(()), tmp_path)
+    assert "add the stress latency" in notes(advice.found[0])[-1] and "add the stress latency" in section(advice)
     assert advice.following["stresses"] == [{"name": "latency"}] and study_from(advice.following).stresses
     timed = advise([with_rows(planted, "capacity.parameters", "capacity.latency_ms", {})])
     assert not any("latency" in n for n in notes(timed.found[0]))
@@ -435,17 +445,17 @@ def test_studies_of_other_data_are_not_compared(folder, tmp_path):
 def test_the_pages_section_escapes_and_names_the_arm(folder):
     read = read_run(folder)
     advice = advise([read])
-    text = advice_html(advice, pareto(advice.found), folder)
+    text = section(advice, pareto(advice.found))
     assert "<strong>“seven”</strong>" in text and 'id="next-study"' in text and "DIR-screen" in text and str(folder) not in text
     assert "accuracy under noise" in text and "no arm is shown to help" in text and "S, “seven”: clean accuracy" in text
-    assert "train with “seven”, which closes" in head_html(advice)
+    assert "train with “seven”, which closes" in recommended(advice)
     read.results["arm"] = read.results["arm"].replace("seven", "<b>7")
     read.study["arms"][-1]["name"] = "<b>7"
-    text = advice_html(advise([read]), pareto(()), folder)
-    assert "<b>" not in text + head_html(advise([read])) and "&lt;b&gt;7" in text
+    text = section(advise([read]))
+    assert "<b>" not in text and "&lt;b&gt;7" in text
 
 
 def test_a_run_of_one_arm_gets_one_honest_sentence(tmp_path):
     advice = advise([run("one")])
-    text = advice_html(advice, pareto(advice.found), tmp_path)
+    text = section(advice, pareto(advice.found))
     assert "cannot be ranked" in text and "<figure" not in text and advice.yaml == ""

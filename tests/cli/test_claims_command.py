@@ -15,12 +15,19 @@ from builders.planted import planted_run, write_run
 from builders.tiny import finished_run
 from distillscope import cli
 from distillscope.errors import UserError
-from distillscope.report.claims import claims_html, claims_of, decide_claims, forest, markdown, write_claims
+from distillscope.report.claims import claims_of, decide_claims, markdown, write_claims
+from distillscope.report.context.study.claims import decided, effect_of, shown_claim
+from distillscope.report.render import render
 from distillscope.report.write import write_report
 from distillscope.results.run import read_run
 from distillscope.visible import markdown_text
 
 RANKS = {2: 12.0, 5: 18.0}
+
+
+def section(run_dir: Path) -> str:
+    """"Claims" as the page has it."""
+    return render("study/claims.html", **decided(claims_of(read_run(run_dir))))
 
 
 def call(*arguments: object):
@@ -67,7 +74,7 @@ def test_a_tiny_study_of_two_seeds_is_undecided_and_not_an_error(tmp_path):
 
 def test_every_report_holds_its_claims(run_dir):
     assert (finished_run() / "claims.json").is_file() and (finished_run() / "claims.md").is_file()
-    assert "Not tested" in claims_html(claims_of(read_run(finished_run())))
+    assert "Not tested" in section(finished_run())
 
 
 def test_seeds_that_were_run_apart_are_judged_together(tmp_path):
@@ -160,18 +167,17 @@ def test_names_from_data_are_escaped(tmp_path):
     plant.results = plant.results.assign(arm=[f"<b>{a}" if a else a for a in plant.results["arm"]])
     run = tmp_path / "run"
     write_run(plant, run)
-    html = claims_html(claims_of(read_run(run)))
+    html = section(run)
     assert "<b>" not in html and "&lt;b&gt;seven" in html
 
 
 def test_the_drawing_holds_effect_interval_and_bound(run_dir):
     verdict = decide_claims([run_dir]).decisions[0]["inverse-scaling"]
-    drawn = forest(verdict)
-    places = [float(x) for x in re.findall(r'(?:x1|x2|cx)="([0-9.]+)"', drawn)]
-    bound, _, low, high, centre = places
-    assert low < centre < high and all(0 <= p <= 280 for p in places)
-    assert (bound > centre) == (verdict.bound > verdict.effect)
-    assert 'aria-label="accuracy of S - L' in drawn
+    drawn = effect_of(verdict)
+    assert 0 <= drawn.low < drawn.effect < drawn.high <= 280 and 0 <= drawn.bound <= 280
+    assert (drawn.bound > drawn.effect) == (verdict.bound > verdict.effect)
+    assert drawn.label.startswith("accuracy of S - L")
+    assert [e.figure for e in shown_claim(verdict).evidence if e.figure] == ["noise"]
 
 
 def test_markdown_of_two_settings_names_both(run_dir, tmp_path):

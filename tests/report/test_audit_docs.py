@@ -10,8 +10,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from distillscope.report.context.study.reasons import STRESSES
 from distillscope.report.figures.of_audit import prepare_audit_figures
-from distillscope.report.figures.stressed import STRESSES
 
 DOCS = Path(__file__).parents[2] / "docs"
 MEASURES = (DOCS / "measures.md").read_text(encoding="utf-8")
@@ -77,7 +77,7 @@ def test_the_guide_has_every_figure_of_the_page():
 def test_the_guide_has_every_figure_of_a_studys_page_and_of_a_comparisons(reported):
     guide = (DOCS / "figures.md").read_text(encoding="utf-8")
     page = (reported / "report.html").read_text(encoding="utf-8")
-    drawn = {*re.findall(r'id="figure-(\w+)"', page), *(f.__name__ for f in STRESSES), "lost", "neighbours", "map", "confusion", "by_class",
+    drawn = {*re.findall(r'id="figure-(\w+)"', page), *STRESSES, "lost", "neighbours", "map", "confusion", "by_class",
              "pareto", "differences"} - {"pictures"}
     assert drawn >= {"noise", "training", "spectrum", "fourier"}
     assert not [key for key in drawn if f"(`{key}`)" not in guide]

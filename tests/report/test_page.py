@@ -11,12 +11,10 @@ import pytest
 
 from builders.page_reading import Elements, data_of
 from distillscope.report.draw.with_matplotlib import draw
-from distillscope.report.figures.of_study import prepare_figures
+from distillscope.report.findings import Findings
 from distillscope.report.render import script_hash
 from distillscope.report.write import write_report
-from distillscope.results.models import settings_of
 from distillscope.results.run import read_run
-from distillscope.results.summary import Summary
 
 HOSTILE = "<script>alert(1)</script>"
 
@@ -43,8 +41,7 @@ def test_the_noise_figure_draws_the_means_of_results_csv(reported):
 
 
 def test_static_and_interactive_figures_show_the_same_numbers(reported):
-    run = read_run(reported)
-    for figure in (f for f in prepare_figures(run, settings_of(run), Summary.of(run)) if f.panels):
+    for figure in (f for f in Findings.of(read_run(reported)).figures.values() if f.panels):
         canvas = draw(figure)
         for axes, panel in zip(canvas.axes, figure.panels, strict=False):
             lines = [line.get_xydata() for line in axes.get_lines()]

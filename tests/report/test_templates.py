@@ -16,8 +16,7 @@ REPORT = Path(__file__).parents[2] / "src" / "distillscope" / "report"
 TEMPLATES = sorted(p.relative_to(REPORT / "templates").as_posix() for p in (REPORT / "templates").rglob("*") if p.is_file())
 PLOTLYS_OWN = {"draw/with_plotly.py"}
 """Plotly writes its labels in a little markup of its own, which is no part of the page."""
-TO_BE_CONVERTED = {"advice.py", "arms.py", "audit_page.py", "audit_sections.py", "body.py", "claims.py", "compare_page.py", "pictures.py",
-                   "provenance.py", "relative.py", "sections.py", "serve.py"}
+TO_BE_CONVERTED = {"audit_page.py", "audit_sections.py", "compare_page.py", "provenance.py", "sections.py", "serve.py"}
 
 
 def html_in(source: str) -> list[str]:

@@ -11,7 +11,7 @@ from builders.synthetic_run import make_run
 from distillscope.claims.results import results_of
 from distillscope.compare.runs import compare_runs
 from distillscope.files.writing import write_json
-from distillscope.report.sections import notices
+from distillscope.report.context.study.head import notices_of
 from distillscope.report.write import _finite, write_summary
 from distillscope.results.keys import FIT, OLD_FIT, OLD_FIT_SAYS
 from distillscope.results.run import measured_split, name_train_rank, of_test, read_run
@@ -102,7 +102,7 @@ def test_values_by_the_old_fit_of_the_map_are_never_mixed_with_new_ones(mapped_r
     assert results_of([new])[0].mapped_notes == () and results_of([old])[0].mapped_notes == (OLD_FIT_SAYS,)
     (joined,) = results_of([old, new])
     assert str(old.path) in joined.mapped_notes[0] and not joined.frame["measure"].str.startswith("mapped.").any()  # the same trials: the first run's
-    assert OLD_FIT_SAYS in notices(old) and OLD_FIT_SAYS not in notices(new) + notices(both)
+    assert [notices_of(r).old_fit for r in (old, new, both)] == [OLD_FIT_SAYS, "", ""]
 
 
 def test_two_runs_by_different_fits_are_not_compared_in_what_the_map_gives(mapped_run):

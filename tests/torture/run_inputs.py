@@ -100,23 +100,17 @@ def _study(path: Path, rng: random.Random) -> str:
 
 def reported(run: Path, number: int) -> str | None:
     """What a report computes: its tables, and in turn the claims with the advice, the page, or nothing more. No figure is drawn as a file."""
-    from distillscope.report.claims import claims_of
-    from distillscope.report.figures.of_study import prepare_figures
-    from distillscope.report.recommendation import advise
-    from distillscope.report.tables import build_table
-    from distillscope.results.models import settings_of
+    from distillscope.report.findings import Findings
     from distillscope.results.run import read_run
-    from distillscope.results.summary import Summary
 
-    found = read_run(run)
-    settings, summary = settings_of(found), Summary.of(found)
-    table = build_table(found, settings, summary)
+    found = Findings.of(read_run(run))
+    assert found.table
     if number % 3 == 0:
-        claims_of(found), advise([found])
+        assert found.claims and found.advice
     elif number % 3 == 1:
-        from distillscope.report.page import render_page
+        from distillscope.report.study_page import study_page
 
-        render_page(found, settings, summary, prepare_figures(found, settings, summary), table)
+        study_page(found)
     return None
 
 

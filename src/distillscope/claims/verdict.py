@@ -114,6 +114,12 @@ class Verdict:
     notes: tuple[str, ...] = ()
     says: tuple[str, str] = ("", "")
 
+    @property
+    def conclusion(self) -> str:
+        """`sentence` without its numbers and its scope."""
+        said = self.reason if self.verdict == "undecided" else self.says[self.verdict == "refuted"]
+        return f"{self.verdict.capitalize()}: {said}."
+
     def to_dict(self) -> dict[str, Any]:
         """Plain values for JSON; infinities and NaN become null."""
         return _finite({k: v for k, v in asdict(self).items() if k != "says"})
@@ -216,12 +222,20 @@ def number(value: float | None, digits: int = 3) -> str:
     return f"{value:.{min(decimals, 6)}f}"
 
 
+def p_number(p: float) -> str:
+    """
+    >>> p_number(0.0004), p_number(0.1083)
+    ('< 0.001', '0.108')
+    """
+    return "< 0.001" if p < 0.001 else f"{p:.3g}"
+
+
 def p_text(p: float) -> str:
     """
     >>> p_text(0.0004), p_text(0.1083), p_text(1.0)
     ('p < 0.001', 'p = 0.108', 'p = 1')
     """
-    return "p < 0.001" if p < 0.001 else f"p = {p:.3g}"
+    return f"p {p_number(p)}" if p < 0.001 else f"p = {p_number(p)}"
 
 
 def interval(verdict: Verdict | Secondary) -> str:

@@ -36,7 +36,8 @@ def recommend_(
     from distillscope.errors import unknown_name
     from distillscope.files.writing import write_text
     from distillscope.progress import Terminal, tell
-    from distillscope.report.recommendation import advice_tables, following_text, notes, recommend_runs, sentence
+    from distillscope.report.recommendation import advice_tables, recommend_runs
+    from distillscope.report.sentences.recommendation import following_text, notes, sentence
 
     if for_ not in PURPOSES:
         raise unknown_name("--for", "purpose", for_, PURPOSES)

@@ -8,11 +8,10 @@ from distillscope.errors import UserError
 from distillscope.files.writing import write_text
 from distillscope.report.draw.with_matplotlib import draw, save
 from distillscope.report.figures.figure import Figure
-from distillscope.report.figures.of_study import prepare_figures
-from distillscope.report.tables import build_table, latex_text, to_latex
-from distillscope.results.models import settings_of
+from distillscope.report.findings import Findings
+from distillscope.report.registered import STUDY_FIGURES
+from distillscope.report.tables import latex_text, to_latex
 from distillscope.results.run import read_run
-from distillscope.results.summary import Summary
 
 ONE_COLUMN, TWO_COLUMNS = 3.25, 6.75
 """Inches, as the column and the text of most two-column styles."""
@@ -28,8 +27,8 @@ def write_paper(run_dir: Path | str) -> list[Path]:
     without a plot to draw, is a UserError.
     """
     run = read_run(Path(run_dir))
-    settings, summary = settings_of(run), Summary.of(run)
-    found = {f.key: f for f in prepare_figures(run, settings, summary) if f.key in KEYS and f.panels}
+    findings = Findings.of(run)
+    found = {key: figure for key, figure in STUDY_FIGURES.drawn(findings, KEYS).items() if figure.panels}
     if not found:
         raise UserError(str(run_dir), "finished trials to draw", "none", "Finish it with `distillscope run ... --resume`.")
     folder, written = run.path / "paper", []
@@ -38,7 +37,7 @@ def write_paper(run_dir: Path | str) -> list[Path]:
         one, two = draw(figure, 1, ONE_COLUMN), draw(figure, 2, TWO_COLUMNS / min(2, len(figure.panels)))
         written += [save(canvas, folder / f"{name}-{key}.{suffix}") for name, canvas in (("one", one), ("two", two))
                     for suffix in ("pdf", "svg")]
-    written.append(write_text(folder / "table.tex", to_latex(build_table(run, settings, summary))))
+    written.append(write_text(folder / "table.tex", to_latex(findings.table)))
     written.append(write_text(folder / "figures.tex", "\n".join(map(_float, found.values()))))
     return written
 

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import importlib
 import inspect
-from collections.abc import Callable, Iterator, Mapping
+import pkgutil
+from collections.abc import Callable, Collection, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -28,11 +30,12 @@ class _Entry:
 
 
 class _Registered:
-    """Functions by name, in ``order``; a name that is taken raises."""
+    """Functions by name, in ``order``; a name that is taken raises. All files of ``package`` are imported at the first look."""
 
-    def __init__(self, page: str) -> None:
-        self.page = page
+    def __init__(self, page: str, package: str) -> None:
+        self.page, self.package = page, package
         self._entries: dict[str, _Entry] = {}
+        self._loaded = False
 
     def _add(self, name: str, order: float, facts: Mapping[str, Any]) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
         def add(function: Callable[..., Any]) -> Callable[..., Any]:
@@ -48,6 +51,10 @@ class _Registered:
         return (e.name for e in self._ordered())
 
     def _ordered(self) -> list[_Entry]:
+        if not self._loaded:
+            for module in pkgutil.iter_modules(importlib.import_module(self.package).__path__):
+                importlib.import_module(f"{self.package}.{module.name}")
+            self._loaded = True
         return sorted(self._entries.values(), key=lambda e: e.order)
 
     def remove(self, name: str) -> None:
@@ -62,9 +69,9 @@ class Figures(_Registered):
         """Register the decorated function; ``name`` is its figure's key, and what its signature names is handed over."""
         return self._add(name, order, {})
 
-    def drawn(self, pool: object) -> dict[str, Figure]:
-        """Every figure by its key, made from the attributes of ``pool``."""
-        found = {e.name: made(e.make, pool) for e in self._ordered()}
+    def drawn(self, pool: object, only: Collection[str] | None = None) -> dict[str, Figure]:
+        """Every figure (of ``only``) by its key, made from the attributes of ``pool``."""
+        found = {e.name: made(e.make, pool) for e in self._ordered() if only is None or e.name in only}
         return {name: figure for name, figure in found.items() if figure is not None}
 
 
@@ -100,3 +107,7 @@ class Sections(_Registered):
                 template = f"{self.page}/{entry.name}.html" if folder is None else f"{entry.name}.html"
                 found.append(ShownSection(entry.name, title, question, render(template, folder, **values)))
         return found
+
+
+STUDY_FIGURES = Figures("study", "distillscope.report.figures")
+STUDY = Sections("study", "distillscope.report.context.study")

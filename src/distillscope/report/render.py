@@ -43,13 +43,22 @@ def _share(value: float, full: float) -> float:
     return max(0.0, min(100.0, 100 * value / full))
 
 
+def uncapitalised(text: str) -> str:
+    """
+    >>> uncapitalised("Not run.")
+    'not run.'
+    """
+    return text[:1].lower() + text[1:]
+
+
 @functools.cache
 def environment(folder: Path | None = None) -> Environment:
     """The templates of report/templates; those of ``folder``, where one is given, are looked for first."""
     own = PackageLoader("distillscope.report", "templates")
     made = Environment(loader=own if folder is None else ChoiceLoader([FileSystemLoader(folder), own]), autoescape=True,
                        undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True, auto_reload=False)
-    made.filters |= {"number": number, "percent": percent, "count": count, "joined": joined, "place": place, "width": width}
+    made.filters |= {"number": number, "percent": percent, "count": count, "joined": joined, "place": place, "width": width,
+                     "uncapitalised": uncapitalised}
     made.globals["nbsp"] = NBSP
     return made
 

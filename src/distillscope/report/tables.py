@@ -77,21 +77,28 @@ class Table:
         place = [row.model.dataset, row.model.teacher] if self.settings > 1 else []
         return [*place, row.model.label]
 
-    def text(self, cell: Cell, column: Column, plus_minus: str = " ± ") -> str:
-        """'71.10 ± 0.44 (paper 71.11 ± 0.44)'; a dash where nothing was measured."""
+    def measured(self, cell: Cell, column: Column, plus_minus: str = " ± ") -> str:
+        """'71.10 ± 0.44'; a dash where nothing was measured."""
         s = cell.statistic
-        shown = "–"
-        if s is not None:
-            shown = count(s.mean) if column.short else number(column.scale * s.mean, column.digits)
-            spread = column.scale * s.spread(self.spread)
-            if math.isfinite(spread) and not (column.short or column.constant):
-                shown += f"{plus_minus}{number(spread, column.digits)}"
-        if cell.published is not None:
-            value = number(column.scale * cell.published, column.digits)
-            if cell.published_std is not None:
-                value += f"{plus_minus}{number(column.scale * cell.published_std, column.digits)}"
-            shown += f" (paper {value})"
+        if s is None:
+            return "–"
+        shown = count(s.mean) if column.short else number(column.scale * s.mean, column.digits)
+        spread = column.scale * s.spread(self.spread)
+        if math.isfinite(spread) and not (column.short or column.constant):
+            shown += f"{plus_minus}{number(spread, column.digits)}"
         return shown
+
+    def published(self, cell: Cell, column: Column, plus_minus: str = " ± ") -> str:
+        """The published value, '71.11 ± 0.44'; empty where there is none."""
+        if cell.published is None:
+            return ""
+        value = number(column.scale * cell.published, column.digits)
+        return value if cell.published_std is None else f"{value}{plus_minus}{number(column.scale * cell.published_std, column.digits)}"
+
+    def text(self, cell: Cell, column: Column, plus_minus: str = " ± ") -> str:
+        """'71.10 ± 0.44 (paper 71.11 ± 0.44)'."""
+        published = self.published(cell, column, plus_minus)
+        return self.measured(cell, column, plus_minus) + (f" (paper {published})" if published else "")
 
 
 NARROW = ("capacity.parameters", "student.effective_rank", "student.dims_90", "contrastive.infonce", "paper.infonce", "alignment.mean_cosine")
@@ -137,9 +144,15 @@ def sample_note(settings: list[Setting], summary: Summary) -> str:
     if not counts:
         return ""
     text = f"Ranks are over N = {counts[0] if len(counts) == 1 else f'{counts[0]} to {counts[-1]}'} images"
-    if any((flag := summary.get(m, "student.undersampled")) and flag.mean > 0 for m in models):
+    if undersampled(settings, summary):
         return f"{text}, fewer than twice the dimensions: every rank here is biased low, the teacher's most."
     return f"{text}."
+
+
+def undersampled(settings: list[Setting], summary: Summary) -> bool:
+    """Whether the images are fewer than twice the dimensions of any model, so that every rank is biased low."""
+    flags = (summary.get(m, "student.undersampled") for s in settings for m in s.models)
+    return any(flag is not None and flag.mean > 0 for flag in flags)
 
 
 def _published(run: Run) -> list[dict[str, Any]]:

@@ -7,17 +7,13 @@ from pathlib import Path
 from typing import Any
 
 from distillscope.files.writing import write_atomic, write_json
-from distillscope.report.advice import advice_html, head_html
-from distillscope.report.claims import claims_html, claims_of, write_claims
+from distillscope.report.claims import write_claims
 from distillscope.report.draw.with_matplotlib import write_figures
 from distillscope.report.figures.keepsakes import damaged
-from distillscope.report.figures.of_study import prepare_figures
-from distillscope.report.figures.pareto import pareto
-from distillscope.report.page import write_page
-from distillscope.report.recommendation import advise
+from distillscope.report.findings import Findings
 from distillscope.report.sentences.study import headline
-from distillscope.report.tables import build_table, write_tables
-from distillscope.results.models import settings_of
+from distillscope.report.study_page import write_page
+from distillscope.report.tables import write_tables
 from distillscope.results.run import Run, read_run
 from distillscope.results.summary import Summary
 from distillscope.visible import sheet_cell
@@ -57,15 +53,10 @@ def write_report(run_dir: Path) -> Path:
     """
     run = read_run(Path(run_dir))
     run.problems.extend(damaged(run))
-    settings, summary = settings_of(run), Summary.of(run)
+    found = Findings.of(run)
     write_results(run)
-    write_summary(run, summary, [headline(s, summary) for s in settings])
-    figures, table = prepare_figures(run, settings, summary), build_table(run, settings, summary)
-    advice = advise([run])
-    trade = pareto(advice.found, [m for s in settings for m in s.main])
-    figures += [trade] if trade.panels else []
-    write_tables(table, run.path / "tables")
-    write_figures(figures, run.path / "figures")
-    claims = claims_of(run)
-    write_claims(claims, run.path)
-    return write_page(run, settings, summary, figures, table, claims_html(claims), advice_html(advice, trade, run.path), head_html(advice))
+    write_summary(run, found.summary, [headline(s, found.summary) for s in found.settings])
+    write_tables(found.table, run.path / "tables")
+    write_figures(list(found.figures.values()), run.path / "figures")
+    write_claims(found.claims, run.path)
+    return write_page(found)

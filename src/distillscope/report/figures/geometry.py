@@ -6,6 +6,7 @@ from dataclasses import replace
 from itertools import pairwise
 
 from distillscope.report.figures.figure import Figure, Mark, Panel, Series
+from distillscope.report.registered import STUDY_FIGURES
 from distillscope.report.sentences.numbers import count, number, span
 from distillscope.results.keys import COSINE, PARAMETERS, RANK, facts_of
 from distillscope.results.models import NULL_COLOUR, Setting
@@ -26,6 +27,7 @@ def of_setting(settings: list[Setting], setting: Setting) -> str:
     return f" ({setting.title})" if len(settings) > 1 else ""
 
 
+@STUDY_FIGURES.register("cumulative_variance", order=20)
 def cumulative_variance(run: Run, settings: list[Setting], summary: Summary) -> Figure:
     """Share of the variance held by the first k principal components, teacher and students."""
     panels = []
@@ -49,6 +51,7 @@ def cumulative_variance(run: Run, settings: list[Setting], summary: Summary) -> 
                   "in the table.", panels, "" if panels else "This run holds no spectra.", findings)
 
 
+@STUDY_FIGURES.register("spectrum", order=30)
 def spectrum(run: Run, settings: list[Setting], summary: Summary) -> Figure:
     """Singular values as shares of each model's largest."""
     panels = []
@@ -96,6 +99,7 @@ def _size_ticks(sizes: list[float]) -> list[tuple[float, str]] | None:
     return [(s, count(s)) for s in distinct] if roomy and len(distinct) <= 5 else None
 
 
+@STUDY_FIGURES.register("effective_rank", order=40)
 def rank_and_size(run: Run, settings: list[Setting], summary: Summary) -> Figure:
     """Effective rank against the logarithm of the number of parameters."""
     panels, findings = [], []
@@ -121,6 +125,7 @@ def rank_and_size(run: Run, settings: list[Setting], summary: Summary) -> Figure
                   panels, "" if panels else "This run holds no effective rank with a number of parameters.", findings)
 
 
+@STUDY_FIGURES.register("cosine_rank", order=50)
 def cosine_and_rank(run: Run, settings: list[Setting], summary: Summary) -> Figure:
     """Mean cosine with the teacher against effective rank."""
     panels = []
@@ -138,6 +143,7 @@ def cosine_and_rank(run: Run, settings: list[Setting], summary: Summary) -> Figu
                   panels, "" if panels else "This run holds no mean cosine.")
 
 
+@STUDY_FIGURES.register("alignment", order=60)
 def alignment(run: Run, settings: list[Setting], summary: Summary) -> Figure:
     """Students' variance on the teacher's components, with the teacher's own curve and the k/d null."""
     panels = []

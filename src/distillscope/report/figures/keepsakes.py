@@ -12,6 +12,7 @@ import numpy as np
 from distillscope.errors import UserError
 from distillscope.report.figures.figure import Figure, Grid, Panel, Series
 from distillscope.report.figures.geometry import of_setting
+from distillscope.report.registered import STUDY_FIGURES
 from distillscope.report.sentences.numbers import number, percent, shortened
 from distillscope.results.keepsakes_file import Keepsakes, read_keepsakes
 from distillscope.results.models import Model, Setting
@@ -125,6 +126,7 @@ def _seeds(album: Album) -> dict[str, Any]:
     return {"n": count or None, "n_of": "seed"}
 
 
+@STUDY_FIGURES.register("by_class", order=150)
 def by_class(albums: list[Kept]) -> Figure:
     """Accuracy on each class, teacher beside students."""
     panels, findings = [], []
@@ -164,6 +166,7 @@ def _widest_gap(albums: list[Kept], kept: Kept) -> list[str]:
     return [f"The widest gap to the teacher{of_setting([k.setting for k in albums], kept.setting)} is on “{kept.classes[worst]}”: {each} points."]
 
 
+@STUDY_FIGURES.register("confusion", order=160)
 def confusion(albums: list[Kept]) -> Figure:
     """What each class is taken for, teacher beside students."""
     panels, findings = [], []
@@ -195,6 +198,7 @@ def _new_confusions(albums: list[Kept], kept: Kept) -> list[str]:
     return [f"Where confusion grew most{where}: {'; '.join(said)}."] if said else []
 
 
+@STUDY_FIGURES.register("map", order=170)
 def maps(albums: list[Kept]) -> Figure:
     """The same test items in two dimensions, teacher and students side by side."""
     panels, methods = [], {}

@@ -7,6 +7,7 @@ import math
 from distillscope.report.figures.figure import Figure, Mark, Panel, Series
 from distillscope.report.figures.geometry import of_setting, panel_title
 from distillscope.report.figures.noise import crossovers, sigma_info, sigma_label, sigma_ticks, sigma_units
+from distillscope.report.registered import STUDY_FIGURES
 from distillscope.report.sentences.numbers import INFONCE, UNIFORMITY, accuracy_of, first_known, number, seeds_text, shortened
 from distillscope.results.models import NULL_COLOUR, TEACHER_COLOUR, Model, Setting
 from distillscope.results.run import Run
@@ -38,6 +39,7 @@ def _bars(models, summary: Summary, key: str) -> tuple[list[Series], list[tuple[
     return series, ticks
 
 
+@STUDY_FIGURES.register("information", order=70)
 def information(run: Run, settings: list[Setting], summary: Summary) -> Figure:
     """InfoNCE with its ceiling, uniformity, and InfoNCE over the number of candidates."""
     panels, findings = [], []
@@ -79,6 +81,7 @@ def information(run: Run, settings: list[Setting], summary: Summary) -> Figure:
                   panels, "" if panels else "This run holds no InfoNCE and no uniformity.", findings)
 
 
+@STUDY_FIGURES.register("noise", order=10)
 def robustness(run: Run, settings: list[Setting], summary: Summary) -> Figure:
     """Accuracy against the noise's sigma, teacher and students, with the crossover."""
     accuracy = accuracy_of(summary)
@@ -135,6 +138,7 @@ def _epoch_ticks(epochs: list[float]) -> list[tuple[float, str]]:
     return [(float(e), str(e)) for e in range(first, last + 1, step)]
 
 
+@STUDY_FIGURES.register("training", order=80)
 def training(run: Run, settings: list[Setting], summary: Summary) -> Figure:
     """Loss, cosine, effective rank and kNN accuracy over epochs, mean over seeds."""
     panels = []

@@ -6,11 +6,20 @@ from collections.abc import Sequence
 
 from distillscope.advice.rank import Axis, Entry, Ranking, Recommendation
 from distillscope.report.figures.figure import Figure, Panel, Series
+from distillscope.report.recommendation import Advice
+from distillscope.report.registered import STUDY_FIGURES
 from distillscope.report.sentences.numbers import joined, number, percent
-from distillscope.results.models import MARKERS, NULL_COLOUR, STUDENT_COLOURS, TEACHER_COLOUR, Model
+from distillscope.results.models import MARKERS, NULL_COLOUR, STUDENT_COLOURS, TEACHER_COLOUR, Model, Setting
 
 FRONT = "front"
 Look = tuple[tuple[str, str], str]  # colour and marker
+
+
+@STUDY_FIGURES.register("pareto", order=180)
+def trade(advice: Advice, settings: Sequence[Setting]) -> Figure | None:
+    """`pareto` of a run's advice; None where no two arms can be compared."""
+    figure = pareto(advice.found, [m for s in settings for m in s.main])
+    return figure if figure.panels else None
 
 
 FAR = 3.0  # times the arms' own extent

@@ -9,6 +9,7 @@ import numpy as np
 
 from distillscope.report.figures.figure import Figure, Grid, Mark, Panel, Series
 from distillscope.report.figures.geometry import of_setting, panel_title
+from distillscope.report.registered import STUDY_FIGURES
 from distillscope.report.sentences.numbers import accuracy_of, number, percent
 from distillscope.results.keys import LATENCY
 from distillscope.results.models import Model, Setting
@@ -33,6 +34,7 @@ def _over(model: Model, summary: Summary, key: str, places: list[tuple[float, st
                      low=[s.low for _, s in found] if known else None, high=[s.high for _, s in found] if known else None, **more)
 
 
+@STUDY_FIGURES.register("bands", order=90)
 def bands(run: Run, settings: list[Setting], summary: Summary) -> Figure:
     """Accuracy under noise of equal power in bands of radial frequency."""
     accuracy, panels, findings = accuracy_of(summary), [], []
@@ -57,6 +59,7 @@ def bands(run: Run, settings: list[Setting], summary: Summary) -> Figure:
                   panels, "" if panels else not_run("band_noise"), findings)
 
 
+@STUDY_FIGURES.register("corruptions", order=100)
 def corruptions(run: Run, settings: list[Setting], summary: Summary) -> Figure:
     """What each common corruption leaves of the clean accuracy, and the plain mean error."""
     accuracy, panels, findings = accuracy_of(summary), [], []
@@ -106,6 +109,7 @@ def _with_interval(s: Statistic) -> str:
     return percent(s.mean) + (f" [{number(100 * s.low, 1)}, {number(100 * s.high, 1)}]" if math.isfinite(s.low) else "")
 
 
+@STUDY_FIGURES.register("fourier", order=110)
 def fourier(run: Run, settings: list[Setting], summary: Summary) -> Figure:
     """Fourier heat maps, the mean over seeds: the error that each wave causes."""
     accuracy, panels = accuracy_of(summary), []
@@ -134,6 +138,7 @@ def fourier(run: Run, settings: list[Setting], summary: Summary) -> Figure:
                   panels, "" if panels else not_run("fourier"))
 
 
+@STUDY_FIGURES.register("gradient", order=120)
 def gradient(run: Run, settings: list[Setting], summary: Summary) -> Figure:
     """Energy of the input gradient by radial frequency."""
     panels = []
@@ -149,6 +154,7 @@ def gradient(run: Run, settings: list[Setting], summary: Summary) -> Figure:
                   panels, "" if panels else not_run("gradient"))
 
 
+@STUDY_FIGURES.register("top_k", order=130)
 def top_k(run: Run, settings: list[Setting], summary: Summary) -> Figure:
     """Accuracy of embeddings that are cut to their top k components, clean and under noise."""
     panels, accuracy = [], accuracy_of(summary)
@@ -176,6 +182,7 @@ def top_k(run: Run, settings: list[Setting], summary: Summary) -> Figure:
                   panels, "" if panels else not_run("top_k"))
 
 
+@STUDY_FIGURES.register("latency", order=140)
 def latency(run: Run, settings: list[Setting], summary: Summary) -> Figure:
     """Clean accuracy against the time of one image."""
     accuracy, panels = accuracy_of(summary), []
@@ -194,5 +201,3 @@ def latency(run: Run, settings: list[Setting], summary: Summary) -> Figure:
                   "What a student's speed costs. Timed on the machine named below, one image at a time, preprocessing left out; other work on the "
                   "machine lengthens it.", panels, "" if panels else not_run("latency"))
 
-
-STRESSES = [bands, corruptions, fourier, gradient, top_k, latency]

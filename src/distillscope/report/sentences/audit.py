@@ -18,7 +18,7 @@ from distillscope.report.sentences.audit_measures import (
     told,
 )
 from distillscope.report.sentences.numbers import NBSP, number, percent
-from distillscope.report.sentences.study import Merit
+from distillscope.report.sentences.study import Merit, MeritRow
 from distillscope.results.models import Model, Setting
 from distillscope.results.summary import Statistic
 
@@ -249,7 +249,7 @@ def _tenths(value: Value) -> str:
 def _row(model: Model, value: Value, name: str) -> tuple[Model, Statistic, str, str]:
     low, high = (math.nan, math.nan) if value.low is None else (value.low, value.high)
     statistic = Statistic(value.value, math.nan, math.nan, low, high, 1, (value.value,), value.n, value.unit)
-    return model, statistic, told(value, name), between(value, name)
+    return MeritRow(model, statistic, told(value, name), between(value, name))
 
 
 def merits(found: Audit) -> list[Merit]:

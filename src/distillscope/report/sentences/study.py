@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from typing import NamedTuple
 
 from distillscope.report.figures.noise import Sigma, by_size, noise_conditions, paired_difference
 from distillscope.report.sentences.numbers import (
@@ -17,7 +18,7 @@ from distillscope.report.sentences.numbers import (
     seeds_text,
     span,
 )
-from distillscope.report.tables import sample_note
+from distillscope.report.tables import sample_note, undersampled
 from distillscope.results.keys import COSINE, LATENCY, PARAMETERS, RANK, facts_of
 from distillscope.results.models import Model, Setting
 from distillscope.results.rows import CLEAN
@@ -43,25 +44,25 @@ def headline(setting: Setting, summary: Summary) -> str:
     """What was lost under one teacher on one data set, in one sentence."""
     students = _main_arm(setting)
     accuracy, parts, seen, best = accuracy_of(summary), [], [], None
-    teacher = setting.reference
+    teacher, ending = setting.reference, "s" if len(students) == 1 else ""
     scores = _found(students, summary, accuracy[0]) if accuracy else []
     if scores:
         seen += scores
         best = summary.get(teacher, accuracy[0]) if teacher else None
         if best and all(s.mean <= best.mean for _, s in scores):
-            parts.append(f"lose {span(100 * (best.mean - s.mean) for _, s in scores)} points of {setting.teacher}'s {percent(best.mean)} accuracy")
+            lost = span(100 * (best.mean - s.mean) for _, s in scores)
+            parts.append(f"lose{ending} {lost} points of {setting.teacher}'s {percent(best.mean)} accuracy")
         else:
-            parts.append(f"reach {span(100 * s.mean for _, s in scores)}{NBSP}% accuracy" + (f" where {setting.teacher} reaches {percent(best.mean)}" if best else ""))
+            parts.append(f"reach{'es' if ending else ''} {span(100 * s.mean for _, s in scores)}{NBSP}% accuracy"
+                         + (f" where {setting.teacher} reaches {percent(best.mean)}" if best else ""))
     own = summary.get(teacher, RANK) if teacher else None
     ranks = _found(students, summary, RANK)
     if ranks:
         seen += ranks
-        parts.append(f"fill {span(s.mean for _, s in ranks)} effective dimensions"
-                     + (f" where {'it' if scores and best else setting.teacher} fills {number(own.mean, 0 if own.mean >= 100 else 1)}" if own else ""))
+        teachers = f" where {'it' if scores and best else setting.teacher} fills {number(own.mean, 0 if own.mean >= 100 else 1)}" if own else ""
+        parts.append(f"fill{ending} {span(s.mean for _, s in ranks)} effective dimensions{teachers}")
     if not parts:
         return f"On {setting.dataset} no student of {setting.teacher} has a finished trial yet."
-    if len(students) == 1:
-        parts = [p.replace("lose ", "loses ", 1).replace("reach ", "reaches ", 1).replace("fill ", "fills ", 1) for p in parts]
     who = f"student {students[0].label}" if len(students) == 1 else f"students {joined(m.label for m in students)}"
     return f"On {setting.dataset}, {who} {' and '.join(parts)} ({_seeds(seen)})."
 
@@ -87,8 +88,8 @@ def what_was_lost(setting: Setting, summary: Summary) -> list[str]:
         times = f" ({count(sizes[1].mean)} parameters, {sizes[1].mean / sizes[0].mean:.1f} times as many)" if all(sizes) else ""
         sentence = _difference(summary, large, small, RANK, f"From {small.label} to {large.label}{times} the effective rank", 2, 1, "")
         sentences += [sentence] if sentence else []
-    note = sample_note([setting], summary)
-    return sentences + ([note] if "biased" in note else [])
+    note = sample_note([setting], summary) if undersampled([setting], summary) else ""
+    return sentences + ([note] if note else [])
 
 
 def other_arms(run: Run, setting: Setting, summary: Summary) -> list[tuple[Model, Model, dict[str, tuple[Statistic, int, float]]]]:
@@ -149,13 +150,27 @@ def does_it_matter(run: Run, setting: Setting, summary: Summary) -> list[str]:
     return sentences
 
 
+class MeritRow(NamedTuple):
+    """One model's value as it is shown, with its interval."""
+
+    model: Model
+    statistic: Statistic
+    value: str
+    interval: str
+
+    @property
+    def bounded(self) -> bool:
+        """Whether the interval can be drawn."""
+        return math.isfinite(self.statistic.low) and self.statistic.high > self.statistic.low
+
+
 @dataclass(frozen=True)
 class Merit:
     """A figure of merit at the head of the page: one value per model."""
 
     title: str
     note: str
-    rows: list[tuple[Model, Statistic, str, str]]  # model, statistic, shown value, interval
+    rows: list[MeritRow]
     full: float  # the value that fills the bar
 
 
@@ -182,10 +197,11 @@ def merits(run: Run, setting: Setting, summary: Summary) -> list[Merit]:
         rows = []
         for model, s in _found([*setting.teachers[:1], *_main_arm(setting)], summary, key, condition):
             value = count(s.mean) if key == PARAMETERS else number(scale * s.mean, digits) + unit
-            rows.append((model, s, value, _time(model, summary) if key == PARAMETERS else interval_text(s, digits, scale)))
+            rows.append(MeritRow(model, s, value, _time(model, summary) if key == PARAMETERS else interval_text(s, digits, scale)))
         if rows and key in OF_TEACHER and setting.reference:  # what a teacher has of itself needs no measurement
             full = OF_TEACHER[key]
-            rows.insert(0, (setting.reference, Statistic(full, math.nan, math.nan, math.nan, math.nan, 0, ()), number(scale * full, 0) + unit, ""))
+            whole = Statistic(full, math.nan, math.nan, math.nan, math.nan, 0, ())
+            rows.insert(0, MeritRow(setting.reference, whole, number(scale * full, 0) + unit, ""))
         if rows:
             found.append(Merit(title, note, rows, full or max(s.mean for _, s, _, _ in rows)))
     return found

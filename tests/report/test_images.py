@@ -1,12 +1,13 @@
-"""Names of classes and models come from data: the HTML of the pictures must hold them as text."""
+"""Names of classes and models come from data: the pictures of a page hold them as text."""
 
 from pathlib import Path
 from types import SimpleNamespace
 
+from distillscope.report.context.study.images import cards, lost_images, neighbours
 from distillscope.report.figures.keepsakes import Album, Kept
-from distillscope.report.pictures import lost_html, map_card, neighbours_html
+from distillscope.report.render import environment
 
-NAME, ESCAPED = '<b>"x"</b>', "&lt;b&gt;&quot;x&quot;&lt;/b&gt;"
+NAME, ESCAPED = '<b>"x"</b>', "&lt;b&gt;&#34;x&#34;&lt;/b&gt;"
 
 
 def _album(teacher: bool) -> Album:
@@ -20,6 +21,13 @@ def _album(teacher: bool) -> Album:
 
 def test_names_from_data_are_escaped_in_every_picture():
     kept = [Kept(SimpleNamespace(title=NAME), _album(True), (_album(False),), (NAME,))]
-    for made in (lost_html(kept), neighbours_html(kept), map_card(kept, SimpleNamespace(panels=[1]))):
+    macros = environment().get_template("study/_images.html").module
+    for made in (macros.lost(lost_images(kept)), macros.neighbours(neighbours(kept)), macros.card(cards(kept)[0])):
         assert ESCAPED in made
         assert "<b>" not in made and '"x"' not in made
+
+
+def test_where_there_are_no_labels_the_lost_images_say_so():
+    album = _album(True)
+    assert "without labels" in environment().get_template("study/_images.html").module.lost(
+        lost_images([Kept(SimpleNamespace(title=NAME), album, ())]))

@@ -1,0 +1,128 @@
+"""Does it matter? What noise and corruptions cost each model beside its teacher."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import pandas as pd
+
+from distillscope.report.context.figure import ShownFigure
+from distillscope.report.context.study.head import title_among
+from distillscope.report.context.study.images import neighbours
+from distillscope.report.context.tables import PageCell, PageRow, PageTable, heads, mean_cell
+from distillscope.report.figures.keepsakes import Kept
+from distillscope.report.registered import STUDY
+from distillscope.report.sentences import study as sentences
+from distillscope.report.sentences.numbers import accuracy_of
+from distillscope.results.models import Model, Setting
+from distillscope.results.robustness import MEAN, against_teacher
+from distillscope.results.robustness import of_suite as rows_of_suite
+from distillscope.results.rows import Condition
+from distillscope.results.run import Run, of_test
+from distillscope.results.summary import Statistic, Summary, statistic
+
+MOST_OPEN = 6
+"""Rows that do not get in the way of what follows."""
+
+
+@STUDY.register("matter", "Does it matter?", order=20)
+def matter(run: Run, settings: list[Setting], summary: Summary, albums: list[Kept], drawn: Callable[..., list[ShownFigure]],
+           measured: Callable[..., list[ShownFigure]]) -> dict[str, Any]:
+    """Accuracy under noise and corruptions, the neighbours of the same queries, and time."""
+    return {"parts": [{"title": title_among(settings, s), "findings": sentences.does_it_matter(run, s, summary)} for s in settings],
+            "noise": drawn("noise"), "corruptions": measured("corruptions"), "beside": beside_teacher(run, settings, summary),
+            "neighbours": neighbours(albums) if albums else None, "latency": measured("latency")}
+
+
+@dataclass(frozen=True)
+class StressTable:
+    """A table with its title; ``folded`` where the rows are many. Its template has the note that explains it."""
+
+    title: str
+    table: PageTable
+    folded: bool
+    num_corruptions: int = 0
+    num_items: int = 0
+
+    @classmethod
+    def of(cls, title: str, head: list[str], rows: list[PageRow], **more: int) -> StressTable:
+        return cls(title, PageTable(title, heads("model", head), rows, "narrow"), len(rows) > MOST_OPEN, **more)
+
+
+@dataclass(frozen=True)
+class Beside:
+    """The tables of one setting, each None where the run did not make it."""
+
+    title: str
+    corruptions: StressTable | None
+    noise_probe: StressTable | None
+
+
+def beside_teacher(run: Run, settings: list[Setting], summary: Summary) -> list[Beside]:
+    """The tables that the run has numbers for, setting by setting; nothing where it ran neither stress."""
+    accuracy = accuracy_of(summary)
+    if accuracy is None or not accuracy[0].endswith("probe.student.accuracy"):
+        return []
+    probe = accuracy[0].removesuffix(".student.accuracy")
+    suite, kind, found = corruption_table(run, probe), "paper" if probe.startswith("paper") else "tuned", []
+    for setting in settings:
+        tables = corruptions_of(setting, suite), noise_probe_of(setting, summary, kind)
+        if any(tables):
+            found.append(Beside(title_among(settings, setting), *tables))
+    return found
+
+
+def corruption_table(run: Run, probe: str) -> pd.DataFrame:
+    """`measure.robustness.against_teacher` for one probe, on the split that the report shows, for the corruptions alone."""
+    results = run.results
+    if not rows_of_suite(results).any():
+        return pd.DataFrame()
+    table = against_teacher(of_test(results))
+    return table[(table["probe"] == probe) & (rows_of_suite(table) | (table["condition"] == MEAN))]
+
+
+def of_suite(model: Model, suite: pd.DataFrame) -> dict[str, Statistic]:
+    """Over seeds: the mean accuracy, its share of the clean one relative to the teacher's share, and the relative error."""
+    own = suite[(suite["dataset"] == model.dataset) & (suite["teacher"] == model.teacher) & (suite["target"] == model.target)
+                & (suite["arm"] == model.arm) & (suite["student"] == model.student)]
+    whole = own["condition"] == MEAN
+    n = int(own["n"].max()) if len(own) else None
+    each = own[~whole].groupby("seed")[["accuracy", "relative_retention"]].mean()
+    if not len(own):
+        return {}
+    return {**{c: statistic(each[c], n) for c in each}, "error": statistic(own.loc[whole, "mean_corruption_error"], n)}
+
+
+def corruptions_of(setting: Setting, suite: pd.DataFrame) -> StressTable | None:
+    """The mean over all corruptions and severities, beside the teacher's."""
+    found = [] if suite.empty else [(m, s) for m in setting.students if (s := of_suite(m, suite))]
+    if not found:
+        return None
+    rows = [PageRow.of(m, [mean_cell(s["accuracy"], 1, 100), mean_cell(s["error"]), mean_cell(s["relative_retention"]),
+                           PageCell(str(s["accuracy"].n_seeds))]) for m, s in found]
+    return StressTable.of(
+        "Common corruptions beside the teacher",
+        ["accuracy, %", "error relative to the teacher's", "retention relative to the teacher's", "seeds"], rows,
+        num_corruptions=suite.loc[suite["condition"] != MEAN, "condition"].nunique(),
+        num_items=next((s["accuracy"].n for _, s in found if s["accuracy"].n), 0) or 0)
+
+
+def noise_probe_of(setting: Setting, summary: Summary, kind: str) -> StressTable | None:
+    """Accuracy under noise with the clean probe, and with one that was fitted to noise: what noise moves, and what it destroys."""
+    key = f"noise_probe.{kind}.student"
+    levels = sorted((c for c in summary.conditions() if c.kind == "noise_probe" and c.strength), key=lambda c: c.strength or 0)
+    rows = []
+    for condition in levels:
+        for model in setting.models:
+            clean, under, fitted = (summary.per_seed(model, f"{key}.{what}", c) for what, c in (
+                ("accuracy", Condition.of("noise_probe", level=0)), ("clean_fit_accuracy", condition), ("accuracy", condition)))
+            shared = [s for s in fitted if s in clean and s in under]
+            if shared:
+                columns = [[d[s] for s in shared] for d in (clean, under)]
+                columns += [[fitted[s] - under[s] for s in shared], [clean[s] - fitted[s] for s in shared]]
+                rows.append(PageRow.of(model, [PageCell(condition.level),
+                                               *(mean_cell(statistic(c), 1, 100) for c in columns), PageCell(str(len(shared)))]))
+    head = ["σ", "clean probe, no noise, %", "clean probe under noise, %", "won back", "lost", "seeds"]
+    return StressTable.of("What noise moves, and what it destroys", head, rows) if rows else None
