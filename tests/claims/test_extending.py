@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -16,12 +17,15 @@ from distillscope.claims.decide import ORDER, decide_results
 from distillscope.config.load import study_from
 from distillscope.errors import UserError
 from distillscope.registry import KINDS, claims, objectives, remedies
+from distillscope.report.registered import STUDY
+from distillscope.report.render import environment
 
 PAGE = Path(__file__).parents[2] / "docs" / "extending.md"
-CODE = dict(zip(("objective", "remedy", "claim"), re.findall(r"^```python\n(.*?)^```", PAGE.read_text(), re.M | re.S), strict=True))
+CODE = dict(zip(("objective", "remedy", "claim", "section"), re.findall(r"^```python\n(.*?)^```", PAGE.read_text(), re.M | re.S), strict=True))
 SETTINGS = [yaml.safe_load(y) for y in re.findall(r"^```yaml\n(.*?)^```", PAGE.read_text(), re.M | re.S)]
 FILES = {"objective": "distillscope.objectives.log_cosh", "remedy": "distillscope.students.rounded",
-         "claim": "distillscope.claims.size_pays"}
+         "claim": "distillscope.claims.size_pays", "section": "distillscope.report.context.study.durations"}
+TEMPLATE = re.search(r"^```html\n(.*?)^```", PAGE.read_text(), re.M | re.S)[1]
 
 
 @pytest.fixture(autouse=True)
@@ -36,6 +40,7 @@ def parts():
     for kind, registry in KINDS.items():
         for name in set(registry._parts) - set(before[kind]):
             del registry._parts[name]
+    STUDY.remove("durations")
 
 
 def test_the_files_are_where_the_page_says():
@@ -96,3 +101,12 @@ def test_the_claim_is_decided_beside_the_ten():
 def test_every_objective_has_a_family():
     """A new objective has to say what it is, or `objective` and `expansion` leave its arms out."""
     assert [name for name in objectives if objectives.facts(name).family == "other"] == []
+
+
+def test_the_section_stands_where_it_says_and_escapes(parts):
+    names = list(STUDY)
+    assert names[-3:] == ["table", "durations", "provenance"]
+    run = SimpleNamespace(trials=[SimpleNamespace(folder="<b>a", seconds=61.5), SimpleNamespace(folder="b", seconds=None)])
+    shown = environment().from_string(TEMPLATE).render(**parts["section"]["durations"](run))
+    assert "<li>&lt;b&gt;a: 62 s</li>" in shown and shown.count("<li>") == 1
+    assert parts["section"]["durations"](SimpleNamespace(trials=[])) is None

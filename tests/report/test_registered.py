@@ -1,0 +1,87 @@
+"""A new section is a function and a template, a new figure a function: the page takes them up in their place."""
+
+from __future__ import annotations
+
+from types import SimpleNamespace
+
+import pytest
+from jinja2 import UndefinedError
+
+from distillscope.report.figures.figure import Figure
+from distillscope.report.registered import STUDY, STUDY_FIGURES, Figures, Sections
+from distillscope.report.render import environment
+
+TOY = """{% from "_lists.html" import findings %}
+{{ findings(said) }}<p>of {{ name }}</p>
+"""
+
+
+@pytest.fixture
+def toys(tmp_path):
+    """A page of two sections, one of which has nothing to show; the template of the other stands in a folder of its own."""
+    (tmp_path / "toy.html").write_text(TOY)
+    sections = Sections("study", "distillscope.report.context.study")
+
+    @sections.register("toy", "A toy", order=2, question="Why?", folder=tmp_path)
+    def toy(name: str) -> dict[str, object]:
+        return {"said": ["<one>", "two"], "name": name}
+
+    @sections.register("nothing", "Nothing to show", order=1)
+    def nothing() -> None:
+        return None
+
+    return sections
+
+
+def test_a_section_is_a_function_and_a_template(toys):
+    (shown,) = toys.shown(SimpleNamespace(name="S & M", other=1))
+    assert list(toys) == ["nothing", "toy"] and shown.name == "toy"
+    assert "<li>&lt;one&gt;</li><li>two</li>" in shown.html and "<p>of S &amp; M</p>" in shown.html
+    assert '<section id="toy" aria-labelledby="toy-title"><h2 id="toy-title">Why? A toy</h2>' in environment().get_template(
+        "_sections.html").module.section(shown)
+
+
+def test_a_value_that_the_template_lacks_raises(toys, tmp_path):
+    (tmp_path / "toy.html").write_text("{{ unheard }}")
+    with pytest.raises(UndefinedError, match="unheard"):
+        toys.shown(SimpleNamespace(name="S"))
+
+
+def test_the_studys_page_takes_a_section_up_where_it_says():
+    @STUDY.register("toy", "A toy", order=25)
+    def toy() -> None:
+        return None
+
+    try:
+        names = list(STUDY)
+        assert names[names.index("matter") : names.index("geometry") + 1] == ["matter", "toy", "geometry"]
+        with pytest.raises(ValueError, match="'toy' of the page 'study' is registered twice"):
+            STUDY.register("toy", "Again", order=26)(toy)
+    finally:
+        STUDY.remove("toy")
+    assert "toy" not in list(STUDY)
+
+
+def test_a_figure_is_made_from_what_its_signature_names():
+    figures = Figures("toy", "distillscope.report.figures")
+
+    @figures.register("second", order=2)
+    def second(name: str) -> Figure:
+        return Figure("second", name, "")
+
+    @figures.register("first", order=1)
+    def first(settings: list[str]) -> Figure | None:
+        return Figure("first", settings[0], "") if settings else None
+
+    assert [f.title for f in figures.drawn(SimpleNamespace(name="two", settings=["one"])).values()] == ["one", "two"]
+    assert list(figures.drawn(SimpleNamespace(name="two", settings=[]))) == ["second"]
+    assert list(figures.drawn(SimpleNamespace(name="two"), only=["second"])) == ["second"]
+
+
+def test_every_figure_is_registered_under_its_own_key(reported):
+    from distillscope.report.findings import Findings
+    from distillscope.results.run import read_run
+
+    found = Findings.of(read_run(reported))
+    assert all(key == figure.key for key, figure in found.figures.items())
+    assert list(found.figures) == [k for k in STUDY_FIGURES if k in found.figures]
