@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from distillscope.advice.rank import PAPER, TUNED, Entry, Ranking, Recommendation
 from distillscope.report.sentences.numbers import NBSP, joined, number
 from distillscope.results.run import names_of, student_key
-from distillscope.results.statistics import Contrast
+
+if TYPE_CHECKING:
+    from distillscope.results.statistics import Contrast
 
 BALANCE = "balance score"
 
