@@ -1,21 +1,58 @@
-"""What all tests share: a cache of their own, and the real data where it is within reach."""
+"""What all tests share: a cache of their own, figures drawn where asked, and the real data where it is within reach."""
 
+import itertools
 import os
+import shutil
+import tempfile
 from pathlib import Path
 
 import pytest
 
 from builders.blobs import make_source, make_subject
+from builders.drawing import leave_undrawn
 from builders.synthetic_run import make_run
+from builders.tiny import SCRATCH
 from distillscope.report.write import write_report
+
+_numbers = itertools.count()
+
+
+def pytest_configure(config):
+    """One folder for what is built once and only read: the first process makes it, those that it starts share it."""
+    if SCRATCH not in os.environ:
+        os.environ[SCRATCH] = config.distillscope_scratch = tempfile.mkdtemp(prefix="distillscope-tests-")
+
+
+def pytest_unconfigure(config):
+    if folder := getattr(config, "distillscope_scratch", None):
+        shutil.rmtree(folder, ignore_errors=True)
+        del os.environ[SCRATCH]
+
+
+@pytest.fixture(scope="session")
+def caches(tmp_path_factory):
+    return tmp_path_factory.mktemp("caches")
 
 
 @pytest.fixture(autouse=True)
-def cache_dir(tmp_path_factory, monkeypatch):
+def cache_dir(caches, monkeypatch):
     """No test touches the user's cache."""
-    folder = tmp_path_factory.mktemp("cache")
+    folder = caches / str(next(_numbers))
+    folder.mkdir()
     monkeypatch.setenv("DISTILLSCOPE_CACHE", str(folder))
     return folder
+
+
+@pytest.fixture
+def drawn():
+    """For a test that looks at drawings: matplotlib draws them."""
+
+
+@pytest.fixture(autouse=True)
+def undrawn(request, monkeypatch):
+    """Reports are written without drawings, four fifths of their time, but for tests that ask for ``drawn``."""
+    if "drawn" not in request.fixturenames:
+        leave_undrawn(monkeypatch)
 
 
 @pytest.fixture

@@ -16,7 +16,8 @@ from distillscope import cli
 from distillscope.config.load import load_preset, preset_names, study_from
 
 ROOT = Path(__file__).parents[1]
-PAGES = [p for p in [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md")), *sorted((ROOT / "results").glob("*.md"))] if p.is_file()]
+PAGES = [p for p in [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md")), *sorted((ROOT / "results").glob("*.md"))]
+         if p.is_file()]
 
 
 def blocks(page: Path, *languages: str) -> list[str]:
@@ -94,7 +95,8 @@ def test_the_study_of_your_own_is_planned_on_a_folder_of_images(tmp_path, monkey
             Image.new("RGB", (8, 8), (i, 9 * (i % 2), 0)).save(file)
     (tmp_path / "mine.yaml").write_text(STUDIES[0])
     monkeypatch.chdir(tmp_path)
-    found = CliRunner().invoke(cli.app, ["run", "mine.yaml", "--dry-run", "--set", "seeds=[1,2,3]", "--set", "validation=6"], env={"COLUMNS": "120"})
+    found = CliRunner().invoke(cli.app, ["run", "mine.yaml", "--dry-run", "--set", "seeds=[1,2,3]", "--set", "validation=6"],
+                               env={"COLUMNS": "120"})
     assert found.exit_code == 0, found.output
     assert "1, 2, 3" in found.output and re.search(r"trials +│ 24 ", found.output)
 

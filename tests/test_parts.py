@@ -121,6 +121,7 @@ def test_the_papers_hidden_layer_is_512_wide_and_students_of_before_load(tmp_pat
             del described["settings"]["hidden"]
             (folder / "student.json").write_text(json.dumps(described))
         loaded = load_student(folder, "cpu")
-        assert [m.out_features for m in loaded.module if isinstance(m, torch.nn.Linear)][0] == (24 if hidden == "target" else hidden)
+        assert [m.out_features for m in loaded.module
+                if isinstance(m, torch.nn.Linear)][0] == (24 if hidden == "target" else hidden)
     save_student(build_student("paper_cnn", {}, 24, Preprocess(16), "S", torch.device("cpu")), tmp_path / "plain")
     assert json.loads((tmp_path / "plain" / "student.json").read_text())["settings"] == {"hidden": 512}

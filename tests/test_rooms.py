@@ -1,4 +1,4 @@
-"""Which folder may import which: the contracts in pyproject.toml, held here too, so that `make test` alone shows a broken one."""
+"""Which folder may import which: the contracts in pyproject.toml, held here too, so that `make test` shows a broken one."""
 
 from pathlib import Path
 

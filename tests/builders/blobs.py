@@ -45,5 +45,6 @@ def make_subject(student=None, side: str = "student") -> Subject:
     def fit(z, labels):
         return {"paper.probe": linear_probe(z, labels)}
 
-    return Subject(side, lambda items, perturbation, label: student.embed(items, perturbation), fit(student.embed(train), train.labels),
+    return Subject(side, lambda items, perturbation, label: student.embed(items, perturbation),
+                   fit(student.embed(train), train.labels),
                    train, fit, student.module, student.preprocess)

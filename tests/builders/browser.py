@@ -12,14 +12,16 @@ from pathlib import Path
 import pytest
 
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
-needs_chromium = pytest.mark.skipif(CHROMIUM is None, reason="needs Chromium to open the page (Debian: apt-get install chromium)")
+needs_chromium = pytest.mark.skipif(CHROMIUM is None,
+                                    reason="needs Chromium to open the page (Debian: apt-get install chromium)")
 
 
 def run_chromium(page: str, profile: Path, *more: str) -> subprocess.CompletedProcess:
     """``page`` is an address. No host is found, so that a request would fail loudly."""
     return subprocess.run(
         [CHROMIUM, "--headless", "--no-sandbox", "--disable-gpu", "--no-first-run", "--disable-background-networking",
-         "--disable-component-update", "--disable-sync", "--enable-logging=stderr", "--host-resolver-rules=MAP * ~NOTFOUND, EXCLUDE 127.0.0.1",
+         "--disable-component-update", "--disable-sync", "--enable-logging=stderr",
+         "--host-resolver-rules=MAP * ~NOTFOUND, EXCLUDE 127.0.0.1",
          f"--user-data-dir={profile}", "--virtual-time-budget=10000", *more, page],
         capture_output=True, text=True, timeout=180, check=True)
 
@@ -34,7 +36,7 @@ def console(done: subprocess.CompletedProcess) -> list[str]:
 
 
 def ask(page: Path, tmp_path: Path, width: int, script: str, *more: str) -> dict:
-    """What ``script``, a function's body that may await, returns once the page is drawn; the page's own policy is lifted for it."""
+    """What ``script``, a function's body that may await, returns once the page is drawn; the page's own policy is lifted."""
     asked = tmp_path / f"asked-{abs(hash((script, width, more)))}.html"
     text = re.sub(r'<meta http-equiv="Content-Security-Policy"[^>]*>', "", page.read_text(encoding="utf-8"))
     asked.write_text(text.replace("</body>", f"""<script>(async () => {{
@@ -51,20 +53,25 @@ def ask(page: Path, tmp_path: Path, width: int, script: str, *more: str) -> dict
     return seen
 
 
-def framed(page: Path, tmp_path: Path, width: int) -> dict:
-    """Size and drawing of the unchanged page in a frame of ``width`` pixels: a window is never narrower than 500."""
+def framed(page: Path, tmp_path: Path, *widths: int) -> list[dict]:
+    """Size and drawing of the unchanged page in frames of these widths in pixels: a window is never narrower than 500."""
     watch = """<script>addEventListener("load", () => setTimeout(() => {
-      const view = frames[0], page = view.document.documentElement;
-      document.body.dataset.seen = JSON.stringify({ width: view.innerWidth, wide: page.scrollWidth, drawn: page.dataset.drawn,
+      document.body.dataset.seen = JSON.stringify(Array.from({ length: frames.length }, (_, i) => frames[i]).map((view) => ({
+        width: view.innerWidth, wide: view.document.documentElement.scrollWidth,
+        drawn: view.document.documentElement.dataset.drawn,
         plots: [...view.document.querySelectorAll(".plot.js-plotly-plot .main-svg:first-child")].map((e) => e.clientWidth),
-        loaded: view.performance.getEntriesByType("resource").map((e) => e.name) });
+        loaded: view.performance.getEntriesByType("resource").map((e) => e.name) })));
     }, 7000));</script>"""
-    frame = tmp_path / f"frame-{width}.html"
-    frame.write_text(f'<body style="margin:0"><iframe src="{page.as_uri()}" style="width:{width}px;height:9000px;border:0"></iframe>{watch}</body>')
+    frames = "".join(f'<iframe src="{page.as_uri()}" style="width:{width}px;height:9000px;border:0"></iframe>'
+                     for width in widths)
+    frame = tmp_path / "frame.html"
+    frame.write_text(f'<body style="margin:0">{frames}{watch}</body>')
     done = browse(frame, tmp_path, 1700, "--allow-file-access-from-files")
     assert not console(done), console(done)
-    seen = json.loads(html.unescape(re.search(r'data-seen="([^"]*)"', done.stdout)[1]))
-    assert seen["width"] == width and seen["drawn"] == "all"
-    assert seen["wide"] <= width, "a part of the page is wider than the screen"
-    assert not [name for name in seen["loaded"] if not name.startswith("data:")], "the page asks for nothing"
-    return seen
+    found = json.loads(html.unescape(re.search(r'data-seen="([^"]*)"', done.stdout)[1]))
+    assert [seen["width"] for seen in found] == list(widths)
+    for seen in found:
+        assert seen["drawn"] == "all"
+        assert seen["wide"] <= seen["width"], "a part of the page is wider than the screen"
+        assert not [name for name in seen["loaded"] if not name.startswith("data:")], "the page asks for nothing"
+    return found

@@ -10,15 +10,21 @@ from collections.abc import Callable
 
 import yaml
 
-CONTENTS = {"list": b"[]", "number": b"5", "null": b"null", "text": b"x", "deep": b"[" * 100_000, "mapping": b"{}", "NaN": b"NaN",
-            "bytes": b"\xff\xfe\x00", "list of lists": b"[[1]]", "string": b'"x"', "NUL": b"\0" * 100, "long number": b"9" * 5000}
+CONTENTS = {"list": b"[]", "number": b"5", "null": b"null", "text": b"x", "deep": b"[" * 100_000, "mapping": b"{}",
+            "NaN": b"NaN",
+            "bytes": b"\xff\xfe\x00", "list of lists": b"[[1]]", "string": b'"x"', "NUL": b"\0" * 100,
+            "long number": b"9" * 5000}
 CELLS = ("inf", "nan", "-1", "1e999", "x", "", "=1+1", "<script>", "9" * 40, "1e30", "\x1b[31m", "1.5")
 VALUES = {
-    "students": ["[]", "5", "null", "[5]", "{a: 1}", "x"], "arms": ["[]", "5", "null", "[5]", "x", "[{name: [1]}]", "[{name: a, training: {epochs: x}}]"],
-    "seeds": ["[]", "x", "null", "[x]", "5", "[null]"], "noise": ["[]", "5", "{sigmas: x}", "{std: [1]}", "null", "{sigmas: [.nan]}"],
+    "students": ["[]", "5", "null", "[5]", "{a: 1}", "x"],
+    "arms": ["[]", "5", "null", "[5]", "x", "[{name: [1]}]", "[{name: a, training: {epochs: x}}]"],
+    "seeds": ["[]", "x", "null", "[x]", "5", "[null]"],
+    "noise": ["[]", "5", "{sigmas: x}", "{std: [1]}", "null", "{sigmas: [.nan]}"],
     "data": ["[]", "5", "null"], "teacher": ["[]", "5", "null"], "published": ["5", "[5]", "[{measure: [1]}]", "x"],
-    "name": ["[]", "{a: 1}", "5", "''"], "description": ["[]", "5"], "spread": ["x", "5"], "training": ["5", "[]", "{epochs: x}"],
-    "target": ["5", "[]"], "remedies": ["5", "[5]"], "stresses": ["5"], "probes": ["5"], "validation": ["x"], "limit": ["x"], "screen": ["[]"]}
+    "name": ["[]", "{a: 1}", "5", "''"], "description": ["[]", "5"], "spread": ["x", "5"],
+    "training": ["5", "[]", "{epochs: x}"],
+    "target": ["5", "[]"], "remedies": ["5", "[5]"], "stresses": ["5"], "probes": ["5"], "validation": ["x"], "limit": ["x"],
+    "screen": ["[]"]}
 
 
 def mutated(content: bytes, rng: random.Random) -> bytes:

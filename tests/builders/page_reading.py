@@ -67,7 +67,8 @@ class _Outline(HTMLParser):
             self.told[tag] = self.told.get(tag, 0) + 1
             self._say(f"{tag} {self.told[tag]} {held.get('type', '')} {held.get('id', '')}".rstrip())
         else:
-            self._say(" ".join([tag, *(told for name, value in sorted(held.items()) if (told := self._attribute(name, value)))]))
+            self._say(" ".join([tag,
+                                *(told for name, value in sorted(held.items()) if (told := self._attribute(name, value)))]))
         if tag not in VOID:
             self.open.append(tag)
 

@@ -27,10 +27,12 @@ from distillscope.report import audit_page, compare_write, write
 
 FIXTURES = Path(__file__).parents[1] / "fixtures" / "pages"
 OLDER_RUN = FIXTURES.parent / "run-148b24f.tar.xz"
-SUITE = {"corruption=none": (0.9, 0.7), "corruption=fog/1": (0.8, 0.6), "corruption=fog/5": (0.5, 0.4), "corruption=snow/1": (0.7, 0.3),
+SUITE = {"corruption=none": (0.9, 0.7), "corruption=fog/1": (0.8, 0.6), "corruption=fog/5": (0.5, 0.4),
+         "corruption=snow/1": (0.7, 0.3),
          "band=0-0.25/0.1": (0.6, 0.5), "band=0.75-1/0.1": (0.6, 0.65)}
 TOP_K = {"top_k=16": 0.7, "top_k=64": 0.8, "top_k=16/0.2": 0.5, "top_k=64/0.2": 0.4, "top_k=all": 0.82, "top_k=all/0.2": 0.35}
-PROVENANCE = {"distillscope": "0.1.0", "versions": {"numpy": "2.2.0"}, "hardware": "2 cores", "commit": None, "threads": 0, "seconds": 61.5,
+PROVENANCE = {"distillscope": "0.1.0", "versions": {"numpy": "2.2.0"}, "hardware": "2 cores", "commit": None, "threads": 0,
+              "seconds": 61.5,
               "command": "not this one", "normalize": "l2"}
 COMMAND = "distillscope audit --teacher t.npy --student 's s.npy' --out audit"
 
@@ -51,7 +53,8 @@ def _stressed(run: Path) -> Path:
         side, luck = ("teacher", 0.0) if is_teacher else ("student", 0.01 * [42, 123, 456].index(head["seed"]))
         rows = [(f"paper.probe.{side}.accuracy", c, v[not is_teacher] + luck) for c, v in SUITE.items()]
         rows += [(f"noise_probe.paper.{side}.{what}", c, v + luck) for what, c, v in (
-            ("accuracy", "noise_probe=0", 0.7), ("clean_fit_accuracy", "noise_probe=0.2", 0.3), ("accuracy", "noise_probe=0.2", 0.5))]
+            ("accuracy", "noise_probe=0", 0.7), ("clean_fit_accuracy", "noise_probe=0.2", 0.3),
+            ("accuracy", "noise_probe=0.2", 0.5))]
         rows += [("capacity.latency_ms", "clean", 9.0 if is_teacher else 3.0)]
         rows += [(f"top_k.paper.{side}.accuracy", c, v) for c, v in TOP_K.items()] if is_teacher else []
         more = pd.DataFrame([{**head, "measure": m, "condition": c, "value": v, "n": 500} for m, c, v in rows])
@@ -59,7 +62,8 @@ def _stressed(run: Path) -> Path:
         (path.parent / "stress").mkdir()
         np.save(path.parent / "stress" / "fourier.paper.probe.npy", np.linspace(0.1, 0.6 + luck, 9).reshape(3, 3))
         curves = json.loads((path.parent / "curves.json").read_text())
-        curves[f"stress.gradient.{side}"] = {"x": [0.25, 0.5, 0.75, 1.0], "y": [0.5, 0.8, 0.9, 1.0], "low": None, "high": None, "unit": "share"}
+        curves[f"stress.gradient.{side}"] = {"x": [0.25, 0.5, 0.75, 1.0], "y": [0.5, 0.8, 0.9, 1.0], "low": None, "high": None,
+                                             "unit": "share"}
         (path.parent / "curves.json").write_text(json.dumps(curves))
     return run
 
@@ -74,8 +78,9 @@ def study(folder: Path) -> Path:
 
 
 def partial_study(folder: Path) -> Path:
-    """Two teachers, no labels, no provenance, one seed; a trial is missing, one warns, one holds no number and one is damaged."""
-    run = make_run(folder / "run", teachers=("clip-vit-b32", "dinov2"), students=("S", "M"), seeds=(42,), labels=False, provenance=False,
+    """Two teachers, no labels, no provenance, one seed; a trial is missing, one warns, one has no number, one is damaged."""
+    run = make_run(folder / "run", teachers=("clip-vit-b32", "dinov2"), students=("S", "M"), seeds=(42,), labels=False,
+                   provenance=False,
                    incomplete=[("cosine", "M", 42)])
     trial = run / "trials" / "cifar10--clip-vit-b32--cosine--S--seed42"
     done = json.loads((trial / "complete.json").read_text())
@@ -117,12 +122,14 @@ def audit(folder: Path) -> Path:
         "teacher": {"said": "t.npy: (500, 64) float64"}, "student": {"said": "s s.npy: column 'z', (510, 64) float32"},
         "pairing": {"said": "rows were paired by id"}, "images": {"note": "<none>"}})
     found.notes += ["10 rows of <s s.npy> have no partner and were dropped."]
-    return audit_page.write_audit(found, folder / "out", teacher="t.npy", student="<s s>.npy", command=COMMAND, provenance=PROVENANCE)
+    return audit_page.write_audit(found, folder / "out", teacher="t.npy", student="<s s>.npy", command=COMMAND,
+                                  provenance=PROVENANCE)
 
 
 def plain_audit(folder: Path) -> Path:
     """No labels, and a student of other dimensions."""
-    return audit_page.write_audit(recorded_audit(folder, "dimensions"), folder / "out", teacher="t.npy", student="s.npy", command=COMMAND,
+    return audit_page.write_audit(recorded_audit(folder, "dimensions"), folder / "out", teacher="t.npy", student="s.npy",
+                                  command=COMMAND,
                                   provenance={})
 
 
@@ -167,7 +174,8 @@ def compared_audits(folder: Path) -> Path:
     held["measures"]["teacher.effective_rank"]["value"] += 1
     (folder / "fewer.json").write_text(json.dumps(held))
     found = compare_runs([folder / f"{name}.json" for name in ("labelled", "dimensions", "fewer")])
-    return compare_write.write_comparison(found, folder / "out", "distillscope compare labelled.json dimensions.json fewer.json")
+    return compare_write.write_comparison(found, folder / "out",
+                                          "distillscope compare labelled.json dimensions.json fewer.json")
 
 
 PAGES: dict[str, Callable[[Path], Path]] = {f.__name__: f for f in (

@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-import json
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pandas as pd
-import yaml
 
+from builders.run_folders import write_folder, write_study
 from distillscope.claims.results import Results, results_of
 
 TRAINING = {"epochs": 5, "batch_size": 64, "learning_rate": 0.001}
@@ -96,31 +95,42 @@ class Folder:
     fingerprint: dict[str, str] = field(default_factory=dict)
 
 
-def planted_run(truth: dict[Key, float] | None = None, teacher: dict | None = None, *, seeds=range(1, 11), arms: str | None = None,
+def planted_run(truth: dict[Key, float] | None = None, teacher: dict | None = None, *, seeds=range(1, 11),
+                arms: str | None = None,
                 study: dict[str, Any] | None = None, top_k: dict[str, float] | None = None, spread: float = 1.0,
                 log_ranks: dict[int, float] | None = None, titles: dict[str, str] | None = None) -> Run:
-    """A run whose means are TRUTH with ``truth`` over it; ``arms`` names those that were run; ``top_k``: k -> noisy accuracy."""
+    """A run whose means are TRUTH with ``truth`` over it.
+
+    ``arms`` names those that were run; ``top_k``: k -> noisy accuracy.
+    """
     config = {**STUDY, **(study or {})}
     if arms is not None:
         config["arms"] = [a for a in config["arms"] if a["name"] in arms.split()]
     means, rng = {**TRUTH, **(truth or {})}, np.random.default_rng(0)
-    rows: list[dict[str, Any]] = []
     # A seed's luck is shared by all arms and sizes, as with shared order and draws; each trial has a little of its own.
-    luck = {seed: rng.normal() for seed in seeds}
+    luck = np.array([rng.normal() for _ in seeds])
     names = [n for a in config["arms"] for n in (a["name"], *(f"{a['name']}+{r['name']}" for r in config["remedies"]))]
-    for arm in names:
-        head = {"dataset": "cifar10", "teacher": "efficientnet_lite0", "split": "test", "n": 10_000, "unit": "", "study": "planted",
-                "target": (titles or TITLES).get(arm.split("+")[0], "pca64"), "objective": "", "arm": arm, "draw": pd.NA}
-        for student in (s["label"] for s in config["students"]):
-            for seed in seeds:
-                base = {**head, "student": student, "seed": seed}
-                rows.append({**base, "measure": "capacity.parameters", "condition": "clean", "value": PARAMETERS[student]})
-                for measure, condition in dict.fromkeys(k[2:] for k in means):
-                    mean = lookup(means, arm, student, measure, condition)
-                    width = spread * SPREAD.get(measure, 0.0)
-                    for draw in (0, 1) if condition.startswith("noise") else (pd.NA,):
-                        value = mean + width * (luck[seed] + 0.3 * rng.normal())
-                        rows.append({**base, "measure": measure, "condition": condition, "draw": draw, "value": value})
+    measured = [(measure, condition, draw) for measure, condition in dict.fromkeys(k[2:] for k in means)
+                for draw in ((0, 1) if condition.startswith("noise") else (pd.NA,))]
+    measures, conditions, draws = zip(("capacity.parameters", "clean", pd.NA), *measured, strict=True)
+    width = spread * np.array([SPREAD.get(measure, 0.0) for measure in measures[1:]])
+    cells = [(arm, s["label"]) for arm in names for s in config["students"]]
+    values = np.empty((len(cells), len(luck), len(measures)))
+    for cell, (arm, student) in zip(values, cells, strict=True):
+        cell[:, 0] = PARAMETERS[student]
+        mean = [lookup(means, arm, student, measure, condition) for measure, condition, _ in measured]
+        cell[:, 1:] = mean + width * (luck[:, None] + 0.3 * rng.normal(size=(len(luck), len(measured))))
+    each, times = len(luck) * len(measures), len(cells) * len(luck)
+    arm_of, student_of = (np.repeat(np.array(side, dtype=object), each) for side in zip(*cells, strict=True))
+    own = pd.DataFrame({
+        "dataset": "cifar10", "teacher": "efficientnet_lite0", "split": "test", "n": 10_000, "unit": "", "study": "planted",
+        "target": [(titles or TITLES).get(arm.split("+")[0], "pca64") for arm in arm_of], "objective": "", "arm": arm_of,
+        "draw": pd.array(draws * times, dtype="Int64"), "student": student_of,
+        "seed": pd.array(np.tile(np.repeat(list(seeds), len(measures)), len(cells)), dtype="Int64"),
+        "measure": np.tile(np.array(measures, dtype=object), times),
+        "condition": np.tile(np.array(conditions, dtype=object), times),
+        "value": values.ravel()})
+    rows: list[dict[str, Any]] = []
     head = {"dataset": "cifar10", "teacher": "efficientnet_lite0", "split": "test", "n": 10_000, "unit": "", "study": "planted",
             "objective": "", "arm": "", "student": "teacher", "seed": pd.NA, "draw": pd.NA}
     asked = {(title, "teacher.effective_rank", "clean"): 250.0 for title in (titles or {}).values()}
@@ -129,8 +139,9 @@ def planted_run(truth: dict[Key, float] | None = None, teacher: dict | None = No
     rows += [{**head, "target": "pca64", **r} for r in top_k_rows(top_k, rng)] if top_k else []
     log = pd.DataFrame([{"dataset": "cifar10", "teacher": "efficientnet_lite0", "arm": a["name"], "student": s, "seed": seed,
                          "epoch": e, "effective_rank": r + 0.1 * rng.normal(), "teacher_r2": r / 50}
-                        for a in config["arms"] for s in ("S", "M", "L") for seed in seeds for e, r in (log_ranks or {}).items()])
-    frame = pd.DataFrame(rows).astype({"seed": "Int64", "draw": "Int64"})
+                        for a in config["arms"] for s in ("S", "M", "L") for seed in seeds
+                        for e, r in (log_ranks or {}).items()])
+    frame = pd.concat([own, pd.DataFrame(rows).astype({"seed": "Int64", "draw": "Int64"})], ignore_index=True)
     spectrum = {"teacher.spectrum": {"x": list(range(1, 65)), "y": (np.arange(1, 65) ** -0.25).tolist()}}
     references = [Folder("cifar10", "efficientnet_lite0", "pca64", "", "teacher", None, spectrum)]
     return Run(config, frame, log, [], references)
@@ -163,27 +174,19 @@ def planted(*args: Any, **kwargs: Any) -> Results:
 
 def write_run(run: Run, path: Path) -> Path:
     """The run on disk, as a study would have left it."""
-    path.mkdir(parents=True)
     seeds = sorted(run.results["seed"].dropna().unique().tolist())
-    (path / "study.yaml").write_text(yaml.safe_dump({**run.study, "seeds": seeds}))
+    write_study(path, {**run.study, "seeds": seeds}, sort_keys=True)
     frame = run.results.assign(n=run.results["n"].astype("Int64"))
     for (dataset, teacher, target), rows in frame[frame["student"] == "teacher"].groupby(["dataset", "teacher", "target"]):
         curves = next((r.curves for r in run.references if r.target == target), {})
-        _write(path / "references" / f"{dataset}--{teacher}--{target}", rows, curves)
+        write_folder(path / "references" / f"{dataset}--{teacher}--{target}", rows.to_dict("records"), curves, {})
     own = frame[frame["student"] != "teacher"]
     for (arm, student, seed), rows in own.groupby([own["arm"].str.split("+").str[0], "student", "seed"]):
         plain = rows.sort_values("arm", key=lambda a: a != arm, kind="stable")  # a remedy's rows follow the arm's own
-        folder = path / "trials" / f"cifar10--efficientnet_lite0--{arm}--{student}--seed{seed}"
-        _write(folder, plain, {})
         log = run.training
         log = log[(log["arm"] == arm) & (log["student"] == student) & (log["seed"] == seed)] if len(log) else log
-        lines = log[["epoch", "effective_rank", "teacher_r2"]].to_dict("records") if len(log) else []
-        (folder / "metrics.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
+        epochs = log[["epoch", "effective_rank", "teacher_r2"]].to_dict("records") if len(log) else []
+        write_folder(path / "trials" / f"cifar10--efficientnet_lite0--{arm}--{student}--seed{seed}", plain.to_dict("records"),
+                     {}, {},
+                     epochs)
     return path
-
-
-def _write(folder: Path, rows: pd.DataFrame, curves: dict[str, Any]) -> None:
-    folder.mkdir(parents=True)
-    rows.to_csv(folder / "results.csv", index=False)
-    (folder / "curves.json").write_text(json.dumps(curves))
-    (folder / "complete.json").write_text("{}")

@@ -7,11 +7,9 @@ import zlib
 from pathlib import Path
 
 import numpy as np
-import pandas as pd
-import yaml
 
+from builders.run_folders import write_folder, write_study
 from distillscope.draws import keyed_rng
-from distillscope.results.rows import COLUMNS
 
 SIGMAS = (0.02, 0.05, 0.1, 0.2)
 PARAMETERS = {"S": 811_264, "M": 1_405_440, "L": 2_732_032}
@@ -35,15 +33,11 @@ def _curve(y, unit: str, low=None, high=None) -> dict:
     return {"x": list(range(1, len(y) + 1)), "y": [float(v) for v in y], "low": low, "high": high, "unit": unit}
 
 
-def _write(folder: Path, base: dict, rows: list[tuple], curves: dict, complete: bool) -> None:
-    folder.mkdir(parents=True)
-    frame = pd.DataFrame([{**base, "condition": c, "draw": d, "measure": m, "value": v, "n": n, "unit": u}
-                          for c, d, m, v, n, u in rows])[list(COLUMNS)]
-    frame.to_csv(folder / "results.csv", index=False)
-    (folder / "curves.json").write_text(json.dumps(curves))
-    if complete:
-        done = {"trial": {k: base[k] for k in ("dataset", "teacher", "arm", "student", "seed")}, "seconds": 61.5, "warnings": []}
-        (folder / "complete.json").write_text(json.dumps(done))
+def _write(folder: Path, base: dict, rows: list[tuple], curves: dict, complete: bool, epochs: list[dict] = ()) -> None:
+    done = {"trial": {k: base[k] for k in ("dataset", "teacher", "arm", "student", "seed")}, "seconds": 61.5, "warnings": []}
+    write_folder(folder, [{**base, "condition": c, "draw": d, "measure": m, "value": v, "n": n, "unit": u}
+                          for c, d, m, v, n, u in rows],
+                 curves, done if complete else None, epochs)
 
 
 def _accuracy_rows(key: str, clean: float, fall: float, rng: np.random.Generator, draws: int) -> list[tuple]:
@@ -59,14 +53,12 @@ def make_run(path: Path, *, students=("S", "M", "L"), seeds=(42, 123, 456), arms
              teachers=("clip-vit-b32",), target="none", labels=True, draws=2, incomplete=(), published=(),
              epochs=5, dim=96, provenance=True, spread="sample", where="source pixels") -> Path:
     """Write a run directory. ``incomplete`` lists (arm, student, seed) that have no complete.json."""
-    path = Path(path)
-    path.mkdir(parents=True, exist_ok=True)
     study = {"name": "synthetic", "description": "Invented numbers for tests.", "seeds": list(seeds),
              "data": [{"name": d} for d in datasets], "teacher": [{"name": t} for t in teachers],
              "students": [{"name": "paper_cnn", "label": s} for s in students],
              "arms": [{"name": a, "objective": [{"name": "cosine", "weight": 1.0}]} for a in arms],
              "published": list(published), "spread": spread, "noise": {"sigmas": list(SIGMAS), "where": where}}
-    (path / "study.yaml").write_text(yaml.safe_dump(study, sort_keys=False))
+    path = write_study(Path(path), study)
     if provenance:
         conditions = {f"noise={s}": {"sigma_normalised": [s / 0.2686, s / 0.2613, s / 0.2758], "sigma_pixel": s,
                                      "where": where, "clipped": False} for s in SIGMAS}
@@ -105,7 +97,8 @@ def _setting(path, dataset, teacher, students, seeds, arms, target, labels, draw
             for seed in seeds:
                 folder = path / "trials" / _folder(dataset, teacher, arm, student, f"seed{seed}")
                 rng = keyed_rng(dataset, teacher, arm, student, seed)
-                _trial(folder, {**shared, "student": student, "target": target, "objective": "cosine", "seed": seed, "arm": arm},
+                _trial(folder,
+                       {**shared, "student": student, "target": target, "objective": "cosine", "seed": seed, "arm": arm},
                        size, arm_index, labels, draws, epochs, dim, teacher_curve, rng, (arm, student, seed) not in incomplete)
 
 
@@ -118,8 +111,10 @@ def _trial(folder, base, size, arm_index, labels, draws, epochs, dim, teacher_cu
     rows = [("clean", "", m, v, 10_000, "dimensions") for m, v in _measures_of_spectrum(s, "student").items()]
     rows += [("clean", "", m, float(v), 10_000, u) for m, v, u in (
         ("alignment.mean_cosine", cosine, "cosine"), ("alignment.student_variance_top20", 0.87, "fraction"),
-        ("alignment.teacher_variance_captured", 0.31 + 0.02 * size, "fraction"), ("alignment.teacher_r2", 0.3 + 0.02 * size, "fraction"),
-        ("paper.infonce", infonce, "nats"), ("paper.infonce_ceiling", 4.150, "nats"), ("paper.uniformity", -0.40 - 0.01 * size, ""),
+        ("alignment.teacher_variance_captured", 0.31 + 0.02 * size, "fraction"),
+        ("alignment.teacher_r2", 0.3 + 0.02 * size, "fraction"),
+        ("paper.infonce", infonce, "nats"), ("paper.infonce_ceiling", 4.150, "nats"),
+        ("paper.uniformity", -0.40 - 0.01 * size, ""),
         ("contrastive.infonce", infonce + 2.1, "nats"), ("contrastive.ceiling", float(np.log(1024)), "nats"),
         ("contrastive.retained_share", 0.22, "fraction"), ("capacity.parameters", parameters, "parameters"),
         ("capacity.multiply_adds", 9e6 * 4**size, "operations"), ("train.seconds", 60.0, "seconds"))]
@@ -136,12 +131,11 @@ def _trial(folder, base, size, arm_index, labels, draws, epochs, dim, teacher_cu
               "alignment.teacher_r2_per_component": _curve(0.9 * np.arange(1, dim + 1) ** -0.5, "fraction"),
               "contrastive.infonce_by_k": {"x": ks, "y": [float(np.log(k) * 0.8 - 0.02 * size) for k in ks], "low": None,
                                            "high": None, "unit": "nats"}}
-    _write(folder, base, rows, curves, complete)
     lines = [{"epoch": e, "step": 100 * e, "seconds": 12.0 * e, "loss": 0.3 + 0.4 / e + float(rng.normal(0, 0.005)),
               "cosine": 0.7 - 0.4 / e + 0.01 * size, "effective_rank": 16 - 9 / e + float(rng.normal(0, 0.2)),
               "knn_accuracy": (0.66 - 0.3 / e) if labels else None, "n": 1000, "lr": 1e-3, "images_per_second": 2500.0}
              for e in range(1, epochs + 1)]
-    (folder / "metrics.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
+    _write(folder, base, rows, curves, complete, lines)
 
 
 if __name__ == "__main__":

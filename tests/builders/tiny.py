@@ -4,14 +4,18 @@ from __future__ import annotations
 
 import atexit
 import functools
+import os
 import shutil
 import tempfile
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pandas as pd
 import pytest
+from filelock import FileLock
 
+from builders.drawing import undrawn
 from distillscope.config.load import study_from
 from distillscope.config.study import Study
 from distillscope.results.rundir import COLUMNS
@@ -19,26 +23,44 @@ from distillscope.results.rundir import COLUMNS
 TEACHER = "test_resnet"
 
 
+SCRATCH = "DISTILLSCOPE_TESTS"
+"""The variable with the folder that test processes share; conftest.py sets it and removes the folder at the end."""
+
+
 @functools.cache
 def scratch() -> Path:
     """A folder that lives as long as the test session, for what many tests only read."""
+    if SCRATCH in os.environ:
+        return Path(os.environ[SCRATCH])
     folder = Path(tempfile.mkdtemp(prefix="distillscope-tests-"))
     atexit.register(shutil.rmtree, folder, ignore_errors=True)
     return folder
 
 
+def once(path: Path, make: Callable[[Path], object]) -> Path:
+    """What ``make`` wrote to ``path``: the first process that asks makes it, the others wait and read."""
+    with FileLock(f"{path}.lock"):
+        if not path.exists():
+            unfinished = path.with_name(f"{path.name}.unfinished")
+            make(unfinished)
+            unfinished.rename(path)
+    return path
+
+
 @functools.cache
 def teacher_weights() -> Path:
     """Random weights of timm's smallest ResNet, as the local file that a user would name."""
+    return once(scratch() / "teacher.safetensors", _save_weights)
+
+
+def _save_weights(path: Path) -> None:
     import timm
     import torch
     from safetensors.torch import save_file
 
-    path = scratch() / "teacher.safetensors"
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(0)
         save_file(timm.create_model(TEACHER, pretrained=False).state_dict(), path)
-    return path
 
 
 def tiny_values(**changes: Any) -> dict[str, Any]:
@@ -66,15 +88,16 @@ def tiny_study(**changes: Any) -> Study:
 @functools.cache
 def finished_run() -> Path:
     """One finished run of the tiny study, with two seeds and a view's arm; to be read, never written to."""
+    return once(scratch() / "finished", _run_study)
+
+
+def _run_study(run: Path) -> None:
     from distillscope.study.run import run_study
 
-    run = scratch() / "finished"
-    with pytest.MonkeyPatch.context() as patch:
+    arms = [{"name": "cosine"}, {"name": "augmented", "view": "crop_flip", "seeds": [1]}]
+    with pytest.MonkeyPatch.context() as patch, undrawn():
         patch.setenv("DISTILLSCOPE_CACHE", str(scratch() / "cache"))
-        run_study(
-            tiny_study(arms=[{"name": "cosine"}, {"name": "augmented", "view": "crop_flip", "seeds": [1]}]), run, jobs=1
-        )
-    return run
+        run_study(tiny_study(arms=arms), run, jobs=1)
 
 
 def sorted_rows(results: pd.DataFrame) -> pd.DataFrame:

@@ -64,7 +64,8 @@ def test_a_planted_truth_is_found(name):
         assert found.verdict == outcome, found.sentence
         assert found.p < 0.05 and found.reason == "" and found.n >= found.seeds_needed
         assert found.low < found.effect < found.high
-        assert found.sentence.startswith(f"{outcome.capitalize()}: ") and "Scope: teacher efficientnet_lite0, data cifar10" in found.sentence
+        assert found.sentence.startswith(f"{outcome.capitalize()}: ")
+        assert "Scope: teacher efficientnet_lite0, data cifar10" in found.sentence
         assert math.isfinite(found.bound) and found.unit and found.endpoint and found.evidence and "power" in found.power
 
 
@@ -73,7 +74,8 @@ def test_no_verdict_on_fewer_seeds_than_it_needs(name):
     plant = {**REFUTED[name], "seeds": range(1, claims.get(name).seeds)}
     if name == "rank-robustness":
         results = planted(**REFUTED[name])
-        frame = results.frame[~(results.frame["measure"].str.startswith("top_k.paper") & (results.frame["draw"] == 9).fillna(False))]
+        tenth = results.frame["measure"].str.startswith("top_k.paper") & (results.frame["draw"] == 9).fillna(False)
+        frame = results.frame[~tenth]
         found = claims.get(name)(with_frame(results, frame))
     else:
         found = verdict(name, **plant)
@@ -90,7 +92,8 @@ NOT_RUN = {
     "inverse-scaling": (dict(study={"students": STUDY["students"][:1]}), "1 size of one network .* this claim compares 2"),
     "bottleneck": (dict(arms="one nine", study={"remedies": []}), "noise on the student's input, .* was not run"),
     "low-pass": (None, "no accuracy under band-limited noise was measured"),
-    "information": (dict(truth={("*", "*", "contrastive.ceiling", "clean"): math.log(256)}), "K is 256, and this claim needs 1,024"),
+    "information": (dict(truth={("*", "*", "contrastive.ceiling", "clean"): math.log(256)}),
+                    "K is 256, and this claim needs 1,024"),
     "truncated-pca": (None, "different dimensions"),
 }
 
@@ -141,7 +144,8 @@ def test_objective_is_refuted_by_one_rival_and_supported_by_all():
 
 
 def test_a_regression_that_hardly_learned_decides_nothing_about_cosine():
-    untrained = {("two", "*", "alignment.teacher_r2", "clean"): 0.1, ("two", "*", RANK, "clean"): 2.8, ("three", "*", RANK, "clean"): 30.0}
+    untrained = {("two", "*", "alignment.teacher_r2", "clean"): 0.1, ("two", "*", RANK, "clean"): 2.8,
+                 ("three", "*", RANK, "clean"): 30.0}
     found = verdict("objective", untrained)
     assert found.verdict == "supported" and any("hardly learned" in s.endpoint for s in found.secondary)
     alone = verdict("objective", untrained, arms="one two")
@@ -156,7 +160,8 @@ def test_a_loss_that_spreads_embeddings_refutes_a_limit_too():
 
 
 def test_an_output_of_fewer_dimensions_than_the_limit_decides_nothing():
-    found = verdict("capacity-limit", {("six", "*", RANK, "clean"): 60.0}, arms="one six", log_ranks={1: 60.0, 2: 60.0, 4: 60.0, 5: 60.0})
+    found = verdict("capacity-limit", {("six", "*", RANK, "clean"): 60.0}, arms="one six",
+                    log_ranks={1: 60.0, 2: 60.0, 4: 60.0, 5: 60.0})
     assert found.verdict == "undecided" and "no more dimensions than the limit themselves: pca64" in found.reason
 
 
@@ -181,7 +186,8 @@ def test_expansion_takes_a_rival_that_loses_accuracy_for_no_counterexample():
 def test_capacity_limit_prefers_train_images_and_leaves_small_targets_out():
     run = planted_run({("five", "*", RANK, "clean"): 70.0})
     own = run.results[(run.results["arm"] == "five") & (run.results["measure"] == RANK)]
-    run.results = type(run.results)(np.vstack([run.results, own.assign(split="fit", measure="train.effective_rank", value=own["value"] + 50)]), columns=run.results.columns)
+    run.results = type(run.results)(np.vstack([run.results, own.assign(split="fit", measure="train.effective_rank",
+                                                                       value=own["value"] + 50)]), columns=run.results.columns)
     run.results = run.results.astype({"value": float, "n": float, "seed": "Int64", "draw": "Int64"})
     found = claims.get("capacity-limit")(results_of([run])[0])
     assert found.verdict == "refuted" and "train images" in found.endpoint
@@ -210,7 +216,8 @@ def test_capacity_limit_of_another_network_is_what_its_plain_rank_suggests():
 
 def test_rank_robustness_cuts_to_the_students_rank():
     found = verdict("rank-robustness", **SUPPORTED["rank-robustness"])
-    assert found.scope["k"].startswith("16 (nearest in ratio to the rank of S, 16.") and found.replicates == "tenths of the test images"
+    assert found.scope["k"].startswith("16 (nearest in ratio to the rank of S, 16.")
+    assert found.replicates == "tenths of the test images"
     assert {s.endpoint for s in found.secondary} >= {"retention of the top 16 components at sigma 0.1",
                                                       "retention of the top 64 components at sigma 0.1"}
 
@@ -220,7 +227,9 @@ def test_inverse_scaling_pairs_seeds_and_falls_back_on_welch():
     assert (found.test, found.n) == ("paired t", 10) and found.effect == pytest.approx(11, abs=0.3)
     results = planted(**SUPPORTED["inverse-scaling"], seeds=range(1, 21))
     f = results.frame
-    apart = f[~((f["student"] == "S") & (f["seed"] > 10).fillna(False)) & ~((f["student"] == "L") & (f["seed"] <= 10).fillna(False))]
+    late = (f["seed"] > 10).fillna(False)
+    early = (f["seed"] <= 10).fillna(False)
+    apart = f[~((f["student"] == "S") & late) & ~((f["student"] == "L") & early)]
     unpaired = claims.get("inverse-scaling")(with_frame(results, apart))
     assert unpaired.test == "Welch's t" and unpaired.verdict == "supported"
 
@@ -288,7 +297,8 @@ def test_holm_is_over_the_claims_that_were_tested():
     assert [v.id for v in decision.verdicts] == list(ORDER) and decision.tested == len(tested) == 5
     assert all(v.p_holm >= v.p and f"Holm over {len(tested)}" in v.sentence for v in tested)
     alone = {v.id: claims.get(v.id)(results) for v in tested}
-    assert max(v.p_holm for v in tested) <= 1 and min(v.p_holm for v in tested) == pytest.approx(min(1, len(tested) * min(v.p for v in alone.values())))
+    assert max(v.p_holm for v in tested) <= 1
+    assert min(v.p_holm for v in tested) == pytest.approx(min(1, len(tested) * min(v.p for v in alone.values())))
 
 
 def test_a_claim_that_holm_takes_back_is_undecided():
@@ -320,7 +330,8 @@ def test_verdicts_do_not_go_by_names():
 
 
 def test_a_study_without_cosine_is_judged_by_its_first_plain_arm():
-    arms = [{"name": "mine", "objective": "mse"}, {"name": "longer", "objective": "mse", "training": {**TRAINING, "epochs": 20}}]
+    arms = [{"name": "mine", "objective": "mse"},
+            {"name": "longer", "objective": "mse", "training": {**TRAINING, "epochs": 20}}]
     found = verdict("collapse", study={"arms": arms})
     assert found.verdict == "supported" and found.scope["objective"] == "mse"
 

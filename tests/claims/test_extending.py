@@ -21,7 +21,8 @@ from distillscope.report.registered import STUDY
 from distillscope.report.render import environment
 
 PAGE = Path(__file__).parents[2] / "docs" / "extending.md"
-CODE = dict(zip(("objective", "remedy", "claim", "section"), re.findall(r"^```python\n(.*?)^```", PAGE.read_text(), re.M | re.S), strict=True))
+CODE = dict(zip(("objective", "remedy", "claim", "section"),
+                re.findall(r"^```python\n(.*?)^```", PAGE.read_text(), re.M | re.S), strict=True))
 SETTINGS = [yaml.safe_load(y) for y in re.findall(r"^```yaml\n(.*?)^```", PAGE.read_text(), re.M | re.S)]
 FILES = {"objective": "distillscope.objectives.log_cosh", "remedy": "distillscope.students.rounded",
          "claim": "distillscope.claims.size_pays", "section": "distillscope.report.context.study.durations"}

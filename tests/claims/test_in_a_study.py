@@ -26,7 +26,8 @@ def run():
     study = tiny_study(
         students=[{"name": "paper_cnn", "label": s, "width": w, "image_size": 16} for s, w in (("S", 1), ("L", 2))],
         arms=ARMS, seeds=[1, 2, 3, 4, 5], target={"name": "pca", "dim": 32}, noise={"sigmas": [0.1, 0.5], "draws": 1},
-        stresses=[{"name": "band_noise", "bands": [[0, 0.5], [0.5, 1]], "sigmas": [0.1], "items": 0}, {"name": "top_k", "ks": [4, 16], "sigmas": [0.5]},
+        stresses=[{"name": "band_noise", "bands": [[0, 0.5], [0.5, 1]], "sigmas": [0.1], "items": 0},
+                  {"name": "top_k", "ks": [4, 16], "sigmas": [0.5]},
                   {"name": "gradient", "items": 16}],
         remedies=["bn"], training={"epochs": 2, "batch_size": 32})
     with pytest.MonkeyPatch.context() as patch:

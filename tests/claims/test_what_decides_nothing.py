@@ -80,7 +80,8 @@ def test_several_contrastive_arms_are_tested_as_several():
     flat = {("four", "*", "student.effective_rank", "clean"): 16.0, ("ten", "*", "student.effective_rank", "clean"): 40.0}
     found = claims.get("expansion")(planted(flat, study={"arms": arms}))
     assert found.scope["contrastive arm"] == "ten"
-    assert {p["endpoint"] for p in found.parts} >= {f"rank of S under {loss} - 1.1 x plain" for loss in ("cosine + 0.5 infonce", "cosine + 0.5 crd")}
+    assert {p["endpoint"] for p in found.parts} >= {f"rank of S under {loss} - 1.1 x plain"
+                                                    for loss in ("cosine + 0.5 infonce", "cosine + 0.5 crd")}
 
 
 def test_pairs_too_few_fall_back_on_welch():

@@ -11,10 +11,12 @@ from distillscope.cli import app
 
 ROOT = Path(distillscope.__file__).parent
 READS_IMAGES = ("run", "distill", "embed", "audit")
-COMMANDS_OF = {"data/": READS_IMAGES, "teachers/": READS_IMAGES, "inputs/": ("audit",), "embedding.py": ("embed",), "auditing.py": ("audit",),
+COMMANDS_OF = {"data/": READS_IMAGES, "teachers/": READS_IMAGES, "inputs/": ("audit",), "embedding.py": ("embed",),
+               "auditing.py": ("audit",),
                "audit.py": ("audit",), "requirements.py": ("audit",), "measure/": ("audit",), "report/audit": ("audit",)}
 """Where an error is raised -> the commands that may print it; everything else must exist on some command."""
-EITHER = {"--teacher", "--student", "--train-teacher", "--train-student", "--require", "--json", "--labels", "--train-labels", "--text"}
+EITHER = {"--teacher", "--student", "--train-teacher", "--train-student", "--require", "--json", "--labels", "--train-labels",
+          "--text"}
 """Of an audit alone: inputs/ and teachers/ are read for other commands too, which name no such file."""
 OF_STUDIES = {"load_splits": ("run", "distill"), "_check_apart": ("run",), "name_split": READS_IMAGES}
 OF_OTHER_PROGRAMS = {"--nproc-per-node", "--num_processes"}
@@ -40,7 +42,8 @@ def errors(path):
     def visit(node, function):
         if isinstance(node, (ast.FunctionDef, ast.AsyncFunctionDef)):
             function = node.name
-        if isinstance(node, ast.Call) and getattr(node.func, "id", getattr(node.func, "attr", "")) in ("UserError", "MissingSplit", "say"):
+        if isinstance(node, ast.Call) and getattr(node.func, "id",
+                                                  getattr(node.func, "attr", "")) in ("UserError", "MissingSplit", "say"):
             words = [str(n.value) for n in ast.walk(node) if isinstance(n, ast.Constant) and isinstance(n.value, str)]
             yield node.lineno, function, " ".join(words)
         for child in ast.iter_child_nodes(node):

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import subprocess
 import sys
 
 import numpy as np
@@ -83,7 +82,8 @@ def test_out_holds_page_values_and_figures_and_may_be_written_again(files, tmp_p
 
 
 def test_training_files_fit_the_probes(files, tmp_path):
-    result = invoke(*sides(files), "--labels", files / "labels.npy", "--train-teacher", files / "teacher.npy", "--train-student",
+    result = invoke(*sides(files), "--labels", files / "labels.npy", "--train-teacher", files / "teacher.npy",
+                    "--train-student",
                     files / "student.npy", "--train-labels", files / "labels.npy", "--only", "probe", "--no-intervals",
                     "--json", tmp_path / "found.json")
     assert "probe" in result.output
@@ -105,17 +105,21 @@ def test_models_are_given_images(tmp_path):
     student = next((run / "trials").iterdir())
     with pytest.raises(UserError, match="--teacher: expected --data with the images"):
         invoke("--teacher", "efficientnet_lite0", "--student", student)
-    invoke("--teacher", student, "--student", student, "--data", "digits", "--limit", 60, "--no-intervals", "--only", "alignment",
+    invoke("--teacher", student, "--student", student, "--data", "digits", "--limit", 60, "--no-intervals", "--only",
+           "alignment",
            "--json", tmp_path / "found.json")
     assert json.loads((tmp_path / "found.json").read_text())["measures"]["alignment.mean_cosine"]["value"] == pytest.approx(1)
 
 
-def test_bad_input_is_one_line_and_exit_code_2(files, tmp_path):
+def test_bad_input_is_one_line_and_exit_code_2(files, tmp_path, monkeypatch, capfd):
     np.save(tmp_path / "short.npy", np.zeros((5, 2), np.float32))
-    done = subprocess.run([sys.executable, "-m", "distillscope.cli", "audit", "--teacher", str(files / "teacher.npy"), "--student",
-                           str(tmp_path / "short.npy")], capture_output=True, text=True)
-    assert done.returncode == 2 and done.stderr.count("\n") == 1 and "Traceback" not in done.stderr
-    assert "expected 400 rows like the teacher" in done.stderr and "got 5" in done.stderr
+    monkeypatch.setattr(sys, "argv", ["distillscope", "audit", "--teacher", str(files / "teacher.npy"), "--student",
+                                      str(tmp_path / "short.npy")])
+    with pytest.raises(SystemExit) as stopped:
+        cli.main()
+    err = capfd.readouterr().err
+    assert stopped.value.code == 2 and err.count("\n") == 1 and "Traceback" not in err
+    assert "expected 400 rows like the teacher" in err and "got 5" in err
 
 
 def test_selftest_command_passes():
@@ -147,13 +151,15 @@ def tables(tmp_path_factory):
 
 
 def table_args(folder):
-    return "--teacher", folder / "t.csv", "--student", folder / "s.csv", "--labels", folder / "y.csv", "--no-intervals", "--only", "knn"
+    return ("--teacher", folder / "t.csv", "--student", folder / "s.csv", "--labels", folder / "y.csv", "--no-intervals",
+            "--only", "knn")
 
 
 def test_how_inputs_were_read_is_said_and_stands_in_the_json(tables, tmp_path):
     result = invoke(*table_args(tables), "--json", tmp_path / "found.json", "--out", tmp_path / "out")
-    lines = ["read: teacher t.csv: 200 rows of 12 from columns e0..e11; ids from 'file_name'; no labels. Not used: score (float64).",
-             "read: student s.csv: 200 rows of 6 from columns e0..e5; ids from 'file_name'; no labels. Not used: score (float64).",
+    unused = "ids from 'file_name'; no labels. Not used: score (float64)."
+    lines = [f"read: teacher t.csv: 200 rows of 12 from columns e0..e11; {unused}",
+             f"read: student s.csv: 200 rows of 6 from columns e0..e5; {unused}",
              "read: aligned by id: all 200 items are in both, in another order.",
              "read: labels y.csv: 194 labels from 'species', by 'ImageId'; 6 items have none."]
     assert all(line in result.output for line in lines)
@@ -177,10 +183,12 @@ def test_an_audit_of_any_encoding_gives_equal_numbers(tables, tmp_path):
 
 
 def test_ids_and_labels_of_files_of_their_own(tables, tmp_path):
-    given = "--teacher", tables / "t.npy", "--student", f"{tables / 's.csv'}:e@file_name", "--teacher-ids", f"{tables / 't.csv'}:file_name"
+    given = ("--teacher", tables / "t.npy", "--student", f"{tables / 's.csv'}:e@file_name",
+             "--teacher-ids", f"{tables / 't.csv'}:file_name")
     result = invoke(*given, "--labels", f"{tables / 'y.csv'}:species@ImageId", "--no-intervals", "--only", "knn")
     assert "ids from 't.csv:file_name'" in result.output and "6 items have none" in result.output
-    both = invoke("--teacher", tables / "t.npy", "--student", tables / "s.npy", "--ids", tables / "t.csv", "--labels", tables / "y.csv",
+    both = invoke("--teacher", tables / "t.npy", "--student", tables / "s.npy", "--ids", tables / "t.csv", "--labels",
+                  tables / "y.csv",
                   "--no-intervals", "--only", "knn")
     assert "paired by id: all 200 items are in both." in both.output and "by 'ImageId'" in both.output
 
@@ -190,9 +198,11 @@ def test_labels_in_an_order_that_the_embeddings_own_deny_are_refused(tables, tmp
     np.savez(tmp_path / "t.npz", embeddings=np.load(tables / "t.npy"), labels=labels)
     for given, refused in ((np.random.default_rng(0).permutation(labels), True), (labels // 2, False), (labels + 7, False)):
         np.save(tmp_path / "y.npy", given)
-        args = "--teacher", tmp_path / "t.npz", "--student", tables / "s.npy", "--labels", tmp_path / "y.npy", "--no-intervals", "--only", "knn"
+        args = ("--teacher", tmp_path / "t.npz", "--student", tables / "s.npy", "--labels", tmp_path / "y.npy",
+                "--no-intervals", "--only", "knn")
         if refused:
-            with pytest.raises(UserError, match="labels in the order of the teacher's rows, got others than the embeddings' own for"):
+            with pytest.raises(UserError,
+                               match="labels in the order of the teacher's rows, got others than the embeddings' own for"):
                 invoke(*args)
         else:
             invoke(*args)

@@ -1,4 +1,4 @@
-"""`--json [FILE]` is read alike on every command: alone it prints, `--json=FILE` writes, and the uses from before stay what they were."""
+"""`--json [FILE]` is read alike on every command: alone it prints, `--json=FILE` writes; earlier uses stay what they were."""
 
 from __future__ import annotations
 
@@ -41,7 +41,8 @@ def test_audit_prints_or_writes_the_same_values(tmp_path):
     rows = np.random.default_rng(0).normal(size=(40, 6))
     np.save(tmp_path / "t.npy", rows)
     np.save(tmp_path / "s.npy", rows[:, ::-1])
-    audit = ["audit", "--teacher", str(tmp_path / "t.npy"), "--student", str(tmp_path / "s.npy"), "--only", "similarity", "--no-intervals"]
+    audit = ["audit", "--teacher", str(tmp_path / "t.npy"), "--student", str(tmp_path / "s.npy"), "--only", "similarity",
+             "--no-intervals"]
     printed = CliRunner().invoke(cli.app, [*audit, "--json"], catch_exceptions=False)
     written = CliRunner().invoke(cli.app, [*audit, "--json", str(tmp_path / "found.json")], catch_exceptions=False)
     assert json.loads(printed.stdout) == json.loads((tmp_path / "found.json").read_text())

@@ -16,6 +16,7 @@ from scipy import stats
 from typer.testing import CliRunner
 
 from builders.audited import labelled, of_two_dimensions
+from builders.drawing import undrawn
 from builders.synthetic_run import make_run
 from distillscope import cli
 from distillscope.compare.audits import mover
@@ -89,8 +90,8 @@ def test_only_the_shared_seeds_count_where_some_are_shared(two, tmp_path):
     other = altered(make_run(tmp_path / "other", seeds=(42, 123, 7), **SMALL), RANK, 2.0)
     d = one(compare_runs([two[0], other]), "M", "effective_rank")
     assert d.seeds == (42, 123) and d.value == pytest.approx(2.0)
-    assert d.a == pytest.approx(np.mean([read_run(two[0]).results.query("student == 'M' and measure == @RANK and seed == @s")["value"].iloc[0]
-                                         for s in (42, 123)]))
+    own = read_run(two[0]).results.query("student == 'M' and measure == @RANK and seed in (42, 123)")
+    assert d.a == pytest.approx(own["value"].mean()) and len(own) == 2
 
 
 def test_other_seeds_are_welchs(two, tmp_path):
@@ -137,8 +138,10 @@ def test_the_interval_over_items_is_that_of_paired_scores(two):
     assert noisy.condition == "noise=0.2" and noisy.items is not None
 
 
-@pytest.mark.parametrize(("change", "reason"), [("ids", "the predictions are of other items"), ("label", "the predictions are of other items"),
-                                                ("column", "the predictions lack this condition"), ("none", "no seed has its predictions in both runs")])
+@pytest.mark.parametrize(("change", "reason"),
+                         [("ids", "the predictions are of other items"), ("label", "the predictions are of other items"),
+                                                ("column", "the predictions lack this condition"),
+                                                ("none", "no seed has its predictions in both runs")])
 def test_predictions_of_other_items_give_no_interval(two, tmp_path, change, reason):
     other = shutil.copytree(two[1], tmp_path / "other")
     for path in other.glob("trials/*/predictions.parquet"):
@@ -160,7 +163,8 @@ def test_predictions_of_other_items_give_no_interval(two, tmp_path, change, reas
     ({"limit": 100}, {"effective_rank", "accuracy"}, set(), "differ in data (limit: 100; limit: none)"),
     ({"noise": {"where": "model input", "sigmas": [0.2]}}, set(), {"accuracy_noisy"}, "differ in noise"),
     ({"noise": {"where": "source pixels", "seed": 5}}, {"accuracy_noisy"}, set(), "differ in draws of the noise"),
-    ({"students": [{"name": "paper_cnn", "label": s, "image_size": 64} for s in "SM"]}, {"accuracy", "effective_rank"}, set(), "input size"),
+    ({"students": [{"name": "paper_cnn", "label": s, "image_size": 64} for s in "SM"]}, {"accuracy", "effective_rank"}, set(),
+     "input size"),
     ({"teacher": [{"name": "clip-vit-b32", "weights": "other"}]}, {"accuracy"}, {"r2"}, "differ in teacher"),
     ({"streams": "notebook"}, {"accuracy"}, set(), "differ in streams"), ({"training": {"epochs": 30}}, set(), set(), "")])
 def test_what_runs_do_not_share_has_its_consequence(two, tmp_path, study, unpaired, left_out, said):
@@ -211,7 +215,8 @@ def test_the_terminal_says_what_n_counts(two, tmp_path):
     again = make_run(tmp_path / "again", seeds=(1, 2), **SMALL)
     assert "seeds that both runs have" in seeds_line(compare_runs(two)) and "*" not in seeds_line(compare_runs(two))
     apart = seeds_line(compare_runs([two[0], again]))
-    assert "that both runs have" not in apart and "* not paired (Welch's t): n counts the seeds of the run that has fewer" in apart
+    assert "that both runs have" not in apart
+    assert "* not paired (Welch's t): n counts the seeds of the run that has fewer" in apart
 
 
 def test_settings_that_differ_are_listed_and_seeds_are_not(two):
@@ -281,24 +286,28 @@ def test_a_teacher_with_other_numbers_is_drawn_apart(two, tmp_path):
 @pytest.fixture(scope="module")
 def page(two, tmp_path_factory):
     out = tmp_path_factory.mktemp("out")
-    return write_comparison(compare_runs(two), out, "distillscope compare short longer")
+    with undrawn():
+        return write_comparison(compare_runs(two), out, "distillscope compare short longer")
 
 
 def data_of(page):
-    return json.loads(re.search(r'<script type="application/json" id="distillscope-data">(.*?)</script>', page.read_text(), re.DOTALL)[1])
+    return json.loads(re.search(r'<script type="application/json" id="distillscope-data">(.*?)</script>', page.read_text(),
+                                re.DOTALL)[1])
 
 
 def test_the_page_holds_the_values_and_asks_for_nothing(two, page):
     found, data = compare_runs(two), data_of(page)
-    assert data["comparison"] == json.loads((page.parent / "compare.json").read_text()) == json.loads(json.dumps(found.to_dict()))
+    assert data["comparison"] == json.loads((page.parent / "compare.json").read_text())
+    assert data["comparison"] == json.loads(json.dumps(found.to_dict()))
     figure = next(f for f in data["figures"] if f["key"] == "differences")
-    for panel, key, scale in zip(figure["panels"], ("effective_rank", "r2", "accuracy", "accuracy_noisy"), (1, 1, 100, 100), strict=True):
+    for panel, key, scale in zip(figure["panels"], ("effective_rank", "r2", "accuracy", "accuracy_noisy"), (1, 1, 100, 100),
+                                 strict=True):
         drawn = {t["meta"]["highlight"]: t["y"][0] for t in panel["data"]}
         assert drawn == pytest.approx({s: scale * one(found, s, key).value for s in "SM"}, rel=1e-5, abs=1e-9)
     text = page.read_text()
     assert "default-src 'none'" in text and "distillscope compare short longer" in text
     assert {f["key"] for f in data["figures"]} > {"differences", "noise", "cumulative_variance", "alignment", "training"}
-    assert (page.parent / "figures" / "differences.svg").stat().st_size > 1000
+    assert (page.parent / "figures" / "differences.svg").is_file() and (page.parent / "figures" / "differences.png").is_file()
     assert "training.epochs" in text and "S (longer)" in (page.parent / "tables" / "table.md").read_text()
 
 
@@ -315,7 +324,8 @@ def test_the_command_prints_a_table_or_json(two, tmp_path, monkeypatch):
     monkeypatch.setenv("COLUMNS", "160")
     done = CliRunner().invoke(cli.app, ["compare", *map(str, two), "--json"], catch_exceptions=False)
     assert json.loads(done.stdout)["baseline"] == "short" and not (tmp_path / "runs").exists()
-    monkeypatch.setattr("distillscope.report.compare_write.write_comparison", lambda found, folder, command: folder / "report.html")
+    monkeypatch.setattr("distillscope.report.compare_write.write_comparison",
+                        lambda found, folder, command: folder / "report.html")
     shown = CliRunner().invoke(cli.app, ["compare", *map(str, two)], catch_exceptions=False).stdout
     assert "A = short, B = longer" in shown and "effective rank" in shown and "over items" in shown
     assert "runs/compare-short-longer/report.html" in shown.replace("\n", "")
@@ -334,7 +344,8 @@ def test_audits_are_compared_by_both_intervals(tmp_path):
 
 
 def test_mover_agrees_with_a_normal_difference():
-    a, b = Value(0.5, 0.5 - 1.96 * 0.03, 0.5 + 1.96 * 0.03, 99, "", ""), Value(0.6, 0.6 - 1.96 * 0.04, 0.6 + 1.96 * 0.04, 99, "", "")
+    a, b = Value(0.5, 0.5 - 1.96 * 0.03, 0.5 + 1.96 * 0.03, 99, "", ""), Value(0.6, 0.6 - 1.96 * 0.04, 0.6 + 1.96 * 0.04, 99,
+                                                                               "", "")
     assert mover(a, b) == pytest.approx((0.1 - 1.96 * 0.05, 0.1 + 1.96 * 0.05))
 
 

@@ -19,7 +19,10 @@ from distillscope.results.rundir import as_begun, load_config, open_run
 
 PRESETS = {"cifar10": "cad766e740f8c3f0", "claims": "d917fa0ba515d2a8", "claims-quick": "3ff09e9bca89db80",
            "paper": "9e37db89d6f429c2", "paper-expansion": "887b7220ffa356e3", "quickstart": "1d077e0e06bb47ba"}
-"""Digest of each preset's resolved settings, as when an arm's block still replaced the study's. A new key of a study changes all of them."""
+"""Digest of each preset's resolved settings, as when an arm's block still replaced the study's.
+
+A new key of a study changes all of them.
+"""
 
 
 def only_arm(study):
@@ -50,7 +53,8 @@ def test_a_model_is_taken_whole_and_an_override_is_merged():
 def test_a_misspelt_setting_is_one_line_with_its_place():
     with pytest.raises(UserError) as error:
         tiny_study(arms=[{"name": "a", "training": {"epoch": 3}}])
-    assert (error.value.where, error.value.got) == ("study arms.0.training.epoch", "'epoch'") and "Did you mean 'epochs'?" in error.value.todo
+    assert (error.value.where, error.value.got) == ("study arms.0.training.epoch",
+                                                    "'epoch'") and "Did you mean 'epochs'?" in error.value.todo
 
 
 def test_readers_of_a_config_as_written_merge_it_too():
@@ -72,7 +76,8 @@ def begun(folder, training):
 
 
 def test_a_run_begun_when_an_arms_training_replaced_the_studys_goes_on_so(tmp_path, capsys):
-    run = begun(tmp_path / "run", {"epochs": 6, "batch_size": 64})  # written as {epochs: 6}: the batch was the program's default
+    run = begun(tmp_path / "run",
+                {"epochs": 6, "batch_size": 64})  # written as {epochs: 6}: the batch was the program's default
     now = tiny_study(arms=[{"name": "cosine"}, {"name": "longer", "training": {"epochs": 6}}])
     assert only_arm(now).batch_size == 32
     going_on = as_begun(now, run)

@@ -1,4 +1,4 @@
-"""Every kind of Gaussian noise draws what it always drew: pixels and cache entries as recorded at 9d73162, before they had one owner."""
+"""Every kind of Gaussian noise draws what it always drew: pixels and cache entries as recorded before they had one owner."""
 
 from __future__ import annotations
 

@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 import numpy as np
-import pytest
 
+from builders.refusals import refused
 from distillscope.data.splits import load_splits
-from distillscope.errors import UserError
 
 
 def ids(source):
@@ -30,5 +29,5 @@ def test_a_screen_takes_the_same_items_whatever_the_validation_part():
 
 
 def test_a_screen_must_leave_items_to_train_on():
-    with pytest.raises(UserError, match="screen: expected fewer items than the .* of train, got 99999"):
+    with refused(where="screen", got="99999"):
         load_splits("digits", "digits", {}, screen=99999)

@@ -19,7 +19,8 @@ def test_a_view_depends_on_seed_epoch_and_item_alone():
     view = View("crop_flip", {}, 42, 3)
     whole = view(IMAGES, IDS)
     assert (whole[4:5] == view(IMAGES[4:5], IDS[4:5])).all()
-    assert (whole != View("crop_flip", {}, 42, 4)(IMAGES, IDS)).any() and (whole != View("crop_flip", {}, 43, 3)(IMAGES, IDS)).any()
+    assert (whole != View("crop_flip", {}, 42, 4)(IMAGES, IDS)).any()
+    assert (whole != View("crop_flip", {}, 43, 3)(IMAGES, IDS)).any()
     assert whole.shape == IMAGES.shape and whole.dtype == torch.uint8
 
 
@@ -31,7 +32,8 @@ def test_crop_flip_without_padding_or_flip_changes_nothing():
 @pytest.mark.parametrize("size", [8, 16, 56])
 def test_resizing_is_pils_to_one_grey_level(size):
     ours = Preprocess(size).resize(IMAGES) * 255
-    pil = np.stack([np.asarray(Image.fromarray(i.permute(1, 2, 0).numpy()).resize((size, size), Image.BICUBIC)) for i in IMAGES])
+    pil = np.stack([np.asarray(Image.fromarray(i.permute(1, 2, 0).numpy()).resize((size, size), Image.BICUBIC))
+                    for i in IMAGES])
     assert np.abs(ours.permute(0, 2, 3, 1).numpy() - pil).max() <= 1.001
 
 

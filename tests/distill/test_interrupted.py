@@ -25,10 +25,12 @@ def train(folder, health=True, **options):
     rows, one = targets(), student()
     checked = Health(source().take([0, 1, 2, 3, 4, 5]), rows[:6], source().take([6, 7, 8]), "train") if health else None
     advance = options.pop("advance", lambda count: None)
-    distill(one, TrainingSet(source(), lambda epoch: rows), Arm(name="cosine"), Training(epochs=2, batch_size=16, **options), KeyedStreams(0, "S"),
+    distill(one, TrainingSet(source(), lambda epoch: rows), Arm(name="cosine"), Training(epochs=2, batch_size=16, **options),
+            KeyedStreams(0, "S"),
             folder, checked, advance=advance)
     lines = [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
-    return [p.detach().clone() for p in one.module.state_dict().values()], [{k: v for k, v in r.items() if k not in UNTIMED} for r in lines]
+    return [p.detach().clone() for p in one.module.state_dict().values()], [{k: v for k, v in r.items() if k not in UNTIMED}
+                                                                            for r in lines]
 
 
 @pytest.fixture(scope="module")

@@ -55,7 +55,8 @@ def train(folder, arm, one=None, stop_at=None, **settings):
 
 
 def test_the_loss_is_the_weighted_sum_and_a_weight_of_nothing_is_not_computed(monkeypatch):
-    arm = Arm(name="x", objective=({"name": "cosine", "weight": 2}, {"name": "mse", "weight": 0.5}, {"name": "koleo", "weight": 0}))
+    arm = Arm(name="x",
+              objective=({"name": "cosine", "weight": 2}, {"name": "mse", "weight": 0.5}, {"name": "koleo", "weight": 0}))
     monkeypatch.setitem(objectives._parts, "koleo", lambda student: 1 / 0)
     terms, given = Terms(arm, DIM, DIM), batch()
     assert terms.needs == {"student", "teacher"}
@@ -153,9 +154,10 @@ def bare() -> Source:
 
 
 @pytest.mark.parametrize(("objective", "settings", "data", "message"), [
-    ("cross_entropy", {}, bare(), r"arms\.x\.objective \(cross_entropy\): expected data with labels, got bare/train without\. Name"),
+    ("cross_entropy", {}, bare(),
+     r"arms\.x\.objective \(cross_entropy\): expected data with labels, got bare/train without\. Name"),
     ({"name": "infonce", "queue": 33}, {}, source(),
-     r"arms\.x\.objective \(infonce\) queue: expected at most 32, the 48 training images less a batch of 16, got 33\. Set a smaller queue"),
+     r"arms\.x\.objective \(infonce\) queue: expected at most 32, the 48 training images.*, got 33\. Set a smaller queue"),
     ({"name": "crd"}, {}, source(), r"\(crd\) memory: expected at most 32.*got 1024"),
     ({"name": "infonce", "queue": -1}, {}, source(), r"objective\.queue: .*greater than or equal to 0"),
     ({"name": "infonce", "temperature": 0}, {}, source(), r"objective\.temperature: .*greater than 0"),
@@ -186,7 +188,8 @@ def test_dimensions_that_cannot_be_compared_are_said_by_the_arm_and_the_term():
     check_dims(arm, Part(name="whiten", dim=3), 8)
     with pytest.raises(UserError, match=r"target\.dim: expected 1 to the teacher's 8 dimensions, got 512"):
         check_dims(arm, Part(name="pca"), 8)
-    assert [target_dim(Part(name=n, **s), 600) for n, s in (("none", {}), ("pca", {}), ("whiten", {"dim": 9}), ("phi_s", {}))] == [
+    assert [target_dim(Part(name=n, **s), 600)
+            for n, s in (("none", {}), ("pca", {}), ("whiten", {"dim": 9}), ("phi_s", {}))] == [
         600, 512, 9, 600]
 
 

@@ -27,18 +27,22 @@ from distillscope.results.rundir import (
     trials_of,
 )
 
-HARD = ["小", "大", "x 1", "x_1", "cosine ", "cosine_", ".", "..", "...", ".x", "x.", "a/b", "a\\b", "/etc/passwd", "../../x", "con", "NUL.txt", "com1",
-        "a\x00b", "a\nb", "x" * 300, "x" * 301, "é", "ё", "🙂", "~", "-", "--", "a--b", "b--c", "c", "a", "", " ", "a:b", "a*b", "‮abc"]
+HARD = ["小", "大", "x 1", "x_1", "cosine ", "cosine_", ".", "..", "...", ".x", "x.", "a/b", "a\\b", "/etc/passwd", "../../x",
+        "con", "NUL.txt", "com1",
+        "a\x00b", "a\nb", "x" * 300, "x" * 301, "é", "ё", "🙂", "~", "-", "--", "a--b", "b--c", "c", "a", "", " ", "a:b",
+        "a*b", "‮abc"]
 
 
 def test_names_that_look_alike_to_a_file_system_have_folders_of_their_own():
     names = [folder_name(name) for name in HARD]
     assert len({same_on_some_systems(name) for name in names}) == len(HARD)
     for name in names:
-        assert re.fullmatch(r"[A-Za-z0-9_.+~-]{1,200}", name) and name[0] != "." and name[-1] != "." and name.split(".")[0].lower() not in RESERVED
+        assert re.fullmatch(r"[A-Za-z0-9_.+~-]{1,200}", name) and name[0] != "." and name[-1] != "."
+        assert name.split(".")[0].lower() not in RESERVED
 
 
-@given(st.lists(st.lists(st.text(max_size=5) | st.text("a-_. ", max_size=6), min_size=2, max_size=2), min_size=2, max_size=2, unique_by=tuple))
+@given(st.lists(st.lists(st.text(max_size=5) | st.text("a-_. ", max_size=6), min_size=2, max_size=2), min_size=2, max_size=2,
+                unique_by=tuple))
 def test_other_parts_give_another_folder(two):
     one, other = two
     alike = [unicodedata.normalize("NFC", p) for p in one] == [unicodedata.normalize("NFC", p) for p in other]
@@ -66,7 +70,8 @@ def students(*labels):
     ({"students": students(" ")}, "expected a name of visible characters"),
     ({"students": students("teacher")}, "a label other than the teacher's own rows have"),
     ({"arms": [{"name": "A"}, {"name": "a"}]}, "arms: expected each arm under a name of its own"),
-    ({"arms": [{"name": "a"}, {"name": "a+bn"}], "remedies": ["bn"]}, r"no arm named as a remedied one is \(ARM\+REMEDY\), got 'a\+bn'"),
+    ({"arms": [{"name": "a"}, {"name": "a+bn"}], "remedies": ["bn"]},
+     r"no arm named as a remedied one is \(ARM\+REMEDY\), got 'a\+bn'"),
     ({"data": ["digits", {"name": "digits", "alias": "Digits"}]}, r"data: .* Rename one \(alias"),
     ({"data": ["digits", "digits"]}, "data: expected each data set under a name of its own"),
 ])
@@ -102,7 +107,8 @@ def test_an_older_run_is_read_and_gone_on_with_where_its_folders_are_unambiguous
     was = older(tmp_path, finished), older(tmp_path, begun, done=False)
     assert trial_folder(tmp_path, finished) == was[0]
     clear_run(study, tmp_path)
-    assert trial_folder(tmp_path, finished) == was[0] and (trial_folder(tmp_path, begun) / "checkpoint.pt").is_file() and not was[1].exists()
+    assert trial_folder(tmp_path, finished) == was[0] and (trial_folder(tmp_path, begun) / "checkpoint.pt").is_file()
+    assert not was[1].exists()
     reference = tmp_path / "references" / old_folder_name("a b", "t", "none")
     reference.mkdir(parents=True)
     (reference / "complete.json").write_text(json.dumps({"dataset": "a b", "teacher": "t", "target": "none"}))
@@ -116,7 +122,8 @@ def test_a_folder_that_several_trials_wrote_into_is_set_aside(tmp_path, capsys):
     assert trial_folder(tmp_path, one) != folder
     clear_run(study, tmp_path)
     assert not folder.exists() and (tmp_path / "set-aside" / folder.name / "checkpoint.pt").is_file()
-    assert len({trial_folder(tmp_path, t) for t in (one, other)}) == 2 and "2 trials shared it" in " ".join(capsys.readouterr().err.split())
+    assert len({trial_folder(tmp_path, t) for t in (one, other)}) == 2
+    assert "2 trials shared it" in " ".join(capsys.readouterr().err.split())
 
 
 def test_a_plain_name_is_not_given_what_another_wrote_under_it(tmp_path):

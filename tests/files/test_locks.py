@@ -8,7 +8,7 @@ import threading
 
 import pytest
 
-from distillscope.errors import UserError
+from builders.refusals import refused
 from distillscope.files import locks
 from distillscope.files.locks import RunLock, acquire, join_as_worker
 
@@ -17,7 +17,7 @@ pytest.importorskip("fcntl")
 
 def test_a_run_is_held_by_one_process_at_a_time(tmp_path):
     held = RunLock(tmp_path)
-    with pytest.raises(UserError, match="a run that no process is at work on, got one that is going on"):
+    with refused(got="one that is going on"):
         RunLock(tmp_path)
     held.release()
     RunLock(tmp_path).release()
@@ -26,7 +26,7 @@ def test_a_run_is_held_by_one_process_at_a_time(tmp_path):
 def test_a_run_waits_for_the_workers_of_a_killed_one_and_then_refuses(tmp_path, monkeypatch, capsys):
     orphan = join_as_worker(tmp_path)
     monkeypatch.setattr(locks, "ORPHAN_SECONDS", 0.3)
-    with pytest.raises(UserError, match="got workers of a killed run that do not end"):
+    with refused(got="workers of a killed run that do not end"):
         RunLock(tmp_path)
     assert "workers of a killed run are ending; waiting" in capsys.readouterr().err
     monkeypatch.setattr(locks, "ORPHAN_SECONDS", 30)
@@ -49,7 +49,7 @@ def test_without_locks_a_file_says_who_writes(tmp_path, monkeypatch, capsys, num
     monkeypatch.setattr(fcntl, "flock", no)
     monkeypatch.setattr(locks, "_told", set())
     held = RunLock(tmp_path)
-    with pytest.raises(UserError, match="one that is going on"):
+    with refused(got="one that is going on"):
         RunLock(tmp_path)
     assert join_as_worker(tmp_path) is None
     held.release()
@@ -62,7 +62,7 @@ def test_a_linked_lock_is_not_followed(tmp_path):
     (tmp_path / "mine").write_text("mine")
     for name in (".lock", ".workers"):
         (tmp_path / name).symlink_to(tmp_path / "mine")
-        with pytest.raises(UserError, match="Remove the link"):
+        with refused(advice="Remove the link"):
             RunLock(tmp_path)
         (tmp_path / name).unlink()
     assert (tmp_path / "mine").read_text() == "mine"

@@ -7,8 +7,8 @@ import pandas as pd
 import pytest
 
 from builders.made import COUNT, DIM, IDS, LABELS, embeddings
+from builders.refusals import refused
 from builders.tiny import finished_run
-from distillscope.errors import UserError
 from distillscope.inputs.embeddings import align, read_embeddings, read_labels
 from distillscope.measure.rows import Stored
 
@@ -46,14 +46,14 @@ def test_shards_without_ids_or_metadata(tmp_path):
 def test_shards_that_do_not_fit(tmp_path):
     write_shards(tmp_path / "a", [12, 12])
     (tmp_path / "a" / "metadata" / "metadata_1.parquet").unlink()
-    with pytest.raises(UserError, match="metadata for every shard, got none for img_emb_1.npy"):
+    with refused(got="none for img_emb_1.npy"):
         read_embeddings(tmp_path / "a")
     write_shards(tmp_path / "b", [12, 12])
     np.save(tmp_path / "b" / "img_emb" / "img_emb_1.npy", embeddings()[:12, :3])
-    with pytest.raises(UserError, match="img_emb_1.npy: expected 5 dimensions like img_emb_0.npy, got 3"):
+    with refused(where="img_emb_1.npy", expected=("5", "img_emb_0.npy"), got="3"):
         read_embeddings(tmp_path / "b")
     np.save(tmp_path / "b" / "img_emb" / "img_emb_1.npy", embeddings()[:11])
-    with pytest.raises(UserError, match="metadata_1.parquet: expected 11 ids, got 12"):
+    with refused(where="metadata_1.parquet", expected="11", got="12"):
         read_embeddings(tmp_path / "b")
 
 
@@ -65,32 +65,32 @@ def test_splits_of_a_folder(tmp_path):
     assert list(read_embeddings(tmp_path, split="train").ids) == IDS
     assert read_embeddings(tmp_path).rows.shape == (4, DIM)
     assert read_embeddings(tmp_path, split="validation").name == "validation"
-    with pytest.raises(UserError, match=r"other/img_emb/ .* got none of them. Name one of: .*train.npy, validation"):
+    with refused(got="none of them", advice="train.npy"):
         read_embeddings(tmp_path, split="other")
     (tmp_path / "train_ids.txt").write_text("\n".join(IDS[1:]))
-    with pytest.raises(UserError, match="train_ids.txt: expected 24 ids, got 23"):
+    with refused(where="train_ids.txt", expected="24", got="23"):
         read_embeddings(tmp_path, split="train")
     np.save(tmp_path / "test.npy", embeddings())
-    with pytest.raises(UserError, match="one file for split 'test', got test.npy, test.npz"):
+    with refused(got="test.npy, test.npz"):
         read_embeddings(tmp_path)
 
 
 def test_a_folder_without_embeddings(tmp_path):
-    with pytest.raises(UserError, match=r"--teacher .*: expected embeddings: .* got none of them"):
+    with refused(where="--teacher", got="none of them"):
         read_embeddings(tmp_path, where="--teacher")
 
 
 @pytest.mark.slow
 def test_a_run_names_its_parts_and_a_trial_is_read():
     run = finished_run()
-    with pytest.raises(UserError, match=r"one set of embeddings, got a whole run. Name one of its parts: references/"):
+    with refused(got="a whole run"):
         read_embeddings(run)
     reference, trial = (sorted((run / kind).iterdir())[0] for kind in ("references", "trials"))
     teacher, student = read_embeddings(reference), read_embeddings(trial)
     assert student.name == trial.name and student.labels is not None
     first, second, pairing = align(teacher, student)
     assert pairing.note is None and first.rows.shape[0] == second.rows.shape[0] == 60
-    with pytest.raises(UserError, match="split test, the only one"):
+    with refused(where="digits--test_resnet--augmented--S--seed1", got="'train'"):
         read_embeddings(trial, split="train")
 
 
@@ -100,6 +100,7 @@ def test_an_entry_of_the_cache_is_read_and_aligned():
     described = (run.parent / "cache" / "embeddings").glob("*/entry.json")
     entries = [read_embeddings(e.parent) for e in described if '"perturbation": null' in e.read_text()]
     student = read_embeddings(sorted((run / "trials").iterdir())[0])
-    teacher = next(e for e in entries if set(student.ids) <= set(e.ids))  # other tests keep theirs, of fewer images, in this cache
+    teacher = next(e for e in entries
+                   if set(student.ids) <= set(e.ids))  # other tests keep theirs, of fewer images, in this cache
     first, second, pairing = align(teacher, student)
     assert list(first.ids) == list(second.ids) and len(second) == 60 and "aligned by id" in pairing.note

@@ -17,7 +17,7 @@ import torch
 from pyarrow import feather
 from safetensors.torch import save_file
 
-from distillscope.errors import UserError
+from builders.refusals import refused
 from distillscope.inputs.embeddings import align, read_embeddings
 
 COUNT, DIMS = 40, (6, 4)
@@ -26,8 +26,10 @@ TEACHER, STUDENT = (RNG.normal(size=(COUNT, d)).astype(np.float32) for d in DIMS
 IDS = np.array([f"img/{i:05d}.jpg" for i in RNG.permutation(1000)[:COUNT]])
 LABELS = np.arange(COUNT) % 3
 ORDER = RNG.permutation(COUNT)
-ID_NAMES = ("id", "ids", "ID", "filenames", "filename", "file_name", "FileName", "file-name", "paths", "path", "img_path", "image_path", "names",
-            "uid", "uuid", "image_id", "ImageId", "image ids", "imageid", "keys", "url", "image_urls", "sample_id", "item id", "PatientID")
+ID_NAMES = ("id", "ids", "ID", "filenames", "filename", "file_name", "FileName", "file-name", "paths", "path", "img_path",
+            "image_path", "names",
+            "uid", "uuid", "image_id", "ImageId", "image ids", "imageid", "keys", "url", "image_urls", "sample_id", "item id",
+            "PatientID")
 
 
 def columns(z: np.ndarray, ids: np.ndarray, y: np.ndarray, stem: str = "e", start: int = 0, **more: object) -> pd.DataFrame:
@@ -66,7 +68,8 @@ def clip(path: Path, z: np.ndarray, ids: np.ndarray, y: np.ndarray) -> None:
         (path / folder).mkdir(parents=True)
     for k, rows in enumerate(np.array_split(np.arange(len(z)), 11)):
         np.save(path / "img_emb" / f"img_emb_{k:02d}.npy", z[rows].astype(np.float16))
-        pd.DataFrame({"image_path": ids[rows], "caption": "a photo", "label": y[rows]}).to_parquet(path / "metadata" / f"metadata_{k}.parquet")
+        pd.DataFrame({"image_path": ids[rows], "caption": "a photo",
+                      "label": y[rows]}).to_parquet(path / "metadata" / f"metadata_{k}.parquet")
 
 
 def hdf5(path: Path, z: np.ndarray, ids: np.ndarray, y: np.ndarray, **how: object) -> None:
@@ -83,15 +86,19 @@ def t(z: np.ndarray) -> torch.Tensor:
 FORMATS = {
     "a.csv": lambda p, z, i, y: columns(z, i, y).to_csv(p, index=False),
     "index.csv": lambda p, z, i, y: columns(z, i, y, "dim_").to_csv(p),
-    "from_one.csv": lambda p, z, i, y: columns(z, i, y, "f", 1, image_width=640, aesthetic=RNG.normal(size=len(y))).to_csv(p, index=False),
-    "mixed_order.csv": lambda p, z, i, y: columns(np.tile(z, 3), i, y)[["e9", "filename", *[f"e{k}" for k in range(9)], "label",
-                                                                       *[f"e{k}" for k in range(10, 3 * z.shape[1])]]].to_csv(p, index=False),
+    "from_one.csv": lambda p, z, i, y: columns(z, i, y, "f", 1, image_width=640,
+                                               aesthetic=RNG.normal(size=len(y))).to_csv(p, index=False),
+    "mixed_order.csv": lambda p, z, i, y: columns(np.tile(z, 3), i, y)[
+        ["e9", "filename", *[f"e{k}" for k in range(9)], "label",
+         *[f"e{k}" for k in range(10, 3 * z.shape[1])]]].to_csv(p, index=False),
     "named_index.csv": lambda p, z, i, y: columns(z, i, y).set_index("filename").to_csv(p),
     "unnamed_index.csv": lambda p, z, i, y: pd.DataFrame(z, index=i).assign(label=y).to_csv(p),
     "no_header.csv": lambda p, z, i, y: pd.DataFrame(z).assign(y=[f"c{k}" for k in y]).set_index(i).to_csv(p, header=False),
-    "brackets.csv": lambda p, z, i, y: columns(z, i, y, "emb[").rename(columns=lambda c: f"{c}]" if "[" in c else c).to_csv(p, index=False),
+    "brackets.csv": lambda p, z, i, y: columns(z, i, y, "emb[").rename(columns=lambda c: f"{c}]" if "[" in c
+                                                                       else c).to_csv(p, index=False),
     "listed.csv": lambda p, z, i, y: pd.DataFrame({"path": i, "emb": z.tolist(), "y": y}).to_csv(p, index=False),
-    "numpy_listed.csv": lambda p, z, i, y: pd.DataFrame({"path": i, "emb": [str(row.tolist()).replace(",", "") for row in z], "y": y}).to_csv(p),
+    "numpy_listed.csv": lambda p, z, i, y: pd.DataFrame({"path": i, "emb": [str(row.tolist()).replace(",", "") for row in z],
+                                                         "y": y}).to_csv(p),
     "comment.csv": lambda p, z, i, y: p.write_text("# made by us\n" + columns(z, i, y).to_csv(index=False)),
     "utf16.csv": lambda p, z, i, y: columns(z, i, y).to_csv(p, index=False, encoding="utf-16"),
     "a.tsv": lambda p, z, i, y: columns(z, i, y).to_csv(p, sep="\t", index=False),
@@ -100,26 +107,33 @@ FORMATS = {
     "quoted.csv": lambda p, z, i, y: columns(z, [f"{k}, x" for k in i], y).to_csv(p, index=False, quoting=1),
     "blank_end.csv": lambda p, z, i, y: p.write_text(columns(z, i, y).to_csv(index=False) + "\n\n"),
     "a.csv.gz": lambda p, z, i, y: columns(z, i, y).to_csv(p, index=False),
-    "lightly.csv": lambda p, z, i, y: columns(z, i, y, "embedding_").rename(columns={"filename": "filenames", "label": "labels"}).assign(
+    "lightly.csv": lambda p, z, i, y: columns(z, i, y,
+                                              "embedding_").rename(columns={"filename": "filenames", "label": "labels"}).assign(
         selected=np.arange(len(y)) % 2, masked=0).to_csv(p, index=False),
     "lists.parquet": lambda p, z, i, y: pq.write_table(lists(z, i, y), p, row_group_size=16),
     "fixed.parquet": lambda p, z, i, y: pq.write_table(lists(z, i, y, pa.list_(pa.float32(), z.shape[1])), p),
     "columns.parquet": lambda p, z, i, y: columns(z, i, y, "embedding_", score=RNG.normal(size=len(y))).to_parquet(p),
-    "struct.parquet": lambda p, z, i, y: pq.write_table(pa.table({"out": [{"embedding": row, "norm": 1.0} for row in z.tolist()],
-                                                                  "meta": [{"file_name": n, "label": int(k)} for n, k in zip(i, y, strict=True)]}), p),
-    "nested.parquet": lambda p, z, i, y: pq.write_table(pa.table({"uid": list(i), "image": [[row] for row in z.tolist()], "label": y}), p),
+    "struct.parquet": lambda p, z, i, y: pq.write_table(pa.table({"out": [{"embedding": row, "norm": 1.0}
+                                                                          for row in z.tolist()],
+                                                                  "meta": [{"file_name": n, "label": int(k)}
+                                                                           for n, k in zip(i, y, strict=True)]}), p),
+    "nested.parquet": lambda p, z, i, y: pq.write_table(pa.table({"uid": list(i), "image": [[row] for row in z.tolist()],
+                                                                  "label": y}), p),
     "a.feather": lambda p, z, i, y: feather.write_feather(lists(z, i, y), p),
     "file.arrow": lambda p, z, i, y: ipc(p, lists(z, i, y), pa.ipc.new_file),
     "stream.arrow": lambda p, z, i, y: ipc(p, lists(z, i, y), pa.ipc.new_stream),
     "a.jsonl": lambda p, z, i, y: p.write_text("".join(json.dumps(row) + "\n" for row in lists(z, i, y).to_pylist())),
-    "a.jsonl.gz": lambda p, z, i, y: p.write_bytes(gzip.compress("".join(json.dumps(row) + "\n" for row in lists(z, i, y).to_pylist()).encode())),
+    "a.jsonl.gz": lambda p, z, i, y: p.write_bytes(gzip.compress("".join(json.dumps(row) + "\n"
+                                                                         for row in lists(z, i, y).to_pylist()).encode())),
     "records.json": lambda p, z, i, y: p.write_text(json.dumps(lists(z, i, y).to_pylist())),
     "by_id.json": lambda p, z, i, y: p.write_text(json.dumps(dict(zip(i, z.tolist(), strict=True)))),
     "a.h5": hdf5,
     "packed.hdf5": lambda p, z, i, y: hdf5(p, z, i, y, compression="gzip"),
     "saved": saved,
-    "parts_parquet": lambda p, z, i, y: parts(p, z, i, y, lambda f, k, z, i, y: pq.write_table(lists(z, i, y), f / f"part-{k}.parquet")),
-    "parts_csv": lambda p, z, i, y: parts(p, z, i, y, lambda f, k, z, i, y: columns(z, i, y).to_csv(f / f"shard{k}.csv", index=False)),
+    "parts_parquet": lambda p, z, i, y: parts(p, z, i, y,
+                                              lambda f, k, z, i, y: pq.write_table(lists(z, i, y), f / f"part-{k}.parquet")),
+    "parts_csv": lambda p, z, i, y: parts(p, z, i, y,
+                                          lambda f, k, z, i, y: columns(z, i, y).to_csv(f / f"shard{k}.csv", index=False)),
     "parts_spark": lambda p, z, i, y: parts(p, z, i, y, lambda f, k, z, i, y: pq.write_table(
         lists(z, i, y), f / f"part-{k:05d}-7f3a-c000.snappy.parquet")),
     "clip": clip,
@@ -129,7 +143,8 @@ FORMATS = {
     "by_id.safetensors": lambda p, z, i, y: save_file({n: t(row) for n, row in zip(i, z, strict=True)}, p),
     "lightly.pth": lambda p, z, i, y: torch.save({"filenames": i.tolist(), "embeddings": t(z)}, p),
     "dict.pt": lambda p, z, i, y: torch.save({"features": t(z), "labels": t(y), "paths": i.tolist()}, p),
-    "nested.pt": lambda p, z, i, y: torch.save({"image": {"embeddings": t(z), "ids": i.tolist()}, "meta": {"model": "vit", "dim": 6}}, p),
+    "nested.pt": lambda p, z, i, y: torch.save({"image": {"embeddings": t(z), "ids": i.tolist()},
+                                                "meta": {"model": "vit", "dim": 6}}, p),
     "numpy.pt": lambda p, z, i, y: torch.save({"embeddings": z, "labels": y, "names": i, "scale": np.float32(2)}, p),
     "paths.pt": lambda p, z, i, y: torch.save({"embeddings": t(z), "paths": [Path(n) for n in i]}, p),
     "by_id.pt": lambda p, z, i, y: torch.save({n: t(row.copy()) for n, row in zip(i.tolist(), z, strict=True)}, p),
@@ -144,7 +159,8 @@ FORMATS = {
     "long.pt": lambda p, z, i, y: torch.save({"embeddings": t(z)[:, :, None, None], "id": i.tolist()}, p),
 }
 HALF = {"clip"}
-NO_LABELS = {"by_id.json", "by_id.npz", "by_id.safetensors", "lightly.pth", "nested.pt", "paths.pt", "by_id.pt", "grad.pt", "long.pt"}
+NO_LABELS = {"by_id.json", "by_id.npz", "by_id.safetensors", "lightly.pth", "nested.pt", "paths.pt", "by_id.pt", "grad.pt",
+             "long.pt"}
 
 
 @pytest.mark.parametrize("name", FORMATS)
@@ -179,8 +195,10 @@ def test_ids_under_any_usual_name(tmp_path, name):
 
 @pytest.mark.parametrize(("first", "second", "how"), [
     (lambda k: f"{k:03d}", str, "as whole numbers"), (str, lambda k: f"{k:06d}", "as whole numbers"),
-    (lambda k: f"img/{k}.png", lambda k: f"./img/{k}.png", "as paths"), (lambda k: f"a\\{k}.png", lambda k: f"a/{k}.png", "as paths"),
-    (lambda k: f"/data/a/{k}.png", lambda k: f"{k}.png", "by their file names alone"), (lambda k: f"x/{k}.png", lambda k: f"y/{k}.jpg", "without suffix"),
+    (lambda k: f"img/{k}.png", lambda k: f"./img/{k}.png", "as paths"),
+    (lambda k: f"a\\{k}.png", lambda k: f"a/{k}.png", "as paths"),
+    (lambda k: f"/data/a/{k}.png", lambda k: f"{k}.png", "by their file names alone"),
+    (lambda k: f"x/{k}.png", lambda k: f"y/{k}.jpg", "without suffix"),
     (lambda k: f"caf\u00e9{k}", lambda k: f"cafe\u0301{k}", "as paths"),
 ])
 def test_one_id_in_two_ways_of_writing(tmp_path, first, second, how):
@@ -196,12 +214,12 @@ def test_one_id_in_two_ways_of_writing(tmp_path, first, second, how):
 def test_numbers_that_would_be_ambiguous_are_not_matched_so(tmp_path):
     np.savez(tmp_path / "t.npz", embeddings=TEACHER, ids=[f"{k:03d}" for k in range(COUNT - 1)] + ["0001"])
     np.savez(tmp_path / "s.npz", embeddings=STUDENT, ids=np.arange(COUNT))
-    with pytest.raises(UserError, match="none in common"):
+    with refused(got="none in common"):
         align(read_embeddings(tmp_path / "t.npz"), read_embeddings(tmp_path / "s.npz"))
 
 
 def test_a_pickle_is_refused_in_one_line(tmp_path):
     for suffix in (".pkl", ".pickle", ".joblib"):
         (tmp_path / f"a{suffix}").write_bytes(pickle.dumps({"embeddings": TEACHER}))
-        with pytest.raises(UserError, match="a pickle, which is never opened, since it can run any program. Save its arrays"):
+        with refused(got="a pickle"):
             read_embeddings(tmp_path / f"a{suffix}")

@@ -42,7 +42,8 @@ def test_a_repeated_pair_reads_like_the_pair(once, five_times):
         assert other.value == pytest.approx(value.value, rel=1e-6, abs=1e-6), key
         tolerance = 0.02 if key == "alignment.mean_cosine" else 1e-6  # bootstrapped, of another order of the items
         for mine, theirs in ((value.low, other.low), (value.high, other.high)):
-            assert (mine is None) == (theirs is None) and (mine is None or theirs == pytest.approx(mine, rel=1e-5, abs=tolerance)), key
+            assert (mine is None) == (theirs is None) and (mine is None
+                                                           or theirs == pytest.approx(mine, rel=1e-5, abs=tolerance)), key
 
 
 def test_the_number_of_repeats_is_said(once, five_times):
@@ -100,7 +101,8 @@ def test_on_a_training_set_all_rows_count_and_intervals_do_not_shrink():
     teacher, student, labels = pair()
     train = {"train_teacher": teacher[:40], "train_student": student[:40], "train_labels": labels[:40]}
     one = audit(teacher[40:], student[40:], labels[40:], **train, settings=FEW, groups={"probe", "knn"})
-    many = audit(*(np.repeat(z[40:], 9, axis=0) for z in (teacher, student, labels)), **train, settings=FEW, groups={"probe", "knn"})
+    many = audit(*(np.repeat(z[40:], 9, axis=0) for z in (teacher, student, labels)), **train, settings=FEW,
+                 groups={"probe", "knn"})
     assert many.values["probe.student.accuracy"].n == 180
     assert many["probe.mcnemar_p"] == pytest.approx(one["probe.mcnemar_p"])
     for key in ("probe.student.accuracy", "knn.teacher.accuracy"):
@@ -110,7 +112,8 @@ def test_on_a_training_set_all_rows_count_and_intervals_do_not_shrink():
 def test_intervals_of_repeated_items_are_those_of_the_items():
     x = np.random.default_rng(0).normal(size=200)
     items = np.repeat(np.arange(200), 4)
-    assert bootstrap_interval(np.mean, [np.repeat(x, 4)], items=items) == pytest.approx(bootstrap_interval(np.mean, [x]), abs=0.03)
+    assert bootstrap_interval(np.mean, [np.repeat(x, 4)],
+                              items=items) == pytest.approx(bootstrap_interval(np.mean, [x]), abs=0.03)
     assert independent_count(items) == 200 and independent_count(np.zeros(9, int)) == 1
     right = x > 0
     assert wilson_interval(np.repeat(right, 4), count=independent_count(items)) == pytest.approx(wilson_interval(right))

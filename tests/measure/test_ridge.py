@@ -15,7 +15,8 @@ def test_it_is_scikit_learns_ridge_with_the_penalty_of_generalised_cross_validat
     found = ridge_map(x, y, block=64)
     largest = np.linalg.eigvalsh(np.cov(x.T, bias=True) * 400)[-1]
     oracle = RidgeCV(alphas=PENALTIES * largest, alpha_per_target=False, gcv_mode="eigen").fit(x, y)
-    assert found.penalty == np.float64(oracle.alpha_) or abs(np.log10(found.penalty / oracle.alpha_)) < 1.01  # scores differ by n - 1
+    # Scores differ by n - 1.
+    assert found.penalty == np.float64(oracle.alpha_) or abs(np.log10(found.penalty / oracle.alpha_)) < 1.01
     exact = RidgeCV(alphas=[found.penalty]).fit(x, y)
     assert np.allclose(found(x), exact.predict(x), atol=1e-8)
 

@@ -58,13 +58,16 @@ def test_every_task_is_done_once_and_counted(tmp_path, capsys):
 
 @pytest.mark.parametrize(("how", "error", "message"), [
     ("fail", UserError, "a: expected luck, got none"), ("bug", ZeroDivisionError, "no"),
-    ("die", UserError, r"trial a: expected a process that lives to its end, got killed \(by the system, if memory ran out\)\. Repeat with --resume and fewer --jobs"),
+    ("die", UserError,
+     r"trial a: expected a process that lives to its end, got killed \(by the system.*--resume and fewer --jobs"),
 ])
 def test_a_task_that_fails_lets_the_running_ones_end_and_begins_no_other(tmp_path, how, error, message):
+    others = {f"t{n:02}": "short"
+              for n in range(60)}  # seconds of work, so that a machine that is busy still sees the failure in time
     with pytest.raises(error, match=message):
-        go(tmp_path, 2, a=how, b="short", c="short", d="short", e="short", f="short")
-    assert (tmp_path / "b").exists() or (tmp_path / "c").exists()
-    assert not (tmp_path / "f.pid").exists() and not list(tmp_path.glob("*.stopped"))
+        go(tmp_path, 2, a=how, **others)
+    assert not (tmp_path / "t59.pid").exists() and not list(tmp_path.glob("*.stopped"))
+    assert {p.stem for p in tmp_path.glob("t*.pid")} == {p.name for p in tmp_path.glob("t??")}, "what was begun is done"
 
 
 def test_an_interrupt_anywhere_ends_them_all(tmp_path):
@@ -80,15 +83,19 @@ from pathlib import Path
 sys.path.insert(0, {tests!r})
 import test_workers
 if __name__ == "__main__":
-    test_workers.go(Path(sys.argv[1]), 2, a="long", b="long")
+    try:
+        test_workers.go(Path(sys.argv[1]), 2, a="long", b="long")
+    except KeyboardInterrupt:
+        sys.exit(130)
 """
 
 
-@pytest.mark.parametrize("how", [signal.SIGKILL, signal.SIGTERM])
+@pytest.mark.parametrize("how", [signal.SIGKILL, signal.SIGTERM, signal.SIGINT])
 def test_workers_end_with_their_parent_and_write_what_they_have(tmp_path, how):
     script = tmp_path / "parent.py"
     script.write_text(SCRIPT.format(tests=str(Path(__file__).parent)))
-    parent = subprocess.Popen([sys.executable, str(script), str(tmp_path)], stderr=subprocess.PIPE, text=True)
+    parent = subprocess.Popen([sys.executable, str(script), str(tmp_path)], stderr=subprocess.PIPE, text=True,
+                              preexec_fn=lambda: signal.signal(signal.SIGINT, signal.default_int_handler))
     until = time.monotonic() + 60
     while len(list(tmp_path.glob("?.pid"))) < 2 and time.monotonic() < until:
         time.sleep(0.05)
@@ -104,4 +111,5 @@ def test_workers_end_with_their_parent_and_write_what_they_have(tmp_path, how):
 
 
 def test_what_is_said_of_a_dead_worker():
-    assert "got ended by signal 11." in str(died("x", -11)) and "got exit code 3." in str(died("x", 3)) and str(died("", -9)).startswith("a process")
+    assert "got ended by signal 11." in str(died("x", -11)) and "got exit code 3." in str(died("x", 3))
+    assert str(died("", -9)).startswith("a process")

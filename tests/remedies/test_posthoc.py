@@ -16,7 +16,8 @@ from distillscope.students.networks import Transform, capacity
 from distillscope.study.run import run_study
 from distillscope.targets.transforms import Target, posthoc_twin
 
-SETTINGS = {"pca": {"dim": 4}, "top_k": {"k": 3}, "whiten": {"exponent": 0.5, "dim": 5}, "phi_s": {"dim": 8}, "random": {"dim": 6}}
+SETTINGS = {"pca": {"dim": 4}, "top_k": {"k": 3}, "whiten": {"exponent": 0.5, "dim": 5}, "phi_s": {"dim": 8},
+            "random": {"dim": 6}}
 
 
 @pytest.fixture(scope="module")
@@ -60,7 +61,8 @@ def test_labels_are_not_asked_for(student):
 
 def test_the_layer_is_exact_in_float32_even_under_autocast_and_for_a_zero_row():
     rng = np.random.default_rng(0)
-    target = Target("t", rng.normal(size=4).astype(np.float32), rng.normal(size=(4, 3)).astype(np.float32), np.ones(3, np.float32), True)
+    target = Target("t", rng.normal(size=4).astype(np.float32), rng.normal(size=(4, 3)).astype(np.float32),
+                    np.ones(3, np.float32), True)
     layer = Transform({k: torch.from_numpy(getattr(target, k)) for k in ("mean", "matrix", "offset")}, wave=True)
     rows = np.vstack([rng.normal(size=(5, 4)), np.zeros((1, 4))]).astype(np.float32)
     with torch.autocast("cpu", torch.bfloat16):

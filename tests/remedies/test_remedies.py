@@ -59,14 +59,18 @@ def test_the_noise_view_has_the_spread_that_it_states():
 def test_the_noise_view_hangs_on_seed_epoch_and_item_alone():
     view = noise(sigma=0.3)
     whole = view(GREY, IDS)
-    assert torch.equal(whole[50:60], view(GREY[50:60], IDS[50:60])) and torch.equal(whole.flip(0), view(GREY.flip(0), IDS[::-1]))
+    assert torch.equal(whole[50:60], view(GREY[50:60], IDS[50:60]))
+    assert torch.equal(whole.flip(0), view(GREY.flip(0), IDS[::-1]))
     assert not torch.equal(whole, noise(2, sigma=0.3)(GREY, IDS)) and not torch.equal(whole, noise(1, 1, sigma=0.3)(GREY, IDS))
     small, large = (noise(sigma=s, clip=False)(GREY, IDS) - 128 / 255 for s in (0.1, 0.3))
     assert torch.allclose(3 * small, large, atol=1e-6)  # arms of other strengths share their draws
-    fixed, plain = noise(sigma=0.3, fixed=True, clip=False)(GREY, IDS) - 128 / 255, noise(sigma=0.3, clip=False)(GREY, IDS) - 128 / 255
+    fixed, plain = noise(sigma=0.3, fixed=True,
+                         clip=False)(GREY, IDS) - 128 / 255, noise(sigma=0.3, clip=False)(GREY, IDS) - 128 / 255
     scale = (plain.flatten(1) * fixed.flatten(1)).sum(1) / fixed.flatten(1).square().sum(1)
-    assert torch.allclose(fixed * scale.view(-1, 1, 1, 1), plain, atol=1e-6) and 0 <= scale.min() < 0.02 and 0.98 < scale.max() < 1
-    assert noise(fixed=True).describe()["revision"] == 2 and "revision" not in view.describe()  # what was stored of fixed ones is void
+    assert torch.allclose(fixed * scale.view(-1, 1, 1, 1), plain, atol=1e-6) and 0 <= scale.min() < 0.02
+    assert 0.98 < scale.max() < 1
+    assert noise(fixed=True).describe()["revision"] == 2
+    assert "revision" not in view.describe()  # what was stored of fixed ones is void
     mixed = view([GREY[0], GREY[1, :, :6]], IDS[:2])
     assert torch.equal(mixed[0], whole[0]) and mixed[1].shape == (3, 6, 8)
 
@@ -80,7 +84,8 @@ def test_a_noise_view_of_no_strength_is_refused(sigma):
 def test_an_arm_names_the_target_of_its_view():
     study = tiny_study(arms=[
         {"name": "cosine"}, {"name": "clean", "view": {"name": "noise", "sigma": 0.3}, "view_target": "clean"},
-        {"name": "fresh", "view": {"name": "noise", "sigma": 0.3}}, {"name": "bank", "view": {"name": "noise", "sigma": 0.3}, "view_bank": 2}])
+        {"name": "fresh", "view": {"name": "noise", "sigma": 0.3}},
+        {"name": "bank", "view": {"name": "noise", "sigma": 0.3}, "view_bank": 2}])
     by_name = {a.name: a for a in study.arms}
     # Two versions of each image in all, whatever the seeds and epochs; fresh ones for each otherwise; none for clean targets.
     counts = {name: len(embedded_views(study, [arm])) for name, arm in by_name.items()}
@@ -110,19 +115,25 @@ def test_a_target_of_no_view_is_refused(changes):
 
 
 @pytest.mark.parametrize(("changes", "message"), [
-    ({"stresses": ["corruption"]}, "stresses.corruption.name: expected a known stress, got 'corruption'. Did you mean 'corruptions'"),
+    ({"stresses": ["corruption"]},
+     "stresses.corruption.name: expected a known stress, got 'corruption'. Did you mean 'corruptions'"),
     ({"stresses": [{"name": "fourier", "norm": "x"}]}, "stresses.fourier.norm: expected float, got 'x'"),
     ({"remedies": ["batchnorm"]}, "remedies.batchnorm.name: expected a known remedy, got 'batchnorm'"),
     ({"remedies": ["bn", "bn"]}, "remedies' labels: expected each name once"),
-    ({"remedies": [{"name": "bn", "sigma": -1}]}, r"remedies.bn.sigma: expected float, got -1. Input should be greater than or equal to 0"),
-    ({"remedies": [{"name": "bn", "items": -5}]}, r"remedies.bn.items: expected int, got -5. Input should be greater than or equal to 0"),
+    ({"remedies": [{"name": "bn", "sigma": -1}]},
+     r"remedies.bn.sigma: expected float, got -1. Input should be greater than or equal to 0"),
+    ({"remedies": [{"name": "bn", "items": -5}]},
+     r"remedies.bn.items: expected int, got -5. Input should be greater than or equal to 0"),
     ({"remedies": [{"name": "bn", "std": [0, 0, 0]}]}, r"remedies.bn.std: .* Input should be greater than 0"),
     ({"stresses": [{"name": "top_k", "std": [0, 0, 0]}]}, r"stresses.top_k.std: .* Input should be greater than 0"),
     ({"stresses": [{"name": "band_noise", "draws": 0}]}, r"stresses.band_noise.draws: .* greater than or equal to 1"),
-    ({"arms": [{"name": "a", "view": {"name": "noise", "sigma": -0.3}}]}, r"arms.a.view.sigma: expected float, got -0.3. Input should be"),
+    ({"arms": [{"name": "a", "view": {"name": "noise", "sigma": -0.3}}]},
+     r"arms.a.view.sigma: expected float, got -0.3. Input should be"),
     ({"arms": [{"name": "a", "view": {"name": "noise", "std": [0.2, 0.2]}}]}, r"arms.a.view.std: "),
-    ({"arms": [{"name": "a", "view": {"name": "crop_flip", "padding": -3}}]}, r"arms.a.view.padding: expected int, got -3. Input should be"),
-    ({"arms": [{"name": "a", "view": {"name": "crop_flip", "flip": 2}}]}, r"arms.a.view.flip: expected float, got 2. Input should be"),
+    ({"arms": [{"name": "a", "view": {"name": "crop_flip", "padding": -3}}]},
+     r"arms.a.view.padding: expected int, got -3. Input should be"),
+    ({"arms": [{"name": "a", "view": {"name": "crop_flip", "flip": 2}}]},
+     r"arms.a.view.flip: expected float, got 2. Input should be"),
 ])
 def test_wrong_names_are_said_before_any_work(changes, message):
     with pytest.raises(UserError, match=message):
@@ -140,7 +151,8 @@ def test_a_view_that_fails_on_images_does_so_before_any_work(where, tmp_path, mo
     monkeypatch.setitem(views._facts, "narrow", ViewFacts())
     monkeypatch.setenv("DISTILLSCOPE_CACHE", str(tmp_path / "cache"))
     study = tiny_study(arms=[{"name": "cosine"}, {"name": "a", "view": {"name": "narrow", "where": where}}])
-    for start in (lambda: plan_study(study, tmp_path / "run", "cpu", jobs=1), lambda: run_study(study, tmp_path / "run", jobs=1)):
+    for start in (lambda: plan_study(study, tmp_path / "run", "cpu", jobs=1),
+                  lambda: run_study(study, tmp_path / "run", jobs=1)):
         with pytest.raises(UserError, match=f"arms.a.view: expected images of 64 px, got {8 if where == 'source' else 16}"):
             start()
     assert not (tmp_path / "cache").exists()
@@ -152,7 +164,8 @@ def test_arms_of_one_seed_share_initial_weights_order_and_noise():
     first, second = (s.build(lambda: build_student("paper_cnn", {}, 8, preprocess, "S", torch.device("cpu"))) for s in streams)
     assert all(torch.equal(a, b) for a, b in zip(first.module.parameters(), second.module.parameters(), strict=True))
     assert (streams[0].order(3, 50) == streams[1].order(3, 50)).all()
-    arms = [Arm(name=n, view={"name": "noise", "sigma": s}, view_target=t) for n, s, t in (("a", 0.1, "same"), ("b", 0.2, "clean"))]
+    arms = [Arm(name=n, view={"name": "noise", "sigma": s}, view_target=t)
+            for n, s, t in (("a", 0.1, "same"), ("b", 0.2, "clean"))]
     images = [view_of(a, 7, 2)(GREY, IDS) - 128 / 255 for a in arms]
     assert torch.allclose(2 * images[0], images[1], atol=1e-6)
 

@@ -42,7 +42,8 @@ def test_a_picture_is_small_and_whole_and_has_alternative_text(name):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("name", [n.removesuffix(".svg") for n in PICTURES])
+@pytest.mark.parametrize("name", [pytest.param(n, marks=pytest.mark.minutes) if n == "labels" else n  # 30 seconds of probes
+                                  for n in (p.removesuffix(".svg") for p in PICTURES)])
 def test_a_picture_can_be_drawn_again_and_shows_what_is_said_of_it(script, name):
     panels = script.PICTURES[name]().panels
     series = {(i, s.label): s for i, p in enumerate(panels) for s in p.series}
@@ -50,7 +51,8 @@ def test_a_picture_can_be_drawn_again_and_shows_what_is_said_of_it(script, name)
     said = {
         "spectrum": lambda: (series[0, "raw rank"].y[0] < 13 < 20 < series[0, "corrected rank"].y[1]
                              and series[1, "effective rank"].y[-1] > 2.4 and series[1, "R²"].y[-1] < series[1, "R²"].y[0]),
-        "alignment": lambda: (all(a >= b - 0.01 for label in ("its first 8 components", "regression on 8 pixels") for a, b in zip(
+        "alignment": lambda: (all(a >= b - 0.01 for label in ("its first 8 components", "regression on 8 pixels")
+                                  for a, b in zip(
             series[0, label].y, series[0, "teacher, its own curve"].y, strict=True))
             and min(series[1, "its first 8 components"].y[:8]) > 0.999 > 0.02 > max(series[1, "its first 8 components"].y[8:])),
         "contrastive": lambda: (abs(series[1, "8 components"].y[5] - series[1, "with much noise"].y[5]) < 0.1
@@ -61,7 +63,8 @@ def test_a_picture_can_be_drawn_again_and_shows_what_is_said_of_it(script, name)
         "retrieval": lambda: (series[1, "turned"].y[0] < 0.01 and min(series[1, "turned"].y[1:]) > 0.99
                               and all(s.y[-1] < s.y[0] for (i, _), s in series.items() if i == 0)),
         "labels": lambda: (series[0, "probe's accuracy retained"].y[3] > 0.98 and series[0, "rank retained"].y[3] < 0.6
-                           and series[1, "paper's probe"].y[-1] < 0.15 and min(series[1, "probe's accuracy retained"].y) > 0.98),
+                           and series[1, "paper's probe"].y[-1] < 0.15
+                           and min(series[1, "probe's accuracy retained"].y) > 0.98),
     }
     assert said[name]()
 

@@ -79,7 +79,8 @@ def test_every_measure_is_in_the_table_with_its_definition(page):
 def test_the_page_says_verdict_merits_reasons_and_the_command(page):
     said = " ".join(visible(page).split())
     assert "Most was lost in what tells one item from another: 42 % of the student's queries" in said
-    assert "for these labels it matters, since a linear probe keeps 94.6 % of the teacher's accuracy (91.0 % against 96.2 %)." in said
+    assert "for these labels it matters, since a linear probe keeps 94.6 % of the teacher's accuracy" in said
+    assert "(91.0 % against 96.2 %)." in said
     for title in ("Effective rank", "R² of the teacher", "Accuracy", "Recall at 1", "Shared neighbours", "What was lost",
                   "Does it matter?", "All measures", "What was left out, and why", "Provenance", "McNemar p < 0.001"):
         assert title in said, title
@@ -114,7 +115,8 @@ def test_hostile_names_are_text(tmp_path):
     assert len(parsed.scripts) == 3 and not re.search(r"<script>alert", page)
     assert not any(a.get("src") == "x" or "onerror" in a or "onclick" in a for _, a in parsed.found)
     for text in (*names.values(), "<script>alert(4)</script> dropped 3 items", "<script>alert(5)</script>"):
-        assert " ".join(text.split()) in " ".join(html.unescape(page[: page.index("<main>") if "dropped" in text else -1]).split()), text
+        assert " ".join(text.split()) in " ".join(html.unescape(page[: page.index("<main>") if "dropped" in text
+                                                                     else -1]).split()), text
     assert data_of(page)["study"].startswith(names["student"])
 
 
@@ -132,7 +134,8 @@ EDGES = {
     "no labels, two dimensions": of_two_dimensions,
     "the teacher as its own student": lambda: audit(z(), z(), np.arange(40) % 2, settings=FEW),
     "one group": lambda: audit(z(), z(seed=1), settings=FEW, groups={"retrieval"}),
-    "two groups without intervals": lambda: audit(z(), z(seed=1), settings=FEW, groups={"spectrum", "similarity"}, intervals=False),
+    "two groups without intervals": lambda: audit(z(), z(seed=1), settings=FEW, groups={"spectrum", "similarity"},
+                                                  intervals=False),
     "one side": lambda: audit_one(z()),
     "the student's side": lambda: audit_one(z(), side="student", intervals=False),
     "two dimensions, ten rows": lambda: audit(z(10, 2), z(10, 2, 1), settings=FEW),
@@ -162,7 +165,8 @@ def test_a_perfect_student_has_lost_nothing(tmp_path):
 
 def test_without_labels_the_verdict_speaks_of_search(tmp_path):
     said = " ".join(visible(text_of(of_two_dimensions(), tmp_path)).split())
-    assert "after one fitted matrix" in said and "no accuracy was measured, so it is not known what that costs a classifier" in said
+    assert "after one fitted matrix" in said
+    assert "no accuracy was measured, so it is not known what that costs a classifier" in said
     assert "it compares coordinates, and the teacher has 64 dimensions, the student 20" in said
 
 
@@ -183,10 +187,9 @@ def test_every_figure_has_alternative_text(page):
 
 @pytest.mark.slow
 @needs_chromium
-@pytest.mark.parametrize("width", [375, 1600])
-def test_a_browser_draws_it_without_an_error(folder, tmp_path, width):
-    seen = framed(folder / "report.html", tmp_path, width)
-    assert len(seen["plots"]) == 11 and all(100 < w <= width for w in seen["plots"])
+def test_a_browser_draws_it_without_an_error(folder, tmp_path):
+    for seen in framed(folder / "report.html", tmp_path, 375, 1600):
+        assert len(seen["plots"]) == 11 and all(100 < w <= seen["width"] for w in seen["plots"])
 
 
 @pytest.mark.slow
@@ -203,7 +206,8 @@ def test_search_sort_highlight_and_csv_work_in_a_browser(folder, tmp_path):
       box.value = ""; box.dispatchEvent(new Event("input"));
       const heads = [...document.querySelectorAll("#measures thead button")];
       heads[3].click(); heads[3].click();
-      const retained = [...document.querySelectorAll("#measures tbody tr")].map((r) => r.cells[3].dataset.sort).filter(Boolean).map(Number);
+      const rows = [...document.querySelectorAll("#measures tbody tr")];
+      const retained = rows.map((r) => r.cells[3].dataset.sort).filter(Boolean).map(Number);
       document.querySelector('.chip[data-highlight="student"]').click();
       let csv = null; URL.createObjectURL = (b) => { csv = b.text(); return "blob:x"; };
       HTMLAnchorElement.prototype.click = function () {};
@@ -226,12 +230,14 @@ def test_the_drawn_points_are_the_audits(page):
     teacher, student = figures["accuracy"][0]["data"]
     heads = ("probe", "paper.probe", "knn")
     assert teacher["y"] == pytest.approx([found[f"{h}.teacher.accuracy"] for h in heads], rel=1e-6)
-    assert student["customdata"][2] == pytest.approx([found.values["knn.student.accuracy"].low, found.values["knn.student.accuracy"].high], rel=1e-6)
+    assert student["customdata"][2] == pytest.approx([found.values["knn.student.accuracy"].low,
+                                                      found.values["knn.student.accuracy"].high], rel=1e-6)
     assert student["text"][0] == f"probe, tuned, n = {len(pixels()[0]):,}"
     kept = figures["contrastive"][0]["data"][1]
     assert kept["y"][-1] == pytest.approx(np.log(500) - found["contrastive.infonce"], rel=1e-6)
     shuffled = figures["similarity"][0]["data"][1]
-    assert shuffled["meta"]["highlight"] == "null" and shuffled["y"][0] == pytest.approx(found["similarity.linear_cka_debiased_null"], rel=1e-6)
+    assert shuffled["meta"]["highlight"] == "null"
+    assert shuffled["y"][0] == pytest.approx(found["similarity.linear_cka_debiased_null"], rel=1e-6)
 
 
 def test_what_to_try_has_a_number_behind_it():

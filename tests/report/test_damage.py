@@ -14,8 +14,10 @@ from distillscope.results.robustness import against_teacher, mean_corruption_err
 from distillscope.results.run import read_run
 from distillscope.results.summary import Summary
 
-SUITE = {"corruption=none": (0.9, 0.7), "corruption=fog/1": (0.8, 0.6), "corruption=fog/5": (0.5, 0.4), "corruption=snow/1": (0.7, 0.3)}
-NOISE = {("accuracy", "noise_probe=0"): 0.7, ("clean_fit_accuracy", "noise_probe=0.2"): 0.3, ("accuracy", "noise_probe=0.2"): 0.5}
+SUITE = {"corruption=none": (0.9, 0.7), "corruption=fog/1": (0.8, 0.6), "corruption=fog/5": (0.5, 0.4),
+         "corruption=snow/1": (0.7, 0.3)}
+NOISE = {("accuracy", "noise_probe=0"): 0.7, ("clean_fit_accuracy", "noise_probe=0.2"): 0.3,
+         ("accuracy", "noise_probe=0.2"): 0.5}
 
 
 def stressed(folder, make, **more):
@@ -26,8 +28,10 @@ def stressed(folder, make, **more):
         head = frame.iloc[0].to_dict()
         teacher = head["student"] == "teacher"
         side, luck = ("teacher", 0.0) if teacher else ("student", 0.01 * [42, 123, 456].index(head["seed"]))
-        rows = [{**head, "condition": c, "measure": f"paper.probe.{side}.accuracy", "value": v[not teacher] + luck, "n": 500} for c, v in SUITE.items()]
-        rows += [{**head, "condition": c, "measure": f"noise_probe.paper.{side}.{what}", "value": v + luck, "n": 500} for (what, c), v in NOISE.items()]
+        rows = [{**head, "condition": c, "measure": f"paper.probe.{side}.accuracy", "value": v[not teacher] + luck, "n": 500}
+                for c, v in SUITE.items()]
+        rows += [{**head, "condition": c, "measure": f"noise_probe.paper.{side}.{what}", "value": v + luck, "n": 500}
+                 for (what, c), v in NOISE.items()]
         pd.concat([frame, pd.DataFrame(rows)]).to_csv(path, index=False)
     return run
 
@@ -40,12 +44,15 @@ def parts(folder):
 def test_the_numbers_are_those_of_the_measures(tmp_path, make):
     run, (setting,), _ = parts(stressed(tmp_path / "run", make))
     found = of_suite(setting.students[0], corruption_table(run, "paper.probe"))
-    assert found["accuracy"].mean == pytest.approx((0.6 + 0.4 + 0.3) / 3 + 0.01) and found["accuracy"].n_seeds == 3 and found["accuracy"].n == 500
+    assert found["accuracy"].mean == pytest.approx((0.6 + 0.4 + 0.3) / 3 + 0.01) and found["accuracy"].n_seeds == 3
+    assert found["accuracy"].n == 500
     teacher = [[0.8, 0.5], [0.7]]
-    errors = [sum((1 - s).sum() / (1 - t).sum() for s, t in ((pd.Series([0.6, 0.4]) + k, pd.Series([0.8, 0.5])), (pd.Series([0.3]) + k, pd.Series([0.7])))) / 2
+    errors = [sum((1 - s).sum() / (1 - t).sum() for s, t in ((pd.Series([0.6, 0.4]) + k, pd.Series([0.8, 0.5])),
+                                                             (pd.Series([0.3]) + k, pd.Series([0.7])))) / 2
               for k in (0.0, 0.01, 0.02)]
     assert found["error"].mean == pytest.approx(sum(errors) / 3)
-    assert errors[0] == pytest.approx((mean_corruption_error([[0.6, 0.4]], teacher[:1]) + mean_corruption_error([[0.3]], teacher[1:])) / 2)
+    assert errors[0] == pytest.approx((mean_corruption_error([[0.6, 0.4]],
+                                                             teacher[:1]) + mean_corruption_error([[0.3]], teacher[1:])) / 2)
     table = against_teacher(run.results)
     own = table[table["condition"].str.contains("/")].groupby("seed")["relative_retention"].mean()
     assert found["relative_retention"].mean == pytest.approx(own.mean())
@@ -54,7 +61,8 @@ def test_the_numbers_are_those_of_the_measures(tmp_path, make):
 def test_the_page_has_both_tables(tmp_path, make):
     page = write_report(stressed(tmp_path / "run", make, arms=("cosine", "<b>bold"))).read_text()
     assert "&lt;b&gt;bold" in page and "<b>bold" not in page.partition('<script type="application/json"')[0]
-    assert "Common corruptions beside the teacher" in page and "Means over 3 corruptions and severities, on 500 test images" in page
+    assert "Common corruptions beside the teacher" in page
+    assert "Means over 3 corruptions and severities, on 500 test images" in page
     start = page.index("What noise moves")
     section = re.sub(r"<small>.*?</small>|<[^>]+>", " ", page[start:start + 4000])
     assert re.search(r"teacher\s+0\.2\s+70\.0\s+30\.0\s+20\.0\s+20\.0\s+1", section)

@@ -25,7 +25,8 @@ STATIC = Path(__file__).parents[2] / "src" / "distillscope" / "report" / "static
 
 @pytest.fixture(scope="module")
 def run(tmp_path_factory):
-    return read_run(make_run(tmp_path_factory.mktemp("hostile") / "run", students=(f"S{NASTY}", f"@{NASTY}"), arms=(f"+a{NASTY}", f"-b{NASTY}"),
+    return read_run(make_run(tmp_path_factory.mktemp("hostile") / "run", students=(f"S{NASTY}", f"@{NASTY}"),
+                             arms=(f"+a{NASTY}", f"-b{NASTY}"),
                              datasets=(NASTY,), teachers=(f"t{NASTY}",), seeds=(1, 2), draws=1, epochs=1, dim=8))
 
 
@@ -77,4 +78,5 @@ def test_the_program_may_still_colour(run):
 
 @pytest.mark.parametrize("script", sorted(p.name for p in STATIC.glob("*.js")))
 def test_no_script_of_the_page_makes_html_of_text(script):
-    assert not re.findall(r"innerHTML|outerHTML|insertAdjacentHTML|document\.write|\beval\(|new Function|DOMParser", (STATIC / script).read_text())
+    assert not re.findall(r"innerHTML|outerHTML|insertAdjacentHTML|document\.write|\beval\(|new Function|DOMParser",
+                          (STATIC / script).read_text())

@@ -11,9 +11,11 @@ NAME, ESCAPED = '<b>"x"</b>', "&lt;b&gt;&#34;x&#34;&lt;/b&gt;"
 
 
 def _album(teacher: bool) -> Album:
-    model = SimpleNamespace(label=NAME, highlight=NAME, colour=("#000", "#fff"), marker="circle", dash="solid", is_teacher=teacher)
+    model = SimpleNamespace(label=NAME, highlight=NAME, colour=("#000", "#fff"), marker="circle", dash="solid",
+                            is_teacher=teacher)
     said = {"seeds": [1], "classes": [NAME, "cat"], "sprite": {"columns": 2, "rows": 1}, "queries": [0], "neighbours": [[1]],
-            "tiles": {"ids": [NAME, "b"], "labels": [0, 1], "predicted": [1, 0]}, "map": {"shared": {"ids": [NAME], "labels": [0]}}}
+            "tiles": {"ids": [NAME, "b"], "labels": [0, 1], "predicted": [1, 0]},
+            "map": {"shared": {"ids": [NAME], "labels": [0]}}}
     if not teacher:
         said["lost"] = {"tiles": [0, 1], "count": 2, "teacher_right": 2, "won": 0}
     return Album(model, Path("nowhere"), said)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import json
 
 import matplotlib
@@ -10,7 +11,7 @@ import pandas as pd
 import pytest
 
 from builders.page_reading import Elements, data_of
-from distillscope.report.draw.with_matplotlib import draw
+from distillscope.report.draw.with_matplotlib import draw, write_figures
 from distillscope.report.findings import Findings
 from distillscope.report.render import script_hash
 from distillscope.report.write import write_report
@@ -50,7 +51,8 @@ def test_static_and_interactive_figures_show_the_same_numbers(reported):
                 if s.kind == "bars":
                     assert any(np.allclose(p.get_height(), s.y[0]) for p in axes.patches), (figure.key, s.label)
                 else:
-                    assert any(line.shape == points.shape and np.allclose(line, points) for line in lines), (figure.key, s.label)
+                    assert any(line.shape == points.shape and np.allclose(line, points)
+                               for line in lines), (figure.key, s.label)
 
 
 def test_plotly_accepts_every_figure(reported):
@@ -87,16 +89,19 @@ def test_nothing_loads_and_only_our_scripts_run(reported):
 
 
 def test_hostile_names_are_text(make, tmp_path):
-    run = make(tmp_path / "run", students=(HOSTILE, "$a_b$ \"q\" 'p' & more"), datasets=("<img src=x onerror=alert(2)>",),
+    run = make(tmp_path / "run", seeds=(42, 123), students=(HOSTILE, "$a_b$ \"q\" 'p' & more"),
+               datasets=("<img src=x onerror=alert(2)>",),
                arms=("</script><b onclick=alert(3)>",), teachers=("--><svg/onload=alert(4)>",))
     page = write_report(run).read_text(encoding="utf-8")
+    draw(Findings.of(read_run(run)).figures["effective_rank"]).savefig(io.BytesIO(), format="svg")  # a "$" begins no formula
     head = page[: page.index('<script type="application/json"')]
     assert HOSTILE not in page and "&lt;script&gt;alert(1)&lt;/script&gt;" in head
     parsed = Elements(page)
     assert len(parsed.scripts) == 3 and not any(t == "b" and "onclick" in a for t, a in parsed.found)
     assert not any(a.get("src") == "x" or "onload" in a or "onerror" in a for _, a in parsed.found)
     assert HOSTILE in data_of(page)["results"]["student"]["levels"]
-    assert "<script>" not in json.dumps([t.get("name") for f in data_of(page)["figures"] for p in f["panels"] for t in p["data"]])
+    assert "<script>" not in json.dumps([t.get("name") for f in data_of(page)["figures"] for p in f["panels"]
+                                         for t in p["data"]])
 
 
 def test_every_figure_has_alternative_text(reported):
@@ -104,6 +109,9 @@ def test_every_figure_has_alternative_text(reported):
     assert plots and all(a["role"] == "img" and len(a["aria-label"]) > 20 for a in plots)
 
 
-def test_static_figures_are_reproducible(reported):
+def test_static_figures_are_reproducible(reported, tmp_path, drawn):
+    write_figures([Findings.of(read_run(reported)).figures["noise"]], tmp_path)
+    for suffix in ("svg", "png"):
+        assert (tmp_path / f"noise.{suffix}").read_bytes() == (reported / "figures" / f"noise.{suffix}").read_bytes()
     assert "<dc:date>" not in (reported / "figures" / "noise.svg").read_text()
     assert matplotlib.rcParams["svg.hashsalt"] is None  # our style stays ours

@@ -15,12 +15,13 @@ from distillscope.report.tables import latex_text
 
 @pytest.fixture(scope="module")
 def paper(tmp_path_factory):
-    run = make_run(tmp_path_factory.mktemp("paper"), students=("S", "L"), target="pca512")
+    run = make_run(tmp_path_factory.mktemp("paper"), students=("S", "L"), seeds=(42, 123), target="pca512")
     return {p.name: p for p in write_paper(run)}
 
 
 def test_every_plot_is_there_for_one_and_for_two_columns(paper):
-    assert set(paper) == {f"{width}-{key}.{suffix}" for width in ("one", "two") for key in KEYS for suffix in ("pdf", "svg")} | {
+    assert set(paper) == {f"{width}-{key}.{suffix}" for width in ("one", "two") for key in KEYS
+                          for suffix in ("pdf", "svg")} | {
         "table.tex", "figures.tex"}
 
 

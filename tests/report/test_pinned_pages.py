@@ -4,7 +4,7 @@ A change that is meant is recorded anew, and read in the diff of the outlines, w
 
     PYTHONPATH=src:tests python tests/report/test_pinned_pages.py [NAME ...]
 
-which prints what changed, and writes it. ``--pages FOLDER`` writes the pages themselves, with their drawings, for a look at them.
+which prints what changed, and writes it. ``--pages FOLDER`` writes the pages themselves, with their drawings, to look at.
 """
 
 from __future__ import annotations

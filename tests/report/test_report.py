@@ -42,7 +42,7 @@ def test_results_are_the_trials_results_to_the_last_digit(reported):
 
 
 def test_reporting_twice_gives_the_same_files(make, tmp_path):
-    run = make(tmp_path / "run")
+    run = make(tmp_path / "run", students=("S", "L"), seeds=(42, 123))
     write_report(run)
     first = {p: p.read_bytes() for p in run.rglob("*") if p.is_file()}
     write_report(run)
@@ -53,7 +53,8 @@ def test_reporting_twice_gives_the_same_files(make, tmp_path):
     {"incomplete": [("cosine", "S", 42), ("cosine", "L", 123)]}, {"seeds": (42,)}, {"labels": False}, {"provenance": False},
     {"datasets": ("cifar10", "cifar100"), "teachers": ("clip", "dinov2"), "seeds": (1, 2)}, {"students": ("only",)},
     {"epochs": 0}, {"incomplete": [("cosine", s, n) for s in "SML" for n in (42, 123, 456)]}, {"where": "model input"}],
-    ids=["partial", "one seed", "no labels", "no provenance", "crossed", "one student", "no log", "teacher alone", "at the input"])
+    ids=["partial", "one seed", "no labels", "no provenance", "crossed", "one student", "no log", "teacher alone",
+         "at the input"])
 def test_awkward_runs_are_reported(make, tmp_path, how):
     run = make(tmp_path / "run", **how)
     page = write_report(run).read_text(encoding="utf-8")

@@ -23,7 +23,8 @@ def html_in(source: str) -> list[str]:
     """The strings of a module that hold a tag, docstrings aside."""
     tree = ast.parse(source)
     documented = {id(node.body[0].value) for node in ast.walk(tree)
-                  if isinstance(node, (ast.Module, ast.ClassDef, ast.FunctionDef)) and node.body and isinstance(node.body[0], ast.Expr)}
+                  if isinstance(node, (ast.Module, ast.ClassDef, ast.FunctionDef)) and node.body
+                  and isinstance(node.body[0], ast.Expr)}
     documented |= {id(node.value) for node in ast.walk(tree) if isinstance(node, ast.Expr)}
     return [node.value for node in ast.walk(tree) if isinstance(node, ast.Constant) and isinstance(node.value, str)
             and id(node) not in documented and re.search(r"<[a-z/!]", node.value)]
@@ -43,8 +44,9 @@ def test_html_in_a_string_is_found():
 @pytest.mark.parametrize("name", TEMPLATES)
 def test_a_template_compiles_and_lets_nothing_through(name):
     environment().get_template(name)
-    assert not re.search(r"\|\s*safe|autoescape|Markup|<script(?! type=\"application/json\" id=\"distillscope-data\")[^>]+>|\son\w+=",
-                         (REPORT / "templates" / name).read_text(encoding="utf-8"))
+    unsafe = (r"\|\s*safe|autoescape|Markup|<script(?! type=\"application/json\" id=\"distillscope-data\")[^>]+>"
+              r"|\son\w+=")
+    assert not re.search(unsafe, (REPORT / "templates" / name).read_text(encoding="utf-8"))
 
 
 def test_a_name_that_nobody_gave_raises(tmp_path):
@@ -63,6 +65,7 @@ def test_the_package_holds_every_template_and_static_file():
     import tomllib
 
     package = REPORT.parent
-    patterns = tomllib.loads((package.parents[1] / "pyproject.toml").read_text())["tool"]["setuptools"]["package-data"]["distillscope"]
+    setuptools = tomllib.loads((package.parents[1] / "pyproject.toml").read_text())["tool"]["setuptools"]
+    patterns = setuptools["package-data"]["distillscope"]
     packed = {p for pattern in patterns for p in package.glob(pattern)}
     assert {p for part in ("templates", "static") for p in (REPORT / part).rglob("*") if p.is_file()} <= packed

@@ -70,7 +70,8 @@ def test_tables_claims_and_comparison_are_those_of_the_run(run, archive):
         assert pair.differences and all(d.value == 0 or d.left_out for d in pair.differences)
 
 
-@pytest.mark.parametrize("names", [{"students": HOSTILE, "arms": ("cosine",)}, {"students": ("S",), "arms": HOSTILE}], ids=["students", "arms"])
+@pytest.mark.parametrize("names", [{"students": HOSTILE, "arms": ("cosine",)}, {"students": ("S",), "arms": HOSTILE}],
+                         ids=["students", "arms"])
 def test_hostile_names_survive(tmp_path, names):
     made = make_run(tmp_path / "run", seeds=(1,), draws=1, epochs=1, dim=4, **names)
     write_archive(made, tmp_path / "archive")
@@ -126,7 +127,8 @@ def test_trials_of_one_table_alone_are_refused(copy):
 
 
 def test_what_needs_weights_or_embeddings_is_refused_in_one_line(archive):
-    for action in (lambda: open_run(load_preset("quickstart"), archive, resume=True), lambda: load_student(archive / "trials" / "x"),
+    for action in (lambda: open_run(load_preset("quickstart"), archive, resume=True),
+                   lambda: load_student(archive / "trials" / "x"),
                    lambda: read_embeddings(archive), lambda: read_embeddings(archive / "references" / "x")):
         with pytest.raises(UserError, match="holds no weights and no embeddings. Name the run that it was packed from"):
             action()

@@ -10,11 +10,13 @@ from distillscope.results.arms import arms_of, distinct, terms_of
 
 
 def only(**arm):
-    (found,) = arms_of({"arms": [{"name": "a", **arm}], "training": {"epochs": 5}, "target": {"name": "pca", "dim": 8}}).values()
+    (found,
+     ) = arms_of({"arms": [{"name": "a", **arm}], "training": {"epochs": 5}, "target": {"name": "pca", "dim": 8}}).values()
     return found
 
 
-@pytest.mark.parametrize("objective", ["cosine", ["cosine"], {"name": "cosine"}, [{"name": "cosine", "weight": 1.0, "projected": True}],
+@pytest.mark.parametrize("objective",
+                         ["cosine", ["cosine"], {"name": "cosine"}, [{"name": "cosine", "weight": 1.0, "projected": True}],
                                        ["cosine", {"name": "mse", "weight": 0}]])
 def test_spellings_of_one_loss_are_one(objective):
     assert only(objective=objective).key == only().key

@@ -55,7 +55,8 @@ def read(path):
     return run
 
 
-READERS = {"study.yaml": run_files.read_study, "provenance.json": run_files.read_provenance, "complete.json": run_files.read_complete,
+READERS = {"study.yaml": run_files.read_study, "provenance.json": run_files.read_provenance,
+           "complete.json": run_files.read_complete,
            "results.csv": run_files.read_results, "curves.json": run_files.read_curves, "metrics.jsonl": run_files.read_epochs,
            "keepsakes.json": lambda path: read_keepsakes(path.parents[1])}
 
@@ -86,7 +87,8 @@ def test_no_cell_of_results_is_a_traceback(changed, column):
 
 def test_what_is_read_can_be_shown(changed):
     """Numbers that are not finite, empty names of conditions: the table is made all the same."""
-    for column, value in (("value", "inf"), ("value", "nan"), ("condition", ""), ("condition", "noise=x"), ("unit", ""), ("n", "")):
+    for column, value in (("value", "inf"), ("value", "nan"), ("condition", ""), ("condition", "noise=x"), ("unit", ""),
+                          ("n", "")):
         path, restore = changed(FILES["results.csv"], with_cell(column, value))
         run = read(path)
         to_csv(build_table(run, settings_of(run), Summary.of(run)))
@@ -110,7 +112,8 @@ def test_a_damaged_trial_is_named_and_left_out(changed, name):
     path, _ = changed(FILES[name], lambda content: b"[]")
     run = read(path)
     assert len(run.trials) == 1
-    assert [p for p in run.problems if p.startswith("trials/") and name.partition(".")[0] in p + "results" and "Delete it and run with --resume" in p]
+    assert [p for p in run.problems if p.startswith("trials/") and name.partition(".")[0] in p + "results"
+            and "Delete it and run with --resume" in p]
 
 
 def test_damaged_provenance_and_log_lines_are_said(changed):

@@ -33,7 +33,8 @@ def same_sign(monkeypatch):
         """Share of the items whose two embeddings point to one side."""
         return float((paired_cosines > 0).mean())
 
-    monkeypatch.setitem(KEYS, "similarity.same_sign", Key("same sign", 1, scale=100, unit="points", better="higher", column=True))
+    monkeypatch.setitem(KEYS, "similarity.same_sign",
+                        Key("same sign", 1, scale=100, unit="points", better="higher", column=True))
     yield "similarity.same_sign"
     measures._parts.pop("similarity.same_sign")
 

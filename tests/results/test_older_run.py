@@ -61,7 +61,8 @@ def test_it_goes_on_to_the_same_numbers(older):
     shutil.rmtree(older / "trials" / TRIAL)
     run_study(load_preset("study.yaml"), older, resume=True, jobs=1, report=False)
     after = table(older / "trials" / TRIAL / "results.csv")
-    since = [key for key in before.index if key[6].startswith("mapped.") or key[6] == "train.seconds"]  # mapped.* is cross-fitted since
+    since = [key for key in before.index if key[6].startswith("mapped.")
+             or key[6] == "train.seconds"]  # mapped.* is cross-fitted since
     renamed = [key for key in before.index if key[5] == "train"]  # the rank on train images has a key of its own since
     shared = before.drop(since + renamed)
     assert len(shared) > 50

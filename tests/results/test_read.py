@@ -23,22 +23,27 @@ RANK, TRAIN = "student.effective_rank", "train.effective_rank"
 
 def rows(*given: tuple[str, str, float], dataset: str = "a") -> pd.DataFrame:
     """(split, measure, value) of one trial."""
-    shared = {"dataset": dataset, "teacher": "t", "student": "S", "target": "none", "arm": "x", "seed": 1, "condition": "clean", "draw": pd.NA}
+    shared = {"dataset": dataset, "teacher": "t", "student": "S", "target": "none", "arm": "x", "seed": 1, "condition": "clean",
+              "draw": pd.NA}
     return pd.DataFrame([{**shared, "split": split, "measure": measure, "value": value} for split, measure, value in given])
 
 
-@pytest.mark.parametrize(("train", "test"), [("train", "test"), ("training", "val"), ("train", "train, held out"), ("train", "train"), ("test", "train")])
+@pytest.mark.parametrize(("train", "test"), [("train", "test"), ("training", "val"), ("train", "train, held out"),
+                                             ("train", "train"), ("test", "train")])
 def test_the_rank_on_train_images_of_older_runs_is_read_under_its_own_key(train, test):
     old = rows((test, "capacity.parameters", 8e5), (test, RANK, 15.0), (test, "train.seconds", 3.0), (train, RANK, 17.0))
     found = name_train_rank(old)
-    assert found.set_index("measure")["value"].to_dict() == {"capacity.parameters": 8e5, RANK: 15.0, "train.seconds": 3.0, TRAIN: 17.0}
-    assert of_test(found)["measure"].tolist() == ["capacity.parameters", RANK, "train.seconds"] and measured_split(found) == test
+    assert found.set_index("measure")["value"].to_dict() == {"capacity.parameters": 8e5, RANK: 15.0, "train.seconds": 3.0,
+                                                             TRAIN: 17.0}
+    assert of_test(found)["measure"].tolist() == ["capacity.parameters", RANK, "train.seconds"]
+    assert measured_split(found) == test
     assert name_train_rank(found).equals(found)
 
 
 def test_data_sets_with_split_names_of_their_own_are_read_apart():
     both = pd.concat([rows(("val", "train.seconds", 1.0), ("val", RANK, 2.0), ("train", RANK, 3.0)),
-                      rows(("train", "train.seconds", 1.0), ("train", RANK, 4.0), ("extra", RANK, 5.0), dataset="b")], ignore_index=True)
+                      rows(("train", "train.seconds", 1.0), ("train", RANK, 4.0), ("extra", RANK, 5.0), dataset="b")],
+                      ignore_index=True)
     assert name_train_rank(both)["measure"].tolist() == ["train.seconds", RANK, TRAIN] * 2
 
 
@@ -59,9 +64,11 @@ def test_results_are_of_the_test_split_and_the_python_reader_reads_as_the_report
     with pytest.warns(UserWarning, match="seed3.*cannot be read"):
         run = Run(old_run, None)
         results, everything = run.results, run.all_results
-    assert set(results["student"]) == {"NA", "S", "teacher"} and set(results.loc[results["student"] == "teacher", "arm"]) == {""}
+    assert set(results["student"]) == {"NA", "S", "teacher"}
+    assert set(results.loc[results["student"] == "teacher", "arm"]) == {""}
     assert 99 not in set(results.loc[results["measure"] == RANK, "value"]) and TRAIN not in set(results["measure"])
-    assert everything.equals(read_run(old_run).results) and set(everything.loc[everything["measure"] == TRAIN, "value"]) == {99.0}
+    assert everything.equals(read_run(old_run).results)
+    assert set(everything.loc[everything["measure"] == TRAIN, "value"]) == {99.0}
     assert set(results.columns) == set(everything.columns)
 
 
@@ -101,7 +108,8 @@ def test_values_by_the_old_fit_of_the_map_are_never_mixed_with_new_ones(mapped_r
     assert kept(both) == [1, 2] and len(both.problems) == 1 and "seed3" in both.problems[0] and "--resume" in both.problems[0]
     assert results_of([new])[0].mapped_notes == () and results_of([old])[0].mapped_notes == (OLD_FIT_SAYS,)
     (joined,) = results_of([old, new])
-    assert str(old.path) in joined.mapped_notes[0] and not joined.frame["measure"].str.startswith("mapped.").any()  # the same trials: the first run's
+    assert str(old.path) in joined.mapped_notes[0]
+    assert not joined.frame["measure"].str.startswith("mapped.").any()  # the same trials: the first run's
     assert [notices_of(r).old_fit for r in (old, new, both)] == [OLD_FIT_SAYS, "", ""]
 
 

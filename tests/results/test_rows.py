@@ -20,19 +20,22 @@ from distillscope.stress.subject import Subject
 def source(split: str, n: int = 24, side: int = 8) -> Source:
     rng = np.random.default_rng(0)
     pixels = rng.integers(0, 256, (n, side, side, 3)).astype(np.uint8)
-    return Source("made", split, np.array([f"{split}/{i}" for i in range(n)]), pixels.__getitem__, np.arange(n) % 3, ("a", "b", "c"), pixels)
+    return Source("made", split, np.array([f"{split}/{i}" for i in range(n)]), pixels.__getitem__, np.arange(n) % 3,
+                  ("a", "b", "c"), pixels)
 
 
 @pytest.fixture(scope="module")
 def produced() -> set[str]:
     """Every condition that a stress of the program gives, of either side and place, and those of the builders' runs."""
-    train, test, probe = source("train"), source("test"), type("Probe", (), {"predict": lambda self, z: np.zeros(len(z), int)})()
+    train, test, probe = source("train"), source("test"), type("Probe", (),
+                                                               {"predict": lambda self, z: np.zeros(len(z), int)})()
     model = Subject("student", lambda items, perturbation, label: np.random.default_rng(0).normal(size=(len(items), 4)),
                     {"probe": probe, "paper.probe": probe}, train, lambda z, labels: {"probe": probe})
     found: set[str] = {CLEAN, *(f"noise={s}" for s in SIGMAS), *planted_run().results["condition"].unique()}
     for name in set(stresses) - {"gradient", "latency", "attack"}:
         places = [{"where": "source"}, {"where": "input"}] if "where" in stresses.settings(name) else [{}]
-        more = {"corruptions": {"names": ("fog", "brightness"), "severities": (1, 5)}, "top_k": {"students": True}}.get(name, {})
+        more = {"corruptions": {"names": ("fog", "brightness"), "severities": (1, 5)},
+                "top_k": {"students": True}}.get(name, {})
         for place in places:
             asked = [Stress(name=name, **more, **place)]
             found |= {row.condition for row in run_stresses(asked, model, test, 0).rows}
@@ -60,10 +63,13 @@ def test_text_of_any_form_comes_back(text):
 
 
 @pytest.mark.parametrize(("text", "kind", "what", "strength", "place", "sigma"), [
-    ("clean", "clean", "", None, "", 0.0), ("noise=0.05", "noise", "", 0.05, "", 0.05), ("noise=x", "noise", "", None, "", None),
+    ("clean", "clean", "", None, "", 0.0), ("noise=0.05", "noise", "", 0.05, "", 0.05),
+    ("noise=x", "noise", "", None, "", None),
     ("noise_probe=0", "noise_probe", "", 0.0, "", None), ("band=0.5-1.5/0.1@input", "band", "0.5-1.5", 0.1, "input", None),
-    ("corruption=mean", "corruption", "mean", None, "", None), ("corruption=jpeg_compression/4", "corruption", "jpeg_compression", 4.0, "", None),
-    ("attack=linf/0.5", "attack", "linf", 0.5, "", None), ("top_k=all/0.2", "top_k", "all", 0.2, "", None), ("fourier=mid", "fourier", "mid", None, "", None),
+    ("corruption=mean", "corruption", "mean", None, "", None),
+    ("corruption=jpeg_compression/4", "corruption", "jpeg_compression", 4.0, "", None),
+    ("attack=linf/0.5", "attack", "linf", 0.5, "", None), ("top_k=all/0.2", "top_k", "all", 0.2, "", None),
+    ("fourier=mid", "fourier", "mid", None, "", None),
     ("blur=gaussian/3", "blur", "gaussian", 3.0, "", None), ("rotated", "rotated", "", None, "", None)])
 def test_parts(text, kind, what, strength, place, sigma):
     found = Condition.parse(text)
@@ -76,7 +82,8 @@ def test_bands_of_any_width():
 
 
 def test_order():
-    assert in_order(["top_k=4", "noise=0.2", "clean", "noise=0.1", "band=none"]) == ["clean", "noise=0.1", "noise=0.2", "band=none", "top_k=4"]
+    assert in_order(["top_k=4", "noise=0.2", "clean", "noise=0.1",
+                     "band=none"]) == ["clean", "noise=0.1", "noise=0.2", "band=none", "top_k=4"]
 
 
 def test_a_row_has_the_columns_that_are_its_own():

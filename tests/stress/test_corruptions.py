@@ -7,6 +7,7 @@ import torch
 from scipy import ndimage
 
 from builders.blobs import make_source
+from builders.refusals import refused
 from distillscope import registry
 from distillscope.data.corruption_kernels import affine_of, defocus_kernel, motion_blurred, plasma, zoomed
 from distillscope.data.corruptions import SEVERITIES, apply_corruption
@@ -56,7 +57,7 @@ def test_severities_are_one_to_five(subject, test_items, severity):
 
 
 def test_an_unknown_corruption_is_guessed(subject, test_items):
-    with pytest.raises(UserError, match="known corruption, got 'frog'. Did you mean 'fog'"):
+    with refused(got="'frog'", advice="'fog'"):
         stresses.call("corruptions", {"names": ("frog",)}, subject, test_items, test_items.labels, 0)
 
 
@@ -111,9 +112,11 @@ class Part:
 
 
 def test_the_suite_gives_every_condition_and_the_plain_mean(subject, test_items):
-    found = run_stresses([Part("corruptions", names=("contrast", "gaussian_noise"), severities=(1, 5), items=30)], subject, test_items, 0)
+    found = run_stresses([Part("corruptions", names=("contrast", "gaussian_noise"), severities=(1, 5), items=30)], subject,
+                         test_items, 0)
     rows = {r[1]: r[3] for r in found.rows}
-    assert set(rows) == {"corruption=contrast/1", "corruption=contrast/5", "corruption=gaussian_noise/1", "corruption=gaussian_noise/5",
+    assert set(rows) == {"corruption=contrast/1", "corruption=contrast/5", "corruption=gaussian_noise/1",
+                         "corruption=gaussian_noise/5",
                          "corruption=mean", "corruption=none"}
     four = [v for k, v in rows.items() if "/" in k]
     assert rows["corruption=mean"] == pytest.approx(1 - np.mean(four))
@@ -121,8 +124,9 @@ def test_the_suite_gives_every_condition_and_the_plain_mean(subject, test_items)
 
 
 def test_one_condition_twice_is_an_error(subject, test_items):
-    twice = [Part("corruptions", names=("fog",), severities=(1,)), Part("corruptions", names=("fog",), severities=(1,), items=30)]
-    with pytest.raises(UserError, match="conditions that differ by name, got 'corruption=fog/1' twice"):
+    twice = [Part("corruptions", names=("fog",), severities=(1,)),
+             Part("corruptions", names=("fog",), severities=(1,), items=30)]
+    with refused(got="'corruption=fog/1' twice"):
         run_stresses(twice, subject, test_items, 0)
 
 

@@ -7,6 +7,7 @@ import pytest
 import torch
 
 from builders.blobs import make_source, make_subject
+from builders.refusals import refused
 from distillscope.config.normalisation import CLIP_STD
 from distillscope.data.preprocess import Preprocess
 from distillscope.data.source import Source
@@ -180,7 +181,7 @@ def test_attacks_repeat_and_leave_numpys_stream_alone(subject, test_items):
 def test_a_missing_attack_library_is_one_line(subject, test_items, monkeypatch):
     monkeypatch.setitem(sys.modules, "art", None)
     monkeypatch.setitem(sys.modules, "art.attacks.evasion", None)
-    with pytest.raises(UserError, match=r"the package adversarial-robustness-toolbox, got not installed. pip install 'distillscope\[attacks\]'"):
+    with refused(expected="adversarial-robustness-toolbox", got="not installed", advice="pip install 'distillscope[attacks]'"):
         stresses.call("attack", {}, subject, test_items, test_items.labels, 0)
 
 

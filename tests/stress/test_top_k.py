@@ -46,7 +46,8 @@ def test_the_whole_teacher_is_the_teacher(teacher):
     test = make_source(60)
     found = top_k(teacher, test, test.labels, 0, ks=(32,), parts=4)
     z = teacher.embed(test, None, "")
-    expected = float((linear_probe(teacher.embed(teacher.train, None, ""), teacher.train.labels).predict(z) == test.labels).mean())
+    expected = float((linear_probe(teacher.embed(teacher.train, None, ""),
+                                   teacher.train.labels).predict(z) == test.labels).mean())
     assert np.mean(values(found, "top_k=all")) == pytest.approx(expected, abs=1e-9)
     assert np.mean(values(found, "top_k=32")) == pytest.approx(expected, abs=1 / 60 + 1e-9)  # a tie may fall either way
 

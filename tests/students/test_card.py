@@ -17,8 +17,10 @@ NASTY = "x`$(id)` <img src=x onerror=alert(1)> | a\n---\nlicense: evil\n---\n| b
 
 @pytest.fixture(scope="module")
 def card():
-    study = study_from({"name": "x", "data": ["digits"], "teacher": [{"name": "efficientnet_lite0", "label": NASTY}], "students": ["paper_cnn"],
-                        "arms": [{"name": "a", "view": {"name": "noise", "sigma": 0.1}, "view_target": "clean"}], "target": {"name": "pca", "dim": 4},
+    study = study_from({"name": "x", "data": ["digits"], "teacher": [{"name": "efficientnet_lite0", "label": NASTY}],
+                        "students": ["paper_cnn"],
+                        "arms": [{"name": "a", "view": {"name": "noise", "sigma": 0.1}, "view_target": "clean"}],
+                        "target": {"name": "pca", "dim": 4},
                         "training": {"epochs": 1, "schedule": "cosine"}})
     student = build_student("paper_cnn", {}, 8, Preprocess(size=16), NASTY, torch.device("cpu"))
     splits = SimpleNamespace(title=NASTY, train=range(90), validation=range(10), whole_train=SimpleNamespace(note="1 left out"))
@@ -28,11 +30,13 @@ def card():
 
 def test_names_make_no_markdown(card):
     assert yaml.safe_load(card.split("---\n")[1])["license"] == "other" and card.count("\n---\n") == 1
-    assert "<img" not in "".join(line for line in card.partition("```python")[0].splitlines() if not line.startswith("| command"))
+    assert "<img" not in "".join(line for line in card.partition("```python")[0].splitlines()
+                                 if not line.startswith("| command"))
     assert all(line.count("|") - line.count("\\|") == 3 for line in card.splitlines() if line.startswith("|"))
 
 
 def test_it_says_how_to_load_it_and_how_it_was_trained(card):
     assert "load_student('/students/a b" in card or 'load_student("/students/a b' in card
-    assert "| target | pca, dim 4 |" in card and "| view | noise, sigma 0.1; the teacher's embedding of the clean image |" in card
+    assert "| target | pca, dim 4 |" in card
+    assert "| view | noise, sigma 0.1; the teacher's embedding of the clean image |" in card
     assert "| training | 1 epoch, batch 64, adam, lr 0.001 (cosine)" in card

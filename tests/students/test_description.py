@@ -13,7 +13,8 @@ from distillscope.errors import UserError
 from distillscope.students.load import build_student, load_student, save_student, with_transform
 from distillscope.students.networks import Transform
 
-HOSTILE = [None, "", "x", -1, 0, 1.5, 10**6, 10**9, 10**12, 10**30, [], {}, [1], [1, 2, 3], True, "../../x", 1e308, {"a": {"b": []}}, "a\0b",
+HOSTILE = [None, "", "x", -1, 0, 1.5, 10**6, 10**9, 10**12, 10**30, [], {}, [1], [1, 2, 3], True, "../../x", 1e308,
+           {"a": {"b": []}}, "a\0b",
            "<b>\x1b[31m"]
 
 
@@ -25,7 +26,8 @@ def students(tmp_path_factory):
         torch.manual_seed(seed)
         student = build_student("paper_cnn", {"width": 1}, 8, Preprocess(size=16), "S", torch.device("cpu"))
         if name == "transformed":
-            student = with_transform(student, Transform({"mean": torch.zeros(8), "matrix": torch.ones(8, 3), "offset": torch.zeros(3)}, wave=True))
+            student = with_transform(student, Transform({"mean": torch.zeros(8), "matrix": torch.ones(8, 3),
+                                                         "offset": torch.zeros(3)}, wave=True))
         save_student(student, root / name)
     return root
 
@@ -53,10 +55,13 @@ def test_students_that_are_whole_load(students):
     assert all(works(students / name) for name in ("plain", "other", "transformed"))
 
 
-@pytest.mark.parametrize("key", ["name", "settings", "embedding_dim", "preprocess", "label", "transform", "weights_hash", "seed"])
+@pytest.mark.parametrize("key",
+                         ["name", "settings", "embedding_dim", "preprocess", "label", "transform", "weights_hash", "seed"])
 def test_hostile_values(students, tmp_path, key):
-    loaded = [value for value in [*HOSTILE, float("nan"), float("inf")] if works(changed(students / "plain", tmp_path, **{key: value}))]
-    right = {"label": [v for v in HOSTILE if v is None or isinstance(v, str)], "seed": HOSTILE, "weights_hash": [""], "transform": [None],
+    loaded = [value for value in [*HOSTILE, float("nan"), float("inf")]
+              if works(changed(students / "plain", tmp_path, **{key: value}))]
+    right = {"label": [v for v in HOSTILE if v is None or isinstance(v, str)], "seed": HOSTILE, "weights_hash": [""],
+             "transform": [None],
              "settings": [{}]}  # the default width is the one that was saved
     assert [v for v in loaded if v not in right.get(key, [])] == []
 
@@ -76,7 +81,8 @@ def test_hostile_transforms(students, tmp_path):
     assert not [v for v in wrong if works(changed(students / "transformed", tmp_path, transform=v))]
 
 
-@pytest.mark.parametrize("settings", [{"width": 2}, {"width": 10**8}, {"width": "x"}, {"depth": 1}, {"width": 1, "blur_pool": 5}])
+@pytest.mark.parametrize("settings",
+                         [{"width": 2}, {"width": 10**8}, {"width": "x"}, {"depth": 1}, {"width": 1, "blur_pool": 5}])
 def test_settings_of_another_network(students, tmp_path, settings):
     with pytest.raises(UserError):
         load_student(changed(students / "plain", tmp_path, settings=settings), "cpu")
@@ -92,7 +98,8 @@ def test_a_model_that_the_weights_are_not_of_is_never_built(students, tmp_path, 
 def test_weights_of_another_student_are_refused(students, tmp_path):
     shutil.copytree(students / "plain", tmp_path, dirs_exist_ok=True)
     shutil.copy(students / "other" / "weights.safetensors", tmp_path)
-    with pytest.raises(UserError, match=r"weights.safetensors: expected the weights that student.json was written with .*, got others"):
+    with pytest.raises(UserError,
+                       match=r"weights.safetensors: expected the weights that student.json was written with .*, got others"):
         load_student(tmp_path, "cpu")
 
 

@@ -39,7 +39,8 @@ OTHERS = [
     ({"limit": 60}, {}, "limit: expected 80"),
     ({"data": ["cifar10"]}, {}, "data.0.name: expected \"digits\""),
     ({"arms": [{"name": "cosine", "objective": "mse"}]}, {}, "objective.0.name: expected \"cosine\""),
-    ({"students": [{"name": "paper_cnn", "label": "S", "width": 2, "image_size": 16}]}, {}, "student.width: expected 1 as when it was begun, got 2"),
+    ({"students": [{"name": "paper_cnn", "label": "S", "width": 2, "image_size": 16}]}, {},
+     "student.width: expected 1 as when it was begun, got 2"),
     ({"target": {"name": "pca", "dim": 4}}, {}, "target.dim"),
     ({}, {"precision": "bfloat16"}, "precision: expected \"float32\""),
 ]
@@ -92,7 +93,8 @@ def test_a_folder_from_before_is_compared_by_what_its_description_says(finished,
     said = json.loads((finished / "student.json").read_text())
     (tmp_path / "student.json").write_text(json.dumps(said))
     compare_request(tmp_path, request)
-    assert "only dataset, label, name, objective, seed, settings, teacher can be compared" in " ".join(capsys.readouterr().err.split())
+    said = " ".join(capsys.readouterr().err.split())
+    assert "only dataset, label, name, objective, seed, settings, teacher can be compared" in said
     (tmp_path / "student.json").write_text(json.dumps({**said, "seed": 3}))
     with pytest.raises(UserError, match="seed: expected 3 as when it was begun, got 1"):
         compare_request(tmp_path, request)

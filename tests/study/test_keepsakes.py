@@ -141,7 +141,8 @@ def test_a_study_keeps_them_of_each_arms_first_seed_summed_over_all(finished):
     said = json.loads((trials[0] / "keepsakes" / "keepsakes.json").read_text())
     tables = [pd.read_parquet(t / "predictions.parquet") for t in trials]
     assert said["seeds"] == [1, 2]
-    assert np.array_equal(said["confusion"], sum(confusion_matrix(t["label"], t["paper|clean|"], labels=range(10)) for t in tables))
+    assert np.array_equal(said["confusion"],
+                          sum(confusion_matrix(t["label"], t["paper|clean|"], labels=range(10)) for t in tables))
     assert sum(f.stat().st_size for f in finished.glob("*/*/keepsakes/*")) < 150_000
 
 

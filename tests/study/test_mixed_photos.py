@@ -1,4 +1,4 @@
-"""Photos of mixed sizes, one of them broken, through every way in: named, or left out on request, and what was done is recorded."""
+"""Photos of mixed sizes, one of them broken, through every way in: named, or left out on request, and recorded."""
 
 import json
 
@@ -40,7 +40,8 @@ def teacher():
 
 def test_embed_distill_audit_and_a_study_name_it_or_leave_it_out_and_say_so(photos, tmp_path, capfd):
     named = r"1 corrupt of \d+: t\w+/a/1.png \(an empty file\)\. Mend them, or leave them out with --corrupt skip\."
-    values = tiny_values(data=[str(photos)], limit=None, limit_test=None, validation=4, seeds=[1], training={"epochs": 1, "batch_size": 8})
+    values = tiny_values(data=[str(photos)], limit=None, limit_test=None, validation=4, seeds=[1],
+                         training={"epochs": 1, "batch_size": 8})
     for work in (lambda: embed_dataset(str(photos), "test", teacher=teacher()),
                  lambda: distill_one(study_from(values), tmp_path / "no", device="cpu"),
                  lambda: audit_inputs(teacher(), teacher(), images=Images(str(photos), device="cpu")),
@@ -53,7 +54,8 @@ def test_embed_distill_audit_and_a_study_name_it_or_leave_it_out_and_say_so(phot
     assert note == f"1 turned by EXIF; {LEFT_OUT.format('train')}" and note in (tmp_path / "student" / "README.md").read_text()
     said = capfd.readouterr().err
     assert said.count(f"{photos.name}/train: {note}") == 1
-    found = audit_inputs(teacher(), str(tmp_path / "student"), images=Images(str(photos), device="cpu", corrupt="skip"), groups=["alignment"],
+    found = audit_inputs(teacher(), str(tmp_path / "student"), images=Images(str(photos), device="cpu", corrupt="skip"),
+                         groups=["alignment"],
                          intervals=False)
     assert f"images {photos.name}/test: 1 turned by EXIF; {LEFT_OUT.format('test')}" in found.notes
     assert capfd.readouterr().err.count(LEFT_OUT.format("test")) == 1  # both sides share what was decoded

@@ -33,7 +33,8 @@ def test_stresses_without_settings_of_their_own_take_those_of_the_study():
     found = conditions(with_noise(tiny_study(noise=DECLARED, **PARTS)))
     assert {"top_k=4/0.1", "noise_probe=0.1", "band=0-1/0.1@input"} <= set(found)
     for name, said in found.items():
-        assert (said["where"], said["clipped"], said["sigma_pixel"], said["sigma_normalised"]) == ("model input", False, 0.1, 0.2), name
+        assert (said["where"], said["clipped"], said["sigma_pixel"],
+                said["sigma_normalised"]) == ("model input", False, 0.1, 0.2), name
 
 
 def test_remedies_and_views_too_and_what_is_said_wins():
@@ -52,10 +53,12 @@ def test_with_the_default_noise_nothing_changes():
     assert conditions(plain) == conditions(filled)
     assert noise_conditions(plain) == noise_conditions(filled)
     splits = load_data(plain, plain.data[0])
-    shown = [[(len(items), None if p is None else p.describe()) for items, p in rehearse(s.stresses, splits.train, splits.test, 0)[0]]
+    shown = [[(len(items), None if p is None else p.describe())
+              for items, p in rehearse(s.stresses, splits.train, splits.test, 0)[0]]
              for s in (plain, filled)]
     assert shown[0] == shown[1]
-    assert [name for name, *_ in embedded_views(plain, plain.arms)] == [name for name, *_ in embedded_views(filled, filled.arms)]
+    assert [name for name, *_ in embedded_views(plain, plain.arms)] == [name
+                                                                        for name, *_ in embedded_views(filled, filled.arms)]
 
 
 def test_every_stress_of_noise_declares_it_whole():
@@ -71,8 +74,10 @@ def cache(tmp_path, monkeypatch):
 
 
 def test_run_and_plan_do_what_is_declared_and_say_so(cache):
-    study = tiny_study(seeds=[1], noise={**DECLARED, "sigmas": [0.2]}, training={"epochs": 1, "batch_size": 32},
-                       stresses=[{"name": "top_k", "ks": [4], "sigmas": [0.2], "whitened": False}], remedies=[{"name": "bn", "items": 32}])
+    study = tiny_study(seeds=[1], limit=100, limit_test=40, noise={**DECLARED, "sigmas": [0.2]},
+                       training={"epochs": 1, "batch_size": 32},
+                       stresses=[{"name": "top_k", "ks": [4], "sigmas": [0.2], "whitened": False}],
+                       remedies=[{"name": "bn", "items": 32}])
     run = run_study(study, cache / "run", jobs=1, report=False)
     record = json.loads((run.path / "provenance.json").read_text())["conditions"]
     assert record["top_k=4/0.2"] == record["noise=0.2"]

@@ -40,7 +40,10 @@ def test_times_read_well(seconds, text):
 
 def test_a_plan_times_each_arms_own_batch_and_network(tmp_path, monkeypatch):
     timed = []
-    monkeypatch.setattr("distillscope.study.plan._student_seconds", lambda spec, dim, source, device, batch, jobs: timed.append((batch, spec.settings)) or (0.0, 0.0))
-    arms = [{"name": "cosine"}, {"name": "small", "training": {"epochs": 1, "batch_size": 8}}, {"name": "blur", "student": {"blur_pool": True}}]
+    monkeypatch.setattr("distillscope.study.plan._student_seconds",
+                        lambda spec, dim, source, device, batch, jobs: timed.append((batch, spec.settings)) or (0.0, 0.0))
+    arms = [{"name": "cosine"}, {"name": "small", "training": {"epochs": 1, "batch_size": 8}},
+            {"name": "blur", "student": {"blur_pool": True}}]
     plan_study(tiny_study(arms=arms), tmp_path / "run", "cpu", jobs=1)
-    assert [batch for batch, _ in timed] == [32, 8, 32] and [s.get("blur_pool", False) for _, s in timed] == [False, False, True]
+    assert [batch for batch, _ in timed] == [32, 8, 32] and [s.get("blur_pool", False)
+                                                             for _, s in timed] == [False, False, True]

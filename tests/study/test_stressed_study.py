@@ -28,7 +28,8 @@ STRESSES = [
 
 
 def stressed_study(**changes):
-    values = {"seeds": [1], "noise": {"sigmas": [], "draws": 1}, "stresses": STRESSES, "remedies": [{"name": "bn", "sigma": 0.3}],
+    values = {"seeds": [1], "noise": {"sigmas": [], "draws": 1}, "stresses": STRESSES,
+              "remedies": [{"name": "bn", "sigma": 0.3}],
               "arms": [{"name": "noisy", "view": {"name": "noise", "sigma": 0.3}, "view_target": "clean"}]}
     return tiny_study(**{**values, **changes})
 
@@ -95,7 +96,8 @@ def test_what_stresses_need_is_said_before_the_teacher_runs(tmp_path):
     for split, count in (("train", 60), ("test", 20)):
         (tmp_path / "bare" / split).mkdir(parents=True)
         for i in range(count):
-            Image.fromarray(np.random.default_rng(i).integers(0, 256, (12, 12, 3), dtype=np.uint8)).save(tmp_path / "bare" / split / f"{i}.png")
+            Image.fromarray(np.random.default_rng(i).integers(0, 256, (12, 12, 3),
+                                                              dtype=np.uint8)).save(tmp_path / "bare" / split / f"{i}.png")
     with pytest.raises(UserError, match="stresses.band_noise: expected data with labels, since it measures accuracy, got none"):
         run_study(stressed_study(data=[str(tmp_path / "bare")], validation=10), tmp_path / "a", jobs=1)
     with pytest.raises(UserError, match="corruptions.severities: expected a whole number from 1 to 5, got 6"):
@@ -106,7 +108,8 @@ def test_what_stresses_need_is_said_before_the_teacher_runs(tmp_path):
 def test_ready_made_embeddings_are_not_stressed(tmp_path, monkeypatch):
     from distillscope.study.splits import load_data
 
-    study = stressed_study(stresses=[{"name": "gradient", "items": 10}], remedies=[], arms=[{"name": "cosine"}], training={"epochs": 1})
+    study = stressed_study(stresses=[{"name": "gradient", "items": 10}], remedies=[], arms=[{"name": "cosine"}],
+                           training={"epochs": 1})
     splits = load_data(study, study.data[0])
     folder = tmp_path / "ready"
     folder.mkdir()

@@ -135,8 +135,9 @@ def test_every_image_goes_through_the_teacher_once(monkeypatch, tmp_path):
 
     monkeypatch.setattr(Encoder, "encode", counted)
     arms = [{"name": "cosine"}, {"name": "mse", "objective": "mse"}]
-    run_study(tiny_study(arms=arms), tmp_path / "run", jobs=1, report=False)
-    assert sum(seen) == 200 + 60 + 60  # train, test, one noise draw; four trials of two epochs
+    few = {"limit": 80, "validation": 16, "limit_test": 30, "seeds": [1]}
+    run_study(tiny_study(arms=arms, **few), tmp_path / "run", jobs=1, report=False)
+    assert sum(seen) == 80 + 30 + 30  # train, test, one noise draw; two trials of two epochs
 
 
 def test_an_existing_directory_is_refused_and_resuming_runs_nothing_twice(tmp_path):

@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 import torch
 
+from builders.refusals import refused
 from distillscope.data.preprocess import Preprocess
 from distillscope.errors import UserError
 
@@ -27,7 +28,8 @@ def graph(path, nodes, outputs, inputs=(("x", F32, ("b", 3, SIZE, SIZE)),), **we
     made = [helper.make_node(op, given.split(), given_out.split(), **attributes) for op, given, given_out, attributes in nodes]
     held = [numpy_helper.from_array(np.asarray(v), k) for k, v in weights.items()]
     infos = [[helper.make_tensor_value_info(*v) for v in side] for side in (inputs, outputs)]
-    model = helper.make_model(helper.make_graph(made, "g", *infos, held), opset_imports=[helper.make_opsetid("", 17)], ir_version=8)
+    model = helper.make_model(helper.make_graph(made, "g", *infos, held), opset_imports=[helper.make_opsetid("", 17)],
+                              ir_version=8)
     onnx_library.save(model, path)
     return path
 
@@ -49,12 +51,13 @@ def seen(mean=None, std=None) -> np.ndarray:
 
 
 def test_uint8_inputs_get_the_pixels(tmp_path):
-    path = graph(tmp_path / "u.onnx", [("Cast", "x", "f", {"to": F32}), ("ReduceMean", "f", "z", {"axes": [2, 3], "keepdims": 0})], [Z],
+    path = graph(tmp_path / "u.onnx",
+                 [("Cast", "x", "f", {"to": F32}), ("ReduceMean", "f", "z", {"axes": [2, 3], "keepdims": 0})], [Z],
                  [("x", U8, ("b", 3, SIZE, SIZE))])
     encoder, rows = embedded(path)
     assert np.allclose(rows, IMAGES.float().mean((2, 3)), rtol=1e-6)
     assert "raw pixel values (uint8), no mean and std" in encoder.reading and "(the file's size)" in encoder.reading
-    with pytest.raises(UserError, match="no mean and std, since its input takes pixel values"):
+    with refused(where="u.onnx", got="some"):
         onnx(path=path, mean=(0.5, 0.5, 0.5))
 
 
@@ -63,7 +66,8 @@ def test_pooled_maps_are_flattened_and_what_is_assumed_is_said(tmp_path, mean):
     path = graph(tmp_path / "map.onnx", [POOL], [("pooled", F32, ("b", 3, 1, 1))])
     encoder, rows = embedded(path, mean=mean)
     assert np.allclose(rows, seen() if mean is None else seen(mean, Preprocess(1).std), atol=1e-6)
-    assert ("mean (0.5, 0.4, 0.3) (as set), std (0.269, 0.261, 0.276) (assumed" if mean else "(assumed, CLIP's") in encoder.reading
+    assert ("mean (0.5, 0.4, 0.3) (as set), std (0.269, 0.261, 0.276) (assumed" if mean
+            else "(assumed, CLIP's") in encoder.reading
     assert "embedding: output 'pooled' (b, 3)" in encoder.reading
 
 
@@ -76,7 +80,8 @@ def test_the_files_own_precision(tmp_path, kind, dtype):
 
 def clip(path, mask=F32):
     """Text and image towers in one file; `mixed` looks at both, and the mask touches the image by nothing."""
-    nodes = [POOL, FLAT, ("ReduceSum", "mask", "m", {"keepdims": 0}), ("Mul", "m nothing", "m0", {}), ("Add", "z m0", "image_embeds", {}),
+    nodes = [POOL, FLAT, ("ReduceSum", "mask", "m", {"keepdims": 0}), ("Mul", "m nothing", "m0", {}),
+             ("Add", "z m0", "image_embeds", {}),
              ("Cast", "ids", "f", {"to": F32}), ("ReduceMean", "f", "text_embeds", {"axes": [1]}),
              ("Add", "image_embeds text_embeds", "mixed", {})]
     return graph(path, nodes, [("text_embeds", F32, ("t", 1)), ("mixed", F32, ("b", 3)), ("image_embeds", F32, ("b", 3))],
@@ -89,7 +94,7 @@ def test_other_inputs_are_filled_where_the_output_does_not_depend_on_them(tmp_pa
     encoder, rows = embedded(path, output="image_embeds")
     assert np.allclose(rows, seen(), atol=1e-6)
     assert "input 'x' takes the images; ids, mask filled with zeros" in encoder.reading
-    with pytest.raises(UserError, match=r"one output, got 3 .*Name the one that is meant after a colon: .*clip.onnx:image_embeds"):
+    with refused(got="3", advice="clip.onnx:image_embeds"):
         onnx(path=path)
     for output in ("mixed", "text_embeds"):
         with pytest.raises(UserError, match=f"depends on 'x' alone, got '{output}', which changes with the other inputs .ids"):
@@ -99,13 +104,13 @@ def test_other_inputs_are_filled_where_the_output_does_not_depend_on_them(tmp_pa
 def test_tokens_and_maps_are_pooled_only_as_asked(tmp_path):
     path = graph(tmp_path / "t.onnx", [("Reshape", "x shape", "flat", {}), ("Transpose", "flat", "z", {"perm": [0, 2, 1]})],
                  [("z", F32, ("b", SIZE**2, 3))], shape=np.array([0, 3, -1]))
-    with pytest.raises(UserError, match=r"tokens \(b, tokens, dim\).*t.onnx:z@first or .*t.onnx:z@mean"):
+    with refused(got="tokens (b, tokens, dim)", advice=("t.onnx:z@first", "t.onnx:z@mean")):
         onnx(path=path)
     encoder, rows = embedded(path, pool="mean")
     assert np.allclose(rows, seen(), atol=1e-6) and "mean of output 'z'" in encoder.reading
     assert np.allclose(embedded(path, pool="first")[1], Preprocess(SIZE)(IMAGES)[:, :, 0, 0], atol=1e-6)
     path = graph(tmp_path / "m.onnx", [("Relu", "x", "z", {})], [("z", F32, ("b", 3, SIZE, SIZE))])
-    with pytest.raises(UserError, match=r"a feature map.*m.onnx:z@mean\."):
+    with refused(got="a feature map", advice="m.onnx:z@mean"):
         onnx(path=path)
     assert embedded(path, pool="mean")[1].shape == (5, 3)
 
@@ -118,8 +123,10 @@ def test_a_file_that_takes_one_image_whatever_it_says(tmp_path):
 
 
 def test_channels_are_found_where_the_shape_does_not_tell(tmp_path):
-    nodes = [("Transpose", "y", "x", {"perm": [0, 3, 1, 2]}), ("Conv", "x w", "c", {}), ("GlobalAveragePool", "c", "pooled", {}), FLAT]
-    path = graph(tmp_path / "free.onnx", nodes, [Z], [("y", F32, ("b", "p", "q", "r"))], w=np.eye(3, dtype=np.float32)[..., None, None])
+    nodes = [("Transpose", "y", "x", {"perm": [0, 3, 1, 2]}), ("Conv", "x w", "c", {}),
+             ("GlobalAveragePool", "c", "pooled", {}), FLAT]
+    path = graph(tmp_path / "free.onnx", nodes, [Z], [("y", F32, ("b", "p", "q", "r"))],
+                 w=np.eye(3, dtype=np.float32)[..., None, None])
     encoder, rows = embedded(path, size=SIZE)
     assert np.allclose(rows, seen(), atol=1e-6) and "channels last" in encoder.reading
 
@@ -130,32 +137,34 @@ def test_what_looks_wrong_about_an_embedding_is_said(tmp_path):
     assert "depends on the other images of its batch" in onnx(path=batch).reading
     shares = graph(tmp_path / "s.onnx", [POOL, FLAT, ("Softmax", "z", "s", {})], [("s", F32, ("b", 3))])
     assert "class probabilities, not an embedding?" in onnx(path=shares).reading
-    same = graph(tmp_path / "c.onnx", [POOL, FLAT, ("Mul", "z nothing", "s", {}), ("Add", "s one", "t", {})], [("t", F32, ("b", 3))],
+    same = graph(tmp_path / "c.onnx", [POOL, FLAT, ("Mul", "z nothing", "s", {}), ("Add", "s one", "t", {})],
+                 [("t", F32, ("b", 3))],
                  nothing=np.float32(0), one=np.float32(1))
-    with pytest.raises(UserError, match="an output that depends on the image, got 't', the same for any"):
+    with refused(got="'t', the same for any"):
         onnx(path=same)
 
 
 def test_inputs_and_outputs_that_cannot_be_taken(tmp_path):
     quantised = graph(tmp_path / "q.onnx", [POOL, FLAT, ("QuantizeLinear", "z scale zero", "q", {})], [("q", I8, ("b", 3))],
                       scale=np.float32(0.1), zero=np.int8(0))
-    with pytest.raises(UserError, match=r"embeddings of floats, got 'q' tensor\(int8\) .*DequantizeLinear"):
+    with refused(got="'q' tensor(int8)"):
         onnx(path=quantised)
     grey = graph(tmp_path / "g.onnx", [POOL], [("pooled", F32, None)], [("x", F32, ("b", 1, SIZE, SIZE))])
-    with pytest.raises(UserError, match="one input of colour images"):
+    with refused(expected="one input of colour images"):
         onnx(path=grey)
     text = graph(tmp_path / "t.onnx", [("Cast", "ids", "z", {"to": F32})], [("z", F32, None)], [("ids", I64, ("b", 7))])
-    with pytest.raises(UserError, match=r"one input of colour images.*got ids: tensor\(int64\)"):
+    with refused(got="ids: tensor(int64)"):
         onnx(path=text)
     number = graph(tmp_path / "n.onnx", [("ReduceMean", "x", "z", {"axes": [1, 2, 3], "keepdims": 0})], [("z", F32, ("b",))])
-    with pytest.raises(UserError, match=r"embeddings \(b, dim\), got float32 \(4,\) for 4 images"):
+    with refused(got="float32 (4,) for 4 images"):
         onnx(path=number)
 
 
 @pytest.mark.slow
 def test_a_file_of_torchs_own_exporter_with_its_weights_beside_it(tmp_path):
     pytest.importorskip("onnxscript")
-    network = torch.nn.Sequential(torch.nn.Conv2d(3, 8, 3, 2), torch.nn.ReLU(), torch.nn.AdaptiveAvgPool2d(1), torch.nn.Flatten()).eval()
+    network = torch.nn.Sequential(torch.nn.Conv2d(3, 8, 3, 2), torch.nn.ReLU(), torch.nn.AdaptiveAvgPool2d(1),
+                                  torch.nn.Flatten()).eval()
     path = tmp_path / "dynamo.onnx"
     torch.onnx.export(network, (torch.rand(2, 3, SIZE, SIZE),), path, dynamo=True, dynamic_shapes=({0: torch.export.Dim("b")},),
                       external_data=True, verbose=False)

@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from builders.lite_files import save_lite
-from distillscope.errors import UserError
+from builders.refusals import refused
 from distillscope.teachers.tflite_files import tflite
 
 SIZE = 8
@@ -36,7 +36,7 @@ def test_files_that_are_none(tmp_path):
     (tmp_path / "a.tflite").write_bytes(b"\x1c\0\0\0TFL3" + b"\0" * 200)
     (tmp_path / "b.tflite").write_bytes(b"no model at all")
     for name in "ab":
-        with pytest.raises(UserError, match="expected a LiteRT .TensorFlow Lite. file") as caught:
+        with refused(expected="a LiteRT (TensorFlow Lite) file") as caught:
             tflite(path=tmp_path / f"{name}.tflite")
         assert "\n" not in str(caught.value)
 
@@ -51,5 +51,5 @@ def test_the_way_out_without_the_package(tmp_path, monkeypatch):
         return real(name, *rest)
 
     monkeypatch.setattr(builtins, "__import__", without)
-    with pytest.raises(UserError, match=r"pip install 'distillscope\[tflite\]', or convert the model to ONNX"):
+    with refused(advice="'distillscope[tflite]'"):
         tflite(path=tmp_path / "a.tflite")

@@ -1,4 +1,4 @@
-"""``python -m torture``: every attack, the counts of what held, and how to repeat each fault; exit code 1 where one did not hold."""
+"""``python -m torture``: every attack, the counts of what held, how to repeat each fault; exit code 1 where one did not."""
 
 from __future__ import annotations
 
@@ -27,7 +27,8 @@ def options_of(arguments: list[str] | None = None) -> tuple[argparse.Namespace, 
     parser.add_argument("--short", action="store_true", help="6 rounds and 600 inputs")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--minutes", type=float, help="begin no case after that; run it again to go on")
-    parser.add_argument("--work", type=Path, default=Path("runs/torture"), help="where it works; what was tried there is not tried again")
+    parser.add_argument("--work", type=Path, default=Path("runs/torture"),
+                        help="where it works; what was tried there is not tried again")
     parser.add_argument("--only", metavar="PART[/NUMBER]", help="one part, or one case of it, tried again")
     parser.add_argument("--markdown", type=Path, help="write the counts there")
     chosen = parser.parse_args(arguments)
@@ -35,7 +36,8 @@ def options_of(arguments: list[str] | None = None) -> tuple[argparse.Namespace, 
         parser.error(f"unknown attack {unknown[0]}; known: {', '.join(ATTACKS)}")
     until = float("inf") if chosen.minutes is None else time.monotonic() + 60 * chosen.minutes
     few = chosen.short
-    return chosen, Options(chosen.work.resolve(), chosen.seed, chosen.rounds or (6 if few else 60), chosen.inputs or (600 if few else 10_000),
+    return chosen, Options(chosen.work.resolve(), chosen.seed, chosen.rounds or (6 if few else 60), chosen.inputs
+                           or (600 if few else 10_000),
                            until, chosen.only)
 
 
@@ -79,7 +81,8 @@ def main() -> int:
               f"  again: python -m torture --seed {options.seed} --only {first['id']}")
     if chosen.markdown:
         chosen.markdown.write_text(markdown(outcomes, what, time.monotonic() - began), encoding="utf-8")
-    print(f"\n{sum(h for h, _ in counts(outcomes).values()):,} of {len(outcomes):,} hold, {(time.monotonic() - began) / 60:.1f} minutes")
+    held, minutes = sum(h for h, _ in counts(outcomes).values()), (time.monotonic() - began) / 60
+    print(f"\n{held:,} of {len(outcomes):,} hold, {minutes:.1f} minutes")
     return int(bool(broken or faults(outcomes)))
 
 
@@ -88,9 +91,13 @@ def markdown(outcomes: list[dict], what: dict[str, str], seconds: float) -> str:
     from distillscope.provenance import hardware
 
     commit = subprocess.run(["git", "describe", "--always", "--dirty"], capture_output=True, text=True).stdout.strip()
-    left = "\n".join(f"- {g[0]['id']}, x{len(g)}: {g[0]['title']}: {' '.join(g[0]['fault'].split())[:300]}" for g in faults(outcomes).values())
-    return (f"# Under attack, {date.today()}\n\n`python -m torture {' '.join(sys.argv[1:])}` (`make torture`), commit {commit}, {seconds / 60:.0f} minutes, "
-            f"on {hardware()}, shared with other work.\n\n{table(outcomes, what)}\n\n## What did not hold\n\n{left or 'Nothing.'}\n")
+    left = "\n".join(f"- {g[0]['id']}, x{len(g)}: {g[0]['title']}: {' '.join(g[0]['fault'].split())[:300]}"
+                     for g in faults(outcomes).values())
+    command = " ".join(sys.argv[1:])
+    return (f"# Under attack, {date.today()}\n\n`python -m torture {command}` (`make torture`), commit {commit}, "
+            f"{seconds / 60:.0f} minutes, "
+            f"on {hardware()}, shared with other work.\n\n{table(outcomes, what)}\n\n"
+            f"## What did not hold\n\n{left or 'Nothing.'}\n")
 
 
 if __name__ == "__main__":

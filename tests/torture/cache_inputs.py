@@ -1,4 +1,4 @@
-"""The cache with damaged shards, indices, records, links and strangers: the right embeddings come out, it can be listed and pruned."""
+"""The cache with damaged shards, indices, records, links and strangers: the right rows come out; it is listed and pruned."""
 
 from __future__ import annotations
 
@@ -21,7 +21,10 @@ from torture.mutate import damaged, distorted, nested_json
 
 
 def readers(work: Path) -> dict[str, Reader]:
-    return {"cache": Reader(5, "entries of the teacher's cache, damaged, linked or strange: embedded again rightly, listed, pruned", partial(entry, work)),
+    return {"cache": Reader(5,
+                            "entries of the teacher's cache, damaged, linked or strange: embedded again rightly, "
+                             "listed, pruned",
+                            partial(entry, work)),
             "targets": Reader(2, "targets in the cache, damaged: made again, never trained on", partial(targets, work))}
 
 
@@ -35,7 +38,8 @@ def _filled(work: str, folder: str):
 
     settings = {"name": "torchscript", "path": str(Path(work) / "teacher.ts"), "size": 16}
     small.make_teacher(Path(work) / "teacher.ts")
-    encoder, source, clean = load_teacher(Teacher.model_validate(settings), "cpu", None), load_split("digits", {}, "train", 40), Path(folder) / "clean-cache"
+    encoder, source, clean = load_teacher(Teacher.model_validate(settings), "cpu",
+                                          None), load_split("digits", {}, "train", 40), Path(folder) / "clean-cache"
     embed(encoder, source.take(range(20)), root=clean)
     return encoder, source, embed(encoder, source, root=clean), clean
 
@@ -49,7 +53,8 @@ def entry(work: Path, rng: random.Random, number: int, folder: Path) -> tuple[st
     precious.parent.mkdir()
     precious.write_text("mine")
     hurts = list(HURTS)
-    title = hurts[number] if number < len(hurts) else rng.choice(("npy damaged", "metadata damaged", "entry.json damaged", "keys changed"))
+    title = hurts[number] if number < len(hurts) else rng.choice(("npy damaged", "metadata damaged", "entry.json damaged",
+                                                                  "keys changed"))
     HURTS.get(title, _random)(here, rng) if title in HURTS else _random(here, rng, title)
     what = number % 3
 
@@ -75,8 +80,10 @@ def _random(here: Path, rng: random.Random, title: str) -> None:
     npy, metadata = sorted(here.glob("img_emb/*.npy"))[0], sorted(here.glob("metadata/*.parquet"))[0]
     if title == "keys changed":
         table = pq.read_table(metadata)
-        keys = rng.choice((lambda k: [x[:5] for x in k], lambda k: [None] * len(k), lambda k: [b"x" * 16] * len(k), lambda k: k[::-1]))(table["key"].to_pylist())
-        pq.write_table(table.set_column(table.column_names.index("key"), "key", [pa.array(keys, pa.binary())]).replace_schema_metadata(table.schema.metadata), metadata)
+        keys = rng.choice((lambda k: [x[:5] for x in k], lambda k: [None] * len(k), lambda k: [b"x" * 16] * len(k),
+                           lambda k: k[::-1]))(table["key"].to_pylist())
+        pq.write_table(table.set_column(table.column_names.index("key"), "key",
+                                        [pa.array(keys, pa.binary())]).replace_schema_metadata(table.schema.metadata), metadata)
     elif title == "entry.json damaged":
         path = here / "entry.json"
         text = nested_json(rng) if rng.random() < 0.5 else json.dumps(distorted(json.loads(path.read_text()), rng)[0])
@@ -106,14 +113,22 @@ def _shorter(path: Path) -> None:
 
 HURTS: dict[str, Callable[[Path, random.Random], object]] = {
     "as it is": lambda e, r: None,
-    "a link out of the cache": _link, "an entry that is a link": _linked_entry, "a link inside an entry": lambda e, r: (e / "deep").symlink_to(e.parents[2] / "precious"),
-    "a stranger's file among entries": lambda e, r: (e.parent / "file").write_text("x"), "a stranger's folder": lambda e, r: (e.parent / "folder").mkdir(),
-    "a stranger's metadata": lambda e, r: (e / "metadata" / "metadata_x.parquet").write_text("x"), "a stranger's shard": lambda e, r: (e / "img_emb" / "img_emb_x.npy").write_text("x"),
-    "no embeddings": _first("img_emb/*.npy", Path.unlink), "no metadata": _first("metadata/*.parquet", Path.unlink), "no entry.json": _first("entry.json", Path.unlink),
-    "empty embeddings": _first("img_emb/*.npy", lambda p: p.write_bytes(b"")), "metadata without a row": _first("metadata/*.parquet", _shorter),
-    "metadata is a folder": _first("metadata/*.parquet", lambda p: (p.unlink(), p.mkdir())), "embeddings are a folder": _first("img_emb/*.npy", lambda p: (p.unlink(), p.mkdir())),
-    "the lock is a folder": lambda e, r: ((e / ".lock").unlink(missing_ok=True), (e / ".lock").mkdir()), "img_emb is a file": lambda e, r: (shutil.rmtree(e / "img_emb"), (e / "img_emb").write_text("x")),
-    "embeddings of whole numbers": _first("img_emb/*.npy", lambda p: np.save(p, np.ones((40, 24), int))), "leftovers of a kill": lambda e, r: [
+    "a link out of the cache": _link, "an entry that is a link": _linked_entry,
+    "a link inside an entry": lambda e, r: (e / "deep").symlink_to(e.parents[2] / "precious"),
+    "a stranger's file among entries": lambda e, r: (e.parent / "file").write_text("x"),
+    "a stranger's folder": lambda e, r: (e.parent / "folder").mkdir(),
+    "a stranger's metadata": lambda e, r: (e / "metadata" / "metadata_x.parquet").write_text("x"),
+    "a stranger's shard": lambda e, r: (e / "img_emb" / "img_emb_x.npy").write_text("x"),
+    "no embeddings": _first("img_emb/*.npy", Path.unlink), "no metadata": _first("metadata/*.parquet", Path.unlink),
+    "no entry.json": _first("entry.json", Path.unlink),
+    "empty embeddings": _first("img_emb/*.npy", lambda p: p.write_bytes(b"")),
+    "metadata without a row": _first("metadata/*.parquet", _shorter),
+    "metadata is a folder": _first("metadata/*.parquet", lambda p: (p.unlink(), p.mkdir())),
+    "embeddings are a folder": _first("img_emb/*.npy", lambda p: (p.unlink(), p.mkdir())),
+    "the lock is a folder": lambda e, r: ((e / ".lock").unlink(missing_ok=True), (e / ".lock").mkdir()),
+    "img_emb is a file": lambda e, r: (shutil.rmtree(e / "img_emb"), (e / "img_emb").write_text("x")),
+    "embeddings of whole numbers": _first("img_emb/*.npy", lambda p: np.save(p, np.ones((40, 24), int))),
+    "leftovers of a kill": lambda e, r: [
         (e / "img_emb" / f".img_emb_{n}.{os.getpid()}.tmp.npy").write_bytes(b"x") for n in range(3)],
 }
 

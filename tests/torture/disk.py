@@ -1,4 +1,4 @@
-"""Full disks, files that may not grow, closed folders, file systems without locks, folders that vanish, links: a line, and then right numbers."""
+"""Full disks, files that may not grow, closed or vanishing folders, no locks, links: a line, and then right numbers."""
 
 from __future__ import annotations
 
@@ -34,7 +34,8 @@ def attack(options: Options, record: Record) -> None:
 
 def cases(options: Options) -> Iterator[Case]:
     work = options.work
-    for part, made in (("disk-full", _full), ("disk-limit", _limits), ("disk-closed", permissions.closed), ("disk-locks", _locks), ("disk-deleted", _deleted), ("disk-links", permissions.links)):
+    for part, made in (("disk-full", _full), ("disk-limit", _limits), ("disk-closed", permissions.closed),
+                       ("disk-locks", _locks), ("disk-deleted", _deleted), ("disk-links", permissions.links)):
         for number, (title, attempt) in enumerate(made(work, options)):
             if options.wants(part, number):
                 yield Case(part, number, title, partial(_in_folder, work / "disk" / f"{part}-{number}", attempt))
@@ -54,7 +55,8 @@ def _full(work: Path, options: Options) -> Iterator[tuple[str, Callable]]:
         yield f"`{what}` on a disk of {kib} KiB", partial(_on_small_disk, work, what, kib)
     yield "`report` on a full disk", partial(_report_on_small_disk, work)
     yield "`audit --out` on a full disk", lambda folder: _mounted(folder, 64, lambda disk: child.outcome(
-        child.command(*small.audit_arguments(work, "--out", disk / "audit"), cache=folder / "cache", report=True), folder / "log", (2,)))
+        child.command(*small.audit_arguments(work, "--out", disk / "audit"), cache=folder / "cache", report=True),
+        folder / "log", (2,)))
 
 
 def _mounted(folder: Path, kib: int, attempt: Callable[[Path], str | None]) -> str | None:
@@ -77,7 +79,8 @@ def _on_small_disk(work: Path, what: str, kib: int, folder: Path) -> str | None:
         if fault := child.outcome(call(resume=False), folder / "log"):
             return fault
         subprocess.run(["mount", "-o", "remount,size=100m", str(disk)], check=True)
-        return child.outcome(call(resume=True), folder / "log", (0,)) or small.differences(right, disk / "out") or small.leftovers(disk)
+        return child.outcome(call(resume=True), folder / "log",
+                             (0,)) or small.differences(right, disk / "out") or small.leftovers(disk)
 
     return _mounted(folder, kib, attempt)
 
@@ -105,7 +108,8 @@ def _limits(work: Path, options: Options) -> Iterator[tuple[str, Callable]]:
         yield f"`{what}`, files of at most {size:,} bytes", lambda folder, what=what, size=size: child.outcome(
             limited(small.begun(what, work, folder / "out", folder / "cache"), size), folder / "log")
     yield "`audit --out`, files of at most 100,000 bytes", lambda folder: child.outcome(
-        limited(child.command(*small.audit_arguments(work, "--out", folder / "out"), cache=folder / "cache", report=True), 100_000), folder / "log", (2,))
+        limited(child.command(*small.audit_arguments(work, "--out", folder / "out"), cache=folder / "cache", report=True),
+                100_000), folder / "log", (2,))
 
 
 def _locks(work: Path, options: Options) -> Iterator[tuple[str, Callable]]:
@@ -137,17 +141,20 @@ def _locks(work: Path, options: Options) -> Iterator[tuple[str, Callable]]:
     for what in ("run", "distill", "embed"):
         for number in (errno.ENOLCK, errno.ENOSYS, errno.EOPNOTSUPP):
             if what != "embed":
-                yield f"`{what}` where flock gives {errno.errorcode[number]}", lambda folder, what=what, number=number: child.outcome(
+                title = f"`{what}` where flock gives {errno.errorcode[number]}"
+                yield title, lambda folder, what=what, number=number: child.outcome(
                     without(small.begun(what, work, folder / "out", folder / "cache"), number), folder / "log")
     yield "`run` under a clock that goes back an hour at each look", lambda folder: child.outcome(
-        backwards(small.begun("run", work, folder / "out", folder / "cache")), folder / "log", (0,)) or small.differences(small.truth("run", work), folder / "out")
+        backwards(small.begun("run", work, folder / "out", folder / "cache")), folder / "log",
+        (0,)) or small.differences(small.truth("run", work), folder / "out")
 
 
 def _deleted(work: Path, options: Options) -> Iterator[tuple[str, Callable]]:
     for i in range(max(2, options.rounds // 10)):
         for what in ("cache", "out", "pruned cache"):
             jobs = 1 + i % 2
-            yield f"{what}, {jobs} at once", partial(_vanishes, work, what, jobs, random.Random(f"{options.seed} deleted {i} {what}"))
+            yield f"{what}, {jobs} at once", partial(_vanishes, work, what, jobs,
+                                                     random.Random(f"{options.seed} deleted {i} {what}"))
 
 
 def _vanishes(work: Path, what: str, jobs: int, rng: random.Random, folder: Path) -> str | None:
@@ -172,4 +179,5 @@ def _vanishes(work: Path, what: str, jobs: int, rng: random.Random, folder: Path
         return f"ends well, yet {wrong}"
     if what == "out":  # what came after the deletion may be a part: it can be refused, then it goes to a new place
         small.remove(out)
-    return found or child.outcome(small.begun("run", work, out, cache, jobs=1, resume=out.exists()), log, (0,)) or small.differences(right, out)
+    return found or child.outcome(small.begun("run", work, out, cache, jobs=1, resume=out.exists()), log,
+                                  (0,)) or small.differences(right, out)

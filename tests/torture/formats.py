@@ -41,7 +41,8 @@ def _safetensors(path: Path, rows: np.ndarray, ids: list[str], labels: np.ndarra
 
 
 def _json_lines(path: Path, rows: np.ndarray, ids: list[str], labels: np.ndarray) -> None:
-    path.write_text("".join(json.dumps({"id": i, "embedding": r, "label": int(n)}) + "\n" for i, r, n in zip(ids, rows.tolist(), labels, strict=True)))
+    path.write_text("".join(json.dumps({"id": i, "embedding": r, "label": int(n)}) + "\n"
+                            for i, r, n in zip(ids, rows.tolist(), labels, strict=True)))
 
 
 def _feather(path: Path, rows: np.ndarray, ids: list[str], labels: np.ndarray, **options: str) -> None:
@@ -66,7 +67,8 @@ FORMATS: dict[str, Write] = {
     "a.pt": _torch,
     "old.pth": lambda p, z, i, n: _torch(p, z, i, n, _use_new_zipfile_serialization=False),
     "lists.parquet": lambda p, z, i, n: pq.write_table(_table(z, i, n), p),
-    "packed.parquet": lambda p, z, i, n: pq.write_table(_table(z, i, n), p, compression="zstd", row_group_size=7, data_page_version="2.0"),
+    "packed.parquet": lambda p, z, i, n: pq.write_table(_table(z, i, n), p, compression="zstd", row_group_size=7,
+                                                        data_page_version="2.0"),
     "columns.parquet": lambda p, z, i, n: _columns(z, i, n).to_parquet(p, index=False),
     "a.csv": lambda p, z, i, n: _columns(z, i, n).to_csv(p, index=False),
     "quoted.csv": lambda p, z, i, n: _columns(z, i, n).to_csv(p, index=False, quoting=1, lineterminator="\r\n"),

@@ -1,4 +1,4 @@
-"""Damaged and hostile inputs through every reader: a result, or one line; never a traceback, a hang, or anything run or written."""
+"""Damaged and hostile inputs through every reader: a result, or one line; no traceback, no hang, nothing run or written."""
 
 from __future__ import annotations
 
@@ -27,7 +27,8 @@ def readers(work: Path) -> dict[str, Reader]:
     """Every reader with its share of the inputs."""
     from torture import cache_inputs, embedding_inputs, image_inputs, model_inputs, oracle, run_inputs, study_inputs
 
-    return {f"fuzz-{name}": reader for module in (embedding_inputs, oracle, study_inputs, model_inputs, run_inputs, cache_inputs, image_inputs)
+    return {f"fuzz-{name}": reader
+            for module in (embedding_inputs, oracle, study_inputs, model_inputs, run_inputs, cache_inputs, image_inputs)
             for name, reader in module.readers(work).items()}
 
 
@@ -61,4 +62,5 @@ def attack(options: Options, record: Record) -> None:
         shutil.rmtree(folder, ignore_errors=True)
         here = [o for o in record.outcomes.values() if o["part"] == part]
         kinds = [o["kind"] for o in here]
-        print(f"{part}: {sum(not o['fault'] for o in here)} of {len(here)} hold; " + ", ".join(f"{k} {kinds.count(k)}" for k in sorted(set(kinds))), flush=True)
+        print(f"{part}: {sum(not o['fault'] for o in here)} of {len(here)} hold; "
+              + ", ".join(f"{k} {kinds.count(k)}" for k in sorted(set(kinds))), flush=True)

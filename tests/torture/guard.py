@@ -24,9 +24,11 @@ MEMORY = 3 * 2**30
 """Bytes that a case may map beyond what its process has."""
 LINE = 2500
 """Letters of the longest line that is taken for one."""
-RUNS = {"os.system", "os.exec", "os.posix_spawn", "os.spawn", "os.fork", "os.forkpty", "subprocess.Popen", "pty.spawn", "socket.connect",
+RUNS = {"os.system", "os.exec", "os.posix_spawn", "os.spawn", "os.fork", "os.forkpty", "subprocess.Popen", "pty.spawn",
+        "socket.connect",
         "os.startfile", "webbrowser.open"}
-CHANGES = {"os.remove", "os.rename", "os.rmdir", "os.mkdir", "os.link", "os.symlink", "os.truncate", "os.chmod", "os.chown", "shutil.rmtree",
+CHANGES = {"os.remove", "os.rename", "os.rmdir", "os.mkdir", "os.link", "os.symlink", "os.truncate", "os.chmod", "os.chown",
+           "shutil.rmtree",
            "shutil.move"}
 PASSED_OVER = ("/dev/null", "/proc/self/", "/dev/shm/")
 
@@ -49,7 +51,8 @@ class Watch:
             return
         if event == "open":
             path, mode, flags = arguments
-            writes = any(c in mode for c in "wax+") if isinstance(mode, str) else bool((flags or 0) & (os.O_WRONLY | os.O_RDWR | os.O_CREAT))
+            writes = any(c in mode for c in "wax+") if isinstance(mode, str) else bool((flags or 0) & (os.O_WRONLY | os.O_RDWR
+                                                                                                       | os.O_CREAT))
             if isinstance(path, int):
                 return
             if writes and self._outside(path):
@@ -80,12 +83,15 @@ def attempt(function: Callable[[], str | None], watch: Watch) -> tuple[str, str 
         except UserError as error:
             line = str(error)
             long = "\n" in line or len(line) > LINE
-            kind, fault = ("no line", f"an error of {len(line)} letters, {len(line.splitlines())} lines: {line[:100]}") if long else ("refused", None)
+            kind, fault = "refused", None
+            if long:
+                kind, fault = "no line", f"an error of {len(line)} letters, {len(line.splitlines())} lines: {line[:100]}"
         except Hang:
             kind, fault = "hang", f"more than {CPU_SECONDS} s of computing"
         except BaseException as error:
             line = isinstance(error, OSError) and said_of(error)  # the command line says these so
-            kind, fault = ("refused", None) if line else ("traceback", f"{type(error).__name__} at {_place(error)}: {str(error)[:160]}")
+            kind, fault = ("refused", None) if line else ("traceback",
+                                                          f"{type(error).__name__} at {_place(error)}: {str(error)[:160]}")
     except Hang:
         kind, fault = "hang", f"more than {CPU_SECONDS} s of computing"
     signal.setitimer(signal.ITIMER_PROF, 0), signal.setitimer(signal.ITIMER_REAL, 0)
@@ -108,7 +114,8 @@ def prepare(folder: Path, log: Path) -> Watch:
     os.chdir(folder / "empty")
     sys.dont_write_bytecode = True
     warnings.simplefilter("ignore")
-    os.environ.update(TMPDIR=str(folder), MPLCONFIGDIR=str(folder / "mpl"), HF_HOME=str(folder / "hf"), HF_DATASETS_CACHE=str(folder / "hf"),
+    os.environ.update(TMPDIR=str(folder), MPLCONFIGDIR=str(folder / "mpl"), HF_HOME=str(folder / "hf"),
+                      HF_DATASETS_CACHE=str(folder / "hf"),
                       HF_HUB_OFFLINE="1", DISTILLSCOPE_CACHE=str(folder / "cache"))
     import tempfile
 
@@ -130,9 +137,9 @@ def prepare(folder: Path, log: Path) -> Watch:
 
 def supervise(numbers: list[int], make: Callable[[int, Path], tuple[str, Callable[[], str | None]]], folder: Path,
               tell: Callable[[int, str, str, str | None], None], over: Callable[[], bool]) -> None:
-    """``make``(number, folder) gives (title, function) of each case; ``tell``(number, title, kind, fault) hears what came of it.
+    """``make``(number, folder) gives (title, function) of a case; ``tell``(number, title, kind, fault) hears what came of it.
 
-    The cases run in a forked process; one that dies or hangs in it is a fault of its own, and the next process goes on after it.
+    The cases run in a forked process; one that dies or hangs in it is a fault of its own, and the next process goes on.
     """
     folder.mkdir(parents=True, exist_ok=True)
     (folder.parent / "bait.txt").write_text("7\n")
@@ -158,7 +165,8 @@ def supervise(numbers: list[int], make: Callable[[int, Path], tuple[str, Callabl
         if at is not None:
             killed = os.WIFSIGNALED(status) and os.WTERMSIG(status)
             kind = "hang" if killed == signal.SIGKILL else "died"
-            tell(at, said, kind, "hangs where no signal reaches it, or was killed" if kind == "hang" else f"the process died, status {status}")
+            tell(at, said, kind, "hangs where no signal reaches it, or was killed" if kind == "hang"
+                 else f"the process died, status {status}")
             left = [n for n in left if n != at]
         elif left and not over():
             raise RuntimeError(f"the process of the cases ended with {status}: see {folder.parent / 'fuzz.log'}")

@@ -14,7 +14,8 @@ from torture import child, small
 from torture.record import Case, Options, Record, try_all
 
 WHAT = {
-    "kill-run": "`run`, 1 or 2 trials at once: SIGKILL to all its processes, to the parent, to a worker; SIGINT, SIGTERM, SIGHUP",
+    "kill-run": "`run`, 1 or 2 trials at once: SIGKILL to all its processes, to the parent, to a worker; "
+                "SIGINT, SIGTERM, SIGHUP",
     "kill-distill": "`distill`, likewise",
     "kill-embed": "teacher embeddings going into the cache, and joined there, likewise",
     "kill-report": "`report` while it writes tables, figures and the page",
@@ -37,9 +38,11 @@ def cases(options: Options) -> Iterator[Case]:
                 blow, whom = blows[number % len(blows)] if what != "report" else ("KILL", "all")
                 hits = 1 + (blow == "KILL" and whom == "all") * rng.randrange(3)
                 spawn = jobs == 2 and number % SPAWN_EVERY == 4
-                title = f"{blow} to {whom}, {hits} time{'s' * (hits > 1)}" + f", {jobs} at once{', spawned' * spawn}" * (what == "run")
+                title = f"{blow} to {whom}, {hits} time{'s' * (hits > 1)}"
+                title += f", {jobs} at once{', spawned' * spawn}" * (what == "run")
                 attempt = hit_report if what == "report" else hit_command
-                yield Case(part, number, title, partial(attempt, options.work, what, number, rng, jobs, blow, whom, hits, spawn))
+                yield Case(part, number, title,
+                           partial(attempt, options.work, what, number, rng, jobs, blow, whom, hits, spawn))
 
 
 def hit_command(work: Path, what: str, number: int, rng: random.Random, jobs: int, blow: str, whom: str, hits: int,

@@ -18,9 +18,12 @@ from torture.mutate import HOSTILE_VALUES, damaged, distorted, nested_json
 
 def readers(work: Path) -> dict[str, Reader]:
     run = small.truth("run", work)
-    return {"student": Reader(8, "student.json and weights of a distilled student: values of other types and sizes, bytes damaged", partial(student, run)),
+    return {"student": Reader(8,
+                              "student.json and weights of a distilled student: values of other types and sizes, bytes damaged",
+                              partial(student, run)),
             "checkpoint": Reader(3, "checkpoint.pt of a trial that goes on: bytes damaged, other content, pickles", checkpoint),
-            "model-files": Reader(3, "weights of teachers, ONNX and TorchScript files, bytes damaged", partial(model_file, work))}
+            "model-files": Reader(3, "weights of teachers, ONNX and TorchScript files, bytes damaged",
+                                  partial(model_file, work))}
 
 
 def student(run: Path, rng: random.Random, number: int, folder: Path) -> tuple[str, Callable[[], str | None]]:
@@ -29,7 +32,8 @@ def student(run: Path, rng: random.Random, number: int, folder: Path) -> tuple[s
     source = rng.choice([p for p in kept if (p / "student.json").exists()])
     for name in ("student.json", "weights.safetensors"):
         shutil.copy(source / name, folder)
-    recipe, description, weights = json.loads((folder / "student.json").read_text()), folder / "student.json", folder / "weights.safetensors"
+    recipe = json.loads((folder / "student.json").read_text())
+    description, weights = folder / "student.json", folder / "weights.safetensors"
     kind, wrong = rng.random(), None
     if number == 0:
         title = "as it is"
@@ -47,7 +51,8 @@ def student(run: Path, rng: random.Random, number: int, folder: Path) -> tuple[s
     elif kind < 0.7:
         title = "settings that name a model"
         model = rng.choice(("hf-hub:x/y", "local-dir:/etc", "resnet18", "vit_giant_patch14_dinov2", "../x"))
-        description.write_text(json.dumps({**recipe, "name": "timm", "settings": {"model": model, "pretrained": rng.random() < 0.5}}))
+        description.write_text(json.dumps({**recipe, "name": "timm",
+                                           "settings": {"model": model, "pretrained": rng.random() < 0.5}}))
     elif kind < 0.85:
         title = "student.json damaged"
         text = nested_json(rng) if rng.random() < 0.4 else damaged(description.read_bytes(), rng).decode("latin-1")
@@ -67,7 +72,8 @@ def student(run: Path, rng: random.Random, number: int, folder: Path) -> tuple[s
             return load_student(where, "cpu").encode(torch.full((2, 3, 8, 8), 7, dtype=torch.uint8), ["a", "b"])
 
         found = embedded(folder)
-        return wrong or ((title == "weights damaged" and (found != embedded(source)).any() and "other weights than weights_hash names") or None)
+        return wrong or ((title == "weights damaged" and (found != embedded(source)).any()
+                          and "other weights than weights_hash names") or None)
 
     return f"{source.name[-12:]} {title}", attempt
 
@@ -80,7 +86,8 @@ def _checkpoint(folder: str) -> bytes:
 
     path = Path(folder) / "good.pt"
     layer = torch.nn.Linear(3, 2)
-    save_checkpoint(path, {"module": layer.state_dict(), "terms": {}, "optimizer": torch.optim.Adam(layer.parameters()).state_dict(),
+    save_checkpoint(path,
+                    {"module": layer.state_dict(), "terms": {}, "optimizer": torch.optim.Adam(layer.parameters()).state_dict(),
                            "history": [], "step": 3, "total": 0.5, "seconds": 1.0})
     return path.read_bytes()
 
@@ -91,8 +98,10 @@ def checkpoint(rng: random.Random, number: int, folder: Path) -> tuple[str, Call
     good = _checkpoint(str(folder))
     path = folder / "checkpoint.pt"
     state = torch.random.get_rng_state()
-    contents = {"as it is": None, "a pickle that runs": Evil(), "a list": [1], "a number": 5, "a tensor": torch.ones(3), "nothing of ours": {"step": 1}, "rng of text": {"rng": "x"},
-                "rng too short": {"rng": torch.zeros(5, dtype=torch.uint8)}, "rng of floats": {"rng": torch.zeros(5056)}, "empty": {}, "rng_cuda of text": {"rng": state, "rng_cuda": "x"},
+    contents = {"as it is": None, "a pickle that runs": Evil(), "a list": [1], "a number": 5, "a tensor": torch.ones(3),
+                "nothing of ours": {"step": 1}, "rng of text": {"rng": "x"},
+                "rng too short": {"rng": torch.zeros(5, dtype=torch.uint8)}, "rng of floats": {"rng": torch.zeros(5056)},
+                "empty": {}, "rng_cuda of text": {"rng": state, "rng_cuda": "x"},
                 "step of text": {"rng": state, "step": "x"}}
     if number < len(contents):
         title = list(contents)[number]
@@ -129,7 +138,8 @@ def _models(work: str) -> dict[str, bytes]:
         node = helper.make_node("GlobalAveragePool", ["x"], ["y"]), helper.make_node("Flatten", ["y"], ["z"])
         shapes = [helper.make_tensor_value_info(n, TensorProto.FLOAT, s) for n, s in (("x", ["b", 3, 16, 16]), ("z", ["b", 3]))]
         graph = helper.make_graph(list(node), "g", shapes[:1], shapes[1:])
-        found["a.onnx"] = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 13)], ir_version=8).SerializeToString()
+        found["a.onnx"] = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 13)],
+                                            ir_version=8).SerializeToString()
     except ImportError:
         pass
     return found

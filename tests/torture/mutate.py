@@ -9,13 +9,18 @@ from typing import Any
 
 SIZES = (0, 1, 255, 2**15, 2**31 - 1, 2**31, 2**32 - 1, 2**40, 2**53, 2**62, 2**63 - 1, 2**64 - 1)
 HOSTILE_NAMES = (
-    "", " ", ".", "..", "../../x", "/etc/passwd", "a/b", "a\\b", "~", "con", "x" * 300, "a\0b", "a\nb", "\r\nx: y", "\x1b[31m", "\u202eabc",
-    "小", "é", "e\u0301", "=1+1", "+1", "-1", "@SUM(A1)", "<script>alert(1)</script>", "<img src=x onerror=alert(1)>", "]]>", "--><", "|", "`id`",
-    "$(id)", "%s%n", "{x}", "{{x}}", "${x}", "\\input{x}", "$x$", "*", "?", "NaN", "null", "true", "None", "0", "007", "1e5", "__proto__",
+    "", " ", ".", "..", "../../x", "/etc/passwd", "a/b", "a\\b", "~", "con", "x" * 300, "a\0b", "a\nb", "\r\nx: y", "\x1b[31m",
+    "\u202eabc",
+    "小", "é", "e\u0301", "=1+1", "+1", "-1", "@SUM(A1)", "<script>alert(1)</script>", "<img src=x onerror=alert(1)>", "]]>",
+    "--><", "|", "`id`",
+    "$(id)", "%s%n", "{x}", "{{x}}", "${x}", "\\input{x}", "$x$", "*", "?", "NaN", "null", "true", "None", "0", "007", "1e5",
+    "__proto__",
 )
 HOSTILE_VALUES: tuple[Any, ...] = (
-    None, True, False, 0, -1, 1, 1.5, -0.0, 2**31, 2**63, 2**64, 10**30, 10**400, 1e308, 1e-320, float("nan"), float("inf"), -float("inf"), "", "x",
-    b"\xff".decode("latin-1"), [], {}, [[]], [None], [1, "x"], {"": 1}, {"a": {"b": []}}, [[[[[[]]]]]], "x" * 10_000, list(range(1000)), *HOSTILE_NAMES[2:12],
+    None, True, False, 0, -1, 1, 1.5, -0.0, 2**31, 2**63, 2**64, 10**30, 10**400, 1e308, 1e-320, float("nan"), float("inf"),
+    -float("inf"), "", "x",
+    b"\xff".decode("latin-1"), [], {}, [[]], [None], [1, "x"], {"": 1}, {"a": {"b": []}}, [[[[[[]]]]]], "x" * 10_000,
+    list(range(1000)), *HOSTILE_NAMES[2:12],
 )
 
 
@@ -58,7 +63,7 @@ def paths(value: Any, at: tuple = ()) -> list[tuple]:
 
 
 def distorted(value: Any, rng: random.Random, hostile: tuple = HOSTILE_VALUES) -> tuple[Any, str]:
-    """A copy of nested plain values with one or two places replaced, removed, renamed or doubled, and what was done in words."""
+    """A copy of nested plain values, one or two places replaced, removed, renamed or doubled, and what was done in words."""
     changed, said = copy.deepcopy(value), []
     for _ in range(1 + (rng.random() < 0.3)):
         places = paths(changed)
@@ -93,5 +98,7 @@ def distorted(value: Any, rng: random.Random, hostile: tuple = HOSTILE_VALUES) -
 
 def nested_json(rng: random.Random) -> str:
     """JSON that is no mapping of ours: deep, huge, or of another kind."""
-    return rng.choice(("[" * 100_000, '{"a":' * 50_000, "[" * 900 + "]" * 900, "[]", "5", "null", '"x"', "", "{", "NaN", "[NaN]", '{"a": 1e999}',
-                       '{"a": ' + "9" * 5000 + "}", '{"a": 1, "a": 2}', "\ufeff{}", "{}", "\0", "[[1]]", "true", '{"": {}}', "// x", "'x'"))
+    return rng.choice(("[" * 100_000, '{"a":' * 50_000, "[" * 900 + "]" * 900, "[]", "5", "null", '"x"', "", "{", "NaN",
+                       "[NaN]", '{"a": 1e999}',
+                       '{"a": ' + "9" * 5000 + "}", '{"a": 1, "a": 2}', "\ufeff{}", "{}", "\0", "[[1]]", "true", '{"": {}}',
+                       "// x", "'x'"))

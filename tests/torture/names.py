@@ -1,4 +1,4 @@
-"""Names that are code elsewhere, in a whole run and in an audit: text on the page, in tables, Markdown, LaTeX, figures and the terminal."""
+"""Names that are code elsewhere, in a run and in an audit: text on the page, in tables, Markdown, LaTeX, figures, terminal."""
 
 from __future__ import annotations
 
@@ -20,14 +20,16 @@ from torture import child, small
 from torture.record import Case, Options, Record, try_all
 
 WHAT = {
-    "names-run": "`report` (with --paper where names are LaTeX), `claims`, `compare` and `recommend` of a run in which every name is hostile",
+    "names-run": "`report` (with --paper where names are LaTeX), `claims`, `compare` and `recommend` of a run in which every "
+                 "name is hostile",
     "names-audit": "`audit --out` of files, ids and labels with hostile names",
     "names-distill": "`distill` on a folder and with a label of hostile names: its model card",
     "names-study": "`run` with hostile labels, through to its page: own folders, nothing outside",
 }
 RAN = "document.documentElement.dataset.ran=1"
 PAYLOADS = {
-    "HTML": f"\"'><img src=x onerror=\"{RAN}\"></script></title><script>{RAN}</script><svg onload=\"{RAN}\"><a href=\"javascript:{RAN}\">]]>--><!--{{}}",
+    "HTML": f"\"'><img src=x onerror=\"{RAN}\"></script></title><script>{RAN}</script>"
+            f"<svg onload=\"{RAN}\"><a href=\"javascript:{RAN}\">]]>--><!--{{}}",
     "spreadsheet and Markdown": "=1+{}|[a](javascript:x)\n# b\n---\n<b onclick=x>`$(id)`**c**",
     "LaTeX and terminal": "\\input{{/etc/passwd}}${{x}}$%{}&#_~^\x1b]0;owned\x07\x1b[31m\u202e[bold]",
 }
@@ -44,7 +46,8 @@ def cases(options: Options) -> Iterator[Case]:
         for number, (kind, payload) in enumerate(PAYLOADS.items()):
             if options.wants(part, number):
                 yield Case(part, number, f"{kind}{', in Chromium' * bool(CHROMIUM and part != 'names-distill')}",
-                           partial(_in_folder, attempt, options.work, f"{part}-{number}", lambda name, payload=payload: payload.replace("{}", name)))
+                           partial(_in_folder, attempt, options.work, f"{part}-{number}",
+                                   lambda name, payload=payload: payload.replace("{}", name)))
 
 
 def _in_folder(attempt: Callable, work: Path, name: str, hostile: Callable[[str], str]) -> str | None:
@@ -63,7 +66,8 @@ def say(folder: Path, *arguments: object, codes: tuple[int, ...] = (0,)) -> list
     log.unlink(missing_ok=True)
     code = child.run(child.command(*arguments, cache=folder / "cache", report=True), log)
     said = log.read_text(encoding="utf-8", errors="replace")
-    found = [] if code in codes and "Traceback" not in said else [f"{arguments[0]} ends with {code}: {(said.strip().splitlines() or [''])[-1][:200]}"]
+    last = (said.strip().splitlines() or [""])[-1][:200]
+    found = [] if code in codes and "Traceback" not in said else [f"{arguments[0]} ends with {code}: {last}"]
     return found + [f"{arguments[0]} sends {mark!r} to the terminal" for mark in ("\x1b]0;owned", "\u202e") if mark in said]
 
 
@@ -105,7 +109,8 @@ def rename(source: Path, run: Path, hostile: Callable[[str], str]) -> None:
         kept["tiles"]["ids"] = [hostile(str(i)) for i in kept["tiles"]["ids"]]
         path.write_text(json.dumps(kept))
     for path in run.glob("*/*/complete.json"):
-        path.write_text(json.dumps({**json.loads(path.read_text()), "skipped": [hostile("skipped")], "warnings": [hostile("warning")]}))
+        path.write_text(json.dumps({**json.loads(path.read_text()), "skipped": [hostile("skipped")],
+                                    "warnings": [hostile("warning")]}))
     said = json.loads((run / "provenance.json").read_text())
     said |= {name: hostile(name) for name in ("command", "hardware", "commit", "device", "started", "distillscope")}
     (run / "provenance.json").write_text(json.dumps({**said, "versions": {hostile("package"): hostile("version")}}))
@@ -114,9 +119,11 @@ def rename(source: Path, run: Path, hostile: Callable[[str], str]) -> None:
 def hostile_audit(work: Path, folder: Path, hostile: Callable[[str], str]) -> Iterator[str]:
     draws, names = np.random.default_rng(0), [hostile(n).replace("/", "").replace("\0", "")[:100] for n in "ts"]
     for name, dim in zip(names, (16, 8), strict=True):
-        np.savez(folder / f"{name}.npz", embeddings=draws.standard_normal((120, dim)), ids=np.array([hostile(str(i)) for i in range(120)]),
+        np.savez(folder / f"{name}.npz", embeddings=draws.standard_normal((120, dim)),
+                 ids=np.array([hostile(str(i)) for i in range(120)]),
                  labels=np.array([hostile(f"c{i % 4}") for i in range(120)]))
-    yield from say(folder, "audit", "--teacher", folder / f"{names[0]}.npz", "--student", folder / f"{names[1]}.npz", "--out", folder / "out")
+    yield from say(folder, "audit", "--teacher", folder / f"{names[0]}.npz", "--student", folder / f"{names[1]}.npz", "--out",
+                   folder / "out")
     yield from written(folder / "out", None)
 
 
@@ -127,7 +134,8 @@ def _folder_of_images(path: Path, hostile: Callable[[str], str]) -> Path:
     for label in (hostile("a").replace("/", "")[:100], "b"):
         (data / "train" / label).mkdir(parents=True)
         for i in range(24):
-            Image.fromarray(np.random.default_rng(i).integers(0, 255, (12, 12, 3), np.uint8)).save(data / "train" / label / f"{i}.png")
+            Image.fromarray(np.random.default_rng(i).integers(0, 255, (12, 12, 3),
+                                                              np.uint8)).save(data / "train" / label / f"{i}.png")
     return data
 
 
@@ -154,7 +162,9 @@ def hostile_study(work: Path, folder: Path, hostile: Callable[[str], str]) -> It
     path = folder / "study.yaml"
     path.write_text(yaml.safe_dump(values, allow_unicode=True), encoding="utf-8")
     yield from say(folder, "run", path, "--out", folder / "deep" / "run", "--jobs", 1, codes=(0, 2))
-    if strangers := [p.name for p in folder.iterdir() if p.name not in ("study.yaml", "deep", "cache", "log")] + [p.name for p in (folder / "deep").glob("*") if p.name != "run"]:
+    if strangers := [p.name for p in folder.iterdir()
+                     if p.name not in ("study.yaml", "deep", "cache",
+                                       "log")] + [p.name for p in (folder / "deep").glob("*") if p.name != "run"]:
         yield f"written outside the run: {strangers[:3]}"
     if (folder / "deep" / "run" / "report.html").exists():
         yield from written(folder / "deep" / "run", small.truth("report", work))
@@ -170,7 +180,8 @@ class Seen(HTMLParser):
 
     def handle_starttag(self, tag: str, attrs: list) -> None:
         self.scripts += tag == "script"
-        self.odd += [f"<{tag} {k}>" for k, v in attrs if k.startswith("on") or (k in ("src", "href") and v and (v == "x" or v.strip().lower().startswith("javascript")))]
+        self.odd += [f"<{tag} {k}>" for k, v in attrs if k.startswith("on")
+                     or (k in ("src", "href") and v and (v == "x" or v.strip().lower().startswith("javascript")))]
 
 
 def written(folder: Path, plain: Path | None) -> Iterator[str]:
@@ -224,8 +235,10 @@ def opened(page: Path) -> Iterator[str]:
     if CHROMIUM is None:
         return
     try:
-        done = subprocess.run([CHROMIUM, "--headless", "--no-sandbox", "--disable-gpu", "--no-first-run", "--enable-logging=stderr", "--host-resolver-rules=MAP * ~NOTFOUND",
-                               f"--user-data-dir={page.parent / 'profile'}", "--virtual-time-budget=8000", "--dump-dom", page.resolve().as_uri()],
+        done = subprocess.run([CHROMIUM, "--headless", "--no-sandbox", "--disable-gpu", "--no-first-run",
+                               "--enable-logging=stderr", "--host-resolver-rules=MAP * ~NOTFOUND",
+                               f"--user-data-dir={page.parent / 'profile'}", "--virtual-time-budget=8000", "--dump-dom",
+                               page.resolve().as_uri()],
                               capture_output=True, text=True, timeout=180, errors="replace")
     except subprocess.TimeoutExpired:
         yield f"{page.name}: Chromium does not end"

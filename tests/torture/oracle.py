@@ -15,7 +15,8 @@ from torture.fuzz import Reader
 
 def readers(work: Path) -> dict[str, Reader]:
     return {"oracle": Reader(10, "known embeddings, ids and labels re-encoded in every format: what is read equals them", make),
-            "audit": Reader(3, "arrays of every scale, rank and kind, and labels, to `audit`: finite numbers or a line", audited)}
+            "audit": Reader(3, "arrays of every scale, rank and kind, and labels, to `audit`: finite numbers or a line",
+                            audited)}
 
 
 def make(rng: random.Random, number: int, folder: Path) -> tuple[str, Callable[[], str | None]]:
@@ -27,7 +28,8 @@ def make(rng: random.Random, number: int, folder: Path) -> tuple[str, Callable[[
     dtype = rng.choice((np.float32, np.float64))
     rows = (draws.standard_normal((count, dim)) * 10.0 ** rng.randint(-6, 6) + 0.5).astype(dtype)
     kind = rng.choice(("text", "padded", "files", "other scripts"))
-    ids = [{"text": f"item {i}", "padded": f"{i:05d}", "files": f"a/b_{i}.png", "other scripts": f"小{i}é"}[kind] for i in draws.permutation(count)]
+    ids = [{"text": f"item {i}", "padded": f"{i:05d}", "files": f"a/b_{i}.png", "other scripts": f"小{i}é"}[kind]
+           for i in draws.permutation(count)]
     labels = draws.integers(0, 5, count)
     labels[:2] = (0, 1)
     path = folder / name
@@ -46,26 +48,38 @@ def equals(path: Path, rows: np.ndarray, ids: list[str], labels: np.ndarray) -> 
         return f"other numbers, first {got.ravel()[0]} for {rows.ravel()[0]}"
     if found.ids is not None and [str(i) for i in found.ids] != ids:
         return f"other ids, first {found.ids[0]!r} for {ids[0]!r}"
-    if found.labels is not None and len(set(zip(map(str, found.labels), labels.tolist(), strict=True))) != len(set(labels.tolist())):
+    if found.labels is not None and len(set(zip(map(str, found.labels), labels.tolist(),
+                                                strict=True))) != len(set(labels.tolist())):
         return f"other labels, first {found.labels[0]!r} for {labels[0]}"
     return None
 
 
 SIDES: dict[str, Callable[[np.ndarray, np.random.Generator], np.ndarray]] = {
-    "as it is": lambda z, g: z, "constant": lambda z, g: np.ones_like(z), "zeros": lambda z, g: z * 0, "a zero row": lambda z, g: np.vstack([z[:-1], z[:1] * 0]),
-    "a NaN": lambda z, g: np.where(np.arange(z.size).reshape(z.shape) == 7, np.nan, z), "an infinity": lambda z, g: np.where(np.arange(z.size).reshape(z.shape) == 7, np.inf, z),
-    "times 1e200": lambda z, g: z * 1e200, "times 1e-300": lambda z, g: z * 1e-300, "float32 times 1e30": lambda z, g: (z * 1e30).astype(np.float32),
-    "subnormal float32": lambda z, g: (z * 1e-40).astype(np.float32), "rank 1": lambda z, g: z[:, :1] @ np.ones((1, z.shape[1])), "one dimension": lambda z, g: z[:, :1],
-    "repeated rows": lambda z, g: np.repeat(z[:5], len(z) // 5 + 1, 0)[: len(z)], "float16": lambda z, g: z.astype(np.float16), "float16 near its top": lambda z, g: (z * 1.5e4).astype(np.float16),
-    "columns of other scales": lambda z, g: z * np.logspace(-150, 150, z.shape[1]), "far from zero": lambda z, g: z + 1e8, "at the top": lambda z, g: np.full_like(z, 1e308),
-    "a constant column": lambda z, g: np.hstack([z[:, 1:], np.full((len(z), 1), 3.0)]), "negated": lambda z, g: -z, "wider than long": lambda z, g: g.standard_normal((len(z), 3 * len(z))),
-    "text": lambda z, g: z.astype(str), "whole numbers": lambda z, g: (z * 10).astype(int), "complex": lambda z, g: z.astype(complex), "objects": lambda z, g: z.astype(object),
+    "as it is": lambda z, g: z, "constant": lambda z, g: np.ones_like(z), "zeros": lambda z, g: z * 0,
+    "a zero row": lambda z, g: np.vstack([z[:-1], z[:1] * 0]),
+    "a NaN": lambda z, g: np.where(np.arange(z.size).reshape(z.shape) == 7, np.nan, z),
+    "an infinity": lambda z, g: np.where(np.arange(z.size).reshape(z.shape) == 7, np.inf, z),
+    "times 1e200": lambda z, g: z * 1e200, "times 1e-300": lambda z, g: z * 1e-300,
+    "float32 times 1e30": lambda z, g: (z * 1e30).astype(np.float32),
+    "subnormal float32": lambda z, g: (z * 1e-40).astype(np.float32),
+    "rank 1": lambda z, g: z[:, :1] @ np.ones((1, z.shape[1])), "one dimension": lambda z, g: z[:, :1],
+    "repeated rows": lambda z, g: np.repeat(z[:5], len(z) // 5 + 1, 0)[: len(z)], "float16": lambda z, g: z.astype(np.float16),
+    "float16 near its top": lambda z, g: (z * 1.5e4).astype(np.float16),
+    "columns of other scales": lambda z, g: z * np.logspace(-150, 150, z.shape[1]), "far from zero": lambda z, g: z + 1e8,
+    "at the top": lambda z, g: np.full_like(z, 1e308),
+    "a constant column": lambda z, g: np.hstack([z[:, 1:], np.full((len(z), 1), 3.0)]), "negated": lambda z, g: -z,
+    "wider than long": lambda z, g: g.standard_normal((len(z), 3 * len(z))),
+    "text": lambda z, g: z.astype(str), "whole numbers": lambda z, g: (z * 10).astype(int),
+    "complex": lambda z, g: z.astype(complex), "objects": lambda z, g: z.astype(object),
     "one row short": lambda z, g: z[:-1], "flat": lambda z, g: z.ravel(), "three axes": lambda z, g: z[:, :, None],
 }
 LABELS: dict[str, Callable[[int], object]] = {
-    "none": lambda n: None, "two classes": lambda n: np.arange(n) % 2, "one class": lambda n: np.zeros(n, int), "each its own": np.arange, "text": lambda n: np.array(["a", "b", "c"] * n)[:n],
-    "some unlabelled": lambda n: np.arange(n) % 3 - 1, "huge": lambda n: (np.arange(n) % 2) * 2**60, "one rare": lambda n: (np.arange(n) == 0).astype(int), "one short": lambda n: np.arange(n - 1) % 2,
-    "NaN": lambda n: np.where(np.arange(n) == 3, np.nan, np.arange(n) % 2), "objects": lambda n: np.array([None, {}, "x"] * n, object)[:n], "two axes": lambda n: np.zeros((n, 2)),
+    "none": lambda n: None, "two classes": lambda n: np.arange(n) % 2, "one class": lambda n: np.zeros(n, int),
+    "each its own": np.arange, "text": lambda n: np.array(["a", "b", "c"] * n)[:n],
+    "some unlabelled": lambda n: np.arange(n) % 3 - 1, "huge": lambda n: (np.arange(n) % 2) * 2**60,
+    "one rare": lambda n: (np.arange(n) == 0).astype(int), "one short": lambda n: np.arange(n - 1) % 2,
+    "NaN": lambda n: np.where(np.arange(n) == 3, np.nan, np.arange(n) % 2),
+    "objects": lambda n: np.array([None, {}, "x"] * n, object)[:n], "two axes": lambda n: np.zeros((n, 2)),
 }
 
 
@@ -73,7 +87,8 @@ def audited(rng: random.Random, number: int, folder: Path) -> tuple[str, Callabl
     draws = np.random.default_rng(rng.getrandbits(32))
     count = rng.choice((1, 2, 3, 4, 8, 30, 60))
     teacher = draws.standard_normal((count, 12))
-    names = list(SIDES)[number % len(SIDES)], rng.choice(list(SIDES)) if rng.random() < 0.3 else "as it is", rng.choice(list(LABELS))
+    names = (list(SIDES)[number % len(SIDES)], rng.choice(list(SIDES)) if rng.random() < 0.3 else "as it is",
+             rng.choice(list(LABELS)))
     with np.errstate(all="ignore"):
         student = SIDES[names[0]](teacher[:, :6] @ draws.standard_normal((6, 6)), draws)
         teacher = SIDES[names[1]](teacher, draws)

@@ -1,4 +1,4 @@
-"""Folders and files that may not be read or written, and links that lead out: the part of the attack on disks that root's rights would hide."""
+"""Folders and files that may not be read or written, and links that lead out: what root's rights would hide."""
 
 from __future__ import annotations
 
@@ -31,13 +31,15 @@ def closed_to_us(function: Begin) -> Begin:
 def closed(work: Path, options: Options) -> Iterator[tuple[str, Callable]]:
     run, cache = small.truth("run", work), small.truth("run", work).parent / "cache"
 
-    def trial(title: str, arrange: Callable[[Path], object], arguments: Callable[[Path], tuple], codes: tuple = (2,), at: str = "cache") -> tuple[str, Callable]:
+    def trial(title: str, arrange: Callable[[Path], object], arguments: Callable[[Path], tuple], codes: tuple = (2,),
+              at: str = "cache") -> tuple[str, Callable]:
         def attempt(folder: Path) -> str | None:
             (folder / "shut").mkdir()
             arrange(folder)
             os.chmod(folder / "shut", 0o555)
             try:
-                return child.outcome(closed_to_us(child.command(*arguments(folder), cache=folder / at, report=True)), folder / "log", codes)
+                return child.outcome(closed_to_us(child.command(*arguments(folder), cache=folder / at, report=True)),
+                                     folder / "log", codes)
             finally:
                 subprocess.run(["chmod", "-R", "u+rwX", str(folder)], check=False)
 
@@ -68,15 +70,19 @@ def closed(work: Path, options: Options) -> Iterator[tuple[str, Callable]]:
     yield trial("`distill --out` there", nothing, lambda f: small.arguments("distill", work, f / "shut" / "x"))
     yield trial("`audit --out` there", nothing, lambda f: small.audit_arguments(work, "--out", f / "shut" / "x"))
     yield trial("`audit --json` there", nothing, lambda f: small.audit_arguments(work, "--json", f / "shut" / "x.json"))
-    yield trial("`compare --out` there", copy(run, "run", "a+r"), lambda f: ("compare", f / "run", run, "--out", f / "shut" / "x"))
+    yield trial("`compare --out` there", copy(run, "run", "a+r"),
+                lambda f: ("compare", f / "run", run, "--out", f / "shut" / "x"))
     yield trial("`recommend --yaml` there", nothing, lambda f: ("recommend", run, "--yaml", f / "shut" / "n.yaml"))
     yield trial("`run` with another user's cache, closed", foreign, lambda f: small.arguments("run", work, f / "out"))
     yield trial("`cache list` of it", foreign, lambda f: ("cache", "list"), (0, 2))
     yield trial("`cache prune --all` of it", foreign, lambda f: ("cache", "prune", "--all"), (0, 2))
-    yield trial("`run` with a cache that may be read alone", copy(cache, "cache", "a-w"), lambda f: small.arguments("run", work, f / "out"), (0, 2))
+    yield trial("`run` with a cache that may be read alone", copy(cache, "cache", "a-w"),
+                lambda f: small.arguments("run", work, f / "out"), (0, 2))
     yield trial("`cache prune --all` of it", copy(cache, "cache", "a-w"), lambda f: ("cache", "prune", "--all"))
-    yield trial("`run` with a new cache below a closed folder", nothing, lambda f: small.arguments("run", work, f / "out"), at="shut/cache")
-    yield trial("`audit` of a file that may not be read", secret, lambda f: ("audit", "--teacher", f / "secret.npy", "--student", small.embeddings(work)[1]))
+    yield trial("`run` with a new cache below a closed folder", nothing, lambda f: small.arguments("run", work, f / "out"),
+                at="shut/cache")
+    yield trial("`audit` of a file that may not be read", secret,
+                lambda f: ("audit", "--teacher", f / "secret.npy", "--student", small.embeddings(work)[1]))
     for name in ("study.yaml", "trials/*/results.csv", "trials/*/complete.json", "trials", "provenance.json"):
         yield trial(f"`report` where {name} may not be read", hidden(name), lambda f: ("report", f / "run"), (0, 2))
 
@@ -102,7 +108,8 @@ def links(work: Path, options: Options) -> Iterator[tuple[str, Callable]]:
             small.remove(folder / "run" / name)
             (folder / "run" / name).unlink(missing_ok=True)
             (folder / "run" / name).symlink_to(elsewhere / to)
-            return child.outcome(small.begun("report", work, folder / "run", folder / "cache"), folder / "log") or untouched(elsewhere)
+            return child.outcome(small.begun("report", work, folder / "run", folder / "cache"),
+                                 folder / "log") or untouched(elsewhere)
 
         return attempt
 
@@ -116,9 +123,12 @@ def links(work: Path, options: Options) -> Iterator[tuple[str, Callable]]:
             (folder / "cache" / inside / "out").symlink_to(elsewhere)
             next(p for p in (folder / "cache" / inside).iterdir() if not p.is_symlink()).joinpath("deep").symlink_to(elsewhere)
         return (child.outcome(child.command("cache", "list", cache=folder / "cache"), folder / "log")
-                or child.outcome(child.command("cache", "prune", "--all", cache=folder / "cache"), folder / "log") or untouched(elsewhere))
+                or child.outcome(child.command("cache", "prune", "--all", cache=folder / "cache"), folder / "log")
+                or untouched(elsewhere))
 
     yield "`cache list` and `cache prune --all` with links in the cache", pruned
     for name in ("../../away", "/elsewhere", "..", "", "."):
-        yield f"`cache prune '{name}'`", lambda folder, name=name: (away(folder), shutil.copytree(run.parent / "cache", folder / "cache"))[2:] or child.outcome(
+        yield f"`cache prune '{name}'`", lambda folder, name=name: (away(folder),
+                                                                    shutil.copytree(run.parent / "cache",
+                                                                                    folder / "cache"))[2:] or child.outcome(
             child.command("cache", "prune", name, cache=folder / "cache"), folder / "log", (2,))

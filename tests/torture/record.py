@@ -63,7 +63,8 @@ class Record:
     def add(self, part: str, number: int, title: str, fault: str | None, kind: str = "") -> None:
         """One outcome; ``kind`` tells results from refusals."""
         now = time.monotonic()
-        outcome = {"id": f"{part}/{number}", "part": part, "title": title, "fault": fault, "kind": kind, "seconds": round(now - self._last, 3)}
+        outcome = {"id": f"{part}/{number}", "part": part, "title": title, "fault": fault, "kind": kind,
+                   "seconds": round(now - self._last, 3)}
         self._last = now
         self.outcomes[outcome["id"]] = outcome
         self._file.write(json.dumps(outcome) + "\n")

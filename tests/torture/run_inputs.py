@@ -19,22 +19,28 @@ from torture.fuzz import Reader
 from torture.mutate import HOSTILE_NAMES, damaged, distorted, nested_json
 from torture.study_inputs import SCALARS
 
-FILES = ("study.yaml", "provenance.json", "trials/*/complete.json", "trials/*/results.csv", "trials/*/curves.json", "trials/*/metrics.jsonl",
-         "trials/*/keepsakes/keepsakes.json", "references/*/results.csv", "references/*/complete.json", "references/*/curves.json",
+FILES = ("study.yaml", "provenance.json", "trials/*/complete.json", "trials/*/results.csv", "trials/*/curves.json",
+         "trials/*/metrics.jsonl",
+         "trials/*/keepsakes/keepsakes.json", "references/*/results.csv", "references/*/complete.json",
+         "references/*/curves.json",
          "references/*/keepsakes/keepsakes.json")
 
 
 def readers(work: Path) -> dict[str, Reader]:
     run = small.truth("run", work)
-    return {"run": Reader(2.5, "files of a finished run (study.yaml, provenance, complete, results, curves, metrics, keepsakes) read by the report's parts", partial(damage, run, reported)),
-            "resume": Reader(4, "the same before `run --resume`, `merge`, `compare` and `load_study`", partial(damage, run, opened))}
+    return {"run": Reader(2.5,
+                          "files of a finished run (study.yaml, provenance, complete, results, curves, metrics, keepsakes) "
+                          "read by the report's parts", partial(damage, run, reported)),
+            "resume": Reader(4, "the same before `run --resume`, `merge`, `compare` and `load_study`",
+                             partial(damage, run, opened))}
 
 
 @functools.cache
 def _template(run: str, folder: str) -> Path:
     """The run without weights and embeddings, which these readers do not open."""
     clean = Path(folder) / "clean-run"
-    shutil.copytree(run, clean, ignore=shutil.ignore_patterns("img_emb", "metadata", "weights*", "predictions*", "figures", "report.html"))
+    shutil.copytree(run, clean,
+                    ignore=shutil.ignore_patterns("img_emb", "metadata", "weights*", "predictions*", "figures", "report.html"))
     return clean
 
 
@@ -99,7 +105,7 @@ def _study(path: Path, rng: random.Random) -> str:
 
 
 def reported(run: Path, number: int) -> str | None:
-    """What a report computes: its tables, and in turn the claims with the advice, the page, or nothing more. No figure is drawn as a file."""
+    """What a report computes: its tables, and in turn the claims with the advice, the page, or nothing more; no drawing."""
     from distillscope.report.findings import Findings
     from distillscope.results.run import read_run
 

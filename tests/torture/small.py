@@ -66,7 +66,7 @@ def arguments(what: str, work: Path, out: Path, jobs: int = 1) -> tuple:
 
 
 def embedding(work: Path, out: Path, cache: Path) -> Callable[[], None]:
-    """A function that embeds 600 digits into a cache, a shard for each batch of 16, all joined at the end, and saves the rows."""
+    """A function that embeds 600 digits into a cache, a shard for each batch of 16, joined at the end, and saves the rows."""
     def embed() -> None:
         import torch
 
@@ -92,7 +92,8 @@ def embedding(work: Path, out: Path, cache: Path) -> Callable[[], None]:
     return call
 
 
-def begun(what: str, work: Path, out: Path, cache: Path, *, jobs: int = 1, resume: bool = False, spawn: bool = False) -> Callable[[], None]:
+def begun(what: str, work: Path, out: Path, cache: Path, *, jobs: int = 1, resume: bool = False,
+          spawn: bool = False) -> Callable[[], None]:
     """A function that is the command under attack."""
     if what == "embed":
         return embedding(work, out, cache)

@@ -29,13 +29,15 @@ def cases(options: Options) -> Iterator[Case]:
     made: list[tuple[str, str, Callable]] = []
     for _ in range(times):
         made += [("together-cache", "two runs", two_runs), ("together-cache", "four fillings, one killed", four_fillings),
-                 ("together-run", "two runs in one directory", two_in_one), ("together-run", "two distillations into one folder", two_distillations)]
+                 ("together-run", "two runs in one directory", two_in_one),
+                 ("together-run", "two distillations into one folder", two_distillations)]
     made += [("together-output", "two reports", two_reports), ("together-output", "two audits", two_audits)]
     numbers: dict[str, int] = {}
     for part, title, attempt in made:
         number = numbers[part] = numbers.get(part, -1) + 1
         if options.wants(part, number):
-            yield Case(part, number, title, partial(_in_folder, attempt, options.work, part, number, random.Random(f"{options.seed} {part} {number}")))
+            yield Case(part, number, title, partial(_in_folder, attempt, options.work, part, number,
+                                                    random.Random(f"{options.seed} {part} {number}")))
 
 
 def _in_folder(attempt: Callable, work: Path, part: str, number: int, rng: random.Random) -> str | None:
@@ -48,7 +50,8 @@ def _in_folder(attempt: Callable, work: Path, part: str, number: int, rng: rando
     return fault
 
 
-def both(first: Callable, second: Callable, folder: Path, apart: float, codes: tuple[tuple[int, int], ...] = ((0, 0),)) -> str | None:
+def both(first: Callable, second: Callable, folder: Path, apart: float,
+         codes: tuple[tuple[int, int], ...] = ((0, 0),)) -> str | None:
     """Two at once; their exit codes, sorted, must be among ``codes``, and none shows a traceback."""
     pids = [child.begin(first, folder / "0.log")]
     time.sleep(apart)
@@ -79,7 +82,8 @@ def repeated(cache: Path) -> str | None:
 def two_runs(work: Path, folder: Path, rng: random.Random) -> str | None:
     right, cache = small.truth("run", work), folder / "cache"
     calls = [small.begun("run", work, folder / name, cache) for name in ("a", "b")]
-    return (both(*calls, folder, rng.uniform(0, 1)) or small.differences(right, folder / "a") or small.differences(right, folder / "b")
+    return (both(*calls, folder, rng.uniform(0, 1)) or small.differences(right, folder / "a")
+            or small.differences(right, folder / "b")
             or repeated(cache) or small.leftovers(folder))
 
 
@@ -123,7 +127,8 @@ def two_audits(work: Path, folder: Path, rng: random.Random) -> str | None:
     import json
 
     teacher, student = small.embeddings(work)
-    call = child.command("audit", "--teacher", teacher, "--student", student, "--out", folder / "out", cache=folder / "cache", report=True)
+    call = child.command("audit", "--teacher", teacher, "--student", student, "--out", folder / "out", cache=folder / "cache",
+                         report=True)
     fault = both(call, call, folder, 0.2)
     if fault:
         return fault

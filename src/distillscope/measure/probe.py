@@ -7,14 +7,19 @@ that lbfgs stopped where it should.
 
 from __future__ import annotations
 
+import functools
 import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import numpy as np
 
 from distillscope.errors import UserError
 from distillscope.measure.rows import unit
+
+if TYPE_CHECKING:
+    from threadpoolctl import ThreadpoolController
 
 CS = (0.0001, 0.001, 0.01, 0.1, 1.0)
 
@@ -64,7 +69,6 @@ def linear_probe(train: np.ndarray, labels: np.ndarray, *, c: float = 1.0, max_i
     ([3, 3, 5, 5], True)
     """
     from sklearn.linear_model import LogisticRegression
-    from threadpoolctl import threadpool_limits
 
     x, labels = np.asarray(train, np.float64), np.asarray(labels)
     if len(np.unique(labels)) < 2:
@@ -77,7 +81,7 @@ def linear_probe(train: np.ndarray, labels: np.ndarray, *, c: float = 1.0, max_i
         x = (x - shift) / scale
     model = LogisticRegression(C=c, solver="lbfgs", max_iter=max_iter, tol=tol)
     # Its products are small: a second BLAS thread gains little on a quiet machine and cost a factor of 5 on a busy one.
-    with warnings.catch_warnings(), threadpool_limits(limits=1):
+    with warnings.catch_warnings(), _thread_pools().limit(limits=1):
         warnings.simplefilter("ignore")  # lack of convergence is reported in the result
         model.fit(x, labels)
     weights, bias = model.coef_, model.intercept_
@@ -86,6 +90,14 @@ def linear_probe(train: np.ndarray, labels: np.ndarray, *, c: float = 1.0, max_i
     n_iter = int(np.max(model.n_iter_))
     return LinearProbe(model.classes_, weights, bias, shift, scale, unit_norm, c, n_iter, n_iter < max_iter,
                        _gradient_norm(x, labels, model, c))
+
+
+@functools.cache
+def _thread_pools() -> ThreadpoolController:
+    """The loaded libraries that have threads: to look for them takes as long as to fit a small probe."""
+    from threadpoolctl import ThreadpoolController
+
+    return ThreadpoolController()
 
 
 def _gradient_norm(x: np.ndarray, labels: np.ndarray, model, c: float) -> float:

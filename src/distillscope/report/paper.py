@@ -6,7 +6,7 @@ from pathlib import Path
 
 from distillscope.errors import UserError
 from distillscope.files.writing import write_text
-from distillscope.report.draw.with_matplotlib import draw, save
+from distillscope.report.draw.with_matplotlib import draw, save_as
 from distillscope.report.figures.figure import Figure
 from distillscope.report.findings import Findings
 from distillscope.report.registered import STUDY_FIGURES
@@ -35,8 +35,8 @@ def write_paper(run_dir: Path | str) -> list[Path]:
     for key in (k for k in KEYS if k in found):
         figure = found[key]
         one, two = draw(figure, 1, ONE_COLUMN), draw(figure, 2, TWO_COLUMNS / min(2, len(figure.panels)))
-        written += [save(canvas, folder / f"{name}-{key}.{suffix}") for name, canvas in (("one", one), ("two", two))
-                    for suffix in ("pdf", "svg")]
+        for name, canvas in (("one", one), ("two", two)):
+            written += save_as(canvas, folder / f"{name}-{key}", "pdf", "svg")
     written.append(write_text(folder / "table.tex", to_latex(findings.table)))
     written.append(write_text(folder / "figures.tex", "\n".join(map(_float, found.values()))))
     return written

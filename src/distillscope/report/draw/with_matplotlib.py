@@ -174,8 +174,16 @@ def write_figures(figures: list[Figure], folder: Path) -> list[Path]:
     for figure in figures:
         if not figure.panels:
             continue
-        canvas = draw(figure)
-        written += [save(canvas, folder / f"{figure.key}.{suffix}") for suffix in ("svg", "png")]
+        written += save_as(draw(figure), folder / figure.key, "svg", "png")
+    return written
+
+
+def save_as(canvas: Canvas, path: Path, *formats: str) -> list[Path]:
+    """The canvas as PATH.FORMAT in each of ``formats``, laid out once: that takes as long as to draw it."""
+    written = []
+    for suffix in formats:
+        written.append(save(canvas, path.with_name(f"{path.name}.{suffix}")))
+        canvas.set_layout_engine("none")
     return written
 
 
