@@ -18,7 +18,7 @@ def _album(teacher: bool) -> Album:
             "map": {"shared": {"ids": [NAME], "labels": [0]}}}
     if not teacher:
         said["lost"] = {"tiles": [0, 1], "count": 2, "teacher_right": 2, "won": 0}
-    return Album(model, Path("nowhere"), said)
+    return Album(model, Path("nowhere"), said, SimpleNamespace())
 
 
 def test_names_from_data_are_escaped_in_every_picture():

@@ -33,13 +33,20 @@ class Undecided(Exception):
 class Read(Protocol):
     """A run directory, read: what `report.read.read_run` gives."""
 
-    path: Any
-    study: dict[str, Any]
-    results: pd.DataFrame
-    trials: list[Any]
-    references: list[Any]
-    training: pd.DataFrame
-    mapped_fit: str
+    @property
+    def path(self) -> Any: ...
+    @property
+    def study(self) -> dict[str, Any]: ...
+    @property
+    def results(self) -> pd.DataFrame: ...
+    @property
+    def trials(self) -> list[Any]: ...
+    @property
+    def references(self) -> list[Any]: ...
+    @property
+    def training(self) -> pd.DataFrame: ...
+    @property
+    def mapped_fit(self) -> str: ...
 
 
 @dataclass(frozen=True)

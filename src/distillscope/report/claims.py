@@ -96,9 +96,11 @@ def effect_text(v: Verdict | Secondary) -> str:
 def markdown(found: Claims) -> str:
     """A table and a sentence for each claim, secondary endpoints apart."""
     say = markdown_text
-    lines = ["# Claims", "", *([f"Decided from {say(joined(named(found.sources)))} together.", ""] if len(found.sources) > 1 else [])]
+    lines = ["# Claims", "", *([f"Decided from {say(joined(named(found.sources)))} together.", ""] if len(found.sources) > 1
+                               else [])]
     for d in found.decisions:
-        lines += [f"## {say(d.dataset)}, teacher {say(d.teacher)}", "", f"{counts(d)}. Holm over {d.tested} primary endpoints; intervals are not adjusted.", "",
+        lines += [f"## {say(d.dataset)}, teacher {say(d.teacher)}", "",
+                  f"{counts(d)}. Holm over {d.tested} primary endpoints; intervals are not adjusted.", "",
                   "| claim | verdict | primary endpoint | effect [95 %] | bound | p (Holm) | n |",
                   "| --- | --- | --- | --- | --- | --- | --- |"]
         lines += [f"| {say(v.id)} | {v.verdict} | {say(v.endpoint or v.reason)} | {effect_text(v)} | {number(v.bound)} | "

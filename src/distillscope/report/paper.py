@@ -1,4 +1,4 @@
-"""Figures and table for a paper: a run directory -> paper/, sized for one and two columns, drawn from the report's own numbers."""
+"""Figures and table for a paper: a run directory -> paper/, sized for one and two columns, of the report's own numbers."""
 
 from __future__ import annotations
 

@@ -128,9 +128,11 @@ def arms_compared(ranking: Ranking, found: Recommendation) -> ArmsCompared:
     """The arms of one student."""
     entries = [*ranking.entries, *ranking.apart]
     costs = [c for c in COST_TITLES if any(c in e.costs for e in entries)]
-    lines = [ArmLine(e.arm.name, e.arm.name in ranking.leaders, _score(e, ranking, found), [_value(e, a, ranking) for a in found.axes],
+    lines = [ArmLine(e.arm.name, e.arm.name in ranking.leaders, _score(e, ranking, found),
+                     [_value(e, a, ranking) for a in found.axes],
                      [_cost(e, c) for c in costs], e.n) for e in entries]
-    return ArmsCompared([f"{a.title}, {'%' if a.unit == 'points' else a.unit}" for a in found.axes], [COST_TITLES[c] for c in costs],
+    return ArmsCompared([f"{a.title}, {'%' if a.unit == 'points' else a.unit}" for a in found.axes],
+                        [COST_TITLES[c] for c in costs],
                       BALANCE if found.purpose == "balance" else f"for {found.purpose}", lines)
 
 
@@ -165,12 +167,14 @@ def advice_tables(advice: Advice) -> list[Any]:
                 continue
             compared = arms_compared(ranking, one)
             table = Table(title=Text(f"{one.dataset}, teacher {one.teacher}, student {ranking.student}"), title_justify="left",
-                          caption=Text(f"{teacher_row(one)} {marked(ranking)}Second lines: difference to the plain arm. {intervals(ranking)}"),
+                          caption=Text(f"{teacher_row(one)} {marked(ranking)}Second lines: difference to the plain arm. "
+                                       f"{intervals(ranking)}"),
                           caption_justify="left")
             for i, name in enumerate(compared.head):
                 table.add_column(Text(name), justify="left" if i < 2 else "right", overflow="fold")
             for line in compared.lines:
-                cells = [starred(line), line.score, *("\n".join(filter(None, v)) for v in line.values), *line.costs, str(line.num_seeds)]
+                cells = [starred(line), line.score, *("\n".join(filter(None, v)) for v in line.values), *line.costs,
+                         str(line.num_seeds)]
                 table.add_row(*(Text(c, style="bold" if line.leads else "") for c in cells))
             tables.append(table)
     return tables

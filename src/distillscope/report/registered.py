@@ -40,8 +40,8 @@ class _Registered:
     def _add(self, name: str, order: float, facts: Mapping[str, Any]) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
         def add(function: Callable[..., Any]) -> Callable[..., Any]:
             if name in self._entries:
-                raise ValueError(f"'{name}' of the page '{self.page}' is registered twice: {self._entries[name].make.__module__} "
-                                 f"and {function.__module__}")
+                raise ValueError(f"'{name}' of the page '{self.page}' is registered twice: "
+                                 f"{self._entries[name].make.__module__} and {function.__module__}")
             self._entries[name] = _Entry(order, name, function, facts)
             return function
 

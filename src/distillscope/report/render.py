@@ -96,5 +96,6 @@ def render_page(template: str, *, title: str, data: dict[str, Any], scripts: tup
     from plotly.offline import get_plotlyjs
 
     plotly, script = get_plotlyjs().replace("\r\n", "\n"), "\n".join(map(static, scripts))
-    return str(render(template, title=title, policy=Markup(content_policy([plotly, script])), style=Markup("\n".join(map(static, styles))),
+    return str(render(template, title=title, policy=Markup(content_policy([plotly, script])),
+                      style=Markup("\n".join(map(static, styles))),
                       data=Markup(json_for_script(data)), plotly=Markup(plotly), script=Markup(script), **values)) + "\n"

@@ -1,4 +1,4 @@
-"""The main table: teachers, then students under each arm; built once, then written as Markdown, LaTeX, CSV, or for a terminal."""
+"""The main table: teachers, then students under each arm; built once, written as Markdown, LaTeX, CSV, or for a terminal."""
 
 from __future__ import annotations
 
@@ -66,7 +66,8 @@ class Table:
     @property
     def usual_seeds(self) -> int:
         """The most seeds that any cell of a student has."""
-        return max((c.statistic.n_seeds for r in self.rows if not r.model.is_teacher for c in r.cells if c.statistic), default=0)
+        return max((c.statistic.n_seeds for r in self.rows if not r.model.is_teacher for c in r.cells if c.statistic),
+                   default=0)
 
     @property
     def head(self) -> list[str]:
@@ -93,7 +94,8 @@ class Table:
         if cell.published is None:
             return ""
         value = number(column.scale * cell.published, column.digits)
-        return value if cell.published_std is None else f"{value}{plus_minus}{number(column.scale * cell.published_std, column.digits)}"
+        std = cell.published_std
+        return value if std is None else f"{value}{plus_minus}{number(column.scale * std, column.digits)}"
 
     def text(self, cell: Cell, column: Column, plus_minus: str = " ± ") -> str:
         """'71.10 ± 0.44 (paper 71.11 ± 0.44)'."""
@@ -101,11 +103,13 @@ class Table:
         return self.measured(cell, column, plus_minus) + (f" (paper {published})" if published else "")
 
 
-NARROW = ("capacity.parameters", "student.effective_rank", "student.dims_90", "contrastive.infonce", "paper.infonce", "alignment.mean_cosine")
+NARROW = ("capacity.parameters", "student.effective_rank", "student.dims_90", "contrastive.infonce", "paper.infonce",
+          "alignment.mean_cosine")
 """What a terminal has room for, beside accuracies; the files have the rest."""
 
 
-def _column(measure: str, key: str = "", *, condition: str = CLEAN, title: str = "", hint: str | None = None, narrow: str = "") -> Column:
+def _column(measure: str, key: str = "", *, condition: str = CLEAN, title: str = "", hint: str | None = None,
+            narrow: str = "") -> Column:
     """A column as `results.keys` describes its measure; ``key`` is what table.csv calls it."""
     facts = facts_of(measure)
     short = narrow or (facts.in_short if measure in NARROW or facts.column else "")
@@ -134,7 +138,8 @@ def _columns(run: Run, summary: Summary) -> list[Column]:
         columns.append(_column(spread[0], "uniformity", hint=f"{spread[0]} {spread[1]}".strip()))
     columns.append(_column(COSINE))
     known = {c.measure for c in columns}
-    return columns + [_column(m, m) for m in sorted(summary.measures() - known) if facts_of(m).column and not m.startswith(TEACHER)]
+    return columns + [_column(m, m) for m in sorted(summary.measures() - known) if facts_of(m).column
+                      and not m.startswith(TEACHER)]
 
 
 def sample_note(settings: list[Setting], summary: Summary) -> str:
@@ -190,7 +195,8 @@ def build_table(run: Run, settings: list[Setting], summary: Summary) -> Table:
     table = Table([columns[i] for i in kept], [Row(r.model, [r.cells[i] for i in kept]) for r in rows], spread,
                   settings=len(settings))
     unplaced = sum(id(e) not in used for e in entries)
-    return Table(table.columns, table.rows, spread, _notes(table, noise_conditions(run, summary) if accuracy_of(summary) else [],
+    levels = noise_conditions(run, summary) if accuracy_of(summary) else []
+    return Table(table.columns, table.rows, spread, _notes(table, levels,
                                                     sample_note(settings, summary), unplaced), len(settings))
 
 
@@ -247,7 +253,8 @@ def to_latex(table: Table) -> str:
         previous = group
         cells = [table.text(c, k) for c, k in zip(row.cells, table.columns, strict=True)]
         lines.append(" & ".join(map(latex_text, [*table.names(row), *cells])) + r" \\")
-    return "\n".join([*lines, "\\bottomrule", "\\end{tabular}", *(f"% {' '.join(visible(n).split())}" for n in table.notes), ""])
+    return "\n".join([*lines, "\\bottomrule", "\\end{tabular}", *(f"% {' '.join(visible(n).split())}" for n in table.notes),
+                      ""])
 
 
 def to_csv(table: Table) -> str:

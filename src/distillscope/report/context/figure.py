@@ -41,7 +41,7 @@ class Scale:
 
 @dataclass(frozen=True)
 class ShownFigure:
-    """A figure with its tools, its key below, and ``still``, the drawing that stands in where scripts are off (a data: address)."""
+    """A figure with its tools and its key; ``still`` is the drawing that stands in where scripts are off (a data: address)."""
 
     key: str
     title: str

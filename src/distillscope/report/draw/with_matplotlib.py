@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from pathlib import Path
+from typing import Any
 
 import matplotlib
 import numpy as np
@@ -19,12 +20,12 @@ from distillscope.results.models import CLASS_COLOURS
 
 PANEL_WIDTH, PANEL_HEIGHT = 3.5, 2.75  # inches
 LEGEND_ROW, TITLE_ROOM = 0.17, 0.18  # inches: a line of the legend, and what it stands apart
-STYLE = {"font.size": 8, "axes.titlesize": 8.5, "axes.labelsize": 8, "xtick.labelsize": 7, "ytick.labelsize": 7,
-         "legend.fontsize": 7, "axes.spines.top": False, "axes.spines.right": False, "axes.linewidth": 0.7,
-         "axes.grid": True, "grid.color": "#E4E4E4", "grid.linewidth": 0.6, "axes.axisbelow": True, "lines.linewidth": 1.4,
-         "font.family": "DejaVu Sans", "svg.fonttype": "path", "svg.hashsalt": "distillscope",  # same numbers, same file
-         "pdf.fonttype": 42,  # TrueType: publishers refuse Type 3
-         "savefig.facecolor": "white", "text.parse_math": False}  # a "$" in a name is a dollar
+STYLE: Any = {"font.size": 8, "axes.titlesize": 8.5, "axes.labelsize": 8, "xtick.labelsize": 7, "ytick.labelsize": 7,
+              "legend.fontsize": 7, "axes.spines.top": False, "axes.spines.right": False, "axes.linewidth": 0.7,
+              "axes.grid": True, "grid.color": "#E4E4E4", "grid.linewidth": 0.6, "axes.axisbelow": True, "lines.linewidth": 1.4,
+              "font.family": "DejaVu Sans", "svg.fonttype": "path", "svg.hashsalt": "distillscope",  # same numbers, same file
+              "pdf.fonttype": 42,  # TrueType: publishers refuse Type 3
+              "savefig.facecolor": "white", "text.parse_math": False}  # a "$" in a name is a dollar
 MARKERS = {"circle": "o", "square": "s", "diamond": "D", "triangle-up": "^", "triangle-down": "v", "x": "X", "star": "*"}
 DASHES = {"solid": "-", "dash": "--", "dot": ":", "dashdot": "-."}
 
@@ -45,7 +46,8 @@ def _draw_series(axes, s: Series) -> None:
     colour, marker = s.colour[0], MARKERS.get(s.marker or "", None)
     label = _clean(s.label) if s.legend else "_" + s.label
     if s.kind == "bars":
-        axes.bar(s.x, s.y, width=0.62, color=colour, alpha=0.85, label="_" + s.label, zorder=2, hatch="" if s.dash == "solid" else "///",
+        hatch = "" if s.dash == "solid" else "///"
+        axes.bar(s.x, s.y, width=0.62, color=colour, alpha=0.85, label="_" + s.label, zorder=2, hatch=hatch,
                  edgecolor="white", linewidth=0, yerr=_errors(s.low, s.high, s.y),
                  error_kw={"elinewidth": 1, "capsize": 2, "ecolor": "#333333"})
         for x, y, low, high in zip(s.x, s.y, s.low or s.y, s.high or s.y, strict=True):
@@ -57,7 +59,8 @@ def _draw_series(axes, s: Series) -> None:
                       color=colour, markersize=5.5, elinewidth=1, capsize=2.5, label=label, zorder=3,
                       markerfacecolor=colour if s.dash == "solid" else "white")
         if s.written:
-            axes.annotate(_clean(s.written), (s.x[0], s.y[0]), textcoords="offset points", xytext=(4, 4), fontsize=6.5, color=colour)
+            axes.annotate(_clean(s.written), (s.x[0], s.y[0]), textcoords="offset points", xytext=(4, 4), fontsize=6.5,
+                          color=colour)
     elif s.kind == "cloud":
         colours = [CLASS_COLOURS[g % len(CLASS_COLOURS)][0] for g in s.groups] or colour
         axes.scatter(s.x, s.y, s=5, c=colours, linewidths=0, alpha=0.85, rasterized=True, zorder=3)
@@ -76,7 +79,8 @@ def _draw_mark(axes, mark: Mark) -> None:
     place = {"fontsize": 6.5, "color": mark.colour[0], "textcoords": "offset points"}
     if mark.axis == "y":
         axes.axhline(mark.value, **style)
-        axes.annotate(_clean(mark.label), (1, mark.value), xycoords=("axes fraction", "data"), xytext=(-2, 2 + 0.6 * mark.shift), ha="right",
+        axes.annotate(_clean(mark.label), (1, mark.value), xycoords=("axes fraction", "data"),
+                      xytext=(-2, 2 + 0.6 * mark.shift), ha="right",
                       va="bottom", **place)
     else:
         axes.axvline(mark.value, **style)
@@ -91,7 +95,8 @@ def _draw_grid(axes, grid: Grid) -> None:
     axes.figure.colorbar(image, ax=axes, format=PercentFormatter(1.0, decimals=0) if grid.percent else None, fraction=0.05)
     axes.grid(visible=False)
     for axis, names in ((axes.xaxis, grid.columns), (axes.yaxis, grid.rows)):
-        axis.set_ticks(range(len(names)) if len(names) <= 20 else [], [_clean(shortened(n, 12)) for n in names] if len(names) <= 20 else [])
+        few = names if len(names) <= 20 else []
+        axis.set_ticks(list(range(len(few))), [_clean(shortened(n, 12)) for n in few])
     axes.tick_params(axis="x", rotation=60, labelsize=6)
     axes.tick_params(axis="y", labelsize=6)
 
@@ -120,7 +125,8 @@ def _format_axes(axes, panel: Panel) -> None:
         axes.set_yscale("log")
     if panel.x_ticks:
         axes.xaxis.set_minor_locator(NullLocator())
-        axes.set_xticks([p for p, _ in panel.x_ticks], [_clean(t) for _, t in panel.x_ticks], **({"rotation": 40, "ha": "right"} if panel.x_tilt else {}))
+        axes.set_xticks([p for p, _ in panel.x_ticks], [_clean(t) for _, t in panel.x_ticks],
+                        **({"rotation": 40, "ha": "right"} if panel.x_tilt else {}))
     if panel.y_percent:
         axes.yaxis.set_major_formatter(PercentFormatter(1.0, decimals=None))
     if panel.x_range:
@@ -142,7 +148,8 @@ def draw(figure: Figure, columns: int | None = None, panel_width: float = PANEL_
     """
     columns = min(columns or 2, len(figure.panels))
     rows = math.ceil(len(figure.panels) / columns)
-    names = dict.fromkeys(_clean(s.label) for p in figure.panels for s in p.series if s.legend and s.kind not in ("bars", "cloud", "faint"))
+    names = dict.fromkeys(_clean(s.label) for p in figure.panels for s in p.series
+                          if s.legend and s.kind not in ("bars", "cloud", "faint"))
     room = 16 * panel_width * columns  # characters that fit across, with their lines
     across = max(1, min(len(names), int(room // (max(map(len, names), default=0) + 7))))
     legend = TITLE_ROOM + LEGEND_ROW * math.ceil(len(names) / across) if names else 0.0
@@ -150,7 +157,7 @@ def draw(figure: Figure, columns: int | None = None, panel_width: float = PANEL_
         canvas = Canvas(figsize=(panel_width * columns, PANEL_HEIGHT * rows + legend), layout="constrained")
         FigureCanvasAgg(canvas)
         grid = canvas.subplots(rows, columns, squeeze=False)
-        handles: dict[str, object] = {}
+        handles: dict[str, Any] = {}
         for axes, panel in zip(grid.flat, figure.panels, strict=False):
             for s in panel.series:
                 _draw_series(axes, s)
@@ -164,7 +171,7 @@ def draw(figure: Figure, columns: int | None = None, panel_width: float = PANEL_
         for axes in list(grid.flat)[len(figure.panels):]:
             axes.set_visible(False)
         if handles:
-            canvas.legend(handles.values(), handles.keys(), loc="outside lower center", ncols=across, frameon=False)
+            canvas.legend(list(handles.values()), list(handles), loc="outside lower center", ncols=across, frameon=False)
     return canvas
 
 
@@ -187,7 +194,8 @@ def save_as(canvas: Canvas, path: Path, *formats: str) -> list[Path]:
     return written
 
 
-FORMATS = {"svg": {"metadata": {"Date": None}}, "png": {"dpi": 200}, "pdf": {"metadata": {"CreationDate": None, "Producer": None}}}
+FORMATS: dict[str, dict[str, Any]] = {"svg": {"metadata": {"Date": None}}, "png": {"dpi": 200},
+                                      "pdf": {"metadata": {"CreationDate": None, "Producer": None}}}
 
 
 def save(canvas: Canvas, path: Path) -> Path:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import html
 import math
+from collections.abc import Sequence
 from typing import Any
 
 from distillscope.report.figures.figure import Figure, Grid, Mark, Panel, Series
@@ -21,7 +22,7 @@ def _text(text: str) -> str:
     return html.escape(text, quote=False).replace("$", "&#36;").replace("\n", "<br>")  # $...$ would be taken for TeX
 
 
-def rounded(values: list[float] | None) -> list[float | None] | None:
+def rounded(values: Sequence[float | None] | None) -> list[float | None] | None:
     """Seven significant digits, five in long curves: more than a screen shows, at half the size. Not finite becomes null.
 
     >>> rounded([1.0, 0.123456789, math.nan])
@@ -35,11 +36,12 @@ def rounded(values: list[float] | None) -> list[float | None] | None:
 
 
 def _hover(s: Series, panel: Panel) -> str:
-    name = _text(panel.x_label.partition(" (")[0])
+    name = _text(panel.x_name or panel.x_label)
     x = f"{name} %{{x:,.6~g}}<br>" if panel.x_label and s.kind != "bars" else ""
     x = "%{text}<br>" if s.hover else x
     y = "%{y:.2%}" if panel.y_percent else "%{y:.4~g}"
-    low_high = "%{customdata[0]:.2%}, %{customdata[1]:.2%}" if panel.y_percent else "%{customdata[0]:.4~g}, %{customdata[1]:.4~g}"
+    shape = ".2%" if panel.y_percent else ".4~g"
+    low_high = f"%{{customdata[0]:{shape}}}, %{{customdata[1]:{shape}}}"
     interval = f"<br>95 % [{low_high}]" if s.low and s.high else ""
     counted = s.n and (s.highlight != "teacher" or s.n_of != "seed")
     seeds = f"<br>n = {s.n:,} {s.n_of}{'' if s.n == 1 else 's'}" if counted else ""
@@ -57,13 +59,15 @@ def _traces(s: Series, panel: Panel) -> list[dict[str, Any]]:
     colour = s.colour[0]
     trace: dict[str, Any] = {"name": _text(s.label), "x": rounded(s.x), "y": rounded(s.y), "hovertemplate": _hover(s, panel),
                              "legendgroup": s.label, "showlegend": False,
-                             "meta": {"highlight": s.highlight, "colours": list(s.colour), "kind": s.kind, "label": s.label, "n": s.n, "arms": list(s.arms)}}
+                             "meta": {"highlight": s.highlight, "colours": list(s.colour), "kind": s.kind, "label": s.label,
+                                      "n": s.n, "arms": list(s.arms)}}
     if s.hover:
         trace["text"] = [_text(h) for h in s.hover]
     if s.low and s.high:
-        trace["customdata"] = [list(pair) for pair in zip(rounded(s.low), rounded(s.high), strict=True)]
+        trace["customdata"] = [list(pair) for pair in zip(rounded(s.low) or [], rounded(s.high) or [], strict=True)]
     if s.kind == "bars":
-        trace |= {"type": "bar", "width": 0.62, "marker": {"color": colour, "pattern": {"shape": "" if s.dash == "solid" else "/", "fillmode": "overlay"}}}
+        pattern = {"shape": "" if s.dash == "solid" else "/", "fillmode": "overlay"}
+        trace |= {"type": "bar", "width": 0.62, "marker": {"color": colour, "pattern": pattern}}
         if s.low and s.high:
             trace["error_y"] = _errors(s.y, s.low, s.high)
         return [trace]
@@ -80,21 +84,24 @@ def _traces(s: Series, panel: Panel) -> list[dict[str, Any]]:
         trace |= {"mode": "markers", "opacity": 0.4 if faint else 1,
                   "marker": {"symbol": symbol, "size": 6 if faint else 12, "color": colour, "line": {"width": 2}}}
         if s.written:
-            trace |= {"mode": "markers+text", "text": [_text(s.written)], "textposition": "top right", "textfont": {"size": 11.5}, "cliponaxis": False}
+            trace |= {"mode": "markers+text", "text": [_text(s.written)], "textposition": "top right",
+                      "textfont": {"size": 11.5}, "cliponaxis": False}
         if s.low and s.high:
             trace["error_y"] = _errors(s.y, s.low, s.high)
         if s.x_low and s.x_high:
             trace["error_x"] = _errors(s.x, s.x_low, s.x_high)
         return [trace]
     few = len(s.x) <= 12
-    trace |= {"mode": "lines+markers" if few else "lines", "line": {"color": colour, "dash": DASHES.get(s.dash, "solid"), "width": 2.2},
+    trace |= {"mode": "lines+markers" if few else "lines",
+              "line": {"color": colour, "dash": DASHES.get(s.dash, "solid"), "width": 2.2},
               "marker": {"symbol": s.marker or "circle", "size": 8, "color": colour}}
     if not (s.low and s.high):
         return [trace]
     band = {"type": "scatter", "mode": "lines", "x": [], "y": [],  # the page's script has the ends from the line that follows
             "fill": "toself", "line": {"width": 0, "color": colour}, "fillcolor": colour, "opacity": 0.16, "hoverinfo": "skip",
             "showlegend": False, "legendgroup": s.label,
-            "meta": {"highlight": s.highlight, "colours": list(s.colour), "kind": "band", "label": s.label, "arms": list(s.arms)}}
+            "meta": {"highlight": s.highlight, "colours": list(s.colour), "kind": "band", "label": s.label,
+                     "arms": list(s.arms)}}
     return [band, trace]
 
 
@@ -102,29 +109,36 @@ def _heat(grid: Grid) -> dict[str, Any]:
     """A table of coloured cells; the page's script puts in the theme's colours."""
     shape = "%{z:.1%}" if grid.percent else "%{z:.4~g}"
     counted = f"<br>n = {grid.n:,} {grid.n_of}{'' if grid.n == 1 else 's'}" if grid.n else ""
-    return {"type": "heatmap", "name": _text(grid.label), "z": [rounded(row) for row in grid.values], "x": list(range(len(grid.columns))),
-            "y": list(range(len(grid.rows))), "zmin": grid.low, "zmax": grid.high, "xgap": 1 if len(grid.columns) <= MOST_GAPS else 0,
+    return {"type": "heatmap", "name": _text(grid.label), "z": [rounded(row) for row in grid.values],
+            "x": list(range(len(grid.columns))), "y": list(range(len(grid.rows))), "zmin": grid.low, "zmax": grid.high,
+            "xgap": 1 if len(grid.columns) <= MOST_GAPS else 0,
             "ygap": 1 if len(grid.rows) <= MOST_GAPS else 0, "hoverongaps": False, "showscale": False,
-            "colorbar": {"thickness": 9, "len": 0.9, "outlinewidth": 0, "tickformat": ".0%" if grid.percent else "~g", "nticks": 4},
+            "colorbar": {"thickness": 9, "len": 0.9, "outlinewidth": 0, "tickformat": ".0%" if grid.percent else "~g",
+                         "nticks": 4},
             "text": [[f"{_text(r)}, {_text(c)}" for c in grid.columns] for r in grid.rows],
             "hovertemplate": f"<b>{_text(grid.label)}</b><br>%{{text}}<br>{_text(grid.of)} {shape}{counted}<extra></extra>",
-            "meta": {"highlight": grid.highlight, "colours": ["", ""], "kind": "heat", "label": grid.label, "n": grid.n, "of": grid.of, "root": grid.root,
+            "meta": {"highlight": grid.highlight, "colours": ["", ""], "kind": "heat", "label": grid.label, "n": grid.n,
+                     "of": grid.of, "root": grid.root,
                      "rows": grid.rows, "columns": grid.columns}}
 
 
 def _grid_axis(names: list[str], side: str) -> dict[str, Any]:
     few = len(names) <= 20
-    shown = {"tickvals": list(range(len(names))), "ticktext": [_text(shortened(n, 12)) for n in names]} if few else {"showticklabels": False}
-    return {**shown, "showgrid": False, "zeroline": False, "ticks": "", "automargin": True, "tickangle": -45 if side == "x" else 0,
+    written = {"tickvals": list(range(len(names))), "ticktext": [_text(shortened(n, 12)) for n in names]}
+    shown = written if few else {"showticklabels": False}
+    return {**shown, "showgrid": False, "zeroline": False, "ticks": "", "automargin": True,
+            "tickangle": -45 if side == "x" else 0,
             **({"autorange": "reversed"} if side == "y" else {})}
 
 
 def _mark(mark: Mark, x_log: bool) -> tuple[dict[str, Any], dict[str, Any]]:
-    line = {"type": "line", "layer": "below", "line": {"color": mark.colour[0], "width": 1.5, "dash": DASHES.get(mark.dash, "dash")}}
-    note = {"text": _text(mark.label), "showarrow": False, "font": {"size": 11, "color": mark.colour[0]}}
+    line: dict[str, Any] = {"type": "line", "layer": "below",
+            "line": {"color": mark.colour[0], "width": 1.5, "dash": DASHES.get(mark.dash, "dash")}}
+    note: dict[str, Any] = {"text": _text(mark.label), "showarrow": False, "font": {"size": 11, "color": mark.colour[0]}}
     if mark.axis == "y":
         line |= {"xref": "paper", "x0": 0, "x1": 1, "yref": "y", "y0": mark.value, "y1": mark.value}
-        note |= {"xref": "paper", "x": 1, "xanchor": "right", "yref": "y", "y": mark.value, "yanchor": "bottom", "yshift": mark.shift}
+        note |= {"xref": "paper", "x": 1, "xanchor": "right", "yref": "y", "y": mark.value, "yanchor": "bottom",
+                 "yshift": mark.shift}
     else:
         line |= {"yref": "paper", "y0": 0, "y1": 1, "xref": "x", "x0": mark.value, "x1": mark.value}
         note |= {"yref": "paper", "y": 1, "yanchor": "bottom", "xref": "x", "xanchor": "left",
@@ -142,21 +156,23 @@ def _layout(panel: Panel) -> dict[str, Any]:
                 for a, names in (("x", panel.grid.columns), ("y", panel.grid.rows))}
         return {**common, **axes, "margin": {"l": 20, "r": 8, "t": 8, "b": 20}}
     if panel.square:
-        bare = {"visible": False, "showgrid": False, "zeroline": False}
-        return {**common, "xaxis": {**bare, "title": {"text": ""}}, "yaxis": {**bare, "title": {"text": ""}, "scaleanchor": "x"},
-                "margin": {"l": 4, "r": 4, "t": 4, "b": 4}}
+        bare: dict[str, Any] = {"visible": False, "showgrid": False, "zeroline": False}
+        bare["title"] = {"text": ""}
+        return {**common, "xaxis": bare, "yaxis": {**bare, "scaleanchor": "x"}, "margin": {"l": 4, "r": 4, "t": 4, "b": 4}}
     if not panel.x_label:
         common["margin"] = {**MARGIN, "b": 34}
     reach = max((v for s in panel.series for v in s.x), default=0.0)  # from a thousand on with a letter
     x: dict[str, Any] = {"title": {"text": _text(panel.x_label), "standoff": 8}, "zeroline": False, "automargin": True,
-                         "type": "log" if panel.x_log else "linear", "tickformat": ("~s" if reach >= 1000 else "~g") if panel.x_log else ""}
+                         "type": "log" if panel.x_log else "linear",
+                         "tickformat": ("~s" if reach >= 1000 else "~g") if panel.x_log else ""}
     if panel.x_log:
         x["dtick"] = "D2"
     y: dict[str, Any] = {"title": {"text": _text(panel.y_label), "standoff": 6}, "zeroline": False, "automargin": True}
     if panel.y_log:
         y |= {"type": "log", "dtick": 1, "exponentformat": "power"}
     if panel.x_ticks:
-        x |= {"tickvals": [p for p, _ in panel.x_ticks], "ticktext": [_text(t) for _, t in panel.x_ticks], "tickformat": "", "tickangle": -40 if panel.x_tilt else 0}
+        x |= {"tickvals": [p for p, _ in panel.x_ticks], "ticktext": [_text(t) for _, t in panel.x_ticks], "tickformat": "",
+              "tickangle": -40 if panel.x_tilt else 0}
     if panel.y_percent:
         y["tickformat"] = ".1~%"  # half a per cent is not rounded to the next
     if panel.x_range:
@@ -173,9 +189,12 @@ def _layout(panel: Panel) -> dict[str, Any]:
 
 
 def to_plotly(figure: Figure) -> list[dict[str, Any]]:
-    """{title, data, layout, mark_colours, mark_arms, can_log, views, units} per panel; data and layout are valid Plotly JSON."""
-    return [{"title": panel.title, "data": [_heat(panel.grid)] if panel.grid else [t for s in panel.series for t in _traces(s, panel)],
-             "layout": _layout(panel), "mark_colours": [list(m.colour) for m in panel.marks], "mark_arms": [list(m.arms) for m in panel.marks], "can_log": panel.can_log,
+    """{title, data, layout, mark_colours, mark_arms, can_log, views, units} per panel; data, layout are valid Plotly JSON."""
+    return [{"title": panel.title,
+             "data": [_heat(panel.grid)] if panel.grid else [t for s in panel.series for t in _traces(s, panel)],
+             "layout": _layout(panel), "mark_colours": [list(m.colour) for m in panel.marks],
+             "mark_arms": [list(m.arms) for m in panel.marks], "can_log": panel.can_log,
              "views": {name: {"x": rounded(x), "y": rounded(y)} for name, x, y in panel.views},
-             "units": {name: {"title": _text(axis), "ticktext": [_text(t) for t in ticks]} for name, axis, ticks in panel.x_units}}
+             "units": {name: {"title": _text(axis), "ticktext": [_text(t) for t in ticks]}
+                       for name, axis, ticks in panel.x_units}}
             for panel in figure.panels]

@@ -91,6 +91,7 @@ class Panel:
     x_tilt: bool = False  # long tick labels, written aslant
     square: bool = False  # both axes in one unit and without numbers: a map
     views: list[tuple[str, list[float], list[float]]] = field(default_factory=list)  # of a cloud: (name, x, y), to choose from
+    x_name: str = ""  # what x is called beside a point, where its label says more
     x_units: list[tuple[str, str, list[str]]] = field(default_factory=list)  # (name, axis' name, tick texts), to choose from
 
 
@@ -108,6 +109,8 @@ class Figure:
     @property
     def alt(self) -> str:
         """Alternative text: what is drawn, and the computed findings."""
-        shown = [s.label for p in self.panels for s in (*p.series, *([p.grid] if p.grid else [])) if getattr(s, "legend", True)]
+        shown: list[str] = []
+        for panel in self.panels:
+            shown += [s.label for s in panel.series if s.legend] + ([panel.grid.label] if panel.grid else [])
         names = ", ".join(dict.fromkeys(shown))
         return " ".join([f"{self.title}: {names}.", *self.findings]) if self.panels else self.absent

@@ -32,9 +32,8 @@ def cumulative_variance(run: Run, settings: list[Setting], summary: Summary) -> 
     """Share of the variance held by the first k principal components, teacher and students."""
     panels = []
     for setting in settings:
-        series = [curve_over_seeds(run, m, f"{'teacher' if m.is_teacher else 'student'}.cumulative_variance")
-                  for m in setting.models]
-        series = [s for s in series if s]
+        sides = [(m, "teacher" if m.is_teacher else "student") for m in setting.models]
+        series = [s for m, side in sides if (s := curve_over_seeds(run, m, f"{side}.cumulative_variance"))]
         if series:
             panels.append(Panel(panel_title(settings, setting), "principal components k", "cumulative variance", series,
                                 [Mark(0.9, "90 %", dash="dot")], x_log=True, can_log=True, y_percent=True,
@@ -51,6 +50,22 @@ def cumulative_variance(run: Run, settings: list[Setting], summary: Summary) -> 
                   "in the table.", panels, "" if panels else "This run holds no spectra.", findings)
 
 
+LEAST_SHARE = 1e-6
+"""What is smaller is rounding, and has no logarithm."""
+
+
+def _shares(spectrum: Series) -> Series:
+    """Singular values as shares of the largest."""
+    largest = spectrum.y[0]
+    kept = [i for i, v in enumerate(spectrum.y) if v / largest > LEAST_SHARE]
+
+    def share(values: list[float] | None) -> list[float] | None:
+        return [max(values[i] / largest, LEAST_SHARE) for i in kept] if values else values
+
+    return replace(spectrum, x=[spectrum.x[i] for i in kept], y=share(spectrum.y) or [], low=share(spectrum.low),
+                   high=share(spectrum.high))
+
+
 @STUDY_FIGURES.register("spectrum", order=30)
 def spectrum(run: Run, settings: list[Setting], summary: Summary) -> Figure:
     """Singular values as shares of each model's largest."""
@@ -60,16 +75,14 @@ def spectrum(run: Run, settings: list[Setting], summary: Summary) -> Figure:
         for model in setting.models:
             found = curve_over_seeds(run, model, f"{'teacher' if model.is_teacher else 'student'}.spectrum")
             if found and found.y[0] > 0:
-                shares = {name: [v / found.y[0] for v in values] for name in ("y", "low", "high") if (values := getattr(found, name))}
-                kept = [i for i, v in enumerate(shares["y"]) if v > 1e-6]  # what is smaller is rounding, and has no logarithm
-                shares = {name: [max(values[i], 1e-6) for i in kept] for name, values in shares.items()}
-                series.append(replace(found, x=[found.x[i] for i in kept], **shares))
+                series.append(_shares(found))
         if series:
-            panels.append(Panel(panel_title(settings, setting), "component", "singular value, share of the largest", series, x_log=True,
-                                can_log=True, y_log=True))
+            panels.append(Panel(panel_title(settings, setting), "component", "singular value, share of the largest", series,
+                                x_log=True, can_log=True, y_log=True))
     return Figure("spectrum", "Spectrum",
-                  "Singular values of the centred test embeddings. A straight fall is a power law; a cliff is where a model stops using "
-                  "directions; the teacher's line above a student's says how much thinner the student's cloud is in its trailing directions.",
+                  "Singular values of the centred test embeddings. A straight fall is a power law; a cliff is where a model "
+                  "stops using directions; the teacher's line above a student's says how much thinner the student's cloud is "
+                  "in its trailing directions.",
                   panels, "" if panels else "This run holds no spectra.")
 
 
@@ -119,9 +132,9 @@ def rank_and_size(run: Run, settings: list[Setting], summary: Summary) -> Figure
             findings.append(f"Effective rank of the students{of_setting(settings, setting)}: {span(means)}"
                             f"{'; ' + marks[0].label if marks else ''}.")
     return Figure("effective_rank", "Effective rank against size",
-                  "The number of directions that the embeddings fill evenly: exp of the entropy of p = s²/Σs², on centred "
-                  "test embeddings. Bars are 95 % t intervals over seeds, faint points single seeds, the dashed line the teacher. "
-                  "A flat row of points means that more parameters did not buy more dimensions in this training.",
+                  "The number of directions that the embeddings fill evenly: exp of the entropy of p = s²/Σs², on centred test "
+                  "embeddings. Bars are 95 % t intervals over seeds, faint points single seeds, the dashed line the teacher. A "
+                  "flat row of points means that more parameters did not buy more dimensions in this training.",
                   panels, "" if panels else "This run holds no effective rank with a number of parameters.", findings)
 
 
@@ -159,13 +172,15 @@ def alignment(run: Run, settings: list[Setting], summary: Summary) -> Figure:
                                  low=null.get("low"), high=null.get("high"), dash="dot"))
         if series:
             name = "Where the student's variance lies"
-            panels.append(Panel(f"{title}: {name[0].lower()}{name[1:]}" if title else name, "the teacher's components k", "student's variance in the first k", series,
+            panels.append(Panel(f"{title}: {name[0].lower()}{name[1:]}" if title else name, "the teacher's components k",
+                                "student's variance in the first k", series,
                                 x_log=True, can_log=True, y_percent=True, y_range=(0.0, 1.02)))
         per_component = [s for m in setting.students
                          if (s := curve_over_seeds(run, m, "alignment.teacher_r2_per_component"))]
         if per_component:
             panels.append(Panel(f"{title}: what is predicted" if title else "What is predicted of each component",
-                                "the teacher's component", "R² of the teacher's component", per_component, x_log=True, can_log=True))
+                                "the teacher's component", "R² of the teacher's component", per_component, x_log=True,
+                                can_log=True))
     return Figure("alignment", "Alignment with the teacher's components",
                   "How much of a student's variance lies in the teacher's first k principal components. Read it against the "
                   "teacher's own curve (a perfect copy) and against k/d (no relation). A student above the teacher's curve "

@@ -22,8 +22,8 @@ from distillscope.results.training_curves import trials_of
 MOST_STUDENTS = 5
 METHODS = {"tsne": "t-SNE", "pca": "PCA"}
 """Keys of the map's layouts, the one that is shown first first."""
-ABSENT = ("This run kept no thumbnails, map or confusion. Repeat its command with --resume: finished trials are not trained again, and what is "
-          "missing is made from what they saved.")
+ABSENT = ("This run kept no thumbnails, map or confusion. Repeat its command with --resume: finished trials are not trained "
+          "again, and what is missing is made from what they saved.")
 
 
 @dataclass(frozen=True)
@@ -33,7 +33,7 @@ class Album:
     model: Model
     folder: Path
     said: dict[str, Any]
-    checked: Keepsakes | None = None
+    checked: Keepsakes
 
     @property
     def confusion(self) -> np.ndarray | None:
@@ -75,7 +75,7 @@ class Kept:
 
 
 def read_album(model: Model, folder: Path) -> Album | None:
-    """The keepsakes of a trial's or a reference's folder; None where there are none, damaged ones (`damaged`) or of another version."""
+    """The keepsakes of a trial's or a reference's folder; None where there are none, or damaged or older ones (`damaged`)."""
     try:
         checked = read_keepsakes(folder)
     except UserError:
@@ -93,7 +93,8 @@ def damaged(run: Run) -> list[str]:
                 try:
                     read_keepsakes(folder)
                 except UserError as error:
-                    found.append(f"{kind}/{trial.folder}/keepsakes: cannot be shown (expected {error.expected}, got {error.got}). {error.todo}")
+                    found.append(f"{kind}/{trial.folder}/keepsakes: cannot be shown (expected {error.expected}, got "
+                                 f"{error.got}). {error.todo}")
     return found
 
 
@@ -131,23 +132,25 @@ def by_class(albums: list[Kept]) -> Figure:
     """Accuracy on each class, teacher beside students."""
     panels, findings = [], []
     for kept in albums:
-        own = [a for a in kept.albums if a.confusion is not None]
+        own = [(a, table) for a in kept.albums if (table := a.confusion) is not None]
         if not own or len(kept.classes) > 40:
             continue
         series, step = [], min(0.16, 0.7 / len(own))
-        for place, album in enumerate(own):
-            share = np.diag(album.confusion)
+        for place, (album, table) in enumerate(own):
+            share = np.diag(table)
             known = np.flatnonzero(np.isfinite(share))
             x = known + step * (place - (len(own) - 1) / 2)
             series.append(Series.of(album.model, x.tolist(), share[known].tolist(), kind="points", marker=album.model.marker,
                                     hover=[f"class {kept.classes[i]}" for i in known], **_seeds(album)))
-        panels.append(Panel(kept.setting.title if len(albums) > 1 else "", "", "accuracy within the class", series, y_percent=True,
+        panels.append(Panel(kept.setting.title if len(albums) > 1 else "", "", "accuracy within the class", series,
+                            y_percent=True,
                             x_ticks=[(float(i), shortened(c, 12)) for i, c in enumerate(kept.classes)], y_range=(-0.02, 1.04),
                             x_range=(-0.5, len(kept.classes) - 0.5)))
         findings += _widest_gap(albums, kept)
     return Figure("by_class", "Which classes",
-                  "Accuracy of the probe on clean test images, class by class. A class where a student falls far below the teacher lost what "
-                  "told it from its neighbours; the confusion below says what it is taken for.", panels, "" if panels else ABSENT, findings)
+                  "Accuracy of the probe on clean test images, class by class. A class where a student falls far below the "
+                  "teacher lost what told it from its neighbours; the confusion below says what it is taken "
+                  "for.", panels, "" if panels else ABSENT, findings)
 
 
 def _widest_gap(albums: list[Kept], kept: Kept) -> list[str]:
@@ -163,7 +166,8 @@ def _widest_gap(albums: list[Kept], kept: Kept) -> list[str]:
     mean = np.mean(list(gaps.values()), axis=0)
     worst = int(np.nanargmax(mean))
     each = ", ".join(f"{label} {number(100 * gap[worst], 1)}" for label, gap in gaps.items())
-    return [f"The widest gap to the teacher{of_setting([k.setting for k in albums], kept.setting)} is on “{kept.classes[worst]}”: {each} points."]
+    return [f"The widest gap to the teacher{of_setting([k.setting for k in albums], kept.setting)} is on "
+            f"“{kept.classes[worst]}”: {each} points."]
 
 
 @STUDY_FIGURES.register("confusion", order=160)
@@ -171,15 +175,16 @@ def confusion(albums: list[Kept]) -> Figure:
     """What each class is taken for, teacher beside students."""
     panels, findings = [], []
     for kept in albums:
-        own = [a for a in kept.albums if a.confusion is not None]
-        for album in own:
-            values = [[None if np.isnan(v) else float(v) for v in row] for row in album.confusion]
+        for album, table in ((a, table) for a in kept.albums if (table := a.confusion) is not None):
+            values = [[None if np.isnan(v) else float(v) for v in row] for row in table]
             panels.append(Panel(_title(albums, kept, album), "taken for", "true class", [], grid=Grid(
-                album.model.label, album.model.highlight, values, kept.classes, kept.classes, "share of the class", root=True, **_seeds(album))))
+                album.model.label, album.model.highlight, values, kept.classes, kept.classes, "share of the class", root=True,
+                **_seeds(album))))
         findings += _new_confusions(albums, kept)
     return Figure("confusion", "What is taken for what",
-                  "Each row is a true class, each column what the probe calls it; cells are shares of the row, over all finished seeds. Compare a "
-                  "student's cells off the diagonal with the teacher's: what is strong in both is hard, what is strong in the student alone was lost.",
+                  "Each row is a true class, each column what the probe calls it; cells are shares of the row, over all "
+                  "finished seeds. Compare a student's cells off the diagonal with the teacher's: what is strong in both is "
+                  "hard, what is strong in the student alone was lost.",
                   panels, "" if panels else ABSENT, findings)
 
 
@@ -192,8 +197,8 @@ def _new_confusions(albums: list[Kept], kept: Kept) -> list[str]:
         np.fill_diagonal(more, 0)
         true, taken = np.unravel_index(int(more.argmax()), more.shape)
         if more[true, taken] > 0:
-            said.append(f"{album.model.label} takes “{kept.classes[true]}” for “{kept.classes[taken]}” in {percent(album.confusion[true, taken])}, the "
-                        f"teacher in {percent(teacher[true, taken])}")
+            said.append(f"{album.model.label} takes “{kept.classes[true]}” for “{kept.classes[taken]}” in "
+                        f"{percent(album.confusion[true, taken])}, the teacher in {percent(teacher[true, taken])}")
     where = of_setting([k.setting for k in albums], kept.setting)
     return [f"Where confusion grew most{where}: {'; '.join(said)}."] if said else []
 
@@ -209,11 +214,14 @@ def maps(albums: list[Kept]) -> Figure:
             drawn = album.said["map"]
             predicted = drawn.get("predicted")
             hover = [kept.classes[p] for p in predicted] if predicted else [""] * len(shared["ids"])
-            views = [(name, *(list(v) for v in zip(*drawn[m], strict=True))) for m, name in METHODS.items()]
-            series = Series.of(album.model, views[0][1], views[0][2], kind="cloud", groups=labels or [], hover=hover, dash="solid")
+            views = [(name, [float(x) for x, _ in drawn[m]], [float(y) for _, y in drawn[m]]) for m, name in METHODS.items()]
+            series = Series.of(album.model, views[0][1], views[0][2], kind="cloud", groups=labels or [], hover=hover,
+                               dash="solid")
             panels.append(Panel(_title(albums, kept, album), "", "", [series], square=True, views=views))
-    said = " ".join(f"{methods[m]}." if methods[m].startswith(name) else f"{name}: {methods[m]}." for m, name in METHODS.items() if m in methods)
+    said = " ".join(f"{methods[m]}." if methods[m].startswith(name) else f"{name}: {methods[m]}."
+                    for m, name in METHODS.items() if m in methods)
     return Figure("map", "A map of the same images",
-                  "Each dot is a test image, the same ones for every model; colours are true classes. Point at a dot to see the image and where every "
-                  "model puts it. Classes that run into each other in a student's map alone are what it no longer tells apart. Distances between "
-                  f"clusters of a t-SNE mean little: read who is beside whom. {said}", panels, "" if panels else ABSENT)
+                  "Each dot is a test image, the same ones for every model; colours are true classes. Point at a dot to see "
+                  "the image and where every model puts it. Classes that run into each other in a student's map alone are what "
+                  "it no longer tells apart. Distances between clusters of a t-SNE mean little: read who is beside whom. "
+                  f"{said}", panels, "" if panels else ABSENT)

@@ -66,40 +66,47 @@ def _recorded(run: Run) -> list[Sigma]:
     return [i for i in infos if i.pixel is not None and i.normalised is not None]
 
 
+SIGMA = "noise σ"
+"""What the axis is called beside a point."""
+
+
 def sigma_label(run: Run) -> str:
     """The axis' name, which says where the noise was added."""
-    known = _recorded(run)
-    if not known:
-        return "noise σ (the run recorded no units)"
-    clipped = {True: ", clipped", False: ", not clipped"}.get(known[0].clipped, "")
-    where = f"added to {known[0].where}{clipped}" if known[0].where else ""
-    return f"noise σ (pixels of 255; normalised below)\n{where}".strip()
+    if not _recorded(run):
+        return f"{SIGMA} (the run recorded no units)"
+    return f"{SIGMA} (pixels of 255; normalised below)\n{_where(run)}".strip()
+
+
+def _where(run: Run) -> str:
+    """'added to source pixels, not clipped', as far as the run recorded it."""
+    first = _recorded(run)[0]
+    clipped = "" if first.clipped is None else ", clipped" if first.clipped else ", not clipped"
+    return f"added to {first.where}{clipped}" if first.where else ""
 
 
 def sigma_ticks(run: Run, sigmas: list[float]) -> list[tuple[float, str]]:
     """A tick per level that says it in both units, one below the other."""
-    by_value = {i.value: i for i in _recorded(run)}
-    if not by_value:
-        return [(s, _short(s)) for s in sigmas]
-    ticks = []
-    for sigma in sigmas:
-        info = by_value.get(sigma)
-        if sigma == 0:
-            ticks.append((sigma, "0\n0"))
-        else:
-            ticks.append((sigma, f"{_short(255 * info.pixel)}\n{_short(info.normalised)}" if info else f"{_short(sigma)}\n?"))
-    return ticks
+    return [(s, "\n".join(_in_both_units(run, s)) if _recorded(run) else _short(s)) for s in sigmas]
+
+
+def _in_both_units(run: Run, sigma: float) -> tuple[str, str]:
+    """In pixels of 255 and in units of the normalised input; '?' for a level that the run recorded no units of."""
+    if sigma == 0:
+        return "0", "0"
+    info = {i.value: i for i in _recorded(run)}.get(sigma)
+    if info is None or info.pixel is None or info.normalised is None:
+        return _short(sigma), "?"
+    return _short(255 * info.pixel), _short(info.normalised)
 
 
 def sigma_units(run: Run, sigmas: list[float]) -> list[tuple[str, str, list[str]]]:
     """The axis in one unit at a time, for the page's switch: (name, axis' name, tick texts). Empty where units are unknown."""
-    ticks = sigma_ticks(run, sigmas)
     if not _recorded(run):
         return []
-    where = sigma_label(run).partition("\n")[2]
-    pixels, normalised = ([text.split("\n")[i] for _, text in ticks] for i in (0, 1))
-    return [("both", sigma_label(run), [text for _, text in ticks]), ("pixels", f"noise σ, pixels of 255\n{where}".strip(), pixels),
-            ("normalised", f"noise σ, units of the normalised input\n{where}".strip(), normalised)]
+    where, texts = _where(run), [_in_both_units(run, s) for s in sigmas]
+    return [("both", sigma_label(run), ["\n".join(both) for both in texts]),
+            ("pixels", f"{SIGMA}, pixels of 255\n{where}".strip(), [pixels for pixels, _ in texts]),
+            ("normalised", f"{SIGMA}, units of the normalised input\n{where}".strip(), [normalised for _, normalised in texts])]
 
 
 @dataclass(frozen=True)
@@ -114,10 +121,8 @@ class Crossover:
 def by_size(setting: Setting, summary: Summary, arm: str) -> list[Model]:
     """The students of one arm, smallest first; in the study's order where sizes are unknown."""
     models = [m for m in setting.students if m.arm == arm]
-    sizes = [summary.get(m, "capacity.parameters") for m in models]
-    if all(sizes):
-        return [m for _, m in sorted(zip((s.mean for s in sizes), models, strict=True), key=lambda pair: pair[0])]
-    return models
+    sizes = [(s.mean, m) for m in models if (s := summary.get(m, "capacity.parameters"))]
+    return [m for _, m in sorted(sizes, key=lambda pair: pair[0])] if len(sizes) == len(models) else models
 
 
 def paired_difference(summary: Summary, a: Model, b: Model, key: str, condition: str) -> Statistic | None:

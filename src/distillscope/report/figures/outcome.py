@@ -6,7 +6,7 @@ import math
 
 from distillscope.report.figures.figure import Figure, Mark, Panel, Series
 from distillscope.report.figures.geometry import of_setting, panel_title
-from distillscope.report.figures.noise import crossovers, sigma_info, sigma_label, sigma_ticks, sigma_units
+from distillscope.report.figures.noise import SIGMA, crossovers, sigma_info, sigma_label, sigma_ticks, sigma_units
 from distillscope.report.registered import STUDY_FIGURES
 from distillscope.report.sentences.numbers import INFONCE, UNIFORMITY, accuracy_of, first_known, number, seeds_text, shortened
 from distillscope.results.models import NULL_COLOUR, TEACHER_COLOUR, Model, Setting
@@ -18,22 +18,24 @@ MOST_TICKS = 6  # bars of which each can say its arm
 
 
 def _tick(model: Model, group: list[Model], few: bool) -> str:
-    """A bar's name. Where bars are many an arm is named once, under the middle of its bars, or the names would run into each other."""
+    """A bar's name. Where bars are many an arm is named once, under the middle of its bars: names must not run together."""
     if model.is_teacher:
-        return model.label.replace(" (", "\n(")
+        return model.label.replace(" (", "\n(")  # "teacher (raw)" on two lines
     name = shortened(model.student)
     named = model.label != model.student and (few or model is group[len(group) // 2])
     return f"{name}\n({shortened(model.arm)})" if named else name
 
 
 def _bars(models, summary: Summary, key: str) -> tuple[list[Series], list[tuple[float, str]]]:
-    series, ticks = [], []
+    series: list[Series] = []
+    ticks: list[tuple[float, str]] = []
     for model in models:
         found = summary.get(model, key)
         if found:
             known = math.isfinite(found.low)
             place = float(len(ticks))
-            ticks.append((place, _tick(model, [m for m in models if m.arm == model.arm and not m.is_teacher], len(models) <= MOST_TICKS)))
+            ticks.append((place, _tick(model, [m for m in models if m.arm == model.arm and not m.is_teacher],
+                                       len(models) <= MOST_TICKS)))
             series.append(Series.of(model, [place], [found.mean], kind="bars", n=found.n_seeds,
                                     low=[found.low] if known else None, high=[found.high] if known else None))
     return series, ticks
@@ -57,7 +59,8 @@ def information(run: Run, settings: list[Setting], summary: Summary) -> Figure:
                 panels.append(Panel(f"{prefix}InfoNCE", "", "nats (lower keeps more)", series, marks,
                                     x_ticks=ticks, y_range=(0.0, 1.2 * top), note=how))
                 if ceilings:
-                    kept = [f"{s.label} {number(ceilings[0] - s.y[0], 3)}" for s in series if s.label in {m.label for m in setting.named}]
+                    kept = [f"{s.label} {number(ceilings[0] - s.y[0], 3)}" for s in series
+                            if s.label in {m.label for m in setting.named}]
                     findings.append(f"Nats below the ceiling{of_setting(settings, setting)}: {', '.join(kept)}.")
         spread = first_known(UNIFORMITY, summary)
         if spread:
@@ -76,8 +79,8 @@ def information(run: Run, settings: list[Setting], summary: Summary) -> Figure:
             panels.append(Panel(f"{prefix}InfoNCE over K", "candidates K", "InfoNCE loss, nats", [*by_k, bound], x_log=True))
     return Figure("information", "Contrastive retention",
                   "How well a student's embedding picks its own image's teacher embedding out of a batch. The ceiling is what "
-                  "chance gives; the distance below it is what is kept, and it can never exceed the ceiling itself, so it is no "
-                  "mutual information. Uniformity says how evenly the embeddings cover the sphere.",
+                  "chance gives; the distance below it is what is kept, and it can never exceed the ceiling itself, so it is "
+                  "no mutual information. Uniformity says how evenly the embeddings cover the sphere.",
                   panels, "" if panels else "This run holds no InfoNCE and no uniformity.", findings)
 
 
@@ -109,11 +112,13 @@ def robustness(run: Run, settings: list[Setting], summary: Summary) -> Figure:
         marks = [Mark(c.sigma, c.label, "x", dash="dot") for c in found]
         sigmas = sorted({x for s in series for x in s.x})
         panels.append(Panel(panel_title(settings, setting), sigma_label(run), "accuracy", series, marks,
-                            x_ticks=sigma_ticks(run, sigmas), x_units=sigma_units(run, sigmas), y_percent=True, y_range=(0.0, 1.02),
+                            x_ticks=sigma_ticks(run, sigmas), x_units=sigma_units(run, sigmas), x_name=SIGMA,
+                            y_percent=True, y_range=(0.0, 1.02),
                             note=f"{name}{'' if len(sigmas) > 1 else '; only clean images were probed'}"))
     return Figure("noise", title,
-                  "Top-1 accuracy of a probe that was fitted on clean embeddings, as noise is added to the images. Bands are 95 % t "
-                  "intervals over seeds. The dotted line marks where the means of the smallest and the largest student cross.",
+                  "Top-1 accuracy of a probe that was fitted on clean embeddings, as noise is added to the images. Bands are "
+                  "95 % t intervals over seeds. The dotted line marks where the means of the smallest and the largest student "
+                  "cross.",
                   panels, "" if panels else "No accuracy was found for any model.", findings)
 
 

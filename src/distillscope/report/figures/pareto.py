@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 from distillscope.advice.rank import Axis, Entry, Ranking, Recommendation
 from distillscope.report.figures.figure import Figure, Panel, Series
@@ -40,13 +41,15 @@ def pareto(found: Sequence[Recommendation], models: Sequence[Model] = ()) -> Fig
             look = looks.get(ranking.student, (STUDENT_COLOURS[place % len(STUDENT_COLOURS)], MARKERS[place % len(MARKERS)]))
             for key, members in ranking.fronts.items():
                 who = f"{named}{ranking.student}"
-                panels.append(_panel(f"{who}: clean accuracy and {_short(key)}", ranking, axes["accuracy"], axes[key], members, look))
+                panels.append(_panel(f"{who}: clean accuracy and {_short(key)}", ranking, axes["accuracy"], axes[key], members,
+                                     look))
                 names = joined(f"“{n}”" for n in members)
                 findings.append(f"{who}, on the front of clean accuracy and {_short(key)}: {names}.")
     return Figure("pareto", "What each arm trades",
-                  "Up is more accurate on clean images, right is more accurate under noise or more effective dimensions after the map "
-                  "into the teacher's space. Bars are 95 % t intervals of the paired difference to the plain arm. The dotted line "
-                  "joins the front: the arms whose means no other beats in both. A bar that reaches the plain arm's value shows no difference.",
+                  "Up is more accurate on clean images, right is more accurate under noise or more effective dimensions after "
+                  "the map into the teacher's space. Bars are 95 % t intervals of the paired difference to the plain arm. The "
+                  "dotted line joins the front: the arms whose means no other beats in both. A bar that reaches the plain "
+                  "arm's value shows no difference.",
                   panels, "" if panels else "No two arms with accuracies can be compared.", findings)
 
 
@@ -58,16 +61,19 @@ def _panel(title: str, ranking: Ranking, clean: Axis, other: Axis, members: Sequ
     scale = other.scale
     named = {ranking.plain, *members} if len(ranking.entries) > MOST_WRITTEN else {e.arm.name for e in ranking.entries}
     ends = [ranking.named(n).values for n in members]
-    series = [Series(FRONT, "null", NULL_COLOUR, [scale * v[other.name] for v in ends], [v["accuracy"] for v in ends], dash="dot")]
+    series = [Series(FRONT, "null", NULL_COLOUR, [scale * v[other.name] for v in ends], [v["accuracy"] for v in ends],
+                     dash="dot")]
     order = sorted(ranking.entries, key=lambda e: e.arm.name != ranking.plain)  # the plain arm keeps the first colour
     series += [_point(entry, i, ranking, other, look, entry.arm.name in named) for i, entry in enumerate(order)]
     unit, note = ", %" if other.name == "robustness" else "", ""
     if clean.teacher is not None and other.teacher is not None:
-        teacher = Series("teacher", "teacher", TEACHER_COLOUR, [scale * other.teacher], [clean.teacher], kind="points", marker="star")
+        teacher = Series("teacher", "teacher", TEACHER_COLOUR, [scale * other.teacher], [clean.teacher], kind="points",
+                         marker="star")
         if _near(teacher, series):
             series.append(teacher)
         else:
-            note = f"The teacher is beyond the drawing: {number(teacher.x[0], 1)}{unit.lstrip(',')}, clean {percent(clean.teacher)}"
+            reach = f"{number(teacher.x[0], 1)}{unit.lstrip(',')}, clean {percent(clean.teacher)}"
+            note = f"The teacher is beyond the drawing: {reach}"
     return Panel(title, f"{other.title}{unit}", "clean accuracy", series, y_percent=True, note=note)
 
 
@@ -87,11 +93,12 @@ def _point(entry: Entry, place: int, ranking: Ranking, other: Axis, look: Look, 
     x, y, scale = entry.values[other.name], entry.values["accuracy"], other.scale
     colour, own = look
     plain, rest = entry.arm.name == ranking.plain, [m for m in MARKERS if m not in (own, "x")]
-    ends = {}
+    ends: dict[str, Any] = {}
     if not plain:
         for name, value, key, size in (("", y, "accuracy", 1.0), ("x_", x, other.name, scale)):
             gain = entry.gains[key]
             low, high = gain.interval()
             ends |= {f"{name}low": [size * (value - gain.mean + low)], f"{name}high": [size * (value - gain.mean + high)]}
-    return Series(entry.arm.name, ranking.student, colour, [scale * x], [y], kind="points", n=entry.n, dash="solid" if plain else "dash",
-                  marker=own if plain else rest[(place - 1) % len(rest)], written=entry.arm.name if written else "", **ends)
+    return Series(entry.arm.name, ranking.student, colour, [scale * x], [y], kind="points", n=entry.n,
+                  dash="solid" if plain else "dash", marker=own if plain else rest[(place - 1) % len(rest)],
+                  written=entry.arm.name if written else "", **ends)

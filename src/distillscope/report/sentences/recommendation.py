@@ -74,14 +74,15 @@ def level(ranking: Ranking) -> str:
 
 
 def won(ranking: Ranking, found: Recommendation) -> str:
-    """What the arm that reads best wins: a share of the gap to the teacher where every gap is one, else the score; and its price."""
+    """What the arm that reads best wins (a share of the gap to the teacher, or where there is none the score) and its price."""
     first = ranking.named(ranking.leaders[0])
     if found.purpose != "balance":
         text = f"stands {score_text(first, found, ranking)} from the plain arm"
     elif ranking.caught_up:
         better = [f"{a.title} {signed(a.scale * first.gains[a.name].mean)} {a.unit}" for a in found.axes
                   if a.name in first.gains and first.gains[a.name].interval()[0] > 0]
-        text = f"wins {joined(better) or 'on the whole'} (balance score of {gain(scored(first), 100, 0, ranking.simultaneous(first))})"
+        score = gain(scored(first), 100, 0, ranking.simultaneous(first))
+        text = f"wins {joined(better) or 'on the whole'} (balance score of {score})"
     else:
         share = gain(scored(first), 100, 0, ranking.simultaneous(first)).lstrip("+")
         text = f"closes {share}{NBSP}% of the gap to the teacher, the mean of {joined(found_axes(first, found))}"
@@ -108,15 +109,17 @@ def sentence(ranking: Ranking, found: Recommendation) -> str:
     best, *others = ranking.leaders
     first, rest = ranking.named(best), not_run(ranking)
     if ranking.leaders == (ranking.plain,):
-        return f"{who}: keep “{best}”, the plain arm: {beaten(ranking)} shown to be worse for {found.purpose} (n = {first.n} seeds).{rest}"
+        return (f"{who}: keep “{best}”, the plain arm: {beaten(ranking)} shown to be worse for {found.purpose} "
+                f"(n = {first.n} seeds).{rest}")
     if not others:
-        return (f"{who}: train with “{best}”. For {found.purpose} it {won(ranking, found)} ({level(ranking)}, paired over {first.n} seeds), "
-                f"and {beaten(ranking)} shown to be worse. It changes: {changes(first, found)}{rest}")
+        return (f"{who}: train with “{best}”. For {found.purpose} it {won(ranking, found)} ({level(ranking)}, paired over "
+                f"{first.n} seeds), and {beaten(ranking)} shown to be worse. It changes: {changes(first, found)}{rest}")
     names = joined(f"“{n}”" for n in ranking.leaders)
     text = f"{who}: no significant difference for {found.purpose} between {names}."
     if ranking.plain in ranking.leaders:
         return f"{text} The plain arm is among them: no arm is shown to help.{rest}"
-    return f"{text} “{best}” reads best: it {won(ranking, found)} ({level(ranking)}, paired over {first.n} seeds). It changes: {changes(first, found)}{rest}"
+    return (f"{text} “{best}” reads best: it {won(ranking, found)} ({level(ranking)}, paired over {first.n} seeds). "
+            f"It changes: {changes(first, found)}{rest}")
 
 
 def other_arms(ranking: Ranking) -> str:
@@ -144,29 +147,31 @@ def changes(entry: Entry, found: Recommendation) -> str:
 def marked(ranking: Ranking) -> str:
     """What the star in a table says."""
     if len(ranking.leaders) > 1:
-        return ("* is not shown to be worse than any other arm: that depends on the spread of the paired differences, not on how far "
-                "apart the means are. ")
+        return ("* is not shown to be worse than any other arm: that depends on the spread of the paired differences, not on "
+                "how far apart the means are. ")
     return "* leads: every other ranked arm is shown to be worse. " if ranking.leaders else ""
 
 
 def intervals(ranking: Ranking) -> str:
     """What the intervals in a table are."""
     score = f"The score's is {level(ranking)}; the others are" if ranking.rivals > 1 else "They are"
-    return (f"Intervals are of the difference to the plain arm, paired over seeds. {score} 95{NBSP}% t intervals of one arm and quantity, before "
-            "selection.")
+    return (f"Intervals are of the difference to the plain arm, paired over seeds. {score} 95{NBSP}% t intervals of one arm "
+            "and quantity, before selection.")
 
 
 PROBES = {TUNED: "Accuracies here are those of the tuned probe, whose C is chosen on held-out images.",
-          PAPER: "Accuracies here are those of the paper's probe (C 1 on unit rows), which favours embeddings of an even spectrum; set "
-                 "probes.tuned: true to rank by a probe whose C is chosen on held-out images."}
+          PAPER: "Accuracies here are those of the paper's probe (C 1 on unit rows), which favours embeddings of an even "
+                 "spectrum; set probes.tuned: true to rank by a probe whose C is chosen on held-out images."}
 
 
 def notes(found: Recommendation) -> list[str]:
     """What a reader must know of a ranking: the probe that it rests on, and what was not measured."""
-    said = [f"{PROBES[found.accuracy]}{_neighbours(found) if found.accuracy == PAPER else ''}"] if found.accuracy in PROBES else []
+    of_paper = found.accuracy == PAPER
+    said = [f"{PROBES[found.accuracy]}{_neighbours(found) if of_paper else ''}"] if found.accuracy in PROBES else []
     said += found.mapped_notes
     timed = found.timed or not any(r.entries or r.apart for r in found.rankings)
-    return said if timed else [*said, "Latency was not measured: add the stress latency to the study (stresses: [{name: latency}])."]
+    return said if timed else [*said, "Latency was not measured: add the stress latency to the study (stresses: [{name: "
+                                      "latency}])."]
 
 
 def _neighbours(found: Recommendation) -> str:

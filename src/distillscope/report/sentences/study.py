@@ -46,7 +46,7 @@ def headline(setting: Setting, summary: Summary) -> str:
     accuracy, parts, seen, best = accuracy_of(summary), [], [], None
     teacher, ending = setting.reference, "s" if len(students) == 1 else ""
     scores = _found(students, summary, accuracy[0]) if accuracy else []
-    if scores:
+    if scores and accuracy:
         seen += scores
         best = summary.get(teacher, accuracy[0]) if teacher else None
         if best and all(s.mean <= best.mean for _, s in scores):
@@ -59,8 +59,10 @@ def headline(setting: Setting, summary: Summary) -> str:
     ranks = _found(students, summary, RANK)
     if ranks:
         seen += ranks
-        teachers = f" where {'it' if scores and best else setting.teacher} fills {number(own.mean, 0 if own.mean >= 100 else 1)}" if own else ""
-        parts.append(f"fill{ending} {span(s.mean for _, s in ranks)} effective dimensions{teachers}")
+        parts.append(f"fill{ending} {span(s.mean for _, s in ranks)} effective dimensions")
+        if own:
+            who = "it" if scores and best else setting.teacher
+            parts[-1] += f" where {who} fills {number(own.mean, 0 if own.mean >= 100 else 1)}"
     if not parts:
         return f"On {setting.dataset} no student of {setting.teacher} has a finished trial yet."
     who = f"student {students[0].label}" if len(students) == 1 else f"students {joined(m.label for m in students)}"
@@ -76,7 +78,8 @@ def what_was_lost(setting: Setting, summary: Summary) -> list[str]:
         if scores and own:
             best, s = max(scores, key=lambda pair: pair[1].mean)
             gap = 100 * (own.mean - s.mean)
-            ends = sorted(100 * (own.mean - end) * (1 if gap >= 0 else -1) for end in (s.low, s.high))  # in the sentence's direction
+            direction = 1 if gap >= 0 else -1  # the sentence's
+            ends = sorted(100 * (own.mean - end) * direction for end in (s.low, s.high))
             interval = f" [{number(ends[0], 1)}, {number(ends[1], 1)}]" if math.isfinite(s.low) else ""
             who = f"{best.label} comes closest on clean images" if len(scores) > 1 else f"{best.label} on clean images"
             sentences.append(f"{who}: {number(abs(gap), 1)} points {'below' if gap >= 0 else 'above'} the teacher{interval}, "
@@ -84,19 +87,24 @@ def what_was_lost(setting: Setting, summary: Summary) -> list[str]:
     ordered = by_size(setting, summary, students[0].arm) if students else []
     if len(ordered) > 1:
         small, large = ordered[0], ordered[-1]
-        sizes = [summary.get(m, PARAMETERS) for m in (small, large)]
-        times = f" ({count(sizes[1].mean)} parameters, {sizes[1].mean / sizes[0].mean:.1f} times as many)" if all(sizes) else ""
-        sentence = _difference(summary, large, small, RANK, f"From {small.label} to {large.label}{times} the effective rank", 2, 1, "")
+        least, most = summary.get(small, PARAMETERS), summary.get(large, PARAMETERS)
+        times = f" ({count(most.mean)} parameters, {most.mean / least.mean:.1f} times as many)" if least and most else ""
+        sentence = _difference(summary, large, small, RANK, f"From {small.label} to {large.label}{times} the effective rank",
+                               2, 1, "")
         sentences += [sentence] if sentence else []
     note = sample_note([setting], summary) if undersampled([setting], summary) else ""
     return sentences + ([note] if note else [])
 
 
-def other_arms(run: Run, setting: Setting, summary: Summary) -> list[tuple[Model, Model, dict[str, tuple[Statistic, int, float]]]]:
-    """(arm's model, plain model, {title: (paired difference, digits, scale)}) for each model of an arm but the first."""
+Changes = dict[str, tuple[Statistic, int, float]]
+"""What an arm changed, by the quantity's title: the paired difference, its digits, its scale."""
+
+
+def other_arms(run: Run, setting: Setting, summary: Summary) -> list[tuple[Model, Model, Changes]]:
+    """(arm's model, plain model, what the arm changed) for each model of an arm but the first."""
     first = {m.student: m for m in _main_arm(setting)}
     accuracy, level = accuracy_of(summary), middle_noise(run, summary)
-    wanted = [(facts_of(RANK).title, RANK, CLEAN)]
+    wanted: list[tuple[str, str, str]] = [(facts_of(RANK).title, RANK, CLEAN)]
     wanted += [("clean accuracy, points", accuracy[0], CLEAN)] if accuracy else []
     wanted += [(f"accuracy at σ {level.value:g}, points", accuracy[0], level.condition)] if accuracy and level else []
     rows = []
@@ -138,7 +146,7 @@ def does_it_matter(run: Run, setting: Setting, summary: Summary) -> list[str]:
     if not levels:
         return ["Only clean images were probed; nothing is known of noise."]
     sentences = []
-    for level in dict.fromkeys((middle_noise(run, summary), levels[-1])):
+    for level in dict.fromkeys((levels[len(levels) // 2], levels[-1])):
         falls = []
         for model in [*setting.teachers[:1], *(m for m in setting.named if not m.is_teacher)]:
             clean, noisy = summary.get(model, accuracy[0]), summary.get(model, accuracy[0], level.condition)
@@ -181,7 +189,7 @@ OF_TEACHER = {"mapped.recall_at_1": 1.0, "similarity.mutual_knn_10": 1.0, COSINE
 
 def merits(run: Run, setting: Setting, summary: Summary) -> list[Merit]:
     """Clean and noisy accuracy, rank, retrieval, and size with latency, teacher beside students."""
-    wanted = []
+    wanted: list[tuple[str, str, str, str, float, int, str, float | None]] = []
     accuracy, level, measured = accuracy_of(summary), middle_noise(run, summary), summary.measures()
     if accuracy:
         wanted.append(("Accuracy, clean", accuracy[1], accuracy[0], "clean", 100, 1, f"{NBSP}%", 1.0))
@@ -189,15 +197,17 @@ def merits(run: Run, setting: Setting, summary: Summary) -> list[Merit]:
             wanted.append(("Accuracy under noise", level.text, accuracy[0], level.condition, 100, 1, f"{NBSP}%", 1.0))
     wanted.append(("Effective rank", "directions that are filled", RANK, "clean", 1, 1, "", None))
     near = next((r for r in RETRIEVAL if r[2] in measured), None)
-    wanted.append((*near, "clean", 100, 1, f"{NBSP}%", 1.0) if near else ("Mean cosine", "with the teacher", COSINE, "clean", 1, 3, "", 1.0))
-    wanted.append(("Size and latency", "parameters; one image, one thread", PARAMETERS, "clean", 1, 0, "", None) if LATENCY in measured else
-                  ("Parameters", "", PARAMETERS, "clean", 1, 0, "", None))
+    wanted.append((*near, "clean", 100, 1, f"{NBSP}%", 1.0) if near else
+                  ("Mean cosine", "with the teacher", COSINE, "clean", 1, 3, "", 1.0))
+    size = ("Size and latency", "parameters; one image, one thread") if LATENCY in measured else ("Parameters", "")
+    wanted.append((*size, PARAMETERS, "clean", 1, 0, "", None))
     found = []
     for title, note, key, condition, scale, digits, unit, full in wanted:
         rows = []
         for model, s in _found([*setting.teachers[:1], *_main_arm(setting)], summary, key, condition):
             value = count(s.mean) if key == PARAMETERS else number(scale * s.mean, digits) + unit
-            rows.append(MeritRow(model, s, value, _time(model, summary) if key == PARAMETERS else interval_text(s, digits, scale)))
+            rows.append(MeritRow(model, s, value, _time(model, summary) if key == PARAMETERS
+                                 else interval_text(s, digits, scale)))
         if rows and key in OF_TEACHER and setting.reference:  # what a teacher has of itself needs no measurement
             full = OF_TEACHER[key]
             whole = Statistic(full, math.nan, math.nan, math.nan, math.nan, 0, ())

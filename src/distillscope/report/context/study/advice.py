@@ -39,7 +39,8 @@ def recommended(advice: Advice) -> str:
         for ranking in [r for r in one.rankings if not r.reason] or one.rankings:
             deeds.setdefault(_deed(ranking, one, results), []).append(ranking.student)
         named = f"{one.dataset}, {one.teacher}: " if len(advice.found) > 1 else ""
-        said.append(named + "; ".join(f"{joined(who)}: {text}" if len(one.rankings) > 1 else text for text, who in deeds.items()))
+        several = len(one.rankings) > 1
+        said.append(named + "; ".join(f"{joined(who)}: {text}" if several else text for text, who in deeds.items()))
     return f"{'. '.join(said)}." if said else ""
 
 
@@ -54,9 +55,11 @@ def _deed(ranking: Ranking, one: Recommendation, results: Results) -> str:
         return f"train with {names[0]}, which {text}" if len(names) == 1 else alike
     helps = []
     for found in (recommend(results, p) for p in PURPOSES if p != one.purpose):
-        own = next((r for r in found.rankings if r.student == ranking.student and not r.reason and r.plain not in r.leaders), None)
+        own = next((r for r in found.rankings if r.student == ranking.student and not r.reason and r.plain not in r.leaders),
+                   None)
         if own:
-            helps.append(f"“{own.leaders[0]}” helps {TITLES[found.purpose]} ({score_text(own.named(own.leaders[0]), found, own)})")
+            helps.append(f"“{own.leaders[0]}” helps {TITLES[found.purpose]} "
+                         f"({score_text(own.named(own.leaders[0]), found, own)})")
     none = "no arm is shown to help on the whole" if helps else "no arm is shown to help"
     kept = f"keep {names[0]}" if len(names) == 1 else none
     return kept + (f", but {joined(helps)}" if helps else "")
@@ -90,7 +93,8 @@ def advised(advice: Advice, figures: dict[str, Figure], folder: Path) -> dict[st
     choices = [choice(one, results, len(advice.found) > 1) for one, results in zip(advice.found, advice.results, strict=True)]
     if advice.following is None:
         return {"choices": choices, "following": None}
-    following = {"chosen_on": advice.chosen_on, "figure": shown_figures([figures[k] for k in ("pareto",) if k in figures], folder, ()),
+    trade = [figures[k] for k in ("pareto",) if k in figures]
+    following = {"chosen_on": advice.chosen_on, "figure": shown_figures(trade, folder, ()),
                  "arms": [arms_table(r, one) for one in advice.found for r in one.rankings if r.entries or r.apart],
                  "commands": advice.screen_commands("DIR"), "yaml": advice.yaml}
     return {"choices": choices, "following": following}
@@ -105,11 +109,12 @@ def choice(one: Recommendation, results: Results, several: bool) -> Choice:
     skipped = [not_run(r).strip() for r in one.rankings if r.not_run]
     table, helped = _purposes(one, results)
     return Choice(f"{one.dataset}, teacher {one.teacher}" if several else "",
-                  [f"{joined(who)} cannot be ranked: {why}." for why, who in reasons.items()], table, helped, [*notes(one), *skipped])
+                  [f"{joined(who)} cannot be ranked: {why}." for why, who in reasons.items()], table, helped,
+                  [*notes(one), *skipped])
 
 
 def _purposes(one: Recommendation, results: Results) -> tuple[PageTable | None, list[str]]:
-    """A row a purpose, a column a student: the arm to train with, and what it gains; and what the arms of `one.purpose` change."""
+    """A row a purpose, a column a student: the arm to train with, and what it gains; and what the arms for `one` change."""
     students = [r.student for r in one.rankings if not r.reason]
     if not students:
         return None, []
@@ -141,7 +146,8 @@ def arms_table(ranking: Ranking, found: Recommendation) -> Arms:
     """All arms of one student, with differences and costs."""
     compared = arms_compared(ranking, found)
     first, *others = compared.head
-    table = PageTable(f"Arms of {ranking.student}", heads(first, others), [PageRow(starred(line), _cells(line)) for line in compared.lines])
+    table = PageTable(f"Arms of {ranking.student}", heads(first, others),
+                      [PageRow(starred(line), _cells(line)) for line in compared.lines])
     return Arms(ranking.student, table,
                 f"{teacher_row(found)} {marked(ranking)}Below each value its difference to the plain arm. {intervals(ranking)}")
 

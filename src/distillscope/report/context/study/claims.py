@@ -77,7 +77,8 @@ def decided(claims: Claims) -> dict[str, Any]:
 
 def _decision(decision: Decision, title: str) -> ShownDecision:
     verdicts = decision.verdicts
-    return ShownDecision(title, counts(decision), scope_text(verdicts[0].scope, OF_ALL), [shown_claim(v) for v in verdicts if v.p is not None],
+    return ShownDecision(title, counts(decision), scope_text(verdicts[0].scope, OF_ALL),
+                         [shown_claim(v) for v in verdicts if v.p is not None],
                          [v for v in verdicts if v.p is None])
 
 
@@ -85,7 +86,8 @@ def shown_claim(v: Verdict) -> ShownClaim:
     """One claim of the page that was tested."""
     assert v.p is not None and v.p_holm is not None
     facts = {"test": f"{v.test}, n = {v.n} {v.replicates}", "p": f"{p_text(v.p)}; after Holm {p_text(v.p_holm)}",
-             "sign flips": p_text(v.p_sign_flip) if v.p_sign_flip is not None else "", "power": v.power, "scope": scope_text(v.scope)}
+             "sign flips": p_text(v.p_sign_flip) if v.p_sign_flip is not None else "", "power": v.power,
+             "scope": scope_text(v.scope)}
     test = f"{effect_and_bound(v)}; {v.test}, {p_text(v.p_holm)} after Holm, n = {v.n} {v.replicates}"
     return ShownClaim(v.id, v.claim, v.verdict, v.conclusion, effect_of(v), test, facts, [evidence_of(e) for e in v.evidence],
                   [t for t in (_parts(v), _secondary(v)) if t.rows], v.notes)

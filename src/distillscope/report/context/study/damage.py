@@ -31,7 +31,8 @@ MOST_OPEN = 6
 def matter(run: Run, settings: list[Setting], summary: Summary, albums: list[Kept], drawn: Callable[..., list[ShownFigure]],
            measured: Callable[..., list[ShownFigure]]) -> dict[str, Any]:
     """Accuracy under noise and corruptions, the neighbours of the same queries, and time."""
-    return {"parts": [{"title": title_among(settings, s), "findings": sentences.does_it_matter(run, s, summary)} for s in settings],
+    return {"parts": [{"title": title_among(settings, s), "findings": sentences.does_it_matter(run, s, summary)}
+                      for s in settings],
             "noise": drawn("noise"), "corruptions": measured("corruptions"), "beside": beside_teacher(run, settings, summary),
             "neighbours": neighbours(albums) if albums else None, "latency": measured("latency")}
 
@@ -110,7 +111,7 @@ def corruptions_of(setting: Setting, suite: pd.DataFrame) -> StressTable | None:
 
 
 def noise_probe_of(setting: Setting, summary: Summary, kind: str) -> StressTable | None:
-    """Accuracy under noise with the clean probe, and with one that was fitted to noise: what noise moves, and what it destroys."""
+    """Accuracy under noise with the clean probe, and with one that was fitted to noise: what noise moves, what it destroys."""
     key = f"noise_probe.{kind}.student"
     levels = sorted((c for c in summary.conditions() if c.kind == "noise_probe" and c.strength), key=lambda c: c.strength or 0)
     rows = []
@@ -123,6 +124,7 @@ def noise_probe_of(setting: Setting, summary: Summary, kind: str) -> StressTable
                 columns = [[d[s] for s in shared] for d in (clean, under)]
                 columns += [[fitted[s] - under[s] for s in shared], [clean[s] - fitted[s] for s in shared]]
                 rows.append(PageRow.of(model, [PageCell(condition.level),
-                                               *(mean_cell(statistic(c), 1, 100) for c in columns), PageCell(str(len(shared)))]))
+                                               *(mean_cell(statistic(c), 1, 100) for c in columns),
+                                               PageCell(str(len(shared)))]))
     head = ["σ", "clean probe, no noise, %", "clean probe under noise, %", "won back", "lost", "seeds"]
     return StressTable.of("What noise moves, and what it destroys", head, rows) if rows else None

@@ -37,7 +37,8 @@ def notices_of(run: Run) -> Notices:
     bad = run.results[~np.isfinite(run.results["value"])]
     return Notices(
         len(run.trials), run.missing, run.unstarted, len(bad),
-        [f"{r.arm} {r.student} seed {r.seed}, {r.condition}: {r.measure}" for r in bad.itertuples()][:MOST_LISTED], run.problems,
+        [f"{r.arm} {r.student} seed {r.seed}, {r.condition}: {r.measure}" for r in bad.itertuples()][:MOST_LISTED],
+        run.problems,
         OLD_FIT_SAYS if run.mapped_fit == OLD_FIT else "", [f"{t.folder}: {w}" for t in run.trials for w in t.warnings])
 
 
@@ -61,4 +62,5 @@ def headline(settings: list[Setting], summary: Summary) -> str:
 
 def merits_of(found: Findings) -> list[SettingMerits]:
     """The tiles of every setting."""
-    return [SettingMerits(title_among(found.settings, s), sentences.merits(found.run, s, found.summary)) for s in found.settings]
+    return [SettingMerits(title_among(found.settings, s), sentences.merits(found.run, s, found.summary))
+            for s in found.settings]

@@ -155,8 +155,10 @@ def _query(kept: Kept, index: int, query: int) -> Query:
     label = _of(teacher.said["tiles"]["labels"], place)
     own = {teacher.said["tiles"]["ids"][p] for p in teacher.said["neighbours"][query]}
     name = _name(kept, label)
-    answers = [Answer(a.model, _who(a.model), [_neighbour(kept, a, sheet_name(index, j), p, label, own) for p in a.said["neighbours"][query]])
-               for j, a in enumerate(kept.albums)]
+    answers = []
+    for j, album in enumerate(kept.albums):
+        tiles = [_neighbour(kept, album, sheet_name(index, j), p, label, own) for p in album.said["neighbours"][query]]
+        answers.append(Answer(album.model, _who(album.model), tiles))
     return Query(_tile(sheet_name(index, 0), teacher, place, f"query: {name}" if name else "query"), name, answers)
 
 
@@ -231,7 +233,8 @@ def picture_data(albums: list[Kept]) -> dict[str, Any]:
                 lost.append([*head, identity, true, taken])
             for q, row in enumerate(album.said["neighbours"]):
                 query = kept.teacher.said["tiles"]["ids"][kept.teacher.said["queries"][q]]
-                near += [[*head, query, rank + 1, said["ids"][p], _name(kept, _of(said["labels"], p))] for rank, p in enumerate(row)]
+                near += [[*head, query, rank, said["ids"][p], _name(kept, _of(said["labels"], p))]
+                         for rank, p in enumerate(row, start=1)]
     head = ["dataset", "teacher", "model"]
     items = [{"ids": k.teacher.said["map"]["shared"]["ids"],
               "labels": [k.classes[v] for v in k.teacher.said["map"]["shared"]["labels"] or []],

@@ -51,7 +51,8 @@ def _cell(cell: Cell, column: Column, table: Table, of_teacher: bool) -> PageCel
 def provenance(run: Run, summary: Summary) -> dict[str, Any]:
     """Where the numbers come from, and the command that makes them again."""
     known = run.provenance
-    versions = known.get("versions") if isinstance(known.get("versions"), dict) else {}
+    versions = known.get("versions")
+    versions = versions if isinstance(versions, dict) else {}
     facts = {"distillscope": known.get("distillscope"), "commit": known.get("commit"), "device": known.get("device"),
              "threads": known.get("threads"), "hardware": known.get("hardware"), "started": known.get("started"),
              "duration": duration(known.get("seconds")), "seeds": ", ".join(map(str, run.study.get("seeds") or [])),
@@ -62,6 +63,6 @@ def provenance(run: Run, summary: Summary) -> dict[str, Any]:
 
 
 def _noise_line(sigma: Sigma) -> str:
-    clipped = {True: "clipped", False: "not clipped"}.get(sigma.clipped, "")
+    clipped = "" if sigma.clipped is None else "clipped" if sigma.clipped else "not clipped"
     how = ", ".join(p for p in (f"added to {sigma.where}" if sigma.where else "", clipped) if p)
     return f"{sigma.text}{'; ' + how if how else ''}"
