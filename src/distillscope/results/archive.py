@@ -178,10 +178,10 @@ def _read_results(content: bytes) -> dict[str, pd.DataFrame]:
 
 
 def _read_curves(content: bytes) -> dict[str, dict[str, Any]]:
-    parse_json(content, CURVES, dict[str, dict[str, run_files.Curve]])
     found: dict[str, dict[str, Any]] = {}
-    for name, curves in parse_json(content, CURVES).items():
+    for name, curves in parse_json(content, CURVES, dict[str, dict[str, dict]]).items():
         for folder, curve in curves.items():
+            run_files.Curve.model_validate(curve)
             found.setdefault(folder, {})[name] = curve
     return found
 
