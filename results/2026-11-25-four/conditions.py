@@ -1,7 +1,7 @@
 """Four conditions on a finished run, with paired 95 % t intervals: python conditions.py RUN [ARM ...].
 
 (a) rank at least four times the plain cosine student's; (b) a twentieth of its loss of accuracy at sigma 0.2; (c) 60 % of its
-clean gap to the teacher closed, in both probes; (d) better than the student trained with labels, clean and at sigma 0.2.
+clean gap to the whole teacher (all its dims) closed, in both probes; (d) better than the student trained with labels, clean and at sigma 0.2.
 Each is written as a quantity that must lie above 0, per seed; it is met where its whole interval does.
 """
 

@@ -8,8 +8,8 @@
     curves.json.xz     {curve: {folder: curve}}; no file where there is none
     trials.csv         a line for each reference and trial: who it is, seconds, its complete.json; written last
 
-No number is rounded, and the same run gives the same bytes. Weights, embeddings, predictions, pictures of test images and what a
-report makes anew are left out.
+No number is rounded, and the same run gives the same bytes. Weights, embeddings, predictions, pictures of test images and
+what a report makes anew are left out.
 """
 
 from __future__ import annotations
@@ -54,11 +54,13 @@ def write_archive(run_dir: Path, out: Path) -> list[Path]:
     run_dir, out = Path(run_dir), Path(out)
     config = study_of(run_dir)
     if is_archive(run_dir):
-        raise UserError(f"archive {run_dir}", "a run directory", "an archive already", "Copy the folder, which is all there is.")
+        raise UserError(f"archive {run_dir}", "a run directory", "an archive already", "Copy the folder.")
     if out.exists() and (not out.is_dir() or any(out.iterdir())):
-        raise UserError(f"archive {out}", "a new or empty folder", "one with files" if out.is_dir() else "a file", "Name another.")
+        raise UserError(f"archive {out}", "a new or empty folder", "one with files" if out.is_dir() else "a file",
+                        "Name another.")
     records = _finished(run_dir)
-    written = [_write(out / name, (run_dir / name).read_bytes()) for name in (config.name, "provenance.json") if (run_dir / name).is_file()]
+    copied = [run_dir / name for name in (config.name, "provenance.json") if (run_dir / name).is_file()]
+    written = [_write(out / path.name, path.read_bytes()) for path in copied]
     if (run_dir / CLAIMS).is_file():
         written.append(write_json(out / CLAIMS, _moved(read_json(run_dir / CLAIMS), run_dir, out)))
     rows = pd.concat([r.results.assign(folder=_path_of(r)) for r in records])[[FOLDER, *COLUMNS]]
@@ -74,7 +76,7 @@ def write_archive(run_dir: Path, out: Path) -> list[Path]:
 
 
 def read_archive(path: Path) -> dict[str, list[tuple[str, Record | Exception | None]]]:
-    """The records of an archive, by kind, as `run_files.records_in` gives those of a run directory; a `UserError` where it is damaged."""
+    """The records of an archive by kind, as `run_files.records_in` gives a run's; a `UserError` where it is damaged."""
     results = _read(path / RESULTS, _read_results)
     curves = _read(path / CURVES, _read_curves) if (path / CURVES).is_file() else {}
     epochs = _read(path / TRAINING, _read_epochs) if (path / TRAINING).is_file() else {}
@@ -86,8 +88,14 @@ def read_archive(path: Path) -> dict[str, list[tuple[str, Record | Exception | N
     found: dict[str, list[tuple[str, Record | Exception | None]]] = {kind: [] for kind in KINDS}
     for folder, complete in lines.items():
         kind, _, name = folder.partition("/")
-        found[kind].append((name, Record(kind, name, results[folder], complete, curves.get(folder, {}), epochs.get(folder, []))))
+        record = Record(kind, name, results[folder], complete, curves.get(folder, {}), epochs.get(folder, []))
+        found[kind].append((name, record))
     return found
+
+
+def packed_folders(path: Path) -> list[str]:
+    """What an archive holds, as references/NAME and trials/NAME, by its trials.csv."""
+    return list(_read(path / TRIALS, _read_lines))
 
 
 def unpack(record: Record, folder: Path) -> None:
@@ -107,10 +115,10 @@ def _finished(run_dir: Path) -> list[Record]:
                 progress.say(f"{run_dir / kind / name}: not finished, left out")
                 continue
             if isinstance(record, Exception):
-                raise UserError(f"archive {run_dir / kind / name}", "a complete trial that can be read", str(record).split("\n")[0],
-                                "Delete it, and run with --resume to make it anew.")
+                raise UserError(f"archive {run_dir / kind / name}", "a complete trial that can be read",
+                                str(record).split("\n")[0], "Delete it, and run with --resume to make it anew.")
             if record.broken_lines:
-                progress.say(f"{run_dir / kind / name}: {record.broken_lines} lines of metrics.jsonl cannot be read and are left out")
+                progress.say(f"{run_dir / kind / name}: {record.broken_lines} lines of metrics.jsonl cannot be read, left out")
             found.append(record)
     if not found:
         raise UserError(f"archive {run_dir}", "a run with finished trials", "none finished",
@@ -134,8 +142,8 @@ def _line(record: Record) -> dict[str, Any]:
     own = record.results[record.results["student"] != TEACHER] if record.kind == "trials" else record.results
     first = (own if len(own) else record.results).iloc[0] if len(record.results) else {}
     who = {name: first.get(name) for name in WHO}
-    return {FOLDER: _path_of(record), **{k: "" if v is pd.NA else v for k, v in who.items()}, "seconds": record.complete.seconds,
-            "complete": json.dumps(record.complete.model_dump(exclude_unset=True))}
+    return {FOLDER: _path_of(record), **{k: "" if v is pd.NA else v for k, v in who.items()},
+            "seconds": record.complete.seconds, "complete": json.dumps(record.complete.model_dump(exclude_unset=True))}
 
 
 def _csv(rows: Iterable[dict[str, Any]]) -> str:
@@ -168,13 +176,15 @@ def _read(path: Path, parse: Callable[[bytes], Any]) -> Any:
     except UserError as error:
         raise UserError(str(path), error.expected, error.got, AGAIN) from None
     except (OSError, EOFError, lzma.LZMAError, zlib.error, ValueError, KeyError) as error:
-        raise UserError(str(path), "a file of an archive", (str(error).splitlines() or [type(error).__name__])[0][:200], AGAIN) from None
+        why = (str(error).splitlines() or [type(error).__name__])[0][:200]
+        raise UserError(str(path), "a file of an archive", why, AGAIN) from None
 
 
 def _read_results(content: bytes) -> dict[str, pd.DataFrame]:
     cells = run_files.read_cells(content)
     rows = run_files.typed(cells)
-    return {str(name): rows.loc[places].reset_index(drop=True) for name, places in cells.groupby(FOLDER, sort=False).groups.items()}
+    places = cells.groupby(FOLDER, sort=False).groups.items()
+    return {str(name): rows.loc[place].reset_index(drop=True) for name, place in places}
 
 
 def _read_curves(content: bytes) -> dict[str, dict[str, Any]]:

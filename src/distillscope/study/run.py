@@ -23,9 +23,11 @@ from distillscope.config.resolve import with_noise
 from distillscope.config.study import Study
 from distillscope.devices import choose_device
 from distillscope.errors import UserError
+from distillscope.files.archives import is_archive
 from distillscope.files.locks import RunLock
 from distillscope.files.writing import said_if_deleted, write_json
 from distillscope.provenance import provenance
+from distillscope.results.archive import packed_folders
 from distillscope.results.run import of_test, read_run
 from distillscope.results.rundir import (
     as_begun,
@@ -99,7 +101,10 @@ class Run:
         raise UserError(f"{self.path}", "a student of the run", f"'{label}'", f"Known: {', '.join(s.label for s in self.study.students)}.")
 
     def __repr__(self) -> str:
-        done = sum(is_complete(trial_folder(self.path, t)) for t in trials_of(self.study))
+        if is_archive(self.path):
+            done = sum(folder.startswith("trials/") for folder in packed_folders(self.path))
+        else:
+            done = sum(is_complete(trial_folder(self.path, t)) for t in trials_of(self.study))
         return f"Run('{self.path}', {done} of {len(trials_of(self.study))} trials finished)"
 
 
