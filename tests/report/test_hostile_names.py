@@ -12,7 +12,8 @@ import pytest
 from builders.synthetic_run import make_run
 from distillscope.progress import Terminal
 from distillscope.report.claims import claims_of, claims_table, markdown
-from distillscope.report.tables import build_table, terminal_table, to_csv, to_latex, to_markdown
+from distillscope.report.study_terminal import terminal_table
+from distillscope.report.tables import build_table, to_csv, to_latex, to_markdown
 from distillscope.report.write import write_results
 from distillscope.results.models import settings_of
 from distillscope.results.run import read_run

@@ -10,7 +10,7 @@ import pandas as pd
 import pytest
 
 from distillscope.errors import UserError
-from distillscope.report.tables import terminal_table
+from distillscope.report.study_terminal import terminal_table
 from distillscope.report.write import write_report
 
 FIGURES = ["noise", "cumulative_variance", "effective_rank", "cosine_rank", "alignment", "information", "training"]

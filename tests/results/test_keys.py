@@ -14,7 +14,8 @@ from distillscope import audit
 from distillscope.compare.runs import compare_runs
 from distillscope.registry import measures
 from distillscope.report.audit_terminal import audit_table
-from distillscope.report.tables import build_table, terminal_table, to_markdown
+from distillscope.report.study_terminal import terminal_table
+from distillscope.report.tables import build_table, to_markdown
 from distillscope.results.keys import KEYS, Key, facts_of
 from distillscope.results.models import settings_of
 from distillscope.results.rows import Row, tidy
