@@ -1,4 +1,4 @@
-"""The main table: teachers, then students under each arm; built once, written as Markdown, LaTeX, CSV or a terminal's."""
+"""The main table: teachers, then students under each arm; built once, written as Markdown, LaTeX and CSV."""
 
 from __future__ import annotations
 
