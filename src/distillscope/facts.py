@@ -65,6 +65,13 @@ class ObjectiveFacts(Facts):
     family: Family = "other"
 
 
+class ClaimFacts(Facts):
+    """``sentence`` is the claim in words; ``seeds`` how many a verdict on it needs: its function gets no fewer."""
+
+    sentence: str
+    seeds: int
+
+
 class TargetFacts(Facts):
     """``check(dimensions, number of train images, **settings)`` raises what cannot be fitted, before anything is embedded."""
 

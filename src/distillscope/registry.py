@@ -31,7 +31,17 @@ from typing import Annotated, Any, Generic, TypeVar
 from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError
 
 from distillscope.errors import UserError, unknown_name
-from distillscope.facts import CurveFacts, Facts, MeasureFacts, ObjectiveFacts, RemedyFacts, StressFacts, TargetFacts, ViewFacts
+from distillscope.facts import (
+    ClaimFacts,
+    CurveFacts,
+    Facts,
+    MeasureFacts,
+    ObjectiveFacts,
+    RemedyFacts,
+    StressFacts,
+    TargetFacts,
+    ViewFacts,
+)
 from distillscope.files.json_reader import shown
 
 Seed = Annotated[int, Field(gt=-(2**63), lt=2**63)]
@@ -243,7 +253,7 @@ corruptions = Registry("corruption", "distillscope.data", Facts)
 remedies = Registry("remedy", "distillscope.remedies", RemedyFacts)
 measures = Registry("measure", "distillscope.measure", MeasureFacts)
 curves = Registry("curve", "distillscope.measure", CurveFacts)
-claims = Registry("claim", "distillscope.claims", Facts)
+claims = Registry("claim", "distillscope.claims", ClaimFacts)
 
 KINDS: dict[str, Registry[Any]] = {
     r.plural: r for r in (datasets, views, teachers, students, objectives, targets, projectors, stresses, corruptions, remedies,

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from builders.planted import PARAMETERS, STUDY, TRAINING, planted, planted_run
-from distillscope.claims.decide import ORDER, decide, decide_results
+from distillscope.claims.decide import ORDER, decide, decide_results, decided
 from distillscope.claims.results import Results, Undecided, results_of
 from distillscope.claims.truncated_pca import ridge_null
 from distillscope.claims.verdict import Verdict, adjusted
@@ -52,7 +52,7 @@ def with_frame(results: Results, frame) -> Results:
 
 
 def verdict(name: str, *args, **kwargs) -> Verdict:
-    return claims.get(name)(planted(*args, **kwargs))
+    return decided(name, planted(*args, **kwargs))
 
 
 @pytest.mark.parametrize("name", ORDER)
@@ -71,12 +71,12 @@ def test_a_planted_truth_is_found(name):
 
 @pytest.mark.parametrize("name", ORDER)
 def test_no_verdict_on_fewer_seeds_than_it_needs(name):
-    plant = {**REFUTED[name], "seeds": range(1, claims.get(name).seeds)}
+    plant = {**REFUTED[name], "seeds": range(1, claims.facts(name).seeds)}
     if name == "rank-robustness":
         results = planted(**REFUTED[name])
         tenth = results.frame["measure"].str.startswith("top_k.paper") & (results.frame["draw"] == 9).fillna(False)
         frame = results.frame[~tenth]
-        found = claims.get(name)(with_frame(results, frame))
+        found = decided(name, with_frame(results, frame))
     else:
         found = verdict(name, **plant)
     assert (found.verdict, found.p, found.effect) == ("undecided", None, None)
@@ -106,7 +106,7 @@ def test_what_was_not_run_is_said(name):
         frame = results.frame
         gone = frame["condition"].str.startswith("band=") | (frame["measure"] == TOP20)
         results = with_frame(results, frame[~gone])
-    found = claims.get(name)(results)
+    found = decided(name, results)
     assert found.verdict == "undecided"
     with pytest.raises(AssertionError, match=reason):
         raise AssertionError(found.reason)
@@ -155,7 +155,7 @@ def test_a_regression_that_hardly_learned_decides_nothing_about_cosine():
 def test_a_loss_that_spreads_embeddings_refutes_a_limit_too():
     run = planted_run({("five", "*", RANK, "clean"): 30.0, ("six", "*", RANK, "clean"): 170.0})
     run.references[0].curves["teacher.spectrum"]["y"] = (np.arange(1, 513) ** -0.25).tolist()
-    found = claims.get("capacity-limit")(results_of([run])[0])
+    found = decided("capacity-limit", results_of([run])[0])
     assert found.verdict == "refuted" and "vicreg_covariance" in found.sentence
 
 
@@ -189,10 +189,10 @@ def test_capacity_limit_prefers_train_images_and_leaves_small_targets_out():
     run.results = type(run.results)(np.vstack([run.results, own.assign(split="fit", measure="train.effective_rank",
                                                                        value=own["value"] + 50)]), columns=run.results.columns)
     run.results = run.results.astype({"value": float, "n": float, "seed": "Int64", "draw": "Int64"})
-    found = claims.get("capacity-limit")(results_of([run])[0])
+    found = decided("capacity-limit", results_of([run])[0])
     assert found.verdict == "refuted" and "train images" in found.endpoint
     run.results = run.results.replace({"split": {"test": "val", "fit": "training"}})  # a study's own names
-    found = claims.get("capacity-limit")(results_of([run])[0])
+    found = decided("capacity-limit", results_of([run])[0])
     assert found.verdict == "refuted" and "train images" in found.endpoint and found.scope["val images"] == 10_000
     small = verdict("capacity-limit", arms="one five", teacher={("whiten300", "teacher.effective_rank", "clean"): 60.0})
     assert small.verdict == "undecided" and "no more dimensions than the limit" in small.reason
@@ -230,7 +230,7 @@ def test_inverse_scaling_pairs_seeds_and_falls_back_on_welch():
     late = (f["seed"] > 10).fillna(False)
     early = (f["seed"] <= 10).fillna(False)
     apart = f[~((f["student"] == "S") & late) & ~((f["student"] == "L") & early)]
-    unpaired = claims.get("inverse-scaling")(with_frame(results, apart))
+    unpaired = decided("inverse-scaling", with_frame(results, apart))
     assert unpaired.test == "Welch's t" and unpaired.verdict == "supported"
 
 
@@ -264,7 +264,7 @@ def test_truncated_pca_must_beat_a_ridge_regression_of_equal_r2():
     assert ridge_null(flat, 0.35) < 0.85 < 0.94 < ridge_null(steep, 0.35)
     run = planted_run()
     run.references[0].curves["teacher.spectrum"]["y"] = np.sqrt(steep).tolist()
-    found = claims.get("truncated-pca")(results_of([run])[0])
+    found = decided("truncated-pca", results_of([run])[0])
     assert found.verdict == "refuted" and "a ridge regression does as much, within 5 points, or more" in found.sentence
 
 
@@ -296,13 +296,13 @@ def test_holm_is_over_the_claims_that_were_tested():
     tested = [v for v in decision.verdicts if v.p is not None]
     assert [v.id for v in decision.verdicts] == list(ORDER) and decision.tested == len(tested) == 5
     assert all(v.p_holm >= v.p and f"Holm over {len(tested)}" in v.sentence for v in tested)
-    alone = {v.id: claims.get(v.id)(results) for v in tested}
+    alone = {v.id: decided(v.id, results) for v in tested}
     assert max(v.p_holm for v in tested) <= 1
     assert min(v.p_holm for v in tested) == pytest.approx(min(1, len(tested) * min(v.p for v in alone.values())))
 
 
 def test_a_claim_that_holm_takes_back_is_undecided():
-    weak = claims.get("inverse-scaling")(planted(**SUPPORTED["inverse-scaling"]))
+    weak = decided("inverse-scaling", planted(**SUPPORTED["inverse-scaling"]))
     weak = type(weak)(**{**vars(weak), "p": 0.03, "p_supported": 0.03})
     strong = [type(weak)(**{**vars(weak), "id": f"other{i}", "p": 0.04}) for i in range(3)]
     found = adjusted([weak, *strong])[0]
@@ -339,9 +339,10 @@ def test_a_study_without_cosine_is_judged_by_its_first_plain_arm():
 @pytest.mark.parametrize("name", list(claims))
 def test_contract_of_every_claim(name):
     function = claims.get(name)
-    assert function.id == name and function.seeds >= 5 and function.claim.endswith(".")
+    said = claims.facts(name)
+    assert said.seeds >= 5 and said.sentence.endswith(".")
     text = inspect.getdoc(function)
-    assert text.split("\n")[0] == function.claim and len(text) > 300
+    assert text.split("\n")[0] == said.sentence and len(text) > 300
     assert "Supported where" in text or "supported where" in text
     assert "efuted where" in text
     for plant in (SUPPORTED, REFUTED):
@@ -350,7 +351,7 @@ def test_contract_of_every_claim(name):
         again = verdict(name, **plant.get(name, {}))
         assert again == found
         assert {"teacher", "data", "input", "noise", "test images"} <= set(found.scope)
-    empty = claims.get(name)(planted(seeds=range(1, 2)))
+    empty = decided(name, planted(seeds=range(1, 2)))
     assert empty.verdict == "undecided" and empty.reason and {"teacher", "data"} <= set(empty.scope)
 
 

@@ -10,7 +10,7 @@ import yaml
 
 from builders.planted import planted_run
 from builders.tiny import tiny_study, tiny_values
-from distillscope.claims.decide import ORDER
+from distillscope.claims.decide import ORDER, decided
 from distillscope.claims.results import results_of
 from distillscope.config.load import load_preset
 from distillscope.registry import claims
@@ -23,7 +23,7 @@ def test_both_tables_hold_the_ten_in_order_with_their_seeds():
     ids = [r[0].strip("`") for r in rows]
     assert ids == [*ORDER, *ORDER]
     for row in rows[:10]:
-        assert int(row[-1].split()[0]) == claims.get(row[0].strip("`")).seeds
+        assert int(row[-1].split()[0]) == claims.facts(row[0].strip("`")).seeds
 
 
 def test_the_controls_of_the_page_are_a_study():
@@ -40,7 +40,7 @@ def test_presets_run_what_every_claim_asks_for(name):
     run = planted_run(study=study, top_k={"all": 0.6, "16": 0.3}, titles=titles, log_ranks={2: 20.0, 4: 20.0})
     (results,) = results_of([run])
     for claim in ORDER:
-        found = claims.get(claim)(results)
+        found = decided(claim, results)
         assert "was not run" not in found.reason and "was not measured" not in found.reason, (claim, found.reason)
         assert found.p is not None or "largest" in found.reason, (claim, found.reason)
 

@@ -13,10 +13,10 @@ import yaml
 
 from builders.planted import planted
 from builders.tiny import tiny_study, tiny_values
-from distillscope.claims.decide import ORDER, decide_results
+from distillscope.claims.decide import ORDER, decide_results, decided
 from distillscope.config.load import study_from
 from distillscope.errors import UserError
-from distillscope.registry import KINDS, claims, objectives, remedies
+from distillscope.registry import KINDS, objectives, remedies
 from distillscope.report.registered import STUDY
 from distillscope.report.render import environment
 
@@ -24,7 +24,7 @@ PAGE = Path(__file__).parents[2] / "docs" / "extending.md"
 CODE = dict(zip(("objective", "remedy", "claim", "section"),
                 re.findall(r"^```python\n(.*?)^```", PAGE.read_text(), re.M | re.S), strict=True))
 SETTINGS = [yaml.safe_load(y) for y in re.findall(r"^```yaml\n(.*?)^```", PAGE.read_text(), re.M | re.S)]
-FILES = {"objective": "distillscope.objectives.log_cosh", "remedy": "distillscope.students.rounded",
+FILES = {"objective": "distillscope.objectives.log_cosh", "remedy": "distillscope.remedies.rounded",
          "claim": "distillscope.claims.size_pays", "section": "distillscope.report.context.study.durations"}
 TEMPLATE = re.search(r"^```html\n(.*?)^```", PAGE.read_text(), re.M | re.S)[1]
 
@@ -89,9 +89,9 @@ def test_the_remedy_and_the_objective_run_in_a_study(tmp_path):
 def test_the_claim_is_decided_beside_the_ten():
     accuracy = "paper.probe.student.accuracy"
     paid = planted({("one", "L", accuracy, "clean"): 0.75})
-    assert claims.get("size-pays")(paid).verdict == "supported"
-    assert claims.get("size-pays")(planted()).verdict == "refuted"
-    few = claims.get("size-pays")(planted(seeds=range(1, 4)))
+    assert decided("size-pays", paid).verdict == "supported"
+    assert decided("size-pays", planted()).verdict == "refuted"
+    few = decided("size-pays", planted(seeds=range(1, 4)))
     assert few.verdict == "undecided" and "3 paired seeds, and this claim needs 5" in few.reason
     decision = decide_results(paid)
     assert [v.id for v in decision.verdicts] == [*ORDER, "size-pays"]

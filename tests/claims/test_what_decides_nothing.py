@@ -7,10 +7,10 @@ import dataclasses
 import pytest
 
 from builders.planted import PARAMETERS, STUDY, planted, planted_run
-from distillscope.claims.decide import decide_results
+from distillscope.claims.decide import decide_results, decided
 from distillscope.claims.results import Undecided, results_of
-from distillscope.claims.verdict import claim
 from distillscope.errors import UserError
+from distillscope.facts import ClaimFacts
 from distillscope.registry import claims
 
 ACCURACY = "paper.probe.student.accuracy"
@@ -25,12 +25,12 @@ def everywhere(value: float) -> dict:
 @pytest.mark.parametrize(("level", "why"), [(0.705, "less than 2"), (0.105, "leaves chance alone")])
 def test_noise_that_does_nothing_or_leaves_nothing(name, level, why):
     teacher = {("pca64", "knn.chance", "clean"): 0.1}
-    found = claims.get(name)(planted(everywhere(level), teacher))
+    found = decided(name, planted(everywhere(level), teacher))
     assert found.verdict == "undecided" and why in found.reason
 
 
 def test_a_teacher_that_noise_does_not_hurt_says_nothing_of_its_dimensions():
-    found = claims.get("rank-robustness")(planted(top_k={"all": 0.795, "16": 0.79, "64": 0.793}))
+    found = decided("rank-robustness", planted(top_k={"all": 0.795, "16": 0.79, "64": 0.793}))
     assert found.verdict == "undecided" and "less than 2" in found.reason
 
 
@@ -48,15 +48,15 @@ def test_of_students_of_equal_size_the_first_stands_for_it(monkeypatch):
     blurred = [{**s, "blur_pool": True} if s["label"] == "M" else s for s in STUDY["students"]]
     results = planted(study={"students": blurred})
     assert results.sizes(results.baseline()) == ["S", "L"]
-    assert claims.get("collapse")(results).id == "collapse"
+    assert decided("collapse", results).id == "collapse"
 
 
 def test_a_claim_whose_function_fails_leaves_the_others_alone(monkeypatch):
-    @claim("It fails.", seeds=5)
     def failing(results):
         raise ZeroDivisionError("division by zero")
 
     monkeypatch.setitem(claims._parts, "failing", failing)
+    monkeypatch.setitem(claims._facts, "failing", ClaimFacts(sentence="It fails.", seeds=5))
     with pytest.warns(RuntimeWarning, match="claim failing"):
         decision = decide_results(planted())
     assert decision["failing"].verdict == "undecided" and "ZeroDivisionError" in decision["failing"].reason
@@ -66,7 +66,7 @@ def test_a_claim_whose_function_fails_leaves_the_others_alone(monkeypatch):
 def test_bands_of_two_places_are_not_compared_with_each_other():
     truth = {("*", "*", ACCURACY, "band=0-0.25/0.1"): 0.50, ("*", "*", ACCURACY, "band=0.75-1/0.1"): 0.65,
              ("*", "*", ACCURACY, "band=0-1/0.1@input"): 0.40, ("*", "*", ACCURACY, "band=1-7/0.1@input"): 0.70}
-    found = claims.get("low-pass")(planted(truth))
+    found = decided("low-pass", planted(truth))
     assert "@input" not in found.endpoint and found.scope["bands"] == "band=0-0.25 and band=0.75-1"
 
 
@@ -78,7 +78,7 @@ def test_power_counts_the_parts_of_the_claim():
 def test_several_contrastive_arms_are_tested_as_several():
     arms = [*STUDY["arms"], {"name": "ten", "objective": ["cosine", {"name": "crd", "weight": 0.5}]}]
     flat = {("four", "*", "student.effective_rank", "clean"): 16.0, ("ten", "*", "student.effective_rank", "clean"): 40.0}
-    found = claims.get("expansion")(planted(flat, study={"arms": arms}))
+    found = decided("expansion", planted(flat, study={"arms": arms}))
     assert found.scope["contrastive arm"] == "ten"
     assert {p["endpoint"] for p in found.parts} >= {f"rank of S under {loss} - 1.1 x plain"
                                                     for loss in ("cosine + 0.5 infonce", "cosine + 0.5 crd")}

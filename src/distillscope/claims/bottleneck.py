@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from distillscope.claims.results import Results, Undecided
 from distillscope.claims.statements import Endpoint, all_of, below
-from distillscope.claims.verdict import Finding, Secondary, claim, secondary
+from distillscope.claims.verdict import Finding, Secondary, secondary
 from distillscope.registry import claims
 from distillscope.results.arms import Arm
 from distillscope.results.statistics import paired
@@ -12,8 +12,7 @@ from distillscope.results.statistics import paired
 HALF, LOSS = 0.5, 0.02
 
 
-@claims.register("bottleneck")
-@claim("Brittleness is geometric and cannot be trained away.", seeds=5)
+@claims.register("bottleneck", sentence="Brittleness is geometric and cannot be trained away.", seeds=5)
 def bottleneck(results: Results) -> Finding:
     """Brittleness is geometric and cannot be trained away.
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from distillscope.claims.collapse import half_way
 from distillscope.claims.results import RANK, TRAIN_RANK, Results, Undecided
 from distillscope.claims.statements import Endpoint, all_of, below
-from distillscope.claims.verdict import Finding, claim, secondary
+from distillscope.claims.verdict import Finding, secondary
 from distillscope.registry import claims
 from distillscope.results.arms import DEMANDING
 from distillscope.results.statistics import ALPHA, paired
@@ -16,8 +16,7 @@ SHARE = 1.1
 SPREADING = {"spread"}
 
 
-@claims.register("capacity-limit")
-@claim("About 82 dimensions are the network's topological limit.", seeds=5)
+@claims.register("capacity-limit", sentence="About 82 dimensions are the network's topological limit.", seeds=5)
 def capacity_limit(results: Results) -> Finding:
     """About 82 dimensions are the network's topological limit.
 

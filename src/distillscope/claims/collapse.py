@@ -7,7 +7,7 @@ import pandas as pd
 
 from distillscope.claims.results import RANK, Results, Undecided
 from distillscope.claims.statements import Endpoint, Statement, all_of, below, same
-from distillscope.claims.verdict import Finding, Secondary, claim, secondary
+from distillscope.claims.verdict import Finding, Secondary, secondary
 from distillscope.registry import claims
 from distillscope.results.arms import Arm
 from distillscope.results.statistics import paired
@@ -15,8 +15,7 @@ from distillscope.results.statistics import paired
 COLLAPSED, MARGIN = 0.5, 0.1
 
 
-@claims.register("collapse")
-@claim("Students of every size collapse to the same low rank, a fixed bottleneck.", seeds=5)
+@claims.register("collapse", sentence="Students of every size collapse to the same low rank, a fixed bottleneck.", seeds=5)
 def collapse(results: Results) -> Finding:
     """Students of every size collapse to the same low rank, a fixed bottleneck.
 

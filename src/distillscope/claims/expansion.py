@@ -6,7 +6,7 @@ import pandas as pd
 
 from distillscope.claims.results import RANK, Results, Undecided
 from distillscope.claims.statements import Endpoint, Statement, above, all_of, any_of, denied
-from distillscope.claims.verdict import Finding, Secondary, claim, secondary
+from distillscope.claims.verdict import Finding, Secondary, secondary
 from distillscope.registry import claims
 from distillscope.results.arms import DEMANDING, Arm
 from distillscope.results.statistics import paired
@@ -17,8 +17,7 @@ BESIDE = (("mapped.effective_rank", "rank after the ridge map to the teacher", "
           ("mapped.teacher_r2", "R^2 of the teacher", "share", 1.0), ("knn.student.accuracy", "kNN accuracy", "points", 100.0))
 
 
-@claims.register("expansion")
-@claim("A contrastive term is required to expand the rank.", seeds=5)
+@claims.register("expansion", sentence="A contrastive term is required to expand the rank.", seeds=5)
 def expansion(results: Results) -> Finding:
     """A contrastive term is required to expand the rank.
 

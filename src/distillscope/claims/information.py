@@ -7,7 +7,7 @@ import math
 from distillscope.claims.collapse import slopes
 from distillscope.claims.results import Results, Undecided
 from distillscope.claims.statements import Endpoint, above
-from distillscope.claims.verdict import Finding, Secondary, claim, secondary
+from distillscope.claims.verdict import Finding, Secondary, secondary
 from distillscope.registry import claims
 from distillscope.results.statistics import paired
 
@@ -18,8 +18,7 @@ BESIDE = (("contrastive.infonce", "InfoNCE at K 1,024 or more, temperature 0.1",
           ("student.uniformity", "uniformity", "log kernel"))
 
 
-@claims.register("information")
-@claim("InfoNCE falls with size: larger students keep more information.", seeds=5)
+@claims.register("information", sentence="InfoNCE falls with size: larger students keep more information.", seeds=5)
 def information(results: Results) -> Finding:
     """InfoNCE falls with size: larger students keep more information.
 

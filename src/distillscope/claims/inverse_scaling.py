@@ -5,15 +5,14 @@ from __future__ import annotations
 from distillscope.claims.collapse import slopes
 from distillscope.claims.results import Results
 from distillscope.claims.statements import Endpoint, above
-from distillscope.claims.verdict import Finding, Secondary, claim, secondary
+from distillscope.claims.verdict import Finding, Secondary, secondary
 from distillscope.registry import claims
 from distillscope.results.statistics import paired
 
 POINT = 0.01
 
 
-@claims.register("inverse-scaling")
-@claim("Larger students are more brittle.", seeds=10)
+@claims.register("inverse-scaling", sentence="Larger students are more brittle.", seeds=10)
 def inverse_scaling(results: Results) -> Finding:
     """Larger students are more brittle.
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from distillscope.claims.results import Results, Undecided
 from distillscope.claims.statements import Endpoint, above, all_of
-from distillscope.claims.verdict import Finding, Secondary, claim, secondary
+from distillscope.claims.verdict import Finding, Secondary, secondary
 from distillscope.registry import claims
 from distillscope.results.rows import Condition, in_order
 from distillscope.results.statistics import paired
@@ -12,8 +12,7 @@ from distillscope.results.statistics import paired
 POINT = 0.01
 
 
-@claims.register("low-pass")
-@claim("Small students act as low-pass filters.", seeds=5)
+@claims.register("low-pass", sentence="Small students act as low-pass filters.", seeds=5)
 def low_pass(results: Results) -> Finding:
     """Small students act as low-pass filters.
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from distillscope.claims.results import RANK, Results, Undecided
 from distillscope.claims.statements import Endpoint, above, all_of
-from distillscope.claims.verdict import Finding, claim, secondary
+from distillscope.claims.verdict import Finding, secondary
 from distillscope.registry import claims
 from distillscope.results.arms import Arm
 from distillscope.results.statistics import paired
@@ -14,8 +14,7 @@ RIVALS = {"regression", "supervised"}
 R2, LEARNED = "alignment.teacher_r2", 0.5
 
 
-@claims.register("objective")
-@claim("The collapse is caused by the cosine objective.", seeds=5)
+@claims.register("objective", sentence="The collapse is caused by the cosine objective.", seeds=5)
 def objective(results: Results) -> Finding:
     """The collapse is caused by the cosine objective.
 

@@ -7,7 +7,7 @@ import pandas as pd
 
 from distillscope.claims.results import RANK, Results, Undecided
 from distillscope.claims.statements import Endpoint, above
-from distillscope.claims.verdict import Finding, Secondary, claim, secondary
+from distillscope.claims.verdict import Finding, Secondary, secondary
 from distillscope.registry import claims
 from distillscope.results.rows import TEACHER, Condition
 from distillscope.results.statistics import paired
@@ -16,8 +16,7 @@ SHARE = 0.1
 WHOLE, WHITE = "all", "whitened"
 
 
-@claims.register("rank-robustness")
-@claim("The teacher is robust because of its many dimensions.", seeds=10)
+@claims.register("rank-robustness", sentence="The teacher is robust because of its many dimensions.", seeds=10)
 def rank_robustness(results: Results) -> Finding:
     """The teacher is robust because of its many dimensions.
 

@@ -6,7 +6,7 @@ import numpy as np
 
 from distillscope.claims.results import Results, Undecided
 from distillscope.claims.statements import Endpoint, Statement, above, all_of
-from distillscope.claims.verdict import Finding, claim, secondary
+from distillscope.claims.verdict import Finding, secondary
 from distillscope.registry import claims
 from distillscope.results.statistics import paired
 
@@ -14,8 +14,8 @@ TOP, SHARE, MARGIN = 20, 0.9, 0.05
 KEY = "alignment.student_variance_top20"
 
 
-@claims.register("truncated-pca")
-@claim("Students are an implicit truncated PCA: over 90 % of their variance lies in the teacher's top 20 components.", seeds=5)
+@claims.register("truncated-pca", seeds=5,
+                 sentence="Students are an implicit truncated PCA: over 90 % of their variance lies in the teacher's top 20 components.")
 def truncated_pca(results: Results) -> Finding:
     """Students are an implicit truncated PCA: over 90 % of their variance lies in the teacher's top 20 components.
 

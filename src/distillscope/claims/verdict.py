@@ -1,23 +1,21 @@
 """What a claim function gives back, and how it becomes a verdict.
 
-A claim is a function of `Results`, marked with `claim` and registered under its id::
+A claim is a function of `Results`, registered under its id with what it claims and the seeds that a verdict needs::
 
-    @claims.register("collapse")
-    @claim("Students of every size collapse to one rank.", seeds=5)
+    @claims.register("collapse", sentence="Students of every size collapse to one rank.", seeds=5)
     def collapse(results: Results) -> Finding: ...
 
-It returns a `Finding`, or raises `Undecided` with the reason; called, it gives a `Verdict`.
+It returns a `Finding`, or raises `Undecided` with the reason; `decide.decided` makes a `Verdict` of it.
 """
 
 from __future__ import annotations
 
-import functools
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, replace
 from typing import Any
 
-from distillscope.claims.results import Results, Undecided
+from distillscope.claims.results import Results
 from distillscope.claims.statements import Outcome, Statement
 from distillscope.results.statistics import (
     ALPHA,
@@ -125,33 +123,7 @@ class Verdict:
         return _finite({k: v for k, v in asdict(self).items() if k != "says"})
 
 
-def claim(sentence: str, *, seeds: int) -> Callable[[Callable[..., Finding]], Callable[..., Verdict]]:
-    """Turn a function of results into a claim: it gives a Verdict, undecided where the results cannot decide it.
-
-    ``seeds`` is how many the verdict needs; the function asks for them through ``results`` and gets no fewer.
-    """
-
-    def mark(function: Callable[..., Finding]) -> Callable[..., Verdict]:
-        @functools.wraps(function)
-        def decide(results: Results) -> Verdict:
-            try:
-                found = function(replace(results, needed=seeds))
-                contrast = found.statement.contrast
-                if not contrast.error > 0:
-                    raise Undecided(f"all {contrast.n} {found.replicates} gave the same number, which says nothing of their "
-                                    "spread")
-            except Undecided as gap:
-                return Verdict(decide.id, sentence, "undecided", str(gap), f"Undecided: {gap}.", results.scope(), seeds)
-            return settled(_tested(decide.id, sentence, seeds, found, results), 1)
-
-        decide.claim, decide.seeds, decide.id = sentence, seeds, function.__name__.replace("_", "-")
-        del decide.__wrapped__  # so that inspect sees what is called: results alone
-        return decide
-
-    return mark
-
-
-def _tested(name: str, sentence: str, seeds: int, found: Finding, results: Results) -> Verdict:
+def tested(name: str, sentence: str, seeds: int, found: Finding, results: Results) -> Verdict:
     """The verdict's numbers; what they decide is `settled`."""
     s, c, scale = found.statement, found.statement.contrast, found.statement.endpoint.scale
     low, high = c.interval()
