@@ -48,7 +48,7 @@ REFUTED = {
 
 
 def with_frame(results: Results, frame) -> Results:
-    return replace(results, frame=frame, index={})
+    return replace(results, frame=frame, found={})
 
 
 def verdict(name: str, *args, **kwargs) -> Verdict:

@@ -140,6 +140,10 @@ class Recommendation:
 
 def recommend(results: Results, purpose: str = "balance") -> Recommendation:
     """Rank the arms of every student; what cannot be ranked says so in its ``reason``, nothing is raised."""
+    return results.once(("recommend", purpose), lambda: _recommended(results, purpose))
+
+
+def _recommended(results: Results, purpose: str) -> Recommendation:
     axes: list[Axis] = []
     missing: dict[str, str] = {}
     tested, train = (results.frame.loc[results.frame["measure"] == key, "n"] for key in (RANK, TRAIN_RANK))
@@ -199,8 +203,10 @@ def _mean(values: pd.Series) -> float | None:
 
 def axis_values(results: Results, axis: Axis, arm: Arm, student: str) -> pd.Series:
     """One number per seed: the mean over the axis' conditions, for seeds that have them all."""
-    frame = pd.concat([results.values(arm, student, axis.measure, c) for c in axis.conditions], axis=1, join="inner")
-    return frame.mean(axis=1)
+    def means() -> pd.Series:
+        return pd.concat([results.values(arm, student, axis.measure, c) for c in axis.conditions], axis=1, join="inner").mean(axis=1)
+
+    return results.once(("axis", axis.measure, axis.conditions, student, arm.key), means).copy()
 
 
 def shows_two_views(objective: str) -> bool:

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, Protocol
+from typing import Any, Protocol, TypeVar
 
 import numpy as np
 import pandas as pd
@@ -24,6 +24,9 @@ HARM = 0.02
 """What noise must take from some model, and leave above chance to some, to say anything of robustness."""
 SIGMA = 0.1
 """The sigma at which the paper states its claims; where a study has none of that size, the middle one of its sweep."""
+
+
+Found = TypeVar("Found")
 
 
 class Undecided(Exception):
@@ -67,13 +70,19 @@ class Results:
     references: Mapping[str, Mapping[str, Any]]
     mapped_notes: tuple[str, ...] = ()
     needed: int = field(default=2, compare=False)
-    index: dict[tuple, np.ndarray] = field(default_factory=dict, compare=False, repr=False)
+    found: dict[Any, Any] = field(default_factory=dict, compare=False, repr=False)
 
     @property
     def split(self) -> str:
         """The split that the study tests on."""
         splits = self.frame.loc[self.frame["measure"] != TRAIN_RANK, "split"].unique().tolist()
         return splits[0] if splits else "test"
+
+    def once(self, key: Any, make: Callable[[], Found]) -> Found:
+        """What ``make`` gives, made once for all claims and rankings that look it up under ``key``."""
+        if key not in self.found:
+            self.found[key] = make()
+        return self.found[key]
 
     # -- numbers --------------------------------------------------------------------------------------------------------
 
@@ -82,9 +91,12 @@ class Results:
 
         Independent noise draws are averaged first; values that are not finite are dropped.
         """
-        rows = self._rows(student, measure, condition, arm.key)
-        rows = rows[np.isfinite(rows["value"]) & rows["seed"].notna()]
-        return rows.groupby(rows["seed"].astype(int))["value"].mean() if len(rows) else pd.Series(dtype=float)
+        def means() -> pd.Series:
+            rows = self._rows(student, measure, condition, arm.key)
+            rows = rows[np.isfinite(rows["value"]) & rows["seed"].notna()]
+            return rows.groupby(rows["seed"].astype(int))["value"].mean() if len(rows) else pd.Series(dtype=float)
+
+        return self.once(("values", student, measure, condition, arm.key), means).copy()
 
     def teacher_values(self, measure: str, condition: str = CLEAN, target: str | None = None) -> pd.Series:
         """The teacher's own numbers by draw (0 where there is none), as ``target`` shows it to the students."""
@@ -98,11 +110,13 @@ class Results:
         return found[np.isfinite(found)].groupby(level=0).mean()
 
     def _rows(self, student: str, measure: str, condition: str, arm: str = "") -> pd.DataFrame:
-        """The rows under one name; the index of them is made once and shared by all claims."""
-        if not self.index:
+        """What stands in the rows under one name: value, seed, draw and target."""
+        def places() -> dict[tuple, np.ndarray]:
             keys = [self.frame[k].fillna("") for k in ("student", "measure", "condition", "arm_key")]
-            self.index.update(self.frame.reset_index(drop=True).groupby([k.to_numpy() for k in keys]).indices)
-        return self.frame.iloc[self.index.get((student, measure, condition, arm), [])]
+            return self.frame.reset_index(drop=True).groupby([k.to_numpy() for k in keys]).indices
+
+        frame = self.once("frame", lambda: self.frame[["value", "seed", "draw", "target"]])
+        return frame.iloc[self.once("places", places).get((student, measure, condition, arm), [])]
 
     def curve(self, arm: Arm, student: str, key: str) -> dict[int, tuple[np.ndarray, np.ndarray]]:
         """Seed -> (x, y) of a curve that trials wrote."""
@@ -121,7 +135,7 @@ class Results:
 
     def accuracy_key(self) -> str:
         """The accuracy that claims use."""
-        known = set(self.frame["measure"])
+        known = self.once("measures", lambda: set(self.frame["measure"]))
         found = next((k for k in ACCURACIES if k in known), None)
         if found is None:
             raise Undecided("no accuracy was measured; the data has no labels")
