@@ -80,13 +80,9 @@ class Listens(torch.nn.Module):
         return torch.cat([heard, torch.ones_like(heard)], dim=1)
 
 
-def listener(wave: np.ndarray) -> Subject:
-    return Subject("student", lambda items, perturbation, label: np.zeros((len(items), 2), np.float32), {}, make_source(),
-                   lambda z, labels: {}, Listens(wave), Preprocess(16))
-
-
 def test_gradient_energy_lies_where_the_model_listens(test_items):
-    edges, energy = energy_by_frequency(listener(fourier_basis(16, 16, 3, 0)), test_items, "embedding", 8, 0)
+    network = Listens(fourier_basis(16, 16, 3, 0))
+    edges, energy = energy_by_frequency(network, Preprocess(16), torch.device("cpu"), None, test_items, 8, 0)
     place = np.flatnonzero((edges[:-1] <= 3 / 8) & (edges[1:] > 3 / 8))[0]
     assert energy[place] == pytest.approx(energy.sum(), rel=1e-6)
 
@@ -114,7 +110,9 @@ def test_the_margins_gradient_against_finite_differences(subject, test_items):
         true = int(one.labels[0])
         return float(logits[true] - max(logits[k] for k in range(3) if k != true))
 
-    _, energy = energy_by_frequency(subject, one, "margin", 4, 0)
+    device = torch.device("cpu")
+    probe = probe_logits(subject.probes["paper.probe"])
+    _, energy = energy_by_frequency(subject.module, subject.preprocess, device, probe, one, 4, 0)
     total = 0.0
     with torch.no_grad():
         for c in range(3):
@@ -151,8 +149,7 @@ def linear_classifier(weight: float) -> tuple[Classifier, Source]:
         unit_norm, classes, weights = False, np.array([0, 1]), np.array([[-weight], [weight]])
         bias, shift, scale = np.zeros(2), np.zeros(1), np.ones(1)
 
-    subject = Subject("student", None, {}, items, None, Mean(), lambda x: x)
-    return Classifier(subject, probe_logits(Flat())), items
+    return Classifier(Mean(), lambda x: x, probe_logits(Flat()), torch.device("cpu")), items
 
 
 def test_attacks_reach_the_closed_form_of_a_linear_model():

@@ -131,6 +131,11 @@ def stack(images: list[torch.Tensor]) -> Images:
     return torch.stack(images) if len({i.shape for i in images}) == 1 else images
 
 
+def one_tensor(images: Images) -> torch.Tensor:
+    """Images of one size (b, 3, h, w)."""
+    return images if isinstance(images, torch.Tensor) else torch.stack(images)
+
+
 def content_hash(image: np.ndarray | torch.Tensor) -> bytes:
     """16 bytes that name the decoded pixels (uint8, any layout of one shape), whatever file they came from."""
     array = np.ascontiguousarray(image)

@@ -10,7 +10,7 @@ import numpy as np
 import torch
 
 from distillscope.data.preprocess import Preprocess, unit_floats
-from distillscope.data.source import Source
+from distillscope.data.source import Source, one_tensor
 from distillscope.devices import kept_memory
 from distillscope.draws import keyed_seed
 from distillscope.errors import UserError
@@ -34,7 +34,8 @@ def attack(model: Subject, test: Source, labels: np.ndarray | None, seed: int, *
         for eps in sizes:
             need_range(eps, f"stresses.attack.{norm}")
     if steps < 1 or restarts < 0:
-        raise UserError("stresses.attack", "steps from 1 up and restarts from 0 up", f"steps {steps}, restarts {restarts}", "20 and 1 are usual.")
+        raise UserError("stresses.attack", "steps from 1 up and restarts from 0 up", f"steps {steps}, restarts {restarts}",
+                        "20 and 1 are usual.")
     few_items = few(test, items, "stresses.attack")
     shape = shape_of(few_items)
     load_library()
@@ -44,14 +45,15 @@ def attack(model: Subject, test: Source, labels: np.ndarray | None, seed: int, *
         return Findings(skipped=["attack: the network itself is not at hand"])
     found = Findings()
     for head, probe in model.probes.items():
-        target = Classifier(model, probe_logits(probe, model.device))
+        target = Classifier(model.module, model.preprocess, probe_logits(probe, model.device), model.device)
         for norm, sizes in (("linf", linf), ("l2", l2)):
             for eps in (e for e in sizes if e > 0):
                 size = eps / 255 if norm == "linf" else eps
                 accuracy = accuracy_under_pgd(target, few_items, shape, norm, size, steps, restarts, seed)
                 condition = Condition.of("attack", norm, eps)
                 found.rows.append(Row(f"{head}.student.accuracy", condition, None, accuracy, len(few_items), "fraction"))
-                found.conditions[condition] = {"norm": norm, "eps_pixel": size, "steps": steps, "restarts": restarts, "where": "source pixels"}
+                found.conditions[condition] = {"norm": norm, "eps_pixel": size, "steps": steps, "restarts": restarts,
+                                               "where": "source pixels"}
         found.rows.append(Row(f"{head}.student.accuracy", Condition.unchanged("attack"), None,
                               accuracy_under_pgd(target, few_items, shape), len(few_items), "fraction"))
     return found
@@ -60,10 +62,9 @@ def attack(model: Subject, test: Source, labels: np.ndarray | None, seed: int, *
 class Classifier(torch.nn.Module):
     """Stored pixels (n, 3, h, w) in [0, 1] -> logits of the probe."""
 
-    def __init__(self, model: Subject, head: ProbeLogits) -> None:
+    def __init__(self, network: torch.nn.Module, preprocess: Preprocess, head: ProbeLogits, device: torch.device) -> None:
         super().__init__()
-        self.network, self.head, self.device = model.module, head, model.device
-        self.preprocess: Preprocess = model.preprocess
+        self.network, self.preprocess, self.head, self.device = network, preprocess, head, device
 
     def forward(self, pixels: torch.Tensor) -> torch.Tensor:
         return self.head(self.network(self.preprocess(pixels)).float())
@@ -81,19 +82,20 @@ def load_library() -> Any:
 
 
 @kept_memory()
-def accuracy_under_pgd(target: Classifier, items: Source, shape: tuple[int, int], norm: str = "linf", eps: float = 0.0, steps: int = 1,
-                       restarts: int = 0, seed: int = 0, batch: int = 250) -> float:
+def accuracy_under_pgd(target: Classifier, items: Source, shape: tuple[int, int], norm: str = "linf", eps: float = 0.0,
+                       steps: int = 1, restarts: int = 0, seed: int = 0, batch: int = 250) -> float:
     """Share of the items still classified rightly; the random starts depend on the seed, norm and place of the batch alone."""
     was_training = target.network.training
     target.eval()
+    true = need_labels(items.labels, "stresses.attack")
     right = 0
     for start in range(0, len(items), batch):
         indices = np.arange(start, min(start + batch, len(items)))
-        pixels, labels = unit_floats(items.read(indices)).numpy(), target.head.places(items.labels[indices])
+        pixels, labels = unit_floats(one_tensor(items.read(indices))).numpy(), target.head.places(true[indices])
         if eps > 0:
             pgd, classifier = load_library()
-            wrapped = classifier(target, torch.nn.CrossEntropyLoss(), (3, *shape), len(target.head.classes), clip_values=(0.0, 1.0),
-                                 device_type="cpu" if target.device.type == "cpu" else "gpu")
+            wrapped = classifier(target, torch.nn.CrossEntropyLoss(), (3, *shape), len(target.head.classes),
+                                 clip_values=(0.0, 1.0), device_type="cpu" if target.device.type == "cpu" else "gpu")
             found = pgd(wrapped, norm=np.inf if norm == "linf" else 2, eps=eps, eps_step=2.5 * eps / steps, max_iter=steps,
                         num_random_init=restarts, batch_size=batch, verbose=False)
             with _numpy_seed(keyed_seed(seed, "attack", norm, start) % 2**32):

@@ -86,8 +86,8 @@ def band_noise(model: Subject, test: Source, labels: np.ndarray | None, seed: in
     limit = 1.0 if spec.where == "source" else float("inf")
     for low, high in bands:
         if not 0 <= low < high <= limit:
-            raise UserError("stresses.band_noise.bands", f"0 <= low < high{' <= 1' if limit == 1 else ''}", f"[{low:g}, {high:g}]",
-                            "Bands are fractions of the source image's Nyquist frequency.")
+            raise UserError("stresses.band_noise.bands", f"0 <= low < high{' <= 1' if limit == 1 else ''}",
+                            f"[{low:g}, {high:g}]", "Bands are fractions of the source image's Nyquist frequency.")
     for sigma in sigmas:
         need_range(sigma, "stresses.band_noise.sigmas")
     found = Findings(rows=model.accuracy(few_items, Condition.unchanged("band"), None, None))  # clean, on the same items

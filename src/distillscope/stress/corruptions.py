@@ -58,7 +58,8 @@ def corruptions(model: Subject, test: Source, labels: np.ndarray | None, seed: i
     few_items, found = few(test, items, "stresses.corruptions"), Findings()
     for name in names:
         for severity in severities:
-            found.rows += model.accuracy(few_items, Condition.of("corruption", name, severity), None, Corruption(name, severity, seed))
+            condition = Condition.of("corruption", name, severity)
+            found.rows += model.accuracy(few_items, condition, None, Corruption(name, severity, seed))
     for head in model.probes:
         errors = [1 - row.value for row in found.rows if row.measure == f"{head}.{model.side}.accuracy"]
         found.rows.append(Row(f"{head}.{model.side}.corruption_error", Condition.of("corruption", "mean"), None,

@@ -114,7 +114,8 @@ def fourier(model: Subject, test: Source, labels: np.ndarray | None, seed: int, 
     errors: dict[str, dict[tuple[int, int], float]] = {head: {} for head in model.probes}
     for row, column in half_plane(height, width, step):
         label = f"fourier {row},{column}"
-        for head, accuracy in zip(model.probes, model.accuracy(few_items, label, None, FourierNoise(row, column, norm, seed)), strict=True):
+        rows = model.accuracy(few_items, label, None, FourierNoise(row, column, norm, seed))
+        for head, accuracy in zip(model.probes, rows, strict=True):
             errors[head][row, column] = 1 - accuracy.value
     found = Findings()
     for head, each in errors.items():

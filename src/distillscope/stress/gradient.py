@@ -7,14 +7,14 @@ from typing import Literal
 import numpy as np
 import torch
 
-from distillscope.data.preprocess import unit_floats
-from distillscope.data.source import Source
+from distillscope.data.preprocess import Preprocess, unit_floats
+from distillscope.data.source import Source, one_tensor
 from distillscope.devices import kept_memory
 from distillscope.draws import keyed_rngs
 from distillscope.errors import UserError
 from distillscope.registry import stresses
 from distillscope.results.rows import Row
-from distillscope.stress.logits import probe_logits
+from distillscope.stress.logits import ProbeLogits, probe_logits
 from distillscope.stress.subject import Findings, Subject, few, need_labels, shape_of
 
 BATCH = 32
@@ -38,11 +38,13 @@ def gradient(model: Subject, test: Source, labels: np.ndarray | None, seed: int,
         need_labels(labels, "stresses.gradient")
     few_items = few(test, items, "stresses.gradient")
     shape_of(few_items)
-    if model.module is None:
+    if model.module is None or model.preprocess is None:
         return Findings(skipped=["gradient: ready-made embeddings have no network to differentiate"])
     if of == "margin" and not model.is_student:
-        return Findings(skipped=["gradient of the margin: for students only (the teacher's probe sees a transform of its output)"])
-    edges, energy = energy_by_frequency(model, few_items, of, bins, seed)
+        return Findings(skipped=[("gradient of the margin: for students only "
+                                  "(the teacher's probe sees a transform of its output)")])
+    head = probe_logits(next(iter(model.probes.values())), model.device) if of == "margin" else None
+    edges, energy = energy_by_frequency(model.module, model.preprocess, model.device, head, few_items, bins, seed)
     total = float(energy.sum())
     centres = (edges[:-1] + edges[1:]) / 2
     if total == 0:
@@ -54,32 +56,35 @@ def gradient(model: Subject, test: Source, labels: np.ndarray | None, seed: int,
             Row.clean(f"{name}.frequency", float(energy @ centres) / total, n, "fraction of Nyquist, energy-weighted mean"),
             Row.clean(f"{name}.high_share", float(energy @ above) / total, n, "fraction of the energy above half of Nyquist")]
     curve = {"x": centres.tolist(), "y": (energy / total).tolist(), "low": None, "high": None, "unit": "share of the energy",
-             "definition": f"energy of the gradient of {of}, by radial frequency (fractions of Nyquist; the last bin is the corners)"}
+             "definition": f"energy of the gradient of {of}, by radial frequency "
+                           "(fractions of Nyquist; the last bin is the corners)"}
     return Findings(rows=rows, curves={f"stress.{name}": curve})
 
 
 @kept_memory()
-def energy_by_frequency(model: Subject, items: Source, of: str, bins: int, seed: int) -> tuple[np.ndarray, np.ndarray]:
-    """(edges, energy) summed over images and channels."""
+def energy_by_frequency(module: torch.nn.Module, preprocess: Preprocess, device: torch.device, head: ProbeLogits | None,
+                        items: Source, bins: int, seed: int) -> tuple[np.ndarray, np.ndarray]:
+    """(edges, energy) summed over images and channels: of the margin of ``head`` where there is one, else of the embedding."""
     from distillscope.stress.frequency import radial_energy
 
-    head = probe_logits(next(iter(model.probes.values())), model.device) if of == "margin" else None
-    was_training = model.module.training
-    model.module.eval()
-    total: np.ndarray | float = 0.0
+    was_training = module.training
+    module.eval()
+    labels = need_labels(items.labels, "stresses.gradient") if head is not None else np.empty(0)
+    total = np.zeros(bins + 1)
     for start in range(0, len(items), BATCH):
         indices = np.arange(start, min(start + BATCH, len(items)))
-        pixels = unit_floats(items.read(indices)).to(model.device).requires_grad_(True)
-        z = model.module(model.preprocess(pixels)).float()
+        pixels = unit_floats(one_tensor(items.read(indices))).to(device).requires_grad_(True)
+        z = module(preprocess(pixels)).float()
         if head is None:
-            u = np.stack([rng.standard_normal(z.shape[1], dtype=np.float32) for rng in keyed_rngs(items.ids[indices], seed, "gradient")])
+            rngs = keyed_rngs(items.ids[indices], seed, "gradient")
+            u = np.stack([rng.standard_normal(z.shape[1], dtype=np.float32) for rng in rngs])
             scalar = (torch.nn.functional.normalize(z, dim=1) * torch.from_numpy(u).to(z.device)).sum()
         else:
-            scalar = margins(head(z), torch.from_numpy(head.places(items.labels[indices])).to(z.device)).sum()
+            scalar = margins(head(z), torch.from_numpy(head.places(labels[indices])).to(z.device)).sum()
         found = torch.autograd.grad(scalar, pixels)[0]
         edges, energy = radial_energy(found.double().cpu().numpy(), bins)
         total = total + energy
-    model.module.train(was_training)
+    module.train(was_training)
     return edges, total
 
 

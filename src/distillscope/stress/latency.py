@@ -16,19 +16,21 @@ from distillscope.stress.subject import Findings, Subject
 
 
 @stresses.register("latency")
-def latency(model: Subject, test: Source, labels: np.ndarray | None, seed: int, *, repeats: int = 50, threads: int = 1) -> Findings:
+def latency(model: Subject, test: Source, labels: np.ndarray | None, seed: int, *, repeats: int = 50,
+            threads: int = 1) -> Findings:
     """Median time of the network's forward pass on one preprocessed image (capacity.latency_ms), batch 1, one thread.
 
     Decoding and preprocessing are not in it. Other work on the machine lengthens it: for a figure to be published, run
     with --jobs 1 on an idle machine. Weights and precision are those that the study ran with.
     """
     if repeats < 1 or threads < 1:
-        raise UserError("stresses.latency", "repeats and threads from 1 up", f"repeats {repeats}, threads {threads}", "50 and 1 are usual.")
+        raise UserError("stresses.latency", "repeats and threads from 1 up", f"repeats {repeats}, threads {threads}",
+                        "50 and 1 are usual.")
     if model.module is None or model.preprocess is None:
         return Findings(skipped=["latency: ready-made embeddings have no network to time"])
     milliseconds = forward_milliseconds(model.module, model.preprocess.size, model.device, repeats, threads)
-    return Findings(rows=[Row.clean("capacity.latency_ms", milliseconds, repeats,
-                                    f"ms an image, median, batch 1, {threads} thread{'s' if threads > 1 else ''}, {model.device.type}")])
+    unit = f"ms an image, median, batch 1, {threads} thread{'s' if threads > 1 else ''}, {model.device.type}"
+    return Findings(rows=[Row.clean("capacity.latency_ms", milliseconds, repeats, unit)])
 
 
 @kept_memory()

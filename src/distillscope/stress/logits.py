@@ -12,10 +12,14 @@ from torch import nn
 class ProbeLogits(nn.Module):
     """Logits (n, classes) of embeddings (n, d): what ``LinearProbe.scores`` gives, in torch and float32."""
 
+    weights: torch.Tensor
+    bias: torch.Tensor
+
     def __init__(self, probe: Any, device: torch.device) -> None:
         super().__init__()
         self.unit_norm, self.classes = probe.unit_norm, np.asarray(probe.classes)
-        weights = probe.weights / probe.scale  # ((z - shift) / scale) @ w.T + b = z @ (w / scale).T + (b - shift @ (w / scale).T)
+        # ((z - shift) / scale) @ w.T + b = z @ (w / scale).T + (b - shift @ (w / scale).T)
+        weights = probe.weights / probe.scale
         self.register_buffer("weights", torch.from_numpy(weights).float().to(device))
         self.register_buffer("bias", torch.from_numpy(probe.bias - weights @ probe.shift).float().to(device))
 

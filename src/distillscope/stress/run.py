@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -19,8 +20,11 @@ from distillscope.stress.subject import Findings, Subject
 class Asked(Protocol):
     """One entry of the study's ``stresses``."""
 
-    name: str
-    settings: dict[str, Any]
+    @property
+    def name(self) -> str: ...
+
+    @property
+    def settings(self) -> dict[str, Any]: ...
 
 
 def run_stresses(asked: Sequence[Asked], model: Subject, test: Source, seed: int, folder: Path | None = None) -> Findings:
@@ -29,8 +33,9 @@ def run_stresses(asked: Sequence[Asked], model: Subject, test: Source, seed: int
     for part in asked:
         found.add(stresses.call(part.name, part.settings, model, test, test.labels, seed, where=f"stresses.{part.name}"))
     found.rows = _each_once(found.rows)
-    for name, array in found.arrays.items() if folder is not None else ():
-        write_atomic(folder / "stress" / f"{name}.npy", lambda p, array=array: np.save(p, array, allow_pickle=False))
+    if folder is not None:
+        for name, array in found.arrays.items():
+            write_atomic(folder / "stress" / f"{name}.npy", partial(np.save, arr=array, allow_pickle=False))
     return found
 
 
@@ -53,7 +58,8 @@ class _Constant:
         return np.zeros(len(z), np.int64)
 
 
-def rehearse(asked: Sequence[Asked], train: Source, test: Source, seed: int, side: str = "teacher") -> tuple[list[tuple[Source, Any]], Findings]:
+def rehearse(asked: Sequence[Asked], train: Source, test: Source, seed: int,
+             side: str = "teacher") -> tuple[list[tuple[Source, Any]], Findings]:
     """What the stresses would show to a model, (items, perturbation) in order, without a model; wrong settings are said.
 
     The same functions run on a model that embeds nothing, so a plan cannot drift from what is done. The findings hold

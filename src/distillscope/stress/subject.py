@@ -49,8 +49,9 @@ class Subject:
     def accuracy(self, items: Source, condition: str, draw: int | None, perturbation: Any) -> list[Row]:
         """One row a probe: its accuracy on the perturbed items."""
         z = self.embed(items, perturbation, f"{condition}, draw {(draw or 0) + 1}")
-        return [Row(f"{head}.{self.side}.accuracy", condition, draw, float((probe.predict(z) == items.labels).mean()), len(items),
-                    "fraction") for head, probe in self.probes.items()]
+        right = {head: float((probe.predict(z) == items.labels).mean()) for head, probe in self.probes.items()}
+        return [Row(f"{head}.{self.side}.accuracy", condition, draw, share, len(items), "fraction")
+                for head, share in right.items()]
 
 
 @dataclass
@@ -67,14 +68,15 @@ class Findings:
     conditions: dict[str, dict[str, Any]] = field(default_factory=dict)
 
     def add(self, other: Findings) -> None:
-        for mine, new in ((self.rows, other.rows), (self.skipped, other.skipped)):
-            mine.extend(new)
-        for mine, new in ((self.curves, other.curves), (self.arrays, other.arrays), (self.conditions, other.conditions)):
-            mine.update(new)
+        self.rows += other.rows
+        self.skipped += other.skipped
+        self.curves |= other.curves
+        self.arrays |= other.arrays
+        self.conditions |= other.conditions
 
 
 def few(items: Source, count: int, where: str) -> Source:
-    """A fixed stratified part of the items, the same for every model; all of them where ``count`` is 0 or more than there are."""
+    """A fixed stratified part of the items, the same for every model; all of them where ``count`` is 0 or too large."""
     if count < 0:
         raise UserError(f"{where}.items", "a whole number from 1 up, or 0 for all", str(count), "1000 is usual.")
     return items if count == 0 else items.take(stratified(items, count, "stress"))
@@ -101,8 +103,9 @@ def shape_of(items: Source) -> tuple[int, int]:
         first = items.read([0])
         shapes = {tuple(items.read([i])[0].shape[-2:]) for i in range(min(len(items), 16))} | {tuple(first[0].shape[-2:])}
     else:
-        shapes = {items.pixels.shape[1:3]}
+        shapes = {tuple(items.pixels.shape[1:3])}
     if len(shapes) > 1:
         raise UserError("stresses", "images of one size, since frequencies are counted in it", f"{len(shapes)} sizes",
                         "Resize the data first, or leave this stress out.")
-    return next(iter(shapes))
+    height, width = shapes.pop()
+    return height, width

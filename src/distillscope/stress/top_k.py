@@ -1,4 +1,4 @@
-"""Embeddings cut to their top principal components, clean and under noise: does robustness hang on the dimensions?"""
+"""Embeddings cut to their top principal components, clean and under noise: does robustness depend on the dimensions?"""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from distillscope.draws import keyed_rng
 from distillscope.errors import UserError
 from distillscope.registry import stresses
 from distillscope.results.rows import Condition, Row
-from distillscope.stress.subject import Findings, Subject, few, need_labels, need_range
+from distillscope.stress.subject import Findings, Probe, Subject, few, need_labels, need_range
 
 WHOLE, WHITE = "all", "whitened"
 
@@ -26,13 +26,14 @@ def top_k(model: Subject, test: Source, labels: np.ndarray | None, seed: int, *,
 
     Unit rows are projected on the k leading principal directions about their train mean, which stays, and the probes are
     fitted anew to clean train rows cut alike. `whitened` adds K = whitened: all directions at equal variance. Accuracy is
-    given for each of `parts` disjoint stratified parts of the test items (column draw), so that a spread over images and
-    noise can be had where a frozen teacher has no seeds. top_k.chance is one over the number of classes. Students are left
+    given for each of `parts` disjoint stratified parts of the test items (column draw), which gives a spread over images and
+    noise where a frozen teacher has no seeds. top_k.chance is one over the number of classes. Students are left
     out unless `students`.
     """
     labels = need_labels(labels, "stresses.top_k")
     if not ks or min(ks) < 1 or parts < 1:
-        raise UserError("stresses.top_k", "ks and parts from 1 up", f"ks={list(ks)}, parts={parts}", "For instance ks: [4, 16, 64].")
+        raise UserError("stresses.top_k", "ks and parts from 1 up", f"ks={list(ks)}, parts={parts}",
+                        "For instance ks: [4, 16, 64].")
     for sigma in sigmas:
         need_range(sigma, "stresses.top_k.sigmas")
     if model.is_student and not students:
@@ -44,10 +45,12 @@ def top_k(model: Subject, test: Source, labels: np.ndarray | None, seed: int, *,
     for sigma in (s for s in sigmas if s > 0):
         noise = Noise(sigma, spec, 0, seed)  # draw 0 of the noise sweep
         seen[sigma] = unit_rows(model.embed(tested, noise, f"top_k, sigma {sigma:g}"))
-        found.conditions |= {Condition.top_k(k, sigma): noise.both_units() for k in (*ks, WHOLE, *([WHITE] if whitened else []))}
+        named: list[int | str] = [*ks, WHOLE, *([WHITE] if whitened else [])]
+        found.conditions |= {Condition.top_k(k, sigma): noise.both_units() for k in named}
     groups = disjoint_parts(tested, parts)
+    train_labels = need_labels(model.train.labels, "stresses.top_k")
     for name, cut in cuts(train, ks, whitened, found).items():
-        probes = model.fit(cut(train), model.train.labels)
+        probes = model.fit(cut(train), train_labels)
         for level, rows in seen.items():
             found.rows += _rows(model, probes, cut(rows), tested, groups, Condition.top_k(name, level))
     return found
@@ -59,7 +62,8 @@ def unit_rows(z: np.ndarray) -> np.ndarray:
     return (z / np.where(norms == 0, 1, norms)).astype(np.float64)
 
 
-def cuts(train: np.ndarray, ks: tuple[int, ...], whitened: bool, found: Findings) -> dict[str, Callable[[np.ndarray], np.ndarray]]:
+def cuts(train: np.ndarray, ks: tuple[int, ...], whitened: bool,
+         found: Findings) -> dict[str, Callable[[np.ndarray], np.ndarray]]:
     """Name -> unit rows (n, d) to what is left of them: k + 1 coordinates that keep every distance and inner product.
 
     A row's projection is mean + V V^T (row - mean). In the basis of V and the mean's part outside it, these are V^T row and
@@ -97,11 +101,11 @@ def projection(directions: np.ndarray, mean: np.ndarray) -> Callable[[np.ndarray
 def disjoint_parts(items: Source, count: int) -> list[np.ndarray]:
     """Indices of ``count`` parts that share no item, each with the classes in the proportions of the whole."""
     shuffled = keyed_rng("top_k parts", items.name, items.split).permutation(len(items))
-    ordered = shuffled[np.argsort(items.labels[shuffled], kind="stable")]
+    ordered = shuffled[np.argsort(need_labels(items.labels, "stresses.top_k")[shuffled], kind="stable")]
     return [np.sort(ordered[i::count]) for i in range(min(count, len(items)))]
 
 
-def _rows(model: Subject, probes: Mapping[str, object], z: np.ndarray, items: Source, groups: list[np.ndarray],
+def _rows(model: Subject, probes: Mapping[str, Probe], z: np.ndarray, items: Source, groups: list[np.ndarray],
           condition: str) -> list[Row]:
     """top_k.paper.teacher.accuracy and its like, one row a part."""
     rows: list[Row] = []
