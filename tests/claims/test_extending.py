@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import re
+import sys
 from pathlib import Path
-from types import SimpleNamespace
+from types import ModuleType, SimpleNamespace
 
 import numpy as np
 import pytest
@@ -12,31 +13,48 @@ import torch
 import yaml
 
 from builders.planted import planted
-from builders.tiny import tiny_study, tiny_values
 from distillscope.claims.decide import ORDER, decide_results, decided
 from distillscope.config.load import study_from
 from distillscope.errors import UserError
+from distillscope.measure.audit import audit
 from distillscope.registry import KINDS, objectives, remedies
 from distillscope.report.registered import STUDY
 from distillscope.report.render import environment
+from distillscope.targets.transforms import check_target, fit_target
 
 PAGE = Path(__file__).parents[2] / "docs" / "extending.md"
-CODE = dict(zip(("objective", "remedy", "claim", "section"),
-                re.findall(r"^```python\n(.*?)^```", PAGE.read_text(), re.M | re.S), strict=True))
-SETTINGS = [yaml.safe_load(y) for y in re.findall(r"^```yaml\n(.*?)^```", PAGE.read_text(), re.M | re.S)]
-FILES = {"objective": "distillscope.objectives.log_cosh", "remedy": "distillscope.remedies.rounded",
+
+
+def blocks(language: str) -> dict[str, str]:
+    """The first block of a language under each heading, by the heading's kind of part."""
+    sections = re.findall(r"^## An? ([^\n]+)\n(.*?)(?=^## |\Z)", PAGE.read_text(), re.M | re.S)
+    kinds = {title.split(" of ")[0].replace(" ", "_"): text for title, text in sections}
+    found = {kind: re.search(rf"^```{language}\n(.*?)^```", text, re.M | re.S) for kind, text in kinds.items()}
+    return {kind: block[1] for kind, block in found.items() if block}
+
+
+CODE = blocks("python")
+SETTINGS = {kind: yaml.safe_load(text) for kind, text in blocks("yaml").items()}
+TEMPLATE = blocks("html")["section"]
+FILES = {"measure": "distillscope.measure.median_cosine", "objective": "distillscope.objectives.log_cosh",
+         "projector": "distillscope.objectives.normed", "target": "distillscope.targets.rescaled",
+         "view": "distillscope.data.grey",
+         "corruption": "distillscope.data.darkness", "stress": "distillscope.stress.mirror",
+         "remedy": "distillscope.remedies.rounded", "teacher": "distillscope.teachers.thumbnails",
+         "student": "distillscope.students.two_layers", "data_set": "distillscope.data.stripes",
          "claim": "distillscope.claims.size_pays", "section": "distillscope.report.context.study.durations"}
-TEMPLATE = re.search(r"^```html\n(.*?)^```", PAGE.read_text(), re.M | re.S)[1]
 
 
 @pytest.fixture(autouse=True)
-def parts():
+def parts(monkeypatch):
     """The namespaces of the page's code; what it registered is forgotten afterwards."""
     before = {kind: dict.fromkeys(registry) for kind, registry in KINDS.items()}
     made = {}
     for kind, code in CODE.items():
-        made[kind] = {"__name__": FILES[kind]}
-        exec(compile(code, f"extending.md, {kind}", "exec"), made[kind])
+        module = ModuleType(FILES[kind])
+        monkeypatch.setitem(sys.modules, FILES[kind], module)  # where a part's types are looked up
+        exec(compile(code, f"extending.md, {kind}", "exec"), vars(module))
+        made[kind] = vars(module)
     yield made
     for kind, registry in KINDS.items():
         for name in set(registry._parts) - set(before[kind]):
@@ -58,11 +76,6 @@ def test_the_objective_is_what_it_says_and_takes_settings():
         objectives.check("log_cosh", {"scale": -1})
 
 
-def test_the_pages_settings_are_accepted():
-    study = study_from({**tiny_values(), **SETTINGS[0], **SETTINGS[1]})
-    assert study.arms[0].objective_name == "log_cosh" and study.remedies[0].title == "four-bit"
-
-
 def test_the_remedy_changes_a_copy(tmp_path, monkeypatch):
     from distillscope.data.preprocess import Preprocess
     from distillscope.students.load import build_student
@@ -77,13 +90,41 @@ def test_the_remedy_changes_a_copy(tmp_path, monkeypatch):
         remedies.call("rounded", {"bits": 1}, student, None, 1)
 
 
-def test_the_remedy_and_the_objective_run_in_a_study(tmp_path):
+def test_every_kind_of_part_is_there():
+    """A part of the page's own for each kind; curves are told with the measures, a section with its figures."""
+    assert set(CODE) == set(FILES)
+    registered = {kind for kind, registry in KINDS.items() if any(registry[name].__module__ in FILES.values() for name in registry)}
+    assert registered == set(KINDS) - {"curves"}
+
+
+def test_the_pages_parts_run_together_in_one_study(tmp_path, monkeypatch):
+    """Every setting of the page: its objective, projector, target and view in arms of its data set, teacher and student."""
     from distillscope.study.run import run_study
 
-    study = tiny_study(arms=SETTINGS[0]["arms"], remedies=SETTINGS[1]["remedies"], seeds=[1], noise={"sigmas": []},
-                       training={"epochs": 1, "batch_size": 32}, limit=100, limit_test=40)
+    monkeypatch.setenv("DISTILLSCOPE_CACHE", str(tmp_path / "cache"))
+    arms = [arm for kind in ("objective", "projector", "view") for arm in SETTINGS[kind]["arms"]]
+    stresses = [stress for kind in ("corruption", "stress") for stress in SETTINGS[kind]["stresses"]]
+    others = ("target", "teacher", "student", "data_set", "remedy")
+    one = {key: value for kind in others for key, value in SETTINGS[kind].items()}
+    study = study_from({"name": "own", **one, "arms": arms, "stresses": stresses, "seeds": [1], "noise": {"sigmas": []},
+                        "training": {"epochs": 1, "batch_size": 16}, "validation": 15})
     run = run_study(study, tmp_path / "run", jobs=1, report=False)
-    assert set(run.results["arm"]) == {"", "robust", "robust+four-bit"}  # the teacher is of no arm
+    assert set(run.results["arm"]) == {"", *(f"{arm['name']}{more}" for arm in arms for more in ("", "+four-bit"))}
+    assert {"mirror=flipped", "mirror=none", "corruption=darkness/3"} <= set(run.results["condition"])
+    assert set(run.results["teacher"]) == {"thumbnails"} and set(run.results["student"]) == {"teacher", "flat"}
+
+
+def test_the_measure_is_in_an_audit():
+    z = np.random.default_rng(0).normal(size=(40, 3))
+    found = audit(z, -z, groups=["alignment"], intervals=False)
+    assert found["alignment.median_cosine"] == pytest.approx(-1) and found.values["alignment.median_cosine"].unit == "cosine"
+
+
+def test_what_the_target_cannot_fit_is_said_before_any_work():
+    with pytest.raises(UserError, match="2 train images or more"):
+        check_target("rescaled", {}, 27, 1)
+    z = np.random.default_rng(0).normal(size=(40, 3))
+    assert fit_target("rescaled", {"variance": 2.0}, z)(z).var(axis=0).mean() == pytest.approx(2.0, rel=1e-5)
 
 
 def test_the_claim_is_decided_beside_the_ten():
