@@ -93,7 +93,7 @@ def test_the_remedy_changes_a_copy(tmp_path, monkeypatch):
 def test_every_kind_of_part_is_there():
     """A part of the page's own for each kind; curves are told with the measures, a section with its figures."""
     assert set(CODE) == set(FILES)
-    registered = {kind for kind, registry in KINDS.items() if any(registry[name].__module__ in FILES.values() for name in registry)}
+    registered = {kind for kind, parts in KINDS.items() if any(parts[name].__module__ in FILES.values() for name in parts)}
     assert registered == set(KINDS) - {"curves"}
 
 
