@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -13,7 +14,7 @@ import yaml
 from scipy.stats import ttest_rel
 from typer.testing import CliRunner
 
-from builders.planted import STUDY, planted_run, write_run
+from builders.planted import STUDY, planted_run, study_with, write_run
 from distillscope import cli
 from distillscope.advice.next_study import chosen_on, fresh_seeds, next_study
 from distillscope.advice.rank import (
@@ -30,7 +31,7 @@ from distillscope.advice.rank import (
     shows_two_views,
 )
 from distillscope.claims.results import results_of
-from distillscope.config.load import load_preset, study_from
+from distillscope.config.load import load_preset, parse_study, study_from
 from distillscope.errors import UserError
 from distillscope.facts import ObjectiveFacts
 from distillscope.registry import objectives
@@ -213,8 +214,8 @@ def test_another_network_is_ranked_where_it_costs_the_same(more, ranked):
 
 def test_two_views_are_twice_the_images():
     assert {n for n in objectives if shows_two_views(n)} == {"consistency", "infonce_views"}
-    arms = arms_of({"arms": [{"name": "a", "objective": ["cosine", "infonce_views"], "view": "crop_flip",
-                              "training": {"epochs": 3}}]})
+    arms = arms_of(study_with(arms=[{"name": "a", "objective": ["cosine", "infonce_views"], "view": "crop_flip",
+                                     "training": {"epochs": 3}}]))
     assert images_seen(arms["a"]) == 6
 
 
@@ -224,8 +225,8 @@ def test_an_objective_of_your_own_over_two_views_is_twice_the_images_too(monkeyp
 
     monkeypatch.setitem(objectives._parts, "pulled_together", pulled_together)
     monkeypatch.setitem(objectives._facts, "pulled_together", ObjectiveFacts())
-    arms = arms_of({"arms": [{"name": n, "objective": n, "view": "crop_flip", "training": {"epochs": 3}}
-                             for n in ("pulled_together", "gone")]})
+    arms = arms_of(study_with(arms=[{"name": n, "objective": n, "view": "crop_flip", "training": {"epochs": 3}}
+                                    for n in ("pulled_together", "gone")]))
     assert [images_seen(a) for a in arms.values()] == [6, 3], "one that is not installed counts once"
 
 
@@ -378,7 +379,7 @@ def test_the_next_study_is_one_that_the_program_takes():
                 study={"remedies": [{"name": "bn", "sigma": 0.1}],
                        "published": [{"student": "S", "measure": "x", "value": 1.0}]})
     (results,) = results_of([found])
-    values = next_study([recommend(results, "robustness")], [{**found.study, "seeds": [1, 2, 3]}])
+    values = next_study([recommend(results, "robustness")], [parse_study({**found.study, "seeds": [1, 2, 3]}).dump()])
     study = study_from(values)
     assert [a.name for a in study.arms] == ["one", "four"]
     assert not set(study.seeds) & {1, 2, 3} and 5 <= len(study.seeds) <= 10
@@ -392,9 +393,9 @@ def test_the_next_study_of_two_runs_spells_out_what_the_second_left_to_its_defau
                                         study={"training": {"epochs": 5, "batch_size": 32}})
     second.results = second.results[second.results["arm"] != "one"]
     (results,) = results_of([first, second])
-    values = next_study([recommend(results, "accuracy")], [first.study, second.study])
+    values = next_study([recommend(results, "accuracy")], [first.config.dump(), second.config.dump()])
     arms = {a["name"]: a for a in values["arms"]}
-    assert arms["two"]["training"] == {"epochs": 5, "batch_size": 32} and "training" not in arms["one"]
+    assert arms["two"]["training"]["batch_size"] == 32 and "training" not in arms["one"]
 
 
 def test_fresh_seeds_are_fresh():
@@ -466,7 +467,8 @@ def test_the_pages_section_escapes_and_names_the_arm(folder):
     assert "accuracy under noise" in text and "no arm is shown to help" in text and "S, “seven”: clean accuracy" in text
     assert "train with “seven”, which closes" in recommended(advice)
     read.results["arm"] = read.results["arm"].replace("seven", "<b>7")
-    read.study["arms"][-1]["name"] = "<b>7"
+    *arms, last = read.config.arms
+    read = replace(read, config=read.config.model_copy(update={"arms": (*arms, last.model_copy(update={"name": "<b>7"}))}))
     text = section(advise([read]))
     assert "<b>" not in text and "&lt;b&gt;7" in text
 

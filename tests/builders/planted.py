@@ -11,6 +11,8 @@ import pandas as pd
 
 from builders.run_folders import write_folder, write_study
 from distillscope.claims.results import Results, results_of
+from distillscope.config.load import parse_study
+from distillscope.config.study import Study
 
 TRAINING = {"epochs": 5, "batch_size": 64, "learning_rate": 0.001}
 STUDY: dict[str, Any] = {
@@ -68,6 +70,12 @@ SPREAD = {"student.effective_rank": 0.3, "alignment.student_variance_top20": 0.0
           "contrastive.infonce_best_temperature": 0.01, "paper.probe.student.accuracy": 0.004}
 
 
+def study_with(**values: Any) -> Study:
+    """A study of these settings, and of one data set, teacher and student."""
+    students = [{"name": "paper_cnn", "label": "S"}]
+    return parse_study({"name": "shaped", "data": "d", "teacher": "t", "students": students, **values})
+
+
 @dataclass
 class Run:
     """What `results_of` reads."""
@@ -79,6 +87,10 @@ class Run:
     references: list[Any] = field(default_factory=list)
     path: Path = Path("planted")
     mapped_fit: str = ""
+
+    @property
+    def config(self) -> Study:
+        return parse_study(self.study)
 
 
 @dataclass(frozen=True)

@@ -57,7 +57,8 @@ def make_run(path: Path, *, students=("S", "M", "L"), seeds=(42, 123, 456), arms
              "data": [{"name": d} for d in datasets], "teacher": [{"name": t} for t in teachers],
              "students": [{"name": "paper_cnn", "label": s} for s in students],
              "arms": [{"name": a, "objective": [{"name": "cosine", "weight": 1.0}]} for a in arms],
-             "published": list(published), "spread": spread, "noise": {"sigmas": list(SIGMAS), "where": where}}
+             "published": list(published), "spread": spread,
+             "noise": {"sigmas": list(SIGMAS), "where": "source" if where.startswith("source") else "input"}}
     path = write_study(Path(path), study)
     if provenance:
         conditions = {f"noise={s}": {"sigma_normalised": [s / 0.2686, s / 0.2613, s / 0.2758], "sigma_pixel": s,

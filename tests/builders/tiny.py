@@ -18,7 +18,7 @@ from filelock import FileLock
 from builders.drawing import undrawn
 from distillscope.config.load import study_from
 from distillscope.config.study import Study
-from distillscope.results.rundir import COLUMNS
+from distillscope.results.rows import COLUMNS
 
 TEACHER = "test_resnet"
 

@@ -154,7 +154,7 @@ def test_what_is_no_run_is_one_line(tmp_path):
         decide_claims([tmp_path / "empty"])
     begun = tmp_path / "begun"
     begun.mkdir()
-    (begun / "study.yaml").write_text("name: begun\n")
+    (begun / "study.yaml").write_text("{name: begun, data: digits, teacher: efficientnet_lite0, students: paper_cnn}\n")
     with pytest.raises(UserError, match="a run with finished trials, got none finished. Finish it with .*--resume"):
         decide_claims([begun])
 

@@ -8,6 +8,7 @@ import json
 import pytest
 import yaml
 
+from builders.planted import study_with
 from builders.tiny import tiny_study, tiny_values
 from distillscope.config.load import load_preset, preset_names, study_from
 from distillscope.config.overrides import apply_override
@@ -58,8 +59,8 @@ def test_a_misspelt_setting_is_one_line_with_its_place():
 
 
 def test_readers_of_a_config_as_written_merge_it_too():
-    arm = arms_of({"training": {"epochs": 5, "batch_size": 32}, "arms": [{"name": "a", "training": {"epochs": 9}}]})["a"]
-    assert json.loads(arm.training) == {"epochs": 9, "batch_size": 32}
+    arm = arms_of(study_with(training={"epochs": 5, "batch_size": 32}, arms=[{"name": "a", "training": {"epochs": 9}}]))["a"]
+    assert (json.loads(arm.training)["epochs"], json.loads(arm.training)["batch_size"]) == (9, 32)
 
 
 @pytest.mark.parametrize("name", preset_names())

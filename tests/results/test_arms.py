@@ -4,14 +4,15 @@ from __future__ import annotations
 
 import pytest
 
+from builders.planted import study_with
 from builders.tiny import tiny_values
-from distillscope.config.load import load_preset, preset_names, study_from
-from distillscope.results.arms import arms_of, distinct, terms_of
+from distillscope.config.load import load_preset, parse_study, preset_names, study_from
+from distillscope.results.arms import arms_of, distinct
 
 
 def only(**arm):
-    (found,
-     ) = arms_of({"arms": [{"name": "a", **arm}], "training": {"epochs": 5}, "target": {"name": "pca", "dim": 8}}).values()
+    study = study_with(arms=[{"name": "a", **arm}], training={"epochs": 5}, target={"name": "pca", "dim": 8})
+    (found,) = arms_of(study).values()
     return found
 
 
@@ -41,11 +42,12 @@ def test_what_a_view_shows_belongs_to_the_view():
 
 
 def test_what_is_off_is_as_if_it_were_not_written():
-    assert only(projector=None, something=False, other=[]).key == only().key
+    assert only(projector=None, student={}).key == only().key
 
 
 def test_the_order_of_terms_is_no_difference():
-    assert terms_of(["mse", {"name": "infonce", "queue": 8}]) == terms_of([{"queue": 8, "name": "infonce"}, "mse"])
+    queued = {"name": "infonce", "queue": 8}
+    assert only(objective=["mse", queued]).terms == only(objective=[queued, "mse"]).terms
     assert only(objective=["cosine", "infonce"]).families == {"cosine", "contrastive"}
     assert only(objective="of my own").families == {"other"}
     assert only(objective=["mse", {"name": "cosine", "weight": 0.5}]).objective == "0.5 cosine + mse"
@@ -60,7 +62,8 @@ def test_epochs_alone():
 
 
 def test_a_remedy_makes_another_arm_of_each():
-    study = {"arms": [{"name": "a"}, {"name": "b", "objective": "mse"}], "remedies": [{"name": "bn", "label": "norms"}, "bn"]}
+    study = study_with(arms=[{"name": "a"}, {"name": "b", "objective": "mse"}],
+                       remedies=[{"name": "bn", "label": "norms"}, "bn"])
     found = arms_of(study)
     assert list(found) == ["a", "a+norms", "a+bn", "b", "b+norms", "b+bn"]
     assert found["a+norms"].remedied == "bn" and found["a"].remedied is None
@@ -70,19 +73,19 @@ def test_a_remedy_makes_another_arm_of_each():
 
 
 def test_a_study_without_arms_trains_cosine():
-    assert [a.objective for a in arms_of({}).values()] == ["cosine"]
+    assert [a.objective for a in arms_of(study_with()).values()] == ["cosine"]
 
 
 @pytest.mark.parametrize("name", preset_names())
 def test_presets_as_written_and_as_dumped_hold_the_same_arms(name):
     """A default that a later version writes into study.yaml must not make another arm of an old one."""
     study = load_preset(name)
-    found = arms_of(study.dump())
+    found = arms_of(parse_study(study.dump()))
     plain = [a for a in found.values() if a.rest == "{}" and a.view is None and [t.name for t in a.terms] == ["cosine"]]
     assert plain and plain[0].default_target and plain[0].default_training
 
 
 def test_a_dumped_arm_is_the_one_that_was_written():
     values = tiny_values(arms=[{"name": "a"}, {"name": "b", "view": "noise", "view_target": "clean"}])
-    dumped, written = arms_of(study_from(values).dump()), arms_of(values)
+    dumped, written = arms_of(parse_study(study_from(values).dump())), arms_of(parse_study(values))
     assert dumped["b"].differs(dumped["a"]) == written["b"].differs(written["a"]) == {"view"}

@@ -20,7 +20,9 @@ from distillscope import load_student, load_study
 from distillscope.config.load import load_preset
 from distillscope.errors import UserError
 from distillscope.report.write import write_report
-from distillscope.results.rundir import COLUMNS, trial_folder, trials_of
+from distillscope.results.rows import COLUMNS
+from distillscope.results.rundir import trial_folder
+from distillscope.results.trials import trials_of
 from distillscope.study.run import run_study
 from distillscope.study.splits import load_data
 

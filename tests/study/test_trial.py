@@ -6,7 +6,8 @@ import pytest
 
 from builders.tiny import scratch, tiny_study
 from distillscope.distill.streams import KeyedStreams, NotebookStreams
-from distillscope.results.rundir import is_complete, trials_of
+from distillscope.results.rundir import is_complete
+from distillscope.results.trials import trials_of
 from distillscope.study.prepared import prepare_targets
 from distillscope.study.splits import load_data
 from distillscope.study.training import fresh_student, make_health, make_streams

@@ -7,7 +7,8 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from distillscope.advice.rank import Ranking, Recommendation
-from distillscope.results.arms import arms_of, parts, plain
+from distillscope.config.load import parse_study
+from distillscope.results.arms import arms_of, plain
 
 MOST = 6
 """Finalists of a student beside the plain arm."""
@@ -54,7 +55,10 @@ def num_seeds(found: Sequence[Recommendation]) -> int:
 
 
 def next_study(found: Sequence[Recommendation], studies: Sequence[Mapping[str, Any]]) -> dict[str, Any] | None:
-    """A complete study as plain values, which `distillscope run` accepts; None where nothing could be ranked."""
+    """A complete study as plain values, which `distillscope run` accepts; None where nothing could be ranked.
+
+    ``studies``: those that were run, as plain values with every default (`Study.dump`).
+    """
     wanted: dict[str, dict[str, None]] = {}  # arm's key -> the students it is for, in order
     first_arm: dict[str, None] = {}
     for one in found:
@@ -77,26 +81,25 @@ def next_study(found: Sequence[Recommendation], studies: Sequence[Mapping[str, A
     kept = {k: copy.deepcopy(v) for k, v in studies[0].items() if k not in ("published", "remedies", "screen")}
     study = {**dict.fromkeys(("name", "description")), **kept, "name": f"{kept.get('name', 'study')}-next",
              "description": "The arms that lead, beside the plain one, with seeds that chose nothing.",
-             "students": [s for s in parts(kept["students"]) if str(s.get("label") or s["name"]) in labels],
-             "arms": arms, "seeds": fresh_seeds(studies, num_seeds(found)), "stresses": _timed(kept.get("stresses"))}
+             "students": [s for s in kept["students"] if s["label"] in labels],
+             "arms": arms, "seeds": fresh_seeds(studies, num_seeds(found)), "stresses": _timed(kept["stresses"])}
     for arm in arms:
         if set(arm["students"]) == set(labels):
             del arm["students"]
     return study | ({"remedies": list(remedies.values())} if remedies else {})
 
 
-def _timed(stresses: Any) -> list[dict[str, Any]]:
+def _timed(stresses: list[dict[str, Any]]) -> list[dict[str, Any]]:
     """The stresses, with the one that times an image, which costs a moment and which a recommendation needs."""
-    known = parts(stresses)
-    return known if "latency" in {s["name"] for s in known} else [*known, {"name": "latency"}]
+    return stresses if "latency" in {s["name"] for s in stresses} else [*stresses, {"name": "latency"}]
 
 
 def _config_of(key: str, studies: Sequence[Mapping[str, Any]]) -> tuple[dict[str, Any], dict[str, Any] | None]:
     """The arm of that key as its study's config has it, with what that study left to its defaults; and its remedy."""
     for study in studies:
-        for one in parts(study.get("arms") or ["cosine"]):
-            for remedy in (None, *parts(study.get("remedies"))):
-                known = arms_of({**study, "arms": [one], "remedies": [remedy] if remedy else []})
+        for one in study["arms"]:
+            for remedy in (None, *study["remedies"]):
+                known = arms_of(parse_study({**study, "arms": [one], "remedies": [remedy] if remedy else []}))
                 if [a.key for a in known.values()][-1] == key:
                     arm = {k: v for k, v in one.items() if k not in ("students", "seeds")}
                     if study.get("target") is not None and study["target"] != studies[0].get("target"):
@@ -126,7 +129,7 @@ def fresh_seeds(studies: Sequence[Mapping[str, Any]], count: int) -> list[int]:
     [43, 44, 45]
     """
     used = [s for study in studies for s in _seeds(study.get("seeds"))]
-    used += [s for study in studies for arm in parts(study.get("arms")) for s in _seeds(arm.get("seeds"))]
+    used += [s for study in studies for arm in study.get("arms") or [] for s in _seeds(arm.get("seeds"))]
     return [max(used, default=0) + i for i in range(1, count + 1)]
 
 

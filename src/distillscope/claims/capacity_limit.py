@@ -37,7 +37,7 @@ def capacity_limit(results: Results) -> Finding:
         asked = results.teacher_values("teacher.effective_rank", target=title)
         for student, spec in results.students.items():
             limit = PUBLISHED
-            if spec["name"] != NETWORK:
+            if spec.name != NETWORK:
                 plain = results.values(results.baseline(), student, RANK)
                 if plain.empty:
                     continue

@@ -58,7 +58,7 @@ def bands(results: Results) -> tuple[Condition, Condition, float]:
     """The conditions of the lowest and the highest band at the claim's sigma, and that sigma."""
     known = [c for c in in_order(results.frame["condition"]) if c.bounds and c.strength is not None]
     places = {bool(c.place) for c in known}  # at the source, or on the model's input: never one against the other
-    wanted = (results.study.get("noise") or {}).get("where") == "input" if len(places) > 1 else True in places
+    wanted = results.study.noise.where == "input" if len(places) > 1 else True in places
     found = [c for c in known if bool(c.place) == wanted]
     sigmas = sorted({c.strength for c in found if c.strength > 0})
     if not sigmas:

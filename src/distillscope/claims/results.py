@@ -10,8 +10,10 @@ from typing import Any, Protocol, TypeVar
 import numpy as np
 import pandas as pd
 
+from distillscope.config.parts import Student
+from distillscope.config.study import Study
 from distillscope.errors import UserError
-from distillscope.results.arms import Arm, arms_of, distinct, part, parts, plain
+from distillscope.results.arms import Arm, arms_of, distinct, plain
 from distillscope.results.keys import ACCURACIES, FIT, MAPPED, OLD_FIT, OLD_FIT_SAYS, RANK, TRAIN_RANK
 from distillscope.results.rows import CLEAN, TEACHER, Condition, in_order
 from distillscope.results.statistics import Contrast, paired, welch
@@ -39,7 +41,7 @@ class Read(Protocol):
     @property
     def path(self) -> Any: ...
     @property
-    def study(self) -> dict[str, Any]: ...
+    def config(self) -> Study: ...
     @property
     def results(self) -> pd.DataFrame: ...
     @property
@@ -61,9 +63,9 @@ class Results:
 
     dataset: str
     teacher: str
-    study: Mapping[str, Any]
+    study: Study
     arms: tuple[Arm, ...]
-    students: Mapping[str, Mapping[str, Any]]
+    students: Mapping[str, Student]
     frame: pd.DataFrame
     log: pd.DataFrame
     curves: Mapping[tuple[str, str, int], Mapping[str, Any]]
@@ -254,34 +256,36 @@ class Results:
 
     def noise_text(self, stress: str | None = None) -> str:
         """The study's noise in words; with ``stress``, that stress's own, which follows the study's where it says nothing else."""
-        own = next((s for s in parts(self.study.get("stresses")) if s["name"] == stress), {})
-        noise = {**(self.study.get("noise") or {}), **own}
-        where = "source pixels" if noise.get("where", "source") == "source" else "model input"
-        clipped = ", clipped" if noise.get("clip", True) and where == "source pixels" else ""
-        return f"Gaussian on {where}, {noise.get('unit', 'normalised')}{clipped}"
+        own = next((s.settings for s in self.study.stresses if s.name == stress), {})
+        noise = {**self.study.noise.model_dump(), **own}
+        where = "source pixels" if noise["where"] == "source" else "model input"
+        clipped = ", clipped" if noise["clip"] and where == "source pixels" else ""
+        return f"Gaussian on {where}, {noise['unit']}{clipped}"
 
     def scope(self) -> dict[str, Any]:
         """What every verdict is scoped to."""
-        sizes = sorted({int(s.get("image_size", 32)) for s in self.students.values()})
+        sizes = sorted({s.image_size for s in self.students.values()})
         items = self.frame.loc[self.frame["measure"] != TRAIN_RANK, "n"].max() if len(self.frame) else None
-        limit = self.study.get("limit")
+        limit = self.study.limit
         return {"teacher": self.teacher, "data": self.dataset, "input": f"{', '.join(map(str, sizes))} px",
                 "noise": self.noise_text(), "train images": f"{limit} at most" if limit else "all",
                 f"{self.split} images": None if pd.isna(items) else int(items)}
 
 
-def family_of(spec: Mapping[str, Any]) -> str:
+def family_of(student: Student) -> str:
     """Equal for students that differ in size alone: every setting but the width; of a timm name its leading letters.
 
-    >>> family_of({"name": "timm/resnet18"}) == family_of({"name": "timm", "model": "resnet34"}) != family_of({"name": "timm/vit_tiny_patch16_224"})
+    >>> small, large, other = map(Student.model_validate, ("timm/resnet18", "timm/resnet34", "timm/vit_tiny_patch16_224"))
+    >>> family_of(small) == family_of(large) != family_of(other)
     True
-    >>> family_of({"name": "paper_cnn", "width": 1}) == family_of({"name": "paper_cnn", "width": 4, "blur_pool": False})
+    >>> first, second = ({"name": "paper_cnn", "width": 1}, {"name": "paper_cnn", "width": 4, "blur_pool": False})
+    >>> family_of(Student.model_validate(first)) == family_of(Student.model_validate(second))
     True
     """
-    settings = {k: v for k, v in spec.items() if k not in ("name", "model", "label", "alias", "width", "weights") and v}
-    library, _, model = str(spec["name"]).partition("/")
-    letters = re.match("[A-Za-z]*", str(spec.get("model") or model))
-    return plain([library, letters and letters[0], {"image_size": 32} | settings])
+    settings = {k: v for k, v in student.model_dump(mode="json").items()
+                if k not in ("name", "model", "label", "alias", "width", "weights") and v}
+    letters = re.match("[A-Za-z]*", str(student.settings.get("model") or ""))
+    return plain([student.name, letters and letters[0], settings])
 
 
 def _count(n: int, what: str) -> str:
@@ -301,9 +305,9 @@ def results_of(runs: Sequence[Read], command: str = "claims") -> list[Results]:
     without: list[str] = []
     fit = OLD_FIT if {r.mapped_fit for r in runs} - {""} == {OLD_FIT} else FIT
     for run in runs:
-        known = arms_of(run.study)
+        known = arms_of(run.config)
         arms += known.values()
-        students.update({str(s.get("label") or s["name"]): s for s in parts(run.study.get("students"))})
+        students.update({s.label: s for s in run.config.students})
         keys = {name: arm.key for name, arm in known.items()}
         frame = run.results.assign(arm_key=run.results["arm"].map(keys))
         if run.mapped_fit not in ("", fit):
@@ -333,46 +337,42 @@ def results_of(runs: Sequence[Read], command: str = "claims") -> list[Results]:
         here = frame[(frame["dataset"] == dataset) & (frame["teacher"] == teacher)]
         own = log[(log["dataset"] == dataset) & (log["teacher"] == teacher)] if len(log) else log
         run_arms = [a for a in distinct(arms) if a.key in set(here["arm_key"].dropna())]
-        found.append(Results(dataset, teacher, runs[0].study, tuple(run_arms), students, here, own,
+        found.append(Results(dataset, teacher, runs[0].config, tuple(run_arms), students, here, own,
                              curves.get((dataset, teacher), {}), references.get((dataset, teacher), {}), said))
     return found
 
 
 def _check_same(first: Read, other: Read, command: str) -> None:
     """Studies that are judged together were run on the same data, with the same teacher, students and noise."""
-    def of(run: Read, key: str) -> Any:
-        value = run.study.get(key)
-        if key in ("data", "teacher"):
-            return [{k: v for k, v in p.items() if k not in ("alias", "label")} for p in parts(value)]
-        return value
-
-    for key in EQUAL:
-        _same(f"{command} {other.path} {key}", of(first, key), of(other, key), first)
-    noise = [_fixed(run.study.get("noise") or {}) for run in (first, other)]
-    _same(f"{command} {other.path} noise", *noise, first)
-    for name, settings in _stresses(other).items():
-        _same(f"{command} {other.path} stresses.{name}", _stresses(first).get(name, settings), settings, first)
+    one, two = ({**run.config.dump(), "noise": _fixed(run.config.noise.model_dump(mode="json"))} for run in (first, other))
+    for config in (one, two):
+        for key in ("data", "teacher"):
+            config[key] = [{k: v for k, v in p.items() if k not in ("alias", "label")} for p in config[key]]
+    for key in (*EQUAL, "noise"):
+        _same(f"{command} {other.path} {key}", one.get(key), two.get(key), first)
+    stresses = _stresses(first.config)
+    for name, settings in _stresses(other.config).items():
+        _same(f"{command} {other.path} stresses.{name}", stresses.get(name, settings), settings, first)
     marks = {(r.dataset, r.teacher): r.fingerprint for r in first.references}
     for reference in other.references:
         known = marks.get((reference.dataset, reference.teacher), {})
         for what in known.keys() & reference.fingerprint.keys():
             _same(f"{command} {other.path} {what} (fingerprint)", known[what], reference.fingerprint[what], first)
-    known = {str(s.get("label") or s["name"]): s for s in parts(first.study.get("students"))}
-    for spec in parts(other.study.get("students")):
-        label = str(spec.get("label") or spec["name"])
-        _same(f"{command} {other.path} students.{label}", known.get(label, spec), spec, first)
+    students = {s["label"]: s for s in one["students"]}
+    for spec in two["students"]:
+        _same(f"{command} {other.path} students.{spec['label']}", students.get(spec["label"], spec), spec, first)
 
 
 def _fixed(settings: Mapping[str, Any]) -> dict[str, Any]:
     return {k: v for k, v in settings.items() if k not in SWEPT}
 
 
-def _stresses(run: Read) -> dict[str, list[dict[str, Any]]]:
+def _stresses(study: Study) -> dict[str, list[dict[str, Any]]]:
     """Name -> the settings of every stress of that name that decide what its conditions mean; its noise is the study's by default."""
     found: dict[str, list[dict[str, Any]]] = {}
-    declared = {k: v for k, v in (run.study.get("noise") or {}).items() if k in ("where", "unit", "clip", "std")}
-    for stress in parts(run.study.get("stresses")):
-        found.setdefault(stress["name"], []).append(_fixed({**declared, **stress}))
+    declared = study.noise.model_dump(mode="json", include={"where", "unit", "clip", "std"})
+    for stress in study.stresses:
+        found.setdefault(stress.name, []).append(_fixed({**declared, **stress.model_dump(mode="json")}))
     return found
 
 
@@ -383,5 +383,5 @@ def _same(where: str, expected: Any, got: Any, first: Read) -> None:
 
 
 def _short(value: Any) -> str:
-    text = plain(part(value) if isinstance(value, Mapping) else value)
+    text = plain(value)
     return text if len(text) <= 120 else f"{text[:117]}..."

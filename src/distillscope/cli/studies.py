@@ -69,7 +69,8 @@ def run(
     """
     from distillscope.config.load import load_preset
     from distillscope.progress import say
-    from distillscope.results.rundir import default_run, is_complete, trial_folder, trials_of
+    from distillscope.results.rundir import default_run, is_complete, trial_folder
+    from distillscope.results.trials import trials_of
 
     overrides = as_overrides({"data": data, "teacher": teacher, "limit": limit, "limit_test": limit,
                               **training(epochs, batch_size, lr), "seeds": seed, "corrupt": corrupt})

@@ -10,7 +10,6 @@ import yaml
 
 from distillscope.compare.read import StudySide
 from distillscope.results.models import Model
-from distillscope.results.run import names_of, student_key
 
 ALL = "all"
 """Tag of every quantity that is measured."""
@@ -18,7 +17,8 @@ COUNT = "count"
 """Tag of what depends on the number of test items: ranks, recall."""
 NOISE, TEACHER, TARGET, FITTED = "noise", "teacher", "target", "mapped"
 """Tags of what depends on the noise, on the teacher, on the target that students learn, and on how the map to the teacher was fitted."""
-LABELS = {"arms": lambda p: str(p["name"]), "students": student_key}
+LABELS = {"students": "label"}
+"""What the parts of a list are called by, where it is not their name."""
 IGNORED = {"name", "description", "published", "spread", "seeds"}
 """Settings that change no number, and the seeds, which the n of every difference tells."""
 
@@ -77,7 +77,7 @@ def _full(model: Model) -> str:
 
 def mismatches(a: StudySide, b: StudySide, match: Match) -> list[Mismatch]:
     """What the two runs do not share that matters to this model, most serious first."""
-    one, other = a.run.study, b.run.study
+    one, other = a.config, b.config
     found: list[Mismatch] = []
 
     def compared(what: str, first: Mapping[str, Any], second: Mapping[str, Any], follows: str, unpaired: set[str] | None = None,
@@ -97,16 +97,16 @@ def mismatches(a: StudySide, b: StudySide, match: Match) -> list[Mismatch]:
              "what is measured against the target is left out; R² is that of the student in the teacher's space", None, {TARGET})
     compared("fit of the map to the teacher", *({"mapped.*": side.run.mapped_fit} if side.run.mapped_fit else {} for side in (a, b)),
              "what is measured after that map (mapped.*) is left out", None, {FITTED})
-    noise, noises = one.get("noise") or {}, other.get("noise") or {}
+    noise, noises = one["noise"], other["noise"]
     compared("noise", *(_without(n, "sigmas", "seed", "draws") for n in (noise, noises)), "accuracy under noise is left out", None, {NOISE})
     compared("draws of the noise", *({k: n[k] for k in ("seed", "draws") if k in n} for n in (noise, noises)),
              "under noise, seeds are not paired", {NOISE})
     first, second = _student(one, match.first.student), _student(other, match.second.student)
-    at_input = noise.get("where") == "input"
-    compared("input size", *({"image_size": s.get("image_size", 32)} for s in (first, second)),
+    at_input = noise["where"] == "input"
+    compared("input size", *({"image_size": s["image_size"]} for s in (first, second) if s),
              "seeds are not paired" + (", and accuracy under noise, which was added to the input, is left out" if at_input else ""),
              {ALL}, {NOISE} if at_input else None)
-    compared("streams of random draws", *({"streams": s.get("streams", "keyed")} for s in (one, other)), "seeds are not paired", {ALL})
+    compared("streams of random draws", *({"streams": s["streams"]} for s in (one, other)), "seeds are not paired", {ALL})
     compared(f"network of {match.first.student}", _without(first, "image_size", "label"), _without(second, "image_size", "label"),
              "seeds pair the order of training and the noise, not the initial weights")
     return found
@@ -118,19 +118,19 @@ def _without(settings: Mapping[str, Any], *keys: str) -> dict[str, Any]:
 
 def _data(study: Mapping[str, Any], title: str) -> dict[str, Any]:
     """The data set's own settings, and which part of it trains."""
-    kept = {k: study[k] for k in ("validation", "corrupt") if k in study}
+    kept = {k: study[k] for k in ("validation", "corrupt")}
     return {**_without(_part(study, "data", title), "alias", "label", "test_split"), "limit": study.get("limit"), **kept}
 
 
 def _tested(side: StudySide, model: Model) -> dict[str, Any]:
-    own = _part(side.run.study, "data", model.dataset)
+    own = _part(side.config, "data", model.dataset)
     split = {"test_split": own["test_split"]} if "test_split" in own else {}
-    return {**split, "screen": side.run.study.get("screen"), "split": side.run.split}
+    return {**split, "screen": side.config["screen"], "split": side.run.split}
 
 
 def _count(side: StudySide, model: Model) -> dict[str, Any]:
     known = side.summary.get(model, "student.effective_rank")
-    return {"n": int(known.n)} if known and known.n else {"limit_test": side.run.study.get("limit_test")}
+    return {"n": int(known.n)} if known and known.n else {"limit_test": side.config.get("limit_test")}
 
 
 def _teacher(study: Mapping[str, Any], title: str) -> dict[str, Any]:
@@ -138,12 +138,12 @@ def _teacher(study: Mapping[str, Any], title: str) -> dict[str, Any]:
 
 
 def _student(study: Mapping[str, Any], label: str) -> dict[str, Any]:
-    return next((p for p in names_of(study.get("students")) if student_key(p) == label), {})
+    return next((s for s in study["students"] if s["label"] == label), {})
 
 
 def _part(study: Mapping[str, Any], key: str, title: str) -> dict[str, Any]:
     """The entry of a list that results call ``title``; the only entry where none has that name."""
-    parts = names_of(study.get(key))
+    parts = study[key]
     named = [p for p in parts if title in (p.get("alias"), p.get("label"), p.get("name"))]
     return dict(named[0] if named else parts[0] if len(parts) == 1 else {})
 
@@ -168,7 +168,7 @@ def _flat(key: str, value: Any):
             yield from _flat(f"{key}.{k}", v)
     elif isinstance(value, list) and value and all(isinstance(v, Mapping) and "name" in v for v in value):
         for part in value:
-            name = LABELS.get(key, lambda p: str(p["name"]))(part)
+            name = part.get(LABELS.get(key, "name")) or part["name"]
             yield from _flat(f"{key}.{name}", {k: v for k, v in part.items() if k != "label"} or None)
     else:
         yield key, value

@@ -15,11 +15,12 @@ import pandas as pd
 from distillscope.compare.agree import NOISE
 from distillscope.compare.differences import Pair
 from distillscope.compare.read import StudySide
+from distillscope.config.study import Arm
 from distillscope.report.figures import geometry, outcome
 from distillscope.report.figures.figure import Figure
 from distillscope.results.models import Setting, settings_of
 from distillscope.results.rows import TEACHER, Condition
-from distillscope.results.run import Run, Trial, names_of, student_key
+from distillscope.results.run import Finished, Run
 from distillscope.results.summary import Summary
 
 FIGURES = [outcome.robustness, geometry.cumulative_variance, geometry.rank_and_size, geometry.cosine_and_rank,
@@ -54,20 +55,21 @@ def joined_run(sides: Sequence[StudySide], pairs: Sequence[Pair], path: Path) ->
                        if ((r := _renamed(t, renamed, targets)).dataset, r.teacher, r.target) not in known]
         if len(side.run.training):
             logs.append(side.run.training.assign(arm=side.run.training["arm"].map(lambda a, names=renamed: names.get(a, a))))
-        for part in names_of(side.run.study.get("students")):
-            students.setdefault(student_key(part), part)
+        for student in side.run.config.students:
+            students.setdefault(student.label, student)
     results = pd.concat(frames, ignore_index=True)
     again = (results["student"] == TEACHER) & results.duplicated(OF_TEACHER)
     labels = [s.label for s in sides]
-    study = {"name": ", ".join(labels), "students": list(students.values()), "spread": sides[0].run.study.get("spread"),
-             "arms": [{"name": side.label if alone else f"{side.label}: {arm}"} for side, names in zip(sides, arms, strict=True)
-                      for arm in _ordered(side, names)]}
-    return Run(path, study, {"conditions": conditions}, results[~again].reset_index(drop=True), trials, references,
+    named = [Arm(name=side.label if alone else f"{side.label}: {arm}") for side, names in zip(sides, arms, strict=True)
+             for arm in _ordered(side, names)]
+    config = sides[0].run.config.model_copy(update={
+        "name": ", ".join(labels), "description": "", "published": (), "students": tuple(students.values()), "arms": tuple(named)})
+    return Run(path, config.dump(), config, {"conditions": conditions}, results[~again].reset_index(drop=True), trials, references,
                pd.concat(logs, ignore_index=True) if logs else pd.DataFrame())
 
 
 def _ordered(side: StudySide, found: list[str]) -> list[str]:
-    planned = [str(p["name"]) for p in names_of(side.run.study.get("arms"))]
+    planned = [a.name for a in side.run.config.arms]
     return [a for a in planned if a in found] + [a for a in found if a not in planned]
 
 
@@ -83,13 +85,13 @@ def _disputed(first: pd.DataFrame, other: pd.DataFrame) -> set[str]:
     return set(both.loc[~same, "target"])
 
 
-def _renamed(trial: Trial, arms: dict[str, str], targets: dict[str, str]) -> Trial:
+def _renamed(trial: Finished, arms: dict[str, str], targets: dict[str, str]) -> Finished:
     return replace(trial, arm=arms.get(trial.arm, trial.arm), target=targets.get(trial.target, trial.target))
 
 
 def joined_settings(run: Run) -> list[Setting]:
     """The models of a joined run, each student with its run behind its name."""
-    return [replace(s, students=tuple(replace(m, label=f"{m.student} ({m.arm})") for m in s.students), most_arms=len(run.study["arms"]))
+    return [replace(s, students=tuple(replace(m, label=f"{m.student} ({m.arm})") for m in s.students), most_arms=len(run.config.arms))
             for s in settings_of(run)]
 
 

@@ -35,6 +35,11 @@ class StudySide:
         return settings_of(self.run)
 
     @cached_property
+    def config(self) -> dict[str, Any]:
+        """The study as plain values, every default filled in."""
+        return self.run.config.dump()
+
+    @cached_property
     def summary(self) -> Summary:
         return Summary.of(self.run)
 

@@ -77,7 +77,7 @@ def compare_runs(paths: Sequence[Path | str]) -> Comparison:
                             "Compare runs that have a data set, an arm and a student in common.")
         pairs.append(Pair(sides[0].label, other.label, differences, between, only_first, only_second))
     pairs = corrected(pairs)
-    differs = settings_that_differ({s.label: s.run.study for s in sides})
+    differs = settings_that_differ({s.label: s.config for s in sides})
     return Comparison(sides, pairs, study_warnings(sides, pairs), differs)
 
 
@@ -89,9 +89,9 @@ def _shares(found: Sequence, only_first: list[str], only_second: list[str]) -> s
 
 def only_seeds_differ(one: StudySide, other: StudySide) -> bool:
     """Whether two runs are the same study but for its seeds."""
-    differs = settings_that_differ({s.label: s.run.study for s in (one, other)})
+    differs = settings_that_differ({s.label: s.config for s in (one, other)})
     same = all(key.rpartition(".")[2] == "seeds" for key, _ in differs)
-    return same and len({tuple(sorted(s.run.study.get("seeds") or ())) for s in (one, other)}) > 1
+    return same and len({tuple(sorted(s.config["seeds"])) for s in (one, other)}) > 1
 
 
 def study_warnings(sides: Sequence[StudySide], pairs: Sequence[Pair]) -> list[str]:

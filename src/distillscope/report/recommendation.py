@@ -71,8 +71,8 @@ def advise(runs: Sequence[Run], purpose: str = "balance") -> Advice:
     finished = [r for r in runs if len(r.results)]
     results = tuple(results_of(finished, "recommend")) if finished else ()
     found = tuple(recommend(r, purpose) for r in results)
-    following = next_study(found, [r.study for r in finished]) if finished else None
-    return Advice(purpose, found, results, runs[0].study, following, tuple(r.path for r in runs))
+    following = next_study(found, [r.config.dump() for r in finished]) if finished else None
+    return Advice(purpose, found, results, runs[0].config.dump(), following, tuple(r.path for r in runs))
 
 
 def recommend_runs(run_dirs: Sequence[Path], purpose: str = "balance") -> Advice:

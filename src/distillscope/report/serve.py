@@ -18,7 +18,8 @@ from distillscope.files.archives import is_archive
 from distillscope.progress import say
 from distillscope.report.render import render, script_hash, static
 from distillscope.report.write import write_report
-from distillscope.results.run import expected_trials, names_of, read_run
+from distillscope.results.run import read_run
+from distillscope.results.trials import trials_of
 
 HOST = "127.0.0.1"
 FIRST_PORT, PORTS = 8000, 20
@@ -45,8 +46,7 @@ class Watch:
         self.run = Path(run_dir)
         if is_archive(self.run):
             raise UserError(f"--serve {run_dir}", "a run that may go on", "an archive, which does not", "Leave --serve out.")
-        study = read_run(self.run).study
-        self.num_trials = len(expected_trials(study, [(d, t) for d in names_of(study.get("data")) for t in names_of(study.get("teacher"))]))
+        self.num_trials = len(trials_of(read_run(self.run).config))
         self.page = WAITING.encode()
         self.seen: frozenset[tuple[str, int]] = frozenset()
         self.state = State(0, self.num_trials)

@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
 from dataclasses import dataclass, field, replace
 from typing import Any
 
+from distillscope.config.parts import Objective
+from distillscope.config.study import Arm as ConfiguredArm
+from distillscope.config.study import Study
 from distillscope.registry import objectives
 
 DEMANDING = ("whiten", "standardise", "phi_s", "random")
@@ -56,7 +59,7 @@ class Arm:
 
     @property
     def epochs(self) -> int:
-        return int(json.loads(self.training).get("epochs", 5))
+        return int(json.loads(self.training)["epochs"])
 
     @property
     def target_name(self) -> str:
@@ -96,52 +99,39 @@ def plain(value: Any) -> str:
     return json.dumps(value, sort_keys=True, default=str)
 
 
-def part(value: Any) -> dict[str, Any]:
-    """A part of a config as a mapping with a name; a bare string is a name."""
-    return {"name": value} if isinstance(value, str) else dict(value)
-
-
-def parts(value: Any) -> list[dict[str, Any]]:
-    """A part, or a list of them."""
-    return [part(v) for v in ([value] if isinstance(value, (str, Mapping)) else value or [])]
-
-
-def terms_of(objective: Any) -> tuple[Term, ...]:
+def terms_of(objective: Iterable[Objective]) -> tuple[Term, ...]:
     """The terms of a loss with a weight above 0, in the order of their names."""
     found = []
-    for one in parts(objective):
-        rest = {k: v for k, v in one.items() if k not in ("name", "weight")}
-        if rest.get("projected") is True:  # the default, which older configs do not write
-            del rest["projected"]
-        if float(one.get("weight", 1.0)) > 0:
-            found.append(Term(one["name"], float(one.get("weight", 1.0)), plain(rest)))
+    for one in objective:
+        rest = {**one.settings, **({} if one.projected else {"projected": False})}
+        if one.weight > 0:
+            found.append(Term(one.name, one.weight, plain(rest)))
     return tuple(sorted(found, key=lambda t: (t.name, t.settings, t.weight)))
 
 
-def view_of(one: Mapping[str, Any]) -> str | None:
+def view_of(arm: ConfiguredArm) -> str | None:
     """The view of an arm with what its student is shown for it; defaults are left out."""
-    if one.get("view") is None:
+    if arm.view is None:
         return None
-    shown = {"shown": one["view_target"]} if one.get("view_target", "same") != "same" else {}
-    return plain({**part(one["view"]), **shown, **({"bank": one["view_bank"]} if one.get("view_bank") else {})})
+    shown = {"shown": arm.view_target} if arm.view_target != "same" else {}
+    return plain({**arm.view.model_dump(mode="json"), **shown, **({"bank": arm.view_bank} if arm.view_bank else {})})
 
 
-def arms_of(study: Mapping[str, Any]) -> dict[str, Arm]:
-    """Name -> arm, of a study's config (as study.yaml holds it, or as a user wrote it).
+def arms_of(study: Study) -> dict[str, Arm]:
+    """Name -> arm, of a study's config.
 
     A remedy that is applied to trained students makes another arm of each, named ARM+LABEL as in the results.
     """
-    default_target, default_training = study.get("target") or "none", study.get("training") or {}
     found = {}
-    for one in parts(study.get("arms")) or [{"name": "cosine"}]:
-        target, training = part(one.get("target") or default_target), {**default_training, **(one.get("training") or {})}
-        rest = {k: v for k, v in one.items() if k not in READ and v}  # what is off is as if it were not written
-        arm = Arm(str(one["name"]), terms_of(one.get("objective") or "cosine"), plain(target), view_of(one), plain(training),
-                  plain(rest), target == part(default_target), training == dict(default_training))
+    for one in study.arms:
+        target, training = (p.model_dump(mode="json") for p in (study.target_of(one), study.training_of(one)))
+        rest = {k: v for k, v in one.model_dump(mode="json").items() if k not in READ and v}  # what is off is as if it were not written
+        arm = Arm(one.name, terms_of(one.objective), plain(target), view_of(one), plain(training), plain(rest),
+                  study.target_of(one) == study.target, study.training_of(one) == study.training)
         found[arm.name] = arm
-        for remedy in parts(study.get("remedies")):
-            name = f"{arm.name}+{remedy.get('label') or remedy['name']}"
-            changed = {k: v for k, v in remedy.items() if k != "label"}
+        for remedy in study.remedies:
+            name = f"{arm.name}+{remedy.title}"
+            changed = {"name": remedy.name, **remedy.settings}
             found[name] = replace(arm, name=name, rest=plain({**rest, "remedy": changed}))
     return found
 

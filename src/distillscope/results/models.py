@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 import pandas as pd
 
 from distillscope.results.rows import TEACHER
-from distillscope.results.run import Run, names_of, student_key
+from distillscope.results.run import Run
 
 # Okabe & Ito's palette, which colour-blind readers can distinguish; black is the teacher's. The second of each pair is the same
 # hue, lightened until it has a contrast of at least 4.5 on the page's dark ground.
@@ -96,8 +96,8 @@ def _ordered_results(results: pd.DataFrame) -> list[tuple[str, str]]:
 def settings_of(run: Run) -> list[Setting]:
     """Every (data set, teacher) of the run with its models, in the study's own order."""
     results = run.results
-    known_students = [student_key(p) for p in names_of(run.study.get("students"))]
-    known_arms = [str(p["name"]) for p in names_of(run.study.get("arms"))]
+    known_students = [s.label for s in run.config.students]
+    known_arms = [a.name for a in run.config.arms]
     every = results[results["student"] != TEACHER]
     students = _order(known_students, every["student"].unique().tolist())
     arms = _order(known_arms, every["arm"].unique().tolist())

@@ -7,25 +7,26 @@ missing; one that says it is complete but cannot be read is listed as a problem.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import astuple, dataclass, field
 from pathlib import Path
 from typing import Any
 
 import pandas as pd
 
+from distillscope.config.study import Study
 from distillscope.errors import UserError
 from distillscope.files.archives import is_archive
-from distillscope.files.folder_names import folder_name
 from distillscope.results import run_files
 from distillscope.results.archive import read_archive
 from distillscope.results.keys import FIT, MAPPED, OF_TRAIN, OLD_FIT, RANK, TRAIN_RANK
 from distillscope.results.rows import COLUMNS, TEACHER
 from distillscope.results.run_files import KINDS, Record, records_in, study_of
+from distillscope.results.trials import trials_of
 
 
 @dataclass(frozen=True)
-class Trial:
-    """What one folder of trials/ or references/ holds; a reference has neither arm nor seed."""
+class Finished:
+    """What one folder of trials/ or references/ holds, rows aside; a reference has neither arm nor seed."""
 
     folder: str
     dataset: str
@@ -40,17 +41,23 @@ class Trial:
     fingerprint: Mapping[str, str] = field(default_factory=dict)  # of the data and the teacher; empty in older runs
     mapped: str = ""  # how the map of mapped.* was fitted
 
+    @property
+    def key(self) -> tuple[str, str, str, str, int | None]:
+        """(data set, teacher, arm, student, seed), as the grid has it."""
+        return self.dataset, self.teacher, self.arm, self.student, self.seed
+
 
 @dataclass(frozen=True)
 class Run:
-    """Everything that a report needs, and what it could not find."""
+    """Everything that a report needs, and what it could not find. ``study`` is study.yaml as written, ``config`` what it means."""
 
     path: Path
     study: dict[str, Any]
+    config: Study
     provenance: dict[str, Any]
     results: pd.DataFrame
-    trials: list[Trial]
-    references: list[Trial]
+    trials: list[Finished]
+    references: list[Finished]
     training: pd.DataFrame
     missing: list[str] = field(default_factory=list)
     unstarted: int = 0  # pairs of data set and teacher of which nothing has finished
@@ -58,7 +65,7 @@ class Run:
 
     @property
     def name(self) -> str:
-        return str(self.study.get("name") or self.path.name)
+        return self.config.name or self.path.name
 
     @property
     def split(self) -> str:
@@ -104,13 +111,13 @@ def measured_split(frame: pd.DataFrame) -> str:
     return "test" if "test" in splits or not splits else splits[0]
 
 
-def _trial_of(record: Record) -> tuple[pd.DataFrame, Trial]:
+def _trial_of(record: Record) -> tuple[pd.DataFrame, Finished]:
     results, done = name_train_rank(record.results), record.complete
     if results.empty:
         raise ValueError("results.csv has no rows")
     own = results[results["student"] != TEACHER]
     row = (own if len(own) and record.kind == "trials" else results).iloc[0]
-    trial = Trial(record.folder, row["dataset"], row["teacher"], row["target"], row["arm"], row["student"],
+    trial = Finished(record.folder, row["dataset"], row["teacher"], row["target"], row["arm"], row["student"],
                   None if pd.isna(row["seed"]) else int(row["seed"]), record.curves,
                   done.seconds, tuple(done.warnings or ()), done.fingerprint or {}, _mapped_fit(results, done.mapped))
     return results, trial
@@ -121,7 +128,7 @@ def _mapped_fit(results: pd.DataFrame, fit: str | None) -> str:
     return (fit or OLD_FIT) if results["measure"].str.startswith(MAPPED).any() else ""
 
 
-def _one_fit(frames: list[pd.DataFrame], trials: list[Trial]) -> list[str]:
+def _one_fit(frames: list[pd.DataFrame], trials: list[Finished]) -> list[str]:
     """Values of mapped.* by the old fit are left out of a run that has newer ones beside them: what was left out, said."""
     old = [t for t in trials if t.mapped == OLD_FIT]
     if not old or len(old) == sum(bool(t.mapped) for t in trials):
@@ -133,44 +140,18 @@ def _one_fit(frames: list[pd.DataFrame], trials: list[Trial]) -> list[str]:
             "with --resume to make them anew." for t in old]
 
 
-def _training_of(record: Record, trial: Trial) -> list[dict[str, Any]]:
+def _training_of(record: Record, trial: Finished) -> list[dict[str, Any]]:
     """The trial's record of each epoch."""
     return [{**row, "dataset": trial.dataset, "teacher": trial.teacher, "target": trial.target,
              "arm": trial.arm, "student": trial.student, "seed": trial.seed} for row in record.epochs]
 
 
-def names_of(parts: Any) -> list[dict[str, Any]]:
-    """A config's part, or list of parts, as dicts, each with a name; entries that are plain names are allowed."""
-    parts = [parts] if isinstance(parts, (str, dict)) else parts
-    listed = [p if isinstance(p, dict) else {"name": p} for p in parts or []]
-    return [p for p in listed if p.get("name") is not None]
-
-
-def student_key(part: dict[str, Any]) -> str:
-    """What results call a student of the config: its label, since several may share one function."""
-    return str(part.get("label") or part["name"])
-
-
-def expected_trials(study: dict[str, Any], pairs: list[tuple[str, str]]) -> list[tuple[str, str, str, str, int]]:
-    """(dataset, teacher, arm, student, seed) of every trial that the study plans for these data sets and teachers.
-
-    An arm may name the students or the seeds that it is limited to.
-    """
-    planned = []
-    for dataset, teacher in pairs:
-        for arm in names_of(study.get("arms")):
-            for student in names_of(study.get("students")):
-                if arm.get("students") and student_key(student) not in arm["students"]:
-                    continue
-                for seed in arm.get("seeds") or study.get("seeds") or []:
-                    planned.append((dataset, teacher, str(arm["name"]), student_key(student), int(seed)))
-    return planned
-
-
 def read_run(run_dir: Path) -> Run:
     """Read a run directory, or its archive. Raises UserError when it is neither; a partial run is fine."""
     run_dir = Path(run_dir)
-    study, problems = run_files.read_study(study_of(run_dir)), []
+    config = study_of(run_dir)
+    written, problems = run_files.read_written(config), []
+    study = run_files.as_study(written, config)
     try:
         provenance = run_files.read_provenance(run_dir / "provenance.json")
     except UserError as error:
@@ -178,7 +159,7 @@ def read_run(run_dir: Path) -> Run:
         problems.append(f"provenance.json: {_why(error)}, so versions, command and noise in both units are not known.")
     records = read_archive(run_dir) if is_archive(run_dir) else {kind: records_in(run_dir / kind) for kind in KINDS}
     frames, training = [], []
-    found: dict[str, list[Trial]] = {kind: [] for kind in KINDS}
+    found: dict[str, list[Finished]] = {kind: [] for kind in KINDS}
     unfinished = []
     for kind, kept in found.items():
         known: dict[tuple, str] = {}
@@ -194,8 +175,7 @@ def read_run(run_dir: Path) -> Run:
                 problems.append(f"{kind}/{name}: says that it is complete, but cannot be read ({_why(error)}). "
                                 "Delete it and run with --resume.")
                 continue
-            other = known.setdefault((trial.dataset, trial.teacher, trial.target if kind == "references" else "", trial.arm, trial.student,
-                                      trial.seed), name)
+            other = known.setdefault((*trial.key, trial.target if kind == "references" else ""), name)
             if other != name:
                 problems.append(f"{kind}/{name}: is of the same trial as {other}, and is left out. Delete one of the two.")
                 continue
@@ -210,13 +190,18 @@ def read_run(run_dir: Path) -> Run:
     results = pd.concat(frames, ignore_index=True) if frames else read_empty()
     results = results.drop_duplicates(ignore_index=True)  # trials may repeat the teacher's rows
     pairs = list(dict.fromkeys((t.dataset, t.teacher) for t in found["references"] + found["trials"]))
-    done = {(t.dataset, t.teacher, t.arm, t.student, t.seed) for t in found["trials"]}
-    missing = [folder_name(d, t, a, s, f"seed{seed}") for d, t, a, s, seed in expected_trials(study, pairs)
-               if (d, t, a, s, seed) not in done]
+    missing = _missing(study, pairs, {t.key for t in found["trials"]})
     missing += [name for name in unfinished if name not in missing]
-    planned = len(names_of(study.get("data"))) * len(names_of(study.get("teacher")))
-    return Run(run_dir, study, provenance, results, found["trials"], found["references"], pd.DataFrame(training),
+    planned = len(study.data) * len(study.teacher)
+    return Run(run_dir, written, study, provenance, results, found["trials"], found["references"], pd.DataFrame(training),
                missing, max(0, planned - len(pairs)), problems)
+
+
+def _missing(study: Study, pairs: list[tuple[str, str]], done: set[tuple]) -> list[str]:
+    """The folders of the trials that have not finished, of data sets and teachers that were begun."""
+    arms, students = ([getattr(p, name) for p in parts] for parts, name in ((study.arms, "name"), (study.students, "label")))
+    absent = [t for t in trials_of(study) if (t.dataset, t.teacher) in pairs and astuple(t) not in done]
+    return [t.id for t in sorted(absent, key=lambda t: (pairs.index((t.dataset, t.teacher)), arms.index(t.arm), students.index(t.student)))]
 
 
 def _why(error: Exception) -> str:

@@ -15,10 +15,12 @@ from pathlib import Path
 from typing import Annotated, Any
 
 import pandas as pd
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, TypeAdapter, ValidationError, model_validator
+from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, model_validator
 
+from distillscope.config.load import parse_study
+from distillscope.config.study import Study
 from distillscope.errors import UserError
-from distillscope.files.json_reader import parse_json, problem_of, read_bytes, read_json, unreadable
+from distillscope.files.json_reader import parse_json, read_bytes, read_json, unreadable
 from distillscope.files.yaml_reader import read_yaml
 from distillscope.results.rows import COLUMNS
 
@@ -36,84 +38,6 @@ Number = Annotated[float, Field(allow_inf_nan=False)]
 
 class _Open(BaseModel):
     model_config = ConfigDict(extra="allow")
-
-
-def _named(value: Any) -> Any:
-    return {"name": value} if isinstance(value, str) else value
-
-
-def _listed(value: Any) -> Any:
-    return [value] if isinstance(value, (str, Mapping)) else value
-
-
-class _Part(_Open):
-    name: Annotated[str, Field(min_length=1)]
-    label: str | None = None
-    alias: str | None = None
-
-
-class _Term(_Part):
-    weight: Number = 1.0
-
-
-class _Training(_Open):
-    epochs: Annotated[int, Field(ge=1, le=10**9)] = 5
-
-
-Part = Annotated[_Part, BeforeValidator(_named)]
-Parts = Annotated[list[Part], BeforeValidator(_listed)]
-Terms = Annotated[list[Annotated[_Term, BeforeValidator(_named)]], BeforeValidator(_listed)]
-
-
-class _Arm(_Part):
-    objective: Terms | None = None
-    target: Part | None = None
-    view: Part | None = None
-    view_bank: Whole | None = None
-    student: dict[str, Any] | None = None
-    students: list[str] | None = None
-    seeds: list[Whole] | None = None
-    training: _Training | None = None
-
-
-class _Noise(_Open):
-    sigmas: list[Number] | None = None
-    draws: Whole | None = None
-    where: str | None = None
-    unit: str | None = None
-    clip: bool | None = None
-    std: list[Number] | None = None
-
-
-class _Published(_Open):
-    student: str | None = None
-    measure: str
-    value: Number | None = None
-    condition: str | None = None
-    arm: str | None = None
-    std: Number | None = None
-
-
-class _Study(_Open):
-    """What a report reads of study.yaml; the rest may be anything."""
-
-    name: str | None = None
-    description: str | None = None
-    data: Parts | None = None
-    teacher: Parts | None = None
-    students: Parts | None = None
-    arms: Annotated[list[Annotated[_Arm, BeforeValidator(_named)]], BeforeValidator(_listed)] | None = None
-    seeds: list[Whole] | None = None
-    target: Part | None = None
-    training: _Training | None = None
-    noise: _Noise | None = None
-    stresses: Parts | None = None
-    remedies: Parts | None = None
-    published: list[_Published] | None = None
-    limit: Whole | None = None
-    limit_test: Whole | None = None
-    screen: Whole | None = None
-    validation: Whole | None = None
 
 
 class _Condition(_Open):
@@ -190,17 +114,33 @@ def study_of(run_dir: Path) -> Path:
     return config
 
 
-def read_study(path: Path) -> dict[str, Any]:
-    """The plain values of study.yaml; what a report reads of them has been checked, a `UserError` says what does not fit."""
+def read_written(path: Path) -> dict[str, Any]:
+    """The plain values of study.yaml as they stand there."""
     values = read_yaml(path)
     if not isinstance(values, dict):
         raise UserError(str(path), "a mapping", type(values).__name__, RESTORE)
-    try:
-        _Study.model_validate(values)
-    except ValidationError as error:
-        at, expected, got = problem_of(error)
-        raise UserError(f"{path} {at}", expected, got, RESTORE) from None
     return values
+
+
+def as_study(values: Mapping[str, Any], path: Path) -> Study:
+    """The study that a run was begun with; keys that have come since it was written stand at their defaults.
+
+    Where a student's `hidden` is not written, its trials were trained with that layer as wide as their target.
+    """
+    given = values.get("students")
+    if isinstance(given, list):
+        values = {**values, "students": [{"hidden": "target", **s} if isinstance(s, dict) and s.get("name") == "paper_cnn" else s
+                                         for s in given]}
+    try:
+        return parse_study(values, str(path))
+    except UserError as error:
+        where = error.where if error.where.startswith(str(path)) else f"{path} {error.where}"
+        raise UserError(where, error.expected, error.got, RESTORE) from None
+
+
+def read_study(path: Path) -> Study:
+    """What study.yaml says, every default filled in; a `UserError` says what does not fit."""
+    return as_study(read_written(path), path)
 
 
 def read_provenance(path: Path) -> dict[str, Any]:

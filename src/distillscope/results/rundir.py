@@ -14,13 +14,12 @@ from __future__ import annotations
 import json
 import os
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 import pandas as pd
 import yaml
-from pydantic import ValidationError
 
 from distillscope import progress
 from distillscope.config.parts import Dataset, Teacher
@@ -30,40 +29,13 @@ from distillscope.files.archives import refuse_archive
 from distillscope.files.folder_names import composed, folder_name, is_printable, old_folder_name, same_on_some_systems
 from distillscope.files.json_reader import read_json
 from distillscope.files.writing import sweep, write_atomic, write_json, write_text
-from distillscope.files.yaml_reader import read_yaml
 from distillscope.results.rows import COLUMNS, TEACHER
+from distillscope.results.run_files import as_study, read_written
+from distillscope.results.trials import Trial, trials_of
 
 COMPLETE = "complete.json"
 GROWING = ("seeds", "students", "arms", "data", "teacher")
 """Axes of the grid: a resumed study may add items to them, since trials do not depend on one another."""
-
-
-@dataclass(frozen=True)
-class Trial:
-    """One student, trained one way, with one seed."""
-
-    dataset: str
-    teacher: str
-    arm: str
-    student: str
-    seed: int
-
-    @property
-    def parts(self) -> tuple[str, ...]:
-        return self.dataset, self.teacher, self.arm, self.student, f"seed{self.seed}"
-
-    @property
-    def id(self) -> str:
-        return folder_name(*self.parts)
-
-
-def trials_of(study: Study) -> list[Trial]:
-    """The grid, in the order of the config."""
-    return [
-        Trial(data.title, teacher.title, arm.name, student.label, seed)
-        for data in study.data for teacher in study.teacher for arm in study.arms for seed in arm.seeds or study.seeds
-        for student in study.students if arm.students is None or student.label in arm.students
-    ]
 
 
 def is_complete(folder: Path) -> bool:
@@ -252,15 +224,10 @@ def load_config(run: Path) -> dict[str, Any]:
     config = Path(run) / "study.yaml"
     if not config.is_file():
         raise UserError(str(run), "a study's run directory (with study.yaml)", "none", "Make one with `distillscope run quickstart`.")
-    values = read_yaml(config)
-    if not isinstance(values, dict):
-        raise UserError(str(config), "a mapping", type(values).__name__, "Restore the file; `run` wrote it.")
+    values = read_written(config)
     try:
-        given = values.get("students")
-        students = [{"hidden": "target", **s} if isinstance(s, dict) and s.get("name") == "paper_cnn" else s for s in given] \
-            if isinstance(given, list) else given
-        return Study.model_validate({**values, **({"students": students} if "students" in values else {})}).dump()
-    except (ValidationError, UserError):
+        return as_study(values, config).dump()
+    except UserError:
         return values  # whoever needs a study of it says what is wrong
 
 

@@ -16,7 +16,7 @@ import pandas as pd
 from scipy import stats
 
 from distillscope.results.rows import CLEAN, TEACHER, Condition, in_order
-from distillscope.results.run import Run, Trial, measured_split, of_test
+from distillscope.results.run import Finished, Run, measured_split, of_test
 
 KEYS = ["dataset", "teacher", "target", "objective", "arm", "student", "split", "condition", "measure"]
 
@@ -72,7 +72,7 @@ def _record(key: tuple, s: Statistic, seeds: list) -> dict:
             "unit": s.unit}
 
 
-def summarise(results: pd.DataFrame, trials: Iterable[Trial] = ()) -> pd.DataFrame:
+def summarise(results: pd.DataFrame, trials: Iterable[Finished] = ()) -> pd.DataFrame:
     """One row per (dataset, teacher, target, objective, arm, student, split, condition, measure).
 
     Columns: mean, std (sample), std_population, low, high (95 % t interval over seeds), n_seeds, seeds, values (one per
@@ -95,7 +95,7 @@ def summarise(results: pd.DataFrame, trials: Iterable[Trial] = ()) -> pd.DataFra
                                           "values", "n", "unit"])
 
 
-def _of_mean_spectrum(results: pd.DataFrame, trials: Iterable[Trial]) -> list[dict]:
+def _of_mean_spectrum(results: pd.DataFrame, trials: Iterable[Finished]) -> list[dict]:
     """Effective rank (p = s^2 / sum s^2) and dims of the singular values averaged over seeds."""
     groups: dict[tuple, dict[int | None, list[float]]] = {}
     for trial in trials:

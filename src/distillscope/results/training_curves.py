@@ -9,10 +9,10 @@ from scipy import stats
 
 from distillscope.report.figures.figure import Series
 from distillscope.results.models import Model
-from distillscope.results.run import Run, Trial
+from distillscope.results.run import Finished, Run
 
 
-def trials_of(run: Run, model: Model) -> list[Trial]:
+def trials_of(run: Run, model: Model) -> list[Finished]:
     """The trials (one per seed) of a student, or the references of a teacher's target."""
     if model.is_teacher:
         return [t for t in run.references

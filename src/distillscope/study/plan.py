@@ -16,7 +16,8 @@ from distillscope.data.preprocess import Preprocess
 from distillscope.data.source import Source
 from distillscope.data.splits import Splits
 from distillscope.devices import choose_device
-from distillscope.results.rundir import as_begun, is_complete, trial_folder, trials_of
+from distillscope.results.rundir import as_begun, is_complete, trial_folder
+from distillscope.results.trials import trials_of
 from distillscope.stress.run import rehearse
 from distillscope.students.load import build_student
 from distillscope.study.arm_views import embedded_views

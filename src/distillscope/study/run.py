@@ -38,8 +38,8 @@ from distillscope.results.rundir import (
     load_config,
     open_run,
     trial_folder,
-    trials_of,
 )
+from distillscope.results.trials import trials_of
 from distillscope.stress.run import rehearse
 from distillscope.study.conditions import noise_conditions
 from distillscope.study.keepsakes import keep_run

@@ -18,7 +18,7 @@ from distillscope.files.json_reader import read_json
 from distillscope.files.locks import RunLock
 from distillscope.files.writing import said_if_deleted, sweep, write_text
 from distillscope.files.yaml_reader import read_yaml
-from distillscope.results.rundir import trials_of
+from distillscope.results.trials import trials_of
 from distillscope.students.card import model_card
 from distillscope.students.load import DESCRIPTION, save_student
 from distillscope.study.fingerprint import fingerprint

@@ -17,7 +17,8 @@ from distillscope.files.writing import make_folder, write_json
 from distillscope.registry import remedies
 from distillscope.results.keys import FIT
 from distillscope.results.rows import Row, tidy
-from distillscope.results.rundir import Trial, write_results
+from distillscope.results.rundir import write_results
+from distillscope.results.trials import Trial
 from distillscope.students.load import StudentEncoder, save_student
 from distillscope.study.measuring import Fitted, evaluate, fit_student, train_rank
 from distillscope.study.prepared import Prepared

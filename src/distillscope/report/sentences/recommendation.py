@@ -7,7 +7,6 @@ from typing import TYPE_CHECKING, Any
 
 from distillscope.advice.rank import PAPER, TUNED, Entry, Ranking, Recommendation
 from distillscope.report.sentences.numbers import NBSP, joined, number
-from distillscope.results.run import names_of, student_key
 
 if TYPE_CHECKING:
     from distillscope.results.statistics import Contrast
@@ -40,7 +39,7 @@ def following_text(study: Mapping[str, Any]) -> str:
     >>> following_text({"arms": [{"name": "a"}, {"name": "b"}], "students": [{"name": "s", "label": "S"}], "seeds": [7, 8]})
     'a and b with S, seeds 7, 8'
     """
-    arms, students = (joined(student_key(p) for p in names_of(study.get(key))) for key in ("arms", "students"))
+    arms, students = (joined(p.get("label") or p["name"] for p in study[key]) for key in ("arms", "students"))
     return f"{arms} with {students}, seeds {', '.join(map(str, study['seeds']))}"
 
 
