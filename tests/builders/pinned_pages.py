@@ -159,7 +159,7 @@ def compared_studies(folder: Path) -> Path:
     first = _predicting(make_run(folder / "short", **small), 0.6)
     second = _predicting(_shifted(make_run(folder / "long <er>", **small), 1.2, training={"epochs": 9}), 0.7)
     third = _shifted(make_run(folder / "apart", seeds=(1, 2), students=("S", "XL"), dim=24, epochs=2), 0.3,
-                     noise={"where": "model input", "sigmas": [0.2]})
+                     noise={"where": "input", "sigmas": [0.2]})
     found = compare_runs([first, second, third])
     return compare_write.write_comparison(found, folder / "out", "distillscope compare short 'long <er>' apart --out out")
 

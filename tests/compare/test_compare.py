@@ -161,14 +161,14 @@ def test_predictions_of_other_items_give_no_interval(two, tmp_path, change, reas
 
 @pytest.mark.parametrize(("study", "unpaired", "left_out", "said"), [
     ({"limit": 100}, {"effective_rank", "accuracy"}, set(), "differ in data (limit: 100; limit: none)"),
-    ({"noise": {"where": "model input", "sigmas": [0.2]}}, set(), {"accuracy_noisy"}, "differ in noise"),
-    ({"noise": {"where": "source pixels", "seed": 5}}, {"accuracy_noisy"}, set(), "differ in draws of the noise"),
+    ({"noise": {"where": "input", "sigmas": [0.2]}}, set(), {"accuracy_noisy"}, "differ in noise"),
+    ({"noise": {"where": "source", "seed": 5}}, {"accuracy_noisy"}, set(), "differ in draws of the noise"),
     ({"students": [{"name": "paper_cnn", "label": s, "image_size": 64} for s in "SM"]}, {"accuracy", "effective_rank"}, set(),
      "input size"),
     ({"teacher": [{"name": "clip-vit-b32", "weights": "other"}]}, {"accuracy"}, {"r2"}, "differ in teacher"),
     ({"streams": "notebook"}, {"accuracy"}, set(), "differ in streams"), ({"training": {"epochs": 30}}, set(), set(), "")])
 def test_what_runs_do_not_share_has_its_consequence(two, tmp_path, study, unpaired, left_out, said):
-    first = altered(shutil.copytree(two[0], tmp_path / "first"), noise={"where": "source pixels", "seed": 0},
+    first = altered(shutil.copytree(two[0], tmp_path / "first"), noise={"where": "source", "seed": 0},
                     teacher=[{"name": "clip-vit-b32", "weights": "one"}])
     other = shutil.copytree(first, tmp_path / "other")
     found = compare_runs([first, altered(other, RANK, 0.1, **study)])
