@@ -220,7 +220,7 @@ def test_the_terminal_says_what_n_counts(two, tmp_path):
 
 
 def test_settings_that_differ_are_listed_and_seeds_are_not(two):
-    assert compare_runs(two).differs == [("training.epochs", {"short": "", "longer": "9"})]
+    assert compare_runs(two).differs == [("training.epochs", {"short": "5", "longer": "9"})]
 
 
 def test_labels_are_unique(two, tmp_path):

@@ -36,7 +36,7 @@ class Undecided(Exception):
 
 
 class Read(Protocol):
-    """A run directory, read: what `report.read.read_run` gives."""
+    """A run directory, read: what `results.run.read_run` gives."""
 
     @property
     def path(self) -> Any: ...
