@@ -95,7 +95,8 @@ def _register(classifier: str, side: str, what: str, function: Callable[..., flo
     parameters = [inspect.Parameter(name, inspect.Parameter.POSITIONAL_OR_KEYWORD) for name in needs]
     measure.__signature__ = inspect.Signature(parameters)  # type: ignore[attr-defined]
     group, count = CLASSIFIERS[classifier]
-    measures.register(key, unit=UNITS[what], group=group, n=count, interval="items" if UNITS[what] == "share" else None)(measure)
+    interval = "items" if UNITS[what] == "share" else None
+    measures.register(key, unit=UNITS[what], group=group, n=count, interval=interval)(measure)
 
 
 for _side in ("teacher", "student"):

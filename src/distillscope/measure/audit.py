@@ -124,7 +124,7 @@ def _measure(pool: LabelledPair | Side, groups: set[str], intervals: bool, side:
         for key, at in _targets(name, facts.group, pool, groups, side):
             try:
                 points = function(*resolve(_part(_pool(pool, facts.group), at), function))
-                result.curves[key] = Curve(*points, facts.unit, definition(function))
+                result.curves[key] = Curve(points.x, points.y, points.low, points.high, facts.unit, definition(function))
             except NotMeasured as reason:
                 result.left_out[key] = str(reason)
     result.values = dict(sorted(result.values.items(), key=lambda item: _place(item[0])))
@@ -134,7 +134,8 @@ def _measure(pool: LabelledPair | Side, groups: set[str], intervals: bool, side:
     return result
 
 
-def _targets(name: str, group: str, pool: LabelledPair | Side, groups: set[str], side: str | None) -> list[tuple[str, str | None]]:
+def _targets(name: str, group: str, pool: LabelledPair | Side, groups: set[str],
+             side: str | None) -> list[tuple[str, str | None]]:
     """Keys of a measure of ``group`` and the side that each is measured on; None is the pair."""
     if group not in groups:
         return []

@@ -102,7 +102,8 @@ def _from_numbers(values: np.ndarray, absent: np.ndarray, where: str) -> np.ndar
         whole = absent | ((np.abs(values.astype(np.float64)) < 2.0**62) & (values == np.trunc(values)))
     if not whole.all():
         bad = int(np.argmin(whole))
-        raise UserError(where, KINDS, f"{values[bad]} in row {bad}", "Leave an item without a label blank, or name another column.")
+        raise UserError(where, KINDS, f"{values[bad]} in row {bad}",
+                        "Leave an item without a label blank, or name another column.")
     return np.where(absent, np.zeros(1, values.dtype), values).astype(np.int64)
 
 
@@ -140,8 +141,10 @@ def partitions_agree(first: np.ndarray, second: np.ndarray) -> np.ndarray:
 def refines(fine: np.ndarray, coarse: np.ndarray) -> bool:
     """Whether each class of ``fine`` (n,) lies in one class of ``coarse``, of which there are several.
 
-    >>> refines(np.array([0, 1, 2, 2]), np.array(["cat", "cat", "dog", "dog"])), refines(np.array([0, 0, 1]), np.array([0, 1, 1]))
-    (True, False)
+    >>> refines(np.array([0, 1, 2, 2]), np.array(["cat", "cat", "dog", "dog"]))
+    True
+    >>> refines(np.array([0, 0, 1]), np.array([0, 1, 1]))
+    False
     """
     numbers = np.unique(fine, return_inverse=True)[1], np.unique(coarse, return_inverse=True)[1]
     pairs = np.unique(np.stack(numbers), axis=1).shape[1]

@@ -105,7 +105,7 @@ class Comparison(Pair):
                             len(self.kept))
 
     def _ranks(self, ahead: np.ndarray) -> np.ndarray:
-        return 1 + ahead[np.ix_(self._kept_queries, self.kept)].sum(axis=1)
+        return 1 + ahead[np.ix_(self._kept_queries, np.asarray(self.kept, dtype=np.intp))].sum(axis=1)
 
     @cached_property
     def retrieval_ranks(self) -> np.ndarray:

@@ -11,8 +11,8 @@ def decimals(value: float, low: float | None = None, high: float | None = None, 
              most: int = MOST) -> int:
     """Decimals, ``least`` to ``most``, with which a value and its interval read as what they are.
 
-    A value that is not ``full`` (1, or 100 in per cent) does not read as full, and two different ends of an interval do not read
-    as one. Where ``most`` are too few for that, ``least`` is enough.
+    A value that is not ``full`` (1, or 100 in per cent) does not read as full, and two different ends of an interval do not
+    read as one. Where ``most`` are too few for that, ``least`` is enough.
 
     >>> decimals(0.99988, 0.99987, 0.99989, least=3, full=1), decimals(1 - 1e-16, 1.0, 1.0, least=3, full=1)
     (5, 3)
@@ -20,8 +20,9 @@ def decimals(value: float, low: float | None = None, high: float | None = None, 
     (2, 1)
     """
     known = [v for v in (value, low, high) if v is not None]
+    one = low is None or high is None or high - low < SAME
     for digits in range(least, most + 1):
-        if all(_reads(v, digits, full) for v in known) and (low is None or high - low < SAME or round(low, digits) != round(high, digits)):
+        if all(_reads(v, digits, full) for v in known) and (one or len({round(v, digits) for v in known[1:]}) > 1):
             return digits
     return least
 

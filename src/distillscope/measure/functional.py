@@ -138,7 +138,7 @@ def rsa(x: Any, y: Any, *, normalize: str | None = None) -> float:
 
 
 def mutual_knn(x: Any, y: Any, *, k: int = 10) -> float:
-    """Share of a row's ``k`` nearest neighbours by cosine that ``x`` (n, d) and ``y`` (n, m) have in common, of at most 4,096 rows.
+    """Share of a row's ``k`` nearest neighbours by cosine that ``x`` (n, d) and ``y`` (n, m) share, at most 4,096 rows.
 
     Between 0 and 1; chance is k / (n - 1) (Huh et al. 2024, arXiv:2405.07987). It needs more than k + 1 rows.
 
@@ -200,7 +200,7 @@ def teacher_r2(teacher: Any, student: Any, *, normalize: str | None = None) -> f
 
 
 def infonce(teacher: Any, student: Any, *, batch: int = 1024, temperature: float = 0.1) -> float:
-    """Mean InfoNCE loss in nats of ``student`` (n, d) against ``teacher`` (n, d), over batches of ``batch`` rows (or n, if fewer).
+    """Mean InfoNCE loss in nats of ``student`` (n, d) against ``teacher`` (n, d), over batches of ``batch`` rows, at most n.
 
     Between 0 and about log(batch) at chance (van den Oord et al. 2018). It is no estimate of mutual information.
 
@@ -250,7 +250,8 @@ def zero_shot_accuracy(z: Any, y: Any, text: Any) -> float:
     """
     pool = _pair(z, z, None)
     labels = checked_labels(y, "y", pool.count)
-    return _measured("zero_shot.teacher.accuracy", LabelledPair(pool.teacher, pool.student, labels, text=checked_text(text, labels)))
+    labelled = LabelledPair(pool.teacher, pool.student, labels, text=checked_text(text, labels))
+    return _measured("zero_shot.teacher.accuracy", labelled)
 
 
 def _of_side(key: str, z: Any, normalize: str | None) -> float:

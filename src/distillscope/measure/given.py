@@ -42,7 +42,8 @@ def _with_label(side: Any, labels: np.ma.MaskedArray, name: str) -> Stored:
     """The rows that have a label, which stay where they are until they are read."""
     z = side.rows.z if isinstance(side, Side) else _array(side)
     if len(z) != len(labels):
-        raise UserError("train_labels", f"one label for each row of {name}, {len(z)}", f"{len(labels)}", "Pass labels in row order.")
+        raise UserError("train_labels", f"one label for each row of {name}, {len(z)}", f"{len(labels)}",
+                        "Pass labels in row order.")
     return (z if isinstance(z, Stored) else Stored([z])).take(np.flatnonzero(~np.ma.getmaskarray(labels)))
 
 
@@ -90,9 +91,9 @@ def two_sides(teacher: Any, student: Any, normalize: str | None, settings: Setti
     if first is None:
         first = _side(rows, names[0], settings, None, None if exponents is None else exponents[0])
     if exponents is None and first.items.count < FEWEST:
-        count, rows = first.items.count, first.rows.count
-        what = "all are equal" if count == 1 else f"the other {rows - count:,} repeat them exactly"
-        raise UserError(names[0], f"at least {FEWEST} distinct rows", f"{count} among {rows:,} ({what})",
+        count, total = first.items.count, first.rows.count
+        what = "all are equal" if count == 1 else f"the other {total - count:,} repeat them exactly"
+        raise UserError(names[0], f"at least {FEWEST} distinct rows", f"{count} among {total:,} ({what})",
                         "Find out why: a collapsed model, or one input read again and again.")
     return first, _side(other, names[1], settings, first.items, None if exponents is None else exponents[1])
 

@@ -47,7 +47,8 @@ def _interval(statistic: Callable[..., float], drawn: Iterable[Sequence[np.ndarr
             return np.nan
 
     draws = np.array([of(scores) for scores in drawn])
-    return tuple(float(v) for v in np.quantile(draws[np.isfinite(draws)], [tail, 1 - tail]))
+    low, high = np.quantile(draws[np.isfinite(draws)], [tail, 1 - tail])
+    return float(low), float(high)
 
 
 def _drawn_together(scores: Sequence[np.ndarray], items: np.ndarray, resamples: int, seed: int) -> Iterator[list[np.ndarray]]:
@@ -107,9 +108,9 @@ def jackknife_interval(value: float, left_out: Sequence[float], *, level: float 
 
 def jackknife_error(left_out: Sequence[float]) -> float:
     """The delete-a-group jackknife standard error, from the values with each of g groups left out."""
-    left_out = np.asarray(left_out, np.float64)
-    groups = len(left_out)
-    return float(np.sqrt((groups - 1) / groups * np.square(left_out - left_out.mean()).sum()))
+    values = np.asarray(left_out, np.float64)
+    groups = len(values)
+    return float(np.sqrt((groups - 1) / groups * np.square(values - values.mean()).sum()))
 
 
 def dependent_interval(correct: np.ndarray, left_out: Sequence[float], *, level: float = 0.95) -> tuple[float, float]:
@@ -123,7 +124,7 @@ def dependent_interval(correct: np.ndarray, left_out: Sequence[float], *, level:
     True
     """
     share, error = float(np.mean(correct)), jackknife_error(left_out)
-    count = len(correct)
+    count = float(len(correct))
     if 0 < share < 1 and error > 0:
         count = min(count, share * (1 - share) / error**2)
     return wilson_interval(correct, level=level, count=count)

@@ -27,13 +27,15 @@ class LabelledPair(Comparison):
     """Teacher and student with ``labels`` (n,), and where there is one a training set ``train`` with its own.
 
     Items that ``labels`` masks have none: they take no part here. Without a training set, probes are cross-validated over five
-    folds of the items themselves, and neighbours leave the item out. ``text`` (classes, d) are embeddings of the class names for zero-shot accuracy.
+    folds of the items themselves, and neighbours leave the item out. ``text`` (classes, d) are embeddings of the class names
+    for zero-shot accuracy.
     """
 
     def __init__(self, teacher: Side, student: Side, labels: np.ndarray | None = None, train: Pair | None = None,
                  train_labels: np.ndarray | None = None, text: np.ndarray | None = None) -> None:
         super().__init__(teacher, student)
-        self.train, self.text, self._labels, self._train_labels = train, text, labels, train_labels
+        self.train, self.text, self._labels = train, text, labels
+        self._train_labels = np.empty(0, np.int64) if train_labels is None else train_labels
         self._fitted: dict[tuple[str, str], tuple[list[LinearProbe], np.ndarray]] = {}
 
     @cached_property
@@ -53,8 +55,10 @@ class LabelledPair(Comparison):
     def _restricted(self, index: np.ndarray) -> LabelledPair:
         """The rows of ``index`` (ascending) alone."""
         items = Items.of(self.teacher.items.keys[self.row_items[index]])
-        sides = (Side(side.rows.chosen(index), self.settings, items, side.precision) for side in (self.teacher, self.student))
-        return LabelledPair(*sides, None if self._labels is None else self._labels[index], self.train, self._train_labels, self.text)
+        teacher, student = (Side(side.rows.chosen(index), self.settings, items, side.precision)
+                            for side in (self.teacher, self.student))
+        labels = None if self._labels is None else self._labels[index]
+        return LabelledPair(teacher, student, labels, self.train, self._train_labels, self.text)
 
     def over(self, group: str) -> LabelledPair:
         """The pair that measures of a group are taken on.
@@ -114,7 +118,8 @@ class LabelledPair(Comparison):
     @cached_property
     def labelled(self) -> np.ndarray:
         """For each item, whether it has a label (n,)."""
-        return np.ones(len(self.labels), bool) & ~np.ma.getmaskarray(self._labels)
+        masked = np.zeros(len(self.labels), bool) if self._labels is None else np.ma.getmaskarray(self._labels)
+        return ~masked
 
     @cached_property
     def labelled_order(self) -> np.ndarray:
@@ -139,7 +144,7 @@ class LabelledPair(Comparison):
     def _outcome(self, side: str, kind: str) -> tuple[list[LinearProbe], np.ndarray]:
         """Probes of a side, and for each item whether it was classified rightly by one that had not seen it."""
         if (side, kind) not in self._fitted:
-            fit = {"paper": linear_probe, "tuned": _tuned}[kind]
+            fit: Callable[..., LinearProbe] = linear_probe if kind == "paper" else _tuned
             try:
                 self._fitted[side, kind] = self._fit(side, fit)
             except UserError as error:
@@ -200,12 +205,11 @@ class LabelledPair(Comparison):
     def knn_index(self) -> np.ndarray:
         """Row numbers of the items whose neighbours vote; at most 10^8 pairs are compared."""
         pairs = self.settings.retrieval_pairs
-        most = int(pairs**0.5) if self.train is None else max(1, pairs // len(self._knn_gallery))
+        most = int(pairs**0.5) if self.train is None else max(1, pairs // len(self._knn_gallery(self.train)))
         return self.labelled_order[:most]
 
-    @property
-    def _knn_gallery(self) -> np.ndarray:
-        return self.train.teacher.order[: self.settings.gallery_items]
+    def _knn_gallery(self, train: Pair) -> np.ndarray:
+        return train.teacher.order[: self.settings.gallery_items]
 
     @property
     def knn_count(self) -> int:
@@ -216,9 +220,10 @@ class LabelledPair(Comparison):
         if self.train is None:
             known, codes = np.unique(labels, return_inverse=True)
             return voted(codes[side.nearest_kept(len(codes), len(codes))], len(known)) == codes
-        gallery = getattr(self.train, name).rows.take(self._knn_gallery)
+        chosen = self._knn_gallery(self.train)
+        gallery = getattr(self.train, name).rows.take(chosen)
         k = min(self.settings.neighbours, len(gallery))
-        return knn_predictions(gallery, self._train_labels[self._knn_gallery], side.rows.take(self.knn_index), k) == labels
+        return knn_predictions(gallery, self._train_labels[chosen], side.rows.take(self.knn_index), k) == labels
 
     @cached_property
     def teacher_knn_correct(self) -> np.ndarray:

@@ -74,8 +74,10 @@ class Accumulator:
             block = moments(x, y)
             self._total = block if self._total is None else _add_into(self._total, block)
 
-    def result(self) -> Moments | None:
-        """What was accumulated, or None where no row came."""
+    def result(self) -> Moments:
+        """What was accumulated, of at least one row."""
+        if self._total is None:
+            raise ValueError("moments of no rows")
         return self._total
 
 

@@ -224,8 +224,8 @@ class Pair:
     @cached_property
     def contrastive_by_temperature(self) -> dict[float, np.ndarray]:
         """Losses at the set K for several temperatures, on at most four batches."""
-        rows = [z[: 4 * self.contrastive_batch] for z in self.contrastive_rows]
-        return {t: self._losses(*rows, self.contrastive_batch, t) for t in contrastive.TEMPERATURES}
+        student, teacher = (z[: 4 * self.contrastive_batch] for z in self.contrastive_rows)
+        return {t: self._losses(student, teacher, self.contrastive_batch, t) for t in contrastive.TEMPERATURES}
 
     def _losses(self, student: np.ndarray, teacher: np.ndarray, size: int, temperature: float | None = None) -> np.ndarray:
         temperature = temperature or self.settings.infonce_temperature

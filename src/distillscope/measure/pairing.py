@@ -26,22 +26,27 @@ def question(found: Audit) -> str:
     if len(at_null) < ENOUGH or not all(null for _, null in at_null) or collapsed:
         return ""
     healthy = []
-    if all(ranks):
-        healthy.append(f"effective rank {ranks[0].value:.1f} and {ranks[1].value:.1f}")
-    votes = [found.values.get(f"knn.{side}.accuracy") for side in ("teacher", "student")]
-    if all(votes):
-        told = "the labels fit both" if votes[1].value > votes[0].value / 2 else "the labels fit the teacher's rows, not the student's"
-        healthy.append(f"{told}: a vote of 10 neighbours is right on {votes[0].value:.1%} and {votes[1].value:.1%}")
+    if known := _both(found, "{}.effective_rank"):
+        healthy.append(f"effective rank {known[0]:.1f} and {known[1]:.1f}")
+    if votes := _both(found, "knn.{}.accuracy"):
+        fit = "both" if votes[1] > votes[0] / 2 else "the teacher's rows, not the student's"
+        healthy.append(f"the labels fit {fit}: a vote of 10 neighbours is right on {votes[0]:.1%} and {votes[1]:.1%}")
     alone = f", though each side has a structure of its own ({'; '.join(healthy)})" if healthy else ""
     return ("Are these the same items in the same order? Nothing pairs the rows of the two sides: "
             f"{_listed([text for text, _ in at_null])} are no more than shuffled items give{alone}.")
+
+
+def _both(found: Audit, key: str) -> tuple[float, float] | None:
+    """The values of teacher and student, where both were taken."""
+    teacher, student = (found.values.get(key.format(side)) for side in ("teacher", "student"))
+    return None if teacher is None or student is None else (teacher.value, student.value)
 
 
 def _similarities(found: Audit) -> list[tuple[str, bool]]:
     taken = []
     for name, title in SIMILARITIES.items():
         value, null = found.values.get(f"similarity.{name}"), found.values.get(f"similarity.{name}_null")
-        if value and null:
+        if value and null and null.low is not None and null.high is not None:
             taken.append((title, value.value <= null.high + (null.high - null.low) / 2))
     return taken
 

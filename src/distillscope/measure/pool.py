@@ -48,7 +48,7 @@ class Settings:
 
 
 def of_whole(method: Callable[[Any], T]) -> cached_property[T]:
-    """A cached property that is the whole pool's, whatever is left out: dear to make, and cut to the kept groups by its readers."""
+    """A cached property that is the whole pool's, whatever is left out: dear to make; its readers cut it to what is kept."""
 
     @functools.wraps(method)
     def found(pool: Any) -> T:
@@ -266,7 +266,7 @@ class Side:
         return np.take_along_axis(distances, first, axis=1)[self._kept_distinct]
 
     def neighbour_table(self, gallery: int, queries: int) -> np.ndarray:
-        """Positions (queries, k) in content order of the nearest by cosine, among the first ``gallery`` rows, of the first ones.
+        """Positions (queries, k) in content order of the nearest by cosine, among the first ``gallery`` rows, of the first.
 
         More than asked for, to leave some out. Each row is left out of its own neighbours.
         """
@@ -279,7 +279,7 @@ class Side:
         return self._tables[gallery, queries]
 
     def nearest_kept(self, gallery: int, queries: int) -> np.ndarray:
-        """Positions (m, k) in content order of the k nearest of each kept query, among the rows of the gallery that are kept."""
+        """Positions (m, k) in content order of the k nearest of each kept query, among the kept rows of the gallery."""
         table = self.neighbour_table(gallery, queries)
         kept = np.isin(self.group_of[self.order[:gallery]], self.kept)
         if not kept.sum() > self.settings.neighbours + 1:

@@ -54,7 +54,9 @@ class Line:
         """The student's share of the teacher's: it means something for counts of dimensions and for accuracies."""
         if self.teacher is None or self.student is None or not self.teacher.value > 0:
             return None
-        return self.student.value / self.teacher.value if self.teacher.unit == "dims" or self.name.endswith("accuracy") else None
+        if self.teacher.unit != "dims" and not self.name.endswith("accuracy"):
+            return None
+        return self.student.value / self.teacher.value
 
 
 class UnknownMeasure(UserError, KeyError):
@@ -68,9 +70,9 @@ class Audit:
     """Everything measured on a teacher and a student: a mapping from keys to numbers, with what stands behind each.
 
     ``left_out`` says what was not measured, and why; ``inputs`` how what was measured was read and paired, where it came from
-    files or models: a mapping a side, with its sentence as ``said``. ``repeats`` holds the number of rows and of distinct items among them,
-    ``precision`` what each side's values are rounded to, ``scaled`` the power of two that a side was multiplied by, and ``labels`` the number
-    of classes and the share of the largest, where there are labels.
+    files or models: a mapping a side, with its sentence as ``said``. ``repeats`` holds the number of rows and of distinct items
+    among them, ``precision`` what each side's values are rounded to, ``scaled`` the power of two that a side was multiplied by,
+    and ``labels`` the number of classes and the share of the largest, where there are labels.
 
     >>> found = Audit({"alignment.teacher_r2": Value(0.9, 0.8, 1.0, 50, "Share predicted.", "R2")})
     >>> list(found), found["alignment.teacher_r2"], "alignment.r2" in found
@@ -104,8 +106,8 @@ class Audit:
 
     def _unknown(self, key: object) -> UnknownMeasure:
         if key in self.left_out:
-            return UnknownMeasure("audit", "a measure that applies here", f"'{key}', which was left out because {self.left_out[key]}",
-                                  "Give what it needs.")
+            got = f"'{key}', which was left out because {self.left_out[key]}"
+            return UnknownMeasure("audit", "a measure that applies here", got, "Give what it needs.")
         sides = [k for k in (f"teacher.{key}", f"student.{key}") if k in self.values]
         close = sides or difflib.get_close_matches(str(key), self.values, n=3, cutoff=0.5)
         return UnknownMeasure("audit", "a measure's key", f"'{key}', which is none",
@@ -120,7 +122,7 @@ class Audit:
         return frame.astype({"value": float, "low": float, "high": float, "n": int}) if len(frame) else frame
 
     def to_dict(self) -> dict[str, Any]:
-        """Plain numbers and lists: ``inputs``, ``measures``, ``curves``, ``left_out``, ``notes``, ``repeats``, ``precision``, ``scaled``, ``labels``."""
+        """Plain numbers and lists: ``inputs``, ``measures``, ``curves`` and the other attributes, by their names."""
         return {
             "inputs": dict(self.inputs),
             "measures": {key: asdict(value) for key, value in self.values.items()},
@@ -145,7 +147,8 @@ class Audit:
 
     def lines(self) -> list[Line]:
         """Every measure once: both sides of one, such as ``teacher.x`` and ``student.x``, share a line."""
-        found, seen = [], set()
+        found: list[Line] = []
+        seen: set[str] = set()
         for key in self.values:
             teacher, student = _side(key, "teacher"), _side(key, "student")
             if key in seen:
@@ -170,7 +173,7 @@ class Audit:
     def __repr__(self) -> str:
         rows = [("measure", "teacher", "student", "retained", "95 % interval"), *self.rows()]
         widths = [max(len(row[i]) for row in rows) for i in range(5)]
-        lines = ["  ".join(cell.ljust(w) if i == 0 else cell.rjust(w) for i, (cell, w) in enumerate(zip(row, widths, strict=True)))
+        lines = ["  ".join([row[0].ljust(widths[0]), *(cell.rjust(w) for cell, w in zip(row[1:], widths[1:], strict=True))])
                  for row in rows]
         return "\n".join([*(line.rstrip() for line in lines), *(f"note: {note}" for note in self.notes)])
 
@@ -189,15 +192,16 @@ def _short(value: Value) -> str:
     return _texts(value)[0]
 
 
-def _between(value: Value) -> str:
-    return "" if value.low is None else " to ".join(_texts(value)[1:])
+def _between(value: Value | None) -> str:
+    return "" if value is None or value.low is None else " to ".join(_texts(value)[1:])
 
 
 def _texts(value: Value) -> list[str]:
     """The value and the ends of its interval, in four significant digits or as many as `decimals` asks for."""
     known = [v for v in (value.value, value.low, value.high) if v is not None]
     digits = decimals(*known, least=4, full=1.0) if max(map(abs, known)) <= 1 else 4
-    return [f"{v:.0f}" if float(v).is_integer() and abs(v) < 1e9 else f"{v:.{digits}f}" if digits > 4 else f"{v:.4g}" for v in known]
+    form = f".{digits}f" if digits > 4 else ".4g"
+    return [f"{v:.0f}" if float(v).is_integer() and abs(v) < 1e9 else f"{v:{form}}" for v in known]
 
 
 def _side(key: str, side: str) -> str:

@@ -37,17 +37,18 @@ def ridge(x: Moments, cross: Moments, y_energy: float, items: int | None = None)
     values = values.clip(min=0)
     rotated = vectors.T @ cross.scatter
     explained = np.square(rotated).sum(axis=1)
-    best, chosen = np.inf, None
-    largest = values[-1] if values[-1] > 0 else 1.0
-    for penalty in PENALTIES * largest:
+    best = np.inf
+    penalties = PENALTIES * (values[-1] if values[-1] > 0 else 1.0)
+    chosen = penalties[0]
+    for penalty in penalties:
         shrunk = 1 / (values + penalty)
         residual = max(y_energy - (explained * (2 * shrunk - values * shrunk**2)).sum(), 0.0)
         free = count - 1 - (values * shrunk).sum()
         score = residual / free**2 if free > 0.05 * count else np.inf  # near interpolation the score means nothing
-        if score < best or chosen is None:
-            best, chosen = score, (penalty, shrunk)
-    penalty, shrunk = chosen
-    return Map(x.mean, vectors @ (shrunk[:, None] * rotated), cross.other_mean, float(penalty))
+        if score < best:
+            best, chosen = score, penalty
+    shrunk = 1 / (values + chosen)
+    return Map(x.mean, vectors @ (shrunk[:, None] * rotated), cross.other_mean, float(chosen))
 
 
 def ridge_map(student: np.ndarray, teacher: np.ndarray, block: int = 8192) -> Map:

@@ -127,19 +127,22 @@ def rankme(uncentred_eigenvalues: np.ndarray, count: int) -> float:
     return float(np.exp(-(p * np.log(p)).sum()))
 
 
-@measures.register("dims_90", unit="dims", group="spectrum", interval="jackknife", smooth=lambda eigenvalues: crossing(eigenvalues, 0.90))
+@measures.register("dims_90", unit="dims", group="spectrum", interval="jackknife",
+                   smooth=lambda eigenvalues: crossing(eigenvalues, 0.90))
 def dims_90(eigenvalues: np.ndarray) -> int:
     """The fewest principal components that hold 90 % of the centred variance."""
     return dims_for_energy(eigenvalues, 0.90)
 
 
-@measures.register("dims_95", unit="dims", group="spectrum", interval="jackknife", smooth=lambda eigenvalues: crossing(eigenvalues, 0.95))
+@measures.register("dims_95", unit="dims", group="spectrum", interval="jackknife",
+                   smooth=lambda eigenvalues: crossing(eigenvalues, 0.95))
 def dims_95(eigenvalues: np.ndarray) -> int:
     """The fewest principal components that hold 95 % of the centred variance."""
     return dims_for_energy(eigenvalues, 0.95)
 
 
-@measures.register("dims_99", unit="dims", group="spectrum", interval="jackknife", smooth=lambda eigenvalues: crossing(eigenvalues, 0.99))
+@measures.register("dims_99", unit="dims", group="spectrum", interval="jackknife",
+                   smooth=lambda eigenvalues: crossing(eigenvalues, 0.99))
 def dims_99(eigenvalues: np.ndarray) -> int:
     """The fewest principal components that hold 99 % of the centred variance."""
     return dims_for_energy(eigenvalues, 0.99)
