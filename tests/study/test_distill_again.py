@@ -93,8 +93,8 @@ def test_a_folder_from_before_is_compared_by_what_its_description_says(finished,
     said = json.loads((finished / "student.json").read_text())
     (tmp_path / "student.json").write_text(json.dumps(said))
     compare_request(tmp_path, request)
-    said = " ".join(capsys.readouterr().err.split())
-    assert "only dataset, label, name, objective, seed, settings, teacher can be compared" in said
+    warned = " ".join(capsys.readouterr().err.split())
+    assert "only dataset, label, name, objective, seed, settings, teacher can be compared" in warned
     (tmp_path / "student.json").write_text(json.dumps({**said, "seed": 3}))
     with pytest.raises(UserError, match="seed: expected 3 as when it was begun, got 1"):
         compare_request(tmp_path, request)
