@@ -2,6 +2,8 @@
 
 import inspect
 import math
+import subprocess
+import sys
 
 import numpy as np
 import pytest
@@ -48,6 +50,14 @@ def test_facts_are_checked_where_a_part_is_registered():
     registry.register("a", family="spread")(lambda: None)
     assert registry._facts["a"] == ObjectiveFacts(family="spread")
     assert registry.declared("a").facts.family == "spread" and registry.declared("none such") is None
+
+
+def test_lists_of_what_needs_no_torch_do_not_import_it():
+    """And neither does asking for an objective's family."""
+    code = ("import sys; from distillscope import list_parts; from distillscope.registry import KINDS, objectives; "
+            "[KINDS[k].summary(n) for k in ('measures', 'claims', 'curves') for n in list_parts(k)]; "
+            "assert objectives.declared('mse').facts.family == 'regression'; assert 'torch' not in sys.modules")
+    subprocess.run([sys.executable, "-c", code], check=True, timeout=60)
 
 
 @pytest.mark.parametrize("kind", KINDS)
