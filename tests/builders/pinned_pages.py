@@ -23,7 +23,7 @@ from builders.synthetic_run import keep_pictures, make_run
 from distillscope.compare.read import read_audit
 from distillscope.compare.runs import compare_runs
 from distillscope.measure.results import Audit
-from distillscope.report import audit_page, compare_write, write
+from distillscope.report import audit_page, compare_page, write
 
 FIXTURES = Path(__file__).parents[1] / "fixtures" / "pages"
 OLDER_RUN = FIXTURES.parent / "run-148b24f.tar.xz"
@@ -161,7 +161,7 @@ def compared_studies(folder: Path) -> Path:
     third = _shifted(make_run(folder / "apart", seeds=(1, 2), students=("S", "XL"), dim=24, epochs=2), 0.3,
                      noise={"where": "input", "sigmas": [0.2]})
     found = compare_runs([first, second, third])
-    return compare_write.write_comparison(found, folder / "out", "distillscope compare short 'long <er>' apart --out out")
+    return compare_page.write_comparison(found, folder / "out", "distillscope compare short 'long <er>' apart --out out")
 
 
 def compared_audits(folder: Path) -> Path:
@@ -174,7 +174,7 @@ def compared_audits(folder: Path) -> Path:
     held["measures"]["teacher.effective_rank"]["value"] += 1
     (folder / "fewer.json").write_text(json.dumps(held))
     found = compare_runs([folder / f"{name}.json" for name in ("labelled", "dimensions", "fewer")])
-    return compare_write.write_comparison(found, folder / "out",
+    return compare_page.write_comparison(found, folder / "out",
                                           "distillscope compare labelled.json dimensions.json fewer.json")
 
 
@@ -186,7 +186,7 @@ def written(name: str, folder: Path, draw: bool = False) -> str:
     """The text of one of `PAGES`, written under ``folder``, which is emptied and is called FOLDER in the text."""
     shutil.rmtree(folder, ignore_errors=True)
     folder.mkdir(parents=True)
-    modules = (write, audit_page, compare_write)
+    modules = (write, audit_page, compare_page)
     drawing = [m.write_figures for m in modules]
     try:
         for module in modules if not draw else ():

@@ -25,8 +25,8 @@ from distillscope.compare.read import unique_labels
 from distillscope.compare.runs import compare_runs
 from distillscope.errors import UserError
 from distillscope.measure.results import Value
+from distillscope.report.compare_page import write_comparison
 from distillscope.report.compare_terminal import seeds_line
-from distillscope.report.compare_write import write_comparison
 from distillscope.results.run import read_run
 from distillscope.results.summary import Summary
 
@@ -324,7 +324,7 @@ def test_the_command_prints_a_table_or_json(two, tmp_path, monkeypatch):
     monkeypatch.setenv("COLUMNS", "160")
     done = CliRunner().invoke(cli.app, ["compare", *map(str, two), "--json"], catch_exceptions=False)
     assert json.loads(done.stdout)["baseline"] == "short" and not (tmp_path / "runs").exists()
-    monkeypatch.setattr("distillscope.report.compare_write.write_comparison",
+    monkeypatch.setattr("distillscope.report.compare_page.write_comparison",
                         lambda found, folder, command: folder / "report.html")
     shown = CliRunner().invoke(cli.app, ["compare", *map(str, two)], catch_exceptions=False).stdout
     assert "A = short, B = longer" in shown and "effective rank" in shown and "over items" in shown

@@ -42,9 +42,8 @@ def test_where_nothing_pairs_the_rows_the_first_sentence_asks(case, with_labels)
     found = audit(teacher, student, labels if with_labels else None,
                   groups={"spectrum", "alignment", "similarity", "retrieval", "knn"},
                   settings=Settings())
-    assert found.notes[0].startswith(ASKED) and headline(found).startswith(ASKED)
-    assert question(found) == found.to_dict()["notes"][0]
-    assert "effective rank" in found.notes[0] and ("vote of 10 neighbours" in found.notes[0]) == with_labels
+    assert found.doubt.startswith(ASKED) and headline(found).startswith(ASKED) and question(found) == found.to_dict()["doubt"]
+    assert "effective rank" in found.doubt and ("vote of 10 neighbours" in found.doubt) == with_labels
 
 
 @pytest.mark.parametrize("case", PAIRED)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import html
 import json
 import re
+from pathlib import Path
 
 import numpy as np
 import pandas as pd
@@ -15,8 +16,9 @@ from builders.browser import ask, framed, needs_chromium
 from builders.page_reading import Elements, data_of
 from distillscope.measure.audit import audit, audit_one
 from distillscope.measure.results import Audit
-from distillscope.report.audit_page import render_audit, write_audit
-from distillscope.report.figures.of_audit import prepare_audit_figures
+from distillscope.report.audit_page import Audited, audit_page, write_audit
+from distillscope.report.figures.figure import Figure
+from distillscope.report.registered import AUDIT_FIGURES
 from distillscope.report.render import script_hash
 from distillscope.report.sentences.audit_advice import advice
 
@@ -31,8 +33,11 @@ def written(found: Audit, folder, teacher="t.npy", student="s.npy"):
 
 def text_of(found: Audit, tmp_path) -> str:
     """The page without its static figures, which take most of the time."""
-    return render_audit(found, prepare_audit_figures(found), tmp_path, teacher="t.npy", student="s.npy", command=COMMAND,
-                        provenance=PROVENANCE)
+    return audit_page(Audited(found, tmp_path, "t.npy", "s.npy", COMMAND, PROVENANCE))
+
+
+def figures_of(found: Audit) -> list[Figure]:
+    return list(AUDIT_FIGURES.drawn(Audited(found, Path("nowhere"), "t.npy", "s.npy", COMMAND, PROVENANCE)).values())
 
 
 def visible(page: str) -> str:
@@ -63,7 +68,7 @@ def test_the_folder_holds_the_same_numbers_three_times(folder, page):
         assert shown[key]["value"] == read["measures"][key]["value"] == frame.loc[key, "value"] == value.value
         assert shown[key]["low"] == value.low and shown[key]["n"] == value.n
     assert set(frame["teacher"]) == {"t.npy"} and set(frame["student"]) == {"s.npy"}
-    figures = {f.key for f in prepare_audit_figures(found)}
+    figures = {f.key for f in figures_of(found)}
     assert {p.name for p in (folder / "figures").iterdir()} == {f"{k}.{s}" for k in figures for s in ("svg", "png")}
     assert not list(folder.glob("**/.*")), "no temporary file is left"
 
@@ -152,7 +157,7 @@ def test_any_audit_has_a_page(case, tmp_path):
     keys = " ".join(a["data-keys"] for t, a in Elements(page).found if "data-keys" in a).split()
     assert set(found.values) <= set(keys)
     assert "nan" not in re.findall(r"\b\w+\b", visible(page).lower()) and "none" not in re.findall(r"\bNone\b", visible(page))
-    for figure in prepare_audit_figures(found):
+    for figure in figures_of(found):
         assert figure.panels or figure.absent
         for series in (s for p in figure.panels for s in p.series):
             assert len(series.x) == len(series.y) > 0 and np.isfinite(series.y).all()

@@ -11,9 +11,11 @@ from rich.console import Console
 from builders.audited import FEW, labelled, of_two_dimensions
 from distillscope.measure.audit import audit, audit_one
 from distillscope.measure.results import Audit, Value
-from distillscope.report.audit_terminal import MOST, audit_table, full_lines
+from distillscope.report.audit_lines import GROUPS, MOST, full_lines, group_of
+from distillscope.report.audit_terminal import audit_table
 from distillscope.report.sentences.audit import losses
-from distillscope.report.sentences.audit_measures import GROUPS, SENTENCES, group_of, meaning, shown
+from distillscope.report.sentences.audit_measures import SENTENCES, meaning
+from distillscope.report.sentences.audit_values import shown
 from distillscope.report.sentences.numbers import NBSP
 
 

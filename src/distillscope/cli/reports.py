@@ -62,8 +62,8 @@ def compare(
 
     from distillscope.compare.runs import compare_runs
     from distillscope.progress import Terminal, tell
+    from distillscope.report.compare_page import check_out, default_out, write_comparison
     from distillscope.report.compare_terminal import comparison_tables
-    from distillscope.report.compare_write import check_out, default_out, write_comparison
 
     if out is not None:
         check_out(out)

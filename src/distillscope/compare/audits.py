@@ -10,7 +10,6 @@ from distillscope.compare.differences import Difference, Pair, Quantity, correct
 from distillscope.compare.read import AuditSide
 from distillscope.errors import UserError
 from distillscope.measure.results import Value
-from distillscope.report.sentences.audit_measures import num_items
 from distillscope.results.keys import facts_of
 
 FROM_INTERVALS, NO_INTERVALS = "over items, from both intervals (MOVER)", "no intervals in both audits"
@@ -59,7 +58,7 @@ def compare_audits(sides: Sequence[AuditSide]) -> tuple[list[Pair], list[str]]:
     """Each audit with the first, p by Holm over all; and what to know before reading them."""
     first, pairs, warnings = sides[0], [], []
     for other in sides[1:]:
-        counts = [num_items(s.audit) for s in (first, other)]
+        counts = [s.audit.num_items for s in (first, other)]
         unlike = _unlike_teachers(first, other)
         if counts[0] != counts[1]:
             warnings.append(f"{other.label} has {counts[1]:,} items and {first.label} {counts[0]:,}: what depends on their number "

@@ -16,15 +16,10 @@ from distillscope.compare.agree import NOISE
 from distillscope.compare.differences import Pair
 from distillscope.compare.read import StudySide
 from distillscope.config.study import Arm
-from distillscope.report.figures import geometry, outcome
-from distillscope.report.figures.figure import Figure
 from distillscope.results.models import Setting, settings_of
 from distillscope.results.rows import TEACHER, Condition
 from distillscope.results.run import Finished, Run
-from distillscope.results.summary import Summary
 
-FIGURES = [outcome.robustness, geometry.cumulative_variance, geometry.rank_and_size, geometry.cosine_and_rank,
-           geometry.alignment, outcome.information, outcome.training]
 OF_TEACHER = ["dataset", "teacher", "target", "student", "split", "condition", "draw", "measure"]
 
 
@@ -93,8 +88,3 @@ def joined_settings(run: Run) -> list[Setting]:
     """The models of a joined run, each student with its run behind its name."""
     return [replace(s, students=tuple(replace(m, label=f"{m.student} ({m.arm})") for m in s.students), most_arms=len(run.config.arms))
             for s in settings_of(run)]
-
-
-def overlaid(run: Run, settings: list[Setting], summary: Summary) -> list[Figure]:
-    """The figures of a study, with every run in them."""
-    return [prepare(run, settings, summary) for prepare in FIGURES]

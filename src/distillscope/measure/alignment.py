@@ -9,7 +9,7 @@ from __future__ import annotations
 import numpy as np
 
 from distillscope.measure.quantity import NotMeasured, Points
-from distillscope.measure.spectrum import algebraic_rank
+from distillscope.measure.spectrum import ALL_EQUAL, algebraic_rank
 from distillscope.registry import curves, measures
 
 TOP = 20
@@ -23,7 +23,7 @@ def cumulative_share(energy: np.ndarray) -> np.ndarray:
     """
     total = energy.sum()
     if not total > 0:
-        raise NotMeasured("all embeddings are equal, so there is no variance to measure")
+        raise NotMeasured(ALL_EQUAL)
     return np.cumsum(energy) / total
 
 

@@ -22,6 +22,7 @@ from distillscope.measure.intervals import (
 from distillscope.measure.labelled import LabelledPair
 from distillscope.measure.notes import notes, rows_and_precision
 from distillscope.measure.pair import Pair, resolve
+from distillscope.measure.pairing import question
 from distillscope.measure.pool import Settings, Side
 from distillscope.measure.quantity import GROUPS, NotMeasured, definition
 from distillscope.measure.results import Audit, Curve, Value
@@ -130,7 +131,7 @@ def _measure(pool: LabelledPair | Side, groups: set[str], intervals: bool, side:
     result.values = dict(sorted(result.values.items(), key=lambda item: _place(item[0])))
     result.repeats, result.precision, result.scaled = rows_and_precision(pool, side)
     result.labels = {} if isinstance(pool, Side) else pool.class_sizes()
-    result.notes = notes(result, pool)
+    result.doubt, result.notes = question(result), notes(result, pool)
     return result
 
 

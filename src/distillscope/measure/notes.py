@@ -1,11 +1,10 @@
-"""What a reader must know before any number of an audit: what was repeated, scaled, rounded, too few, or left out."""
+"""What a reader must know before any number of an audit: what was repeated, scaled, rounded or too few."""
 
 from __future__ import annotations
 
 import numpy as np
 
 from distillscope.measure.labelled import LabelledPair
-from distillscope.measure.pairing import question
 from distillscope.measure.pool import Side
 from distillscope.measure.results import Audit
 from distillscope.measure.spectrum import algebraic_rank
@@ -22,13 +21,8 @@ def rows_and_precision(pool: LabelledPair | Side, side: str | None) -> tuple[dic
 
 
 def notes(result: Audit, pool: LabelledPair | Side) -> list[str]:
-    """The notes of an audit, the one that doubts the whole first."""
-    doubt = question(result)
-    reasons: dict[str, list[str]] = {}
-    for key, reason in result.left_out.items():
-        reasons.setdefault(reason, []).append(key)
-    return [*([doubt] if doubt else []), *_scaled(result), *_repeats(result, pool), *_rounded(result, pool),
-            *_of_values(result), *(f"left out, because {reason}: {', '.join(keys)}." for reason, keys in reasons.items())]
+    """The notes of an audit, but for what was left out and for the doubt of the whole, which have places of their own."""
+    return [*_scaled(result), *_repeats(result, pool), *_rounded(result, pool), *_of_values(result)]
 
 
 def _scaled(result: Audit) -> list[str]:

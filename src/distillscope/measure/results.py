@@ -50,6 +50,13 @@ class Line:
     keys: tuple[str, ...]
 
     @property
+    def known(self) -> Value:
+        """The student's value or the pair's, else the teacher's."""
+        value = self.student or self.teacher
+        assert value is not None, self.name  # a line is made of a value
+        return value
+
+    @property
     def retained(self) -> float | None:
         """The student's share of the teacher's: it means something for counts of dimensions and for accuracies."""
         if self.teacher is None or self.student is None or not self.teacher.value > 0:
@@ -69,10 +76,12 @@ class UnknownMeasure(UserError, KeyError):
 class Audit:
     """Everything measured on a teacher and a student: a mapping from keys to numbers, with what stands behind each.
 
-    ``left_out`` says what was not measured, and why; ``inputs`` how what was measured was read and paired, where it came from
-    files or models: a mapping a side, with its sentence as ``said``. ``repeats`` holds the number of rows and of distinct items
-    among them, ``precision`` what each side's values are rounded to, ``scaled`` the power of two that a side was multiplied by,
-    and ``labels`` the number of classes and the share of the largest, where there are labels.
+    ``left_out`` says what was not measured, and why; ``inputs`` how what was measured was read and paired, where it came
+    from files or models: a mapping a side, with its sentence as ``said``. ``repeats`` holds the number of rows and of
+    distinct items among them, ``precision`` what each side's values are rounded to, ``scaled`` the power of two that a side
+    was multiplied by, and ``labels`` the number of classes and the share of the largest, where there are labels. ``doubt``
+    is the question whether the rows of both sides belong together, where nothing pairs them; ``notes`` is what else a
+    reader must know.
 
     >>> found = Audit({"alignment.teacher_r2": Value(0.9, 0.8, 1.0, 50, "Share predicted.", "R2")})
     >>> list(found), found["alignment.teacher_r2"], "alignment.r2" in found
@@ -88,6 +97,20 @@ class Audit:
     precision: dict[str, str] = field(default_factory=dict)
     scaled: dict[str, int] = field(default_factory=dict)
     labels: dict[str, float] = field(default_factory=dict)
+    doubt: str = ""
+
+    @property
+    def num_items(self) -> int:
+        """The items of the audit: the most that any of its measures is over."""
+        return max((value.n for value in self.values.values()), default=0)
+
+    @property
+    def reasons(self) -> dict[str, list[str]]:
+        """Why something was left out, and the keys that were left out for it."""
+        found: dict[str, list[str]] = {}
+        for key, reason in self.left_out.items():
+            found.setdefault(reason, []).append(key)
+        return found
 
     def __getitem__(self, key: str) -> float:
         if key not in self.values:
@@ -129,6 +152,7 @@ class Audit:
             "curves": {key: {name: _plain(getattr(c, name)) for name in ("x", "y", "low", "high", "unit", "definition")}
                        for key, c in self.curves.items()},
             "left_out": dict(self.left_out),
+            "doubt": self.doubt,
             "notes": list(self.notes),
             "repeats": dict(self.repeats),
             "precision": dict(self.precision),
@@ -167,20 +191,25 @@ class Audit:
         """(measure, teacher, student, retained, interval) as text; the interval is the student's, or the only side's."""
         return [(line.name, "" if line.teacher is None else _short(line.teacher),
                  "" if line.student is None else _short(line.student),
-                 "" if line.retained is None else f"{100 * line.retained:.1f} %", _between(line.student or line.teacher))
+                 "" if line.retained is None else f"{100 * line.retained:.1f} %", _between(line.known))
                 for line in self.lines()]
+
+    def _said(self) -> list[str]:
+        """What a reader must know, in sentences: the doubt, the notes, and what was left out."""
+        left_out = (f"left out, because {reason}: {', '.join(keys)}." for reason, keys in self.reasons.items())
+        return [*filter(None, [self.doubt]), *self.notes, *left_out]
 
     def __repr__(self) -> str:
         rows = [("measure", "teacher", "student", "retained", "95 % interval"), *self.rows()]
         widths = [max(len(row[i]) for row in rows) for i in range(5)]
         lines = ["  ".join([row[0].ljust(widths[0]), *(cell.rjust(w) for cell, w in zip(row[1:], widths[1:], strict=True))])
                  for row in rows]
-        return "\n".join([*(line.rstrip() for line in lines), *(f"note: {note}" for note in self.notes)])
+        return "\n".join([*(line.rstrip() for line in lines), *(f"note: {note}" for note in self._said())])
 
     def _repr_html_(self) -> str:
         cells = "".join("<tr>" + "".join(f"<td>{html.escape(cell)}</td>" for cell in row) + "</tr>" for row in self.rows())
         head = "".join(f"<th>{name}</th>" for name in ("measure", "teacher", "student", "retained", "95 % interval"))
-        notes = "".join(f"<p>{html.escape(note)}</p>" for note in self.notes)
+        notes = "".join(f"<p>{html.escape(note)}</p>" for note in self._said())
         return f"<table><thead><tr>{head}</tr></thead><tbody>{cells}</tbody></table>{notes}"
 
 

@@ -13,6 +13,9 @@ from distillscope.measure import tolerances
 from distillscope.measure.quantity import NotMeasured, Points
 from distillscope.registry import curves, measures
 
+ALL_EQUAL = "all embeddings are equal, so there is no variance to measure"
+"""Why a collapsed side has no rank."""
+
 
 def entropy_rank(weights: np.ndarray) -> float:
     """exp of the entropy of ``weights`` (k,) >= 0 scaled to sum one; 0 log 0 is 0.
@@ -23,7 +26,7 @@ def entropy_rank(weights: np.ndarray) -> float:
     weights = np.asarray(weights, np.float64)
     total = weights.sum()
     if not total > 0:
-        raise NotMeasured("all embeddings are equal, so there is no variance to measure")
+        raise NotMeasured(ALL_EQUAL)
     p = weights[weights > 0] / total
     return float(np.exp(-(p * np.log(p)).sum()))
 
@@ -59,7 +62,7 @@ def crossing(eigenvalues: np.ndarray, share: float) -> float:
     """
     total = eigenvalues.sum()
     if not total > 0:
-        raise NotMeasured("all embeddings are equal, so there is no variance to measure")
+        raise NotMeasured(ALL_EQUAL)
     held = np.cumsum(eigenvalues)
     wanted = share * total
     # the slack keeps a share that is met exactly from being missed by a rounding error

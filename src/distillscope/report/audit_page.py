@@ -2,23 +2,54 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
 import pandas as pd
 
-from distillscope.files.writing import write_atomic
+from distillscope.files.writing import write_atomic, write_text
 from distillscope.measure.results import Audit
-from distillscope.report import audit_sections as parts
+from distillscope.report.context.audit.head import merits, study_of
+from distillscope.report.context.figure import ShownFigure, shown_figures
+from distillscope.report.context.legend import legend_of
 from distillscope.report.draw.with_matplotlib import write_figures
 from distillscope.report.draw.with_plotly import to_plotly
+from distillscope.report.figures.audit_series import SETTING
 from distillscope.report.figures.figure import Figure
-from distillscope.report.figures.of_audit import prepare_audit_figures
-from distillscope.report.page import assembled
-from distillscope.report.sections import escape, legend, tiles
-from distillscope.report.sentences.audit import SETTING, headline, merits
+from distillscope.report.registered import AUDIT, AUDIT_FIGURES
+from distillscope.report.render import render_page
+from distillscope.report.sentences.audit import headline
 
 COLUMNS = ["teacher", "student", "measure", "value", "low", "high", "n", "unit", "definition"]
+KNOWN = ("teacher", "student")
+"""Labels that the page's legend has."""
+
+
+@dataclass(frozen=True)
+class Audited:
+    """An audit, and what its page says beside it: what the sections of the page are made from.
+
+    ``teacher`` and ``student`` are what the page calls them, ``command`` makes the audit again, ``provenance`` says with what,
+    and ``folder`` holds the still drawings.
+    """
+
+    found: Audit
+    folder: Path
+    teacher: str
+    student: str
+    command: str
+    provenance: dict[str, Any]
+
+    @cached_property
+    def figures(self) -> dict[str, Figure]:
+        """Every figure by its key, in the page's order; one that lacks its measures says so in ``absent``."""
+        return AUDIT_FIGURES.drawn(self)
+
+    def drawn(self, *keys: str) -> list[ShownFigure]:
+        """These figures as templates take them, with their still drawings where these are written already."""
+        return shown_figures((self.figures[k] for k in keys), self.folder, KNOWN)
 
 
 def write_audit(found: Audit, folder: Path, *, teacher: str, student: str, command: str, provenance: dict[str, Any]) -> Path:
@@ -27,39 +58,37 @@ def write_audit(found: Audit, folder: Path, *, teacher: str, student: str, comma
     ``teacher`` and ``student`` are what the page calls them, ``command`` makes the audit again, and ``provenance`` says with
     what. The page opens offline and loads nothing; it is written last.
     """
-    folder = Path(folder)
-    found.to_json(folder / "audit.json")
-    write_atomic(folder / "measures.csv", lambda p: measures_frame(found, teacher, student).to_csv(p, index=False))
-    figures = prepare_audit_figures(found)
+    audited = Audited(found, Path(folder), teacher, student, command, provenance)
+    found.to_json(audited.folder / "audit.json")
+    write_atomic(audited.folder / "measures.csv", lambda p: measures_frame(audited).to_csv(p, index=False))
+    figures = list(audited.figures.values())
     for absent in (f for f in figures if not f.panels):  # an earlier audit in this folder may have had them
         for suffix in ("svg", "png"):
-            (folder / "figures" / f"{absent.key}.{suffix}").unlink(missing_ok=True)
-    write_figures(figures, folder / "figures")
-    page = render_audit(found, figures, folder, teacher=teacher, student=student, command=command, provenance=provenance)
-    return write_atomic(folder / "report.html", lambda p: p.write_text(page, encoding="utf-8"))
+            (audited.folder / "figures" / f"{absent.key}.{suffix}").unlink(missing_ok=True)
+    write_figures(figures, audited.folder / "figures")
+    return write_text(audited.folder / "report.html", audit_page(audited))
 
 
-def measures_frame(found: Audit, teacher: str, student: str) -> pd.DataFrame:
+def measures_frame(audited: Audited) -> pd.DataFrame:
     """One row a value, with the names of both sides, so that the files of several audits can be stacked."""
-    rows = [(teacher, student, key, v.value, v.low, v.high, v.n, v.unit, v.definition) for key, v in found.values.items()]
+    rows = [(audited.teacher, audited.student, key, v.value, v.low, v.high, v.n, v.unit, v.definition)
+            for key, v in audited.found.values.items()]
     return pd.DataFrame(rows, columns=COLUMNS)
 
 
-def page_data(found: Audit, figures: list[Figure], teacher: str, student: str) -> dict[str, Any]:
+def audit_page(audited: Audited) -> str:
+    """The page as text."""
+    found, version = audited.found, str(audited.provenance.get("distillscope") or "")
+    return render_page(
+        "audit/page.html", title=f"{audited.student}: what it lost of {audited.teacher}", data=page_data(audited),
+        scripts=("page.js", "table.js"), styles=("page.css", "audit.css"), study=study_of(audited), headline=headline(found),
+        notes=found.notes, merits=merits(found), legend=legend_of([SETTING]), sections=AUDIT.shown(audited),
+        footer=f"Made by Distillscope {version}.")
+
+
+def page_data(audited: Audited) -> dict[str, Any]:
     """Everything that the page's script reads: each value, and each figure's panels."""
-    values = {key: {"value": v.value, "low": v.low, "high": v.high, "n": v.n, "unit": v.unit} for key, v in found.values.items()}
-    return {"study": f"{student} against {teacher}", "measures": values, "n_of": "n",
-            "figures": [{"key": f.key, "panels": to_plotly(f)} for f in figures]}
-
-
-def render_audit(found: Audit, figures: list[Figure], folder: Path, *, teacher: str, student: str, command: str,
-                 provenance: dict[str, Any]) -> str:
-    """The page as text; ``folder`` holds the static figures that stand in where scripts are off."""
-    made = parts.provenance_html(provenance, teacher, student, command)
-    version = str(provenance.get("distillscope") or "")
-    return assembled(
-        title=f"{student}: what it lost of {teacher}", data=page_data(found, figures, teacher, student),
-        scripts=("page.js", "table.js"), styles=("page.css", "audit.css"), study=parts.study_line(found, teacher, student),
-        headline=escape(headline(found)), notices=parts.notices(found), merits=tiles(merits(found)), legend=legend([SETTING]),
-        sections=parts.body(found, {f.key: f for f in figures}, folder, made),
-        footer=f"Made by Distillscope {escape(version)}. This file is complete: it loads nothing.")
+    values = {key: {"value": v.value, "low": v.low, "high": v.high, "n": v.n, "unit": v.unit}
+              for key, v in audited.found.values.items()}
+    return {"study": f"{audited.student} against {audited.teacher}", "measures": values, "n_of": "n",
+            "figures": [{"key": f.key, "panels": to_plotly(f)} for f in audited.figures.values()]}

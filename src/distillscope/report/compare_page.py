@@ -1,178 +1,108 @@
-"""The page of a comparison, part by part. Every text that comes from data goes through `escape`."""
+"""A comparison -> a folder: report.html, compare.json, figures/ and, for studies, tables/."""
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
-from distillscope.compare.differences import Difference, Pair
+from distillscope.compare.overlay import joined_run, joined_settings
 from distillscope.compare.read import AuditSide, StudySide
-from distillscope.compare.runs import Comparison, path_of
-from distillscope.measure.results import Audit
+from distillscope.compare.runs import Comparison
+from distillscope.errors import UserError
+from distillscope.files.writing import write_json, write_text
+from distillscope.report.context.compare.head import merits
+from distillscope.report.context.figure import ShownFigure, shown_figures
+from distillscope.report.context.legend import legend_of
+from distillscope.report.draw.with_matplotlib import write_figures
 from distillscope.report.draw.with_plotly import to_plotly
+from distillscope.report.figures.compare_audits import audit_setting, overlaid_audits
+from distillscope.report.figures.compare_studies import overlaid
+from distillscope.report.figures.differences import differences_figure
 from distillscope.report.figures.figure import Figure
-from distillscope.report.page import assembled
-from distillscope.report.provenance import command_html, duration, facts_html
-from distillscope.report.sections import escape, figure_html, legend, table_html
-from distillscope.report.sentences import compare as words
-from distillscope.report.sentences.audit_measures import between, shown, title_of
+from distillscope.report.registered import COMPARISON
+from distillscope.report.render import render_page
+from distillscope.report.sentences.compare import headline
 from distillscope.report.sentences.numbers import joined
-from distillscope.report.tables import Table
+from distillscope.report.tables import Table, build_table, write_tables
 from distillscope.results.models import Setting
+from distillscope.results.summary import Summary
 
-COLUMNS = ("figure", "A", "B", "B − A", "95 % interval", "over items", "n", "p (Holm)")
-READING = ("B − A, each run with its own seeds: where both have a seed, its difference is taken first and Student's t interval is over those "
-           "differences; where they share none, the interval is Welch's. “Over items” is a paired bootstrap over the test images of the same "
-           "trained models: it holds for other images, not for other seeds. p is Holm's over every difference on this page. A difference that "
-           "does not remain is not shown to be absent.")
-OVER_ITEMS = ("B − A of the values of both audits. The interval joins both audits' intervals (MOVER) as if their items were not the same, which is "
-              "too wide where they are; none of it speaks of other seeds. p is Holm's over every difference on this page.")
+VALUES = "compare.json"
 
 
-def render_comparison(found: Comparison, figures: Sequence[Figure], settings: Sequence[Setting], table: Table | None, folder: Path,
-                      command: str) -> str:
-    """The page as text; ``folder`` holds the static figures that stand in where scripts are off."""
-    drawn = {f.key: figure_html(f, folder) for f in figures}
+@dataclass(frozen=True)
+class Compared:
+    """A comparison with its figures and, for studies, their main table: what the sections of its page are made from."""
+
+    found: Comparison
+    figures: dict[str, Figure]
+    settings: list[Setting]
+    table: Table | None
+    folder: Path
+    command: str
+
+    @classmethod
+    def of(cls, found: Comparison, folder: Path, command: str) -> Compared:
+        """What is drawn of ``found``; its still drawings will be in ``folder``."""
+        settings, figures, table = _of_studies(found, folder) if found.kind == "study" else _of_audits(found)
+        return cls(found, {f.key: f for f in (differences_figure(found.pairs), *figures)}, settings, table, folder, command)
+
+    def present(self, *keys: str) -> list[ShownFigure]:
+        """These figures as templates take them, without those that this kind of comparison does not draw."""
+        return shown_figures((self.figures[k] for k in keys if k in self.figures), self.folder)
+
+
+def _of_studies(found: Comparison, folder: Path) -> tuple[list[Setting], Sequence[Figure], Table]:
+    run = joined_run([s for s in found.sides if isinstance(s, StudySide)], found.pairs, folder)
+    settings, summary = joined_settings(run), Summary.of(run)
+    return settings, overlaid(run, settings, summary), build_table(run, settings, summary)
+
+
+def _of_audits(found: Comparison) -> tuple[list[Setting], Sequence[Figure], None]:
+    sides = [s for s in found.sides if isinstance(s, AuditSide)]
+    return [audit_setting(sides)], overlaid_audits(sides), None
+
+
+def default_out(found: Comparison) -> str:
+    """The folder's name where none is given: compare-A-B, with characters that any file system takes.
+
+    >>> default_out(Comparison([], [], []))
+    'compare'
+    """
+    return "-".join(["compare", *(re.sub(r"[^A-Za-z0-9_.+-]+", "_", label) for label in found.labels)])[:120]
+
+
+def check_out(folder: Path) -> Path:
+    """``folder``, if a comparison may be written there: new, empty, or an earlier comparison's."""
+    if folder.exists() and not folder.is_dir():
+        raise UserError(f"--out {folder}", "a new or empty folder, or an earlier comparison's", "a file", "Name another.")
+    if folder.is_dir() and any(folder.iterdir()) and not (folder / VALUES).is_file():
+        raise UserError(f"--out {folder}", "a new or empty folder, or an earlier comparison's", "one with other files", "Name another.")
+    return folder
+
+
+def write_comparison(found: Comparison, folder: Path, command: str = "") -> Path:
+    """Write everything that a reader of the comparison needs; returns the path of report.html, which is written last.
+
+    The page opens offline and loads nothing, and holds the values of compare.json. ``command`` makes it again.
+    """
+    compared = Compared.of(found, check_out(Path(folder)), command)
+    if compared.table is not None:
+        write_tables(compared.table, compared.folder / "tables")
+    write_json(compared.folder / VALUES, found.to_dict())
+    write_figures(list(compared.figures.values()), compared.folder / "figures")
+    return write_text(compared.folder / "report.html", comparison_page(compared))
+
+
+def comparison_page(compared: Compared) -> str:
+    """The page as text."""
+    found = compared.found
     against = f"{joined(found.labels[1:])} against {found.labels[0]}"
-    data = {"study": against, "comparison": found.to_dict(), "figures": [{"key": f.key, "panels": to_plotly(f)} for f in figures]}
-    return assembled(
-        title=f"{against}: what differs", data=data, styles=("page.css", "compare.css"), study=f"<strong>{escape(against)}</strong>",
-        headline=escape(words.headline(found.labels, found.differences)), notices=notices(found), merits=merits(found),
-        legend=legend(list(settings), pick=False), sections=body(found, drawn, table, command),
-        footer="Made by Distillscope. This file is complete: it loads nothing.")
-
-
-def notices(found: Comparison) -> str:
-    """What to know before any number."""
-    if not found.warnings:
-        return ""
-    lines = "".join(f"<li>{escape(w)}</li>" for w in found.warnings)
-    return f'<div class="notice"><p><strong>Before reading the differences:</strong></p><ul>{lines}</ul></div>'
-
-
-def merits(found: Comparison) -> str:
-    """A card a quantity with the difference of every model: a row of cards for each pair of studies, one for all audits."""
-    parts = []
-    for pair in found.pairs if found.kind == "study" else [Pair(found.labels[0], joined(found.labels[1:]), found.differences)]:
-        if len(found.pairs) > 1:
-            parts.append(f'<p class="setting">{escape(pair.second)} against {escape(pair.first)}</p>')
-        cards = []
-        known = [d for d in pair.differences if d.known]
-        for title in dict.fromkeys(words.title_text(d) for d in known if d.quantity.tested):
-            rows = "".join(_merit_row(d) for d in known if words.title_text(d) == title)
-            cards.append(f'<div class="merit"><h3>{escape(title)}</h3><p class="note">{escape(_unit(known, title))}</p><ul>{rows}</ul></div>')
-        parts.append(f'<div class="merits">{"".join(cards)}</div>')
-    return "\n".join(parts)
-
-
-def _unit(known: Sequence[Difference], title: str) -> str:
-    d = next(d for d in known if words.title_text(d) == title)
-    several = len({d.second for d in known}) > 1
-    return f"{'minus' if several else f'{d.second} −'} {d.first}{f', {d.quantity.unit}' if d.quantity.unit else ''}"
-
-
-def _merit_row(d: Difference) -> str:
-    kind = ' class="shown"' if d.shown else ""
-    return (f'<li data-model="{_highlight(d)}"{kind}><span>{escape(d.name or d.second)}</span>'
-            f'<span class="interval num">{escape(words.interval_text(d))}</span>'
-            f'<b class="num">{escape(words.difference_text(d))}</b></li>')
-
-
-def _highlight(d: Difference) -> str:
-    return escape(d.match.first.student if d.match else d.second)
-
-
-def body(found: Comparison, drawn: dict[str, str], table: Table | None, command: str) -> str:
-    """What differs, how it looks, what was set otherwise, all numbers, and where they come from."""
-    def of(*keys: str) -> str:
-        return "".join(drawn[k] for k in keys if k in drawn)
-
-    tables = "".join(differences_html(p, named=len(found.pairs) > 1) for p in found.pairs)
-    reading = READING if found.kind == "study" else OVER_ITEMS
-    study = found.kind == "study"
-    numbers = table_html(table) if table is not None else audits_html(found.sides)
-    parts = [
-        ("lost", "What differs", f"<p>{escape(reading)}</p>{of('differences')}{tables}"),
-        *([("matter", "Does it matter?", of("noise"))] if study else []),
-        ("geometry", "Geometry", of("cumulative_variance") + (f'<div class="pair">{of("effective_rank", "cosine_rank")}</div>' if study else "")
-         + of("alignment", "component_r2")),
-        *([("information", "Information", of("information")), ("training", "Training", of("training"))] if study else []),
-        *([("settings", "What was set otherwise", settings_html(found))] if study else []),
-        ("table", "All numbers", numbers),
-        ("provenance", "Provenance", provenance_html(found, command)),
-    ]
-    return "\n".join(f'<section id="{key}" aria-labelledby="{key}-title"><h2 id="{key}-title">{title}</h2>{content}</section>'
-                     for key, title, content in parts)
-
-
-def _scrolled(name: str, head: str, rows: str) -> str:
-    return (f'<div class="scroll" tabindex="0" role="region" aria-label="{escape(name)}"><table><thead><tr>{head}</tr></thead>'
-            f"<tbody>{rows}</tbody></table></div>")
-
-
-def differences_html(pair: Pair, named: bool) -> str:
-    """One row a difference, and what was left out with the reason."""
-    models, items = any(d.match for d in pair.differences), any(d.items for d in pair.differences)
-    columns = [c for c in COLUMNS if items or c != "over items"]
-    head = ('<th class="name" scope="col">model</th>' if models else "") + "".join(f'<th scope="col">{escape(c)}</th>' for c in columns)
-    rows, previous = [], None
-    for d in (d for d in pair.differences if d.known):
-        group = d.match and (d.match.first.dataset, d.match.first.teacher, d.name)
-        kinds = " ".join(["shown"] * d.shown + ["first"] * (previous not in (None, group)))
-        previous = group
-        cells = [words.title_text(d), words.value_text(d, d.a), words.value_text(d, d.b), words.difference_text(d), words.interval_text(d),
-                 *([words.items_text(d)] if items else []), words.n_text(d), words.p_text(d.p_holm)]
-        name = f'<th class="name" scope="row">{escape(d.name)}</th>' if models else ""
-        rows.append(f'<tr class="{kinds}" data-model="{_highlight(d)}">{name}'
-                    + "".join(f'<td class="num">{escape(c)}</td>' for c in cells) + "</tr>")
-    title = f"<h3>A = {escape(pair.first)}, B = {escape(pair.second)}</h3>"
-    reasons = words.left_out_lines(pair.differences)
-    left_out = f'<p class="note">Left out: {escape("; ".join(reasons))}.</p>' if reasons else ""
-    return title + _scrolled(f"Differences of {pair.second} from {pair.first}" if named else "Differences", head, "".join(rows)) + left_out
-
-
-def settings_html(found: Comparison) -> str:
-    """Every setting in which the configurations differ, a column a run."""
-    if not found.differs:
-        return "<p>The configurations are the same, seeds apart.</p>"
-    head = '<th class="name" scope="col">setting</th>' + "".join(f'<th scope="col">{escape(label)}</th>' for label in found.labels)
-    rows = "".join(f'<tr><th class="name" scope="row">{escape(key)}</th>' + "".join(f'<td class="setting">{escape(values[label] or "–")}</td>' for label in found.labels)
-                   + "</tr>" for key, values in found.differs)
-    return _scrolled("Settings that differ", head, rows)
-
-
-def audits_html(sides: Sequence[AuditSide]) -> str:
-    """Every measure that one of the audits has: the first one's teacher, then each student."""
-    keys = list(dict.fromkeys(line.name for s in sides for line in s.audit.lines()))
-    lines = [{line.name: line for line in s.audit.lines()} for s in sides]
-    head = '<th class="name" scope="col">measure</th><th scope="col">teacher</th>' + "".join(f'<th scope="col">{escape(s.label)}</th>' for s in sides)
-    rows = []
-    for name in keys:
-        teacher = lines[0][name].teacher if name in lines[0] else None
-        values = [teacher, *(known[name].student if name in known else None for known in lines)]
-        cells = "".join(f'<td class="num">{escape(shown(v.value, v.unit, name) if v else "–")}<small>{escape(between(v, name))}</small></td>' for v in values)
-        rows.append(f'<tr><th class="name" scope="row" title="{escape(name)}">{escape(title_of(name))}</th>{cells}</tr>')
-    return _scrolled("All measures", head, "".join(rows))
-
-
-def provenance_html(found: Comparison, command: str) -> str:
-    """Where each run is and how it was made, and the command of this page."""
-    parts = []
-    for side in found.sides:
-        facts: dict[str, Any] = {"path": path_of(side)}
-        facts |= _study_facts(side) if isinstance(side, StudySide) else _audit_facts(side.audit)
-        made = facts.pop("made by", None)
-        parts.append(f"<h3>{escape(side.label)}</h3>{facts_html(facts)}" + (f"<pre>{escape(made)}</pre>" if made else ""))
-    return "".join(parts) + command_html(command)
-
-
-def _study_facts(side: StudySide) -> dict[str, Any]:
-    known = side.run.provenance
-    return {"distillscope": known.get("distillscope"), "commit": known.get("commit"), "hardware": known.get("hardware"),
-            "started": known.get("started"), "duration": duration(known.get("seconds")), "trials": len(side.run.trials),
-            "seeds": ", ".join(map(str, side.run.study.get("seeds") or [])), "made by": known.get("command")}
-
-
-def _audit_facts(audit: Audit) -> dict[str, Any]:
-    return {"measures": len(audit.values)}
+    data = {"study": against, "comparison": found.to_dict(),
+            "figures": [{"key": f.key, "panels": to_plotly(f)} for f in compared.figures.values()]}
+    return render_page(
+        "compare/page.html", title=f"{against}: what differs", data=data, styles=("page.css", "compare.css"), against=against,
+        headline=headline(found.labels, found.differences), warnings=found.warnings, merits=merits(found),
+        legend=legend_of(compared.settings, pick=False), sections=COMPARISON.shown(compared), footer="Made by Distillscope.")

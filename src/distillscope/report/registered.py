@@ -111,3 +111,6 @@ class Sections(_Registered):
 
 STUDY_FIGURES = Figures("study", "distillscope.report.figures")
 STUDY = Sections("study", "distillscope.report.context.study")
+AUDIT_FIGURES = Figures("audit", "distillscope.report.figures")
+AUDIT = Sections("audit", "distillscope.report.context.audit")
+COMPARISON = Sections("compare", "distillscope.report.context.compare")

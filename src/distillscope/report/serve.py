@@ -25,7 +25,6 @@ HOST = "127.0.0.1"
 FIRST_PORT, PORTS = 8000, 20
 SECONDS = 2.0
 """How often the run's folder is looked at, and the browser asks."""
-WAITING = "<!doctype html><meta charset=utf-8><title>waiting</title><p>No trial has finished yet: the page comes with the first."
 
 
 @dataclass(frozen=True)
@@ -47,7 +46,7 @@ class Watch:
         if is_archive(self.run):
             raise UserError(f"--serve {run_dir}", "a run that may go on", "an archive, which does not", "Leave --serve out.")
         self.num_trials = len(trials_of(read_run(self.run).config))
-        self.page = WAITING.encode()
+        self.page = render("waiting.html").encode()
         self.seen: frozenset[tuple[str, int]] = frozenset()
         self.state = State(0, self.num_trials)
 

@@ -15,17 +15,18 @@ from distillscope.report.figures.audit_series import (
     absent,
     line,
     null_line,
-    reach,
     thinned,
 )
 from distillscope.report.figures.figure import Figure, Mark, Panel, Series
-from distillscope.report.sentences.audit_measures import num_items, told
+from distillscope.report.registered import AUDIT_FIGURES
+from distillscope.report.sentences.audit_values import reach, told
 from distillscope.report.sentences.numbers import NBSP, number, percent
 
 ROUNDING = 3e-7
 """Singular values below this share of the largest are rounding noise of the scatter matrix."""
 
 
+@AUDIT_FIGURES.register("spectrum", order=10)
 def spectrum(found: Audit) -> Figure:
     """Singular values of both over the component, and the cumulative variance."""
     series = []
@@ -34,7 +35,7 @@ def spectrum(found: Audit) -> Figure:
         if curve is not None and curve.y[0] > 0:
             kept = curve.y > ROUNDING * curve.y[0]
             x, y = thinned(curve.x[kept], curve.y[kept] / curve.y[0])
-            series.append(Series.of(model, x, y, n=num_items(found), **ITEMS))
+            series.append(Series.of(model, x, y, n=found.num_items, **ITEMS))
     cumulative = [s for m in SIDES if (s := line(found, m, f"{m.student}.cumulative_variance"))]
     panels = []
     if series:
@@ -54,6 +55,7 @@ def spectrum(found: Audit) -> Figure:
                   "" if panels else "Spectra were not measured.", findings)
 
 
+@AUDIT_FIGURES.register("rank_by_n", order=20)
 def rank_by_n(found: Audit) -> Figure:
     """Effective rank of nested subsamples, with the corrected value that they tend to."""
     series, marks, sizes = [], [], []
@@ -86,6 +88,7 @@ def rank_by_n(found: Audit) -> Figure:
                   "lines are the values with that bias removed.", panels, "" if panels else "Spectra were not measured.", findings)
 
 
+@AUDIT_FIGURES.register("alignment", order=30)
 def alignment(found: Audit) -> Figure:
     """The student's variance on the teacher's components, between the teacher's own curve and k/d."""
     series = [s for s in (line(found, TEACHER_MODEL, "alignment.teacher_on_teacher", label="teacher, its own curve"),
@@ -107,6 +110,7 @@ def alignment(found: Audit) -> Figure:
                   "" if panels else absent(found, ("alignment.student_on_teacher",), "Alignment was not measured."), findings)
 
 
+@AUDIT_FIGURES.register("component_r2", order=40)
 def component_r2(found: Audit) -> Figure:
     """R2 of each component of the teacher, predicted from the student."""
     series = line(found, STUDENT_MODEL, "alignment.teacher_r2_per_component")

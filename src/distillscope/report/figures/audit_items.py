@@ -13,11 +13,12 @@ from distillscope.report.figures.audit_series import (
     dots,
     grey_model,
     null_line,
-    reach,
 )
 from distillscope.report.figures.figure import Figure, Mark, Panel, Series
+from distillscope.report.registered import AUDIT_FIGURES
 from distillscope.report.sentences.audit import ACCURACIES, RECALLS, capital
-from distillscope.report.sentences.audit_measures import accuracy_sentence, gallery_size, told
+from distillscope.report.sentences.audit_measures import accuracy_sentence, gallery_size
+from distillscope.report.sentences.audit_values import reach, told
 from distillscope.report.sentences.numbers import number
 
 SHARE = "contrastive.retained_share"
@@ -28,6 +29,7 @@ def _categories(labels: list[str]) -> dict:
     return {"x_ticks": [(float(i), label) for i, label in enumerate(labels)], "x_range": (-0.5, len(labels) - 0.5)}
 
 
+@AUDIT_FIGURES.register("contrastive", order=50)
 def contrastive(found: Audit) -> Figure:
     """Nats kept over the number of candidates, below the ceiling; the loss over the temperature."""
     panels, findings = [], []
@@ -78,6 +80,7 @@ def _over_temperature(found: Audit) -> tuple[Panel | None, str]:
     return panel, f"The loss is least, {number(least.value, 2)} nats, at temperature {best.value:g}; what is said above is at 0.1."
 
 
+@AUDIT_FIGURES.register("retrieval", order=60)
 def retrieval(found: Audit) -> Figure:
     """Recall of the student's queries in the teacher's index, as they are and mapped, and the overlap of both indexes."""
     gallery, ks, series = gallery_size(found), (1, 5, 10), []
@@ -111,6 +114,7 @@ SIMILARITIES = {"linear_cka_debiased": "CKA,\ndebiased", "linear_cka": "CKA", "p
                 "mutual_knn_10": "10\nnearest"}
 
 
+@AUDIT_FIGURES.register("similarity", order=70)
 def similarity(found: Audit) -> Figure:
     """Every measure of similarity with its interval, beside the range that shuffled items give."""
     names = [n for n in SIMILARITIES if f"similarity.{n}" in found.values]
@@ -139,6 +143,7 @@ def similarity(found: Audit) -> Figure:
 CLASSIFIERS = {"probe": "probe,\ntuned", "paper.probe": "probe,\npaper", "knn": "10\nnearest", "zero_shot": "zero-\nshot"}
 
 
+@AUDIT_FIGURES.register("accuracy", order=80)
 def accuracy(found: Audit) -> Figure:
     """Accuracies of both sides, and what the student retains."""
     heads = [h for h in CLASSIFIERS if f"{h}.retention" in found.values]

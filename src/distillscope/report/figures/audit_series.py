@@ -9,8 +9,7 @@ import numpy as np
 
 from distillscope.measure.results import Audit, Curve, Value
 from distillscope.report.figures.figure import Series
-from distillscope.report.sentences.audit_measures import between, num_items
-from distillscope.results.models import NULL_COLOUR, STUDENT_COLOURS, TEACHER_COLOUR, Model
+from distillscope.results.models import NULL_COLOUR, STUDENT_COLOURS, TEACHER_COLOUR, Model, Setting
 from distillscope.results.rows import TEACHER
 
 MOST_POINTS = 400
@@ -20,17 +19,13 @@ ITEMS = {"n_of": "item"}
 TEACHER_MODEL = Model("", "", "", "", TEACHER, "teacher", TEACHER, TEACHER_COLOUR, "star")
 STUDENT_MODEL = Model("", "", "", "", "student", "student", "student", STUDENT_COLOURS[0], "circle")
 SIDES = (TEACHER_MODEL, STUDENT_MODEL)
+SETTING = Setting("", "", (TEACHER_MODEL,), (STUDENT_MODEL,))
+"""What the page's legend shows."""
 
 
 def grey_model(label: str) -> Model:
     """What is drawn for comparison only: shuffled items, chance."""
     return replace(STUDENT_MODEL, label=label, highlight="null", colour=NULL_COLOUR, marker="x")
-
-
-def reach(value: Value | None, name: str = "") -> str:
-    """' [30.6, 31.4]' to stand behind a number; empty where there is no interval."""
-    text = between(value, name)
-    return f" {text}" if text else ""
 
 
 def thinned(x: np.ndarray, y: np.ndarray, most: int = MOST_POINTS) -> tuple[list[float], list[float]]:
@@ -52,7 +47,7 @@ def line(found: Audit, model: Model, key: str, **more) -> Series | None:
     if curve is None or not len(curve.x):
         return None
     x, y = thinned(curve.x, curve.y)
-    return Series.of(model, x, y, n=num_items(found), **ITEMS, **more)
+    return Series.of(model, x, y, n=found.num_items, **ITEMS, **more)
 
 
 def null_line(x: Iterable[float], y: Iterable[float], label: str, **more) -> Series:

@@ -1,26 +1,14 @@
-"""What an audit says as a whole: what was lost most, whether it matters, and the figures of merit."""
+"""What an audit says as a whole: what was lost most, and whether it matters."""
 
 from __future__ import annotations
 
-import math
 from dataclasses import dataclass
 
-from distillscope.measure.pairing import question
 from distillscope.measure.results import Audit, Value
-from distillscope.report.figures.audit_series import STUDENT_MODEL, TEACHER_MODEL, reach
-from distillscope.report.sentences.audit_measures import (
-    accuracy_sentence,
-    between,
-    gallery_size,
-    num_items,
-    p_text,
-    share,
-    told,
-)
+from distillscope.measure.spectrum import ALL_EQUAL
+from distillscope.report.sentences.audit_measures import accuracy_sentence, gallery_size
+from distillscope.report.sentences.audit_values import between, p_text, reach, share, told
 from distillscope.report.sentences.numbers import NBSP, number, percent
-from distillscope.report.sentences.study import Merit, MeritRow
-from distillscope.results.models import Model, Setting
-from distillscope.results.summary import Statistic
 
 ACCURACIES = {"probe": "a linear probe", "paper.probe": "the paper's linear probe", "knn": "a vote of 10 neighbours",
               "zero_shot": "the nearest class name"}
@@ -32,8 +20,6 @@ ALLOWED = 0.95
 """R2 of the teacher from itself below which a fitted matrix says little: there are too few items for it."""
 SHIFTED = 0.05
 """If one fitted matrix gains at least this much, the information is there in other coordinates than the teacher's: it is not lost."""
-
-SETTING = Setting("", "", (TEACHER_MODEL,), (STUDENT_MODEL,))
 
 
 @dataclass(frozen=True)
@@ -119,8 +105,7 @@ def accuracy_head(found: Audit) -> str | None:
 
 def headline(found: Audit) -> str:
     """What was lost most and whether it matters, in one sentence; before it the question whether the rows belong together."""
-    doubt = question(found)
-    return f"{doubt} If they are: {_verdict(found)}" if doubt else _verdict(found)
+    return f"{found.doubt} If they are: {_verdict(found)}" if found.doubt else _verdict(found)
 
 
 def _verdict(found: Audit) -> str:
@@ -131,18 +116,18 @@ def _verdict(found: Audit) -> str:
 
 def _first(found: Audit, worst: Loss | None) -> str:
     """What was lost most."""
-    if "all embeddings are equal" in found.left_out.get("student.effective_rank", ""):
+    if found.left_out.get("student.effective_rank") == ALL_EQUAL:
         return "The student has collapsed: all its embeddings are equal, so nothing of the teacher is in them"
     if worst is None:
         few = "alignment.teacher_r2" in found.values and _ceiling(found) < HALF
-        return f"With {num_items(found):,} items a loss cannot be told" if few else "None of the measures that tell a loss was taken"
+        return f"With {found.num_items:,} items a loss cannot be told" if few else "None of the measures that tell a loss was taken"
     words = ((WHOLE, "No loss shows"), (LITTLE, f"Little was lost, most of it in {worst.what}"),
              (SOME, f"Some was lost, most of it in {worst.what}"), (HALF, f"Much was lost, most of it in {worst.what}"))
     how = next((text for least, text in words if worst.retained >= least), f"Most was lost in {worst.what}")
     cosine = found.values.get("alignment.mean_cosine")
     near = f", and the mean cosine with the teacher is {told(cosine)}" if cosine and cosine.value > WHOLE and worst.retained >= LITTLE else ""
     if _ceiling(found) < HALF and not (near and worst.retained >= WHOLE):  # too few to fit what would tell more
-        return f"With {num_items(found):,} items little can be told of a loss: {worst.clause}"
+        return f"With {found.num_items:,} items little can be told of a loss: {worst.clause}"
     return f"{how}: {worst.clause}{near}{_other_coordinates(found) if worst.what != ITEMS else ''}"
 
 
@@ -244,34 +229,6 @@ def _against(found: Audit, head: str) -> str:
 
 def _tenths(value: Value) -> str:
     return f" [{number(10 * value.low, 1)}, {number(10 * value.high, 1)}]" if value.low is not None else ""
-
-
-def _row(model: Model, value: Value, name: str) -> tuple[Model, Statistic, str, str]:
-    low, high = (math.nan, math.nan) if value.low is None else (value.low, value.high)
-    statistic = Statistic(value.value, math.nan, math.nan, low, high, 1, (value.value,), value.n, value.unit)
-    return MeritRow(model, statistic, told(value, name), between(value, name))
-
-
-def merits(found: Audit) -> list[Merit]:
-    """Four or five figures of merit, the teacher beside the student where both have one."""
-    gallery, head = gallery_size(found), accuracy_head(found)
-    wanted = [("Effective rank", "directions that are filled evenly", ("teacher.effective_rank", "student.effective_rank"), None),
-              ("R² of the teacher", "the teacher's variance, predicted linearly from the student", (None, "alignment.teacher_r2"), 1.0)]
-    if head:
-        wanted.append(("Accuracy", f"{ACCURACIES[head]}; n = {found.values[f'{head}.student.accuracy'].n:,}",
-                       (f"{head}.teacher.accuracy", f"{head}.student.accuracy"), 1.0))
-    recall = recall_key(found) or next((k for k in RECALLS if k in found.values), "")
-    wanted += [("Recall at 1", f"own item first in the teacher's index of {gallery:,}{RECALLS.get(recall, '')}", (None, recall), 1.0),
-               ("Shared neighbours", "of the first 10, each side in an index of its own", (None, "retrieval.neighbour_overlap_10"), 1.0),
-               ("CKA, debiased", "similarity up to a rotation", (None, "similarity.linear_cka_debiased"), 1.0),
-               ("Contrastive retention", "nats kept, of what the teacher keeps of itself", (None, "contrastive.retained_share"), 1.0)]
-    cards = []
-    for title, note, keys, full in wanted:
-        rows = [_row(model, found.values[key], key) for model, key in zip((TEACHER_MODEL, STUDENT_MODEL), keys, strict=True)
-                if key in found.values]
-        if rows:
-            cards.append(Merit(title, note, rows, full or max(s.mean for _, s, _, _ in rows)))
-    return cards[:5]
 
 
 def bands() -> str:

@@ -6,8 +6,16 @@ import math
 from collections.abc import Sequence
 
 from distillscope.compare.differences import PAIRED, WELCH, Difference
-from distillscope.report.sentences.numbers import NBSP, count, joined, number
+from distillscope.report.sentences.numbers import MISSING, count, joined, number
+from distillscope.results.keys import NBSP
 from distillscope.results.rows import CLEAN, Condition
+
+READING = ("B − A, each run with its own seeds: where both have a seed, its difference is taken first and Student's t interval is over those "
+           "differences; where they share none, the interval is Welch's. “Over items” is a paired bootstrap over the test images of the "
+           "same trained models: it holds for other images, not for other seeds. p is Holm's over every difference on this page. A "
+           "difference that does not remain is not shown to be absent.")
+OVER_ITEMS = ("B − A of the values of both audits. The interval joins both audits' intervals (MOVER) as if their items were not the "
+              "same, which is too wide where they are; none of it speaks of other seeds. p is Holm's over every difference on this page.")
 
 
 def value_text(d: Difference, value: float) -> str:
@@ -21,7 +29,7 @@ def value_text(d: Difference, value: float) -> str:
 def difference_text(d: Difference) -> str:
     """The difference with its sign."""
     if not d.known:
-        return "–"
+        return MISSING
     sign = "+" if d.value > 0 else ""
     return sign + (count(d.value) if d.quantity.key == "parameters" else number(d.quantity.scale * d.value, d.quantity.digits))
 

@@ -12,6 +12,9 @@ from distillscope.results.summary import Statistic, Summary, teacher_key
 INFONCE = [(loss, ceiling, facts_of(loss).hint) for loss, ceiling in keys.INFONCE]
 UNIFORMITY = [(spread, facts_of(spread).hint) for spread in keys.UNIFORMITY]
 
+MISSING = "–"
+"""What stands where nothing was measured."""
+
 
 def accuracy_of(summary: Summary) -> tuple[str, str] | None:
     """(dotted key, its name) of the accuracy that this run can show; None without labels."""
@@ -31,7 +34,7 @@ def number(value: float | None, digits: int = 2) -> str:
     ('1,405,440', '0.00', '–')
     """
     if value is None or not math.isfinite(value):
-        return "–"
+        return MISSING
     text = f"{value:,.{digits}f}"
     return text.replace("-", "") if not text.strip("-0.,") else text.replace("-", "−")
 
@@ -42,7 +45,7 @@ def percent(value: float | None, digits: int = 1) -> str:
     >>> percent(0.7111) == f"71.1{NBSP}%"
     True
     """
-    return "–" if value is None or not math.isfinite(value) else f"{number(100 * value, digits)}{NBSP}%"
+    return MISSING if value is None or not math.isfinite(value) else f"{number(100 * value, digits)}{NBSP}%"
 
 
 def count(value: float) -> str:
@@ -96,5 +99,5 @@ def span(values: Iterable[float], digits: int = 1) -> str:
     ('15.9 to 16.6', '2.0')
     """
     kept = sorted(v for v in values if math.isfinite(v))
-    low, high = (number(kept[0], digits), number(kept[-1], digits)) if kept else ("–", "–")
+    low, high = (number(kept[0], digits), number(kept[-1], digits)) if kept else (MISSING, MISSING)
     return low if low == high else f"{low} to {high}"
