@@ -14,6 +14,8 @@ from distillscope.data.paths import read_file
 from distillscope.data.source import Images, stack
 from distillscope.errors import UserError
 
+Names = Sequence[str] | np.ndarray
+"""Ids (n,) of images."""
 TAKEN = "images: uint8 or floats in [0, 1], (b, 3, h, w) or (b, h, w, 3); PIL images; paths; or a list of them"
 
 
@@ -42,7 +44,7 @@ def ready(items: torch.Tensor | list[Any], start: int) -> Images:
     return items if isinstance(items, torch.Tensor) else stack([_image(item, start + i) for i, item in enumerate(items)])
 
 
-def names_of(items: torch.Tensor | list[Any], ids: Sequence[str] | str | None) -> Sequence[str]:
+def names_of(items: torch.Tensor | list[Any], ids: Names | str | None) -> Names:
     """The ids that were given, one an image; else paths as they are, and the places of all other images."""
     if ids is None:
         return [str(item) if isinstance(item, (str, Path)) else str(i) for i, item in enumerate(items)]

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
+import numpy as np
 import torch
 
 from distillscope.config.noise import NoiseSpec
@@ -57,7 +58,7 @@ class Noise:
     def where(self) -> str:
         return self.spec.where
 
-    def __call__(self, images: Images, ids: Sequence[str]) -> Images:
+    def __call__(self, images: Images, ids: Sequence[str] | np.ndarray) -> Images:
         noisy = []
         for image, item in zip(images, ids, strict=True):
             rng = keyed_rng(self.seed, "noise", self.draw, item)

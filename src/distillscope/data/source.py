@@ -131,6 +131,13 @@ def stack(images: list[torch.Tensor]) -> Images:
     return torch.stack(images) if len({i.shape for i in images}) == 1 else images
 
 
+def labels_of(source: Source) -> np.ndarray:
+    """The labels (n,) of a source that must have some."""
+    if source.labels is None:
+        raise UserError(f"{source.name}/{source.split}", "data with labels", "none", "Name the label column.")
+    return source.labels
+
+
 def one_tensor(images: Images) -> torch.Tensor:
     """Images of one size (b, 3, h, w)."""
     return images if isinstance(images, torch.Tensor) else torch.stack(images)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 import torch
@@ -13,6 +13,8 @@ from distillscope.config.study import Training
 from distillscope.data.noise import Noise, with_noise
 from distillscope.draws import keyed_rng, keyed_seed
 
+T = TypeVar("T")
+
 
 class KeyedStreams:
     """Every draw keyed by (seed, purpose, epoch): arms with one seed share initial weights, order and noise."""
@@ -20,7 +22,7 @@ class KeyedStreams:
     def __init__(self, seed: int, label: str) -> None:
         self.seed, self.label = seed, label
 
-    def build(self, make: Callable[[], torch.nn.Module]) -> torch.nn.Module:
+    def build(self, make: Callable[[], T]) -> T:
         """The student with its initial weights."""
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(keyed_seed(self.seed, "initial weights", self.label))
@@ -54,7 +56,7 @@ class NotebookStreams(KeyedStreams):
         super().__init__(seed, label)
         self.makers, self.position, self.training, self.unseeded = makers, position, training, unseeded
 
-    def build(self, make: Callable[[], torch.nn.Module]) -> torch.nn.Module:
+    def build(self, make: Callable[[], T]) -> T:
         if self.unseeded:  # the augmentation control: seed 42 fixes its order only; ours is keyed so that it repeats
             return super().build(make)
         with torch.random.fork_rng(devices=[]):
@@ -121,7 +123,7 @@ class NotebookNoise:
         torch.empty((), dtype=torch.int64).random_(generator=generator)
         return generator
 
-    def __call__(self, inputs: torch.Tensor, ids: Sequence[str]) -> torch.Tensor:
+    def __call__(self, inputs: torch.Tensor, ids: Sequence[str] | np.ndarray) -> torch.Tensor:
         if self.generator is None:
             self.generator = self._replay(inputs.shape[1:])
         normal = torch.randn(tuple(inputs.shape), generator=self.generator)

@@ -42,7 +42,7 @@ class BandNoise:
     def where(self) -> str:
         return self.spec.where
 
-    def __call__(self, images: Images, ids: Sequence[str]) -> Images:
+    def __call__(self, images: Images, ids: Sequence[str] | np.ndarray) -> Images:
         if isinstance(images, list):
             return stack([self(image[None], [item])[0] for image, item in zip(images, ids, strict=True)])
         white = np.empty(tuple(images.shape), np.float32)

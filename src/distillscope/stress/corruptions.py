@@ -28,7 +28,7 @@ class Corruption:
 
     where = "source"
 
-    def __call__(self, images: Images, ids: Sequence[str]) -> Images:
+    def __call__(self, images: Images, ids: Sequence[str] | np.ndarray) -> Images:
         """uint8 images of the same shapes."""
         changed = []
         for image, item in zip(images, ids, strict=True):

@@ -46,7 +46,7 @@ class FourierNoise:
 
     where = "source"
 
-    def __call__(self, images: Images, ids: Sequence[str]) -> Images:
+    def __call__(self, images: Images, ids: Sequence[str] | np.ndarray) -> Images:
         if isinstance(images, list):
             return stack([self(image[None], [item])[0] for image, item in zip(images, ids, strict=True)])
         images = unit_floats(images)

@@ -18,27 +18,29 @@ from distillscope.teachers.rows import load_teacher
 
 
 def embed_dataset(data: str, split: str, *, teacher: str | None = None, student: Path | None = None, out: Path | None = None,
-                  limit: int | None = None, corrupt: str = "error", device: str = "auto", precision: str | None = None, workers: int = 0,
-                  preprocess: Mapping[str, Any] | None = None) -> str:
+                  limit: int | None = None, corrupt: str = "error", device: str = "auto", precision: str | None = None,
+                  workers: int = 0, preprocess: Mapping[str, Any] | None = None) -> str:
     """Embed one split; says where the embeddings are. ``out`` gets clip-retrieval's layout, in float32.
 
     ``preprocess``: what is known of a model file's size, mean and std.
     """
-    if (teacher is None) == (student is None):
-        raise UserError("embed", "one of --teacher and --student", "both" if teacher else "neither", "Name one.")
+    if student is None and teacher is None:
+        raise UserError("embed", "one of --teacher and --student", "neither", "Name one.")
+    if student is not None and teacher is not None:
+        raise UserError("embed", "one of --teacher and --student", "both", "Name one.")
     if out is not None and out.exists() and any(out.iterdir()):
         raise UserError(f"--out {out}", "a new or empty directory", "one with files", "Name another.")
     part = named_dataset(data)
     source = load_split(part.name, part.settings, split, limit, corrupt)
-    if teacher is not None:
-        encoder = load_teacher(model_teacher(teacher, preprocess), device, precision)
+    if student is None:
+        encoder = load_teacher(model_teacher(str(teacher), preprocess), device, precision)
         rows = encoder.rows(source, workers=workers)
         where = encoder.place
+    elif out is None:
+        raise UserError("embed --student", "--out FOLDER (the cache keeps teachers only)", "none", "Add --out.")
     else:
-        if out is None:
-            raise UserError("embed --student", "--out FOLDER (the cache keeps teachers only)", "none", "Add --out.")
-        encoder = load_student(student, device, precision or "float32")
-        rows = encoder.rows(source, label=f"student {part.title}/{split}", workers=workers)
+        distilled = load_student(student, device, precision or "float32")
+        rows = distilled.rows(source, label=f"student {part.title}/{split}", workers=workers)
         where = str(out)
     if out is not None:
         save_embeddings(out, rows, source, np.float32)

@@ -1,4 +1,4 @@
-"""Which images and weights a study is of: hashes by which runs that are resumed or judged together are held to be of the same."""
+"""Which images and weights a study is of: hashes that say whether runs to be resumed or judged together are of the same."""
 
 from __future__ import annotations
 
@@ -15,7 +15,8 @@ from distillscope.teachers.rows import TeacherRows
 def fingerprint(encoder: TeacherRows, splits: Splits) -> dict[str, str]:
     """Hashes of the data and the teacher's weights, by which studies that are judged together are held to be of the same."""
     weights = encoder.describe().get("weights")
-    return {f"{name} images": mark for name, mark in split_hashes(splits).items()} | ({"teacher's weights": weights} if weights else {})
+    images = {f"{name} images": mark for name, mark in split_hashes(splits).items()}
+    return images | ({"teacher's weights": weights} if weights else {})
 
 
 def split_hashes(splits: Splits) -> dict[str, str]:

@@ -20,7 +20,7 @@ import numpy as np
 import pandas as pd
 
 from distillscope.config.study import Study
-from distillscope.data.source import Source, stratified
+from distillscope.data.source import Source, labels_of, stratified
 from distillscope.files.writing import write_atomic, write_text
 from distillscope.measure.rows import unit
 from distillscope.results.rundir import is_complete, reference_folder, trial_folder
@@ -33,15 +33,16 @@ MAX_CLASSES = 100
 TILE, MAP_TILE, COLUMNS = 80, 32, 20
 """Longest side of a thumbnail, the same for the map's many, and how many stand in a row."""
 PERPLEXITY, ITERATIONS = 30.0, 500
-MAP_METHODS = {"pca": "first two principal components of the unit-norm embeddings; a student's are turned and scaled onto the teacher's "
-                      "(Procrustes)",
-               "tsne": f"t-SNE (perplexity {PERPLEXITY:g}, {ITERATIONS} iterations) of the unit-norm embeddings; the teacher's starts from its "
-                       "principal components, a student's from the teacher's map"}
+MAP_METHODS = {
+    "pca": "first two principal components of the unit-norm embeddings; a student's are turned and scaled onto the teacher's "
+           "(Procrustes)",
+    "tsne": f"t-SNE (perplexity {PERPLEXITY:g}, {ITERATIONS} iterations) of the unit-norm embeddings; the teacher's starts "
+            "from its principal components, a student's from the teacher's map"}
 
 
 @dataclass(frozen=True)
 class Kept:
-    """One model on the test items: embeddings (n, d), the predicted class of each (n,) or None, and confusion counts or None."""
+    """One model on the test items: embeddings (n, d), predicted classes (n,) or None, and confusion counts or None."""
 
     embeddings: np.ndarray
     predicted: np.ndarray | None = None
@@ -82,7 +83,7 @@ def _is_made(folder: Path, seeds: list[int], test: Source) -> bool:
 
 
 def read_kept(folders: list[Path], test: Source) -> Kept | None:
-    """The first folder's embeddings and clean predictions; confusion summed over all. None where they are not of these items."""
+    """The first folder's embeddings and clean predictions; confusion summed over all. None if they are not of these items."""
     try:
         embeddings = np.load(folders[0] / "embeddings_test" / "img_emb" / "img_emb_0.npy", allow_pickle=False)
     except (OSError, ValueError):
@@ -92,7 +93,9 @@ def read_kept(folders: list[Path], test: Source) -> Kept | None:
     predicted = [found for f in folders if (found := read_predicted(f / "predictions.parquet", test)) is not None]
     if not predicted:
         return Kept(embeddings.astype(np.float32))
-    counts = sum(confusion(test.labels, p, num_classes(test)) for p in predicted) if num_classes(test) <= MAX_CLASSES else None
+    counts = None
+    if num_classes(test) <= MAX_CLASSES:
+        counts = np.sum([confusion(labels_of(test), p, num_classes(test)) for p in predicted], axis=0)
     return Kept(embeddings.astype(np.float32), predicted[0], counts)
 
 
@@ -107,7 +110,7 @@ def read_predicted(path: Path, test: Source) -> np.ndarray | None:
 
 
 def num_classes(test: Source) -> int:
-    return len(test.class_names) if test.class_names else int(test.labels.max()) + 1
+    return len(test.class_names) if test.class_names else int(labels_of(test).max()) + 1
 
 
 def confusion(labels: np.ndarray, predicted: np.ndarray, count: int) -> np.ndarray:
@@ -122,7 +125,7 @@ def confusion(labels: np.ndarray, predicted: np.ndarray, count: int) -> np.ndarr
 
 
 def keep(folder: Path, test: Source, model: Kept, seeds: list[int], teacher: Kept | None = None) -> Path:
-    """Write one model's keepsakes into ``folder``; ``teacher`` is None for the teacher itself. keepsakes.json is written last."""
+    """Write one model's keepsakes into ``folder``, keepsakes.json last; ``teacher`` is None for the teacher itself."""
     tiles: list[int] = []
 
     def tile(item: int) -> int:
@@ -146,7 +149,8 @@ def keep(folder: Path, test: Source, model: Kept, seeds: list[int], teacher: Kep
         if test.labels is not None:
             chosen = chosen[np.argsort(test.labels[chosen], kind="stable")]
         won = int((~right & (model.predicted == test.labels)).sum())
-        said["lost"] = {"count": len(lost), "won": won, "teacher_right": int(right.sum()), "tiles": [tile(int(i)) for i in chosen]}
+        said["lost"] = {"count": len(lost), "won": won, "teacher_right": int(right.sum()),
+                        "tiles": [tile(int(i)) for i in chosen]}
     points = stratified(test, NUM_POINTS, "keepsakes", "map")
     maps = map_of(model.embeddings[points], None if teacher is None else teacher.embeddings[points])
     said["map"] = {name: np.round(xy, 3).tolist() for name, xy in maps.items()}
@@ -161,7 +165,8 @@ def keep(folder: Path, test: Source, model: Kept, seeds: list[int], teacher: Kep
         said["tiles"]["predicted"] = model.predicted[tiles].tolist()
     said["sprite"] = write_sprite(folder / "tiles.webp", test, np.array(tiles, dtype=np.int64), TILE, 90)
     # A list a line: readable enough, and a third of the size of one number a line.
-    write_text(folder / "keepsakes.json", json.dumps(said, separators=(",", ":"), allow_nan=False).replace('],"', '],\n"') + "\n")
+    text = json.dumps(said, separators=(",", ":"), allow_nan=False).replace('],"', '],\n"')
+    write_text(folder / "keepsakes.json", text + "\n")
     return folder
 
 

@@ -18,7 +18,10 @@ def keep_rows(path: Path, make: Callable[[], np.ndarray], cheap: Callable[[], bo
     if they are finite.
     """
     if path.is_file():
-        why = _fault(path, make if cheap() else None) if not mark_of(path).is_file() else None if is_sound(path) else "checksum differs"
+        if mark_of(path).is_file():
+            why = None if is_sound(path) else "checksum differs"
+        else:
+            why = _fault(path, make if cheap() else None)
         if why is None:
             if not mark_of(path).is_file():
                 write_text(mark_of(path), checksum(path))
@@ -54,4 +57,5 @@ def _fault(path: Path, make: Callable[[], np.ndarray] | None) -> str | None:
     if rows.shape != wanted.shape or rows.dtype != np.float32:
         return f"{rows.dtype} of shape {rows.shape}"
     # Made on other threads or another machine the last digits differ.
-    return None if np.allclose(rows, wanted, rtol=1e-3, atol=1e-3 * float(np.sqrt(np.square(wanted).mean()))) else "other values"
+    size = float(np.sqrt(np.square(wanted).mean()))
+    return None if np.allclose(rows, wanted, rtol=1e-3, atol=1e-3 * size) else "other values"

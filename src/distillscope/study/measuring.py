@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 
 from distillscope.config.study import Study
+from distillscope.data.source import Source, labels_of
 from distillscope.data.splits import Splits
 from distillscope.distill.streams import KeyedStreams
 from distillscope.measure.audit import audit, prepare
@@ -67,8 +68,12 @@ def evaluate(study: Study, splits: Splits, prepared: Prepared, student: StudentE
     if splits.labelled:
         rows += accuracies(study, splits, student, streams, fitted, clean, folder)
     probes = fitted.probes
-    model = Subject("student", lambda items, perturbation, label: student.embed(items, perturbation), heads(probes), splits.train,
-                    refit(study, probes), student.module, student.preprocess, student.device)
+
+    def embedded(items: Source, perturbation: Any, label: str) -> np.ndarray:
+        return student.embed(items, perturbation)
+
+    model = Subject("student", embedded, heads(probes), splits.train, refit(study, probes), student.module,
+                    student.preprocess, student.device)
     stressed = run_stresses(study.stresses, model, splits.test, study.noise.seed, folder)
     return rows + stressed.rows, {**curves, **stressed.curves}, skipped + stressed.skipped
 
@@ -83,8 +88,9 @@ def accuracies(study: Study, splits: Splits, student: StudentEncoder, streams: K
         z = student.embed(splits.test, noises[key]) if key in noises else clean
         predictions.update({(name, *key): probe.predict(z) for name, probe in fitted.probes.items()})
     save_predictions(folder / "predictions.parquet", predictions, splits.test)
-    knn = knn_accuracy(fitted.train, splits.train.labels, clean, splits.test.labels)
-    return [*probe_rows(fitted.probes, predictions, splits.test.labels, "student"),
+    labels = labels_of(splits.test)
+    knn = knn_accuracy(fitted.train, labels_of(splits.train), clean, labels)
+    return [*probe_rows(fitted.probes, predictions, labels, "student"),
             Row.clean("knn.student.accuracy", knn, len(splits.test), "fraction")]
 
 

@@ -152,7 +152,8 @@ def _student_seconds(spec: Any, dim: int, source: Source, device: torch.device, 
 
         def step() -> None:
             student.module.train()
-            student.module(student.preprocess(images.to(device) if isinstance(images, torch.Tensor) else images)).sum().backward()
+            given = images.to(device) if isinstance(images, torch.Tensor) else images
+            student.module(student.preprocess(given)).sum().backward()
 
         step()
         began = time.monotonic()

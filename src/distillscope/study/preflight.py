@@ -1,7 +1,7 @@
 """What is checked before work starts: one list, in order, gone through by `run`, `run --dry-run` and `distill`.
 
-What one of them refuses the others refuse too, with the same line, where it concerns them. A check is a function of this file and its
-line in `CHECKS`; it raises a UserError, and changes nothing.
+What one of them refuses the others refuse too, with the same line, where it concerns them. A check is a function of this file
+and its line in `CHECKS`; it raises a UserError, and changes nothing.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ LEAST_TEST = 10
 
 @dataclass(frozen=True)
 class Work:
-    """What is asked for: by `run` and its plan a study into the directory ``run``, by `distill` one student (``run`` is None)."""
+    """What is asked for: by `run` and its plan a study in the directory ``run``, by `distill` one student (``run`` is None)."""
 
     study: Study
     run: Path | None = None
@@ -59,8 +59,9 @@ class Seen:
 def launcher(work: Work) -> None:
     """Whole trials run side by side; only one student is trained over the processes of a launcher."""
     if int(os.environ.get("WORLD_SIZE", "1")) > 1:
-        raise UserError("run", "one process, which runs whole trials side by side (--jobs)", f"{os.environ['WORLD_SIZE']} of a launcher",
-                        "For one student over several processes: torchrun --nproc-per-node 2 -m distillscope.cli distill ...")
+        raise UserError("run", "one process, which runs whole trials side by side (--jobs)",
+                        f"{os.environ['WORLD_SIZE']} of a launcher", "For one student over several processes: "
+                        "torchrun --nproc-per-node 2 -m distillscope.cli distill ...")
 
 
 def parts(work: Work) -> None:
@@ -126,7 +127,8 @@ def views(work: Work, splits: Splits) -> None:
 
 def test_images(work: Work, splits: Splits) -> None:
     if len(splits.test) < LEAST_TEST:
-        raise UserError(f"data {splits.title}/test", f"at least {LEAST_TEST} images to measure on", str(len(splits.test)), "Use more images.")
+        raise UserError(f"data {splits.title}/test", f"at least {LEAST_TEST} images to measure on", str(len(splits.test)),
+                        "Use more images.")
     if not splits.labelled:
         progress.say(f"{splits.title} has no labels: probes, kNN and accuracy under noise are left out")
 
@@ -156,17 +158,21 @@ def target_names(work: Work, seen: Seen) -> None:
         settings = {k: p.default for k, p in registry.targets.settings(part.name).items()} | part.settings
         if settings not in asked.setdefault(part.name, []):
             asked[part.name].append(settings)
-    rows = np.random.default_rng(0).normal(size=(2 * seen.encoder.dim + 2, seen.encoder.dim)).astype(np.float32) \
-        if any(len(of_one) > 1 for of_one in asked.values()) else None
-    for part_name, of_one in asked.items():
+    several = {part_name: of_one for part_name, of_one in asked.items() if len(of_one) > 1}
+    if not several:
+        return
+    dim = seen.encoder.dim
+    rows = np.random.default_rng(0).normal(size=(2 * dim + 2, dim)).astype(np.float32)
+    for part_name, of_one in several.items():
         known: dict[str, dict[str, Any]] = {}
-        for settings in of_one if rows is not None and len(of_one) > 1 else ():
+        for settings in of_one:
             name = fit_target(part_name, settings, rows).name
             other = known.setdefault(name, settings)
             if other != settings:
                 differs = next(k for k in settings if settings[k] != other.get(k))
                 raise UserError(f"target {name}", "one set of settings for it in a study",
-                                f"{differs} {other.get(differs)} and {settings[differs]}", "Run the arms of one of them as another study.")
+                                f"{differs} {other.get(differs)} and {settings[differs]}",
+                                "Run the arms of one of them as another study.")
 
 
 def ready_rows(work: Work, seen: Seen) -> None:
@@ -188,8 +194,8 @@ def same_items(work: Work, seen: Seen) -> None:
         before = done.get("fingerprint")
         differs = [k for k, mark in now.items() if isinstance(before, dict) and before.get(k, mark) != mark]
         if differs and own.items() <= done.items():
-            raise UserError(f"--resume {work.run}", f"the {differs[0]} that it was begun with", "other ones under the same name",
-                            "Put the old ones back, or run into another --out.")
+            raise UserError(f"--resume {work.run}", f"the {differs[0]} that it was begun with",
+                            "other ones under the same name", "Put the old ones back, or run into another --out.")
 
 
 @dataclass(frozen=True)

@@ -1,10 +1,11 @@
-"""The targets of a study: fitted once on the teacher's train embeddings, written for every split and view, memory-mapped by trials."""
+"""The targets of a study: fitted once on the teacher's train embeddings, written for every split and view, mapped by trials."""
 
 from __future__ import annotations
 
 import hashlib
 import json
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -12,6 +13,7 @@ import numpy as np
 from distillscope.config.parts import Part
 from distillscope.config.study import Arm, Study
 from distillscope.data.splits import Splits
+from distillscope.data.views import View
 from distillscope.files.writing import checksum, sweep, write_atomic, write_json, write_text
 from distillscope.study.arm_views import embedded_views
 from distillscope.study.fingerprint import split_hashes
@@ -26,7 +28,7 @@ TRANSFORM = "target.safetensors"
 
 @dataclass(frozen=True)
 class Prepared:
-    """A folder of target embeddings (n, d) for one data set, teacher and target; ``common`` is that of the study's own target."""
+    """A folder of target embeddings (n, d) for one data set, teacher and target; ``common`` is that of the study's target."""
 
     folder: Path
     target_name: str
@@ -63,7 +65,10 @@ class Untransformed:
 
     def rows(self, name: str) -> np.ndarray:
         """"train", "validation" or "test": (n, d) float32."""
-        return self.encoder.rows({"train": self.splits.train, "validation": self.splits.validation, "test": self.splits.test}[name])
+        source = {"train": self.splits.train, "validation": self.splits.validation, "test": self.splits.test}[name]
+        if source is None:
+            raise ValueError(f"no {name} part")
+        return self.encoder.rows(source)
 
 
 def prepare_targets(study: Study, encoder: TeacherRows, splits: Splits, part: Part, arms: list[Arm]) -> Prepared:
@@ -83,17 +88,21 @@ def prepare_targets(study: Study, encoder: TeacherRows, splits: Splits, part: Pa
     for name, source in (("validation", splits.validation), ("test", splits.test)):
         if source is not None:
             rows = encoder.rows(source, label=f"teacher {splits.title}/{name}")
-            keep_rows(folder / f"{name}.npy", lambda rows=rows: target(rows))
-    for name, view, label in embedded_views(study, arms):
-        def seen(view=view, label=label) -> np.ndarray:
-            return target(encoder.rows(splits.train, view, label=f"teacher {splits.title}, {label}"))
+            keep_rows(folder / f"{name}.npy", partial(target, rows))
 
-        keep_rows(folder / f"{name}.npy", seen, cheap=lambda view=view: not encoder.num_missing(splits.train, view))
+    def seen(view: View, label: str) -> np.ndarray:
+        return target(encoder.rows(splits.train, view, label=f"teacher {splits.title}, {label}"))
+
+    def is_cached(view: View) -> bool:
+        return not encoder.num_missing(splits.train, view)
+
+    for name, view, label in embedded_views(study, arms):
+        keep_rows(folder / f"{name}.npy", partial(seen, view, label), cheap=partial(is_cached, view))
     return Prepared(folder, target.name)
 
 
 def _fitted_once(part: Part, encoder: TeacherRows, train: np.ndarray, path: Path) -> Target:
-    """The target that ``path`` holds, or fitted on the teacher's train embeddings and kept there; ready-made ones count as float32."""
+    """The target that ``path`` holds, or fitted on the teacher's train embeddings and kept there; ready-made: as float32."""
     if is_sound(path):
         return load_target(path)
     target = fit_target(part.name, part.settings, train, encoder.precision)

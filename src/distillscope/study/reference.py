@@ -11,7 +11,7 @@ import numpy as np
 
 from distillscope.config.parts import Stress
 from distillscope.config.study import Study, Training
-from distillscope.data.source import Source
+from distillscope.data.source import Source, labels_of
 from distillscope.data.splits import Splits
 from distillscope.measure.audit import audit_one
 from distillscope.measure.neighbours import knn_accuracy
@@ -30,12 +30,13 @@ from distillscope.targets.transforms import Target
 from distillscope.teachers.rows import TeacherRows
 
 
-def run_reference(study: Study, teacher_title: str, encoder: TeacherRows, splits: Splits, shown: Prepared | Untransformed, folder: Path, *,
-                  own: bool = True, training: Training | None = None) -> None:
+def run_reference(study: Study, teacher_title: str, encoder: TeacherRows, splits: Splits, shown: Prepared | Untransformed,
+                  folder: Path, *, own: bool = True, training: Training | None = None) -> None:
     """Measure the teacher's embeddings, as they are ``shown`` to the students, clean and under the study's noise.
 
     ``own`` says that the target is the study's own: some stresses (top_k) are run on that one alone, for their cost.
-    ``training`` is that of the students who learn this target (default: the study's); the notebook's probe drops the last batch.
+    ``training`` is that of the students who learn this target (default: the study's); the notebook's probe drops the last
+    batch.
     """
     began = time.monotonic()
     clean, target = np.asarray(shown.rows("test")), shown.target
@@ -49,7 +50,8 @@ def run_reference(study: Study, teacher_title: str, encoder: TeacherRows, splits
     if splits.labelled:
         train = np.asarray(shown.rows("train"))
         validation = None if splits.validation is None else np.asarray(shown.rows("validation"))
-        probes, missing = fit_probes(study, train, splits, validation, probe_items(study, len(train), training or study.training))
+        chosen = probe_items(study, len(train), training or study.training)
+        probes, missing = fit_probes(study, train, splits, validation, chosen)
         skipped += missing
         rows += _accuracies(study, encoder, splits, target, train, clean, probes, folder)
     else:
@@ -68,16 +70,17 @@ def run_reference(study: Study, teacher_title: str, encoder: TeacherRows, splits
 def _accuracies(study: Study, encoder: TeacherRows, splits: Splits, target: Target, train: np.ndarray, clean: np.ndarray,
                 probes: dict[str, LinearProbe], folder: Path) -> list[Row]:
     """Probes clean and under the study's noise, and nearest neighbours; the predictions are saved."""
-    predictions = {(name, CLEAN, None): probe.predict(clean) for name, probe in probes.items()}
+    predictions: dict[tuple, np.ndarray] = {(name, CLEAN, None): probe.predict(clean) for name, probe in probes.items()}
     for key, noise in noise_conditions(study).items() if encoder.network else ():
         label = f"teacher {splits.title}/{splits.test.split}, {key[0]}, draw {key[1] + 1}"
         z = target(encoder.rows(splits.test, noise, label=label))
         predictions.update({(name, *key): probe.predict(z) for name, probe in probes.items()})
     save_predictions(folder / "predictions.parquet", predictions, splits.test)
-    near = knn_accuracy(train, splits.train.labels, clean, splits.test.labels)
-    return [*probe_rows(probes, predictions, splits.test.labels, "teacher"),
+    labels = labels_of(splits.test)
+    near = knn_accuracy(train, labels_of(splits.train), clean, labels)
+    return [*probe_rows(probes, predictions, labels, "teacher"),
             Row.clean("knn.teacher.accuracy", near, len(clean), "fraction"),
-            Row.clean("knn.chance", 1 / len(np.unique(splits.test.labels)), len(clean), "fraction")]
+            Row.clean("knn.chance", 1 / len(np.unique(labels)), len(clean), "fraction")]
 
 
 def stress_teacher(study: Study, asked: Sequence[Stress], encoder: TeacherRows, splits: Splits, target: Target,
@@ -93,7 +96,8 @@ def stress_teacher(study: Study, asked: Sequence[Stress], encoder: TeacherRows, 
         return target(encoder.rows(items, perturbation, label=f"teacher {items.name}/{items.split}, {label}"))
 
     module = network.module if network.num_parameters else None  # an ONNX session cannot be differentiated
-    model = Subject("teacher", embedded, heads(probes), splits.train, refit(study, probes), module, network.preprocess, network.device)
+    model = Subject("teacher", embedded, heads(probes), splits.train, refit(study, probes), module, network.preprocess,
+                    network.device)
     return run_stresses(asked, model, splits.test, study.noise.seed, folder)
 
 

@@ -59,7 +59,7 @@ class Run:
 
     @property
     def results(self) -> pd.DataFrame:
-        """Tidy rows, one a number measured on the test split; the teacher's own have student = "teacher", no seed and no arm ("").
+        """Tidy rows, one a number measured on the test split; the teacher's own have student = "teacher", no seed and arm "".
 
         What was measured on train images (`train.effective_rank`) is in `all_results`.
         """
@@ -98,7 +98,8 @@ class Run:
         for trial in trials_of(self.study):
             if trial.student == label and seed in (None, trial.seed) and arm in (None, trial.arm):
                 return load_student(trial_folder(self.path, trial))
-        raise UserError(f"{self.path}", "a student of the run", f"'{label}'", f"Known: {', '.join(s.label for s in self.study.students)}.")
+        known = ", ".join(s.label for s in self.study.students)
+        raise UserError(f"{self.path}", "a student of the run", f"'{label}'", f"Known: {known}.")
 
     def __repr__(self) -> str:
         if is_archive(self.path):
@@ -133,7 +134,8 @@ def run_study(study: Study, out: Path | str | None = None, *, resume: bool = Fal
             clear_run(study, run)
             record = _begin_record(study, run, chosen, precision, command)
             try:
-                _run_grid(replace(work, study=with_noise(study), jobs=num_jobs(jobs, chosen, len(trials_of(study)))), record, workers)
+                at_once = num_jobs(jobs, chosen, len(trials_of(study)))
+                _run_grid(replace(work, study=with_noise(study), jobs=at_once), record, workers)
             finally:
                 if run.is_dir():
                     record["seconds"] = round(record["seconds"] + time.monotonic() - began, 1)
@@ -151,7 +153,7 @@ def run_study(study: Study, out: Path | str | None = None, *, resume: bool = Fal
 
 def _begin_record(study: Study, run: Path, device: torch.device, precision: str | None, command: str | None) -> dict[str, Any]:
     """provenance.json, written: of a resumed run with the time that it took before."""
-    conditions = {name: noise.both_units() for (name, _), noise in noise_conditions(with_noise(study)).items()}
+    conditions = {str(name): noise.both_units() for (name, _), noise in noise_conditions(with_noise(study)).items()}
     record = {**provenance(command, conditions, str(device), os.cpu_count() or 1), "precision": precision or "float32"}
     seconds = json_object(run / "provenance.json").get("seconds", 0.0)
     record["seconds"] = float(seconds) if isinstance(seconds, (int, float)) else 0.0

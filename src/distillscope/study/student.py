@@ -30,7 +30,7 @@ from distillscope.teachers.cache import cache_root
 from distillscope.teachers.rows import load_teacher
 
 REQUEST = "distill.yaml"
-"""In a student's folder: what was asked for when it was begun, settings, precision and fingerprint of the images and weights."""
+"""In a student's folder: what was asked for when it was begun, precision and fingerprint of images and weights with it."""
 
 
 def distill_one(study: Study, out: Path, *, resume: bool = False, device: str = "auto", precision: str | None = None,
@@ -97,7 +97,7 @@ IGNORED = ("name", "description", "published")
 
 
 def compare_request(out: Path, asked: dict[str, Any]) -> None:
-    """Refuse to go on in ``out`` with another request than it was begun with; a folder from before requests were kept says less."""
+    """Refuse to go on in ``out`` with another request than it was begun with; a folder older than requests says less."""
     if (out / REQUEST).is_file():
         begun = read_yaml(out / REQUEST)
         if not isinstance(begun, dict) or not isinstance(begun.get("settings"), dict):
@@ -142,8 +142,8 @@ def _of_request(settings: dict[str, Any]) -> dict[str, Any]:
     """What a request says of a student's description, by the description's keys."""
     study = Study.model_validate({"name": "student", **settings})
     spec, arm = study.students[0], study.arms[0]
-    return {"name": spec.name, "settings": spec.settings, "label": spec.label, "objective": arm.objective_name, "seed": study.seeds[0],
-            "teacher": study.teacher[0].title, "dataset": study.data[0].title}
+    return {"name": spec.name, "settings": spec.settings, "label": spec.label, "objective": arm.objective_name,
+            "seed": study.seeds[0], "teacher": study.teacher[0].title, "dataset": study.data[0].title}
 
 
 def _of_description(said: dict[str, Any]) -> dict[str, Any]:

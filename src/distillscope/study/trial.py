@@ -58,8 +58,8 @@ def run_trial(study: Study, trial: Trial, splits: Splits, prepared: Prepared, fo
         "warnings": [w for record in history for w in record["warnings"]]})
 
 
-def apply_remedy(study: Study, remedy: Remedy, splits: Splits, prepared: Prepared, student: StudentEncoder, streams: KeyedStreams,
-                 fitted: Fitted, folder: Path) -> tuple[list[Row], list[str]]:
+def apply_remedy(study: Study, remedy: Remedy, splits: Splits, prepared: Prepared, student: StudentEncoder,
+                 streams: KeyedStreams, fitted: Fitted, folder: Path) -> tuple[list[Row], list[str]]:
     """Rows of the student as the remedy leaves it, and what was left out.
 
     The untouched student's own probes judge it, unless the remedy says that they must be fitted anew (``fits_probes``).

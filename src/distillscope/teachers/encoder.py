@@ -7,7 +7,7 @@ import pickle
 import re
 import textwrap
 import warnings
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Protocol
@@ -16,7 +16,7 @@ import numpy as np
 import torch
 from torch.nn.utils.fusion import fuse_conv_bn_weights
 
-from distillscope.data.encode_inputs import gathered, names_of, ready
+from distillscope.data.encode_inputs import Names, gathered, names_of, ready
 from distillscope.data.preprocess import Preprocess
 from distillscope.data.source import Images, Source
 from distillscope.devices import autocast
@@ -38,7 +38,7 @@ class Perturbation(Protocol):
     @property
     def where(self) -> str: ...
 
-    def __call__(self, images: Any, ids: Sequence[str]) -> Any: ...
+    def __call__(self, images: Any, ids: Names) -> Any: ...
 
     def describe(self) -> dict[str, Any]: ...
 
@@ -98,7 +98,7 @@ class Encoder(TeacherRows):
         return cache.missing_rows(self, source, perturbation)
 
     @torch.inference_mode()
-    def encode(self, images: Any, ids: Sequence[str] | None = None, perturbation: Perturbation | None = None) -> np.ndarray:
+    def encode(self, images: Any, ids: Names | None = None, perturbation: Perturbation | None = None) -> np.ndarray:
         """Embeddings (b, dim) float32 of ``images`` as stored; NaN or infinity is an error that names the item.
 
         ``images``: uint8 or floats in [0, 1], as torch (b, 3, h, w) or NumPy (b, h, w, 3) or (b, 3, h, w); PIL images and
@@ -111,7 +111,7 @@ class Encoder(TeacherRows):
                  for i in range(0, len(items), size)]
         return found[0] if len(found) == 1 else np.concatenate([np.empty((0, self.dim), dtype=np.float32), *found])
 
-    def _encode(self, images: Images, ids: Sequence[str], perturbation: Perturbation | None) -> np.ndarray:
+    def _encode(self, images: Images, ids: Names, perturbation: Perturbation | None) -> np.ndarray:
         if perturbation is not None and perturbation.where == "source":
             images = perturbation(images, ids)
         if isinstance(images, torch.Tensor):
