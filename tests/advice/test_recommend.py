@@ -379,7 +379,7 @@ def test_the_next_study_is_one_that_the_program_takes():
                 study={"remedies": [{"name": "bn", "sigma": 0.1}],
                        "published": [{"student": "S", "measure": "x", "value": 1.0}]})
     (results,) = results_of([found])
-    values = next_study([recommend(results, "robustness")], [parse_study({**found.study, "seeds": [1, 2, 3]}).dump()])
+    values = next_study([recommend(results, "robustness")], [parse_study({**found.written, "seeds": [1, 2, 3]}).dump()])
     study = study_from(values)
     assert [a.name for a in study.arms] == ["one", "four"]
     assert not set(study.seeds) & {1, 2, 3} and 5 <= len(study.seeds) <= 10
@@ -393,7 +393,7 @@ def test_the_next_study_of_two_runs_spells_out_what_the_second_left_to_its_defau
                                         study={"training": {"epochs": 5, "batch_size": 32}})
     second.results = second.results[second.results["arm"] != "one"]
     (results,) = results_of([first, second])
-    values = next_study([recommend(results, "accuracy")], [first.config.dump(), second.config.dump()])
+    values = next_study([recommend(results, "accuracy")], [first.study.dump(), second.study.dump()])
     arms = {a["name"]: a for a in values["arms"]}
     assert arms["two"]["training"]["batch_size"] == 32 and "training" not in arms["one"]
 
@@ -466,9 +466,9 @@ def test_the_pages_section_escapes_and_names_the_arm(folder):
     assert "DIR-screen" in text and str(folder) not in text
     assert "accuracy under noise" in text and "no arm is shown to help" in text and "S, “seven”: clean accuracy" in text
     assert "train with “seven”, which closes" in recommended(advice)
-    read.results["arm"] = read.results["arm"].replace("seven", "<b>7")
-    *arms, last = read.config.arms
-    read = replace(read, config=read.config.model_copy(update={"arms": (*arms, last.model_copy(update={"name": "<b>7"}))}))
+    read.all_results["arm"] = read.all_results["arm"].replace("seven", "<b>7")
+    *arms, last = read.study.arms
+    read = replace(read, study=read.study.model_copy(update={"arms": (*arms, last.model_copy(update={"name": "<b>7"}))}))
     text = section(advise([read]))
     assert "<b>" not in text and "&lt;b&gt;7" in text
 

@@ -80,7 +80,7 @@ def study_with(**values: Any) -> Study:
 class Run:
     """What `results_of` reads."""
 
-    study: dict[str, Any]
+    written: dict[str, Any]
     results: pd.DataFrame
     training: pd.DataFrame
     trials: list[Any] = field(default_factory=list)
@@ -89,8 +89,12 @@ class Run:
     mapped_fit: str = ""
 
     @property
-    def config(self) -> Study:
-        return parse_study(self.study)
+    def study(self) -> Study:
+        return parse_study(self.written)
+
+    @property
+    def all_results(self) -> pd.DataFrame:
+        return self.results
 
 
 @dataclass(frozen=True)
@@ -187,7 +191,7 @@ def planted(*args: Any, **kwargs: Any) -> Results:
 def write_run(run: Run, path: Path) -> Path:
     """The run on disk, as a study would have left it."""
     seeds = sorted(run.results["seed"].dropna().unique().tolist())
-    write_study(path, {**run.study, "seeds": seeds}, sort_keys=True)
+    write_study(path, {**run.written, "seeds": seeds}, sort_keys=True)
     frame = run.results.assign(n=run.results["n"].astype("Int64"))
     for (dataset, teacher, target), rows in frame[frame["student"] == "teacher"].groupby(["dataset", "teacher", "target"]):
         curves = next((r.curves for r in run.references if r.target == target), {})

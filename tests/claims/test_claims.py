@@ -320,8 +320,8 @@ def test_verdicts_do_not_go_by_names():
         return {"S": "small", "M": "middle", "L": "big"}.get(text, text)
 
     run, other = planted_run(top_k={"all": 0.6, "16": 0.3}), planted_run(top_k={"all": 0.6, "16": 0.3})
-    other.study = {**other.study, "students": [{**s, "label": renamed(s["label"])} for s in other.study["students"]],
-                   "arms": [{**a, "name": f"x{a['name']}"} for a in other.study["arms"]]}
+    other.written = {**other.written, "students": [{**s, "label": renamed(s["label"])} for s in other.written["students"]],
+                   "arms": [{**a, "name": f"x{a['name']}"} for a in other.written["arms"]]}
     other.results = other.results.assign(student=other.results["student"].map(renamed),
                                          arm=[f"x{a}" if a else a for a in other.results["arm"]])
     other.training = other.training.copy()

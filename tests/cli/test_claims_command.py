@@ -169,7 +169,7 @@ def test_an_incomplete_run_is_judged_by_what_it_has(small_dir, tmp_path):
 
 def test_names_from_data_are_escaped(tmp_path):
     plant = planted_run(arms="one seven")
-    plant.study = {**plant.study, "arms": [{**a, "name": f"<b>{a['name']}"} for a in plant.study["arms"]]}
+    plant.written = {**plant.written, "arms": [{**a, "name": f"<b>{a['name']}"} for a in plant.written["arms"]]}
     plant.results = plant.results.assign(arm=[f"<b>{a}" if a else a for a in plant.results["arm"]])
     run = tmp_path / "run"
     write_run(plant, run)

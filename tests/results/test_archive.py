@@ -50,7 +50,7 @@ def copy(archive, tmp_path):
 
 
 def assert_equal_runs(one, other):
-    pd.testing.assert_frame_equal(one.results, other.results, check_exact=True)
+    pd.testing.assert_frame_equal(one.all_results, other.all_results, check_exact=True)
     pd.testing.assert_frame_equal(one.training, other.training, check_exact=True)
     assert (one.trials, one.references, one.problems, one.study, one.provenance) == \
         (other.trials, other.references, other.problems, other.study, other.provenance)

@@ -16,7 +16,7 @@ from distillscope.report.write import _finite, write_summary
 from distillscope.results.keys import FIT, OLD_FIT, OLD_FIT_SAYS
 from distillscope.results.run import measured_split, name_train_rank, of_test, read_run
 from distillscope.results.summary import Summary
-from distillscope.study.run import Run
+from distillscope.study.run import load_study
 
 RANK, TRAIN = "student.effective_rank", "train.effective_rank"
 
@@ -62,12 +62,12 @@ def old_run(tmp_path):
 
 def test_results_are_of_the_test_split_and_the_python_reader_reads_as_the_report_does(old_run):
     with pytest.warns(UserWarning, match="seed3.*cannot be read"):
-        run = Run(old_run, None)
+        run = load_study(old_run)
         results, everything = run.results, run.all_results
     assert set(results["student"]) == {"NA", "S", "teacher"}
     assert set(results.loc[results["student"] == "teacher", "arm"]) == {""}
     assert 99 not in set(results.loc[results["measure"] == RANK, "value"]) and TRAIN not in set(results["measure"])
-    assert everything.equals(read_run(old_run).results)
+    assert everything.equals(read_run(old_run).all_results)
     assert set(everything.loc[everything["measure"] == TRAIN, "value"]) == {99.0}
     assert set(results.columns) == set(everything.columns)
 
@@ -75,7 +75,7 @@ def test_results_are_of_the_test_split_and_the_python_reader_reads_as_the_report
 def test_the_summary_in_python_has_the_rows_of_summary_json(old_run):
     read = read_run(old_run)
     with pytest.warns(UserWarning):
-        ours = Run(old_run, None).summary
+        ours = load_study(old_run).summary
     written = json.loads(write_summary(read, Summary.of(read), []).read_text())["quantities"]
     write_json(old_run / "ours.json", _finite(ours.to_dict("records")))
     assert json.loads((old_run / "ours.json").read_text()) == written

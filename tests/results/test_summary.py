@@ -28,7 +28,7 @@ def test_the_interval_is_student_t():
 
 
 def test_draws_are_averaged_inside_a_seed_first(reported):
-    results = read_run(reported).results
+    results = read_run(reported).all_results
     wanted = "student == 'S' and arm == 'cosine' and measure == 'paper.probe.student.accuracy' and condition == 'noise=0.1'"
     rows = results.query(wanted)
     by_hand = rows.groupby("seed")["value"].mean()

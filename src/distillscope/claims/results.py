@@ -41,9 +41,9 @@ class Read(Protocol):
     @property
     def path(self) -> Any: ...
     @property
-    def config(self) -> Study: ...
+    def study(self) -> Study: ...
     @property
-    def results(self) -> pd.DataFrame: ...
+    def all_results(self) -> pd.DataFrame: ...
     @property
     def trials(self) -> list[Any]: ...
     @property
@@ -305,11 +305,11 @@ def results_of(runs: Sequence[Read], command: str = "claims") -> list[Results]:
     without: list[str] = []
     fit = OLD_FIT if {r.mapped_fit for r in runs} - {""} == {OLD_FIT} else FIT
     for run in runs:
-        known = arms_of(run.config)
+        known = arms_of(run.study)
         arms += known.values()
-        students.update({s.label: s for s in run.config.students})
+        students.update({s.label: s for s in run.study.students})
         keys = {name: arm.key for name, arm in known.items()}
-        frame = run.results.assign(arm_key=run.results["arm"].map(keys))
+        frame = run.all_results.assign(arm_key=run.all_results["arm"].map(keys))
         if run.mapped_fit not in ("", fit):
             frame = frame[~frame["measure"].str.startswith(MAPPED)]
             without.append(str(run.path))
@@ -337,21 +337,21 @@ def results_of(runs: Sequence[Read], command: str = "claims") -> list[Results]:
         here = frame[(frame["dataset"] == dataset) & (frame["teacher"] == teacher)]
         own = log[(log["dataset"] == dataset) & (log["teacher"] == teacher)] if len(log) else log
         run_arms = [a for a in distinct(arms) if a.key in set(here["arm_key"].dropna())]
-        found.append(Results(dataset, teacher, runs[0].config, tuple(run_arms), students, here, own,
+        found.append(Results(dataset, teacher, runs[0].study, tuple(run_arms), students, here, own,
                              curves.get((dataset, teacher), {}), references.get((dataset, teacher), {}), said))
     return found
 
 
 def _check_same(first: Read, other: Read, command: str) -> None:
     """Studies that are judged together were run on the same data, with the same teacher, students and noise."""
-    one, two = ({**run.config.dump(), "noise": _fixed(run.config.noise.model_dump(mode="json"))} for run in (first, other))
+    one, two = ({**run.study.dump(), "noise": _fixed(run.study.noise.model_dump(mode="json"))} for run in (first, other))
     for config in (one, two):
         for key in ("data", "teacher"):
             config[key] = [{k: v for k, v in p.items() if k not in ("alias", "label")} for p in config[key]]
     for key in (*EQUAL, "noise"):
         _same(f"{command} {other.path} {key}", one.get(key), two.get(key), first)
-    stresses = _stresses(first.config)
-    for name, settings in _stresses(other.config).items():
+    stresses = _stresses(first.study)
+    for name, settings in _stresses(other.study).items():
         _same(f"{command} {other.path} stresses.{name}", stresses.get(name, settings), settings, first)
     marks = {(r.dataset, r.teacher): r.fingerprint for r in first.references}
     for reference in other.references:

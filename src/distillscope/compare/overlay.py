@@ -29,12 +29,12 @@ def joined_run(sides: Sequence[StudySide], pairs: Sequence[Pair], path: Path) ->
     A teacher's rows are kept once where the sides agree on them; where they do not, the later side's target gets its label.
     Accuracy under noise of another kind than the first side's is left out: one axis cannot hold both.
     """
-    arms = [list(dict.fromkeys(s.run.results.loc[s.run.results["student"] != TEACHER, "arm"])) for s in sides]
+    arms = [list(dict.fromkeys(s.run.all_results.loc[s.run.all_results["student"] != TEACHER, "arm"])) for s in sides]
     alone = all(len(names) <= 1 for names in arms)
     frames, trials, references, logs, students, conditions = [], [], [], [], {}, {}
     for position, side in enumerate(sides):
         renamed = {arm: side.label if alone else f"{side.label}: {arm}" for arm in arms[position]}
-        frame, targets = side.run.results.copy(), {}
+        frame, targets = side.run.all_results.copy(), {}
         if position and _other_noise(pairs[position - 1]):
             frame = frame[frame["condition"].map(lambda c: Condition.parse(c).kind != "noise").astype(bool)]
         else:
@@ -50,21 +50,21 @@ def joined_run(sides: Sequence[StudySide], pairs: Sequence[Pair], path: Path) ->
                        if ((r := _renamed(t, renamed, targets)).dataset, r.teacher, r.target) not in known]
         if len(side.run.training):
             logs.append(side.run.training.assign(arm=side.run.training["arm"].map(lambda a, names=renamed: names.get(a, a))))
-        for student in side.run.config.students:
+        for student in side.run.study.students:
             students.setdefault(student.label, student)
     results = pd.concat(frames, ignore_index=True)
     again = (results["student"] == TEACHER) & results.duplicated(OF_TEACHER)
     labels = [s.label for s in sides]
     named = [Arm(name=side.label if alone else f"{side.label}: {arm}") for side, names in zip(sides, arms, strict=True)
              for arm in _ordered(side, names)]
-    config = sides[0].run.config.model_copy(update={
+    study = sides[0].run.study.model_copy(update={
         "name": ", ".join(labels), "description": "", "published": (), "students": tuple(students.values()), "arms": tuple(named)})
-    return Run(path, config.dump(), config, {"conditions": conditions}, results[~again].reset_index(drop=True), trials, references,
+    return Run(path, study, study.dump(), {"conditions": conditions}, results[~again].reset_index(drop=True), trials, references,
                pd.concat(logs, ignore_index=True) if logs else pd.DataFrame())
 
 
 def _ordered(side: StudySide, found: list[str]) -> list[str]:
-    planned = [a.name for a in side.run.config.arms]
+    planned = [a.name for a in side.run.study.arms]
     return [a for a in planned if a in found] + [a for a in found if a not in planned]
 
 
@@ -86,5 +86,5 @@ def _renamed(trial: Finished, arms: dict[str, str], targets: dict[str, str]) -> 
 
 def joined_settings(run: Run) -> list[Setting]:
     """The models of a joined run, each student with its run behind its name."""
-    return [replace(s, students=tuple(replace(m, label=f"{m.student} ({m.arm})") for m in s.students), most_arms=len(run.config.arms))
+    return [replace(s, students=tuple(replace(m, label=f"{m.student} ({m.arm})") for m in s.students), most_arms=len(run.study.arms))
             for s in settings_of(run)]

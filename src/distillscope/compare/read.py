@@ -37,7 +37,7 @@ class StudySide:
     @cached_property
     def config(self) -> dict[str, Any]:
         """The study as plain values, every default filled in."""
-        return self.run.config.dump()
+        return self.run.study.dump()
 
     @cached_property
     def summary(self) -> Summary:

@@ -43,7 +43,7 @@ def decide_claims(run_dirs: Sequence[Path]) -> Claims:
     """Decide every claim on the trials of these runs together. Raises UserError where one holds no finished trial."""
     runs = [read_run(path) for path in dict.fromkeys(Path(d).resolve() for d in run_dirs)]
     for run in runs:
-        if run.results.empty:
+        if run.all_results.empty:
             raise UserError(f"claims {run.path}", "a run with finished trials", "none finished",
                             f"Finish it with `distillscope run ... --out {run.path} --resume`.")
     return Claims(tuple(decide(runs)), tuple(run.path for run in runs))
@@ -57,7 +57,7 @@ def claims_of(run: Run) -> Claims:
             others.append(read_run(source))
         except UserError:
             missing.append(str(source))
-    runs = [r for r in (run, *others) if len(r.results)]
+    runs = [r for r in (run, *others) if len(r.all_results)]
     return Claims(tuple(decide(runs)) if runs else (), tuple(r.path for r in (run, *others)), tuple(missing))
 
 

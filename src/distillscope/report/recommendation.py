@@ -68,18 +68,18 @@ class Advice:
 
 def advise(runs: Sequence[Run], purpose: str = "balance") -> Advice:
     """The advice that runs of one teacher, data set and noise give together; nothing is raised where none can be given."""
-    finished = [r for r in runs if len(r.results)]
+    finished = [r for r in runs if len(r.all_results)]
     results = tuple(results_of(finished, "recommend")) if finished else ()
     found = tuple(recommend(r, purpose) for r in results)
-    following = next_study(found, [r.config.dump() for r in finished]) if finished else None
-    return Advice(purpose, found, results, runs[0].config.dump(), following, tuple(r.path for r in runs))
+    following = next_study(found, [r.study.dump() for r in finished]) if finished else None
+    return Advice(purpose, found, results, runs[0].study.dump(), following, tuple(r.path for r in runs))
 
 
 def recommend_runs(run_dirs: Sequence[Path], purpose: str = "balance") -> Advice:
     """Read the runs and advise. Raises UserError where one is no run, or nothing can be ranked."""
     runs = [read_run(path) for path in dict.fromkeys(Path(d) for d in run_dirs)]
     for run in runs:
-        if run.results.empty:
+        if run.all_results.empty:
             raise UserError(f"recommend {run.path}", "a run with finished trials", "none finished",
                             f"Finish it with `distillscope run ... --out {run.path} --resume`.")
     advice = advise(runs, purpose)

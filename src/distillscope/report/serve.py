@@ -45,7 +45,7 @@ class Watch:
         self.run = Path(run_dir)
         if is_archive(self.run):
             raise UserError(f"--serve {run_dir}", "a run that may go on", "an archive, which does not", "Leave --serve out.")
-        self.num_trials = len(trials_of(read_run(self.run).config))
+        self.num_trials = len(trials_of(read_run(self.run).study))
         self.page = render("waiting.html").encode()
         self.seen: frozenset[tuple[str, int]] = frozenset()
         self.state = State(0, self.num_trials)

@@ -32,7 +32,7 @@ def study_page(found: Findings) -> str:
     version = run.provenance.get("distillscope") or ""
     return render_page(
         "study/page.html", title=f"{run.name}: what the students lost", data=page_data(found), scripts=("page.js", "map.js"),
-        name=run.name, description=run.study.get("description"), headline=headline(found.settings, found.summary),
+        name=run.name, description=run.study.description, headline=headline(found.settings, found.summary),
         recommended=recommended(found.advice), notices=notices_of(run), merits=merits_of(found),
         legend=legend_of(found.settings),
         sections=STUDY.shown(found), footer=f"Made by Distillscope {version} from {len(run.trials)} trials.")
@@ -40,7 +40,7 @@ def study_page(found: Findings) -> str:
 
 def page_data(found: Findings) -> dict[str, Any]:
     """Everything that the page's script reads: results.csv whole, each figure's panels, and what the map's dots are."""
-    results = {str(name): _packed(_plain(v) for v in column) for name, column in found.run.results.items()}
+    results = {str(name): _packed(_plain(v) for v in column) for name, column in found.run.all_results.items()}
     shown = [{"key": figure.key, "panels": to_plotly(figure)} for figure in found.figures.values()]
     return {"study": found.run.name, "results": results, "figures": shown, "palette": CLASS_COLOURS,
             **picture_data(found.albums)}

@@ -5,10 +5,11 @@ from __future__ import annotations
 import csv
 import io
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
 
+from distillscope.config.study import Published
 from distillscope.files.writing import write_text
 from distillscope.report.figures.noise import Sigma, noise_conditions
 from distillscope.report.sentences import numbers as words
@@ -122,8 +123,8 @@ def _columns(run: Run, summary: Summary) -> list[Column]:
         ("capacity.parameters", ""), ("student.effective_rank", ""),
         ("student.effective_rank_of_mean_spectrum", "rank_of_mean_spectrum"), ("student.effective_rank_corrected", ""),
         ("student.dims_90", ""), ("student.dims_90_of_mean_spectrum", ""))]
-    published = {p.get("measure") for p in _published(run)}
-    if run.study.get("spread") != "population" and "student.effective_rank_of_mean_spectrum" not in published:
+    published = {p.measure for p in run.study.published}
+    if run.study.spread != "population" and "student.effective_rank_of_mean_spectrum" not in published:
         columns = [c for c in columns if not c.key.endswith("of_mean_spectrum")]
     accuracy = accuracy_of(summary)
     if accuracy:
@@ -160,25 +161,17 @@ def undersampled(settings: list[Setting], summary: Summary) -> bool:
     return any(flag is not None and flag.mean > 0 for flag in flags)
 
 
-def _published(run: Run) -> list[dict[str, Any]]:
-    return [p for p in run.study.get("published") or [] if isinstance(p, dict)]
-
-
-def _find_published(entries: list[dict], model: Model, column: Column, first_arm: str) -> dict | None:
+def _find_published(entries: Sequence[Published], model: Model, column: Column, first_arm: str) -> Published | None:
     for entry in entries:
-        arm = str(entry.get("arm") or first_arm)
-        student = str(entry.get("student") or TEACHER)
-        where = all(entry.get(k) in (None, getattr(model, k)) for k in ("dataset", "teacher", "target"))
-        if (where and student == model.student and (model.is_teacher or arm == model.arm)
-                and str(entry.get("condition") or CLEAN) == column.condition
-                and teacher_key(str(entry.get("measure"))) == teacher_key(column.measure)):
+        if (entry.student == model.student and (model.is_teacher or (entry.arm or first_arm) == model.arm)
+                and entry.condition == column.condition and teacher_key(entry.measure) == teacher_key(column.measure)):
             return entry
     return None
 
 
 def build_table(run: Run, settings: list[Setting], summary: Summary) -> Table:
     """The main table of a run; columns that no model has are left out."""
-    entries, columns = _published(run), _columns(run, summary)
+    entries, columns = run.study.published, _columns(run, summary)
     rows, used = [], set()
     for setting in settings:
         first_arm = setting.students[0].arm if setting.students else ""
@@ -187,11 +180,11 @@ def build_table(run: Run, settings: list[Setting], summary: Summary) -> Table:
             for column in columns:
                 entry = _find_published(entries, model, column, first_arm)
                 used.add(id(entry))
-                value, std = (entry.get("value"), entry.get("std")) if entry else (None, None)
+                value, std = (entry.value, entry.std) if entry else (None, None)
                 cells.append(Cell(summary.get(model, column.measure, column.condition), value, std))
             rows.append(Row(model, cells))
     kept = [i for i in range(len(columns)) if any(r.cells[i].statistic or r.cells[i].published is not None for r in rows)]
-    spread = "population" if run.study.get("spread") == "population" else "sample"
+    spread = run.study.spread
     table = Table([columns[i] for i in kept], [Row(r.model, [r.cells[i] for i in kept]) for r in rows], spread,
                   settings=len(settings))
     unplaced = sum(id(e) not in used for e in entries)

@@ -37,7 +37,7 @@ def write_summary(run: Run, summary: Summary, verdicts: list[str]) -> Path:
 
 def write_results(run: Run) -> Path:
     """results.csv: the rows of all trials, with names as a spreadsheet may open them (`visible.sheet_cell`)."""
-    rows = run.results.copy()
+    rows = run.all_results.copy()
     for name in rows.select_dtypes(exclude="number"):
         rows[name] = rows[name].map(lambda v: sheet_cell(v) if isinstance(v, str) else v)
     path = run.path / "results.csv"

@@ -95,9 +95,9 @@ def _ordered_results(results: pd.DataFrame) -> list[tuple[str, str]]:
 
 def settings_of(run: Run) -> list[Setting]:
     """Every (data set, teacher) of the run with its models, in the study's own order."""
-    results = run.results
-    known_students = [s.label for s in run.config.students]
-    known_arms = [a.name for a in run.config.arms]
+    results = run.all_results
+    known_students = [s.label for s in run.study.students]
+    known_arms = [a.name for a in run.study.arms]
     every = results[results["student"] != TEACHER]
     students = _order(known_students, every["student"].unique().tolist())
     arms = _order(known_arms, every["arm"].unique().tolist())

@@ -49,13 +49,17 @@ class Finished:
 
 @dataclass(frozen=True)
 class Run:
-    """Everything that a report needs, and what it could not find. ``study`` is study.yaml as written, ``config`` what it means."""
+    """What a run directory or an archive holds, and what could not be found or read in it.
+
+    ``study`` is what study.yaml means, every default filled in, ``written`` what stands there. ``all_results`` has every row;
+    `results` those of the test split.
+    """
 
     path: Path
-    study: dict[str, Any]
-    config: Study
+    study: Study
+    written: dict[str, Any]
     provenance: dict[str, Any]
-    results: pd.DataFrame
+    all_results: pd.DataFrame
     trials: list[Finished]
     references: list[Finished]
     training: pd.DataFrame
@@ -65,12 +69,31 @@ class Run:
 
     @property
     def name(self) -> str:
-        return self.config.name or self.path.name
+        return self.study.name or self.path.name
+
+    @property
+    def results(self) -> pd.DataFrame:
+        """Tidy rows, one a number measured on the test split; the teacher's own have student = "teacher", no seed and no arm ("").
+
+        What was measured on train images (`train.effective_rank`) is in ``all_results``.
+        """
+        return of_test(self.all_results).reset_index(drop=True)
+
+    @property
+    def summary(self) -> pd.DataFrame:
+        """Over seeds: mean, sample std, t interval, n; the rows of summary.json."""
+        from distillscope.results.summary import summarise
+
+        return summarise(self.all_results, self.trials)
+
+    @property
+    def page(self) -> Path:
+        return self.path / "report.html"
 
     @property
     def split(self) -> str:
         """The split that the study tests on; of several data sets, the first one's."""
-        return measured_split(self.results)
+        return measured_split(self.all_results)
 
     @property
     def mapped_fit(self) -> str:
@@ -193,7 +216,7 @@ def read_run(run_dir: Path) -> Run:
     missing = _missing(study, pairs, {t.key for t in found["trials"]})
     missing += [name for name in unfinished if name not in missing]
     planned = len(study.data) * len(study.teacher)
-    return Run(run_dir, written, study, provenance, results, found["trials"], found["references"], pd.DataFrame(training),
+    return Run(run_dir, study, written, provenance, results, found["trials"], found["references"], pd.DataFrame(training),
                missing, max(0, planned - len(pairs)), problems)
 
 

@@ -140,7 +140,7 @@ class Summary:
 
     @classmethod
     def of(cls, run: Run) -> Summary:
-        return cls(summarise(run.results, run.trials))
+        return cls(summarise(run.all_results, run.trials))
 
     def get(self, model, measure: str, condition: str = CLEAN) -> Statistic | None:
         """The statistic of a `report.models.Model`; teacher rows answer to student.* keys too. None when absent."""

@@ -11,31 +11,27 @@ from __future__ import annotations
 import os
 import time
 import warnings
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, fields, replace
 from pathlib import Path
 from typing import Any
 
-import pandas as pd
 import torch
 
-from distillscope.config.load import study_from
 from distillscope.config.resolve import with_noise
 from distillscope.config.study import Study
 from distillscope.devices import choose_device
 from distillscope.errors import UserError
-from distillscope.files.archives import is_archive
 from distillscope.files.locks import RunLock
 from distillscope.files.writing import said_if_deleted, write_json
 from distillscope.provenance import provenance
-from distillscope.results.archive import packed_folders
-from distillscope.results.run import of_test, read_run
+from distillscope.results.run import Run as ReadRun
+from distillscope.results.run import read_run
 from distillscope.results.rundir import (
     as_begun,
     clear_run,
     default_run,
     is_complete,
     json_object,
-    load_config,
     open_run,
     trial_folder,
 )
@@ -50,46 +46,15 @@ from distillscope.study.trials_at_once import num_jobs, run_trials
 from distillscope.teachers.cache import cache_root
 
 
-@dataclass(frozen=True)
-class Run:
-    """A run directory, read."""
-
-    path: Path
-    study: Study
+@dataclass(frozen=True, repr=False)
+class Run(ReadRun):
+    """A run, read, with its students ready to use."""
 
     @property
     def results(self) -> pd.DataFrame:
-        """Tidy rows, one a number measured on the test split; the teacher's own have student = "teacher", no seed and arm "".
-
-        What was measured on train images (`train.effective_rank`) is in `all_results`.
-        """
-        return of_test(self.all_results).reset_index(drop=True)
-
-    @property
-    def all_results(self) -> pd.DataFrame:
-        """`results`, and what was measured on train images. A trial that cannot be read is left out, with a warning."""
-        return self._read().results
-
-    @property
-    def summary(self) -> pd.DataFrame:
-        """Over seeds: mean, sample std, t interval, n; the rows of summary.json."""
-        from distillscope.results.summary import summarise
-
-        run = self._read()
-        return summarise(run.results, run.trials)
-
-    def _read(self):
-        """The directory as the report reads it."""
-        run = read_run(self.path)
-        for problem in run.problems:
-            warnings.warn(problem, stacklevel=3)
-        if run.results.empty:
+        if self.all_results.empty:
             raise UserError(str(self.path), "finished trials", "none", "Finish it with `distillscope run ... --resume`.")
-        return run
-
-    @property
-    def page(self) -> Path:
-        return self.path / "report.html"
+        return super().results
 
     def student(self, label: str, seed: int | None = None, arm: str | None = None):
         """A distilled student of the run, ready to use."""
@@ -102,16 +67,15 @@ class Run:
         raise UserError(f"{self.path}", "a student of the run", f"'{label}'", f"Known: {known}.")
 
     def __repr__(self) -> str:
-        if is_archive(self.path):
-            done = sum(folder.startswith("trials/") for folder in packed_folders(self.path))
-        else:
-            done = sum(is_complete(trial_folder(self.path, t)) for t in trials_of(self.study))
-        return f"Run('{self.path}', {done} of {len(trials_of(self.study))} trials finished)"
+        return f"Run('{self.path}', {len(self.trials)} of {len(trials_of(self.study))} trials finished)"
 
 
 def load_study(path: Path | str) -> Run:
-    """The run that a directory holds, finished or not."""
-    return Run(Path(path), study_from(load_config(Path(path)), str(path)))
+    """The run that a directory or an archive holds, finished or not; what cannot be read in it is left out, with a warning."""
+    found = read_run(Path(path))
+    for problem in found.problems:
+        warnings.warn(problem, stacklevel=2)
+    return Run(**{f.name: getattr(found, f.name) for f in fields(found)})
 
 
 def run_study(study: Study, out: Path | str | None = None, *, resume: bool = False, device: str = "auto",
@@ -148,7 +112,7 @@ def run_study(study: Study, out: Path | str | None = None, *, resume: bool = Fal
         from distillscope.report.write import write_report
 
         write_report(run)
-    return Run(run, study)
+    return load_study(run)
 
 
 def _begin_record(study: Study, run: Path, device: torch.device, precision: str | None, command: str | None) -> dict[str, Any]:

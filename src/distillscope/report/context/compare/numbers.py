@@ -51,7 +51,7 @@ def _facts(side: StudySide | AuditSide) -> dict[str, Any]:
     return facts | {
         "distillscope": known.get("distillscope"), "commit": known.get("commit"), "hardware": known.get("hardware"),
         "started": known.get("started"), "duration": duration(known.get("seconds")), "trials": len(side.run.trials),
-        "seeds": ", ".join(map(str, side.run.study.get("seeds") or []))}
+        "seeds": ", ".join(map(str, side.run.study.seeds))}
 
 
 def _made_by(side: StudySide | AuditSide) -> str | None:

@@ -34,7 +34,7 @@ class Notices:
 
 def notices_of(run: Run) -> Notices:
     """What to say before any number is read."""
-    bad = run.results[~np.isfinite(run.results["value"])]
+    bad = run.all_results[~np.isfinite(run.all_results["value"])]
     return Notices(
         len(run.trials), run.missing, run.unstarted, len(bad),
         [f"{r.arm} {r.student} seed {r.seed}, {r.condition}: {r.measure}" for r in bad.itertuples()][:MOST_LISTED],

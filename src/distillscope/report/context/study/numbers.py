@@ -55,11 +55,11 @@ def provenance(run: Run, summary: Summary) -> dict[str, Any]:
     versions = versions if isinstance(versions, dict) else {}
     facts = {"distillscope": known.get("distillscope"), "commit": known.get("commit"), "device": known.get("device"),
              "threads": known.get("threads"), "hardware": known.get("hardware"), "started": known.get("started"),
-             "duration": duration(known.get("seconds")), "seeds": ", ".join(map(str, run.study.get("seeds") or [])),
+             "duration": duration(known.get("seconds")), "seeds": ", ".join(map(str, run.study.seeds)),
              "versions": ", ".join(f"{k} {v}" for k, v in versions.items())}
     return {"known": bool(known), "facts": facts, "command": known.get("command"),
             "noise": [_noise_line(s) for s in noise_conditions(run, summary)],
-            "config": yaml.safe_dump(run.study, sort_keys=False, allow_unicode=True)}
+            "config": yaml.safe_dump(run.written, sort_keys=False, allow_unicode=True)}
 
 
 def _noise_line(sigma: Sigma) -> str:
