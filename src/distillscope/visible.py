@@ -1,8 +1,9 @@
-"""Names from data, made harmless for where they are shown: a terminal, Markdown, a spreadsheet."""
+"""Names from data, made harmless for where they are shown (a terminal, Markdown, a spreadsheet), and put together in a sentence."""
 
 from __future__ import annotations
 
 import re
+from collections.abc import Iterable
 
 HIDDEN = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\u061c\u200e\u200f\u2028-\u202e\u2066-\u2069\ufeff\ud800-\udfff]")
 """What moves a terminal's cursor, starts its escape sequences or turns the direction of text; tab and newline do none of it."""
@@ -52,3 +53,13 @@ def sheet_cell(text: str) -> str:
     """
     text = str(text)
     return f"'{text}" if text[:1] in ("=", "+", "-", "@", "\t", "\r", "\n") and not NUMBER.fullmatch(text) else text
+
+
+def joined(names: Iterable[str]) -> str:
+    """Names as they stand in a sentence.
+
+    >>> joined(["S", "M", "L"])
+    'S, M and L'
+    """
+    names = list(names)
+    return names[0] if len(names) == 1 else f"{', '.join(names[:-1])} and {names[-1]}" if names else ""

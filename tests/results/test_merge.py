@@ -12,7 +12,7 @@ from builders.tiny import finished_run, scratch, sorted_rows, tiny_study, tiny_v
 from distillscope import load_study
 from distillscope.config.load import study_from
 from distillscope.results.merge import merge_runs
-from distillscope.results.rundir import _grows
+from distillscope.results.same_study import unlike
 from distillscope.study.run import run_study
 
 
@@ -24,8 +24,7 @@ def shared_cache(monkeypatch):
 def test_two_seeds_made_apart_equal_both_made_at_once(tmp_path):
     for seed in (1, 2):
         run_study(tiny_study(seeds=[seed]), tmp_path / str(seed), jobs=1, report=False)
-    page = merge_runs([tmp_path / "1", tmp_path / "2"], tmp_path / "both")
-    assert page.is_file()
+    assert merge_runs([tmp_path / "1", tmp_path / "2"], tmp_path / "both") == tmp_path / "both"
     at_once = sorted_rows(load_study(finished_run()).results.query("arm != 'augmented'"))
     joined = sorted_rows(load_study(tmp_path / "both").results)
     assert list(joined.columns) == list(at_once.columns)
@@ -86,5 +85,6 @@ def test_a_damaged_provenance_is_named(tmp_path, damage):
 
 
 def test_an_axis_of_a_damaged_study_that_is_no_list_does_not_grow():
-    assert _grows("teacher", ["t"], ["t", "u"])
-    assert not _grows("teacher", 1e-320, ["t"]) and not _grows("teacher", ["t"], {"t": 1})
+    assert not list(unlike({"teacher": ["t"]}, {"teacher": ["t", "u"]}))
+    for first, second in ((1e-320, ["t"]), (["t"], {"t": 1})):
+        assert [u.key for u in unlike({"teacher": first}, {"teacher": second})] == ["teacher"]

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, Protocol, TypeVar
+from typing import Any, NoReturn, Protocol, TypeVar
 
 import numpy as np
 import pandas as pd
@@ -16,6 +16,7 @@ from distillscope.errors import UserError
 from distillscope.results.arms import Arm, arms_of, distinct, plain
 from distillscope.results.keys import ACCURACIES, FIT, MAPPED, OLD_FIT, OLD_FIT_SAYS, RANK, TRAIN_RANK
 from distillscope.results.rows import CLEAN, TEACHER, Condition, in_order
+from distillscope.results.same_study import unlike
 from distillscope.results.statistics import Contrast, paired, welch
 
 EQUAL = ("data", "teacher", "target", "limit", "limit_test", "screen", "validation", "corrupt", "streams", "probes")
@@ -344,23 +345,24 @@ def results_of(runs: Sequence[Read], command: str = "claims") -> list[Results]:
 
 def _check_same(first: Read, other: Read, command: str) -> None:
     """Studies that are judged together were run on the same data, with the same teacher, students and noise."""
-    one, two = ({**run.study.dump(), "noise": _fixed(run.study.noise.model_dump(mode="json"))} for run in (first, other))
-    for config in (one, two):
-        for key in ("data", "teacher"):
-            config[key] = [{k: v for k, v in p.items() if k not in ("alias", "label")} for p in config[key]]
-    for key in (*EQUAL, "noise"):
-        _same(f"{command} {other.path} {key}", one.get(key), two.get(key), first)
-    stresses = _stresses(first.study)
-    for name, settings in _stresses(other.study).items():
-        _same(f"{command} {other.path} stresses.{name}", stresses.get(name, settings), settings, first)
+    one, two = _judged(first.study), _judged(other.study)
+    for found in unlike(one, two, axes=("stresses", "students")):
+        _refuse(f"{command} {other.path} {found.key}{'' if found.name is None else f'.{found.name}'}", found.first, found.second, first)
     marks = {(r.dataset, r.teacher): r.fingerprint for r in first.references}
     for reference in other.references:
         known = marks.get((reference.dataset, reference.teacher), {})
-        for what in known.keys() & reference.fingerprint.keys():
-            _same(f"{command} {other.path} {what} (fingerprint)", known[what], reference.fingerprint[what], first)
-    students = {s["label"]: s for s in one["students"]}
-    for spec in two["students"]:
-        _same(f"{command} {other.path} students.{spec['label']}", students.get(spec["label"], spec), spec, first)
+        for what in sorted(known.keys() & reference.fingerprint.keys()):
+            if known[what] != reference.fingerprint[what]:
+                _refuse(f"{command} {other.path} {what} (fingerprint)", known[what], reference.fingerprint[what], first)
+
+
+def _judged(study: Study) -> dict[str, Any]:
+    """What studies must share to be judged together; of stresses and students, those of one name."""
+    dumped = study.dump()
+    named = {key: [{k: v for k, v in part.items() if k not in ("alias", "label")} for part in dumped[key]] for key in ("data", "teacher")}
+    stresses = [{"name": name, "settings": settings} for name, settings in _stresses(study).items()]
+    return {**{key: dumped.get(key) for key in EQUAL}, **named, "noise": _fixed(dumped["noise"]), "stresses": stresses,
+            "students": dumped["students"]}
 
 
 def _fixed(settings: Mapping[str, Any]) -> dict[str, Any]:
@@ -376,10 +378,9 @@ def _stresses(study: Study) -> dict[str, list[dict[str, Any]]]:
     return found
 
 
-def _same(where: str, expected: Any, got: Any, first: Read) -> None:
-    if plain(expected) != plain(got):
-        raise UserError(where, f"{_short(expected)} as in {first.path}", _short(got),
-                        "A verdict holds for one teacher, one data set and one noise: judge these studies apart.")
+def _refuse(where: str, expected: Any, got: Any, first: Read) -> NoReturn:
+    raise UserError(where, f"{_short(expected)} as in {first.path}", _short(got),
+                    "A verdict holds for one teacher, one data set and one noise: judge these studies apart.")
 
 
 def _short(value: Any) -> str:

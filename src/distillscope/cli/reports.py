@@ -89,9 +89,10 @@ def merge(
     Example: `distillscope merge runs/seed42 runs/seed123 --out runs/all`
     """
     from distillscope.progress import tell
+    from distillscope.report.write import write_report
     from distillscope.results.merge import merge_runs
 
-    tell(f"page: {merge_runs(run_dirs, out).resolve()}")
+    tell(f"page: {write_report(merge_runs(run_dirs, out)).resolve()}")
     print_results(out)
 
 

@@ -14,10 +14,10 @@ import pandas as pd
 from distillscope.compare.agree import ALL, COUNT, FITTED, NOISE, TARGET, TEACHER, Match, Mismatch, mismatches
 from distillscope.compare.read import StudySide
 from distillscope.measure.intervals import bootstrap_interval
+from distillscope.results.curves import trials_of_model
 from distillscope.results.keys import ACCURACIES, PARAMETERS, RANK, facts_of
 from distillscope.results.rows import CLEAN, Condition
 from distillscope.results.statistics import Contrast, holm, paired, welch
-from distillscope.results.training_curves import trials_of
 
 PAIRED, WELCH, SINGLE, FIXED = "paired over seeds", "Welch over seeds", "too few seeds for an interval", "no seeds: a constant"
 PREDICTED = {"paper.probe.student.accuracy": "paper", "probe.student.accuracy": "tuned"}
@@ -224,7 +224,7 @@ def corrected(pairs: Sequence[Pair]) -> list[Pair]:
 
 def _with_items(d: Difference, a: StudySide, b: StudySide) -> Difference:
     """Adds the interval over items, where the trials of the shared seeds keep predictions of the same items."""
-    files = [{t.seed: side.run.path / "trials" / t.folder / "predictions.parquet" for t in trials_of(side.run, model)}
+    files = [{t.seed: side.run.path / "trials" / t.folder / "predictions.parquet" for t in trials_of_model(side.run, model)}
              for side, model in ((a, d.match.first), (b, d.match.second))]
     shared = [s for s in files[0] if s in files[1] and (not d.seeds or s in d.seeds)]
     kept = [s for s in shared if files[0][s].is_file() and files[1][s].is_file()]

@@ -12,8 +12,8 @@ from distillscope.compare.audits import compare_audits
 from distillscope.compare.differences import Difference, Pair, compare_pair, corrected
 from distillscope.compare.read import AuditSide, StudySide, read_sides
 from distillscope.errors import UserError
-from distillscope.report.sentences.numbers import joined
 from distillscope.results.keys import OLD_FIT, OLD_FIT_SAYS
+from distillscope.visible import joined
 
 
 @dataclass(frozen=True)

@@ -12,8 +12,8 @@ from distillscope.measure.results import Audit
 from distillscope.report.audit_lines import ShownLine, chosen_lines, full_lines, shown_line
 from distillscope.report.sentences.audit import headline
 from distillscope.report.sentences.audit_measures import read_as
-from distillscope.report.sentences.numbers import joined
 from distillscope.results.keys import NBSP
+from distillscope.visible import joined
 
 HEAD = ("", "teacher", "student", "kept", f"95{NBSP}% interval")
 

@@ -14,9 +14,8 @@ from distillscope.claims.verdict import Secondary, Verdict, interval, number, p_
 from distillscope.errors import UserError
 from distillscope.files.json_reader import read_json
 from distillscope.files.writing import write_json, write_text
-from distillscope.report.sentences.numbers import joined
 from distillscope.results.run import Run, read_run
-from distillscope.visible import markdown_text
+from distillscope.visible import joined, markdown_text
 
 JSON, MARKDOWN = "claims.json", "claims.md"
 SECONDARY = "Secondary endpoints (not adjusted, they decide nothing)"

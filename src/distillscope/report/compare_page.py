@@ -24,10 +24,10 @@ from distillscope.report.figures.figure import Figure
 from distillscope.report.registered import COMPARISON
 from distillscope.report.render import render_page
 from distillscope.report.sentences.compare import headline
-from distillscope.report.sentences.numbers import joined
 from distillscope.report.tables import Table, build_table, write_tables
 from distillscope.results.models import Setting
 from distillscope.results.summary import Summary
+from distillscope.visible import joined
 
 VALUES = "compare.json"
 

@@ -16,7 +16,8 @@ from typing import Any
 from jinja2 import ChoiceLoader, Environment, FileSystemLoader, PackageLoader, StrictUndefined
 from markupsafe import Markup
 
-from distillscope.report.sentences.numbers import NBSP, count, joined, number, percent
+from distillscope.report.sentences.numbers import NBSP, count, number, percent
+from distillscope.visible import joined
 
 STATIC = Path(__file__).parent / "static"
 

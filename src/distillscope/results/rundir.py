@@ -22,7 +22,6 @@ import pandas as pd
 import yaml
 
 from distillscope import progress
-from distillscope.config.parts import Dataset, Teacher
 from distillscope.config.study import Study, Training
 from distillscope.errors import UserError
 from distillscope.files.archives import refuse_archive
@@ -31,11 +30,10 @@ from distillscope.files.json_reader import read_json
 from distillscope.files.writing import sweep, write_atomic, write_json, write_text
 from distillscope.results.rows import COLUMNS, TEACHER
 from distillscope.results.run_files import as_study, read_written
+from distillscope.results.same_study import unlike
 from distillscope.results.trials import Trial, trials_of
 
 COMPLETE = "complete.json"
-GROWING = ("seeds", "students", "arms", "data", "teacher")
-"""Axes of the grid: a resumed study may add items to them, since trials do not depend on one another."""
 
 
 def is_complete(folder: Path) -> bool:
@@ -118,11 +116,9 @@ def check_folder(study: Study, run: Path, resume: bool) -> None:
                         "Add --resume to go on with it, or name another.")
     if config.exists():
         before, now = load_config(run), study.dump()
-        for key in sorted({*before, *now} - {"published", "description"}):
-            old, new = before.get(key), now.get(key)
-            if old != new and not (key in GROWING and _grows(key, old, new)):
-                raise UserError(f"{run} {key}", f"{json.dumps(old)[:120]} as when it was begun", json.dumps(new)[:120],
-                                "Run it with the old value, or into another --out.")
+        for found in unlike(before, now):
+            raise UserError(f"{run} {found.key}", f"{json.dumps(before.get(found.key))[:120]} as when it was begun",
+                            json.dumps(now.get(found.key))[:120], "Run it with the old value, or into another --out.")
     elif resume and run.exists() and any(run.iterdir()):
         raise UserError(f"--resume {run}", "a study's directory (with study.yaml)", "another one", "Name another --out.")
 
@@ -198,22 +194,6 @@ def clear_run(study: Study, run: Path) -> None:
             os.replace(older, aside)
         elif owner is None and not is_complete(older) and not (own := run / "trials" / trials[0].id).exists():
             os.replace(older, own)
-
-
-def _grows(key: str, old: list, new: list) -> bool:
-    if not (isinstance(old, list) and isinstance(new, list)):
-        return False
-    known = {item_name(key, i): i for i in old}
-    return all(known.get(item_name(key, i), i) == i for i in new)
-
-
-def item_name(key: str, item: Any) -> Any:
-    """What an item of one of the grid's axes (`GROWING`) is called, as it stands in study.yaml."""
-    if key == "data":
-        return Dataset.model_validate(item).title
-    if key == "teacher":
-        return Teacher.model_validate(item).title
-    return item.get("label", item.get("name")) if isinstance(item, dict) else item
 
 
 def load_config(run: Path) -> dict[str, Any]:

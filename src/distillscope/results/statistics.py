@@ -12,6 +12,7 @@ import itertools
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 
@@ -76,6 +77,17 @@ class Contrast:
 
     def __neg__(self) -> Contrast:
         return Contrast(-self.mean, self.error, self.df, self.n, self.test, tuple(-v for v in self.values))
+
+
+def half_width(std: Any, n: int, level: float = 0.95) -> Any:
+    """Half of Student's t interval of a mean over ``n`` values of sample standard deviation ``std`` (a number or an array).
+
+    >>> round(half_width(1.0, 3), 3)
+    2.484
+    """
+    from scipy.stats import t
+
+    return float(t.ppf((1 + level) / 2, n - 1)) * std / math.sqrt(n)
 
 
 def paired(differences: Sequence[float], test: str = "paired t") -> Contrast:

@@ -13,10 +13,10 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 import pandas as pd
-from scipy import stats
 
 from distillscope.results.rows import CLEAN, TEACHER, Condition, in_order
 from distillscope.results.run import Finished, Run, measured_split, of_test
+from distillscope.results.statistics import half_width
 
 KEYS = ["dataset", "teacher", "target", "objective", "arm", "student", "split", "condition", "measure"]
 
@@ -57,7 +57,7 @@ def statistic(values: Iterable[float], n: int | None = None, unit: str = "") -> 
     if count == 1:
         return Statistic(mean, math.nan, math.nan, math.nan, math.nan, 1, (mean,), n, unit)
     std = float(kept.std(ddof=1))
-    half = float(stats.t.ppf(0.975, count - 1)) * std / math.sqrt(count)
+    half = half_width(std, count)
     return Statistic(mean, std, float(kept.std()), mean - half, mean + half, count, tuple(kept.tolist()), n, unit)
 
 

@@ -5,14 +5,15 @@ from __future__ import annotations
 from dataclasses import replace
 from itertools import pairwise
 
+from distillscope.report.figures.curves import curve_over_seeds
 from distillscope.report.figures.figure import Figure, Mark, Panel, Series
 from distillscope.report.registered import STUDY_FIGURES
 from distillscope.report.sentences.numbers import count, number, span
+from distillscope.results.curves import shared_curve
 from distillscope.results.keys import COSINE, PARAMETERS, RANK, facts_of
 from distillscope.results.models import NULL_COLOUR, Setting
 from distillscope.results.run import Run
 from distillscope.results.summary import Summary
-from distillscope.results.training_curves import curve_over_seeds, shared_curve
 
 RANK_LABEL = facts_of(RANK).title
 

@@ -14,10 +14,10 @@ from distillscope.report.figures.figure import Figure, Grid, Panel, Series
 from distillscope.report.figures.geometry import of_setting
 from distillscope.report.registered import STUDY_FIGURES
 from distillscope.report.sentences.numbers import number, percent, shortened
+from distillscope.results.curves import trials_of_model
 from distillscope.results.keepsakes_file import Keepsakes, read_keepsakes
 from distillscope.results.models import Model, Setting
 from distillscope.results.run import Run
-from distillscope.results.training_curves import trials_of
 
 MOST_STUDENTS = 5
 METHODS = {"tsne": "t-SNE", "pca": "PCA"}
@@ -102,14 +102,14 @@ def kept_of(run: Run, settings: list[Setting]) -> list[Kept]:
     """One `Kept` for each setting that has any; the first arm's students come first, and no more than the page has room for."""
     found = []
     for setting in settings:
-        teachers = [a for m in setting.teachers for t in trials_of(run, m)
+        teachers = [a for m in setting.teachers for t in trials_of_model(run, m)
                     if (a := read_album(m, run.path / "references" / t.folder)) and a.checked.map.shared]
         if not teachers:
             continue
         students, teacher = [], teachers[0].checked
         count = len(Kept(setting, teachers[0], ()).classes)
         for model in setting.students:
-            albums = [a for t in trials_of(run, model) if (a := read_album(model, run.path / "trials" / t.folder))
+            albums = [a for t in trials_of_model(run, model) if (a := read_album(model, run.path / "trials" / t.folder))
                       and a.checked.fits(teacher, count)]
             students += albums[:1]
         kept, rest = students[:MOST_STUDENTS], students[MOST_STUDENTS:]

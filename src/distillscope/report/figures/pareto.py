@@ -9,8 +9,9 @@ from distillscope.advice.rank import Axis, Entry, Ranking, Recommendation
 from distillscope.report.figures.figure import Figure, Panel, Series
 from distillscope.report.recommendation import Advice
 from distillscope.report.registered import STUDY_FIGURES
-from distillscope.report.sentences.numbers import joined, number, percent
+from distillscope.report.sentences.numbers import number, percent
 from distillscope.results.models import MARKERS, NULL_COLOUR, STUDENT_COLOURS, TEACHER_COLOUR, Model, Setting
+from distillscope.visible import joined
 
 FRONT = "front"
 Look = tuple[tuple[str, str], str]  # colour and marker

@@ -8,17 +8,18 @@ from dataclasses import replace
 
 import numpy as np
 
+from distillscope.report.figures.curves import curve_over_seeds
 from distillscope.report.figures.figure import Figure, Grid, Mark, Panel, Series
 from distillscope.report.figures.geometry import of_setting, panel_title
 from distillscope.report.registered import STUDY_FIGURES
 from distillscope.report.sentences.numbers import accuracy_of, number, percent
+from distillscope.results.curves import trials_of_model
 from distillscope.results.keys import LATENCY
 from distillscope.results.models import Model, Setting
 from distillscope.results.robustness import MEAN
 from distillscope.results.rows import Condition
 from distillscope.results.run import Run
 from distillscope.results.summary import Statistic, Summary
-from distillscope.results.training_curves import curve_over_seeds, trials_of
 
 
 def not_run(name: str) -> str:
@@ -130,7 +131,7 @@ def fourier(run: Run, settings: list[Setting], summary: Summary) -> Figure:
     for setting in settings:
         for model in setting.models:
             kind = "references" if model.is_teacher else "trials"
-            paths = [run.path / kind / t.folder / "stress" / f"fourier.{head}.npy" for t in trials_of(run, model)]
+            paths = [run.path / kind / t.folder / "stress" / f"fourier.{head}.npy" for t in trials_of_model(run, model)]
             tables = [np.load(p, allow_pickle=False) for p in paths if p.is_file()]
             if not tables or len({t.shape for t in tables}) > 1:
                 continue

@@ -6,9 +6,10 @@ import math
 from collections.abc import Sequence
 
 from distillscope.compare.differences import PAIRED, WELCH, Difference
-from distillscope.report.sentences.numbers import MISSING, count, joined, number
+from distillscope.report.sentences.numbers import MISSING, count, number
 from distillscope.results.keys import NBSP
 from distillscope.results.rows import CLEAN, Condition
+from distillscope.visible import joined
 
 READING = ("B − A, each run with its own seeds: where both have a seed, its difference is taken first and Student's t interval is over those "
            "differences; where they share none, the interval is Welch's. “Over items” is a paired bootstrap over the test images of the "

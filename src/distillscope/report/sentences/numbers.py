@@ -84,15 +84,6 @@ def shortened(name: str, room: int = 14) -> str:
     return name if len(name) <= room else name[: room - 1] + "…"
 
 
-def joined(names: Iterable[str]) -> str:
-    """
-    >>> joined(["S", "M", "L"])
-    'S, M and L'
-    """
-    names = list(names)
-    return names[0] if len(names) == 1 else f"{', '.join(names[:-1])} and {names[-1]}" if names else ""
-
-
 def span(values: Iterable[float], digits: int = 1) -> str:
     """
     >>> span([15.9, 16.6]), span([2.0, 2.0])

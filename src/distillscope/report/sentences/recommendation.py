@@ -6,7 +6,8 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 from distillscope.advice.rank import PAPER, TUNED, Entry, Ranking, Recommendation
-from distillscope.report.sentences.numbers import NBSP, joined, number
+from distillscope.report.sentences.numbers import NBSP, number
+from distillscope.visible import joined
 
 if TYPE_CHECKING:
     from distillscope.results.statistics import Contrast

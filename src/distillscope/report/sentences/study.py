@@ -7,23 +7,14 @@ from dataclasses import dataclass
 from typing import NamedTuple
 
 from distillscope.report.figures.noise import Sigma, by_size, noise_conditions, paired_difference
-from distillscope.report.sentences.numbers import (
-    NBSP,
-    accuracy_of,
-    count,
-    interval_text,
-    joined,
-    number,
-    percent,
-    seeds_text,
-    span,
-)
+from distillscope.report.sentences.numbers import NBSP, accuracy_of, count, interval_text, number, percent, seeds_text, span
 from distillscope.report.tables import sample_note, undersampled
 from distillscope.results.keys import COSINE, LATENCY, PARAMETERS, RANK, facts_of
 from distillscope.results.models import Model, Setting
 from distillscope.results.rows import CLEAN
 from distillscope.results.run import Run
 from distillscope.results.summary import Statistic, Summary
+from distillscope.visible import joined
 
 
 def _main_arm(setting: Setting) -> list[Model]:

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from distillscope.compare.differences import Difference, Pair
 from distillscope.compare.runs import Comparison
 from distillscope.report.sentences.compare import difference_text, interval_text, title_text
-from distillscope.report.sentences.numbers import joined
+from distillscope.visible import joined
 
 
 @dataclass(frozen=True)

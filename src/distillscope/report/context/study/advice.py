@@ -14,7 +14,6 @@ from distillscope.report.context.tables import PageCell, PageRow, PageTable, bel
 from distillscope.report.figures.figure import Figure
 from distillscope.report.recommendation import Advice, ArmLine, arms_compared, starred
 from distillscope.report.registered import STUDY
-from distillscope.report.sentences.numbers import joined
 from distillscope.report.sentences.recommendation import (
     beaten,
     changes,
@@ -26,6 +25,7 @@ from distillscope.report.sentences.recommendation import (
     teacher_row,
     won,
 )
+from distillscope.visible import joined
 
 TITLES = {"balance": "all four", "accuracy": "clean accuracy", "robustness": "accuracy under noise", "retrieval": "retrieval",
           "geometry": "rank, mapped"}

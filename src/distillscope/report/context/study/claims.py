@@ -11,7 +11,7 @@ from distillscope.claims.verdict import Verdict, interval, number, p_text
 from distillscope.report.claims import SECONDARY, Claims, counts, named
 from distillscope.report.context.tables import PageCell, PageRow, PageTable, heads
 from distillscope.report.registered import STUDY
-from distillscope.report.sentences.numbers import joined
+from distillscope.visible import joined
 
 OF_ALL = ("teacher", "data", "input", "noise", "train images")
 """What the scope of every claim of a setting has in common."""

@@ -3,16 +3,29 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Iterable
+from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
-from scipy import stats
 
-from distillscope.report.figures.figure import Series
 from distillscope.results.models import Model
 from distillscope.results.run import Finished, Run
+from distillscope.results.statistics import half_width
 
 
-def trials_of(run: Run, model: Model) -> list[Finished]:
+@dataclass(frozen=True)
+class MeanCurve:
+    """``y`` over ``x``, a mean over ``n`` trials, with its band where it has one."""
+
+    x: list[float]
+    y: list[float]
+    low: list[float] | None
+    high: list[float] | None
+    n: int
+
+
+def trials_of_model(run: Run, model: Model) -> list[Finished]:
     """The trials (one per seed) of a student, or the references of a teacher's target."""
     if model.is_teacher:
         return [t for t in run.references
@@ -21,17 +34,17 @@ def trials_of(run: Run, model: Model) -> list[Finished]:
             if (t.dataset, t.teacher, t.arm, t.student) == (model.dataset, model.teacher, model.arm, model.student)]
 
 
-def _finite(values) -> np.ndarray:
+def _finite(values: Iterable[float | None]) -> np.ndarray:
     return np.asarray([math.nan if v is None else v for v in values], dtype=np.float64)
 
 
-def curve_over_seeds(run: Run, model: Model, key: str, **more) -> Series | None:
+def mean_curve(run: Run, model: Model, key: str) -> MeanCurve | None:
     """Mean and 95 % t interval at each x over the seeds that have the curve; None when no seed has it.
 
-    Seeds may differ in length (a shorter spectrum): only the x that all of them share are drawn, so that every point
+    Seeds may differ in length (a shorter spectrum): only the x that all of them share are kept, so that every point
     averages the same seeds. One trial's own band (a null's, a permutation's) is shown where there is one trial.
     """
-    found = [t.curves[key] for t in trials_of(run, model) if key in t.curves]
+    found = [t.curves[key] for t in trials_of_model(run, model) if key in t.curves]
     if not found:
         return None
     shared = set(found[0]["x"]).intersection(*(c["x"] for c in found[1:]))
@@ -43,15 +56,15 @@ def curve_over_seeds(run: Run, model: Model, key: str, **more) -> Series | None:
         y = dict(zip(curve["x"], _finite(curve["y"]), strict=True))
         table.append([y[v] for v in x])
     values = np.asarray(table)
-    low = high = None
+    mean, low, high = values.mean(axis=0), None, None
     if len(found) > 1:
-        half = stats.t.ppf(0.975, len(found) - 1) * values.std(axis=0, ddof=1) / math.sqrt(len(found))
-        low, high = (values.mean(axis=0) - half).tolist(), (values.mean(axis=0) + half).tolist()
+        half = half_width(values.std(axis=0, ddof=1), len(found))
+        low, high = (mean - half).tolist(), (mean + half).tolist()
     elif found[0].get("low") and found[0].get("high"):
         low, high = _finite(found[0]["low"]).tolist(), _finite(found[0]["high"]).tolist()
-    return Series.of(model, x, values.mean(axis=0).tolist(), low=low, high=high, n=len(found), **more)
+    return MeanCurve(x, mean.tolist(), low, high, len(found))
 
 
-def shared_curve(run: Run, models: tuple[Model, ...], key: str) -> dict | None:
+def shared_curve(run: Run, models: tuple[Model, ...], key: str) -> dict[str, Any] | None:
     """The curve of the first trial that has it: for what does not depend on the seed, such as a null."""
-    return next((t.curves[key] for m in models for t in trials_of(run, m) if key in t.curves), None)
+    return next((t.curves[key] for m in models for t in trials_of_model(run, m) if key in t.curves), None)
