@@ -1,4 +1,4 @@
-"""Names from data, made harmless for where they are shown (a terminal, Markdown, a spreadsheet), and put together in a sentence."""
+"""Names from data, made harmless for where they are shown (a terminal, Markdown, a spreadsheet), or put in a sentence."""
 
 from __future__ import annotations
 
