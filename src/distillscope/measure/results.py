@@ -27,6 +27,11 @@ class Value:
     definition: str
     unit: str
 
+    @property
+    def interval(self) -> tuple[float, float] | None:
+        """Both ends, where there is an interval."""
+        return None if self.low is None or self.high is None else (self.low, self.high)
+
 
 @dataclass(frozen=True)
 class Curve:
@@ -48,6 +53,11 @@ class Line:
     teacher: Value | None
     student: Value | None
     keys: tuple[str, ...]
+
+    @property
+    def both(self) -> tuple[Value, Value] | None:
+        """The teacher's and the student's value, where both have one."""
+        return None if self.teacher is None or self.student is None else (self.teacher, self.student)
 
     @property
     def known(self) -> Value:

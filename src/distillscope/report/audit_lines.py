@@ -13,11 +13,12 @@ from distillscope.report.sentences.numbers import percent
 GROUPS = {"spectrum": "Directions", "alignment": "Alignment with the teacher", "contrastive": "Telling items apart",
           "retrieval": "Search", "similarity": "Similarity", "probe": "Labels: linear probe", "knn": "Labels: neighbours",
           "zero_shot": "Labels: class names", "paper": "As in the paper"}
-PREFERRED = ["effective_rank", "alignment.teacher_r2", "probe.accuracy", "retrieval.recall_at_1", "retrieval.neighbour_overlap_10",
-             "alignment.mean_cosine", "knn.accuracy", "zero_shot.accuracy", "contrastive.retained_share",
-             "similarity.linear_cka_debiased", "dims_90", "retrieval.mapped_recall_at_1", "similarity.mutual_knn_10",
-             "alignment.student_variance_top20", "effective_rank_corrected", "uniformity", "mean_energy", "participation_ratio",
-             "twonn_dimension", "paper.probe.accuracy", "similarity.procrustes", "paper.infonce"]
+PREFERRED = ["effective_rank", "alignment.teacher_r2", "probe.accuracy", "retrieval.recall_at_1",
+             "retrieval.neighbour_overlap_10", "alignment.mean_cosine", "knn.accuracy", "zero_shot.accuracy",
+             "contrastive.retained_share", "similarity.linear_cka_debiased", "dims_90",
+             "retrieval.mapped_recall_at_1", "similarity.mutual_knn_10", "alignment.student_variance_top20",
+             "effective_rank_corrected", "uniformity", "mean_energy", "participation_ratio", "twonn_dimension",
+             "paper.probe.accuracy", "similarity.procrustes", "paper.infonce"]
 """The most useful first; as many of them are shown as fit into a screen."""
 MOST = 13
 FEW_ITEMS = "effective_rank_corrected"

@@ -47,8 +47,8 @@ class AuditTable:
     def _notes(self) -> Iterator[Text | Padding]:
         total = len(self.found.lines())
         kept = f"{len(self.lines)} of {total} measures" if len(self.lines) < total else f"{total} measures"
-        yield Text(f"{kept}, {self.found.num_items:,} items; intervals are over items, of the student where there are two sides.",
-                   style="dim")
+        yield Text(f"{kept}, {self.found.num_items:,} items; intervals are over items, of the student where there are two "
+                   "sides.", style="dim")
         for line in read_as(self.found):
             yield Text(f"read: {line}", style="dim")
         for note in self.found.notes:
@@ -60,11 +60,12 @@ class AuditTable:
 
 
 def _cells(line: ShownLine) -> list[str]:
-    return [line.title, *("" if side is None else side.text for side in (line.teacher, line.student)), line.retained, line.interval]
+    sides = ("" if side is None else side.text for side in (line.teacher, line.student))
+    return [line.title, *sides, line.retained, line.interval]
 
 
 def _row(cells: Sequence[str], widths: Sequence[int], style: str) -> Text:
-    parts = [cell.ljust(width) if i == 0 else cell.rjust(width) for i, (cell, width) in enumerate(zip(cells, widths, strict=False))]
+    parts = [cells[0].ljust(widths[0]), *(c.rjust(w) for c, w in zip(cells[1:], widths[1:], strict=False))]
     return Text(f"  {'  '.join(parts)}".rstrip(), style=style, no_wrap=True, overflow="ellipsis")
 
 

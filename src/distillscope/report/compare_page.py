@@ -76,10 +76,11 @@ def default_out(found: Comparison) -> str:
 
 def check_out(folder: Path) -> Path:
     """``folder``, if a comparison may be written there: new, empty, or an earlier comparison's."""
+    expected = "a new or empty folder, or an earlier comparison's"
     if folder.exists() and not folder.is_dir():
-        raise UserError(f"--out {folder}", "a new or empty folder, or an earlier comparison's", "a file", "Name another.")
+        raise UserError(f"--out {folder}", expected, "a file", "Name another.")
     if folder.is_dir() and any(folder.iterdir()) and not (folder / VALUES).is_file():
-        raise UserError(f"--out {folder}", "a new or empty folder, or an earlier comparison's", "one with other files", "Name another.")
+        raise UserError(f"--out {folder}", expected, "one with other files", "Name another.")
     return folder
 
 

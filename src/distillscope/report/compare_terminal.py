@@ -9,7 +9,8 @@ from distillscope.compare.runs import Comparison
 from distillscope.report.sentences import compare as words
 
 SEEDS = "Intervals are 95 % over seeds"
-SHARED, APART = "n counts the seeds that both runs have", "* not paired (Welch's t): n counts the seeds of the run that has fewer"
+SHARED = "n counts the seeds that both runs have"
+APART = "* not paired (Welch's t): n counts the seeds of the run that has fewer"
 ITEMS = "; those over items hold for other images, not for other seeds"
 AUDITS = "Intervals are 95 % over items, joined from those of both audits (MOVER)"
 CORRECTED = ". p is Holm's over every difference shown; bold remains at 0.05."
@@ -44,7 +45,8 @@ def _table(pair: Pair, items: bool):
     from rich.table import Table
     from rich.text import Text
 
-    table = Table(title=Text(f"A = {pair.first}, B = {pair.second}"), title_justify="left", box=SIMPLE_HEAD, padding=(0, 1, 0, 0))
+    table = Table(title=Text(f"A = {pair.first}, B = {pair.second}"), title_justify="left", box=SIMPLE_HEAD,
+                  padding=(0, 1, 0, 0))
     for title in ["", "A", "B", "B - A", "95 % interval", *(["over items"] if items else []), "n", "p"]:
         table.add_column(title, justify="right" if title else "left", no_wrap=bool(title))
     previous = None

@@ -51,7 +51,7 @@ class Watch:
         self.state = State(0, self.num_trials)
 
     def look(self) -> None:
-        """One look. A report that fails leaves the last page, and its reason in the state; it is tried again with the next trial."""
+        """One look. A report that fails leaves the last page, and its reason in the state; the next trial tries again."""
         found = frozenset((str(p), p.stat().st_mtime_ns) for part in ("trials", "references")
                           for p in self.run.glob(f"{part}/*/complete.json"))
         count = sum(Path(p).parent.parent.name == "trials" for p, _ in found)
@@ -62,7 +62,8 @@ class Watch:
             self.page = write_report(self.run).read_bytes()
             version += 1
         except Exception as error:  # what is half written now is whole at the next look; the server must outlive it
-            message = f"The report could not be built: {type(error).__name__}: {str(error).splitlines()[0] if str(error) else ''}"
+            reason = next(iter(str(error).splitlines()), "")
+            message = f"The report could not be built: {type(error).__name__}: {reason}"
         self.state = State(count, self.num_trials, version, time.strftime("%H:%M:%S"), message)
 
 
@@ -92,13 +93,15 @@ class _Handler(BaseHTTPRequestHandler):
 
     def do_GET(self) -> None:
         if self.headers.get("Host", "") not in {f"{name}:{self.server.server_port}" for name in (HOST, "localhost")}:
-            return self._send(403, "text/plain", b"This page is for this machine only.\n")  # another site's name that points here
+            self._send(403, "text/plain", b"This page is for this machine only.\n")  # another site's name that points here
+            return
         path, watch = self.path.partition("?")[0], self.server.watch
         if path == "/":
             script = static("serve.js")
             page = render("serve.html", script=Markup(script))
-            self._send(200, "text/html", page.encode(), f"default-src 'none'; script-src {script_hash(script)}; style-src "
-                       "'unsafe-inline'; connect-src 'self'; frame-src 'self'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'")
+            self._send(200, "text/html", page.encode(),
+                       f"default-src 'none'; script-src {script_hash(script)}; style-src 'unsafe-inline'; connect-src 'self'; "
+                       "frame-src 'self'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'")
         elif path == "/report.html":
             self._send(200, "text/html", watch.page, "frame-ancestors 'self'")
         elif path == "/state":
@@ -110,8 +113,9 @@ class _Handler(BaseHTTPRequestHandler):
 
     def _send(self, status: int, kind: str, body: bytes, policy: str = "default-src 'none'") -> None:
         self.send_response(status)
-        for name, value in (("Content-Type", f"{kind}; charset=utf-8"), ("Content-Length", str(len(body))), ("Cache-Control", "no-store"),
-                            ("Content-Security-Policy", policy), ("X-Content-Type-Options", "nosniff"), ("Referrer-Policy", "no-referrer")):
+        headers = {"Content-Type": f"{kind}; charset=utf-8", "Content-Length": str(len(body)), "Cache-Control": "no-store",
+                   "Content-Security-Policy": policy, "X-Content-Type-Options": "nosniff", "Referrer-Policy": "no-referrer"}
+        for name, value in headers.items():
             self.send_header(name, value)
         self.end_headers()
         if self.command != "HEAD":

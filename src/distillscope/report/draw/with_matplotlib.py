@@ -43,7 +43,7 @@ def _errors(low, high, centre) -> list[list[float]] | None:
 
 
 def _draw_series(axes, s: Series) -> None:
-    colour, marker = s.colour[0], MARKERS.get(s.marker or "", None)
+    colour, marker = s.colour[0], MARKERS.get(s.marker or "")
     label = _clean(s.label) if s.legend else "_" + s.label
     if s.kind == "bars":
         hatch = "" if s.dash == "solid" else "///"

@@ -24,6 +24,8 @@ from distillscope.report.sentences.numbers import NBSP, number, percent
 
 ROUNDING = 3e-7
 """Singular values below this share of the largest are rounding noise of the scatter matrix."""
+PER_COMPONENT = "alignment.teacher_r2_per_component"
+OF_STUDENT = "alignment.student_variance_top20"
 
 
 @AUDIT_FIGURES.register("spectrum", order=10)
@@ -39,19 +41,21 @@ def spectrum(found: Audit) -> Figure:
     cumulative = [s for m in SIDES if (s := line(found, m, f"{m.student}.cumulative_variance"))]
     panels = []
     if series:
-        panels.append(Panel("Singular values", "component k", "singular value, of the largest", series, x_log=True, can_log=True,
-                            y_log=True))
+        panels.append(Panel("Singular values", "component k", "singular value, of the largest", series, x_log=True,
+                            can_log=True, y_log=True))
     if cumulative:
         panels.append(Panel("Cumulative variance", "principal components k", "variance in the first k", cumulative,
-                            [Mark(0.9, f"90{NBSP}%", dash="dot")], x_log=True, can_log=True, y_percent=True, y_range=(0.0, 1.02)))
+                            [Mark(0.9, f"90{NBSP}%", dash="dot")], x_log=True, can_log=True, y_percent=True,
+                            y_range=(0.0, 1.02)))
     findings = []
-    dims = [found.values.get(f"{m.student}.dims_90") for m in SIDES]
-    if all(dims):
+    dims = [value for m in SIDES if (value := found.values.get(f"{m.student}.dims_90"))]
+    if len(dims) == len(SIDES):
         teacher, student = (f"{number(v.value, 0)}{reach(v)}" for v in dims)
-        findings.append(f"90{NBSP}% of the variance lies in {student} components of the student, and in {teacher} of the teacher.")
+        findings.append(f"90{NBSP}% of the variance lies in {student} components of the student, and in {teacher} of the "
+                        "teacher.")
     return Figure("spectrum", "Spectrum",
-                  "A curve that falls early (left) and rises early (right) is a cloud with few directions. Where a curve crosses "
-                  f"90{NBSP}% is the number of components that hold it.", panels,
+                  "A curve that falls early (left) and rises early (right) is a cloud with few directions. Where a curve "
+                  f"crosses 90{NBSP}% is the number of components that hold it.", panels,
                   "" if panels else "Spectra were not measured.", findings)
 
 
@@ -85,7 +89,8 @@ def rank_by_n(found: Audit) -> Figure:
                     y_range=(0.0, 1.12 * top))] if series else []
     return Figure("rank_by_n", "Rank against the number of items",
                   "Every rank is biased low by few items. A curve that still rises at the right needs more of them; the dashed "
-                  "lines are the values with that bias removed.", panels, "" if panels else "Spectra were not measured.", findings)
+                  "lines are the values with that bias removed.", panels,
+                  "" if panels else "Spectra were not measured.", findings)
 
 
 @AUDIT_FIGURES.register("alignment", order=30)
@@ -97,41 +102,42 @@ def alignment(found: Audit) -> Figure:
     if null is not None:
         series.append(null_line(*thinned(null.x, null.y), "null, k/d"))
     drawn = any(s.highlight == "student" for s in series)
-    panels = [Panel("", "the teacher's components k", "variance in the first k", series, x_log=True, can_log=True, y_percent=True,
-                    y_range=(0.0, 1.02))] if drawn else []
+    panels = [Panel("", "the teacher's components k", "variance in the first k", series, x_log=True, can_log=True,
+                    y_percent=True, y_range=(0.0, 1.02))] if drawn else []
     findings = []
-    own, theirs = found.values.get("alignment.teacher_variance_top20"), found.values.get("alignment.student_variance_top20")
+    own, theirs = found.values.get("alignment.teacher_variance_top20"), found.values.get(OF_STUDENT)
     if own and theirs:
-        findings.append(f"The teacher's first 20 components hold {percent(theirs.value)}{reach(theirs, 'alignment.student_variance_top20')} of the student's "
-                        f"variance and {percent(own.value)} of the teacher's own.")
+        findings.append(f"The teacher's first 20 components hold {percent(theirs.value)}{reach(theirs, OF_STUDENT)} of the "
+                        f"student's variance and {percent(own.value)} of the teacher's own.")
     return Figure("alignment", "Where the student's variance lies",
-                  "Read the student between the teacher's own curve (a perfect copy) and k/d (no relation). Above the teacher's "
-                  "curve it puts more into the leading components, which any imperfect regressor does.", panels,
+                  "Read the student between the teacher's own curve (a perfect copy) and k/d (no relation). Above the "
+                  "teacher's curve it puts more into the leading components, which any imperfect regressor does.", panels,
                   "" if panels else absent(found, ("alignment.student_on_teacher",), "Alignment was not measured."), findings)
 
 
 @AUDIT_FIGURES.register("component_r2", order=40)
 def component_r2(found: Audit) -> Figure:
     """R2 of each component of the teacher, predicted from the student."""
-    series = line(found, STUDENT_MODEL, "alignment.teacher_r2_per_component")
+    series = line(found, STUDENT_MODEL, PER_COMPONENT)
     whole = found.values.get("alignment.teacher_r2")
     marks, findings, panels = [Mark(0.0, "", dash="dot")], [], []
     if whole:
-        marks.append(Mark(whole.value, f"all together {number(whole.value, 2)}", colour=STUDENT_MODEL.colour, highlight="student"))
+        marks.append(Mark(whole.value, f"all together {number(whole.value, 2)}", colour=STUDENT_MODEL.colour,
+                          highlight="student"))
         findings.append(f"All together R² is {told(whole)}{reach(whole)}{_well_predicted(found)}.")
     if series:
         low = min([*series.y, 0.0])
         panels = [Panel("", "the teacher's component", "R²", [series], marks, x_log=True, can_log=True,
                         y_range=(max(-0.3, low - 0.05), 1.03))]
     return Figure("component_r2", "What is recovered of each component",
-                  "A cross-validated linear map from the student predicts each principal component of the teacher: 1 is all of it, 0 is "
-                  "no better than its mean. Where the curve falls is what the student did not learn.", panels,
-                  "" if panels else absent(found, ("alignment.teacher_r2_per_component",), "Alignment was not measured."), findings)
+                  "A cross-validated linear map from the student predicts each principal component of the teacher: 1 is all of "
+                  "it, 0 is no better than its mean. Where the curve falls is what the student did not learn.", panels,
+                  "" if panels else absent(found, (PER_COMPONENT,), "Alignment was not measured."), findings)
 
 
 def _well_predicted(found: Audit) -> str:
     """How many of the teacher's leading components come out with an R2 of one half or more."""
-    curve = found.curves.get("alignment.teacher_r2_per_component")
+    curve = found.curves.get(PER_COMPONENT)
     if curve is None:
         return ""
     poor = np.flatnonzero(np.asarray(curve.y) < 0.5)
@@ -139,4 +145,6 @@ def _well_predicted(found: Audit) -> str:
         return "; every component of the teacher comes out with 0.5 or more"
     if poor[0] == 0:
         return "; not even the teacher's first component comes out with 0.5"
-    return f"; the teacher's first {poor[0]:,} come out with 0.5 or more" if poor[0] > 1 else "; only the teacher's first component comes out with 0.5 or more"
+    if poor[0] == 1:
+        return "; only the teacher's first component comes out with 0.5 or more"
+    return f"; the teacher's first {poor[0]:,} come out with 0.5 or more"

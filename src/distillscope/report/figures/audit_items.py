@@ -37,8 +37,8 @@ def contrastive(found: Audit) -> Figure:
         panels += [panel] if panel else []
         findings += [sentence] if sentence else []
     return Figure("contrastive", "Contrastive retention",
-                  "Can an item be told from K − 1 others by its student embedding? What is kept can never exceed log K, so it is no "
-                  "mutual information; a curve that hugs the ceiling says that K is too small.", panels,
+                  "Can an item be told from K − 1 others by its student embedding? What is kept can never exceed log K, so it "
+                  "is no mutual information; a curve that hugs the ceiling says that K is too small.", panels,
                   "" if panels else absent(found, ("contrastive.infonce",), "It was not measured."), findings)
 
 
@@ -52,17 +52,18 @@ def _nats_kept(found: Audit) -> tuple[Panel | None, str]:
     series = [Series.of(STUDENT_MODEL, k, [c - float(y) for c, y in zip(logs, curve.y, strict=True)], n=value.n, **ITEMS,
                         marker=STUDENT_MODEL.marker)]
     if own:
-        low, high = (None, None) if own.low is None else ([ceiling.value - own.high], [ceiling.value - own.low])
-        series.insert(0, Series.of(TEACHER_MODEL, [math.exp(ceiling.value)], [ceiling.value - own.value], kind="points", low=low, high=high,
-                                   marker=TEACHER_MODEL.marker, label="teacher against itself", n=own.n, **ITEMS))
+        ends = None if own.interval is None else [ceiling.value - v for v in own.interval]
+        series.insert(0, Series.of(TEACHER_MODEL, [math.exp(ceiling.value)], [ceiling.value - own.value], kind="points",
+                                   low=ends and ends[1:], high=ends and ends[:1], marker=TEACHER_MODEL.marker,
+                                   label="teacher against itself", n=own.n, **ITEMS))
     series.append(null_line(k, logs, "ceiling, log K"))
-    sentence = (f"Among {math.exp(ceiling.value):,.0f} candidates the student keeps {number(ceiling.value - value.value, 2)} of at most "
-                f"{number(ceiling.value, 2)} nats")
+    sentence = (f"Among {math.exp(ceiling.value):,.0f} candidates the student keeps {number(ceiling.value - value.value, 2)} "
+                f"of at most {number(ceiling.value, 2)} nats")
     retained = found.values.get(SHARE)
     if retained:
         sentence += f": {told(retained, SHARE)}{reach(retained, SHARE)} of what the teacher keeps of itself"
-    return Panel("Nats kept: log K less the loss", "candidates K", "nats kept", series, x_log=True, y_range=(0.0, 1.08 * max(logs)),
-                 x_ticks=[(v, f"{v:,.0f}") for v in k]), f"{sentence}."
+    return Panel("Nats kept: log K less the loss", "candidates K", "nats kept", series, x_log=True,
+                 y_range=(0.0, 1.08 * max(logs)), x_ticks=[(v, f"{v:,.0f}") for v in k]), f"{sentence}."
 
 
 def _over_temperature(found: Audit) -> tuple[Panel | None, str]:
@@ -74,10 +75,12 @@ def _over_temperature(found: Audit) -> tuple[Panel | None, str]:
                   [Series.of(STUDENT_MODEL, [float(v) for v in curve.x], y, marker=STUDENT_MODEL.marker)],
                   [Mark(ceiling.value, f"chance {number(ceiling.value, 2)}", dash="dot")], x_log=True,
                   x_ticks=[(float(v), f"{v:g}") for v in curve.x], y_range=(0.0, 1.1 * max(ceiling.value, *y)))
-    best, least = found.values.get("contrastive.best_temperature"), found.values.get("contrastive.infonce_best_temperature")
+    best = found.values.get("contrastive.best_temperature")
+    least = found.values.get("contrastive.infonce_best_temperature")
     if not best or not least:
         return panel, ""
-    return panel, f"The loss is least, {number(least.value, 2)} nats, at temperature {best.value:g}; what is said above is at 0.1."
+    return panel, (f"The loss is least, {number(least.value, 2)} nats, at temperature {best.value:g}; what is said above is at "
+                   "0.1.")
 
 
 @AUDIT_FIGURES.register("retrieval", order=60)
@@ -85,7 +88,8 @@ def retrieval(found: Audit) -> Figure:
     """Recall of the student's queries in the teacher's index, as they are and mapped, and the overlap of both indexes."""
     gallery, ks, series = gallery_size(found), (1, 5, 10), []
     kinds = (("retrieval.recall_at_", -0.1, {"label": "queries as they are"}),
-             ("retrieval.mapped_recall_at_", 0.1, {"label": "queries after one fitted matrix", "dash": "dash", "marker": "diamond"}))
+             ("retrieval.mapped_recall_at_", 0.1,
+              {"label": "queries after one fitted matrix", "dash": "dash", "marker": "diamond"}))
     for head, shift, more in kinds:
         known = [(i, k) for i, k in enumerate(ks) if f"{head}{k}" in found.values]
         if known:
@@ -93,25 +97,27 @@ def retrieval(found: Audit) -> Figure:
                                [f"recall at {k}" for _, k in known], shift, **more))
     overlap = found.values.get("retrieval.neighbour_overlap_10")
     if overlap:
-        series.append(dots(STUDENT_MODEL, [3.0], [overlap], ["10 results in common"], label="student's own index", marker="square"))
+        series.append(dots(STUDENT_MODEL, [3.0], [overlap], ["10 results in common"], label="student's own index",
+                           marker="square"))
     panels = []
     if series:
         chance = [Value(min(1.0, k / gallery), None, None, gallery, "", "share") for k in ks]
         series.append(dots(grey_model("chance"), [0.0, 1.0, 2.0], chance, [f"recall at {k}" for k in ks]))
         panels.append(Panel("", "", "share of queries, or of results", series, y_percent=True, y_range=(-0.03, 1.04),
                             **_categories(["recall\nat 1", "recall\nat 5", "recall\nat 10", "10 results\nin common"])))
-    findings = [f"{told(found.values[key], key)}{reach(found.values[key], key)} of the queries{how} find their own item first among {gallery:,}."
-                for key, how in RECALLS.items() if key in found.values]
+    findings = [f"{told(recall, key)}{reach(recall, key)} of the queries{how} find their own item first among {gallery:,}."
+                for key, how in RECALLS.items() if (recall := found.values.get(key))]
     if overlap:
-        findings.append(f"Of the first 10 results in the student's own index, {number(10 * overlap.value, 1)} are the teacher's.")
+        findings.append(f"Of the first 10 results in the student's own index, {number(10 * overlap.value, 1)} are the "
+                        "teacher's.")
     return Figure("retrieval", "Search",
-                  "Student queries in the teacher's index of the same items: as they are, and after one cross-validated matrix (which "
-                  "any two dimensions allow). On the right, each side searches an index of its own.", panels,
+                  "Student queries in the teacher's index of the same items: as they are, and after one cross-validated matrix "
+                  "(which any two dimensions allow). On the right, each side searches an index of its own.", panels,
                   "" if panels else absent(found, ("retrieval.recall_at_1",), "It was not measured."), findings)
 
 
-SIMILARITIES = {"linear_cka_debiased": "CKA,\ndebiased", "linear_cka": "CKA", "procrustes": "Pro-\ncrustes", "rsa_spearman": "RSA",
-                "mutual_knn_10": "10\nnearest"}
+SIMILARITIES = {"linear_cka_debiased": "CKA,\ndebiased", "linear_cka": "CKA", "procrustes": "Pro-\ncrustes",
+                "rsa_spearman": "RSA", "mutual_knn_10": "10\nnearest"}
 
 
 @AUDIT_FIGURES.register("similarity", order=70)
@@ -120,14 +126,14 @@ def similarity(found: Audit) -> Figure:
     names = [n for n in SIMILARITIES if f"similarity.{n}" in found.values]
     labels, places = [SIMILARITIES[n] for n in names], [float(i) for i in range(len(names))]
     values = [found.values[f"similarity.{n}"] for n in names]
-    nulls = [found.values.get(f"similarity.{n}_null") for n in names]
+    nulls = [null for n in names if (null := found.values.get(f"similarity.{n}_null"))]
     panels, findings = [], []
     if names:
         series = [dots(STUDENT_MODEL, places, values, labels)]
-        if all(nulls):
+        if len(nulls) == len(names):
             series.append(dots(grey_model("student's items shuffled"), places, nulls, labels, 0.16))
             inside = [label.replace("-\n", "").replace("\n", " ") for label, v, null in zip(labels, values, nulls, strict=True)
-                      if v.value <= null.high]
+                      if null.interval is None or v.value <= null.interval[1]]
             findings.append(f"No more than shuffled items give: {', '.join(inside)}." if inside else
                             "Every measure lies above what shuffled items give.")
         low = min([0.0, *(v for s in series for v in (s.low or s.y))])
@@ -136,8 +142,8 @@ def similarity(found: Audit) -> Figure:
     if debiased:
         findings.insert(0, f"Debiased CKA is {told(debiased)}{reach(debiased)}.")
     return Figure("similarity", "Similarity, up to a rotation",
-                  "1 is alike up to rotation and scale. Grey is what the same number gives with the student's items shuffled: only what "
-                  "lies above it is due to the items.", panels, "" if panels else "It was not measured.", findings)
+                  "1 is alike up to rotation and scale. Grey is what the same number gives with the student's items shuffled: "
+                  "only what lies above it is due to the items.", panels, "" if panels else "It was not measured.", findings)
 
 
 CLASSIFIERS = {"probe": "probe,\ntuned", "paper.probe": "probe,\npaper", "knn": "10\nnearest", "zero_shot": "zero-\nshot"}
@@ -154,11 +160,14 @@ def accuracy(found: Audit) -> Figure:
                  for m, shift in ((TEACHER_MODEL, -0.1), (STUDENT_MODEL, 0.1))]
         kept = dots(STUDENT_MODEL, places, [found.values[f"{h}.retention"] for h in heads], labels)
         low, top = min(v for s in sides for v in (s.low or s.y)), max([1.0, *(kept.high or kept.y)])
-        panels = [Panel("Accuracy", "", "accuracy", sides, y_percent=True, y_range=(max(-0.02, low - 0.1), 1.02), **_categories(labels)),
-                  Panel("Retained of the teacher's", "", "student's over teacher's", [kept], [Mark(1.0, "all retained", dash="dot")],
-                        y_percent=True, y_range=(max(-0.02, min(kept.low or kept.y) - 0.1), top + 0.08), **_categories(labels))]
+        panels = [Panel("Accuracy", "", "accuracy", sides, y_percent=True, y_range=(max(-0.02, low - 0.1), 1.02),
+                        **_categories(labels)),
+                  Panel("Retained of the teacher's", "", "student's over teacher's", [kept],
+                        [Mark(1.0, "all retained", dash="dot")], y_percent=True,
+                        y_range=(max(-0.02, min(kept.low or kept.y) - 0.1), top + 0.08),
+                        **_categories(labels))]
     return Figure("accuracy", "Accuracy on the labels",
-                  "Each classifier is fitted to its own side and judged on the same items, so the exact McNemar test can compare them item "
-                  "by item. More dimensions fit more: read the probe beside the neighbours.", panels,
+                  "Each classifier is fitted to its own side and judged on the same items, so the exact McNemar test can "
+                  "compare them item by item. More dimensions fit more: read the probe beside the neighbours.", panels,
                   "" if panels else absent(found, ("probe.student.accuracy", "knn.student.accuracy"), "It was not measured."),
                   [f"{capital(ACCURACIES[h])}: {accuracy_sentence(found, h)}" for h in heads])

@@ -24,7 +24,6 @@ def audit_setting(sides: Sequence[AuditSide]) -> Setting:
 
 def overlaid_audits(sides: Sequence[AuditSide]) -> list[Figure]:
     """Cumulative variance, alignment and recovery per component; one that no audit has says so."""
-    share = {"x_log": True, "can_log": True, "y_percent": True, "y_range": (0.0, 1.02)}
     cumulative = _lines(sides, "student.cumulative_variance", "teacher.cumulative_variance")
     aligned = _lines(sides, "alignment.student_on_teacher", "alignment.teacher_on_teacher", "teacher, its own curve")
     null = next((s.audit.curves["alignment.null"] for s in sides if "alignment.null" in s.audit.curves), None)
@@ -32,15 +31,20 @@ def overlaid_audits(sides: Sequence[AuditSide]) -> list[Figure]:
         aligned.append(null_line(*thinned(null.x, null.y), "null, k/d"))
     recovered = _lines(sides, "alignment.teacher_r2_per_component")
     absent = "No audit here holds this curve; a page alone does not keep them."
+
+    def share(x_label: str, series: list[Series], *marks: Mark) -> list[Panel]:
+        return [Panel("", x_label, "variance in the first k", series, list(marks), x_log=True, can_log=True, y_percent=True,
+                      y_range=(0.0, 1.02))] if series else []
+
     return [
         Figure("cumulative_variance", "Cumulative variance", "A curve that rises early is a cloud with few directions.",
-               [Panel("", "principal components k", "variance in the first k", cumulative, [Mark(0.9, "90 %", dash="dot")], **share)]
-               if cumulative else [], "" if cumulative else absent),
-        Figure("alignment", "Where the students' variance lies", "Read each student between the teacher's own curve (a perfect copy) and k/d "
-               "(no relation).", [Panel("", "the teacher's components k", "variance in the first k", aligned, **share)] if aligned else [],
-               "" if aligned else absent),
-        Figure("component_r2", "What is recovered of each component", "R² with which a linear map from the student predicts each principal "
-               "component of the teacher: where a curve falls is what that student did not learn.",
+               share("principal components k", cumulative, Mark(0.9, "90 %", dash="dot")), "" if cumulative else absent),
+        Figure("alignment", "Where the students' variance lies",
+               "Read each student between the teacher's own curve (a perfect copy) and k/d (no relation).",
+               share("the teacher's components k", aligned), "" if aligned else absent),
+        Figure("component_r2", "What is recovered of each component",
+               "R² with which a linear map from the student predicts each principal component of the teacher: where a curve "
+               "falls is what that student did not learn.",
                [Panel("", "the teacher's component", "R²", recovered, [Mark(0.0, "", dash="dot")], x_log=True, can_log=True)]
                if recovered else [], "" if recovered else absent)]
 

@@ -11,16 +11,17 @@ from distillscope.report.sentences.compare import difference_text, headline, int
 from distillscope.report.sentences.numbers import shortened
 from distillscope.results.models import DASHES, MARKERS, STUDENT_COLOURS
 
-READING = ("Each point is the later run minus the first. Bars are 95 % intervals; one that stays clear of zero is not yet a difference that "
-           "is shown: the table has p after Holm's correction for all of them together. Several students that lie to one side say more than "
-           "one that lies far out.")
+READING = ("Each point is the later run minus the first. Bars are 95 % intervals; one that stays clear of zero is not yet a "
+           "difference that is shown: the table has p after Holm's correction for all of them together. Several students that "
+           "lie to one side say more than one that lies far out.")
 
 
 def differences_figure(pairs: Sequence[Pair]) -> Figure:
     """Every tested difference with its interval; a model keeps its colour and marker, a further pair of runs is hollow."""
     known = [d for p in pairs for d in p.differences if d.known and d.quantity.tested]
     names, panels = list(dict.fromkeys(_who(d, pairs) for d in known)), []
-    looks = {p.second: (STUDENT_COLOURS[i % len(STUDENT_COLOURS)], MARKERS[i % len(MARKERS)]) for i, p in enumerate(pairs, start=1)}
+    looks = {p.second: (STUDENT_COLOURS[i % len(STUDENT_COLOURS)], MARKERS[i % len(MARKERS)])
+             for i, p in enumerate(pairs, start=1)}
     looks |= {_who(d, pairs): (d.match.first.colour, d.match.first.marker) for d in known if d.match}
     for title in dict.fromkeys(title_text(d) for d in known):
         here = [d for d in known if title_text(d) == title]
@@ -28,8 +29,9 @@ def differences_figure(pairs: Sequence[Pair]) -> Figure:
         series = [_point(d, present.index(_who(d, pairs)), pairs, *looks[_who(d, pairs)]) for d in here]
         unit = here[0].quantity.unit
         against = f"{here[0].second} − {here[0].first}" if len(pairs) == 1 else f"difference from {here[0].first}"
-        panels.append(Panel(title[0].upper() + title[1:], "", f"{against}{f', {unit}' if unit else ''}", series, [Mark(0.0, "", dash="dot")],
-                            x_ticks=[(float(i), shortened(n, 18)) for i, n in enumerate(present)], x_range=(-0.6, len(present) - 0.4), y_range=_around_zero(series)))
+        panels.append(Panel(title[0].upper() + title[1:], "", f"{against}{f', {unit}' if unit else ''}", series,
+                            [Mark(0.0, "", dash="dot")], x_ticks=[(float(i), shortened(n, 18)) for i, n in enumerate(present)],
+                            x_range=(-0.6, len(present) - 0.4), y_range=_around_zero(series)))
     labels = [pairs[0].first, *(p.second for p in pairs)]
     return Figure("differences", "Differences", READING, panels, "" if panels else "No difference could be formed.",
                   [headline(labels, known)] if known else [])
@@ -57,5 +59,5 @@ def _point(d: Difference, place: int, pairs: Sequence[Pair], colour: tuple[str, 
     said = " ".join(p for p in (difference_text(d), interval_text(d), n_text(d)) if p)
     return Series(_who(d, pairs) if len(pairs) == 1 or d.match is None else f"{_who(d, pairs)}: {d.second} − {d.first}",
                   d.match.first.student if d.match else d.second, colour, [place + shift], [scale * d.value], kind="points",
-                  low=[scale * d.low] if bounded else None, high=[scale * d.high] if bounded else None, hover=[said], marker=marker,
-                  dash=DASHES[index % len(DASHES)] if d.match else "solid", legend=False)
+                  low=[scale * d.low] if bounded else None, high=[scale * d.high] if bounded else None, hover=[said],
+                  marker=marker, dash=DASHES[index % len(DASHES)] if d.match else "solid", legend=False)

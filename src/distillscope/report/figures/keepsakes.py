@@ -166,8 +166,8 @@ def _widest_gap(albums: list[Kept], kept: Kept) -> list[str]:
     mean = np.mean(list(gaps.values()), axis=0)
     worst = int(np.nanargmax(mean))
     each = ", ".join(f"{label} {number(100 * gap[worst], 1)}" for label, gap in gaps.items())
-    return [f"The widest gap to the teacher{of_setting([k.setting for k in albums], kept.setting)} is on "
-            f"“{kept.classes[worst]}”: {each} points."]
+    return [(f"The widest gap to the teacher{of_setting([k.setting for k in albums], kept.setting)} is on "
+            f"“{kept.classes[worst]}”: {each} points.")]
 
 
 @STUDY_FIGURES.register("confusion", order=160)

@@ -19,7 +19,7 @@ WHOLE, LITTLE, SOME, HALF = 0.99, 0.95, 0.80, 0.50
 ALLOWED = 0.95
 """R2 of the teacher from itself below which a fitted matrix says little: there are too few items for it."""
 SHIFTED = 0.05
-"""If one fitted matrix gains at least this much, the information is there in other coordinates than the teacher's: it is not lost."""
+"""Where one fitted matrix gains at least this much, nothing is lost: the information is there, in other coordinates."""
 
 
 @dataclass(frozen=True)
@@ -48,8 +48,8 @@ def _directions(found: Audit) -> Loss | None:
     if kept > 1.02:
         clause = f"the student fills {percent(kept, 0)} of the teacher's effective dimensions, as noise does too"
     else:
-        clause = (f"the student fills {number(student.value, 1)} of the teacher's {number(teacher.value, 1)} effective dimensions"
-                  f" ({share(min(kept, 1.0))})")
+        clause = (f"the student fills {number(student.value, 1)} of the teacher's {number(teacher.value, 1)} effective "
+                  f"dimensions ({share(min(kept, 1.0))})")
     sentence = (f"Directions: the student fills {number(student.value, 1)}{reach(student)} effective dimensions, the teacher "
                 f"{number(teacher.value, 1)}{reach(teacher)}: {percent(kept, 0)}"
                 f"{', which noise does too' if kept > 1.02 else ''}{how} (n = {student.n:,}).")
@@ -67,8 +67,8 @@ def _content(found: Audit) -> Loss | None:
     if not r2 or most < HALF:
         return None
     kept = max(0.0, min(1.0, r2.value / most))
-    clause = (f"{share(max(0.0, r2.value))} of the teacher's variance can be predicted from the student" if r2.value >= 0.005 else
-              "nothing of the teacher's variance can be predicted from the student")
+    some = share(max(0.0, r2.value)) if r2.value >= 0.005 else "nothing"
+    clause = f"{some} of the teacher's variance can be predicted from the student"
     if most < WHOLE:
         clause += f", of {share(most)} that so few items allow"
     sentence = f"Content: {clause} by a linear map: R² {told(r2)}{reach(r2)} (n = {r2.n:,})."
@@ -120,12 +120,14 @@ def _first(found: Audit, worst: Loss | None) -> str:
         return "The student has collapsed: all its embeddings are equal, so nothing of the teacher is in them"
     if worst is None:
         few = "alignment.teacher_r2" in found.values and _ceiling(found) < HALF
-        return f"With {found.num_items:,} items a loss cannot be told" if few else "None of the measures that tell a loss was taken"
+        return (f"With {found.num_items:,} items a loss cannot be told" if few else
+                "None of the measures that tell a loss was taken")
     words = ((WHOLE, "No loss shows"), (LITTLE, f"Little was lost, most of it in {worst.what}"),
              (SOME, f"Some was lost, most of it in {worst.what}"), (HALF, f"Much was lost, most of it in {worst.what}"))
     how = next((text for least, text in words if worst.retained >= least), f"Most was lost in {worst.what}")
     cosine = found.values.get("alignment.mean_cosine")
-    near = f", and the mean cosine with the teacher is {told(cosine)}" if cosine and cosine.value > WHOLE and worst.retained >= LITTLE else ""
+    close = cosine is not None and cosine.value > WHOLE and worst.retained >= LITTLE
+    near = f", and the mean cosine with the teacher is {told(cosine)}" if cosine is not None and close else ""
     if _ceiling(found) < HALF and not (near and worst.retained >= WHOLE):  # too few to fit what would tell more
         return f"With {found.num_items:,} items little can be told of a loss: {worst.clause}"
     return f"{how}: {worst.clause}{near}{_other_coordinates(found) if worst.what != ITEMS else ''}"
@@ -134,10 +136,10 @@ def _first(found: Audit, worst: Loss | None) -> str:
 def _other_coordinates(found: Audit) -> str:
     """That the student's queries do not fit the teacher's index, where one matrix makes them fit."""
     raw, mapped = (found.values.get(key) for key in RECALLS)
-    if not raw or recall_key(found) != "retrieval.mapped_recall_at_1":
+    if not raw or not mapped or recall_key(found) != "retrieval.mapped_recall_at_1":
         return ""
-    return (f", but in other coordinates: in the teacher's index {share(raw.value)} of the student's queries find their own item as they "
-            f"are, {share(mapped.value)} after one fitted matrix")
+    return (f", but in other coordinates: in the teacher's index {share(raw.value)} of the student's queries find their own "
+            f"item as they are, {share(mapped.value)} after one fitted matrix")
 
 
 def _matters(found: Audit, worst: Loss | None) -> str:
@@ -150,17 +152,17 @@ def _matters(found: Audit, worst: Loss | None) -> str:
     against = f"{share(found[f'{head}.student.accuracy'], 1)} against {share(teacher.value, 1)}"
     accuracies = f"{ACCURACIES[head]} keeps {share(kept.value, 1)} of the teacher's accuracy ({against})"
     p = found.values.get(f"{head}.mcnemar_p")
-    chance = p.value >= 0.05 if p else kept.low is not None and kept.low <= 1 <= kept.high
+    chance = p.value >= 0.05 if p else kept.interval is not None and kept.interval[0] <= 1 <= kept.interval[1]
     if _unread(found):
         return _unread(found)
     if chance and kept.value < WHOLE:
         return f"for these labels chance may explain the loss, since {accuracies}{f', McNemar {p_text(p.value)}' if p else ''}"
     if kept.value >= WHOLE and kept.low is not None and kept.low < LITTLE:
-        return (f"for these labels no loss of accuracy shows ({ACCURACIES[head]}: {against}), but {kept.n:,} items leave room for one (kept: "
-                f"95{NBSP}% interval {between(kept, 'retention')}{NBSP}%)")
+        return (f"for these labels no loss of accuracy shows ({ACCURACIES[head]}: {against}), but {kept.n:,} items leave room "
+                f"for one (kept: 95{NBSP}% interval {between(kept, 'retention')}{NBSP}%)")
     if kept.value > 1:
-        return (f"for these labels {'it' if worst and worst.retained >= WHOLE else 'that'} does not matter, since {ACCURACIES[head]} does no "
-                f"worse on the student ({against})")
+        which = "it" if worst and worst.retained >= WHOLE else "that"
+        return (f"for these labels {which} does not matter, since {ACCURACIES[head]} does no worse on the student ({against})")
     if kept.value >= WHOLE:
         return f"for these labels that does not matter, since {accuracies}"
     if kept.value >= LITTLE:
@@ -172,16 +174,17 @@ def _unread(found: Audit) -> str:
     """Why accuracies tell nothing: the teacher itself does no better on these labels than guessing; empty where it does."""
     guess = found.labels.get("largest_share")
     taken = [(name, teacher) for head, name in ACCURACIES.items() if (teacher := found.values.get(f"{head}.teacher.accuracy"))]
-    if guess is None or not taken or any((teacher.value if teacher.low is None else teacher.low) > guess for _, teacher in taken):
+    least = [teacher.value if teacher.low is None else teacher.low for _, teacher in taken]
+    if guess is None or not taken or max(least) > guess:
         return ""
     name, best = max(taken, key=lambda pair: pair[1].value)
-    return (f"these {found.labels['classes']:,} classes tell nothing of a loss, since they cannot be read from the teacher either ({name} is "
-            f"right on {share(best.value, 1)}{_reach(best)} of the items, and guessing the largest class on {share(guess, 1)}); check "
-            "that they are the labels of these items")
+    return (f"these {found.labels['classes']:,} classes tell nothing of a loss, since they cannot be read from the teacher "
+            f"either ({name} is right on {share(best.value, 1)}{_reach(best)} of the items, and guessing the largest class on "
+            f"{share(guess, 1)}); check that they are the labels of these items")
 
 
 def _reach(value: Value) -> str:
-    return "" if value.low is None else f" [{share(value.low, 1)}, {share(value.high, 1)}]"
+    return "" if value.interval is None else f" [{', '.join(share(v, 1) for v in value.interval)}]"
 
 
 def _search(found: Audit) -> str:
@@ -203,8 +206,8 @@ def does_it_matter(found: Audit) -> list[str]:
         f"No accuracy was measured{_why(found)}, so nothing is known of what a classifier would lose."]
     overlap = found.values.get("retrieval.neighbour_overlap_10")
     if overlap:
-        sentences.append(f"In an index of the student's own, {number(10 * overlap.value, 1)} of the first 10 results are those that the "
-                         f"teacher would give{_tenths(overlap)}.")
+        sentences.append(f"In an index of the student's own, {number(10 * overlap.value, 1)} of the first 10 results are those "
+                         f"that the teacher would give{_tenths(overlap)}.")
     return sentences
 
 
@@ -223,16 +226,16 @@ def _why(found: Audit) -> str:
 
 def _against(found: Audit, head: str) -> str:
     teacher, student = found.values[f"{head}.teacher.accuracy"], found.values[f"{head}.student.accuracy"]
-    return (f"on the student {told(student, 'accuracy')}{reach(student, 'accuracy')}, on the teacher {told(teacher, 'accuracy')}"
-            f"{reach(teacher, 'accuracy')} (n = {student.n:,}).")
+    theirs, own = (f"{told(v, 'accuracy')}{reach(v, 'accuracy')}" for v in (teacher, student))
+    return f"on the student {own}, on the teacher {theirs} (n = {student.n:,})."
 
 
 def _tenths(value: Value) -> str:
-    return f" [{number(10 * value.low, 1)}, {number(10 * value.high, 1)}]" if value.low is not None else ""
+    return "" if value.interval is None else f" [{', '.join(number(10 * v, 1) for v in value.interval)}]"
 
 
 def bands() -> str:
     """What the verdict's words stand for."""
     return (f"The words of the verdict are conventions: no loss from {percent(WHOLE, 0)} retained, little from "
-            f"{percent(LITTLE, 0)}, some from {percent(SOME, 0)}, much from {percent(HALF, 0)}, most below. What was lost most is the smallest of these shares; they are of "
-            "different things.")
+            f"{percent(LITTLE, 0)}, some from {percent(SOME, 0)}, much from {percent(HALF, 0)}, most below. What was lost most "
+            "is the smallest of these shares; they are of different things.")

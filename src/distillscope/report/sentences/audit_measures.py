@@ -46,16 +46,13 @@ def gallery_size(found: Audit) -> int:
     return min(found.repeats.get("items", found.num_items), Settings().gallery_items)
 
 
-def _both(line: Line) -> bool:
-    return line.teacher is not None and line.student is not None
-
-
 def _rank(line: Line, found: Audit) -> str:
-    if not _both(line):
+    if line.both is None:
         return ""
-    t, s = line.teacher.value, line.student.value
+    t, s = (v.value for v in line.both)
     if s > 1.02 * t:
-        return f"The student spreads over more directions than the teacher ({s / t:.2f} times), as noise does too: read it with R²."
+        return (f"The student spreads over more directions than the teacher ({s / t:.2f} times), as noise does too: read it "
+                "with R².")
     if s > 0.98 * t:
         return "Both fill about as many directions."
     return f"The student's variance fills about {number(s, 0)} directions evenly, the teacher's {number(t, 0)}."
@@ -70,92 +67,98 @@ def _corrected(line: Line, found: Audit) -> str:
 
 
 def _dims(line: Line, found: Audit) -> str:
-    if not _both(line):
+    if line.both is None:
         return ""
+    teacher, student = line.both
     share = f"{line.name.rpartition('_')[2]}{NBSP}%"
-    return (f"{number(line.student.value, 0)} principal components hold {share} of the student's variance; the teacher needs "
-            f"{number(line.teacher.value, 0)}.")
+    return (f"{number(student.value, 0)} principal components hold {share} of the student's variance; the teacher needs "
+            f"{number(teacher.value, 0)}.")
 
 
 def _strongest(line: Line, found: Audit) -> str:
-    value = line.student or line.teacher
-    other = f", of the teacher's {percent(1 / line.teacher.value, 0)}" if _both(line) else ""
-    return f"The strongest component alone holds {percent(1 / value.value, 0)} of the variance{other}."
+    other = f", of the teacher's {percent(1 / line.both[0].value, 0)}" if line.both else ""
+    return f"The strongest component alone holds {percent(1 / line.known.value, 0)} of the variance{other}."
 
 
 def _algebraic(line: Line, found: Audit) -> str:
-    value, side = (line.student, "student") if line.student else (line.teacher, "teacher")
+    side = "student" if line.student else "teacher"
     dim = len(found.curves[f"{side}.spectrum"].x)
-    empty = dim - round(value.value)
+    empty = dim - round(line.known.value)
     return (f"{empty} of the {side}'s {dim} dimensions are empty or copies of others." if empty > 0
             else f"All {dim} dimensions of the {side} carry something.")
 
 
 def _twonn(line: Line, found: Audit) -> str:
-    if not _both(line):
+    if line.both is None:
         return ""
-    return (f"From one item to its nearest, the student varies in about {number(line.student.value, 0)} ways, the teacher in "
-            f"{number(line.teacher.value, 0)}.")
+    teacher, student = line.both
+    return (f"From one item to its nearest, the student varies in about {number(student.value, 0)} ways, the teacher in "
+            f"{number(teacher.value, 0)}.")
 
 
 def _decay(line: Line, found: Audit) -> str:
-    if not _both(line):
+    if line.both is None:
         return ""
-    gap = line.student.value - line.teacher.value
+    t, s = (v.value for v in line.both)
+    gap = s - t
     return ("Both spectra fall about as fast." if abs(gap) < 0.05 else
             f"The student's spectrum falls {'faster' if gap > 0 else 'more slowly'} than the teacher's.")
 
 
 def _mean_energy(line: Line, found: Audit) -> str:
-    value = (line.student or line.teacher).value
+    value = line.known.value
     return ("Most of the energy is one common mean, so cosines are high whatever the items." if value > 0.5 else
             "The common mean is a minor part of the energy.")
 
 
 def _uniformity(line: Line, found: Audit) -> str:
-    if not _both(line):
+    if line.both is None:
         return ""
-    gap = line.student.value - line.teacher.value
+    t, s = (v.value for v in line.both)
+    gap = s - t
     return ("Both are spread about as evenly over the sphere." if abs(gap) < 0.05 else
             f"The student is {'more crowded' if gap > 0 else 'spread more evenly'} on the sphere than the teacher.")
 
 
 def _duplicates(line: Line, found: Audit) -> str:
     worst = max(v.value for v in (line.teacher, line.student) if v is not None)
-    return "No sampled row repeats another." if worst == 0 else "Repeated rows weigh as often as they stand in the spectrum; elsewhere an item counts once."
+    return ("No sampled row repeats another." if worst == 0 else
+            "Repeated rows weigh as often as they stand in the spectrum; elsewhere an item counts once.")
 
 
 def _undersampled(line: Line, found: Audit) -> str:
     low = any(v is not None and v.value for v in (line.teacher, line.student))
-    return "Too few items for the raw ranks: compare the corrected ones." if low else "There are enough items for the ranks (n ≥ 2 d)."
+    return ("Too few items for the raw ranks: compare the corrected ones." if low else
+            "There are enough items for the ranks (n ≥ 2 d).")
 
 
 def _cosine(line: Line, found: Audit) -> str:
-    angle = math.degrees(math.acos(max(-1.0, min(1.0, line.student.value))))
+    angle = math.degrees(math.acos(max(-1.0, min(1.0, line.known.value))))
     constant = math.sqrt(found["teacher.mean_energy"])
-    return f"About {number(angle, 0 if angle >= 10 else 1)}° away from the teacher; a constant, the teacher's mean, would score about {constant:.2f}."
+    return (f"About {number(angle, 0 if angle >= 10 else 1)}° away from the teacher; a constant, the teacher's mean, would "
+            f"score about {constant:.2f}.")
 
 
 def _top20(line: Line, found: Audit) -> str:
     own = found["alignment.teacher_variance_top20"]
-    more = line.student.value > own
+    more = line.known.value > own
     return (f"The teacher's own share there is {percent(own)}: the student "
             f"{'leans more' if more else 'leans no more'} on the leading components than the teacher does.")
 
 
 def _captured(line: Line, found: Audit) -> str:
     most = found["alignment.teacher_variance_top20"]
-    return f"Of the {percent(most)} that any 20 directions could hold, the student's 20 hold {share(line.student.value, 1)}."
+    return f"Of the {percent(most)} that any 20 directions could hold, the student's 20 hold {share(line.known.value, 1)}."
 
 
 def _r2(line: Line, found: Audit) -> str:
-    value = line.student.value
+    value = line.known.value
     if value < 0.02:
         return "Nothing of the teacher can be predicted linearly from the student."
+    text = f"{share(value, 1)} of the teacher's variance can be predicted linearly from the student"
     most = found.values.get("alignment.teacher_r2_ceiling")
     if most and most.value < 0.99:
-        return f"{share(value, 1)} of the teacher's variance can be predicted linearly from the student, of {share(most.value, 1)} that so few items allow."
-    text = f"{share(value, 1)} of the teacher's variance can be predicted linearly from the student"
+        return f"{text}, of {share(most.value, 1)} that so few items allow."
     return f"{text}." if value > 1 - 1e-9 else f"{text}; {percent(1 - value, 1 if value < 0.9995 else 4)} cannot."
 
 
@@ -165,33 +168,34 @@ def _angle(line: Line, found: Audit) -> str:
 
 def _against_null(line: Line, found: Audit) -> str:
     null = found.values[f"{line.name}_null"]
-    level = f"Shuffled items give {shown(null.value, null.unit, line.name)}"
-    return f"{level}; this lies {'above' if line.student.value > null.high else 'within or below'} their range."
+    above = null.interval is not None and line.known.value > null.interval[1]
+    where = "above" if above else "within or below"
+    return f"Shuffled items give {shown(null.value, null.unit, line.name)}; this lies {where} their range."
 
 
 def _infonce(line: Line, found: Audit) -> str:
     ceiling = found[f"{line.name}_ceiling" if line.name.startswith("paper") else "contrastive.ceiling"]
-    return f"{number(ceiling - line.student.value, 2)} of at most {number(ceiling, 2)} nats are kept; chance keeps none."
+    return f"{number(ceiling - line.known.value, 2)} of at most {number(ceiling, 2)} nats are kept; chance keeps none."
 
 
 def _retained(line: Line, found: Audit) -> str:
-    return f"It keeps {share(line.student.value, 1)} of the nats by which the teacher tells its own items apart."
+    return f"It keeps {share(line.known.value, 1)} of the nats by which the teacher tells its own items apart."
 
 
 def _saturated(line: Line, found: Audit) -> str:
-    return "K is too small to tell students apart." if line.student.value else "K is large enough to tell students apart."
+    return "K is too small to tell students apart." if line.known.value else "K is large enough to tell students apart."
 
 
 def _recall(line: Line, found: Audit) -> str:
     k = int(line.name.rpartition("_")[2])
     mapped = " after one fitted matrix" if "mapped" in line.name else ""
     where = "first" if k == 1 else f"among the first {k}"
-    return (f"{share(line.student.value, 1)} of the student's queries find their own item {where} in the teacher's index"
+    return (f"{share(line.known.value, 1)} of the student's queries find their own item {where} in the teacher's index"
             f"{mapped}; chance is about {percent(k / gallery_size(found), 2)}.")
 
 
 def _overlap(line: Line, found: Audit) -> str:
-    return f"{number(10 * line.student.value, 1)} of the first 10 results of a student's index are the teacher's."
+    return f"{number(10 * line.known.value, 1)} of the first 10 results of a student's index are the teacher's."
 
 
 def _gradient(line: Line, found: Audit) -> str:
@@ -208,12 +212,15 @@ SENTENCES: dict[str, Callable[[Line, Audit], str]] = {
     "dims_90": _dims, "dims_95": _dims, "dims_99": _dims, "stable_rank": _strongest, "algebraic_rank": _algebraic,
     "twonn_dimension": _twonn, "spectral_decay": _decay, "mean_energy": _mean_energy, "uniformity": _uniformity,
     "duplicates": _duplicates, "undersampled": _undersampled,
-    "alignment.mean_cosine": _cosine, "alignment.student_variance_top20": _top20, "alignment.teacher_variance_captured": _captured,
+    "alignment.mean_cosine": _cosine, "alignment.student_variance_top20": _top20,
+    "alignment.teacher_variance_captured": _captured,
     "alignment.teacher_r2": _r2, "alignment.principal_angle_mean": _angle, "alignment.principal_angle_max": _angle,
-    **{f"similarity.{name}": _against_null for name in ("linear_cka", "linear_cka_debiased", "procrustes", "rsa_spearman", "mutual_knn_10")},
+    **{f"similarity.{name}": _against_null
+       for name in ("linear_cka", "linear_cka_debiased", "procrustes", "rsa_spearman", "mutual_knn_10")},
     "contrastive.infonce": _infonce, "paper.infonce": _infonce, "contrastive.retained_share": _retained,
     "contrastive.saturated": _saturated,
     **{f"retrieval.{kind}recall_at_{k}": _recall for kind in ("", "mapped_") for k in (1, 5, 10)},
     "retrieval.neighbour_overlap_10": _overlap, "probe.gradient_norm": _gradient, "paper.probe.gradient_norm": _gradient,
-    **{f"{head}.{what}": _accuracy(head) for head in ("probe", "paper.probe", "knn", "zero_shot") for what in ("accuracy", "retention")},
+    **{f"{head}.{what}": _accuracy(head)
+       for head in ("probe", "paper.probe", "knn", "zero_shot") for what in ("accuracy", "retention")},
 }

@@ -55,7 +55,8 @@ def _decimals(value: float, low: float | None, high: float | None, unit: str, na
         return decimals(100 * value, low, high, least=1, full=100.0)
     if unit in ("dims", "degrees"):
         return decimals(value, low, high, least=1)
-    return decimals(value, low, high, least=2 if unit in ("exponent", "log kernel") else 3, full=1.0 if unit in BOUNDED else None)
+    least, full = 2 if unit in ("exponent", "log kernel") else 3, 1.0 if unit in BOUNDED else None
+    return decimals(value, low, high, least=least, full=full)
 
 
 def told(value: Value, name: str = "") -> str:
@@ -65,10 +66,10 @@ def told(value: Value, name: str = "") -> str:
 
 def between(value: Value | None, name: str = "") -> str:
     """'[30.6, 31.4]' in the units and decimals of `told`; empty where there is no interval."""
-    if value is None or value.low is None:
+    if value is None or value.interval is None:
         return ""
     digits = _decimals(value.value, value.low, value.high, value.unit, name)
-    low, high = (shown(v, value.unit, name, digits) for v in (value.low, value.high))
+    low, high = (shown(v, value.unit, name, digits) for v in value.interval)
     return f"[{low.replace(f'{NBSP}%', '')}, {high.replace(f'{NBSP}%', '')}]"
 
 

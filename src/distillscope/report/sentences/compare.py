@@ -11,12 +11,13 @@ from distillscope.results.keys import NBSP
 from distillscope.results.rows import CLEAN, Condition
 from distillscope.visible import joined
 
-READING = ("B − A, each run with its own seeds: where both have a seed, its difference is taken first and Student's t interval is over those "
-           "differences; where they share none, the interval is Welch's. “Over items” is a paired bootstrap over the test images of the "
-           "same trained models: it holds for other images, not for other seeds. p is Holm's over every difference on this page. A "
-           "difference that does not remain is not shown to be absent.")
-OVER_ITEMS = ("B − A of the values of both audits. The interval joins both audits' intervals (MOVER) as if their items were not the "
-              "same, which is too wide where they are; none of it speaks of other seeds. p is Holm's over every difference on this page.")
+READING = ("B − A, each run with its own seeds: where both have a seed, its difference is taken first and Student's t interval "
+           "is over those differences; where they share none, the interval is Welch's. “Over items” is a paired bootstrap over "
+           "the test images of the same trained models: it holds for other images, not for other seeds. p is Holm's over every "
+           "difference on this page. A difference that does not remain is not shown to be absent.")
+OVER_ITEMS = ("B − A of the values of both audits. The interval joins both audits' intervals (MOVER) as if their items were "
+              "not the same, which is too wide where they are; none of it speaks of other seeds. p is Holm's over every "
+              "difference on this page.")
 
 
 def value_text(d: Difference, value: float) -> str:
@@ -99,7 +100,8 @@ def headline(labels: Sequence[str], differences: Sequence[Difference]) -> str:
                 "what is shown is that of single runs.")
     counted = f"{len(kept)} of {len(tested)} differences remain{'s' * (len(kept) == 1)} after Holm's correction"
     if not kept:
-        return f"{others} against {labels[0]}: none of {len(tested)} differences remains after Holm's correction, which is no proof of equality."
+        return (f"{others} against {labels[0]}: none of {len(tested)} differences remains after Holm's correction, which is no "
+                "proof of equality.")
     named = []
     for d in kept[:3]:
         who = f"{d.name}, " if d.name else ""

@@ -170,8 +170,8 @@ def notes(found: Recommendation) -> list[str]:
     said = [f"{PROBES[found.accuracy]}{_neighbours(found) if of_paper else ''}"] if found.accuracy in PROBES else []
     said += found.mapped_notes
     timed = found.timed or not any(r.entries or r.apart for r in found.rankings)
-    return said if timed else [*said, "Latency was not measured: add the stress latency to the study (stresses: [{name: "
-                                      "latency}])."]
+    return said if timed else [*said, ("Latency was not measured: add the stress latency to the study (stresses: [{name: "
+                                      "latency}]).")]
 
 
 def _neighbours(found: Recommendation) -> str:

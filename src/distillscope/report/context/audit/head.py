@@ -30,7 +30,7 @@ class _Named(Protocol):
 
 @dataclass(frozen=True)
 class Study:
-    """Who against whom, over how many items and dimensions (of each side whose spectrum is known), and how each side was read."""
+    """Who against whom, over how many items and dimensions (of each side whose spectrum is known), and how each was read."""
 
     teacher: str
     student: str
@@ -52,14 +52,16 @@ def merits(found: Audit) -> list[Merit]:
     recall = recall_key(found) or next((k for k in RECALLS if k in found.values), "")
     wanted: list[tuple[str, str, tuple[str, str], float | None]] = [
         ("Effective rank", "directions that are filled evenly", ("teacher.effective_rank", "student.effective_rank"), None),
-        ("R² of the teacher", "the teacher's variance, predicted linearly from the student", ("", "alignment.teacher_r2"), 1.0)]
+        ("R² of the teacher", "the teacher's variance, predicted linearly from the student", ("", "alignment.teacher_r2"),
+         1.0)]
     if head:
         wanted.append(("Accuracy", f"{ACCURACIES[head]}; n = {found.values[f'{head}.student.accuracy'].n:,}",
                        (f"{head}.teacher.accuracy", f"{head}.student.accuracy"), 1.0))
-    wanted += [("Recall at 1", f"own item first in the teacher's index of {gallery:,}{RECALLS.get(recall, '')}", ("", recall), 1.0),
-               ("Shared neighbours", "of the first 10, each side in an index of its own", ("", "retrieval.neighbour_overlap_10"), 1.0),
-               ("CKA, debiased", "similarity up to a rotation", ("", "similarity.linear_cka_debiased"), 1.0),
-               ("Contrastive retention", "nats kept, of what the teacher keeps of itself", ("", "contrastive.retained_share"), 1.0)]
+    wanted += [(title, note, ("", key), 1.0) for title, note, key in (
+        ("Recall at 1", f"own item first in the teacher's index of {gallery:,}{RECALLS.get(recall, '')}", recall),
+        ("Shared neighbours", "of the first 10, each side in an index of its own", "retrieval.neighbour_overlap_10"),
+        ("CKA, debiased", "similarity up to a rotation", "similarity.linear_cka_debiased"),
+        ("Contrastive retention", "nats kept, of what the teacher keeps of itself", "contrastive.retained_share"))]
     cards = []
     for title, note, keys, full in wanted:
         rows = [_row(model, found.values[key], key) for model, key in zip((TEACHER_MODEL, STUDENT_MODEL), keys, strict=True)

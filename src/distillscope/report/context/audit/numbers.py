@@ -11,7 +11,7 @@ from distillscope.report.audit_lines import ShownLine, ShownValue, full_lines, s
 from distillscope.report.context.provenance import duration
 from distillscope.report.registered import AUDIT
 
-UNKNOWN = (None, "", 0, {}, [])
+UNKNOWN: tuple[Any, ...] = (None, "", 0, {}, [])
 """Values of a provenance that say nothing."""
 
 

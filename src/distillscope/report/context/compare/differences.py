@@ -54,8 +54,9 @@ def pair_table(pair: Pair, named: bool) -> PairTable:
 
 
 def _cells(d: Difference, items: bool) -> list[str]:
+    over_items = [sentences.items_text(d)] if items else []
     return [sentences.title_text(d), sentences.value_text(d, d.a), sentences.value_text(d, d.b), sentences.difference_text(d),
-            sentences.interval_text(d), *([sentences.items_text(d)] if items else []), sentences.n_text(d), sentences.p_text(d.p_holm)]
+            sentences.interval_text(d), *over_items, sentences.n_text(d), sentences.p_text(d.p_holm)]
 
 
 @COMPARISON.register("matter", "Does it matter?", order=20)
@@ -88,5 +89,6 @@ def settings(found: Comparison) -> dict[str, Any] | None:
     """Every setting in which the configurations differ, a column a run."""
     if found.kind != "study":
         return None
-    rows = [PageRow(key, [PageCell(values[label] or MISSING, kind="setting") for label in found.labels]) for key, values in found.differs]
+    rows = [PageRow(key, [PageCell(values[label] or MISSING, kind="setting") for label in found.labels])
+            for key, values in found.differs]
     return {"table": PageTable("Settings that differ", heads("setting", found.labels), rows) if rows else None}

@@ -43,7 +43,8 @@ def merits(found: Comparison) -> list[Cards]:
     """A row of cards for each pair of studies, one for all audits."""
     whole = Pair(found.labels[0], joined(found.labels[1:]), found.differences)
     pairs = found.pairs if found.kind == "study" else [whole]
-    return [Cards(f"{pair.second} against {pair.first}" if len(found.pairs) > 1 else "", _cards(pair.differences)) for pair in pairs]
+    several = len(found.pairs) > 1
+    return [Cards(f"{pair.second} against {pair.first}" if several else "", _cards(pair.differences)) for pair in pairs]
 
 
 def _cards(differences: Sequence[Difference]) -> list[DifferenceCard]:
