@@ -64,7 +64,8 @@ class Axis:
         >>> round(axis.gap(0.6), 3), round(axis.gap(0.79), 3), round(axis.gap(0.9), 3)
         (0.2, 0.08, 0.08)
         """
-        return max(self.ceiling - plain, FLOOR * self.ceiling)
+        ceiling = self.ceiling or 0.0
+        return max(ceiling - plain, FLOOR * ceiling)
 
 
 @dataclass(frozen=True)
@@ -82,11 +83,19 @@ class Entry:
     apart: str = ""
     neighbours: Contrast | None = None
 
+    @property
+    def gain(self) -> Contrast:
+        """The score of an entry that is ranked."""
+        if self.score is None:
+            raise ValueError(f"arm {self.arm.name} has no score")
+        return self.score
+
 
 @dataclass(frozen=True)
 class Ranking:
-    """The arms of one student, best first. ``leaders``: those that no other arm is shown to beat, over all pairs; ``reason`` says
-    why nothing was ranked. ``caught_up``: the axes of the balance that leave no gap to speak of; ``not_run``: arms that other students ran and this one did not."""
+    """The arms of one student, best first. ``leaders``: those that no other arm is shown to beat, over all pairs; ``reason``
+    says why nothing was ranked. ``caught_up``: the axes of the balance that leave no gap to speak of; ``not_run``: arms that
+    other students ran and this one did not."""
 
     student: str
     plain: str
@@ -109,7 +118,7 @@ class Ranking:
 
     def simultaneous(self, entry: Entry) -> tuple[float, float]:
         """The 95 % interval of an entry's score that holds for all ranked arms at once (Bonferroni), hence for a picked one."""
-        return entry.score.interval(1 - ALPHA / max(1, self.rivals))
+        return entry.gain.interval(1 - ALPHA / max(1, self.rivals))
 
 
 @dataclass(frozen=True)
@@ -173,9 +182,9 @@ def axes_of(results: Results) -> tuple[list[Axis], dict[str, str]]:
         found.append(Axis("accuracy", "clean accuracy", key, (CLEAN,), facts_of(key).unit, facts_of(key).scale, clean, clean))
         sigmas = tuple(results.sigmas())
         if sigmas:
-            own = [_mean(results.teacher_values(of_teacher, c)) for c in sigmas]
+            own = [m for c in sigmas if (m := _mean(results.teacher_values(of_teacher, c))) is not None]
             found.append(Axis("robustness", "noisy accuracy", key, sigmas, facts_of(key).unit, facts_of(key).scale,
-                              None if None in own else float(np.mean(own)), clean))
+                              float(np.mean(own)) if len(own) == len(sigmas) else None, clean))
         else:
             missing["robustness"] = "no accuracy under noise was measured"
     except Undecided as gap:
@@ -204,7 +213,8 @@ def _mean(values: pd.Series) -> float | None:
 def axis_values(results: Results, axis: Axis, arm: Arm, student: str) -> pd.Series:
     """One number per seed: the mean over the axis' conditions, for seeds that have them all."""
     def means() -> pd.Series:
-        return pd.concat([results.values(arm, student, axis.measure, c) for c in axis.conditions], axis=1, join="inner").mean(axis=1)
+        columns = [results.values(arm, student, axis.measure, c) for c in axis.conditions]
+        return pd.concat(columns, axis=1, join="inner").mean(axis=1)
 
     return results.once(("axis", axis.measure, axis.conditions, student, arm.key), means).copy()
 
@@ -237,7 +247,7 @@ def rank(results: Results, student: str, plain: Arm, axes: Sequence[Axis], missi
             entry, score = _entry(results, student, arm, plain, values, base, scored)
             entries.append(entry)
             scores[arm.name] = score
-    ranked = sorted((e for e in entries if not e.apart), key=lambda e: -e.score.mean)
+    ranked = sorted((e for e in entries if not e.apart), key=lambda e: -e.gain.mean)
     apart = tuple(e for e in entries if e.apart)
     if len(ranked) < 2:
         return Ranking(student, plain.name, tuple(ranked), apart, reason=_alone(plain, ranked, apart), not_run=absent)
@@ -256,8 +266,14 @@ def _not_run(arms: Sequence[Arm]) -> tuple[str, ...]:
 
 def _caught_up(axes: Sequence[Axis], base: Mapping[str, pd.Series]) -> tuple[str, ...]:
     """The axes on which the plain arm lacks less than the floor, or stands where the teacher does or above it."""
-    means = {a: float(base[a.name].mean()) for a in axes if len(base[a.name]) and a.ceiling is not None}
-    return tuple(a.name for a, mean in means.items() if a.ceiling - mean < FLOOR * a.ceiling or (a.teacher is not None and mean >= a.teacher))
+    found = []
+    for axis in axes:
+        if axis.ceiling is None or not len(base[axis.name]):
+            continue
+        mean = float(base[axis.name].mean())
+        if axis.ceiling - mean < FLOOR * axis.ceiling or (axis.teacher is not None and mean >= axis.teacher):
+            found.append(axis.name)
+    return tuple(found)
 
 
 def _scored(axes: Sequence[Axis], missing: Mapping[str, str], purpose: str,
@@ -267,7 +283,9 @@ def _scored(axes: Sequence[Axis], missing: Mapping[str, str], purpose: str,
         axis = next((a for a in axes if a.name == purpose), None)
         if axis is None:
             return {}, missing[purpose]
-        return ({purpose: axis.scale}, "") if len(base[purpose]) else ({}, "the plain arm has no finished trial with this student")
+        if len(base[purpose]):
+            return {purpose: axis.scale}, ""
+        return {}, "the plain arm has no finished trial with this student"
     known = [a for a in axes if len(base[a.name])]
     if not known:
         return {}, "the plain arm has no finished trial with this student" if axes else "; ".join(missing.values())
@@ -300,7 +318,7 @@ def _entry(results: Results, student: str, arm: Arm, plain: Arm, values: Mapping
 
 
 def _why_apart(arm: Arm, plain: Arm, entry: Entry, absent: set[str], more: float) -> str:
-    """Why an arm is not ranked against the plain one, or nothing; ``more``: its multiply-adds over those of the plain arm's network."""
+    """Why an arm is not ranked against the plain one, or nothing; ``more``: its multiply-adds over the plain arm's."""
     if arm.network != plain.network and more > DEARER:
         return f"has a network of {more:.1f} times the multiply-adds of the plain arm's"
     if images_seen(arm) != images_seen(plain):
@@ -332,7 +350,7 @@ def leading(names: Sequence[str], scores: Mapping[str, pd.Series]) -> tuple[tupl
     """
     contrasts = {pair: _paired(scores[pair[0]], scores[pair[1]]) for pair in itertools.combinations(names, 2)}
     adjusted = all_pairs({pair: 1.0 if c is None or c.error == 0 else c.p() for pair, c in contrasts.items()})
-    beaten = {pair[contrasts[pair].mean > 0] for pair, p in adjusted.items() if p < ALPHA}
+    beaten = {pair[c.mean > 0] for pair, c in contrasts.items() if c is not None and adjusted[pair] < ALPHA}
     nearest = contrasts[names[0], names[1]]
     wanted = None if nearest is None or not nearest.mean or not nearest.error else seeds_for(nearest.mean, nearest.std)
     return tuple(n for n in names if n not in beaten) or tuple(names), wanted

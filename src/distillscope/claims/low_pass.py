@@ -60,11 +60,11 @@ def bands(results: Results) -> tuple[Condition, Condition, float]:
     places = {bool(c.place) for c in known}  # at the source, or on the model's input: never one against the other
     wanted = results.study.noise.where == "input" if len(places) > 1 else True in places
     found = [c for c in known if bool(c.place) == wanted]
-    sigmas = sorted({c.strength for c in found if c.strength > 0})
+    sigmas = sorted({c.strength for c in found if c.strength})
     if not sigmas:
         raise Undecided("no accuracy under band-limited noise was measured (stresses: [band_noise])")
     sigma = 0.1 if 0.1 in sigmas else sigmas[(len(sigmas) - 1) // 2]
-    ordered = sorted((c for c in found if c.strength == sigma), key=lambda c: c.bounds)
+    ordered = sorted((c for c in found if c.strength == sigma), key=lambda c: c.bounds or (0.0, 0.0))
     if len(ordered) < 2:
         raise Undecided("one frequency band alone was measured, and this claim compares the lowest with the highest")
     return ordered[0], ordered[-1], sigma

@@ -69,7 +69,7 @@ class Results:
     students: Mapping[str, Student]
     frame: pd.DataFrame
     log: pd.DataFrame
-    curves: Mapping[tuple[str, str, int], Mapping[str, Any]]
+    curves: Mapping[tuple[str, str, Any], Mapping[str, Any]]
     references: Mapping[str, Mapping[str, Any]]
     mapped_notes: tuple[str, ...] = ()
     needed: int = field(default=2, compare=False)
@@ -301,7 +301,12 @@ def results_of(runs: Sequence[Read], command: str = "claims") -> list[Results]:
     """One `Results` for each data set and teacher of ``runs``, which must be studies of the same data and teacher."""
     for other in runs[1:]:
         _check_same(runs[0], other, command)
-    frames, logs, curves, references, arms, students = [], [], {}, {}, [], {}
+    frames: list[pd.DataFrame] = []
+    logs: list[pd.DataFrame] = []
+    curves: dict[tuple[str, str], dict[tuple[str, str, Any], Mapping[str, Any]]] = {}
+    references: dict[tuple[str, str], dict[str, Mapping[str, Any]]] = {}
+    arms: list[Arm] = []
+    students: dict[str, Student] = {}
     taken: set[tuple] = set()
     without: list[str] = []
     fit = OLD_FIT if {r.mapped_fit for r in runs} - {""} == {OLD_FIT} else FIT

@@ -15,7 +15,7 @@ from typing import Literal
 
 import numpy as np
 
-from distillscope.results.statistics import Contrast, paired, tost
+from distillscope.results.statistics import Contrast, Numbers, paired, tost
 
 Outcome = Literal["supported", "refuted", "undecided"]
 
@@ -80,7 +80,7 @@ def below(text: str, otherwise: str, endpoint: Endpoint, contrast: Contrast, bou
     return denied(above(otherwise, text, endpoint, contrast, bound))
 
 
-def same(text: str, otherwise: str, endpoint: Endpoint, first: Sequence[float], second: Sequence[float],
+def same(text: str, otherwise: str, endpoint: Endpoint, first: Numbers, second: Numbers,
          share: float) -> Statement:
     """Paired ``first`` and ``second`` (n,) differ by at most ``share`` of the second: two one-sided tests (TOST).
 

@@ -13,7 +13,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, replace
-from typing import Any
+from typing import Any, NamedTuple
 
 from distillscope.claims.results import Results
 from distillscope.claims.statements import Outcome, Statement
@@ -138,14 +138,33 @@ def tested(name: str, sentence: str, seeds: int, found: Finding, results: Result
         s.p, s.p, flip, s.times, "", found.evidence, parts, found.secondary, found.notes, (s.said("supported"), s.said("refuted")))
 
 
+class _Tested(NamedTuple):
+    """What a verdict holds once its statement was tested."""
+
+    effect: float
+    bound: float
+    std: float
+    p: float
+    p_supported: float
+    p_refuted: float
+
+
+def _tested(v: Verdict) -> _Tested:
+    known = [x for x in (v.effect, v.bound, v.std, v.p, v.p_supported, v.p_refuted) if x is not None]
+    if len(known) < len(_Tested._fields):
+        raise ValueError(f"claim {v.id} was not tested")
+    return _Tested(*known)
+
+
 def settled(verdict: Verdict, tested: int, p_holm: float | None = None) -> Verdict:
     """The verdict at its adjusted p, its power and its sentence; ``tested`` is the number of claims in the family."""
-    v, p_holm = verdict, verdict.p if p_holm is None else p_holm
+    v, t = verdict, _tested(verdict)
+    p_holm = t.p if p_holm is None else p_holm
     shown = p_holm < ALPHA
-    outcome: Outcome = "undecided" if not shown else "supported" if v.p_supported <= v.p_refuted else "refuted"
+    outcome: Outcome = "undecided" if not shown else "supported" if t.p_supported <= t.p_refuted else "refuted"
     family = f"{tested}" + (f" / {v.times} parts" if v.times > 1 else "")
-    alpha, away = ALPHA / tested / v.times, abs(v.effect - v.bound)
-    reach = number(smallest_effect(v.std, v.n, alpha=alpha))
+    alpha, away = ALPHA / tested / v.times, abs(t.effect - t.bound)
+    reach = number(smallest_effect(t.std, v.n, alpha=alpha))
     power = (f"{v.n} {v.replicates} of this spread show an effect that lies {reach} {v.unit} from its bound with "
              f"{100 * POWER:.0f} % power (alpha {ALPHA:g} / {family}, Holm's first step)")
     where = ", ".join(f"{k} {x}" for k, x in v.scope.items() if x not in (None, ""))
@@ -154,17 +173,17 @@ def settled(verdict: Verdict, tested: int, p_holm: float | None = None) -> Verdi
     if shown:
         reason, said = "", f"{v.says[outcome == 'refuted']} ({numbers})"
     else:
-        reason = f"{_not_told(v, family)}; {_more(v, seeds_for(away, v.std, alpha=alpha) if away else None)}"
+        reason = f"{_undecided(v, t, family)}; {_more(v, seeds_for(away, t.std, alpha=alpha) if away else None)}"
         said = f"{reason} ({numbers})"
     return replace(v, verdict=outcome, reason=reason, sentence=f"{outcome.capitalize()}: {said}. Scope: {where}.",
                    p_holm=p_holm, power=power)
 
 
-def _not_told(v: Verdict, family: str) -> str:
+def _undecided(v: Verdict, t: _Tested, family: str) -> str:
     """That the effect was not separated from its bound, or only without the adjustment."""
-    if v.low is None or v.high is None or v.low <= v.bound <= v.high:
+    if v.low is None or v.high is None or v.low <= t.bound <= v.high:
         return f"{v.n} {v.replicates} do not separate the effect from its bound"
-    return (f"the 95 % interval, which is not adjusted, leaves its bound out, but p = {v.p / v.times:.3g} is not below alpha "
+    return (f"the 95 % interval, which is not adjusted, leaves its bound out, but p = {t.p / v.times:.3g} is not below alpha "
             f"{ALPHA:g} / {family} at {v.n} {v.replicates}")
 
 

@@ -80,11 +80,11 @@ def mismatches(a: StudySide, b: StudySide, match: Match) -> list[Mismatch]:
     one, other = a.config, b.config
     found: list[Mismatch] = []
 
-    def compared(what: str, first: Mapping[str, Any], second: Mapping[str, Any], follows: str, unpaired: set[str] | None = None,
-                 left_out: set[str] | None = None) -> None:
+    def compared(what: str, first: Mapping[str, Any], second: Mapping[str, Any], follows: str,
+                 unpaired: set[str] | None = None, left_out: set[str] | None = None) -> None:
         unlike = [k for k in first if k in second and first[k] != second[k]]  # what one did not record is no difference
         if unlike:
-            found.append(Mismatch(what, *(short({k: side[k] for k in unlike}) for side in (first, second)), follows,
+            found.append(Mismatch(what, short({k: first[k] for k in unlike}), short({k: second[k] for k in unlike}), follows,
                                   frozenset(unpaired or ()), frozenset(left_out or ())))
 
     compared("data", _data(one, match.first.dataset), _data(other, match.second.dataset), "seeds are not paired", {ALL})
@@ -94,22 +94,33 @@ def mismatches(a: StudySide, b: StudySide, match: Match) -> list[Mismatch]:
     compared("teacher", _teacher(one, match.first.teacher), _teacher(other, match.second.teacher),
              "seeds are not paired, and what is measured against the teacher is left out", {ALL}, {TEACHER, TARGET})
     compared("target", {"target": match.first.target}, {"target": match.second.target},
-             "what is measured against the target is left out; R² is that of the student in the teacher's space", None, {TARGET})
-    compared("fit of the map to the teacher", *({"mapped.*": side.run.mapped_fit} if side.run.mapped_fit else {} for side in (a, b)),
-             "what is measured after that map (mapped.*) is left out", None, {FITTED})
+             "what is measured against the target is left out; R² is that of the student in the teacher's space", None,
+             {TARGET})
+    compared("fit of the map to the teacher", _fit(a), _fit(b), "what is measured after that map (mapped.*) is left out",
+             None, {FITTED})
     noise, noises = one["noise"], other["noise"]
-    compared("noise", *(_without(n, "sigmas", "seed", "draws") for n in (noise, noises)), "accuracy under noise is left out", None, {NOISE})
-    compared("draws of the noise", *({k: n[k] for k in ("seed", "draws") if k in n} for n in (noise, noises)),
+    apart = ("sigmas", "seed", "draws")
+    compared("noise", _without(noise, *apart), _without(noises, *apart), "accuracy under noise is left out", None, {NOISE})
+    compared("draws of the noise", _only(noise, "seed", "draws"), _only(noises, "seed", "draws"),
              "under noise, seeds are not paired", {NOISE})
     first, second = _student(one, match.first.student), _student(other, match.second.student)
     at_input = noise["where"] == "input"
-    compared("input size", *({"image_size": s["image_size"]} for s in (first, second) if s),
-             "seeds are not paired" + (", and accuracy under noise, which was added to the input, is left out" if at_input else ""),
+    input_noise = ", and accuracy under noise, which was added to the input, is left out" if at_input else ""
+    compared("input size", _only(first, "image_size"), _only(second, "image_size"), f"seeds are not paired{input_noise}",
              {ALL}, {NOISE} if at_input else None)
-    compared("streams of random draws", *({"streams": s["streams"]} for s in (one, other)), "seeds are not paired", {ALL})
-    compared(f"network of {match.first.student}", _without(first, "image_size", "label"), _without(second, "image_size", "label"),
+    compared("streams of random draws", _only(one, "streams"), _only(other, "streams"), "seeds are not paired", {ALL})
+    compared(f"network of {match.first.student}", _without(first, "image_size", "label"),
+             _without(second, "image_size", "label"),
              "seeds pair the order of training and the noise, not the initial weights")
     return found
+
+
+def _fit(side: StudySide) -> dict[str, Any]:
+    return {"mapped.*": side.run.mapped_fit} if side.run.mapped_fit else {}
+
+
+def _only(settings: Mapping[str, Any], *keys: str) -> dict[str, Any]:
+    return {k: settings[k] for k in keys if k in settings}
 
 
 def _without(settings: Mapping[str, Any], *keys: str) -> dict[str, Any]:

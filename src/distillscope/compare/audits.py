@@ -48,7 +48,7 @@ def mover(a: Value, b: Value) -> tuple[float, float]:
     >>> [round(v, 3) for v in mover(one, two)]
     [0.5, 1.5]
     """
-    if None in (a.low, a.high, b.low, b.high):
+    if a.low is None or a.high is None or b.low is None or b.high is None:
         return math.nan, math.nan
     d = b.value - a.value
     return d - math.hypot(b.value - b.low, a.high - a.value), d + math.hypot(b.high - b.value, a.value - a.low)
@@ -56,19 +56,23 @@ def mover(a: Value, b: Value) -> tuple[float, float]:
 
 def compare_audits(sides: Sequence[AuditSide]) -> tuple[list[Pair], list[str]]:
     """Each audit with the first, p by Holm over all; and what to know before reading them."""
-    first, pairs, warnings = sides[0], [], []
+    first = sides[0]
+    pairs: list[Pair] = []
+    warnings: list[str] = []
     for other in sides[1:]:
         counts = [s.audit.num_items for s in (first, other)]
         unlike = _unlike_teachers(first, other)
         if counts[0] != counts[1]:
-            warnings.append(f"{other.label} has {counts[1]:,} items and {first.label} {counts[0]:,}: what depends on their number "
-                            "(ranks, recall) is left out.")
+            warnings.append(f"{other.label} has {counts[1]:,} items and {first.label} {counts[0]:,}: "
+                            "what depends on their number (ranks, recall) is left out.")
         if unlike:
-            warnings.append(f"The teacher's own numbers differ ({unlike}): {other.label} and {first.label} are of other teachers or items, "
-                            "so only compare what each student keeps of its own.")
-        found = [d for quantity in quantities({*first.audit.values, *other.audit.values}) if (d := _difference(first, other, quantity, counts[0] == counts[1]))]
+            warnings.append(f"The teacher's own numbers differ ({unlike}): {other.label} and {first.label} are of other teachers "
+                            "or items, so only compare what each student keeps of its own.")
+        found = [d for quantity in quantities({*first.audit.values, *other.audit.values})
+                 if (d := _difference(first, other, quantity, counts[0] == counts[1]))]
         if not any(d.known for d in found):
-            raise UserError(f"compare {other.label}", f"a measure in common with {first.label}", "none", "Audit both with the same --only.")
+            raise UserError(f"compare {other.label}", f"a measure in common with {first.label}", "none",
+                            "Audit both with the same --only.")
         if all(d.value == 0 for d in found if d.known):
             warnings.append(f"Every number that {other.label} and {first.label} share is equal: is one a copy?")
         pairs.append(Pair(first.label, other.label, found))

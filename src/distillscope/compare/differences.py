@@ -45,8 +45,8 @@ def _measures(*pairs: tuple[str, set[str]]) -> tuple[tuple[str, frozenset[str]],
 def _quantity(key: str, *measures: tuple[str, set[str]], title: str = "", noisy: bool = False, tested: bool = True) -> Quantity:
     """A quantity as `results.keys` describes the first of its measures."""
     facts = facts_of(measures[0][0])
-    return Quantity(key, title or facts.title, _measures(*measures) if tested else tuple((m, frozenset(tags)) for m, tags in measures),
-                    facts.digits, facts.scale, facts.unit, noisy, tested)
+    tagged = _measures(*measures) if tested else tuple((m, frozenset(tags)) for m, tags in measures)
+    return Quantity(key, title or facts.title, tagged, facts.digits, facts.scale, facts.unit, noisy, tested)
 
 
 QUANTITIES = (
@@ -218,12 +218,15 @@ def corrected(pairs: Sequence[Pair]) -> list[Pair]:
     """The same with Holm's p over every tested difference of every pair: all that is shown as headline is one family."""
     ps = {(i, j): d.p for i, pair in enumerate(pairs) for j, d in enumerate(pair.differences) if math.isfinite(d.p)}
     adjusted = holm(ps)
-    return [replace(pair, differences=[replace(d, p_holm=adjusted.get((i, j), math.nan)) for j, d in enumerate(pair.differences)])
+    return [replace(pair, differences=[replace(d, p_holm=adjusted.get((i, j), math.nan))
+                                       for j, d in enumerate(pair.differences)])
             for i, pair in enumerate(pairs)]
 
 
 def _with_items(d: Difference, a: StudySide, b: StudySide) -> Difference:
     """Adds the interval over items, where the trials of the shared seeds keep predictions of the same items."""
+    if d.match is None:
+        return d
     files = [{t.seed: side.run.path / "trials" / t.folder / "predictions.parquet" for t in trials_of_model(side.run, model)}
              for side, model in ((a, d.match.first), (b, d.match.second))]
     shared = [s for s in files[0] if s in files[1] and (not d.seeds or s in d.seeds)]

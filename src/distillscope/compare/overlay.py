@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -15,6 +16,7 @@ import pandas as pd
 from distillscope.compare.agree import NOISE
 from distillscope.compare.differences import Pair
 from distillscope.compare.read import StudySide
+from distillscope.config.parts import Student
 from distillscope.config.study import Arm
 from distillscope.results.models import Setting, settings_of
 from distillscope.results.rows import TEACHER, Condition
@@ -31,10 +33,16 @@ def joined_run(sides: Sequence[StudySide], pairs: Sequence[Pair], path: Path) ->
     """
     arms = [list(dict.fromkeys(s.run.all_results.loc[s.run.all_results["student"] != TEACHER, "arm"])) for s in sides]
     alone = all(len(names) <= 1 for names in arms)
-    frames, trials, references, logs, students, conditions = [], [], [], [], {}, {}
+    frames: list[pd.DataFrame] = []
+    logs: list[pd.DataFrame] = []
+    trials: list[Finished] = []
+    references: list[Finished] = []
+    students: dict[str, Student] = {}
+    conditions: dict[str, Any] = {}
     for position, side in enumerate(sides):
         renamed = {arm: side.label if alone else f"{side.label}: {arm}" for arm in arms[position]}
-        frame, targets = side.run.all_results.copy(), {}
+        frame = side.run.all_results.copy()
+        targets: dict[str, str] = {}
         if position and _other_noise(pairs[position - 1]):
             frame = frame[frame["condition"].map(lambda c: Condition.parse(c).kind != "noise").astype(bool)]
         else:
@@ -49,7 +57,8 @@ def joined_run(sides: Sequence[StudySide], pairs: Sequence[Pair], path: Path) ->
         references += [r for t in side.run.references
                        if ((r := _renamed(t, renamed, targets)).dataset, r.teacher, r.target) not in known]
         if len(side.run.training):
-            logs.append(side.run.training.assign(arm=side.run.training["arm"].map(lambda a, names=renamed: names.get(a, a))))
+            arm = side.run.training["arm"].map(lambda a, names=renamed: names.get(a, a))
+            logs.append(side.run.training.assign(arm=arm))
         for student in side.run.study.students:
             students.setdefault(student.label, student)
     results = pd.concat(frames, ignore_index=True)
@@ -58,9 +67,11 @@ def joined_run(sides: Sequence[StudySide], pairs: Sequence[Pair], path: Path) ->
     named = [Arm(name=side.label if alone else f"{side.label}: {arm}") for side, names in zip(sides, arms, strict=True)
              for arm in _ordered(side, names)]
     study = sides[0].run.study.model_copy(update={
-        "name": ", ".join(labels), "description": "", "published": (), "students": tuple(students.values()), "arms": tuple(named)})
-    return Run(path, study, study.dump(), {"conditions": conditions}, results[~again].reset_index(drop=True), trials, references,
-               pd.concat(logs, ignore_index=True) if logs else pd.DataFrame())
+        "name": ", ".join(labels), "description": "", "published": (), "students": tuple(students.values()),
+        "arms": tuple(named)})
+    training = pd.concat(logs, ignore_index=True) if logs else pd.DataFrame()
+    return Run(path, study, study.dump(), {"conditions": conditions}, results[~again].reset_index(drop=True), trials,
+               references, training)
 
 
 def _ordered(side: StudySide, found: list[str]) -> list[str]:
@@ -86,5 +97,5 @@ def _renamed(trial: Finished, arms: dict[str, str], targets: dict[str, str]) -> 
 
 def joined_settings(run: Run) -> list[Setting]:
     """The models of a joined run, each student with its run behind its name."""
-    return [replace(s, students=tuple(replace(m, label=f"{m.student} ({m.arm})") for m in s.students), most_arms=len(run.study.arms))
-            for s in settings_of(run)]
+    return [replace(s, students=tuple(replace(m, label=f"{m.student} ({m.arm})") for m in s.students),
+                    most_arms=len(run.study.arms)) for s in settings_of(run)]

@@ -199,7 +199,7 @@ def _read_curves(content: bytes) -> dict[str, dict[str, Any]]:
 def _read_epochs(content: bytes) -> dict[str, list[dict[str, Any]]]:
     found: dict[str, list[dict[str, Any]]] = {}
     for line in run_files.read_cells(content).to_dict("records"):
-        row = {key: json.loads(cell) for key, cell in line.items() if key != FOLDER and cell}
+        row = {str(key): json.loads(cell) for key, cell in line.items() if key != FOLDER and cell}
         run_files.EPOCH.validate_python(row)
         found.setdefault(line[FOLDER], []).append(row)
     return found

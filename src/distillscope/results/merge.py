@@ -65,4 +65,4 @@ def _refused(found: Unlike, folder: Path, first: Path) -> UserError:
     differs = [k for k in {**found.first, **found.second} if found.first.get(k) != found.second.get(k)]
     shown = [yaml.safe_dump({k: i.get(k) for k in differs}, default_flow_style=True, width=1000).strip()[:120]
              for i in (found.first, found.second)]
-    return UserError(f"{folder} {found.key} '{found.name}'", *shown, "Give it another name.")
+    return UserError(f"{folder} {found.key} '{found.name}'", shown[0], shown[1], "Give it another name.")

@@ -106,7 +106,8 @@ def settings_of(run: Run) -> list[Setting]:
         here = results[(results["dataset"] == dataset) & (results["teacher"] == teacher)]
         own = here[here["student"] != TEACHER]
         present = [a for a in arms if a in set(own["arm"])]
-        models, used = [], {}
+        models: list[Model] = []
+        used: dict[str, list[str]] = {}
         for arm in present:
             for student in students:
                 rows = own[(own["arm"] == arm) & (own["student"] == student)]

@@ -10,12 +10,16 @@ import bisect
 import functools
 import itertools
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
+import numpy.typing as npt
 
+Numbers = npt.ArrayLike
+"""One number a seed (n,): a list, an array or a column of a table."""
+Name = TypeVar("Name")
 ALPHA, POWER = 0.05, 0.8
 MOST_FLIPS = 20
 """Seeds up to which all sign flips are counted one by one (2^20)."""
@@ -90,7 +94,7 @@ def half_width(std: Any, n: int, level: float = 0.95) -> Any:
     return float(t.ppf((1 + level) / 2, n - 1)) * std / math.sqrt(n)
 
 
-def paired(differences: Sequence[float], test: str = "paired t") -> Contrast:
+def paired(differences: Numbers, test: str = "paired t") -> Contrast:
     """The contrast of per-seed differences (n,): a one-sample t with n - 1 degrees of freedom. Needs two seeds.
 
     >>> paired([1.0, 2.0, 3.0]).mean
@@ -104,11 +108,10 @@ def paired(differences: Sequence[float], test: str = "paired t") -> Contrast:
     return Contrast(float(x.mean()), error, len(x) - 1, len(x), test, tuple(x.tolist()))
 
 
-def welch(first: Sequence[float], second: Sequence[float]) -> Contrast:
+def welch(first: Numbers, second: Numbers) -> Contrast:
     """The contrast of two independent groups of seeds, mean(first) - mean(second), with unequal variances (Welch 1947)."""
-    first, second = np.asarray(first, np.float64), np.asarray(second, np.float64)
-    return welch_from_summaries(float(first.mean()), float(first.std(ddof=1)), len(first),
-                                float(second.mean()), float(second.std(ddof=1)), len(second))
+    x, y = np.asarray(first, np.float64), np.asarray(second, np.float64)
+    return welch_from_summaries(float(x.mean()), float(x.std(ddof=1)), len(x), float(y.mean()), float(y.std(ddof=1)), len(y))
 
 
 def welch_from_summaries(mean: float, std: float, n: int, other_mean: float, other_std: float, other_n: int, *,
@@ -129,7 +132,7 @@ def welch_from_summaries(mean: float, std: float, n: int, other_mean: float, oth
     return Contrast(mean - other_mean, math.sqrt(a + b), df, min(n, other_n), "Welch's t")
 
 
-def tost(differences: Sequence[float], margins: float | Sequence[float]) -> float:
+def tost(differences: Numbers, margins: Numbers) -> float:
     """p of two one-sided paired t tests for sameness: the larger p of mean > -margin and mean < margin.
 
     ``margins`` is one number, or one per seed where the margin is a share of that seed's reference: the tests are then
@@ -146,7 +149,7 @@ def tost(differences: Sequence[float], margins: float | Sequence[float]) -> floa
     return max(paired(d + m).p_above(), paired(m - d).p_above())
 
 
-def sign_flip_p(differences: Sequence[float], bound: float = 0.0) -> float:
+def sign_flip_p(differences: Numbers, bound: float = 0.0) -> float:
     """Exact two-sided p of the mean under all 2^n sign flips of differences - bound: no normality, at least 2 / 2^n.
 
     >>> sign_flip_p([1.0, 2.0, 3.0])
@@ -162,7 +165,7 @@ def sign_flip_p(differences: Sequence[float], bound: float = 0.0) -> float:
     return float(np.mean(np.abs(sums) >= seen - 1e-12 * max(1.0, np.abs(d).sum())))
 
 
-def holm(ps: Mapping[str, float]) -> dict[str, float]:
+def holm(ps: Mapping[Name, float]) -> dict[Name, float]:
     """Holm's step-down adjusted p of each name: the family-wise error stays below alpha whatever the dependence.
 
     >>> holm({"a": 0.01, "b": 0.04, "c": 0.03})
@@ -186,7 +189,8 @@ def all_pairs(ps: Mapping[tuple[str, str], float]) -> dict[tuple[str, str], floa
     possible = sorted(_true_pairs(arms))
     ordered = sorted(ps, key=lambda pair: ps[pair])
     times = [possible[bisect.bisect_right(possible, len(ps) - i) - 1] for i in range(len(ps))]
-    return dict(zip(ordered, itertools.accumulate((min(1.0, t * ps[pair]) for t, pair in zip(times, ordered, strict=True)), max), strict=True))
+    least = (min(1.0, t * ps[pair]) for t, pair in zip(times, ordered, strict=True))
+    return dict(zip(ordered, itertools.accumulate(least, max), strict=True))
 
 
 @functools.cache

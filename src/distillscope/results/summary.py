@@ -114,9 +114,10 @@ def _of_mean_spectrum(results: pd.DataFrame, trials: Iterable[Finished]) -> list
         if not np.isfinite(mean).all() or mean.sum() <= 0:
             continue
         for name, value, unit in _rank_and_dims(mean):
-            key = (dataset, teacher, target, objective, arm, student, split, CLEAN, f"student.{name}_of_mean_spectrum")
+            measure = f"student.{name}_of_mean_spectrum"
             single = Statistic(value, math.nan, math.nan, math.nan, math.nan, len(spectra), (value,), None, unit)
-            records.append(_record(key, single, sorted(spectra, key=str)))
+            whose = (dataset, teacher, target, objective, arm, student, split, CLEAN, measure)
+            records.append(_record(whose, single, sorted(spectra, key=str)))
     return records
 
 
