@@ -53,4 +53,5 @@ def recommend_(
     tell(advice.chosen_on)
     for command in advice.screen_commands():
         tell(f"  {command}")
-    tell(f"\nstudy to run next: {following_text(advice.following)}\n" + (f"written: {yaml_.resolve()}" if yaml_ else "--yaml FILE writes it"))
+    where = f"written: {yaml_.resolve()}" if yaml_ else "--yaml FILE writes it"
+    tell(f"\nstudy to run next: {following_text(advice.following or {})}\n{where}")

@@ -24,7 +24,8 @@ from distillscope.results.same_study import Unlike, united, unlike
 def merge_runs(run_dirs: Sequence[Path], out: Path) -> Path:
     """Copy every finished trial and reference of ``run_dirs`` into ``out``, which is returned.
 
-    An archive gives what it holds: numbers and curves, no weights. The runs must be one study (`same_study.unlike`). A trial that several runs finished is taken from the first.
+    An archive gives what it holds: numbers and curves, no weights. The runs must be one study (`same_study.unlike`). A trial
+    that several runs finished is taken from the first.
     """
     configs = [load_config(Path(d)) for d in run_dirs]
     if len(configs) < 2:
@@ -40,8 +41,8 @@ def merge_runs(run_dirs: Sequence[Path], out: Path) -> Path:
     for folder in map(Path, run_dirs):
         if (folder / "provenance.json").exists():
             records.append(read_json(folder / "provenance.json"))
-        for kind, found in read_archive(folder).items() if is_archive(folder) else ():
-            for name, record in found:
+        for kind, packed in read_archive(folder).items() if is_archive(folder) else ():
+            for name, record in packed:
                 if isinstance(record, Record) and not (out / kind / name).exists():
                     unpack(record, out / kind / name)
         for part in sorted([*folder.glob("references/*/"), *folder.glob("trials/*/")]):

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from distillscope.data.source import Source
+from distillscope.data.source import Source, labels_of
 from distillscope.files.writing import write_atomic
 
 
@@ -22,7 +22,7 @@ def save_embeddings(folder: Path, embeddings: np.ndarray, source: Source, dtype:
 
 def save_predictions(path: Path, predictions: Mapping[tuple, np.ndarray], source: Source) -> None:
     """One column for each probe, condition and draw, beside id and label."""
-    columns: dict[str, Any] = {"id": source.ids, "label": source.labels.astype(np.int32)}
+    columns: dict[str, Any] = {"id": source.ids, "label": labels_of(source).astype(np.int32)}
     for (probe, condition, draw), predicted in predictions.items():
         columns[f"{probe}|{condition}|{'' if draw is None else draw}"] = predicted.astype(np.int32)
     write_atomic(path, lambda p: pd.DataFrame(columns).to_parquet(p, index=False))

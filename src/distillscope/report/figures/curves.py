@@ -13,4 +13,6 @@ from distillscope.results.run import Run
 def curve_over_seeds(run: Run, model: Model, key: str, **more: Any) -> Series | None:
     """Mean and 95 % t interval at each x; None when no seed has the curve."""
     found = mean_curve(run, model, key)
-    return found and Series.of(model, found.x, found.y, low=found.low, high=found.high, n=found.n, **more)
+    if found is None:
+        return None
+    return Series.of(model, found.x, found.y, low=found.low, high=found.high, n=found.n, **more)
