@@ -77,7 +77,7 @@ def test_train_ranks_stand_beside_and_never_among_the_test_rows(run):
     assert set(results["split"]) == set(rows["split"]) == {"test"} and (rows["n"] == num_tested).all()
     shown = read_run(run.path)
     assert shown.split == "test"
-    quantities = summarise(shown.results)
+    quantities = summarise(shown.all_results)
     of_train = quantities.query("measure == 'train.effective_rank' and split == 'train'")
     assert of_train["n_seeds"].eq(len(run.study.seeds)).sum() == len(ARMS) + 1
     summary, model = Summary.of(shown), settings_of(shown)[0].students[0]
