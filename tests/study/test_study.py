@@ -226,7 +226,7 @@ def test_a_run_without_finished_trials_says_so(tmp_path):
     open_run(tiny_study(), tmp_path / "run", resume=False)
     with pytest.raises(UserError, match="expected finished trials, got none. Finish it with"):
         _ = load_study(tmp_path / "run").results
-    with pytest.raises(UserError, match=r"expected a study's run directory \(with study.yaml\)"):
+    with pytest.raises(UserError, match="study.yaml"):
         load_study(tmp_path)
 
 
