@@ -11,7 +11,8 @@ import torch
 
 from builders.refusals import refused
 from builders.tiny import TEACHER, teacher_weights
-from distillscope.audits.models import embed_model, is_model
+from distillscope.audits.models import embed_model
+from distillscope.audits.named_model import is_model
 from distillscope.audits.run import file_preprocess
 from distillscope.data.preprocess import Preprocess
 from distillscope.data.source import Source

@@ -1,19 +1,20 @@
-"""Files or models -> an audit: what `distillscope audit` does before and after `audit()`."""
+"""Files or models -> an audit: what `distillscope audit` does before and after `audit()`.
+
+What runs models is imported where a model is asked for: an audit of two files starts without torch.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Collection
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from distillscope.audits.models import embed_model, is_model, load_images
+from distillscope import progress
+from distillscope.audits.named_model import is_model
 from distillscope.config.parts import Teacher
-from distillscope.data.classes import name_classes
-from distillscope.data.source import Source
-from distillscope.data.splits import say
 from distillscope.errors import UserError
 from distillscope.inputs.embeddings import Embeddings, align, read_embeddings, read_text, with_ids
 from distillscope.inputs.labels import match_labels
@@ -21,7 +22,9 @@ from distillscope.inputs.pairing import columns_of_ids, distinct_texts
 from distillscope.measure.audit import audit
 from distillscope.measure.classes import partitions_agree, refines
 from distillscope.measure.results import Audit
-from distillscope.teachers.models import class_text
+
+if TYPE_CHECKING:
+    from distillscope.data.source import Source
 
 
 @dataclass(frozen=True)
@@ -42,6 +45,8 @@ class Images:
         """That split of the data, decoded once for both sides; ``where`` is the input that needs it."""
         if self.data is None:
             raise UserError(where, "--data with the images, since it names a model", "none", "Add --data DATASET_OR_FOLDER.")
+        from distillscope.audits.models import load_images
+
         if split not in self.loaded:
             option = "--split" if split == self.split else "--train-split"
             self.loaded[split] = load_images(self.data, split, self.limit, self.corrupt, option)
@@ -49,9 +54,11 @@ class Images:
 
     def load_both(self, train_split: str) -> None:
         """The split and that of training items, with one number for each class's name; what train lacks is said and noted."""
+        from distillscope.data.classes import name_classes
+
         train, test, unknown = name_classes(self.load(train_split, "--train-split"), self.load(self.split, "--split"))
         if unknown:
-            say(f"{test.name}/{test.split}: {unknown}")
+            progress.say(f"{test.name}/{test.split}: {unknown}")
         self.loaded.update({train_split: train, self.split: test})
 
 
@@ -205,6 +212,8 @@ def _read(spec: str, images: Images, split: str, where: str, scale: float | None
     """Embeddings from a file or folder, or made by a model from the images."""
     if not is_model(spec, with_images=images.data is not None):
         return read_embeddings(spec, split=split, where=where, scale=scale)
+    from distillscope.audits.models import embed_model
+
     return embed_model(spec, images.load(split, where), split, device=images.device, precision=images.precision,
                        workers=images.workers, preprocess=images.preprocess, shown=f"{images.data}/{split}")
 
@@ -213,6 +222,8 @@ def _text(spec: str, images: Images) -> np.ndarray:
     """Embeddings of the class names: from a file, or by an open_clip model from the names that the data has."""
     if not spec.startswith("open_clip/"):
         return read_text(spec)
+    from distillscope.teachers.models import class_text
+
     names = None if images.data is None else images.load(images.split, "--text").class_names
     if names is None:
         raise UserError("--text", "--data with class names, since it names a model", "none",

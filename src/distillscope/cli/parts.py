@@ -20,9 +20,9 @@ def list_(
     Example: `distillscope list objectives`
     """
     if kind == "presets":
-        from distillscope.config.load import load_preset, preset_names
+        from distillscope.config.load import preset_description, preset_names
 
-        print_table("presets", ["name", "what"], [(n, load_preset(n).description.strip()) for n in preset_names()])
+        print_table("presets", ["name", "what"], [(n, preset_description(n)) for n in preset_names()])
         return
     if kind not in KINDS:
         raise unknown_name("list", "kind", kind, ["presets", *KINDS])

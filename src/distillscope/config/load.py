@@ -29,6 +29,24 @@ def load_preset(name: str, overrides: Sequence[str] = ()) -> Study:
     >>> load_preset("quickstart", ["seeds=[1, 2]", "training.epochs=1"]).seeds
     (1, 2)
     """
+    where, values = _written(name)
+    for override in overrides:
+        apply_override(values, override)
+    return study_from(values, where)
+
+
+def preset_description(name: str) -> str:
+    """What a preset says of itself; its parts are not looked up.
+
+    >>> preset_description("quickstart")[:1].isupper()
+    True
+    """
+    where, values = _written(name)
+    return parse_study(values, where).description.strip()
+
+
+def _written(name: str) -> tuple[str, dict[str, Any]]:
+    """The plain values of a preset or a YAML file, and what to call it."""
     path = _path(name)
     if path.suffix in (".yaml", ".yml") or path.is_file():
         if not path.is_file():
@@ -44,9 +62,7 @@ def load_preset(name: str, overrides: Sequence[str] = ()) -> Study:
     if not isinstance(values, dict):
         raise UserError(where, "a mapping (key: value lines)", type(values).__name__,
                         "Start from a preset: `distillscope list presets`.")
-    for override in overrides:
-        apply_override(values, override)
-    return study_from(values, where)
+    return where, values
 
 
 def parse_study(values: Mapping[str, Any], where: str = "study") -> Study:

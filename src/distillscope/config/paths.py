@@ -9,6 +9,8 @@ FILE_KINDS = {".parquet": "parquet", ".tar": "webdataset",
               **dict.fromkeys((".csv", ".tsv", ".jsonl", ".ndjson"), "manifest")}
 """Suffix of a file that holds or lists images -> the data set that reads it."""
 
+DESCRIPTION = "student.json"
+"""The file of a distilled student's folder that says what the student is."""
 MODEL_FILES = {".onnx": "onnx", ".ts": "torchscript", ".torchscript": "torchscript", ".pt2": "exported", ".tflite": "tflite"}
 """Suffix of a file that holds a whole model -> the teacher that runs it."""
 

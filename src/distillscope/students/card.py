@@ -8,10 +8,11 @@ from typing import Any
 
 import distillscope
 from distillscope.config.parts import Part
+from distillscope.config.paths import DESCRIPTION
 from distillscope.config.study import Arm, Study, Training
 from distillscope.data.splits import Splits
 from distillscope.provenance import hardware
-from distillscope.students.load import DESCRIPTION, WEIGHTS, StudentEncoder
+from distillscope.students.load import WEIGHTS, StudentEncoder
 from distillscope.students.networks import capacity
 from distillscope.visible import markdown_code, markdown_text, visible
 

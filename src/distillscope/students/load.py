@@ -13,6 +13,7 @@ import numpy as np
 import torch
 
 from distillscope import progress
+from distillscope.config.paths import DESCRIPTION
 from distillscope.data.preprocess import Preprocess
 from distillscope.data.source import Source, read_batches
 from distillscope.devices import kept_memory
@@ -24,7 +25,7 @@ from distillscope.students.description import AGAIN, Description, read_descripti
 from distillscope.students.networks import HIDDEN, Transform
 from distillscope.teachers.encoder import Encoder, Perturbation, hash_state, load_state, read_state
 
-WEIGHTS, DESCRIPTION = "weights.safetensors", "student.json"
+WEIGHTS = "weights.safetensors"
 MOST_PARAMETERS = 2_000_000_000
 
 
