@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 from typer.testing import CliRunner
 
+from builders.refusals import refused
 from builders.tiny import finished_run, scratch
 from distillscope import audit, cli
 from distillscope.errors import UserError
@@ -87,7 +88,7 @@ def test_training_files_fit_the_probes(files, tmp_path):
                     files / "student.npy", "--train-labels", files / "labels.npy", "--only", "probe", "--no-intervals",
                     "--json", tmp_path / "found.json")
     assert "probe" in result.output
-    with pytest.raises(UserError, match="--train-student: expected both"):
+    with refused(where="--train-student"):
         invoke(*sides(files), "--labels", files / "labels.npy", "--train-teacher", files / "teacher.npy")
 
 
@@ -103,7 +104,7 @@ def test_a_run_s_own_embeddings_are_audited_by_id(tmp_path):
 def test_models_are_given_images(tmp_path):
     run = finished_run()
     student = next((run / "trials").iterdir())
-    with pytest.raises(UserError, match="--teacher: expected --data with the images"):
+    with refused(where="--teacher", expected="--data"):
         invoke("--teacher", "efficientnet_lite0", "--student", student)
     invoke("--teacher", student, "--student", student, "--data", "digits", "--limit", 60, "--no-intervals", "--only",
            "alignment",
@@ -196,11 +197,11 @@ def test_ids_and_labels_of_files_of_their_own(tables, tmp_path):
 def test_labels_in_an_order_that_the_embeddings_own_deny_are_refused(tables, tmp_path):
     labels = np.arange(200) % 4
     np.savez(tmp_path / "t.npz", embeddings=np.load(tables / "t.npy"), labels=labels)
-    for given, refused in ((np.random.default_rng(0).permutation(labels), True), (labels // 2, False), (labels + 7, False)):
+    for given, denied in ((np.random.default_rng(0).permutation(labels), True), (labels // 2, False), (labels + 7, False)):
         np.save(tmp_path / "y.npy", given)
         args = ("--teacher", tmp_path / "t.npz", "--student", tables / "s.npy", "--labels", tmp_path / "y.npy",
                 "--no-intervals", "--only", "knn")
-        if refused:
+        if denied:
             with pytest.raises(UserError,
                                match="labels in the order of the teacher's rows, got others than the embeddings' own for"):
                 invoke(*args)

@@ -11,6 +11,7 @@ import yaml
 from typer.testing import CliRunner
 
 from builders.planted import planted_run, write_run
+from builders.refusals import refused
 from builders.tiny import finished_run
 from distillscope import cli
 from distillscope.errors import UserError
@@ -136,7 +137,7 @@ def test_a_student_of_one_name_is_one_network(small_dir, tmp_path):
     study = yaml.safe_load((small_dir / "study.yaml").read_text())
     students = [{**s, "image_size": 64} if s["label"] == "S" else s for s in study["students"]]
     other = changed(small_dir, tmp_path / "other", students=students)
-    with pytest.raises(UserError, match="students.S: expected .*32.* as in .*, got .*64"):
+    with refused(where="students.S", expected="32", got="64"):
         decide_claims([small_dir, other])
 
 
@@ -147,15 +148,15 @@ def test_more_sigmas_or_draws_are_no_other_noise(small_dir, tmp_path):
 
 
 def test_what_is_no_run_is_one_line(tmp_path):
-    with pytest.raises(UserError, match="a run directory with study.yaml, got no folder"):
+    with refused(expected="study.yaml", got="no folder"):
         decide_claims([tmp_path / "nowhere"])
     (tmp_path / "empty").mkdir()
-    with pytest.raises(UserError, match="a run directory with study.yaml, got none there"):
+    with refused(expected="study.yaml", got="none there"):
         decide_claims([tmp_path / "empty"])
     begun = tmp_path / "begun"
     begun.mkdir()
     (begun / "study.yaml").write_text("{name: begun, data: digits, teacher: efficientnet_lite0, students: paper_cnn}\n")
-    with pytest.raises(UserError, match="a run with finished trials, got none finished. Finish it with .*--resume"):
+    with refused(got="none finished", advice="--resume"):
         decide_claims([begun])
 
 

@@ -9,13 +9,13 @@ import numpy as np
 import pytest
 import torch
 
+from builders.refusals import refused
 from builders.training import source, student, targets
 from distillscope.config.study import Arm, Training
 from distillscope.distill import loop
 from distillscope.distill.health import Health
 from distillscope.distill.loop import TrainingSet, distill
 from distillscope.distill.streams import KeyedStreams
-from distillscope.errors import UserError
 
 UNTIMED = ("seconds", "images_per_second")
 
@@ -120,14 +120,14 @@ def test_a_checkpoint_of_another_student_is_one_line(tmp_path):
     state = torch.load(tmp_path / "checkpoint.pt")
     state["module"] = {k: v[:1] if v.ndim else v for k, v in state["module"].items()}
     torch.save(state, tmp_path / "checkpoint.pt")
-    with pytest.raises(UserError, match="expected a checkpoint of this student, got another one"):
+    with refused(got="another one"):
         train(tmp_path)
 
 
 def test_a_folder_deleted_meanwhile_is_not_made_again(tmp_path):
     import shutil
 
-    with pytest.raises(UserError, match="a folder that stays while it is trained into, got deleted"):
+    with refused(got="deleted"):
         train(tmp_path / "run", advance=lambda count: shutil.rmtree(tmp_path / "run", ignore_errors=True))
     assert not (tmp_path / "run").exists()
 

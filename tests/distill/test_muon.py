@@ -6,12 +6,12 @@ import pytest
 import torch
 
 import distillscope.distill.loop as loop
+from builders.refusals import refused
 from builders.training import source, student, targets
 from distillscope.config.study import Arm, Training
 from distillscope.distill.loop import TrainingSet, distill, make_optimizer
 from distillscope.distill.muon import COEFFICIENTS, STEPS, Muon, orthogonalised
 from distillscope.distill.streams import KeyedStreams
-from distillscope.errors import UserError
 
 MUON = Training(epochs=2, batch_size=16, optimizer="muon", learning_rate=0.01, schedule="one_cycle")
 
@@ -96,7 +96,7 @@ def test_weight_decay_shrinks_kernels_only():
 
 
 def test_a_network_without_convolutions_is_named():
-    with pytest.raises(UserError, match="training.optimizer: expected adam, adamw or sgd"):
+    with refused(where="training.optimizer", expected=("adam", "sgd")):
         make_optimizer([torch.nn.Parameter(torch.ones(3, 3))], MUON)
 
 

@@ -15,8 +15,8 @@ import torch
 from timm.layers import BatchNormAct2d
 
 from builders import parted_training
+from builders.refusals import refused
 from distillscope.distill.shared_batch_norm import shared_batch_norms
-from distillscope.errors import UserError
 from distillscope.registry import objectives
 
 
@@ -90,7 +90,7 @@ def test_a_launcher_whose_processes_do_not_train_together_is_refused(tmp_path, m
 
     PartialState()  # alone, since it was made before the launcher's variables were set
     monkeypatch.setenv("WORLD_SIZE", "2")
-    with pytest.raises(UserError, match="distill: expected the 2 processes of the launcher as one group, got 1.*torchrun"):
+    with refused(where="distill", expected="2", got="1", advice="torchrun"):
         train(tmp_path)
 
 

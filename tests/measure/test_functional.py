@@ -9,6 +9,7 @@ import pytest
 
 import distillscope
 from builders.clouds import cloud, student_of
+from builders.refusals import refused
 from distillscope.errors import UserError
 from distillscope.measure import functional
 from distillscope.measure.audit import audit
@@ -88,7 +89,7 @@ def test_every_function_says_what_it_takes_and_shows_it():
 def test_the_parts_of_a_kind_are_listed():
     assert distillscope.list_measures() == distillscope.list_parts("measures") == list(KINDS["measures"])
     assert "cosine" in distillscope.list_objectives() and "list_claims" in dir(distillscope)
-    with pytest.raises(UserError, match="Did you mean 'measures'"):
+    with refused(advice="'measures'"):
         distillscope.list_parts("measure")
     with pytest.raises(AttributeError):
         distillscope.list_nothing  # noqa: B018

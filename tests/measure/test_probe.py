@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from builders.clouds import rotation
-from distillscope.errors import UserError
+from builders.refusals import refused
 from distillscope.measure.audit import audit
 from distillscope.measure.probe import linear_probe, tuned_probe
 
@@ -78,7 +78,7 @@ def test_the_tuned_probe_ignores_scale_and_shift_of_columns_which_the_papers_doe
 
 
 def test_one_class_is_refused():
-    with pytest.raises(UserError, match="at least two classes, got one"):
+    with refused(where="probe labels", got="one"):
         linear_probe(np.eye(3), np.zeros(3))
 
 

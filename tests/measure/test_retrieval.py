@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from builders.clouds import cloud, rotation, student_of
-from distillscope.errors import UserError
+from builders.refusals import refused
 from distillscope.measure import neighbours
 from distillscope.measure.audit import audit
 from distillscope.measure.neighbours import knn_accuracy, knn_predictions, nearest, top_positions
@@ -103,5 +103,5 @@ def test_leave_one_out_leaves_itself_out():
 
 
 def test_k_beyond_the_gallery_is_refused():
-    with pytest.raises(UserError, match="neighbours k: expected a number from 1 to 2, got 3"):
+    with refused(where="neighbours k", expected=("1", "2"), got="3"):
         nearest(np.eye(3), np.eye(3), 3, exclude_self=True)

@@ -5,6 +5,7 @@ import pytest
 import torch
 
 from builders.blobs import make_source, make_student
+from builders.refusals import refused
 from builders.tiny import scratch, tiny_study, tiny_values
 from distillscope.config.load import study_from
 from distillscope.data.preprocess import Preprocess
@@ -90,7 +91,7 @@ def test_a_broken_description_is_one_line(student, train, tmp_path):
     save_student(posthoc(student, train, 0, dim=4), tmp_path)
     file = tmp_path / "student.json"
     file.write_text(file.read_text().replace('"shapes"', '"shape"'))
-    with pytest.raises(UserError, match="student.json transform.shapes: expected a value, got nothing"):
+    with refused(where="student.json transform.shapes", got="nothing"):
         load_student(tmp_path)
 
 

@@ -9,6 +9,7 @@ from pathlib import Path
 import pandas as pd
 import pytest
 
+from builders.refusals import refused
 from distillscope.errors import UserError
 from distillscope.report.study_terminal import terminal_table
 from distillscope.report.write import write_report
@@ -132,5 +133,5 @@ def test_a_broken_provenance_costs_no_report(make, tmp_path):
 
 
 def test_a_folder_that_is_no_run(tmp_path):
-    with pytest.raises(UserError, match="expected a run directory with study.yaml"):
+    with refused(expected="study.yaml"):
         write_report(tmp_path)

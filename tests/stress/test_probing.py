@@ -11,7 +11,6 @@ from builders.refusals import refused
 from distillscope.config.normalisation import CLIP_STD
 from distillscope.data.preprocess import Preprocess
 from distillscope.data.source import Source
-from distillscope.errors import UserError
 from distillscope.measure.probe import linear_probe
 from distillscope.registry import stresses
 from distillscope.stress.attack import Classifier, accuracy_under_pgd
@@ -218,7 +217,7 @@ def test_a_noise_probe_wins_back_a_shift_but_not_a_loss(test_items):
 @pytest.mark.parametrize("name", ["band_noise", "corruptions", "fourier", "attack", "noise_probe"])
 def test_stresses_that_need_labels_say_so(subject, name):
     plain = make_source(labels=False)
-    with pytest.raises(UserError, match=f"stresses.{name}: expected data with labels, since it measures accuracy, got none"):
+    with refused(where=f"stresses.{name}", got="none"):
         stresses.call(name, {}, subject, plain, None, 0)
 
 
@@ -231,12 +230,12 @@ def test_what_needs_no_labels_runs_without(subject):
 def test_images_of_several_sizes_have_no_nyquist_in_common(subject):
     mixed = [np.zeros((8 + i % 2, 8, 3), np.uint8) for i in range(6)]
     items = Source("mixed", "test", np.arange(6).astype(str), lambda i: mixed[i], np.arange(6) % 2)
-    with pytest.raises(UserError, match="images of one size, since frequencies are counted in it, got 2 sizes"):
+    with refused(got="2 sizes"):
         stresses.call("fourier", {}, subject, items, items.labels, 0)
 
 
 def test_every_stress_takes_its_settings_by_name():
-    with pytest.raises(UserError, match="known setting of stress 'fourier', got 'itmes'. Did you mean 'items'"):
+    with refused(expected="'fourier'", got="'itmes'", advice="'items'"):
         stresses.check("fourier", {"itmes": 3})
     assert {"band_noise", "corruptions", "fourier", "gradient", "attack", "latency", "noise_probe"} <= set(stresses)
 

@@ -7,6 +7,7 @@ import json
 import pytest
 import yaml
 
+from builders.refusals import refused
 from builders.tiny import scratch, tiny_values
 from distillscope.config.load import study_from
 from distillscope.distill import loop
@@ -81,7 +82,7 @@ def test_an_interrupted_one_goes_on_to_the_same_weights_and_another_is_refused(f
         patch.setattr(loop, "warnings_of", stop)
         with pytest.raises(KeyboardInterrupt):
             distill_one(asked(), out)
-    with pytest.raises(UserError, match="training.epochs"):
+    with refused(where="training.epochs"):
         distill_one(asked(training={"epochs": 2, "batch_size": 16}), out, resume=True)
     distill_one(asked(), out, resume=True)
     assert (out / "weights.safetensors").read_bytes() == (finished / "weights.safetensors").read_bytes()
@@ -96,14 +97,14 @@ def test_a_folder_from_before_is_compared_by_what_its_description_says(finished,
     warned = " ".join(capsys.readouterr().err.split())
     assert "only dataset, label, name, objective, seed, settings, teacher can be compared" in warned
     (tmp_path / "student.json").write_text(json.dumps({**said, "seed": 3}))
-    with pytest.raises(UserError, match="seed: expected 3 as when it was begun, got 1"):
+    with refused(where="seed", expected="3", got="1"):
         compare_request(tmp_path, request)
 
 
 def test_what_is_no_students_folder_is_not_written_into(tmp_path):
     (tmp_path / "notes.txt").write_text("mine")
-    with pytest.raises(UserError, match=r"a student's folder \(with distill.yaml\), got another one"):
+    with refused(expected="distill.yaml", got="another one"):
         distill_one(asked(), tmp_path, resume=True)
-    with pytest.raises(UserError, match="a new or empty directory, got one with files"):
+    with refused(got="one with files"):
         distill_one(asked(), tmp_path)
     assert [p.name for p in tmp_path.iterdir()] == ["notes.txt"]

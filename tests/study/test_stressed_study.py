@@ -9,9 +9,9 @@ import pandas as pd
 import pytest
 from PIL import Image
 
+from builders.refusals import refused
 from builders.tiny import scratch, tiny_study
 from distillscope import load_study
-from distillscope.errors import UserError
 from distillscope.results.robustness import against_teacher
 from distillscope.study.plan import plan_study
 from distillscope.study.run import run_study
@@ -98,9 +98,9 @@ def test_what_stresses_need_is_said_before_the_teacher_runs(tmp_path):
         for i in range(count):
             Image.fromarray(np.random.default_rng(i).integers(0, 256, (12, 12, 3),
                                                               dtype=np.uint8)).save(tmp_path / "bare" / split / f"{i}.png")
-    with pytest.raises(UserError, match="stresses.band_noise: expected data with labels, since it measures accuracy, got none"):
+    with refused(where="stresses.band_noise", got="none"):
         run_study(stressed_study(data=[str(tmp_path / "bare")], validation=10), tmp_path / "a", jobs=1)
-    with pytest.raises(UserError, match="corruptions.severities: expected a whole number from 1 to 5, got 6"):
+    with refused(where="corruptions.severities", got="6"):
         run_study(stressed_study(stresses=[{"name": "corruptions", "severities": [6]}]), tmp_path / "b", jobs=1)
     assert not list((tmp_path / "b").glob("references/*"))
 
