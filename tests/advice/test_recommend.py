@@ -16,20 +16,9 @@ from typer.testing import CliRunner
 
 from builders.planted import STUDY, planted_run, study_with, write_run
 from distillscope import cli
+from distillscope.advice.axes import FLOOR, PAPER, TUNED, axes_of
 from distillscope.advice.next_study import chosen_on, fresh_seeds, next_study
-from distillscope.advice.rank import (
-    FLOOR,
-    PAPER,
-    TUNED,
-    Entry,
-    Ranking,
-    axes_of,
-    front,
-    images_seen,
-    leading,
-    recommend,
-    shows_two_views,
-)
+from distillscope.advice.rank import Entry, Ranking, front, images_seen, leading, recommend, shows_two_views
 from distillscope.claims.results import results_of
 from distillscope.config.load import load_preset, parse_study, study_from
 from distillscope.errors import UserError

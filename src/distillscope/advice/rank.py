@@ -3,10 +3,7 @@
 An arm is ranked against the plain arm where both saw as many images and no labels; the rest is listed apart, with the reason.
 Every comparison is paired over seeds. The score of a purpose:
 
-- accuracy: clean accuracy, by the tuned probe where the study fitted one. robustness: the same under the study's noise, the mean
-  over its levels.
-- retrieval: how often the student, mapped into the teacher's space, finds its own image's teacher embedding first.
-- geometry: effective rank after that map, which rescaling cannot raise.
+- accuracy, robustness, retrieval, geometry: that axis (`advice.axes`).
 - balance: the mean of the four (or of those that were measured), each as the share of the gap from the plain arm to the teacher
   that is closed; under noise to the teacher's clean accuracy, which noise that takes nothing would leave, since a teacher
   may be more brittle than its student. A gap below a tenth of what it leads to counts as that much: where the plain
@@ -20,52 +17,19 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
-import numpy as np
 import pandas as pd
 
+from distillscope.advice.axes import FLOOR, NEIGHBOURS, Axis, axes_of, axis_values, mean_of
 from distillscope.claims.results import Results, Undecided
 from distillscope.registry import objectives
 from distillscope.results.arms import Arm
-from distillscope.results.keys import ACCURACIES, LATENCY, PARAMETERS, RANK, TRAIN_RANK, facts_of
-from distillscope.results.rows import CLEAN, TEACHER
+from distillscope.results.keys import LATENCY, PARAMETERS, RANK, TRAIN_RANK
 from distillscope.results.statistics import ALPHA, Contrast, all_pairs, paired, seeds_for
 
-AXES = ("accuracy", "robustness", "retrieval", "geometry")
-PURPOSES = ("balance", *AXES)
-FLOOR = 0.1
-"""A gap counts as at least this share of what it leads to."""
 DEARER = 1.1
 """An arm with another network (`student: ...`) of more than so many times the multiply-adds is not at equal compute."""
-PAPER, TUNED, NEIGHBOURS = ACCURACIES
-"""Accuracies. The paper's probe (C 1, unit norm) underfits embeddings of few large directions, so that arms are ranked by the
-tuned one where there is one; neighbours have no C to choose."""
 COSTS = {"parameters": PARAMETERS, "multiply_adds": "capacity.multiply_adds", "latency_ms": LATENCY,
          "train_seconds": "train.seconds"}
-
-
-@dataclass(frozen=True)
-class Axis:
-    """What an arm can be good at. ``teacher`` is the teacher's own value, ``ceiling`` what a gap is counted to; None where they
-    were not measured. A raw value times ``scale`` is in ``unit``."""
-
-    name: str
-    title: str
-    measure: str
-    conditions: tuple[str, ...]
-    unit: str
-    scale: float
-    teacher: float | None
-    ceiling: float | None
-
-    def gap(self, plain: float) -> float:
-        """What the plain arm lacks to the ceiling, and never next to nothing.
-
-        >>> axis = Axis("accuracy", "", "", ("clean",), "points", 100, 0.8, 0.8)
-        >>> round(axis.gap(0.6), 3), round(axis.gap(0.79), 3), round(axis.gap(0.9), 3)
-        (0.2, 0.08, 0.08)
-        """
-        ceiling = self.ceiling or 0.0
-        return max(ceiling - plain, FLOOR * ceiling)
 
 
 @dataclass(frozen=True)
@@ -171,54 +135,6 @@ def _most(counts: pd.Series) -> int | None:
     return int(found.max()) if len(found) else None
 
 
-def axes_of(results: Results) -> tuple[list[Axis], dict[str, str]]:
-    """The axes that the study measured, and why the others are missing."""
-    found, missing = [], {}
-    measures = set(results.frame["measure"])
-    try:
-        key = accuracy_key(results)
-        of_teacher = key.replace("student", TEACHER)
-        clean = _mean(results.teacher_values(of_teacher))
-        found.append(Axis("accuracy", "clean accuracy", key, (CLEAN,), facts_of(key).unit, facts_of(key).scale, clean, clean))
-        sigmas = tuple(results.sigmas())
-        if sigmas:
-            own = [m for c in sigmas if (m := _mean(results.teacher_values(of_teacher, c))) is not None]
-            found.append(Axis("robustness", "noisy accuracy", key, sigmas, facts_of(key).unit, facts_of(key).scale,
-                              float(np.mean(own)) if len(own) == len(sigmas) else None, clean))
-        else:
-            missing["robustness"] = "no accuracy under noise was measured"
-    except Undecided as gap:
-        missing |= dict.fromkeys(("accuracy", "robustness"), str(gap))
-    for name, measure, teacher in (
-            ("retrieval", "mapped.recall_at_1", 1.0),
-            ("geometry", "mapped.effective_rank", _mean(results.teacher_values("teacher.effective_rank")))):
-        if measure in measures:
-            facts = facts_of(measure)
-            found.append(Axis(name, facts.title, measure, (CLEAN,), facts.unit, facts.scale, teacher, teacher))
-        else:
-            missing[name] = f"{measure} was not measured"
-    return found, missing
-
-
-def accuracy_key(results: Results) -> str:
-    """The accuracy that arms are ranked by: the tuned probe's where the study fitted one, else that of the claims."""
-    known = set(results.frame["measure"])
-    return TUNED if TUNED in known else results.accuracy_key()
-
-
-def _mean(values: pd.Series) -> float | None:
-    return float(values.mean()) if len(values) else None
-
-
-def axis_values(results: Results, axis: Axis, arm: Arm, student: str) -> pd.Series:
-    """One number per seed: the mean over the axis' conditions, for seeds that have them all."""
-    def means() -> pd.Series:
-        columns = [results.values(arm, student, axis.measure, c) for c in axis.conditions]
-        return pd.concat(columns, axis=1, join="inner").mean(axis=1)
-
-    return results.once(("axis", axis.measure, axis.conditions, student, arm.key), means).copy()
-
-
 def shows_two_views(objective: str) -> bool:
     """Whether an objective shows the student a second view of each image: twice the images.
 
@@ -302,7 +218,7 @@ def _entry(results: Results, student: str, arm: Arm, plain: Arm, values: Mapping
     both = pd.concat([*known.values(), *(base[k] for k in known)], axis=1, join="inner").dropna()
     own, its = both.iloc[:, : len(known)], both.iloc[:, len(known):]
     own.columns = its.columns = pd.Index(list(known))
-    costs = {name: _mean(results.values(arm, student, key)) for name, key in COSTS.items()}
+    costs = {name: mean_of(results.values(arm, student, key)) for name, key in COSTS.items()}
     entry = Entry(arm, len(both), {k: float(own[k].mean()) for k in known} if len(both) else {},
                   {k: paired(own[k] - its[k]) for k in known} if len(both) > 1 else {},
                   {k: v for k, v in costs.items() if v is not None},
@@ -312,7 +228,7 @@ def _entry(results: Results, student: str, arm: Arm, plain: Arm, values: Mapping
         entry = replace(entry, score=paired(score - sum(its[k] * w for k, w in scored.items())))
     else:
         score = pd.Series(dtype=float)
-    operations, usual = costs["multiply_adds"], _mean(results.values(plain, student, COSTS["multiply_adds"]))
+    operations, usual = costs["multiply_adds"], mean_of(results.values(plain, student, COSTS["multiply_adds"]))
     more = operations / usual if operations and usual else 1.0
     return replace(entry, apart=_why_apart(arm, plain, entry, set(scored) - set(known), more)), score
 

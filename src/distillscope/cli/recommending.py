@@ -32,7 +32,7 @@ def recommend_(
     - `distillscope recommend runs/quickstart`
     - `distillscope recommend runs/screen --for robustness --yaml next.yaml`
     """
-    from distillscope.advice.rank import PURPOSES
+    from distillscope.advice.axes import PURPOSES
     from distillscope.errors import unknown_name
     from distillscope.files.writing import write_text
     from distillscope.progress import Terminal, tell

@@ -33,7 +33,7 @@ def quantities(measured: Iterable[str]) -> list[Quantity]:
 
 
 def _title(measure: str) -> str:
-    """The whole title of the rank, whose short one is an abbreviation; of the others the one that is told apart in a list."""
+    """The title in a list: the full one for the rank, whose short one is an abbreviation; the short one for percentages."""
     facts = facts_of(measure)
     return facts.in_short if facts.is_percent else facts.title
 

@@ -74,7 +74,7 @@ def read_csv(path: Path, where: str) -> Contents:
 
 
 def _layout(path: Path, where: str) -> _Layout:
-    """The separator and the header, told from the first lines."""
+    """The separator and the header, as the first lines show them."""
     with opened(path, where) as handle:
         start = handle.read(LOOKED_AT)
     encoding = "utf-16" if start[:2] in (b"\xff\xfe", b"\xfe\xff") else "utf-8-sig"

@@ -1,4 +1,4 @@
-"""Contrastive retention: can an item's teacher embedding be told from K - 1 others by its student embedding?
+"""Contrastive retention: can a student embedding pick out its item's teacher embedding among K?
 
 InfoNCE is at most log K in what it can show, and teacher and student are deterministic functions of one image, so this
 is no estimate of mutual information; it is always shown with log K.

@@ -217,7 +217,7 @@ def _interrupt(number: int, frame: Any) -> None:
 
 
 def _pickled(error: BaseException) -> bytes:
-    """The error with its traceback as a note; one that cannot cross is told by its text."""
+    """The error with its traceback as a note; of one that cannot be pickled, only the text."""
     text = "".join(traceback.format_exception(error))
     try:
         if not isinstance(error, (UserError, KeyboardInterrupt)) and hasattr(error, "add_note"):

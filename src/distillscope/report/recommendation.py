@@ -11,8 +11,9 @@ from typing import Any
 
 import yaml
 
+from distillscope.advice.axes import PURPOSES, Axis
 from distillscope.advice.next_study import chosen_on, next_study, screen_size, screened
-from distillscope.advice.rank import COSTS, PURPOSES, Axis, Entry, Ranking, Recommendation, recommend, to_dict
+from distillscope.advice.rank import COSTS, Entry, Ranking, Recommendation, recommend, to_dict
 from distillscope.claims.results import Results, results_of
 from distillscope.errors import UserError
 from distillscope.report.sentences.numbers import count, number

@@ -110,7 +110,7 @@ def read_results(path: Path) -> pd.DataFrame:
 def name_train_rank(frame: pd.DataFrame) -> pd.DataFrame:
     """The rank on train images under its own key, `train.effective_rank`.
 
-    Runs before 2026-11-26 wrote it under the key of the rank on test images, told from it by `split` alone: it is the row on
+    Runs before 2026-11-26 wrote it under the key of the rank on test images, where only `split` differs: it is the row on
     another split than the data set's other measures, or, where train and test share a name, the later of two.
     """
     rank = frame["measure"] == RANK

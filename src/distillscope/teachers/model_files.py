@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+from abc import ABC, abstractmethod
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Literal
@@ -54,7 +55,7 @@ class Layout:
         return not self.dtype.is_floating_point
 
 
-class FileNetwork(torch.nn.Module):
+class FileNetwork(torch.nn.Module, ABC):
     """Images (b, 3, size, size), normalised float32, to embeddings (b, dim) float32, by whatever runs the file.
 
     A kind of file gives `layout`, and `run`: images laid out and typed as the file wants them -> a tensor, or several by name.
@@ -66,9 +67,9 @@ class FileNetwork(torch.nn.Module):
         super().__init__()
         self.path, self.where, self.shown, self.output = path, where, shown, shown.output
 
+    @abstractmethod
     def run(self, images: torch.Tensor) -> Any:
         """What the file gives for a batch; each kind of file has its own."""
-        raise NotImplementedError
 
     def open_on(self, device: torch.device) -> bool:
         """Open the file anew on ``device``; False where what runs it stays on the CPU."""

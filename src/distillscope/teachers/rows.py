@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -16,7 +17,7 @@ if TYPE_CHECKING:  # an Encoder is a teacher, so its file imports this one
     from distillscope.teachers.encoder import Encoder, Perturbation
 
 
-class TeacherRows:
+class TeacherRows(ABC):
     """A teacher that has rows and no network: it cannot embed views or noisy images. `Encoder` is the one that can.
 
     A teacher of one's own gives ``name``, ``dim`` (of its embeddings), `describe` and `lookup`; the rest follows.
@@ -29,13 +30,13 @@ class TeacherRows:
     reading: str = ""
     """What was decided about weights or a file that do not say it themselves, in one line for the user."""
 
+    @abstractmethod
     def describe(self) -> dict[str, Any]:
         """Plain values that decide the embeddings: they name what is stored, and ``weights`` what is judged together."""
-        raise NotImplementedError
 
     def lookup(self, source: Source) -> np.ndarray:
-        """(n, dim) float32, row i for item i of ``source``."""
-        raise NotImplementedError
+        """(n, dim) float32, row i for item i of ``source``; an `Encoder` makes its rows from the images instead."""
+        raise UserError(f"teacher {self.name}", "a method `lookup` that gives its rows", "none", "Write one in its class.")
 
     @property
     def network(self) -> Encoder | None:

@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-from distillscope.advice.rank import Axis, Entry, Ranking, Recommendation
+from distillscope.advice.axes import Axis
+from distillscope.advice.rank import Entry, Ranking, Recommendation
 from distillscope.report.figures.figure import Figure, Panel, Series
 from distillscope.report.recommendation import Advice
 from distillscope.report.registered import STUDY_FIGURES

@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
-from distillscope.advice.rank import PAPER, TUNED, Entry, Ranking, Recommendation
+from distillscope.advice.axes import PAPER, TUNED
+from distillscope.advice.rank import Entry, Ranking, Recommendation
 from distillscope.report.sentences.numbers import NBSP, number
 from distillscope.visible import joined
 

@@ -37,5 +37,5 @@ def search(drawn: Shown) -> dict[str, Any]:
 
 @AUDIT.register("items", "Telling items apart", order=70)
 def items(drawn: Shown) -> dict[str, Any]:
-    """Nats by which an item is told from others."""
+    """How many nats the embeddings hold of which item is which."""
     return {"shown": drawn("contrastive")}

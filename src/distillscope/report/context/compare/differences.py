@@ -74,7 +74,7 @@ def geometry(present: Shown) -> dict[str, Any]:
 
 @COMPARISON.register("information", "Information", order=40)
 def information(found: Comparison, present: Shown) -> dict[str, Any] | None:
-    """How well an image is told from others."""
+    """How well one image can be distinguished from the others."""
     return {"figures": present("information")} if found.kind == "study" else None
 
 

@@ -7,7 +7,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from distillscope.advice.rank import PURPOSES, Ranking, Recommendation, recommend
+from distillscope.advice.axes import PURPOSES
+from distillscope.advice.rank import Ranking, Recommendation, recommend
 from distillscope.claims.results import Results
 from distillscope.report.context.figure import shown_figures
 from distillscope.report.context.tables import PageCell, PageRow, PageTable, below, heads

@@ -41,7 +41,7 @@ def detail(measured: Shown) -> dict[str, Any] | None:
 
 @STUDY.register("information", "Information", order=60, question=WHY)
 def information(drawn: Shown) -> dict[str, Any]:
-    """How well an image is told from others."""
+    """How well one image can be distinguished from the others."""
     return {"shown": drawn("information")}
 
 
