@@ -115,7 +115,7 @@ plt.show()
 # spread over its directions.
 
 # %%
-from distillscope.study.splits import load_data
+from distillscope.study.prepared import load_data
 
 test = load_data(study, study.data[0]).test
 student = run.student("S")

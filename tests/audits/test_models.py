@@ -11,8 +11,7 @@ import torch
 
 from builders.refusals import refused
 from builders.tiny import TEACHER, teacher_weights
-from distillscope.audits.models import embed_model
-from distillscope.audits.named_model import is_model
+from distillscope.audits.models import embed_model, is_model
 from distillscope.audits.run import file_preprocess
 from distillscope.data.preprocess import Preprocess
 from distillscope.data.source import Source
@@ -22,8 +21,8 @@ from distillscope.students.load import build_student, save_student
 from distillscope.teachers.encoder import Encoder
 from distillscope.teachers.inventory import list_entries
 from distillscope.teachers.model_files import hash_files
-from distillscope.teachers.onnx_files import external_data, onnx
-from distillscope.teachers.torchscript_files import torchscript
+from distillscope.teachers.runtime_files import external_data, onnx
+from distillscope.teachers.torch_files import torchscript
 
 pytestmark = pytest.mark.filterwarnings("ignore:.*torch.jit")  # no longer developed, still in use
 SIZE, DIM = 16, 5

@@ -10,10 +10,9 @@ import numpy as np
 import pytest
 
 from builders.planted import PARAMETERS, STUDY, TRAINING, planted, planted_run
-from distillscope.claims.decide import ORDER, decide, decide_results, decided
 from distillscope.claims.results import Results, Undecided, results_of
 from distillscope.claims.truncated_pca import ridge_null
-from distillscope.claims.verdict import Verdict, adjusted
+from distillscope.claims.verdict import ORDER, Verdict, adjusted, decide, decide_results, decided
 from distillscope.registry import claims
 
 RANK, ACCURACY = "student.effective_rank", "paper.probe.student.accuracy"

@@ -10,8 +10,8 @@ import yaml
 
 from builders.planted import planted_run
 from builders.tiny import tiny_study, tiny_values
-from distillscope.claims.decide import ORDER, decided
 from distillscope.claims.results import results_of
+from distillscope.claims.verdict import ORDER, decided
 from distillscope.config.load import load_preset
 from distillscope.registry import claims
 

@@ -14,7 +14,7 @@ import yaml
 
 from builders.planted import planted
 from builders.refusals import refused
-from distillscope.claims.decide import ORDER, decide_results, decided
+from distillscope.claims.verdict import ORDER, decide_results, decided
 from distillscope.config.load import study_from
 from distillscope.errors import UserError
 from distillscope.measure.audit import audit

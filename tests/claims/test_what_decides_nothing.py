@@ -7,8 +7,8 @@ import dataclasses
 import pytest
 
 from builders.planted import PARAMETERS, STUDY, planted, planted_run
-from distillscope.claims.decide import decide_results, decided
 from distillscope.claims.results import Undecided, results_of
+from distillscope.claims.verdict import decide_results, decided
 from distillscope.errors import UserError
 from distillscope.facts import ClaimFacts
 from distillscope.registry import claims

@@ -19,10 +19,9 @@ from builders.audited import labelled, of_two_dimensions
 from builders.drawing import undrawn
 from builders.synthetic_run import make_run
 from distillscope import cli
-from distillscope.compare.audits import mover
 from distillscope.compare.overlay import joined_run, joined_settings
 from distillscope.compare.read import unique_labels
-from distillscope.compare.runs import compare_runs
+from distillscope.compare.runs import compare_runs, mover
 from distillscope.errors import UserError
 from distillscope.measure.results import Value
 from distillscope.report.compare_page import write_comparison

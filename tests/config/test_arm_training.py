@@ -10,8 +10,7 @@ import yaml
 
 from builders.planted import study_with
 from builders.tiny import tiny_study, tiny_values
-from distillscope.config.load import load_preset, preset_names, study_from
-from distillscope.config.overrides import apply_override
+from distillscope.config.load import apply_override, load_preset, preset_names, study_from
 from distillscope.config.study import Arm, Study, Training
 from distillscope.errors import UserError
 from distillscope.files.writing import write_text

@@ -5,9 +5,7 @@ from __future__ import annotations
 import pytest
 
 from builders.tiny import tiny_values
-from distillscope.config.load import study_from
-from distillscope.config.one_student import DEFAULTS, one_student
-from distillscope.config.overrides import apply_override
+from distillscope.config.load import DEFAULTS, apply_override, one_student, study_from
 from distillscope.errors import UserError
 
 

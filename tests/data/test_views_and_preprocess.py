@@ -5,8 +5,7 @@ import pytest
 import torch
 from PIL import Image
 
-from distillscope.config.noise import NoiseSpec
-from distillscope.config.normalisation import CLIP_MEAN, CLIP_STD
+from distillscope.config.noise import CLIP_MEAN, CLIP_STD, NoiseSpec
 from distillscope.data.noise import Noise
 from distillscope.data.preprocess import Preprocess
 from distillscope.data.views import View

@@ -16,7 +16,7 @@ from timm.layers import BatchNormAct2d
 
 from builders import parted_training
 from builders.refusals import refused
-from distillscope.distill.shared_batch_norm import shared_batch_norms
+from distillscope.distill.gathered_batch import shared_batch_norms
 from distillscope.registry import objectives
 
 
@@ -116,7 +116,7 @@ class Alone:
     (torch.nn.BatchNorm1d, (7, 5), {"track_running_stats": False})])
 def test_a_shared_batch_norm_is_the_layer_that_it_stands_for(monkeypatch, kind, shape, settings):
     """Outputs, gradients and running statistics, far from zero too, activation included; afterwards it is what it was."""
-    monkeypatch.setattr("distillscope.distill.shared_batch_norm.distributed", Alone)
+    monkeypatch.setattr("distillscope.distill.gathered_batch.distributed", Alone)
     generator = torch.Generator().manual_seed(0)
     plain = kind(shape[1], **settings)
     for parameter in plain.parameters():

@@ -21,7 +21,7 @@ from distillscope.study.run import run_study
 CHILD = """
 import sys, time, yaml
 import distillscope.distill.loop as loop
-import distillscope.distill.checkpoint as checkpoint
+import distillscope.distill.loop as checkpoint
 from distillscope.config.load import study_from
 from distillscope.study.run import run_study
 

@@ -16,8 +16,8 @@ from builders.tiny import tiny_study
 from distillscope.config.load import load_preset, preset_names
 from distillscope.errors import UserError
 from distillscope.files.folder_names import RESERVED, folder_name, old_folder_name, same_on_some_systems
+from distillscope.results.run_files import Trial, trials_of
 from distillscope.results.rundir import check_names, clear_run, default_run, open_run, reference_folder, trial_folder
-from distillscope.results.trials import Trial, trials_of
 
 HARD = ["小", "大", "x 1", "x_1", "cosine ", "cosine_", ".", "..", "...", ".x", "x.", "a/b", "a\\b", "/etc/passwd", "../../x",
         "con", "NUL.txt", "com1",

@@ -7,8 +7,7 @@ import time
 import pytest
 
 from builders.refusals import refused
-from distillscope.config.load import load_preset
-from distillscope.config.overrides import apply_override
+from distillscope.config.load import apply_override, load_preset
 from distillscope.errors import UserError
 from distillscope.files.yaml_reader import parse_yaml, read_yaml
 

@@ -7,8 +7,8 @@ from scipy.linalg import subspace_angles
 from builders.clouds import cloud, rotation, student_of
 from distillscope.measure.alignment import angles_between
 from distillscope.measure.audit import audit
-from distillscope.measure.moments import moments
-from distillscope.measure.ridge import PENALTIES, ridge
+from distillscope.measure.probe import PENALTIES, ridge
+from distillscope.measure.rows import moments
 
 GROUP = {"alignment"}
 

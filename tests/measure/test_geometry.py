@@ -6,9 +6,9 @@ from scipy.spatial.distance import pdist
 
 from builders.clouds import cloud, rotation
 from distillscope.measure.audit import audit_one
-from distillscope.measure.geometry import twonn_dimension
 from distillscope.measure.neighbours import nearest_by_distance
 from distillscope.measure.pool import Settings
+from distillscope.measure.spectrum import twonn_dimension
 
 
 def value(z: np.ndarray, name: str, **kwargs) -> float:

@@ -3,8 +3,7 @@
 import numpy as np
 import pytest
 
-from distillscope.measure.moments import Accumulator, merged, moments
-from distillscope.measure.rows import Rows
+from distillscope.measure.rows import Accumulator, Rows, merged, moments
 from distillscope.measure.scan import content_order, row_keys
 
 

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from distillscope.measure.audit import audit
-from distillscope.measure.pairing import question
+from distillscope.measure.pair import question
 from distillscope.measure.pool import Settings
 from distillscope.report.sentences.audit import headline
 

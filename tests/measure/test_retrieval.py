@@ -7,9 +7,8 @@ from builders.clouds import cloud, rotation, student_of
 from builders.refusals import refused
 from distillscope.measure import neighbours
 from distillscope.measure.audit import audit
-from distillscope.measure.neighbours import knn_accuracy, knn_predictions, nearest, top_positions
+from distillscope.measure.neighbours import knn_accuracy, knn_predictions, nearest, own_ranks, top_positions
 from distillscope.measure.pool import Settings
-from distillscope.measure.retrieval import own_ranks
 
 
 def run(teacher, student, **kwargs):

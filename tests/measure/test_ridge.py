@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 from sklearn.linear_model import RidgeCV
 
-from distillscope.measure.ridge import PENALTIES, ridge_map
+from distillscope.measure.probe import PENALTIES, ridge_map
 
 
 def test_it_is_scikit_learns_ridge_with_the_penalty_of_generalised_cross_validation():

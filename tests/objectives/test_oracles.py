@@ -15,10 +15,17 @@ from sklearn.neighbors import NearestNeighbors
 
 from builders.refusals import refused
 from distillscope.objectives.contrastive import crd, infonce, infonce_learned, infonce_views, similarity_kl
-from distillscope.objectives.regression import centred_cosine, cosine, mse, smooth_l1
-from distillscope.objectives.relational import cka, gram, relational_angle, relational_distance
-from distillscope.objectives.spread import koleo, uniformity, vicreg_covariance, vicreg_variance
-from distillscope.objectives.supervised import cross_entropy
+from distillscope.objectives.regression import centred_cosine, cosine, cross_entropy, mse, smooth_l1
+from distillscope.objectives.relational import (
+    cka,
+    gram,
+    koleo,
+    relational_angle,
+    relational_distance,
+    uniformity,
+    vicreg_covariance,
+    vicreg_variance,
+)
 
 B, D, Q = 10, 5, 6
 CLOSE = {"rel": 2e-5, "abs": 2e-6}  # float32 against float64 on numbers of order one

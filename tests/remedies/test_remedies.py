@@ -8,7 +8,7 @@ from builders.blobs import make_source, make_student
 from builders.refusals import refused
 from builders.tiny import tiny_study, tiny_values
 from distillscope.config.load import study_from
-from distillscope.config.normalisation import CLIP_STD
+from distillscope.config.noise import CLIP_STD
 from distillscope.config.study import Arm
 from distillscope.data.preprocess import Preprocess
 from distillscope.data.views import View
@@ -24,7 +24,7 @@ from distillscope.study.arm_views import embedded_views, view_of
 from distillscope.study.plan import plan_study
 from distillscope.study.prepared import Prepared
 from distillscope.study.run import run_study
-from distillscope.study.training import training_set
+from distillscope.study.trial import training_set
 
 GREY = torch.full((400, 3, 8, 8), 128, dtype=torch.uint8)
 IDS = [f"i{i}" for i in range(400)]

@@ -5,12 +5,11 @@ import pytest
 import torch
 
 from builders.refusals import refused
-from distillscope.config.noise import NoiseSpec
-from distillscope.config.normalisation import CLIP_STD
+from distillscope.config.noise import CLIP_STD, NoiseSpec
 from distillscope.errors import UserError
 from distillscope.registry import stresses
 from distillscope.stress.bands import BandNoise
-from distillscope.stress.frequency import band_mask, radial_energy, radial_frequency
+from distillscope.stress.fourier import band_mask, radial_energy, radial_frequency
 from distillscope.stress.run import rehearse
 
 GREY = torch.full((300, 3, 16, 16), 128, dtype=torch.uint8)

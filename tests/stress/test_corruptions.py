@@ -9,8 +9,15 @@ from scipy import ndimage
 from builders.blobs import make_source
 from builders.refusals import refused
 from distillscope import registry
-from distillscope.data.corruption_kernels import affine_of, defocus_kernel, motion_blurred, plasma, zoomed
-from distillscope.data.corruptions import SEVERITIES, apply_corruption
+from distillscope.data.corruptions import (
+    SEVERITIES,
+    affine_of,
+    apply_corruption,
+    defocus_kernel,
+    motion_blurred,
+    plasma,
+    zoomed,
+)
 from distillscope.registry import stresses
 from distillscope.results.robustness import against_teacher, mean_corruption_error, relative_corruption_error
 from distillscope.stress.corruptions import Corruption

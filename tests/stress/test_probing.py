@@ -8,7 +8,7 @@ import torch
 
 from builders.blobs import make_source, make_subject
 from builders.refusals import refused
-from distillscope.config.normalisation import CLIP_STD
+from distillscope.config.noise import CLIP_STD
 from distillscope.data.preprocess import Preprocess
 from distillscope.data.source import Source
 from distillscope.measure.probe import linear_probe
@@ -16,9 +16,8 @@ from distillscope.registry import stresses
 from distillscope.stress.attack import Classifier, accuracy_under_pgd
 from distillscope.stress.fourier import FourierNoise, by_third, fourier_basis, half_plane, heat_map
 from distillscope.stress.gradient import energy_by_frequency
-from distillscope.stress.logits import probe_logits
 from distillscope.stress.run import rehearse, run_stresses
-from distillscope.stress.subject import Subject
+from distillscope.stress.subject import Subject, probe_logits
 
 
 class Part:

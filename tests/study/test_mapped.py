@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from distillscope.measure.ridge import ridge_map
+from distillscope.measure.probe import ridge_map
 from distillscope.measure.rows import unit
 from distillscope.study.mapped import folds_of, mapped_measures
 

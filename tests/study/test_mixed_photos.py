@@ -10,9 +10,8 @@ from builders.tiny import TEACHER, teacher_weights, tiny_values
 from distillscope.audits.run import Images, audit_inputs
 from distillscope.config.load import study_from
 from distillscope.errors import UserError
-from distillscope.study.embed import embed_dataset
-from distillscope.study.splits import load_data
-from distillscope.study.student import distill_one
+from distillscope.study.prepared import load_data
+from distillscope.study.student import distill_one, embed_dataset
 
 LEFT_OUT = "1 corrupt image left out: {}/a/1.png (an empty file)"
 

@@ -11,10 +11,9 @@ from distillscope.config.resolve import with_noise
 from distillscope.registry import remedies, stresses
 from distillscope.stress.run import rehearse
 from distillscope.study.arm_views import embedded_views
-from distillscope.study.conditions import noise_conditions
 from distillscope.study.plan import plan_study
+from distillscope.study.prepared import load_data, noise_conditions
 from distillscope.study.run import run_study
-from distillscope.study.splits import load_data
 from distillscope.teachers.inventory import list_entries
 
 DECLARED = {"sigmas": [0.1], "draws": 1, "where": "input", "unit": "pixel", "clip": False, "std": [0.5, 0.5, 0.5]}

@@ -106,7 +106,7 @@ def test_what_stresses_need_is_said_before_the_teacher_runs(tmp_path):
 
 
 def test_ready_made_embeddings_are_not_stressed(tmp_path, monkeypatch):
-    from distillscope.study.splits import load_data
+    from distillscope.study.prepared import load_data
 
     study = stressed_study(stresses=[{"name": "gradient", "items": 10}], remedies=[], arms=[{"name": "cosine"}],
                            training={"epochs": 1})

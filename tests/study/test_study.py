@@ -21,10 +21,10 @@ from distillscope.config.load import load_preset
 from distillscope.errors import UserError
 from distillscope.report.write import write_report
 from distillscope.results.rows import COLUMNS
+from distillscope.results.run_files import trials_of
 from distillscope.results.rundir import trial_folder
-from distillscope.results.trials import trials_of
+from distillscope.study.prepared import load_data
 from distillscope.study.run import run_study
-from distillscope.study.splits import load_data
 
 
 @pytest.fixture(autouse=True)

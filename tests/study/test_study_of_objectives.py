@@ -9,8 +9,8 @@ import pytest
 
 from builders.tiny import scratch, tiny_study
 from distillscope.errors import UserError
+from distillscope.study.prepared import load_data
 from distillscope.study.run import run_study
-from distillscope.study.splits import load_data
 from distillscope.targets.transforms import load_target
 
 

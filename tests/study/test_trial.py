@@ -6,12 +6,10 @@ import pytest
 
 from builders.tiny import scratch, tiny_study
 from distillscope.distill.streams import KeyedStreams, NotebookStreams
+from distillscope.results.run_files import trials_of
 from distillscope.results.rundir import is_complete
-from distillscope.results.trials import trials_of
-from distillscope.study.prepared import prepare_targets
-from distillscope.study.splits import load_data
-from distillscope.study.training import fresh_student, make_health, make_streams
-from distillscope.study.trial import run_trial
+from distillscope.study.prepared import load_data, prepare_targets
+from distillscope.study.trial import fresh_student, make_health, make_streams, run_trial
 from distillscope.teachers.rows import load_teacher
 
 

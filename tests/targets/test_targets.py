@@ -13,7 +13,7 @@ from sklearn.preprocessing import StandardScaler, normalize
 from builders.refusals import refused
 from builders.tiny import tiny_study
 from distillscope.errors import UserError
-from distillscope.measure.ridge import ridge_map
+from distillscope.measure.probe import ridge_map
 from distillscope.measure.spectrum import effective_rank, eigenvalues_of
 from distillscope.registry import targets
 from distillscope.study.plan import plan_study

@@ -15,7 +15,7 @@ pytest.importorskip("onnxruntime")
 
 from onnx import TensorProto, helper, numpy_helper  # noqa: E402
 
-from distillscope.teachers.onnx_files import onnx  # noqa: E402
+from distillscope.teachers.runtime_files import onnx  # noqa: E402
 
 F32, F16, U8, I8, I64 = TensorProto.FLOAT, TensorProto.FLOAT16, TensorProto.UINT8, TensorProto.INT8, TensorProto.INT64
 SIZE = 6

@@ -10,7 +10,7 @@ import torch
 
 from builders.lite_files import save_lite
 from builders.refusals import refused
-from distillscope.teachers.tflite_files import tflite
+from distillscope.teachers.runtime_files import tflite
 
 SIZE = 8
 IMAGES = torch.randint(0, 256, (5, 3, SIZE, SIZE), dtype=torch.uint8, generator=torch.Generator().manual_seed(0))

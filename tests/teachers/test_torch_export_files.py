@@ -12,7 +12,7 @@ import torch
 
 from builders.refusals import refused
 from distillscope.errors import UserError
-from distillscope.teachers.torch_export_files import _operation, exported
+from distillscope.teachers.torch_files import _operation, exported
 
 SIZE = 8
 IMAGES = torch.randint(0, 256, (5, 3, SIZE, SIZE), dtype=torch.uint8, generator=torch.Generator().manual_seed(0))

@@ -138,8 +138,7 @@ def _targets(work: str, folder: str):
     """The targets of the small study in a cache of their own."""
     from distillscope.config.load import load_preset
     from distillscope.config.resolve import with_noise
-    from distillscope.study.prepared import prepare_targets
-    from distillscope.study.splits import load_data
+    from distillscope.study.prepared import load_data, prepare_targets
     from distillscope.teachers.rows import load_teacher
 
     clean = Path(folder) / "clean-targets"

@@ -31,7 +31,6 @@ def load_libraries() -> None:
     import distillscope.cli
     import distillscope.cli.root
     import distillscope.report.write
-    import distillscope.study.embed
     import distillscope.study.run
     import distillscope.study.student  # noqa: F401
 

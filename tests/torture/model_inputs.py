@@ -82,7 +82,7 @@ def student(run: Path, rng: random.Random, number: int, folder: Path) -> tuple[s
 def _checkpoint(folder: str) -> bytes:
     import torch
 
-    from distillscope.distill.checkpoint import save_checkpoint
+    from distillscope.distill.loop import save_checkpoint
 
     path = Path(folder) / "good.pt"
     layer = torch.nn.Linear(3, 2)
@@ -111,7 +111,7 @@ def checkpoint(rng: random.Random, number: int, folder: Path) -> tuple[str, Call
         path.write_bytes(damaged(good, rng))
 
     def attempt() -> str | None:
-        from distillscope.distill.checkpoint import load_checkpoint
+        from distillscope.distill.loop import load_checkpoint
 
         load_checkpoint(path)
         return None
@@ -157,8 +157,8 @@ def model_file(work: Path, rng: random.Random, number: int, folder: Path) -> tup
 
     def attempt() -> str | None:
         from distillscope.teachers.encoder import read_state
-        from distillscope.teachers.onnx_files import onnx
-        from distillscope.teachers.torchscript_files import torchscript
+        from distillscope.teachers.runtime_files import onnx
+        from distillscope.teachers.torch_files import torchscript
 
         if path.suffix == ".ts":
             torchscript(path=path, size=16)

@@ -83,8 +83,8 @@ def planned(content: bytes, folder: Path, overrides: list[str]) -> str | None:
     """Load it, dump it, and lay out its folders: each trial and remedy has its own, inside the run."""
     from distillscope.config.load import load_preset
     from distillscope.files.folder_names import folder_name
+    from distillscope.results.run_files import trials_of
     from distillscope.results.rundir import check_names
-    from distillscope.results.trials import trials_of
     from distillscope.students.load import check_student
 
     path = folder / "study.yaml"

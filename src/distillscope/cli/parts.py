@@ -1,4 +1,4 @@
-"""Commands that say what there is: list, doctor."""
+"""Commands that say what there is: list, doctor, cache."""
 
 from __future__ import annotations
 
@@ -6,8 +6,8 @@ from typing import Annotated
 
 import typer
 
-from distillscope.cli.root import app, print_table
-from distillscope.errors import unknown_name
+from distillscope.cli.root import app, cache_app, print_table
+from distillscope.errors import UserError, unknown_name
 from distillscope.registry import KINDS
 
 
@@ -41,3 +41,39 @@ def doctor() -> None:
     from distillscope.cli.doctor import examine
 
     print_table("doctor", ["what", "found", "what to do"], examine())
+
+
+@cache_app.command("list")
+def cache_list() -> None:
+    """Entries of the cache: teacher, view or noise, rows, size. Example: `distillscope cache list`"""
+    from distillscope.teachers.inventory import list_entries
+
+    rows = []
+    for entry in list_entries():
+        perturbation = entry["perturbation"] or {}
+        what = " ".join(f"{k}={v}" for k, v in perturbation.items() if k in ("kind", "name", "sigma", "draw", "seed", "epoch"))
+        seen = f"damaged: {entry['damaged']}" if entry["damaged"] else what or "clean"
+        rows.append((entry["name"], seen, f"{entry['rows']:,}", f"{entry['bytes'] / 2**20:.1f} MiB"))
+    print_table("cache", ["entry", "images as seen", "rows", "size"], rows)
+
+
+@cache_app.command("prune")
+def cache_prune(
+    names: Annotated[list[str] | None, typer.Argument(metavar="[ENTRY...]")] = None,
+    all_: Annotated[bool, typer.Option("--all", help="remove every entry")] = False,
+) -> None:
+    """Remove entries by the names that `cache list` prints, or all of them. Example: `distillscope cache prune --all`"""
+    from distillscope.teachers.inventory import prune_entries
+
+    if not names and not all_:
+        raise UserError("cache prune", "names of entries, or --all", "neither", "See `distillscope cache list`.")
+    count, size = prune_entries(names or None)
+    print(f"removed {count} entries, {size / 2**20:.1f} MiB")
+
+
+@cache_app.command("path")
+def cache_path() -> None:
+    """Where the cache is. Example: `distillscope cache path`"""
+    from distillscope.teachers.cache import cache_root
+
+    print(cache_root())

@@ -29,7 +29,7 @@ class OneStudent(TyperCommand):
     """`distill`, whose help shows the defaults of a study; config is imported only for that."""
 
     def format_help(self, ctx: Any, formatter: Any) -> None:
-        from distillscope.config.one_student import DEFAULTS
+        from distillscope.config.load import DEFAULTS
 
         for param in self.params:
             param.default = DEFAULTS.get(param.name or "", param.default)
@@ -69,8 +69,8 @@ def run(
     """
     from distillscope.config.load import load_preset
     from distillscope.progress import say
+    from distillscope.results.run_files import trials_of
     from distillscope.results.rundir import default_run, is_complete, trial_folder
-    from distillscope.results.trials import trials_of
 
     overrides = as_overrides({"data": data, "teacher": teacher, "limit": limit, "limit_test": limit,
                               **training(epochs, batch_size, lr), "seeds": seed, "corrupt": corrupt})
@@ -118,7 +118,7 @@ def distill(
 
     Example: `distillscope distill --teacher efficientnet_lite0 --data digits --out student --set student.width=2`
     """
-    from distillscope.config.one_student import one_student
+    from distillscope.config.load import one_student
     from distillscope.progress import speaks
     from distillscope.study.student import distill_one
 
@@ -152,7 +152,7 @@ def embed(
     Example: `distillscope embed --teacher efficientnet_lite0 --data digits --split test --out embeddings`
     """
     from distillscope.audits.run import file_preprocess
-    from distillscope.study.embed import embed_dataset
+    from distillscope.study.student import embed_dataset
 
     print(embed_dataset(data, split, teacher=teacher, student=student, out=out, limit=limit, corrupt=corrupt,
                         device=device, precision=precision, workers=workers, preprocess=file_preprocess(image_size, mean, std)))

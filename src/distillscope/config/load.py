@@ -1,4 +1,4 @@
-"""From a preset or a YAML file, with path=value overrides, to a checked Study."""
+"""From a preset, a YAML file or the options of `distill`, with ``--set PATH=VALUE``, to a checked Study."""
 
 from __future__ import annotations
 
@@ -7,14 +7,15 @@ from importlib import resources
 from pathlib import Path
 from typing import Any
 
+import yaml
 from pydantic import BaseModel, ValidationError
 
-from distillscope.config.overrides import apply_override
+from distillscope.config.parts import Student
 from distillscope.config.resolve import check_parts, resolved
-from distillscope.config.study import Study
+from distillscope.config.study import Arm, Study, Training
 from distillscope.errors import UserError, unknown_name
-from distillscope.files.json_reader import problem_of, unreadable
-from distillscope.files.yaml_reader import read_yaml
+from distillscope.files.json_reader import problem_of, shown, unreadable
+from distillscope.files.yaml_reader import Refused, parse_plain, read_yaml
 
 
 def preset_names() -> list[str]:
@@ -128,3 +129,97 @@ def _model_in(annotation: Any) -> type[BaseModel] | None:
     return None
 
 
+LONGEST_PATH = 20
+"""Steps of a dotted path; no setting lies deeper."""
+
+SINGULAR = {"student": ["students"], "arm": ["arms"], "objective": ["arms", "objective"]}
+"""What a path may begin with instead of the study's own key: where there is one student or one arm, it needs no name."""
+
+
+def apply_override(values: dict[str, Any], override: str) -> None:
+    """Set one dotted path: ``training.epochs=3``, ``students.0.width=2``, ``students.S.width=2``, ``seeds=[1,2]``.
+
+    A step into a list is an index, or the label or name of an item; into a one-item list, the item's own key:
+    ``teacher.weights=FILE``, ``student.width=2``, ``objective.temperature=0.1``.
+
+    >>> values = {"students": [{"name": "paper_cnn"}], "arms": [{"name": "a", "objective": "infonce"}]}
+    >>> apply_override(values, "student.width=2"), apply_override(values, "objective.temperature=0.1")
+    (None, None)
+    >>> values["students"], values["arms"][0]["objective"]
+    ([{'name': 'paper_cnn', 'width': 2}], {'name': 'infonce', 'temperature': 0.1})
+    """
+    path, equals, text = override.partition("=")
+    path = path.strip()
+    if not equals or not path:
+        raise UserError("--set", "path=value", f"'{override}'", "For instance --set training.epochs=3.")
+    value = _value(path, text)
+    first, *rest = path.split(".")
+    steps = [*(SINGULAR.get(first, [first]) if first not in values else [first]), *rest]
+    if len(steps) > LONGEST_PATH:
+        raise UserError("--set", f"a path of at most {LONGEST_PATH} steps", shown(path, 40), "Shorten the path.")
+    here: Any = values
+    for step in steps[:-1]:
+        here, key = _place(here, step, path)
+        child = here[key] if isinstance(here, list) or key in here else {}
+        child = {"name": child} if isinstance(child, str) else child
+        if not isinstance(child, (dict, list)):
+            raise UserError(f"--set {path}", f"a mapping at '{step}'", shown(child), "Shorten the path.")
+        here[key] = child
+        here = child
+    here, key = _place(here, steps[-1], path)
+    here[key] = value
+
+
+def _place(here: Any, step: str, path: str) -> tuple[Any, Any]:
+    """The list or mapping that ``step`` leads into, and the index or key there."""
+    if not isinstance(here, list):
+        return here, step
+    names = [i.get("label", i.get("name")) if isinstance(i, dict) else i for i in here]
+    if step.isascii() and step.isdigit() and len(step) < 10 and int(step) < len(here):
+        return here, int(step)
+    if step in names:
+        return here, names.index(step)
+    if len(here) == 1 and isinstance(here[0], str):
+        here[0] = {"name": here[0]}
+    if len(here) == 1 and isinstance(here[0], dict):
+        return here[0], step
+    raise unknown_name(f"--set {path}", "index or name", step, map(str, names))
+
+
+def _value(path: str, text: str) -> Any:
+    """What --set is given: YAML, or, where it is none, the text itself (paths and names hold what YAML has other uses for)."""
+    try:
+        return parse_plain(text)
+    except Refused as error:
+        raise UserError(f"--set {path}", "plain YAML", str(error.problem), str(error.context)) from None
+    except yaml.YAMLError:
+        return text
+
+
+DEFAULTS: dict[str, Any] = {
+    "objective": Arm(name="default").objective_name,
+    "epochs": Training().epochs,
+    "batch_size": Training().batch_size,
+    "lr": Training().learning_rate,
+    "seed": Study.model_fields["seeds"].default[0],
+    "image_size": Student.model_fields["image_size"].default,
+}
+"""Option of `distill` -> its value where it is left out."""
+
+
+def one_student(name: str, teacher: str, data: str, student: str = "paper_cnn", *, objective: str | None = None,
+                seed: int | None = None, corrupt: str = "error", overrides: Sequence[str] = ()) -> Study:
+    """A checked study of one teacher, data set, arm, student and seed, without noise; ``overrides`` as of `--set`.
+
+    >>> study = one_student("mine", "efficientnet_lite0", "digits", overrides=["student.width=2", "training.epochs=1"])
+    >>> study.students[0].settings["width"], study.training.epochs, study.seeds
+    (2, 1, (42,))
+    >>> study.training.batch_size == DEFAULTS["batch_size"]
+    True
+    """
+    values = {"name": name, "data": [{"name": data}], "teacher": [{"name": teacher}], "students": [{"name": student}],
+              "arms": [{"name": "student", "objective": [{"name": objective or DEFAULTS["objective"]}]}],
+              "seeds": [DEFAULTS["seed"] if seed is None else seed], "corrupt": corrupt, "noise": {"sigmas": []}}
+    for override in overrides:
+        apply_override(values, override)
+    return study_from(values, "distill")

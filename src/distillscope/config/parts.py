@@ -9,7 +9,7 @@ from typing import Any, Literal
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
-from distillscope.config.normalisation import CLIP_MEAN, CLIP_STD
+from distillscope.config.noise import CLIP_MEAN, CLIP_STD
 from distillscope.config.paths import model_file
 from distillscope.errors import UserError
 

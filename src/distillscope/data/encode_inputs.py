@@ -9,8 +9,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from distillscope.data.decode import BrokenImage, Decoding, decode, to_rgb
-from distillscope.data.paths import read_file
+from distillscope.data.decode import BrokenImage, Decoding, decode, read_file, to_rgb
 from distillscope.data.source import Images, stack
 from distillscope.errors import UserError
 

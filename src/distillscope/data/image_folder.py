@@ -8,9 +8,8 @@ from typing import Literal
 import numpy as np
 
 from distillscope.data.classes import numbered
-from distillscope.data.decode import Decoding
+from distillscope.data.decode import Decoding, files_in, folders_in, is_image, other_kinds, read_file, suffixes
 from distillscope.data.missing_split import MissingSplit, data_option, near_splits
-from distillscope.data.paths import files_in, folders_in, is_image, other_kinds, read_file, suffixes
 from distillscope.data.source import Source, encoded_source
 from distillscope.errors import UserError
 from distillscope.registry import datasets

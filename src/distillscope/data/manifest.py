@@ -13,11 +13,10 @@ from typing import TextIO
 
 import numpy as np
 
-from distillscope.data.decode import Decoding
+from distillscope.data.classes import class_labels, need_column, pick_column
+from distillscope.data.decode import Decoding, read_file
 from distillscope.data.missing_split import MissingSplit, data_option, near_splits
-from distillscope.data.paths import read_file
 from distillscope.data.source import Source, encoded_source
-from distillscope.data.tables import class_labels, need_column, pick_column
 from distillscope.errors import UserError
 from distillscope.registry import datasets
 

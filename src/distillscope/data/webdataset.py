@@ -12,9 +12,8 @@ from pathlib import Path
 import numpy as np
 
 from distillscope.data.classes import numbered, sorted_names
-from distillscope.data.decode import BrokenImage, Decoding
+from distillscope.data.decode import MAX_FILE_BYTES, BrokenImage, Decoding, is_image, other_kinds, passed_over
 from distillscope.data.missing_split import MissingSplit, data_option, near_splits
-from distillscope.data.paths import MAX_FILE_BYTES, is_image, other_kinds, passed_over
 from distillscope.data.source import Source, encoded_source
 from distillscope.errors import UserError
 from distillscope.registry import datasets

@@ -11,7 +11,7 @@ import numpy as np
 from distillscope.data.source import Source
 from distillscope.draws import keyed_rng
 from distillscope.measure.neighbours import knn_accuracy
-from distillscope.measure.ridge import ridge_map
+from distillscope.measure.probe import ridge_map
 from distillscope.measure.spectrum import effective_rank, eigenvalues_of
 from distillscope.students.load import StudentEncoder
 from distillscope.targets.transforms import unit_rows

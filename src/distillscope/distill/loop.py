@@ -1,4 +1,4 @@
-"""The training loop: one student, one set of cached targets."""
+"""The training loop: one student, one set of cached targets; and the checkpoints that a killed run goes on from."""
 
 from __future__ import annotations
 
@@ -17,20 +17,19 @@ from typing import Any
 import numpy as np
 import torch
 
+from distillscope import progress
 from distillscope.config.study import Arm, Training
 from distillscope.data.source import Source, read_batches
 from distillscope.data.views import View
 from distillscope.devices import kept_memory
-from distillscope.distill.checkpoint import load_checkpoint, save_checkpoint
-from distillscope.distill.gathered_batch import BatchGather
+from distillscope.distill.gathered_batch import BatchGather, shared_batch_norms
 from distillscope.distill.health import Health, warnings_of
 from distillscope.distill.loss import Terms, check_arm
 from distillscope.distill.muon import Muon
-from distillscope.distill.shared_batch_norm import shared_batch_norms
 from distillscope.distill.streams import KeyedStreams
 from distillscope.draws import keyed_seed
 from distillscope.errors import UserError, unknown_name
-from distillscope.files.writing import write_text
+from distillscope.files.writing import write_atomic, write_text
 from distillscope.processes.interrupts import HeldBack
 from distillscope.students.load import StudentEncoder
 
@@ -255,3 +254,35 @@ def _check_there(folder: Path) -> None:
 
 def _to(images: Any, device: torch.device) -> Any:
     return images.to(device) if isinstance(images, torch.Tensor) else [i.to(device) for i in images]
+
+
+KEYS = {"module", "terms", "optimizer", "history", "step", "total", "seconds", "rng"}
+
+
+def save_checkpoint(path: Path, state: dict[str, Any]) -> None:
+    """Write tensors and plain values; the random state of torch goes with them."""
+    state = {**state, "rng": torch.random.get_rng_state()}
+    if torch.cuda.is_available():
+        state["rng_cuda"] = torch.cuda.get_rng_state_all()
+    write_atomic(path, lambda p: torch.save(state, p))
+
+
+def load_checkpoint(path: Path) -> dict[str, Any] | None:
+    """The state saved last, with torch's random state restored; None where there is none, or it cannot be read."""
+    if not path.exists():
+        return None
+    try:
+        state = torch.load(path, map_location="cpu", weights_only=True)
+        if not isinstance(state, dict) or not state.keys() >= KEYS:
+            raise TypeError("not what a checkpoint holds")
+        torch.random.set_rng_state(state.pop("rng"))
+    except PermissionError:
+        raise
+    except Exception as error:  # zip, pickle, type and runtime errors alike: the file is no checkpoint of ours
+        progress.say(f"{path}: not a readable checkpoint ({type(error).__name__}); this trial starts from its beginning")
+        return None
+    if "rng_cuda" in state:
+        states = state.pop("rng_cuda")
+        if torch.cuda.is_available() and len(states) == torch.cuda.device_count():
+            torch.cuda.set_rng_state_all(states)
+    return state

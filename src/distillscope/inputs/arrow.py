@@ -15,9 +15,8 @@ from typing import Any
 import numpy as np
 
 from distillscope.errors import UserError
-from distillscope.inputs.members import Contents, Kept, Member, check_memory
+from distillscope.inputs.members import Contents, Kept, Member, check_memory, opened
 from distillscope.inputs.naming import id_rank, is_index, label_rank, runs
-from distillscope.inputs.unpacking import opened
 from distillscope.measure.rows import Stored
 
 BATCH = 8192

@@ -22,8 +22,7 @@ from distillscope.inputs.arrow import read_saved
 from distillscope.inputs.choosing import Asked, Embeddings, from_contents
 from distillscope.inputs.formats import EMBEDDINGS, read_contents, suffix_of
 from distillscope.inputs.members import readable, strings
-from distillscope.inputs.numbered_files import find_parts, read_parts
-from distillscope.inputs.shards import read_shards
+from distillscope.inputs.numbered_files import find_parts, read_parts, read_shards
 from distillscope.inputs.tables import read_txt
 
 

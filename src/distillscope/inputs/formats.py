@@ -9,11 +9,10 @@ from pathlib import Path
 from distillscope.errors import UserError
 from distillscope.inputs.arrays import read_npy, read_npz
 from distillscope.inputs.arrow import read_arrow, read_jsonl, read_parquet
-from distillscope.inputs.hdf5 import read_hdf5
-from distillscope.inputs.json_files import read_json
 from distillscope.inputs.members import Contents, readable
 from distillscope.inputs.tables import read_csv, read_txt
 from distillscope.inputs.tensors import read_safetensors, read_torch
+from distillscope.inputs.trees import read_hdf5, read_json
 
 READERS: dict[str, Callable[[Path, str], Contents]] = {
     ".npy": read_npy,

@@ -21,8 +21,7 @@ from distillscope.measure.intervals import (
 )
 from distillscope.measure.labelled import LabelledPair
 from distillscope.measure.notes import notes, rows_and_precision
-from distillscope.measure.pair import Pair, resolve
-from distillscope.measure.pairing import question
+from distillscope.measure.pair import Pair, question, resolve
 from distillscope.measure.pool import Settings, Side
 from distillscope.measure.quantity import GROUPS, NotMeasured, definition
 from distillscope.measure.results import Audit, Curve, Value

@@ -1,4 +1,4 @@
-"""What similarity, its nulls and retrieval are made from: a ``Pair`` that compares items with items."""
+"""What similarity, its nulls (the student's items shuffled) and retrieval are made from: a ``Pair`` that compares items."""
 
 from __future__ import annotations
 
@@ -6,12 +6,13 @@ from functools import cached_property
 
 import numpy as np
 
-from distillscope.measure import nulls
+from distillscope.draws import keyed_rng
+from distillscope.measure.neighbours import ahead_of_own
 from distillscope.measure.pair import Pair
 from distillscope.measure.pool import of_whole
-from distillscope.measure.retrieval import ahead_of_own
-from distillscope.measure.rows import unit
-from distillscope.measure.similarity import overlap
+from distillscope.measure.quantity import NotMeasured
+from distillscope.measure.rows import moments, unit
+from distillscope.measure.similarity import linear_cka, linear_cka_debiased, overlap, procrustes
 
 
 class Comparison(Pair):
@@ -31,8 +32,8 @@ class Comparison(Pair):
     @cached_property
     def _moment_draws(self) -> dict[str, np.ndarray]:
         index = self.teacher.order[: self.null_count]
-        return nulls.moment_draws(self.teacher.rows.take(index), self.student.rows.take(index),
-                                  self.settings.null_draws, self.settings.seed)
+        return shuffled_moments(self.teacher.rows.take(index), self.student.rows.take(index),
+                                self.settings.null_draws, self.settings.seed)
 
     @property
     def linear_cka_draws(self) -> np.ndarray:
@@ -48,13 +49,13 @@ class Comparison(Pair):
 
     @cached_property
     def rsa_spearman_draws(self) -> np.ndarray:
-        return nulls.rsa_draws(self.teacher.rsa_distances, self.student.rsa_distances,
-                               self.settings.null_draws, self.settings.seed)
+        return shuffled_rsa(self.teacher.rsa_distances, self.student.rsa_distances,
+                            self.settings.null_draws, self.settings.seed)
 
     @cached_property
     def mutual_knn_draws(self) -> np.ndarray:
-        return nulls.mutual_knn_draws(self.teacher.neighbours, self.student.neighbours,
-                                      self.settings.null_draws, self.settings.seed)
+        return shuffled_mutual_knn(self.teacher.neighbours, self.student.neighbours,
+                                   self.settings.null_draws, self.settings.seed)
 
     # -- the search index --------------------------------------------------------------------------------------------
 
@@ -146,3 +147,48 @@ class Comparison(Pair):
         """Share (m,) of each query's first results in the student's index that the teacher's index gives too."""
         gallery = len(self.gallery_index)
         return overlap(*(side.nearest_kept(gallery, self.num_queries) for side in (self.student, self.teacher)))
+
+
+def permutations(count: int, draws: int, seed: int, purpose: str) -> list[np.ndarray]:
+    """``draws`` random orders of ``count`` items."""
+    return [keyed_rng(seed, "null", purpose, draw).permutation(count) for draw in range(draws)]
+
+
+def shuffled_moments(teacher: np.ndarray, student: np.ndarray, draws: int, seed: int) -> dict[str, np.ndarray]:
+    """Null draws of the three measures made of scatters, from rows ``teacher`` (n, d) and ``student`` (n, d')."""
+    teacher, student = teacher - teacher.mean(axis=0), student - student.mean(axis=0)
+    scatters = moments(teacher).scatter, moments(student).scatter
+    energies = np.square(teacher).sum(axis=1), np.square(student).sum(axis=1)
+    found: dict[str, list[float]] = {"linear_cka": [], "linear_cka_debiased": [], "procrustes": []}
+    for order in permutations(len(teacher), draws, seed, "moments"):
+        cross = student[order].T @ teacher
+        found["linear_cka"].append(linear_cka(cross, *scatters))
+        found["linear_cka_debiased"].append(linear_cka_debiased(cross, *scatters, energies[0], energies[1][order]))
+        found["procrustes"].append(procrustes(cross, *scatters))
+    return {name: np.array(values) for name, values in found.items()}
+
+
+def shuffled_rsa(teacher: np.ndarray, student: np.ndarray, draws: int, seed: int) -> np.ndarray:
+    """Null draws of RSA from condensed distances (n (n - 1) / 2,)."""
+    from scipy.spatial.distance import squareform
+    from scipy.stats import rankdata
+
+    first, second = (rankdata(d) for d in (teacher, student))
+    first, second = first - first.mean(), second - second.mean()
+    if not (first.any() and second.any()):
+        raise NotMeasured("all embeddings of a side are equally far from one another, so there is no order to compare")
+    first, second = first / np.linalg.norm(first), second / np.linalg.norm(second)
+    first, second = squareform(first), squareform(second)  # both triangles, so sums are twice those over pairs
+    return np.array([float((first * second[np.ix_(order, order)]).sum() / 2)
+                     for order in permutations(len(first), draws, seed, "rsa")])
+
+
+def shuffled_mutual_knn(teacher: np.ndarray, student: np.ndarray, draws: int, seed: int) -> np.ndarray:
+    """Null draws of the mutual neighbour share from neighbour positions (n, k)."""
+    def shuffled(order: np.ndarray) -> np.ndarray:
+        renamed = np.empty(len(order), np.intp)
+        renamed[order] = np.arange(len(order))  # the student's item order[i] now stands at i
+        return renamed[student[order]]
+
+    return np.array([float(np.mean(overlap(teacher, shuffled(order))))
+                     for order in permutations(len(teacher), draws, seed, "neighbours")])

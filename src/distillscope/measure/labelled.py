@@ -12,9 +12,8 @@ from distillscope.measure.comparison import Comparison
 from distillscope.measure.neighbours import knn_predictions, voted
 from distillscope.measure.pair import Pair
 from distillscope.measure.pool import Side
-from distillscope.measure.probe import LinearProbe, linear_probe, tuned_probe
+from distillscope.measure.probe import FOLDS, LinearProbe, linear_probe, tuned_probe
 from distillscope.measure.quantity import NotMeasured
-from distillscope.measure.ridge import FOLDS
 from distillscope.measure.rows import unit
 from distillscope.measure.scan import Items
 

@@ -16,13 +16,11 @@ from typing import Any, TypeVar
 import numpy as np
 
 from distillscope.measure import tolerances
-from distillscope.measure.geometry import kernel_sums
-from distillscope.measure.moments import Accumulator, Moments, merged
 from distillscope.measure.neighbours import first_kept, nearest, nearest_by_distance
 from distillscope.measure.quantity import NotMeasured
-from distillscope.measure.rows import Rows, unit
+from distillscope.measure.rows import Accumulator, Moments, Rows, merged, unit
 from distillscope.measure.scan import Items, row_keys, scan
-from distillscope.measure.spectrum import algebraic_rank, rounding_energy
+from distillscope.measure.spectrum import algebraic_rank, kernel_sums, rounding_energy
 
 T = TypeVar("T")
 SPARE = 30  # neighbours kept in reserve, so that leaving a tenth of the items out needs no new search

@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 
 from distillscope.errors import UserError
-from distillscope.measure.digits import decimals
+from distillscope.measure.quantity import decimals
 
 
 @dataclass(frozen=True)

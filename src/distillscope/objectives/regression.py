@@ -1,4 +1,4 @@
-"""Objectives that compare coordinates of student and target, image by image."""
+"""Objectives that look at one image at a time: at the coordinates of student and target, or (a control) at its label."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import torch
 from torch.nn import functional as F
 
 from distillscope.errors import UserError
-from distillscope.registry import Positive, objectives
+from distillscope.registry import Positive, Share, objectives
 
 SHORTEST = 1e-3
 
@@ -90,3 +90,15 @@ def smooth_l1(student: torch.Tensor, teacher: torch.Tensor, *, beta: Positive = 
     1.3125
     """
     return F.smooth_l1_loss(*paired(student, teacher), beta=beta)
+
+
+@objectives.register("cross_entropy", family="supervised")
+def cross_entropy(logits: torch.Tensor, labels: torch.Tensor, *, label_smoothing: Share = 0.0) -> torch.Tensor:
+    """Cross-entropy with the labels, through a linear head that is trained with the student and thrown away: the control.
+
+    In nats; log(classes) at chance. The head sees the student's embeddings as they are, not their unit rows.
+
+    >>> round(float(cross_entropy(torch.zeros(2, 4), torch.tensor([1, 3]))), 4)   # log 4
+    1.3863
+    """
+    return F.cross_entropy(logits.float(), labels, label_smoothing=label_smoothing)

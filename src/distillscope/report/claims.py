@@ -9,8 +9,7 @@ from pathlib import Path
 
 from pydantic import BaseModel
 
-from distillscope.claims.decide import Decision, decide
-from distillscope.claims.verdict import Secondary, Verdict, interval, number, p_number, p_text
+from distillscope.claims.verdict import Decision, Secondary, Verdict, decide, interval, number, p_number, p_text
 from distillscope.errors import UserError
 from distillscope.files.json_reader import read_json
 from distillscope.files.writing import write_json, write_text

@@ -19,7 +19,7 @@ from distillscope.progress import say
 from distillscope.report.render import render, script_hash, static
 from distillscope.report.write import write_report
 from distillscope.results.run import read_run
-from distillscope.results.trials import trials_of
+from distillscope.results.run_files import trials_of
 
 HOST = "127.0.0.1"
 FIRST_PORT, PORTS = 8000, 20

@@ -20,8 +20,7 @@ from distillscope.results import run_files
 from distillscope.results.archive import read_archive
 from distillscope.results.keys import FIT, MAPPED, OF_TRAIN, OLD_FIT, RANK, TRAIN_RANK
 from distillscope.results.rows import COLUMNS, TEACHER
-from distillscope.results.run_files import KINDS, Record, records_in, study_of
-from distillscope.results.trials import trials_of
+from distillscope.results.run_files import KINDS, Record, records_in, study_of, trials_of
 
 
 @dataclass(frozen=True)

@@ -1,4 +1,5 @@
-"""The files of a run directory, each checked: study.yaml, provenance.json, complete.json, curves.json, metrics.jsonl, results.csv.
+"""The files of a run directory, each checked: study.yaml, provenance.json, complete.json, curves.json, metrics.jsonl, results.csv;
+and the grid of trials that it holds.
 
 A `Record` is what one folder of trials/ or references/ holds, read from there or from an archive.
 """
@@ -20,6 +21,7 @@ from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, model_validator
 from distillscope.config.load import parse_study
 from distillscope.config.study import Study
 from distillscope.errors import UserError
+from distillscope.files.folder_names import folder_name
 from distillscope.files.json_reader import parse_json, read_bytes, read_json, unreadable
 from distillscope.files.yaml_reader import read_yaml
 from distillscope.results.rows import COLUMNS
@@ -250,3 +252,31 @@ def _whole(column: str, text: str, least: int) -> int:
     if not (value.is_integer() and least <= value <= LARGEST):
         raise ValueError(f"column {column!r} has {text[:40]!r}, which is no whole number from {least} up")
     return int(value)
+
+
+@dataclass(frozen=True)
+class Trial:
+    """One student, trained one way, with one seed."""
+
+    dataset: str
+    teacher: str
+    arm: str
+    student: str
+    seed: int
+
+    @property
+    def parts(self) -> tuple[str, ...]:
+        return self.dataset, self.teacher, self.arm, self.student, f"seed{self.seed}"
+
+    @property
+    def id(self) -> str:
+        return folder_name(*self.parts)
+
+
+def trials_of(study: Study) -> list[Trial]:
+    """The grid, in the order of the config; an arm may name the students or the seeds that it is limited to."""
+    return [
+        Trial(data.title, teacher.title, arm.name, student.label, seed)
+        for data in study.data for teacher in study.teacher for arm in study.arms for seed in arm.seeds or study.seeds
+        for student in study.students if arm.students is None or student.label in arm.students
+    ]

@@ -29,9 +29,8 @@ from distillscope.files.folder_names import composed, folder_name, is_printable,
 from distillscope.files.json_reader import read_json
 from distillscope.files.writing import sweep, write_atomic, write_json, write_text
 from distillscope.results.rows import COLUMNS, TEACHER
-from distillscope.results.run_files import as_study, read_written
+from distillscope.results.run_files import Trial, as_study, read_written, trials_of
 from distillscope.results.same_study import unlike
-from distillscope.results.trials import Trial, trials_of
 
 COMPLETE = "complete.json"
 

@@ -16,8 +16,7 @@ from distillscope.draws import keyed_seed
 from distillscope.errors import UserError
 from distillscope.registry import stresses
 from distillscope.results.rows import Condition, Row
-from distillscope.stress.logits import ProbeLogits, probe_logits
-from distillscope.stress.subject import Findings, Subject, few, need_labels, need_range, shape_of
+from distillscope.stress.subject import Findings, ProbeLogits, Subject, few, need_labels, need_range, probe_logits, shape_of
 
 
 @stresses.register("attack")

@@ -16,7 +16,7 @@ from distillscope.draws import keyed_rngs
 from distillscope.errors import UserError
 from distillscope.registry import Size, stresses
 from distillscope.results.rows import Condition
-from distillscope.stress.frequency import band_mask, radial_frequency
+from distillscope.stress.fourier import band_mask, radial_frequency
 from distillscope.stress.subject import Findings, Subject, few, need_labels, need_range, shape_of
 
 

@@ -14,8 +14,7 @@ from distillscope.draws import keyed_rngs
 from distillscope.errors import UserError
 from distillscope.registry import stresses
 from distillscope.results.rows import Row
-from distillscope.stress.logits import ProbeLogits, probe_logits
-from distillscope.stress.subject import Findings, Subject, few, need_labels, shape_of
+from distillscope.stress.subject import Findings, ProbeLogits, Subject, few, need_labels, probe_logits, shape_of
 
 BATCH = 32
 
@@ -65,7 +64,7 @@ def gradient(model: Subject, test: Source, labels: np.ndarray | None, seed: int,
 def energy_by_frequency(module: torch.nn.Module, preprocess: Preprocess, device: torch.device, head: ProbeLogits | None,
                         items: Source, bins: int, seed: int) -> tuple[np.ndarray, np.ndarray]:
     """(edges, energy) summed over images and channels: of the margin of ``head`` where there is one, else of the embedding."""
-    from distillscope.stress.frequency import radial_energy
+    from distillscope.stress.fourier import radial_energy
 
     was_training = module.training
     module.eval()

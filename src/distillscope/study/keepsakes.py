@@ -23,8 +23,8 @@ from distillscope.config.study import Study
 from distillscope.data.source import Source, labels_of, stratified
 from distillscope.files.writing import write_atomic, write_text
 from distillscope.measure.rows import unit
+from distillscope.results.run_files import Trial, trials_of
 from distillscope.results.rundir import is_complete, reference_folder, trial_folder
-from distillscope.results.trials import Trial, trials_of
 
 FOLDER, VERSION = "keepsakes", 1
 NUM_LOST, NUM_QUERIES, NUM_NEIGHBOURS, NUM_POINTS = 24, 6, 5, 1000

@@ -1,22 +1,24 @@
-"""What a trained student lost: every measure, accuracy and stress of one student on the test images."""
+"""What a trained student lost: measures, probes, accuracy and stresses on the test images; and what is kept of it."""
 
 from __future__ import annotations
 
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pandas as pd
 
 from distillscope.config.study import Study
 from distillscope.data.source import Source, labels_of
 from distillscope.data.splits import Splits
 from distillscope.distill.streams import KeyedStreams
+from distillscope.files.writing import write_atomic
 from distillscope.measure.audit import audit, prepare
-from distillscope.measure.moments import Accumulator
 from distillscope.measure.neighbours import knn_accuracy
-from distillscope.measure.probe import LinearProbe
-from distillscope.measure.rows import unit
+from distillscope.measure.probe import LinearProbe, linear_probe, tuned_probe
+from distillscope.measure.rows import Accumulator, unit
 from distillscope.measure.spectrum import effective_rank
 from distillscope.results.keys import TRAIN_RANK
 from distillscope.results.rows import CLEAN, Row
@@ -24,11 +26,8 @@ from distillscope.stress.run import run_stresses
 from distillscope.stress.subject import Subject
 from distillscope.students.load import StudentEncoder
 from distillscope.students.networks import capacity
-from distillscope.study.conditions import noise_conditions
 from distillscope.study.mapped import mapped_measures
-from distillscope.study.prepared import Prepared
-from distillscope.study.probes import fit_probes, heads, probe_rows, refit
-from distillscope.study.saving import save_embeddings, save_predictions
+from distillscope.study.prepared import Prepared, noise_conditions
 
 GROUPS = {"spectrum", "alignment", "contrastive", "paper", "similarity"}
 
@@ -101,3 +100,65 @@ def train_rank(train: np.ndarray) -> Row:
         total.add(unit(train[i : i + 8192].astype(np.float64)))
     eigenvalues = np.linalg.eigvalsh(total.result().scatter)[::-1].clip(min=0)
     return Row.clean(TRAIN_RANK, float(effective_rank(eigenvalues)), len(train), "dims")
+
+
+def save_embeddings(folder: Path, embeddings: np.ndarray, source: Source, dtype: type = np.float16) -> None:
+    """clip-retrieval's layout, with ids (and labels); float16 unless asked otherwise."""
+    write_atomic(folder / "img_emb" / "img_emb_0.npy", lambda p: np.save(p, embeddings.astype(dtype), allow_pickle=False))
+    table = {"image_path": source.ids} | ({} if source.labels is None else {"label": source.labels})
+    write_atomic(folder / "metadata" / "metadata_0.parquet", lambda p: pd.DataFrame(table).to_parquet(p, index=False))
+
+
+def save_predictions(path: Path, predictions: Mapping[tuple, np.ndarray], source: Source) -> None:
+    """One column for each probe, condition and draw, beside id and label."""
+    columns: dict[str, Any] = {"id": source.ids, "label": labels_of(source).astype(np.int32)}
+    for (probe, condition, draw), predicted in predictions.items():
+        columns[f"{probe}|{condition}|{'' if draw is None else draw}"] = predicted.astype(np.int32)
+    write_atomic(path, lambda p: pd.DataFrame(columns).to_parquet(p, index=False))
+
+
+PROBES = {"paper": "paper.probe", "tuned": "probe"}
+"""Probe -> the head of its keys: the paper's setting stands under paper.*, the tuned one under probe.*."""
+
+
+def heads(probes: Mapping[str, LinearProbe]) -> dict[str, LinearProbe]:
+    """The probes by the head of their keys."""
+    return {PROBES[name]: probe for name, probe in probes.items()}
+
+
+def fit_probes(study: Study, train: np.ndarray, splits: Splits, validation: np.ndarray | None,
+               chosen: np.ndarray) -> tuple[dict[str, LinearProbe], list[str]]:
+    """The probes that the study asks for, fitted on clean train embeddings; and what could not be fitted."""
+    probes: dict[str, LinearProbe] = {}
+    missing: list[str] = []
+    labels = labels_of(splits.train)
+    if study.probes.paper:
+        probes["paper"] = linear_probe(train[chosen], labels[chosen], max_iter=study.probes.max_iter)
+    if study.probes.tuned and validation is not None and splits.validation is not None:
+        probes["tuned"] = tuned_probe(train, labels, validation, labels_of(splits.validation), cs=study.probes.cs,
+                                      max_iter=study.probes.max_iter)
+    elif study.probes.tuned:
+        missing.append("probe (tuned): no validation part; set validation=1000")
+    return probes, missing
+
+
+def refit(study: Study, probes: Mapping[str, LinearProbe]) -> Callable[[np.ndarray, np.ndarray], dict[str, LinearProbe]]:
+    """Fits the same kinds of probe to other embeddings; the tuned one keeps its C."""
+    def fit(z: np.ndarray, labels: np.ndarray) -> dict[str, LinearProbe]:
+        own: dict[str, dict[str, Any]] = {"paper": {}, "tuned": {"standardise": True, "unit_norm": False, "tol": 1e-5}}
+        return heads({name: linear_probe(z, labels, c=probe.c, max_iter=study.probes.max_iter, **own[name])
+                      for name, probe in probes.items()})
+
+    return fit
+
+
+def probe_rows(probes: Mapping[str, LinearProbe], predictions: Mapping[tuple, np.ndarray], labels: np.ndarray,
+               side: str) -> list[Row]:
+    """Accuracy under every condition; the certificate and C of each fit."""
+    rows = [Row(f"{PROBES[name]}.{side}.accuracy", condition, draw, float((predicted == labels).mean()), len(labels),
+                "fraction") for (name, condition, draw), predicted in predictions.items()]
+    for name, probe in probes.items():
+        head = f"{PROBES[name]}.{side}"
+        rows += [Row.clean(f"{head}.gradient_norm", probe.gradient_norm, len(labels), "norm of the mean loss's gradient"),
+                 Row.clean(f"{head}.c", probe.c, len(labels), "inverse penalty")]
+    return rows

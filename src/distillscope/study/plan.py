@@ -16,15 +16,14 @@ from distillscope.data.preprocess import Preprocess
 from distillscope.data.source import Source
 from distillscope.data.splits import Splits
 from distillscope.devices import choose_device
+from distillscope.results.run_files import trials_of
 from distillscope.results.rundir import as_begun, is_complete, trial_folder
-from distillscope.results.trials import trials_of
 from distillscope.stress.run import rehearse
 from distillscope.students.load import build_student
 from distillscope.study.arm_views import embedded_views
-from distillscope.study.conditions import noise_conditions
 from distillscope.study.preflight import Work, check_data, check_study, check_teacher
-from distillscope.study.splits import load_data
-from distillscope.study.trials_at_once import num_jobs
+from distillscope.study.prepared import load_data, noise_conditions
+from distillscope.study.run import num_jobs
 from distillscope.teachers.encoder import Encoder
 from distillscope.teachers.rows import TeacherRows, load_teacher
 

@@ -26,7 +26,7 @@ from distillscope.results.rundir import check_folder, check_names, json_object, 
 from distillscope.stress.run import rehearse
 from distillscope.students.load import check_student
 from distillscope.study.arm_views import embedded_views, rehearse_views
-from distillscope.study.fingerprint import fingerprint
+from distillscope.study.prepared import fingerprint
 from distillscope.targets.transforms import check_target, fit_target
 from distillscope.teachers.rows import TeacherRows
 

@@ -1,23 +1,27 @@
-"""The targets of a study: fitted once on the teacher's train embeddings, written for every split and view, mapped by trials."""
+"""What trials of a study share: its images, the noise it tests under, its targets (fitted once on train), its fingerprint."""
 
 from __future__ import annotations
 
 import hashlib
 import json
+from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
 import numpy as np
 
-from distillscope.config.parts import Part
+from distillscope.config.parts import Dataset, Part
 from distillscope.config.study import Arm, Study
-from distillscope.data.splits import Splits
+from distillscope.data.noise import Noise
+from distillscope.data.source import Looked, Source
+from distillscope.data.splits import Splits, load_splits
 from distillscope.data.views import View
+from distillscope.draws import keyed_rng
 from distillscope.files.writing import checksum, sweep, write_atomic, write_json, write_text
+from distillscope.results.rows import Condition
 from distillscope.study.arm_views import embedded_views
-from distillscope.study.fingerprint import split_hashes
-from distillscope.study.kept_rows import is_sound, keep_rows, mark_of
+from distillscope.study.mapped import is_sound, keep_rows, mark_of
 from distillscope.targets.transforms import Target, fit_target, load_target
 from distillscope.teachers.cache import cache_root
 from distillscope.teachers.rows import TeacherRows
@@ -110,3 +114,47 @@ def _fitted_once(part: Part, encoder: TeacherRows, train: np.ndarray, path: Path
         target.save(path)
         write_text(mark_of(path), checksum(path))
     return target
+
+
+def load_data(study: Study, data: Dataset, known: Mapping[str, Looked] | None = None) -> Splits:
+    """The splits of one of the study's data sets; ``known`` is what another process found in them (`Splits.looked`)."""
+    setting = "data" if len(study.data) == 1 else f"data.{study.data.index(data)}"
+    return load_splits(data.title, data.name, data.settings, train_split=data.train_split, test_split=data.test_split,
+                       validation=study.validation, screen=study.screen, limit=study.limit, limit_test=study.limit_test,
+                       corrupt=study.corrupt, setting=setting, known=known)
+
+
+def load_untested(study: Study, data: Dataset) -> Splits:
+    """Train with a tenth (at most 1,000 images) held out; no test split is touched."""
+    return load_splits(data.title, data.name, data.settings, train_split=data.train_split, test_split=data.train_split,
+                       validation=lambda count: min(1000, count // 10), limit=study.limit, limit_test=study.limit,
+                       corrupt=study.corrupt)
+
+
+def noise_conditions(study: Study) -> dict[tuple[Condition, int], Noise]:
+    """(condition, draw) -> noise, for every sigma above 0 and every independent draw."""
+    sweep = study.noise
+    return {
+        (Condition.noise(sigma), draw): Noise(sigma, sweep.spec, draw, sweep.seed)
+        for draw in range(sweep.draws) for sigma in sweep.sigmas if sigma > 0
+    }
+
+
+def fingerprint(encoder: TeacherRows, splits: Splits) -> dict[str, str]:
+    """Hashes of the data and the teacher's weights, by which studies that are judged together are held to be of the same."""
+    weights = encoder.describe().get("weights")
+    images = {f"{name} images": mark for name, mark in split_hashes(splits).items()}
+    return images | ({"teacher's weights": weights} if weights else {})
+
+
+def split_hashes(splits: Splits) -> dict[str, str]:
+    """What names the items of each split: their ids, and the pixels of a few."""
+    return {s.split if s is not splits.validation else "validation": hashlib.blake2b(
+                "\n".join(s.ids).encode() + _sample_hash(s), digest_size=8).hexdigest()
+            for s in (splits.train, splits.validation, splits.test) if s is not None}
+
+
+def _sample_hash(source: Source) -> bytes:
+    """A few images' pixels: ids alone do not tell two copies of a data set with other pixels apart."""
+    few = keyed_rng("sample hash", len(source)).integers(0, len(source), size=min(32, len(source)))
+    return b"".join(np.ascontiguousarray(source.image(int(i))).tobytes() for i in few)

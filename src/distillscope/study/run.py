@@ -11,6 +11,8 @@ from __future__ import annotations
 import os
 import time
 import warnings
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, fields, replace
 from pathlib import Path
 from typing import Any
@@ -18,16 +20,23 @@ from typing import Any
 import pandas as pd
 import torch
 
+from distillscope import progress
+from distillscope.config.parts import Dataset
 from distillscope.config.resolve import with_noise
 from distillscope.config.study import Study
+from distillscope.data.source import Looked
+from distillscope.data.splits import Splits
 from distillscope.devices import choose_device
 from distillscope.errors import UserError
-from distillscope.files.locks import RunLock
+from distillscope.files.locks import RunLock, join_as_worker
 from distillscope.files.writing import said_if_deleted, write_json
+from distillscope.processes.workers import run_in_workers
 from distillscope.provenance import provenance
 from distillscope.results.run import Run as ReadRun
 from distillscope.results.run import read_run
+from distillscope.results.run_files import trials_of
 from distillscope.results.rundir import (
+    Trial,
     as_begun,
     clear_run,
     default_run,
@@ -36,14 +45,12 @@ from distillscope.results.rundir import (
     open_run,
     trial_folder,
 )
-from distillscope.results.trials import trials_of
 from distillscope.stress.run import rehearse
-from distillscope.study.conditions import noise_conditions
 from distillscope.study.keepsakes import keep_run
 from distillscope.study.preflight import Work, check_data, check_study
-from distillscope.study.splits import load_data
+from distillscope.study.prepared import Prepared, load_data, noise_conditions
 from distillscope.study.teacher import run_teacher, target_key
-from distillscope.study.trials_at_once import num_jobs, run_trials
+from distillscope.study.trial import run_trial
 from distillscope.teachers.cache import cache_root
 
 
@@ -144,3 +151,78 @@ def _run_grid(work: Work, record: dict[str, Any], workers: int) -> None:
                        and not is_complete(trial_folder(run, t))]
             run_trials(study, data, splits, pending, prepared, run, work.jobs, options)
             keep_run(run, study, data.title, teacher.title, prepared[target_key(study.target)].target_name, splits.test)
+
+
+def num_jobs(jobs: int | None, device: torch.device, trials: int) -> int:
+    """How many trials run at once: what was asked for, else one a core on a CPU (at most 8) and one on a GPU."""
+    return jobs or (1 if device.type != "cpu" else max(1, min(os.cpu_count() or 1, trials, 8)))
+
+
+def run_trials(study: Study, data: Dataset, splits: Splits, pending: Sequence[Trial], prepared: dict[str, Prepared],
+               run: Path, jobs: int, options: dict[str, Any]) -> None:
+    """The pending trials, ``jobs`` at a time; a failed one lets the running ones end before it is raised."""
+    arms = {a.name: a for a in study.arms}
+    images = {t: study.training_of(arms[t.arm]).num_seen(len(splits.train)) for t in pending}
+
+    def arguments(trial: Trial) -> tuple:
+        return trial, prepared[target_key(study.target_of(arms[trial.arm]))], trial_folder(run, trial)
+
+    with progress.task(f"students {data.title}", sum(images.values())) as advance:
+        if jobs == 1 or len(pending) == 1:
+            for trial in pending:
+                with progress.task(trial.id, images[trial]) as own:
+                    def both(count: int, own=own) -> None:
+                        own(count)
+                        advance(count)
+
+                    one, ready, folder = arguments(trial)
+                    run_trial(study, one, splits, ready, folder, advance=both, **options)
+            return
+        # The widest students first: the last process to end then has the shortest trial.
+        order = sorted(pending, key=lambda t: [s.label for s in study.students].index(t.student), reverse=True)
+        threads = max(1, (os.cpu_count() or 1) // jobs)
+        with _thread_limit(threads):
+            run_in_workers([(t.id, (*arguments(t), options)) for t in order], jobs, _start,
+                           (study, data, splits.looked, run, threads), _in_process, advance)
+
+
+@contextmanager
+def _thread_limit(threads: int) -> Iterator[None]:
+    """Processes started inside inherit a limit on the threads of every numerical library.
+
+    Torch's own limit says nothing to NumPy's BLAS, and two processes that spin on more threads than there are cores
+    spend most of their time waiting for one another.
+    """
+    names = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS")
+    before = {name: os.environ.get(name) for name in names}
+    os.environ.update(dict.fromkeys(names, str(threads)))
+    try:
+        yield
+    finally:
+        for name, value in before.items():
+            os.environ.pop(name) if value is None else os.environ.__setitem__(name, value)
+
+
+_process: dict[str, Any] = {}
+
+
+def _start(study: Study, data: Dataset, known: Mapping[str, Looked], run: Path, threads: int) -> None:
+    """Of each worker process: its share of the run's lock, its threads, and the data, loaded once for all of its trials."""
+    _process.update(study=study, lock=join_as_worker(run), splits=None)
+    torch.set_num_threads(threads)
+    _process["splits"] = load_data(study, data, known)
+
+
+def _in_process(report: Callable[[int], None], trial: Trial, prepared: Prepared, folder: Path, options: dict[str, Any]) -> None:
+    """One trial in a worker; what was trained is reported twice a second."""
+    pending, last = 0, time.monotonic()
+
+    def advance(count: int) -> None:
+        nonlocal pending, last
+        pending += count
+        if time.monotonic() - last > 0.5:
+            report(pending)
+            pending, last = 0, time.monotonic()
+
+    run_trial(_process["study"], trial, _process["splits"], prepared, folder, advance=advance, **options)
+    report(pending)

@@ -1,31 +1,34 @@
-"""One student for use, not a study: weights, preprocessing, model card."""
+"""One student for use, not a study: weights, preprocessing, model card; and embeddings of a data set by it or by a teacher."""
 
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import yaml
 
 from distillscope import progress
+from distillscope.audits.models import model_teacher
 from distillscope.config.load import study_from
-from distillscope.config.resolve import with_noise
+from distillscope.config.resolve import named_dataset, with_noise
 from distillscope.config.study import Study
+from distillscope.data.splits import load_split
 from distillscope.distill.loop import distill
 from distillscope.errors import UserError
 from distillscope.files.json_reader import read_json
 from distillscope.files.locks import RunLock
 from distillscope.files.writing import said_if_deleted, sweep, write_text
 from distillscope.files.yaml_reader import read_yaml
-from distillscope.results.trials import trials_of
+from distillscope.results.run_files import trials_of
 from distillscope.students.card import model_card
-from distillscope.students.load import DESCRIPTION, save_student
-from distillscope.study.fingerprint import fingerprint
+from distillscope.students.load import DESCRIPTION, load_student, save_student
+from distillscope.study.measuring import save_embeddings
 from distillscope.study.preflight import Work, check_data, check_study, check_teacher
-from distillscope.study.prepared import prepare_targets
-from distillscope.study.splits import load_untested
-from distillscope.study.training import fresh_student, make_health, training_set
+from distillscope.study.prepared import fingerprint, load_untested, prepare_targets
+from distillscope.study.trial import fresh_student, make_health, training_set
 from distillscope.teachers.cache import cache_root
 from distillscope.teachers.rows import load_teacher
 
@@ -148,3 +151,34 @@ def _of_request(settings: dict[str, Any]) -> dict[str, Any]:
 
 def _of_description(said: dict[str, Any]) -> dict[str, Any]:
     return {k: said[k] for k in ("name", "settings", "label", "objective", "seed", "teacher", "dataset") if k in said}
+
+
+def embed_dataset(data: str, split: str, *, teacher: str | None = None, student: Path | None = None, out: Path | None = None,
+                  limit: int | None = None, corrupt: str = "error", device: str = "auto", precision: str | None = None,
+                  workers: int = 0, preprocess: Mapping[str, Any] | None = None) -> str:
+    """Embed one split; says where the embeddings are. ``out`` gets clip-retrieval's layout, in float32.
+
+    ``preprocess``: what is known of a model file's size, mean and std.
+    """
+    if student is None and teacher is None:
+        raise UserError("embed", "one of --teacher and --student", "neither", "Name one.")
+    if student is not None and teacher is not None:
+        raise UserError("embed", "one of --teacher and --student", "both", "Name one.")
+    if out is not None and out.exists() and any(out.iterdir()):
+        raise UserError(f"--out {out}", "a new or empty directory", "one with files", "Name another.")
+    part = named_dataset(data)
+    source = load_split(part.name, part.settings, split, limit, corrupt)
+    if student is None:
+        encoder = load_teacher(model_teacher(str(teacher), preprocess), device, precision)
+        rows = encoder.rows(source, workers=workers)
+        where = encoder.place
+    elif out is None:
+        raise UserError("embed --student", "--out FOLDER (the cache keeps teachers only)", "none", "Add --out.")
+    else:
+        distilled = load_student(student, device, precision or "float32")
+        rows = distilled.rows(source, label=f"student {part.title}/{split}", workers=workers)
+        where = str(out)
+    if out is not None:
+        save_embeddings(out, rows, source, np.float32)
+        where = str(out)
+    return f"{len(rows)} x {rows.shape[1]} embeddings: {where}"

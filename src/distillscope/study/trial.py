@@ -1,28 +1,35 @@
-"""One trial: distil a student, embed with it, measure what it lost, write it down."""
+"""One trial: a fresh student with its streams of draws is distilled, embeds, and what it lost is measured and written down."""
 
 from __future__ import annotations
 
 import time
 from collections.abc import Callable
 from dataclasses import asdict
+from functools import partial
 from pathlib import Path
 
-from distillscope.config.parts import Remedy
-from distillscope.config.study import Study
+import numpy as np
+
+from distillscope.config.parts import Remedy, Student
+from distillscope.config.study import Arm, Study
+from distillscope.data.preprocess import Preprocess
+from distillscope.data.source import stratified
 from distillscope.data.splits import Splits
-from distillscope.distill.loop import distill
-from distillscope.distill.streams import KeyedStreams
+from distillscope.devices import choose_device
+from distillscope.distill.health import Health
+from distillscope.distill.loop import TrainingSet, distill
+from distillscope.distill.streams import KeyedStreams, NotebookStreams
 from distillscope.files.folder_names import folder_name
 from distillscope.files.writing import make_folder, write_json
-from distillscope.registry import remedies
+from distillscope.registry import remedies, students
 from distillscope.results.keys import FIT
 from distillscope.results.rows import Row, tidy
+from distillscope.results.run_files import Trial
 from distillscope.results.rundir import write_results
-from distillscope.results.trials import Trial
-from distillscope.students.load import StudentEncoder, save_student
+from distillscope.students.load import StudentEncoder, build_student, save_student
+from distillscope.study.arm_views import view_name, view_of
 from distillscope.study.measuring import Fitted, evaluate, fit_student, train_rank
 from distillscope.study.prepared import Prepared
-from distillscope.study.training import fresh_student, make_health, training_set
 
 
 def run_trial(study: Study, trial: Trial, splits: Splits, prepared: Prepared, folder: Path, *, device: str = "auto",
@@ -73,3 +80,47 @@ def apply_remedy(study: Study, remedy: Remedy, splits: Splits, prepared: Prepare
     rows, curves, skipped = evaluate(study, splits, prepared, changed, streams, fitted, folder)
     write_json(folder / "curves.json", curves)
     return rows, [f"{remedy.title}: {why}" for why in skipped]
+
+
+HEALTH_ITEMS, GALLERY_ITEMS = 1000, 4000
+
+
+def fresh_student(study: Study, arm: Arm, spec: Student, seed: int, prepared: Prepared, device: str,
+                  precision: str) -> tuple[StudentEncoder, KeyedStreams]:
+    """The student with its initial weights, and the streams that its other draws come from."""
+    dim = prepared.rows("train").shape[1]
+    preprocess = Preprocess(spec.image_size, spec.mean, spec.std)
+    streams = make_streams(study, arm, spec, seed, dim)
+    return streams.build(lambda: build_student(spec.name, spec.settings, dim, preprocess, spec.label,
+                                               choose_device(device), precision)), streams
+
+
+def make_streams(study: Study, arm: Arm, spec: Student, seed: int, dim: int) -> KeyedStreams:
+    """Keyed draws, or the notebook's two streams, in which S, M and L follow one another."""
+    if study.streams == "keyed":
+        return KeyedStreams(seed, spec.label)
+    specs = [study.student_of(arm, s.label) for s in study.students]
+    makers = [partial(students.call, s.name, s.settings, dim, s.image_size) for s in specs]
+    return NotebookStreams(seed, spec.label, makers, specs.index(spec), study.training_of(arm),
+                           unseeded=arm.view is not None)
+
+
+def training_set(arm: Arm, seed: int, splits: Splits, prepared: Prepared) -> TrainingSet:
+    """Train images with their targets: those of the clean images for all epochs, or one set for each epoch's view."""
+    if arm.view is None or arm.view_target == "clean":
+        return TrainingSet(splits.train, lambda epoch: prepared.rows("train"), partial(view_of, arm, seed))
+    return TrainingSet(splits.train, lambda epoch: prepared.rows(view_name(arm, seed, epoch)), partial(view_of, arm, seed))
+
+
+def make_health(splits: Splits, prepared: Prepared) -> Health:
+    """Held-out images where there are some; else training images, and the records say so."""
+    held, targets, split = splits.validation, None, "validation"
+    shown = stratified(splits.train, GALLERY_ITEMS, "health gallery")
+    if held is not None:
+        few = stratified(held, HEALTH_ITEMS, "health")
+        held, targets = held.take(few), np.asarray(prepared.rows("validation")[few])
+    else:
+        few = stratified(splits.train, HEALTH_ITEMS, "health")
+        held, targets, split = splits.train.take(few), np.asarray(prepared.rows("train")[few]), "train, not held out"
+        shown = np.setdiff1d(shown, few)
+    return Health(held, targets, splits.train.take(shown), split, np.asarray(prepared.rows("train")[shown]))

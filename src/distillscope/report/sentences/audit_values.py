@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from distillscope.measure.digits import decimals
+from distillscope.measure.quantity import decimals
 from distillscope.measure.results import Value
 from distillscope.report.sentences.numbers import number, percent
 from distillscope.results.keys import NBSP, facts_of

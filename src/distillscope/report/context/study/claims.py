@@ -6,8 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from distillscope.claims.decide import Decision
-from distillscope.claims.verdict import Verdict, interval, number, p_text
+from distillscope.claims.verdict import Decision, Verdict, interval, number, p_text
 from distillscope.report.claims import SECONDARY, Claims, counts, named
 from distillscope.report.context.tables import PageCell, PageRow, PageTable, heads
 from distillscope.report.registered import STUDY
