@@ -1,7 +1,8 @@
 """From encoded bytes to uint8 RGB: the one decoder of every source.
 
 Turned as EXIF says, put on a background where transparent, 16 bits and floats scaled to 8, CMYK converted, first frame. An
-image that needs none of this gives the bytes of ``Image.convert("RGB")``. Colour profiles are not applied. Which files are images, and how their bytes are read, is said here too.
+image that needs none of this gives the bytes of ``Image.convert("RGB")``. Colour profiles are not applied.
+Which files are images, and how their bytes are read, is said here too.
 """
 
 from __future__ import annotations
