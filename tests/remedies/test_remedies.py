@@ -20,9 +20,8 @@ from distillscope.registry import remedies, views
 from distillscope.remedies.batch_norm import bn_reestimated
 from distillscope.students.load import build_student
 from distillscope.students.networks import paper_cnn
-from distillscope.study.arm_views import embedded_views, view_of
 from distillscope.study.plan import plan_study
-from distillscope.study.prepared import Prepared
+from distillscope.study.prepared import Prepared, embedded_views, view_of
 from distillscope.study.run import run_study
 from distillscope.study.trial import training_set
 

@@ -10,9 +10,8 @@ from builders.tiny import tiny_study
 from distillscope.config.resolve import with_noise
 from distillscope.registry import remedies, stresses
 from distillscope.stress.run import rehearse
-from distillscope.study.arm_views import embedded_views
 from distillscope.study.plan import plan_study
-from distillscope.study.prepared import load_data, noise_conditions
+from distillscope.study.prepared import embedded_views, load_data, noise_conditions
 from distillscope.study.run import run_study
 from distillscope.teachers.inventory import list_entries
 

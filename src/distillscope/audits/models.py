@@ -9,8 +9,7 @@ from typing import Any
 import numpy as np
 
 from distillscope import registry
-from distillscope.config.parts import Teacher
-from distillscope.config.paths import DESCRIPTION, MODEL_FILES, model_file
+from distillscope.config.parts import DESCRIPTION, MODEL_FILES, Teacher, model_file
 from distillscope.config.resolve import named_dataset
 from distillscope.data.preprocess import Preprocess
 from distillscope.data.source import Source

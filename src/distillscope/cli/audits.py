@@ -8,8 +8,7 @@ from typing import Annotated
 
 import typer
 
-from distillscope.cli.json_option import Json, WithJson, put_json
-from distillscope.cli.root import Corrupt, Device, Precision, Workers, app, command_line
+from distillscope.cli.root import Corrupt, Device, Json, Precision, WithJson, Workers, app, command_line, put_json
 
 
 @app.command(cls=WithJson)

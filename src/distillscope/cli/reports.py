@@ -7,8 +7,7 @@ from typing import Annotated
 
 import typer
 
-from distillscope.cli.json_option import PRINT, Json, JsonAfterFiles, JsonAfterFolders, put_json
-from distillscope.cli.root import app, command_line, print_results
+from distillscope.cli.root import PRINT, Json, JsonAfterFiles, JsonAfterFolders, app, command_line, print_results, put_json
 from distillscope.errors import UserError
 
 

@@ -9,8 +9,7 @@ from pydantic import ValidationError
 
 from distillscope import registry
 from distillscope.config.noise import NoiseSpec
-from distillscope.config.parts import Dataset, Part
-from distillscope.config.paths import data_kind
+from distillscope.config.parts import Dataset, Part, data_kind
 from distillscope.config.study import Arm, Study
 from distillscope.errors import UserError
 

@@ -7,8 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import distillscope
-from distillscope.config.parts import Part
-from distillscope.config.paths import DESCRIPTION
+from distillscope.config.parts import DESCRIPTION, Part
 from distillscope.config.study import Arm, Study, Training
 from distillscope.data.splits import Splits
 from distillscope.provenance import hardware

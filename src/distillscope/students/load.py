@@ -13,7 +13,7 @@ import numpy as np
 import torch
 
 from distillscope import progress
-from distillscope.config.paths import DESCRIPTION
+from distillscope.config.parts import DESCRIPTION
 from distillscope.data.preprocess import Preprocess
 from distillscope.data.source import Source, read_batches
 from distillscope.devices import kept_memory

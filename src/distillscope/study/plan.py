@@ -20,9 +20,8 @@ from distillscope.results.run_files import trials_of
 from distillscope.results.rundir import as_begun, is_complete, trial_folder
 from distillscope.stress.run import rehearse
 from distillscope.students.load import build_student
-from distillscope.study.arm_views import embedded_views
 from distillscope.study.preflight import Work, check_data, check_study, check_teacher
-from distillscope.study.prepared import load_data, noise_conditions
+from distillscope.study.prepared import embedded_views, load_data, noise_conditions
 from distillscope.study.run import num_jobs
 from distillscope.teachers.encoder import Encoder
 from distillscope.teachers.rows import TeacherRows, load_teacher

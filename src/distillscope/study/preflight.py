@@ -25,8 +25,7 @@ from distillscope.errors import UserError
 from distillscope.results.rundir import check_folder, check_names, json_object, read_done
 from distillscope.stress.run import rehearse
 from distillscope.students.load import check_student
-from distillscope.study.arm_views import embedded_views, rehearse_views
-from distillscope.study.prepared import fingerprint
+from distillscope.study.prepared import embedded_views, fingerprint, rehearse_views
 from distillscope.targets.transforms import check_target, fit_target
 from distillscope.teachers.rows import TeacherRows
 

@@ -27,9 +27,8 @@ from distillscope.results.rows import Row, tidy
 from distillscope.results.run_files import Trial
 from distillscope.results.rundir import write_results
 from distillscope.students.load import StudentEncoder, build_student, save_student
-from distillscope.study.arm_views import view_name, view_of
 from distillscope.study.measuring import Fitted, evaluate, fit_student, train_rank
-from distillscope.study.prepared import Prepared
+from distillscope.study.prepared import Prepared, view_name, view_of
 
 
 def run_trial(study: Study, trial: Trial, splits: Splits, prepared: Prepared, folder: Path, *, device: str = "auto",
