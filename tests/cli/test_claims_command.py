@@ -16,7 +16,7 @@ from builders.tiny import finished_run
 from distillscope import cli
 from distillscope.errors import UserError
 from distillscope.report.claims import claims_of, decide_claims, markdown, write_claims
-from distillscope.report.context.study.claims import decided, effect_of, shown_claim
+from distillscope.report.context.study.verdicts import decided, effect_of, shown_claim
 from distillscope.report.render import render
 from distillscope.report.write import write_report
 from distillscope.results.run import read_run

@@ -11,7 +11,7 @@ from distillscope.report.figures.figure import Figure
 from distillscope.report.registered import STUDY, STUDY_FIGURES, Figures, Sections
 from distillscope.report.render import environment
 
-TOY = """{% from "_lists.html" import findings %}
+TOY = """{% from "_text.html" import findings %}
 {{ findings(said) }}<p>of {{ name }}</p>
 """
 
@@ -38,7 +38,7 @@ def test_a_section_is_a_function_and_a_template(toys):
     assert list(toys) == ["nothing", "toy"] and shown.name == "toy"
     assert "<li>&lt;one&gt;</li><li>two</li>" in shown.html and "<p>of S &amp; M</p>" in shown.html
     assert '<section id="toy" aria-labelledby="toy-title"><h2 id="toy-title">Why? A toy</h2>' in environment().get_template(
-        "_sections.html").module.section(shown)
+        "_frame.html").module.section(shown)
 
 
 def test_a_value_that_the_template_lacks_raises(toys, tmp_path):

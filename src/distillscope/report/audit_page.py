@@ -11,9 +11,8 @@ import pandas as pd
 
 from distillscope.files.writing import write_atomic, write_text
 from distillscope.measure.results import Audit
-from distillscope.report.context.audit.head import merits, study_of
-from distillscope.report.context.figure import ShownFigure, shown_figures
-from distillscope.report.context.legend import legend_of
+from distillscope.report.context.audit import merits, study_of
+from distillscope.report.context.figure import ShownFigure, legend_of, shown_figures
 from distillscope.report.draw.with_matplotlib import write_figures
 from distillscope.report.draw.with_plotly import to_plotly
 from distillscope.report.figures.audit_series import SETTING

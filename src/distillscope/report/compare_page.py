@@ -12,9 +12,8 @@ from distillscope.compare.read import AuditSide, StudySide
 from distillscope.compare.runs import Comparison
 from distillscope.errors import UserError
 from distillscope.files.writing import write_json, write_text
-from distillscope.report.context.compare.head import merits
-from distillscope.report.context.figure import ShownFigure, shown_figures
-from distillscope.report.context.legend import legend_of
+from distillscope.report.context.compare import merits
+from distillscope.report.context.figure import ShownFigure, legend_of, shown_figures
 from distillscope.report.draw.with_matplotlib import write_figures
 from distillscope.report.draw.with_plotly import to_plotly
 from distillscope.report.figures.compare_audits import audit_setting, overlaid_audits

@@ -30,7 +30,7 @@ class _Entry:
 
 
 class _Registered:
-    """Functions by name, in ``order``; a name that is taken raises. All files of ``package`` are imported at the first look."""
+    """Functions by name, in ``order``; a name that is taken raises. All of ``package`` is imported at the first look."""
 
     def __init__(self, page: str, package: str) -> None:
         self.page, self.package = page, package
@@ -52,7 +52,8 @@ class _Registered:
 
     def _ordered(self) -> list[_Entry]:
         if not self._loaded:
-            for module in pkgutil.iter_modules(importlib.import_module(self.package).__path__):
+            package = importlib.import_module(self.package)
+            for module in pkgutil.iter_modules(getattr(package, "__path__", [])):  # a module by itself has none
                 importlib.import_module(f"{self.package}.{module.name}")
             self._loaded = True
         return sorted(self._entries.values(), key=lambda e: e.order)
@@ -86,16 +87,17 @@ class ShownSection:
 
 
 class Sections(_Registered):
-    """The sections of a page. Each is a function -> the values for its template, PAGE/NAME.html, or None to leave it out."""
+    """The sections of a page. Each is a function -> the values for its template, or None to leave it out."""
 
-    def register(self, name: str, title: str, *, order: float, question: str = "",
+    def register(self, name: str, title: str, *, order: float, question: str = "", template: str = "",
                  folder: Path | None = None) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
         """Register the decorated function: what its signature names is handed over.
 
         ``question`` stands before the title ("Why?") and joins neighbours in the list of contents. The template is
-        ``name``.html in the page's folder of report/templates, or in ``folder``.
+        ``name``.html in the page's folder of report/templates, or in ``folder``; or ``template``, one that sections share
+        (figures.html, findings.html, table.html).
         """
-        return self._add(name, order, {"title": title, "question": question, "folder": folder})
+        return self._add(name, order, {"title": title, "question": question, "template": template, "folder": folder})
 
     def shown(self, pool: object) -> list[ShownSection]:
         """The sections that have something to show, made from the attributes of ``pool``."""
@@ -104,8 +106,9 @@ class Sections(_Registered):
             values = made(entry.make, pool)
             if values is not None:
                 title, question, folder = (entry.facts[k] for k in ("title", "question", "folder"))
-                template = f"{self.page}/{entry.name}.html" if folder is None else f"{entry.name}.html"
-                found.append(ShownSection(entry.name, title, question, render(template, folder, **values)))
+                own = f"{self.page}/{entry.name}.html" if folder is None else f"{entry.name}.html"
+                html = render(entry.facts["template"] or own, folder, **values)
+                found.append(ShownSection(entry.name, title, question, html))
         return found
 
 

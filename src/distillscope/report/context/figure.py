@@ -1,11 +1,11 @@
-"""A figure as its template takes it."""
+"""A figure as its template takes it, and the legend that all figures of a page share."""
 
 from __future__ import annotations
 
 import base64
 import io
 import math
-from collections.abc import Collection, Iterable
+from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -13,6 +13,7 @@ from PIL import Image
 
 from distillscope.report.figures.figure import Figure, Grid, Panel, Series
 from distillscope.report.sentences.numbers import number, percent
+from distillscope.results.models import MOST_ARMS, Model, Setting
 
 STAND_IN = 900
 """Pixels across of the drawings that stand in where scripts are off."""
@@ -113,3 +114,22 @@ def small_png(path: Path) -> str:
         image.thumbnail((STAND_IN, 10 * STAND_IN))
         image.convert("RGB").quantize(64, dither=Image.Dither.NONE).save(kept, "PNG", optimize=True)
         return f"data:image/png;base64,{base64.b64encode(kept.getvalue()).decode()}"
+
+
+@dataclass(frozen=True)
+class Legend:
+    """Models that can be highlighted, and the arms to choose from where they are many (else none)."""
+
+    models: list[Model]
+    arms: list[str]
+
+
+def legend_of(settings: Sequence[Setting], pick: bool = True) -> Legend:
+    """One legend for the whole page; where arms are many (and ``pick``), a choice of arms too."""
+    arms = list(dict.fromkeys(m.arm for s in settings for m in s.students))
+    many = pick and len(arms) > MOST_ARMS
+    models: dict[str, Model] = {}
+    for setting in settings:
+        for model in setting.main if many else setting.models:
+            models.setdefault(model.label, model)
+    return Legend(list(models.values()), arms if many else [])

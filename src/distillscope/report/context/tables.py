@@ -1,4 +1,4 @@
-"""Tables of a page as their template takes them (templates/_table.html)."""
+"""Tables of a page as their template takes them (templates/_table.html), and durations in words."""
 
 from __future__ import annotations
 
@@ -70,3 +70,15 @@ def below(*lines: str) -> tuple[str, ...]:
 def mean_cell(s: Statistic, digits: int = 2, scale: float = 1.0) -> PageCell:
     """The mean, and below it the interval."""
     return PageCell(number(scale * s.mean, digits), below(interval_text(s, digits, scale)))
+
+
+def duration(seconds: object) -> str:
+    """
+    >>> duration(61.5), duration(None)
+    ('1 min 2 s', '')
+    """
+    if not isinstance(seconds, (int, float)):
+        return ""
+    minutes, rest = divmod(round(seconds), 60)
+    hours, minutes = divmod(minutes, 60)
+    return f"{hours} h {minutes} min" if hours else f"{minutes} min {rest} s" if minutes else f"{rest} s"

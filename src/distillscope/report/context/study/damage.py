@@ -1,7 +1,8 @@
-"""Does it matter? What noise and corruptions cost each model beside its teacher."""
+"""What was lost and does it matter? The gap, what the other arms changed, and what noise and corruptions cost each model."""
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
@@ -10,12 +11,12 @@ import pandas as pd
 
 from distillscope.report.context.figure import ShownFigure
 from distillscope.report.context.study.head import title_among
-from distillscope.report.context.study.images import neighbours
-from distillscope.report.context.tables import PageCell, PageRow, PageTable, heads, mean_cell
-from distillscope.report.figures.keepsakes import Kept
+from distillscope.report.context.study.images import lost_images, neighbours, sheets
+from distillscope.report.context.tables import PageCell, PageRow, PageTable, below, heads, mean_cell
+from distillscope.report.figures.keepsakes import ABSENT, Kept
 from distillscope.report.registered import STUDY
 from distillscope.report.sentences import study as sentences
-from distillscope.report.sentences.numbers import accuracy_of
+from distillscope.report.sentences.numbers import accuracy_of, interval_text, number
 from distillscope.results.models import Model, Setting
 from distillscope.results.robustness import MEAN, against_teacher
 from distillscope.results.robustness import of_suite as rows_of_suite
@@ -23,8 +24,54 @@ from distillscope.results.rows import Condition
 from distillscope.results.run import Run, of_test
 from distillscope.results.summary import Statistic, Summary, statistic
 
-MOST_OPEN = 6
-"""Rows that do not get in the way of what follows."""
+MOST_ROWS = 6
+"""Rows of a stress that do not get in the way."""
+MOST_OPEN = 4
+"""Arms that do not get in the way of what follows."""
+
+
+@STUDY.register("lost", "What was lost", order=10)
+def lost(run: Run, settings: list[Setting], summary: Summary, albums: list[Kept],
+         measured: Callable[..., list[ShownFigure]]) -> dict[str, Any]:
+    """The page's head already says the first setting's headline."""
+    parts = []
+    for setting in settings:
+        own = [sentences.headline(setting, summary)] if setting is not settings[0] else []
+        parts.append({"title": title_among(settings, setting), "findings": own + sentences.what_was_lost(setting, summary),
+                      "arms": arms_of(run, setting, summary)})
+    return {"parts": parts, "by_class": measured("by_class"), "confusion": measured("confusion"), "sheets": sheets(albums),
+            "images": lost_images(albums) if albums else None, "absent": ABSENT if run.trials and not albums else ""}
+
+
+@dataclass(frozen=True)
+class ArmsTable:
+    """What the further arms changed against ``plain``; ``folded`` where the rows are many."""
+
+    plain: str
+    num_arms: int
+    table: PageTable
+    folded: bool
+
+
+def arms_of(run: Run, setting: Setting, summary: Summary) -> ArmsTable | None:
+    """Each further arm against the first, paired over seeds; None where there is one arm."""
+    rows = sentences.other_arms(run, setting, summary)
+    if not rows:
+        return None
+    plain, titles = rows[0][1].arm, list(dict.fromkeys(t for _, _, found in rows for t in found))
+    lines = [PageRow.of(model, [*(_difference(found.get(t)) for t in titles),
+                                PageCell(str(max(d.n_seeds for d, _, _ in found.values())))]) for model, _, found in rows]
+    table = PageTable("What the other arms changed", heads(f"instead of “{plain}”", [*titles, "seeds"]), lines, "narrow")
+    return ArmsTable(plain, len({m.arm for m, _, _ in rows}), table, len(rows) > MOST_OPEN)
+
+
+def _difference(found: tuple[Statistic, int, float] | None) -> PageCell:
+    if found is None:
+        return PageCell("", kind="")
+    d, digits, scale = found
+    unsure = not math.isfinite(d.low) or d.low <= 0 <= d.high
+    return PageCell(f"{'+' if d.mean > 0 else ''}{number(scale * d.mean, digits)}",
+                    below(interval_text(d, digits, scale) or "no interval"), "num unsure" if unsure else "num")
 
 
 @STUDY.register("matter", "Does it matter?", order=20)
@@ -49,7 +96,7 @@ class StressTable:
 
     @classmethod
     def of(cls, title: str, head: list[str], rows: list[PageRow], **more: int) -> StressTable:
-        return cls(title, PageTable(title, heads("model", head), rows, "narrow"), len(rows) > MOST_OPEN, **more)
+        return cls(title, PageTable(title, heads("model", head), rows, "narrow"), len(rows) > MOST_ROWS, **more)
 
 
 @dataclass(frozen=True)

@@ -1,5 +1,0 @@
-"""The audit's page: its head, and its sections in the order in which a reader asks.
-
-What was lost, does it matter, why, what to change, and is it to be believed? A section is a function here, registered in
-`AUDIT`, and the template of its name in report/templates/audit.
-"""
