@@ -8,8 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from builders.blobs import make_source, make_subject
-from builders.drawing import leave_undrawn
+from builders.browser import leave_undrawn
+from builders.clouds import make_source, make_subject
 from builders.synthetic_run import make_run
 from builders.tiny import SCRATCH
 from distillscope.report.write import write_report

@@ -1,13 +1,18 @@
-"""Contracts of every registry, and the parts' closed forms and oracles."""
+"""Contracts of every registry, the parts' closed forms and oracles; and of the rooms."""
+
+from __future__ import annotations
 
 import inspect
 import math
 import subprocess
 import sys
+from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
+from importlinter import configuration
+from importlinter.application import use_cases
 from sklearn.decomposition import TruncatedSVD
 
 from builders.refusals import refused
@@ -136,3 +141,9 @@ def test_the_papers_hidden_layer_is_512_wide_and_students_of_before_load(tmp_pat
                 if isinstance(m, torch.nn.Linear)][0] == (24 if hidden == "target" else hidden)
     save_student(build_student("paper_cnn", {}, 24, Preprocess(16), "S", torch.device("cpu")), tmp_path / "plain")
     assert json.loads((tmp_path / "plain" / "student.json").read_text())["settings"] == {"hidden": 512}
+
+
+def test_every_room_imports_only_what_it_may(capsys):
+    configuration.configure()
+    kept = use_cases.lint_imports(str(Path(__file__).parents[1] / "pyproject.toml"), cache_dir=None, no_logo=True)
+    assert kept, capsys.readouterr().out

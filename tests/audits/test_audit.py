@@ -1,5 +1,8 @@
-"""The audit as a whole: what it gives back, what it refuses, and what its numbers do not depend on."""
+"""The audit as a whole: what it gives back and refuses, what its numbers do not depend on; and what the self-test must find."""
 
+from __future__ import annotations
+
+import inspect
 import json
 import tracemalloc
 
@@ -11,11 +14,13 @@ from hypothesis import settings as hypothesis_settings
 from hypothesis import strategies as st
 
 from builders.refusals import refused
+from distillscope.audits.selftest import selftest
 from distillscope.errors import UserError
-from distillscope.measure import rows, tolerances
+from distillscope.measure import contrastive, rows, similarity, spectrum, tolerances
 from distillscope.measure.audit import audit, audit_one, prepare
 from distillscope.measure.pool import Settings
 from distillscope.measure.quantity import GROUPS
+from distillscope.registry import measures
 
 
 def made(n: int = 120, d: int = 24, seed: int = 0):
@@ -281,3 +286,26 @@ def test_any_small_or_degenerate_data_is_measured_or_left_out(n, d, dim, rank, n
     assert all(v.low is None or np.isfinite([v.low, v.high]).all() for v in found.values.values())
     assert found.values and all(found.left_out.values())
     json.loads(found.to_json())
+
+
+def test_every_known_answer_comes_out():
+    checks = selftest()
+    assert not [str(check) for check in checks if not check.passed]
+    covered = {measures.facts(m.removeprefix("teacher.").split(" at ")[0]).group
+               for m in (c.measure for c in checks) if m.removeprefix("teacher.") in measures}
+    assert covered == set(GROUPS)
+
+
+@pytest.mark.parametrize(("module", "name"), [(spectrum, "effective_rank"), (similarity, "linear_cka_debiased"),
+                                              (contrastive, "infonce")])
+def test_a_wrong_measure_is_found(monkeypatch, module, name):
+    right = getattr(module, name)
+    key = next(k for k in measures if measures[k] is right)
+
+    def wrong(*args):
+        return right(*args) * 1.05 + 0.05
+
+    wrong.__signature__, wrong.__doc__ = inspect.signature(right), right.__doc__
+    monkeypatch.setitem(measures._parts, key, wrong)
+    failed = [check for check in selftest() if not check.passed]
+    assert failed and all(check.measure.endswith(name) for check in failed) and str(failed[0]).startswith("FAIL")

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from builders.run_folders import write_folder, write_study
+from builders.synthetic_run import write_folder, write_study
 from distillscope.claims.results import Results, results_of
 from distillscope.config.load import parse_study
 from distillscope.config.study import Study

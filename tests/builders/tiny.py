@@ -1,4 +1,4 @@
-"""A study that runs in seconds: a random teacher from a local file, a few digits, the smallest student."""
+"""A study that runs in seconds: a random teacher from a local file, a few digits, the smallest student; and audited pairs."""
 
 from __future__ import annotations
 
@@ -11,13 +11,18 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pandas as pd
 import pytest
 from filelock import FileLock
+from sklearn.datasets import load_digits
 
-from builders.drawing import undrawn
+from builders.browser import undrawn
 from distillscope.config.load import study_from
 from distillscope.config.study import Study
+from distillscope.measure.audit import audit
+from distillscope.measure.pool import Settings
+from distillscope.measure.results import Audit
 from distillscope.results.rows import COLUMNS
 
 TEACHER = "test_resnet"
@@ -104,3 +109,29 @@ def sorted_rows(results: pd.DataFrame) -> pd.DataFrame:
     """A run's rows in one order, without the clock: it differs between any two runs, and nothing else may."""
     keys = [c for c in COLUMNS if c not in ("value", "n", "unit")]
     return results.query("measure != 'train.seconds'").sort_values(keys).reset_index(drop=True)
+
+
+FEW = Settings(null_draws=9)
+
+
+@functools.cache
+def pixels(num_items: int = 500) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Teacher (n, 64), a student (n, 64) that keeps 8 of its components with noise, and labels."""
+    digits = load_digits()
+    teacher, labels = digits.data[:num_items] / 16, digits.target[:num_items]
+    mean = teacher.mean(axis=0)
+    components = np.linalg.svd(teacher - mean, full_matrices=False)[2][:8]
+    noise = np.random.default_rng(0).normal(size=teacher.shape)
+    return teacher, mean + (teacher - mean) @ components.T @ components + 0.05 * noise, labels
+
+
+@functools.cache
+def labelled() -> Audit:
+    return audit(*pixels(), settings=FEW)
+
+
+@functools.cache
+def of_two_dimensions() -> Audit:
+    """No labels, and the student has 20 dimensions."""
+    teacher, student, _ = pixels()
+    return audit(teacher, student[:, :20], settings=FEW)

@@ -15,9 +15,9 @@ import yaml
 from scipy import stats
 from typer.testing import CliRunner
 
-from builders.audited import labelled, of_two_dimensions
-from builders.drawing import undrawn
+from builders.browser import undrawn
 from builders.synthetic_run import make_run
+from builders.tiny import labelled, of_two_dimensions
 from distillscope import cli
 from distillscope.compare.overlay import joined_run, joined_settings
 from distillscope.compare.read import unique_labels

@@ -1,5 +1,7 @@
 """Every kind of source gives stable ids, labels in range and the same pixels; what is broken is named and counted."""
 
+from __future__ import annotations
+
 import io
 import json
 import tarfile
@@ -167,3 +169,28 @@ def test_cifar10_from_the_local_folder(cifar10_dir):
     source = load_split("cifar10", {}, "test", limit=100)
     assert source.pixels.shape == (100, 32, 32, 3) and np.bincount(source.labels).tolist() == [10] * 10
     assert source.class_names[3] == "cat"
+
+
+def ids(source):
+    return set(source.ids.tolist())
+
+
+def test_a_screen_leaves_the_test_split_alone_and_shares_no_item():
+    real = load_splits("digits", "digits", {}, validation=100)
+    part = load_splits("digits", "digits", {}, validation=100, screen=200, test_split="no such split")
+    assert len(part.test) == 200 and part.test.split == "train, held out"
+    assert not ids(part.test) & ids(real.test)
+    assert ids(part.train) | ids(part.validation) | ids(part.test) == ids(real.whole_train)
+    assert len(part.train) + len(part.validation) + len(part.test) == len(real.whole_train)
+    counts = np.bincount(part.test.labels)
+    assert counts.max() - counts.min() <= 3  # stratified
+
+
+def test_a_screen_takes_the_same_items_whatever_the_validation_part():
+    first, second = (load_splits("digits", "digits", {}, validation=v, screen=200) for v in (0, 50))
+    assert ids(first.test) == ids(second.test)
+
+
+def test_a_screen_must_leave_items_to_train_on():
+    with refused(where="screen", got="99999"):
+        load_splits("digits", "digits", {}, screen=99999)

@@ -1,15 +1,23 @@
-"""Folders: clip-retrieval's layout, splits, our cache, trials and whole runs."""
+"""Folders (clip-retrieval's layout, splits, our cache, trials, runs), and any bytes in a file: embeddings or one line."""
 
 from __future__ import annotations
+
+import functools
+import warnings
+from pathlib import Path
 
 import numpy as np
 import pandas as pd
 import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
 
-from builders.made import COUNT, DIM, IDS, LABELS, embeddings
+from builders.made import COUNT, DIM, FORMATS, IDS, LABELS, embeddings, written
 from builders.refusals import refused
 from builders.tiny import finished_run
-from distillscope.inputs.embeddings import align, read_embeddings, read_labels
+from distillscope.errors import UserError
+from distillscope.inputs.embeddings import Embeddings, align, read_embeddings, read_labels
+from distillscope.inputs.formats import READERS
 from distillscope.measure.rows import Stored
 
 
@@ -104,3 +112,55 @@ def test_an_entry_of_the_cache_is_read_and_aligned():
                    if set(student.ids) <= set(e.ids))  # other tests keep theirs, of fewer images, in this cache
     first, second, pairing = align(teacher, student)
     assert list(first.ids) == list(second.ids) and len(second) == 60 and "aligned by id" in pairing.note
+
+
+QUICK = settings(max_examples=40, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+
+
+def try_to_read(path: Path) -> None:
+    """An Embeddings whose rows can all be read, or a UserError of one line."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        try:
+            found = read_embeddings(path)
+        except UserError as error:
+            assert "\n" not in str(error) and len(str(error)) < 2000
+        else:
+            assert isinstance(found, Embeddings)
+            rows = np.asarray(found.rows)
+            assert rows.ndim == 2 and rows.dtype.kind == "f" and rows.nbytes < 2**24
+        try:
+            read_labels(path, 3)
+        except UserError as error:
+            assert "\n" not in str(error)
+
+
+@functools.cache
+def valid(name: str, folder: str) -> bytes:
+    return written(Path(folder), name).read_bytes()
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    return tmp_path_factory.mktemp("fuzz")
+
+
+@pytest.mark.parametrize("suffix", READERS)
+@given(data=st.binary(max_size=300))
+@QUICK
+def test_random_bytes(folder, suffix, data):
+    path = folder / f"random{suffix}"
+    path.write_bytes(data)
+    try_to_read(path)
+
+
+@pytest.mark.parametrize("name", FORMATS)
+@given(draw=st.data())
+@QUICK
+def test_damaged_files(folder, name, draw):
+    good = bytearray(valid(name, str(folder)))
+    for at in draw.draw(st.lists(st.integers(0, len(good) - 1), max_size=4), "places"):
+        good[at] ^= draw.draw(st.integers(1, 255), "change")
+    path = folder / f"damaged-{name}"
+    path.write_bytes(good[: draw.draw(st.integers(0, len(good)) | st.just(len(good)), "kept")])
+    try_to_read(path)

@@ -1,15 +1,21 @@
-"""Probes against scikit-learn and autograd; what the audit makes of labels."""
+"""Probes and the ridge map against scikit-learn and autograd; what the audit makes of labels."""
+
+from __future__ import annotations
 
 import numpy as np
+import pandas as pd
 import pytest
+from sklearn.linear_model import RidgeCV
 
 from builders.clouds import rotation
 from builders.refusals import refused
+from distillscope.errors import UserError
 from distillscope.measure.audit import audit
-from distillscope.measure.probe import linear_probe, tuned_probe
+from distillscope.measure.classes import classes, partitions_agree
+from distillscope.measure.probe import PENALTIES, linear_probe, ridge_map, tuned_probe
 
 
-def classes(seed: int, n: int = 240, d: int = 8, num: int = 3, spread: float = 1.0) -> tuple[np.ndarray, np.ndarray]:
+def class_clouds(seed: int, n: int = 240, d: int = 8, num: int = 3, spread: float = 1.0) -> tuple[np.ndarray, np.ndarray]:
     rng = np.random.default_rng(seed)
     labels = np.arange(n) % num
     return 2 * np.eye(d)[labels] + spread * rng.normal(size=(n, d)), labels
@@ -20,8 +26,8 @@ def test_the_papers_probe_is_scikit_learns(num):
     from sklearn.linear_model import LogisticRegression
     from sklearn.preprocessing import normalize
 
-    z, labels = classes(0, num=num)
-    test, _ = classes(1, num=num)
+    z, labels = class_clouds(0, num=num)
+    test, _ = class_clouds(1, num=num)
     probe = linear_probe(z, labels)
     theirs = LogisticRegression(C=1, max_iter=2000).fit(normalize(z), labels)
     assert (probe.predict(test) == theirs.predict(normalize(test))).all()
@@ -37,7 +43,7 @@ def test_the_papers_probe_is_scikit_learns(num):
 @pytest.mark.parametrize("num", [2, 4])
 def test_the_gradient_norm_is_autograds(num):
     torch = pytest.importorskip("torch")
-    z, labels = classes(0, num=num)
+    z, labels = class_clouds(0, num=num)
     probe = linear_probe(z, labels, c=0.3, standardise=True, unit_norm=False, tol=0.01)
     x = torch.tensor((z - z.mean(axis=0)) / z.std(axis=0))
     two = num == 2  # there scikit-learn has one row of weights, twice ours
@@ -52,15 +58,15 @@ def test_the_gradient_norm_is_autograds(num):
 
 
 def test_a_tighter_tolerance_has_a_smaller_gradient_and_too_few_steps_are_told():
-    z, labels = classes(0)
+    z, labels = class_clouds(0)
     loose, tight = linear_probe(z, labels), linear_probe(z, labels, tol=1e-9)
     assert tight.gradient_norm < 1e-7 < loose.gradient_norm and tight.converged
     assert not linear_probe(z, labels, max_iter=1).converged
 
 
 def test_tuning_chooses_c_by_validation_alone():
-    z, labels = classes(0, n=60, d=30, spread=1.5)
-    validation, validation_labels = classes(1, n=300, d=30, spread=1.5)
+    z, labels = class_clouds(0, n=60, d=30, spread=1.5)
+    validation, validation_labels = class_clouds(1, n=300, d=30, spread=1.5)
     cs = (1e-4, 1e-2, 1.0)
     accuracy = {c: np.mean(linear_probe(z, labels, c=c, standardise=True, unit_norm=False, tol=1e-5).predict(validation)
                            == validation_labels) for c in cs}
@@ -69,7 +75,7 @@ def test_tuning_chooses_c_by_validation_alone():
 
 
 def test_the_tuned_probe_ignores_scale_and_shift_of_columns_which_the_papers_does_not():
-    z, labels = classes(0)
+    z, labels = class_clouds(0)
     moved = z * np.logspace(-3, 3, 8) + 100
     tuned = [tuned_probe(x[:160], labels[:160], x[160:200], labels[160:200]).predict(x[200:]) for x in (z, moved)]
     assert (tuned[0] == tuned[1]).all()
@@ -83,8 +89,8 @@ def test_one_class_is_refused():
 
 
 def test_audit_fits_to_train_and_tests_on_the_items():
-    train, train_labels = classes(0, n=300)
-    test, labels = classes(1)
+    train, train_labels = class_clouds(0, n=300)
+    test, labels = class_clouds(1)
     weak = np.random.default_rng(2).normal(size=(540, 8)) * 2
     found = audit(test, test + weak[:240], labels, train_teacher=train, train_student=train + weak[240:],
                   train_labels=train_labels, groups={"probe", "knn"})
@@ -116,7 +122,7 @@ def test_without_train_nothing_is_predicted_by_a_probe_that_saw_it():
 
 
 def test_zero_shot_is_the_nearest_class_name():
-    z, labels = classes(0, spread=0.7)
+    z, labels = class_clouds(0, spread=0.7)
     text = np.eye(8)[:3]
     found = audit(z, -z, labels, text=text, groups={"zero_shot"})
     expected = np.mean(np.argmax(z[:, :3], axis=1) == labels)
@@ -125,7 +131,110 @@ def test_zero_shot_is_the_nearest_class_name():
 
 
 def test_without_labels_it_is_said():
-    z, _ = classes(0)
+    z, _ = class_clouds(0)
     found = audit(z, z, groups={"probe", "knn", "zero_shot"})
     assert not found.values and "it needs labels" in found.left_out["probe.teacher.accuracy"]
     assert "left out, because it needs labels" in repr(found) and not found.notes
+
+
+def test_it_is_scikit_learns_ridge_with_the_penalty_of_generalised_cross_validation():
+    rng = np.random.default_rng(0)
+    x = rng.normal(size=(400, 6)) * [3, 2, 1, 0.5, 0.2, 0.1] + 5
+    y = x[:, :3] @ rng.normal(size=(3, 4)) + 2 * rng.normal(size=(400, 4)) - 8
+    found = ridge_map(x, y, block=64)
+    largest = np.linalg.eigvalsh(np.cov(x.T, bias=True) * 400)[-1]
+    oracle = RidgeCV(alphas=PENALTIES * largest, alpha_per_target=False, gcv_mode="eigen").fit(x, y)
+    # Scores differ by n - 1.
+    assert found.penalty == np.float64(oracle.alpha_) or abs(np.log10(found.penalty / oracle.alpha_)) < 1.01
+    exact = RidgeCV(alphas=[found.penalty]).fit(x, y)
+    assert np.allclose(found(x), exact.predict(x), atol=1e-8)
+
+
+def test_it_does_not_hang_on_how_rows_are_cut_or_typed():
+    rng = np.random.default_rng(1)
+    x, y = rng.normal(size=(300, 5)), rng.normal(size=(300, 3)) + 100
+    whole = ridge_map(x, y)
+    assert np.allclose(ridge_map(x, y, block=37)(x), whole(x), atol=1e-9)
+    assert np.allclose(ridge_map(x.astype(np.float32), y.astype(np.float32))(x), whole(x), atol=1e-3)
+
+
+Y = np.arange(60) % 3
+NAMES = np.array(["cat", "dog", "emu"])[Y]
+
+
+@pytest.mark.parametrize("values", [
+    Y, Y.astype(np.uint8), Y.astype(float), Y[:, None], Y.astype(str), np.eye(3)[Y], np.eye(3, dtype=bool)[Y],
+    list(map(int, Y)),
+    Y.astype(object), pd.Series(Y), pd.Categorical(Y), np.array([str(y).encode() for y in Y]),
+])
+def test_numbers_in_any_dress(values):
+    found = classes(values)
+    assert found.dtype == np.int64 and not np.ma.isMaskedArray(found) and found.tolist() == Y.tolist()
+
+
+@pytest.mark.parametrize("values",
+                         [NAMES, NAMES.astype(object), pd.Categorical(NAMES), [f" {n} " for n in NAMES], NAMES.astype("S"),
+                                    pd.Series(NAMES, dtype="string")])
+def test_names_in_any_dress(values):
+    assert classes(values).tolist() == NAMES.tolist()
+
+
+@pytest.mark.parametrize("values", [
+    np.r_[Y, -1, -1], np.r_[Y, np.nan, np.nan], [*Y, None, float("nan")], [*NAMES, "", "NaN"], [*NAMES, None, "-1"],
+    [*Y.astype(str), "", "-1"],
+    np.vstack([np.eye(3)[Y], np.zeros((2, 3))]), pd.Categorical([*NAMES, None, None]),
+    np.ma.array(np.r_[Y, 0, 0], mask=[0] * 60 + [1, 1]),
+    pd.array([*Y, None, None], "Int64"),
+])
+def test_what_stands_for_no_label_is_masked(values):
+    found = classes(values)
+    assert np.ma.getmaskarray(found).tolist() == [False] * 60 + [True] * 2
+    assert np.ma.compressed(found).tolist() in (Y.tolist(), NAMES.tolist())
+
+
+def test_minus_one_and_one_are_two_classes():
+    assert classes([-1, 1, 1, -1]).tolist() == [-1, 1, 1, -1]
+    assert classes([-2, -1, 0, 1]).tolist() == [-2, -1, 0, 1]
+
+
+@pytest.mark.parametrize(("values", "message"), [
+    ([0.5, 1.0], "whole numbers or text, got 0.5 in row 0"), ([1.0, np.inf], "got inf in row 1"),
+    (np.full((4, 3), 0.3), "one-hot rows"),
+    (np.ones((4, 3, 2)), "shape .4, 3, 2."), (np.array([1, "a"], object), "a mixture, with 1"),
+    ([{"a": 1}, {}], "got {'a': 1}"),
+    (np.zeros(3, "M8[s]"), "dtype datetime64"), (np.full(3, 1e300), "1e.300 in row 0"),
+])
+def test_what_is_no_label_is_refused(values, message):
+    with pytest.raises(UserError, match=message):
+        classes(values)
+
+
+def test_partitions_agree_whatever_their_names():
+    assert partitions_agree(Y, NAMES).all() and partitions_agree(NAMES, (Y + 1) % 3).all()
+    assert not partitions_agree(Y, Y // 2).all() and not partitions_agree(Y // 2, Y).all()
+    moved = NAMES.copy()
+    moved[[0, 1]] = moved[[1, 0]]
+    assert np.flatnonzero(~partitions_agree(Y, moved)).tolist() == [0, 1]
+
+
+def test_items_without_a_label_take_no_part_in_accuracies_alone():
+    rng = np.random.default_rng(0)
+    labels = np.arange(300) % 3
+    teacher = 4 * np.eye(3, 6)[labels] + rng.normal(size=(300, 6))
+    student = teacher @ rng.normal(size=(6, 4))
+    known = np.arange(300) >= 40
+    groups = {"probe", "knn", "spectrum", "zero_shot"}
+    text = np.eye(3, 6)
+    some = audit(teacher, student, np.where(known, labels, -1), groups=groups, intervals=False, text=text)
+    part = audit(teacher[known], student[known], labels[known], groups=groups, intervals=False, text=text)
+    for key in (k for k in part.values if k.startswith(("probe", "knn", "zero_shot"))):
+        assert (some.values[key].value, some.values[key].n) == (part.values[key].value, part.values[key].n), key
+    assert some["teacher.effective_rank"] == audit(teacher, student, groups={"spectrum"},
+                                                   intervals=False)["teacher.effective_rank"]
+    assert "40 of 300 items have no label" in some.notes[0]
+    train = {"train_teacher": teacher, "train_student": student, "train_labels": np.where(known, labels, np.nan)}
+    fitted = audit(teacher, student, labels, groups={"knn"}, intervals=False, **train)
+    assert fitted["knn.teacher.accuracy"] == audit(teacher, student, labels, groups={"knn"}, intervals=False,
+                                                   train_labels=labels[known],
+                                                   train_teacher=teacher[known],
+                                                   train_student=student[known])["knn.teacher.accuracy"]

@@ -11,9 +11,8 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from builders.audited import FEW, labelled, of_two_dimensions, pixels
-from builders.browser import ask, framed, needs_chromium
-from builders.page_reading import Elements, data_of
+from builders.browser import Elements, ask, data_of, framed, needs_chromium
+from builders.tiny import FEW, labelled, of_two_dimensions, pixels
 from distillscope.measure.audit import audit, audit_one
 from distillscope.measure.results import Audit
 from distillscope.report.audit_page import Audited, audit_page, write_audit

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from rich.console import Console
 
-from builders.audited import FEW, labelled, of_two_dimensions
+from builders.tiny import FEW, labelled, of_two_dimensions
 from distillscope.measure.audit import audit, audit_one
 from distillscope.measure.results import Audit, Value
 from distillscope.report.audit_lines import GROUPS, MOST, full_lines, group_of

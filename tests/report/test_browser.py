@@ -10,9 +10,7 @@ import re
 import pandas as pd
 import pytest
 
-from builders.browser import ask, browse, console, framed, needs_chromium, run_chromium
-from builders.drawing import undrawn
-from builders.page_reading import data_of
+from builders.browser import ask, browse, console, data_of, framed, needs_chromium, run_chromium, undrawn
 from builders.synthetic_run import keep_pictures, make_run
 from distillscope.report.write import write_report
 

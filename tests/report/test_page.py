@@ -10,7 +10,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from builders.page_reading import Elements, data_of
+from builders.browser import Elements, data_of
 from distillscope.report.draw.with_matplotlib import draw, write_figures
 from distillscope.report.findings import Findings
 from distillscope.report.render import script_hash

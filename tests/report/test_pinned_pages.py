@@ -18,7 +18,7 @@ from pathlib import Path
 
 import pytest
 
-from builders.page_reading import outline
+from builders.browser import outline
 from builders.pinned_pages import FIXTURES, PAGES, written
 
 RECORDED = FIXTURES / "outlines.txt.xz"

@@ -7,8 +7,7 @@ import shutil
 
 import pytest
 
-from builders.damage import CELLS, CONTENTS, VALUES, mutated, with_cell, with_key, with_setting
-from builders.synthetic_run import keep_pictures, make_run
+from builders.synthetic_run import CELLS, CONTENTS, VALUES, keep_pictures, make_run, mutated, with_cell, with_key, with_setting
 from distillscope.errors import UserError
 from distillscope.report.figures.keepsakes import damaged, kept_of
 from distillscope.report.tables import build_table, to_csv

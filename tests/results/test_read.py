@@ -1,22 +1,34 @@
-"""One reader of results.csv: train and test under their own keys, names as they are, damage named and passed over."""
+"""One reader of results.csv, also of an older run and of runs merged: names as they are, damage named and passed over."""
 
 from __future__ import annotations
 
 import json
+import shutil
+import tarfile
+from pathlib import Path
 
+import numpy as np
 import pandas as pd
 import pytest
+import timm
+import torch
+from safetensors.torch import save_file
 
+from builders.refusals import refused
 from builders.synthetic_run import make_run
+from builders.tiny import finished_run, scratch, sorted_rows, tiny_study, tiny_values
 from distillscope.claims.results import results_of
 from distillscope.compare.runs import compare_runs
+from distillscope.config.load import load_preset, study_from
 from distillscope.files.writing import write_json
 from distillscope.report.context.study.head import notices_of
-from distillscope.report.write import _finite, write_summary
+from distillscope.report.write import _finite, write_report, write_summary
 from distillscope.results.keys import FIT, OLD_FIT, OLD_FIT_SAYS
+from distillscope.results.merge import merge_runs
 from distillscope.results.run import measured_split, name_train_rank, of_test, read_run
+from distillscope.results.same_study import unlike
 from distillscope.results.summary import Summary
-from distillscope.study.run import load_study
+from distillscope.study.run import load_study, run_study
 
 RANK, TRAIN = "student.effective_rank", "train.effective_rank"
 
@@ -119,3 +131,134 @@ def test_two_runs_by_different_fits_are_not_compared_in_what_the_map_gives(mappe
     assert not recall.known and "fit of the map" in recall.left_out
     same = compare_runs([mapped_run(3, "one"), mapped_run(3, "two")]).pairs[0]
     assert next(d for d in same.differences if d.quantity.key == "recall").known
+
+
+ARCHIVE = Path(__file__).parents[1] / "fixtures" / "run-148b24f.tar.xz"
+"""``distillscope run study.yaml --out run --jobs 1``, torch 2.14.1, without page, figures and weights."""
+
+TRIAL = "digits--test_resnet--noise--S--seed2"
+KEYS = ["dataset", "teacher", "arm", "student", "seed", "split", "measure", "condition", "draw"]
+
+
+@pytest.fixture
+def older(tmp_path, monkeypatch):
+    """The run, and beside it the teacher's weights that its study names."""
+    with tarfile.open(ARCHIVE) as archive:
+        archive.extractall(tmp_path, filter="data")
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(0)
+        weights = timm.create_model("test_resnet", pretrained=False).state_dict()
+    save_file({k: v.half() if v.is_floating_point() else v for k, v in weights.items()}, tmp_path / "teacher.safetensors")
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("DISTILLSCOPE_CACHE", str(tmp_path / "cache"))
+    return tmp_path / "run"
+
+
+def table(file):
+    rows = pd.read_csv(file, keep_default_na=False, na_values={"value": [""]})
+    return rows.set_index([k for k in KEYS if k in rows])["value"]
+
+
+def quantities(run):
+    named = ["dataset", "teacher", "arm", "student", "split", "condition", "measure"]
+    return {tuple(q[k] for k in named): q for q in json.loads((run / "summary.json").read_text())["quantities"]}
+
+
+def test_its_report_has_the_same_numbers(older):
+    before = quantities(older)
+    write_report(older)
+    after = quantities(older)
+    shared = before.keys() & after.keys()
+    assert len(shared) > 0.95 * len(before)
+    for key in shared:
+        assert after[key]["mean"] == pytest.approx(before[key]["mean"], rel=1e-12), key
+
+
+def test_it_goes_on_to_the_same_numbers(older):
+    before = table(older / "trials" / TRIAL / "results.csv")
+    shutil.rmtree(older / "trials" / TRIAL)
+    run_study(load_preset("study.yaml"), older, resume=True, jobs=1, report=False)
+    after = table(older / "trials" / TRIAL / "results.csv")
+    since = [key for key in before.index if key[6].startswith("mapped.")
+             or key[6] == "train.seconds"]  # mapped.* is cross-fitted since
+    renamed = [key for key in before.index if key[5] == "train"]  # the rank on train images has a key of its own since
+    shared = before.drop(since + renamed)
+    assert len(shared) > 50
+    another_order = 1e-4  # another processor sums in another order
+    for key in shared.index:
+        assert after[key] == pytest.approx(before[key], rel=another_order, abs=another_order, nan_ok=True), key
+    assert len(load_study(older).results) > 0
+
+
+@pytest.fixture(autouse=True)
+def shared_cache(monkeypatch):
+    monkeypatch.setenv("DISTILLSCOPE_CACHE", str(scratch() / "cache"))
+
+
+def test_two_seeds_made_apart_equal_both_made_at_once(tmp_path):
+    for seed in (1, 2):
+        run_study(tiny_study(seeds=[seed]), tmp_path / str(seed), jobs=1, report=False)
+    assert merge_runs([tmp_path / "1", tmp_path / "2"], tmp_path / "both") == tmp_path / "both"
+    at_once = sorted_rows(load_study(finished_run()).results.query("arm != 'augmented'"))
+    joined = sorted_rows(load_study(tmp_path / "both").results)
+    assert list(joined.columns) == list(at_once.columns)
+    same = [c for c in at_once.columns if c != "value"]
+    assert joined[same].astype(str).equals(at_once[same].astype(str))
+    assert np.array_equal(joined.value, at_once.value)
+    assert load_study(tmp_path / "both").study.seeds == (1, 2)
+
+
+def test_other_studies_and_single_runs_are_refused(tmp_path):
+    first, second = tmp_path / "a", tmp_path / "b"
+    shutil.copytree(finished_run(), first)
+    shutil.copytree(finished_run(), second)
+    from distillscope.files.writing import write_text
+
+    values = tiny_values(training={"epochs": 3, "batch_size": 32}, arms=[{"name": "cosine"}])
+    import yaml
+
+    write_text(second / "study.yaml", yaml.safe_dump(study_from(values).dump()))
+    with refused(where="b training"):
+        merge_runs([first, second], tmp_path / "out")
+    with refused(where="merge", got="1"):
+        merge_runs([first], tmp_path / "out")
+    with refused(expected="study.yaml"):
+        merge_runs([first, tmp_path / "nothing"], tmp_path / "out")
+    assert not (tmp_path / "out").exists()
+
+
+def test_one_name_for_two_things_is_refused(tmp_path):
+    import yaml
+
+    first, second = tmp_path / "a", tmp_path / "b"
+    for folder, width in ((first, 1), (second, 2)):
+        folder.mkdir()
+        students = [{"name": "paper_cnn", "label": "S", "width": width, "image_size": 16}]
+        (folder / "study.yaml").write_text(yaml.safe_dump(tiny_study(students=students).dump()))
+    with refused(where="b students 'S'", expected="1", got="width: 2"):
+        merge_runs([first, second], tmp_path / "out")
+
+
+def test_an_unfinished_trial_is_left_out_and_said(tmp_path, capsys):
+    first, second = tmp_path / "a", tmp_path / "b"
+    shutil.copytree(finished_run(), first)
+    shutil.copytree(finished_run(), second)
+    for folder in (first, second):
+        next(folder.glob("trials/*augmented*/complete.json")).unlink()
+    merge_runs([first, second], tmp_path / "out")
+    assert "augmented--S--seed1: not finished, left out" in "".join(capsys.readouterr().err.splitlines())
+    assert len(list((tmp_path / "out" / "trials").iterdir())) == 2
+
+
+@pytest.mark.parametrize("damage", ["{", "[]", '{"command": 5, "seconds"'])
+def test_a_damaged_provenance_is_named(tmp_path, damage):
+    run = shutil.copytree(finished_run(), tmp_path / "run")
+    (run / "provenance.json").write_text(damage)
+    with refused(where="provenance.json"):
+        merge_runs([run, finished_run()], tmp_path / "out")
+
+
+def test_an_axis_of_a_damaged_study_that_is_no_list_does_not_grow():
+    assert not list(unlike({"teacher": ["t"]}, {"teacher": ["t", "u"]}))
+    for first, second in ((1e-320, ["t"]), (["t"], {"t": 1})):
+        assert [u.key for u in unlike({"teacher": first}, {"teacher": second})] == ["teacher"]

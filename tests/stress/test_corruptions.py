@@ -6,7 +6,7 @@ import pytest
 import torch
 from scipy import ndimage
 
-from builders.blobs import make_source
+from builders.clouds import make_source
 from builders.refusals import refused
 from distillscope import registry
 from distillscope.data.corruptions import (

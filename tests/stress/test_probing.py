@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 
-from builders.blobs import make_source, make_subject
+from builders.clouds import make_source, make_subject
 from builders.refusals import refused
 from distillscope.config.noise import CLIP_STD
 from distillscope.data.preprocess import Preprocess

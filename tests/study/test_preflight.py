@@ -2,19 +2,25 @@
 
 from __future__ import annotations
 
+import json
+
 import numpy as np
 import pytest
 
-from builders.tiny import tiny_study
+from builders.tiny import finished_run, scratch, tiny_study
 from distillscope.config.parts import Part
+from distillscope.config.resolve import with_noise
 from distillscope.errors import UserError
 from distillscope.files.writing import write_json
-from distillscope.registry import views
+from distillscope.registry import remedies, stresses, views
 from distillscope.results.rundir import open_run
+from distillscope.stress.run import rehearse
 from distillscope.study.plan import plan_study
 from distillscope.study.preflight import CHECKS
+from distillscope.study.prepared import embedded_views, load_data, noise_conditions
 from distillscope.study.run import run_study
 from distillscope.study.student import distill_one
+from distillscope.teachers.inventory import list_entries
 
 CALLS = {"device": {"device": "nowhere"}, "tracker": {"track": "nowhere"}, "jobs": {"jobs": 0}, "same_items": {"resume": True}}
 """Check -> the arguments that it is refused or asked with."""
@@ -90,3 +96,116 @@ def test_what_a_run_refuses_the_plan_and_distill_refuse_with_the_same_line(check
 def test_the_checks_go_from_what_is_cheap_to_what_must_be_read():
     order = ["study", "data", "teacher"]
     assert [c.stage for c in CHECKS] == sorted((c.stage for c in CHECKS), key=order.index)
+
+
+ARMS = [{"name": "cosine"}, {"name": "augmented", "view": "crop_flip", "seeds": [1]}]
+
+
+def test_a_plan_on_an_empty_cache_counts_every_image_and_view_once(tmp_path, monkeypatch):
+    monkeypatch.setenv("DISTILLSCOPE_CACHE", str(tmp_path / "cache"))
+    plan = plan_study(tiny_study(arms=ARMS), tmp_path / "run", "cpu", jobs=1)
+    assert (plan.trials, plan.finished) == (3, 0)
+    assert (plan.teacher_forwards, plan.teacher_cached) == (200 + 60 + 60 + 2 * 160, 0)
+    assert plan.student_train == 3 * 2 * 160
+    assert plan.student_eval == 3 * (2 * 60 + 200)
+    assert plan.seconds > 0
+    assert not (tmp_path / "run").exists()
+    assert not list((tmp_path / "cache").rglob("*.npy"))
+
+
+def test_a_plan_of_a_finished_run_has_nothing_to_do(monkeypatch):
+    run = finished_run()
+    monkeypatch.setenv("DISTILLSCOPE_CACHE", str(scratch() / "cache"))
+    plan = plan_study(tiny_study(arms=ARMS), run, "cpu", jobs=1, resume=True)
+    assert (plan.trials, plan.finished, plan.teacher_forwards, plan.student_train) == (3, 3, 0, 0)
+    assert plan.teacher_cached == 640
+    assert dict(plan.rows())["trials"] == "3 (3 finished already)"
+
+
+@pytest.mark.parametrize("seconds, text", [(30, "30 s"), (600, "10 min")])
+def test_times_read_well(seconds, text):
+    from distillscope.study.plan import Plan
+
+    assert dict(Plan(tiny_study(), 1, 0, 0, 0, 0, 0, seconds, 0, 0).rows())["estimated time"] == text
+
+
+def test_a_plan_times_each_arms_own_batch_and_network(tmp_path, monkeypatch):
+    timed = []
+    monkeypatch.setattr("distillscope.study.plan._student_seconds",
+                        lambda spec, dim, source, device, batch, jobs: timed.append((batch, spec.settings)) or (0.0, 0.0))
+    arms = [{"name": "cosine"}, {"name": "small", "training": {"epochs": 1, "batch_size": 8}},
+            {"name": "blur", "student": {"blur_pool": True}}]
+    plan_study(tiny_study(arms=arms), tmp_path / "run", "cpu", jobs=1)
+    assert [batch for batch, _ in timed] == [32, 8, 32] and [s.get("blur_pool", False)
+                                                             for _, s in timed] == [False, False, True]
+
+
+DECLARED = {"sigmas": [0.1], "draws": 1, "where": "input", "unit": "pixel", "clip": False, "std": [0.5, 0.5, 0.5]}
+PARTS = {"stresses": [{"name": "top_k", "ks": [4], "sigmas": [0.1]}, {"name": "noise_probe", "sigmas": [0.1]},
+                      {"name": "band_noise", "sigmas": [0.1], "bands": [[0, 1]]}, {"name": "gradient"}],
+         "remedies": ["bn", {"name": "bn", "label": "own", "where": "source"}, "posthoc"],
+         "arms": [{"name": "cosine"}, {"name": "noisy", "view": "noise"}, {"name": "crop", "view": "crop_flip"}]}
+
+
+def conditions(study):
+    splits = load_data(study, study.data[0])
+    return rehearse(study.stresses, splits.train, splits.test, study.noise.seed)[1].conditions
+
+
+def test_stresses_without_settings_of_their_own_take_those_of_the_study():
+    found = conditions(with_noise(tiny_study(noise=DECLARED, **PARTS)))
+    assert {"top_k=4/0.1", "noise_probe=0.1", "band=0-1/0.1@input"} <= set(found)
+    for name, said in found.items():
+        assert (said["where"], said["clipped"], said["sigma_pixel"],
+                said["sigma_normalised"]) == ("model input", False, 0.1, 0.2), name
+
+
+def test_remedies_and_views_too_and_what_is_said_wins():
+    study = with_noise(tiny_study(noise=DECLARED, **PARTS))
+    declared = {"where": "input", "unit": "pixel", "clip": False, "std": (0.5, 0.5, 0.5)}
+    assert [r.settings for r in study.remedies] == [declared, {**declared, "where": "source"}, {}]
+    assert [a.view and a.view.settings for a in study.arms] == [None, declared, {}]
+    assert remedies.check("bn", study.remedies[0].settings) == declared
+    assert [s.settings for s in study.stresses][3] == {}
+    assert with_noise(study) == study
+
+
+def test_with_the_default_noise_nothing_changes():
+    plain = tiny_study(**PARTS)
+    filled = with_noise(plain)
+    assert conditions(plain) == conditions(filled)
+    assert noise_conditions(plain) == noise_conditions(filled)
+    splits = load_data(plain, plain.data[0])
+    shown = [[(len(items), None if p is None else p.describe())
+              for items, p in rehearse(s.stresses, splits.train, splits.test, 0)[0]]
+             for s in (plain, filled)]
+    assert shown[0] == shown[1]
+    assert [name for name, *_ in embedded_views(plain, plain.arms)] == [name
+                                                                        for name, *_ in embedded_views(filled, filled.arms)]
+
+
+def test_every_stress_of_noise_declares_it_whole():
+    for name in stresses:
+        taken = {"where", "unit", "clip", "std"} & set(stresses.settings(name))
+        assert taken in (set(), {"where", "unit", "clip", "std"}), name
+
+
+@pytest.fixture
+def cache(tmp_path, monkeypatch):
+    monkeypatch.setenv("DISTILLSCOPE_CACHE", str(tmp_path / "cache"))
+    return tmp_path
+
+
+def test_run_and_plan_do_what_is_declared_and_say_so(cache):
+    study = tiny_study(seeds=[1], limit=100, limit_test=40, noise={**DECLARED, "sigmas": [0.2]},
+                       training={"epochs": 1, "batch_size": 32},
+                       stresses=[{"name": "top_k", "ks": [4], "sigmas": [0.2], "whitened": False}],
+                       remedies=[{"name": "bn", "items": 32}])
+    run = run_study(study, cache / "run", jobs=1, report=False)
+    record = json.loads((run.path / "provenance.json").read_text())["conditions"]
+    assert record["top_k=4/0.2"] == record["noise=0.2"]
+    remedied = json.loads(next(run.path.glob("trials/*/remedies/bn/student.json")).read_text())["remedy"]
+    assert (remedied["where"], remedied["unit"], remedied["clip"]) == ("input", "pixel", False)
+    assert "where" not in (run.path / "study.yaml").read_text().partition("stresses:")[2]
+    assert plan_study(study, cache / "other", "cpu", jobs=1).teacher_forwards == 0
+    assert len([e for e in list_entries() if "noise" in str(e["perturbation"])]) == 1  # top_k sees the noise of the sweep

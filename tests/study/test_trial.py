@@ -1,15 +1,24 @@
-"""One trial: what it writes, and in which order."""
+"""One trial: what it writes and in which order; students in the teacher's space; a study of targets and objectives."""
 
 from __future__ import annotations
 
+from dataclasses import replace
+
+import numpy as np
 import pytest
 
 from builders.tiny import scratch, tiny_study
 from distillscope.distill.streams import KeyedStreams, NotebookStreams
+from distillscope.errors import UserError
+from distillscope.measure.probe import ridge_map
+from distillscope.measure.rows import unit
 from distillscope.results.run_files import trials_of
 from distillscope.results.rundir import is_complete
+from distillscope.study.mapped import folds_of, mapped_measures
 from distillscope.study.prepared import load_data, prepare_targets
+from distillscope.study.run import run_study
 from distillscope.study.trial import fresh_student, make_health, make_streams, run_trial
+from distillscope.targets.transforms import load_target
 from distillscope.teachers.rows import load_teacher
 
 
@@ -101,3 +110,102 @@ def test_a_study_chooses_its_streams(ready):
     assert isinstance(make_streams(study, study.arms[0], study.students[0], 1, dim), NotebookStreams)
     keyed = study.model_copy(update={"streams": "keyed"})
     assert type(make_streams(keyed, study.arms[0], study.students[0], 1, dim)) is KeyedStreams
+
+
+TEST, TRAIN, DIM, NOISE = 3000, 1200, 12, 2.0
+
+
+def pair(count: int, noise: float, seed: int) -> tuple[np.ndarray, np.ndarray]:
+    """Unit teacher rows, and a student that holds them under isotropic noise."""
+    rng = np.random.default_rng(seed)
+    teacher = unit(rng.normal(size=(count, DIM)))
+    return teacher + noise / np.sqrt(DIM) * rng.normal(size=(count, DIM)), teacher
+
+
+def test_a_student_that_memorised_its_train_images_gets_the_r2_of_what_it_knows_of_others():
+    """Of unseen images R2 is 1 / (1 + noise^2); a map fitted where the student is right says less than nothing."""
+    student, teacher = pair(TEST, NOISE, 0)
+    known = {row[0]: row[3] for row in mapped_measures(student, teacher)}
+    unit_noise = {row[0]: row[3] for row in mapped_measures(unit(student), teacher)}
+    expected = 1 / (1 + NOISE**2)
+    assert known["mapped.teacher_r2"] == pytest.approx(expected, abs=0.03) and unit_noise == pytest.approx(known)
+    memorised, seen = pair(TRAIN, 0.0, 1)
+    missed = teacher - ridge_map(unit(memorised), seen)(unit(student))
+    assert 1 - np.square(missed).sum() / np.square(teacher - teacher.mean(0)).sum() < 0  # the fit of before
+
+
+def test_chance_reads_as_nothing_and_the_order_of_items_changes_nothing():
+    rng = np.random.default_rng(2)
+    student, teacher = rng.normal(size=(500, 20)), rng.normal(size=(500, 30))
+    found = {row[0]: row[3] for row in mapped_measures(student, teacher)}
+    assert -0.02 < found["mapped.teacher_r2"] < 0.02 and found["mapped.recall_at_1"] < 0.02
+    order = rng.permutation(500)
+    again = {row[0]: row[3] for row in mapped_measures(student[order], teacher[order])}
+    assert again == pytest.approx(found, abs=1e-9)
+
+
+def test_repeats_share_a_fold_and_few_items_have_fewer_folds():
+    teacher = np.repeat(np.random.default_rng(3).normal(size=(40, 4)), 3, axis=0)
+    folds = folds_of(teacher)
+    assert (folds.reshape(40, 3) == folds[::3, None]).all() and sorted(np.bincount(folds)) == [24] * 5
+    assert set(folds_of(teacher[:9])) == {0, 1, 2}
+
+
+@pytest.fixture
+def cache(tmp_path, monkeypatch):
+    monkeypatch.setenv("DISTILLSCOPE_CACHE", str(tmp_path / "cache"))
+    return tmp_path / "cache"
+
+
+@pytest.mark.parametrize(("changes", "message"), [
+    ({"objective": {"name": "infonce", "queue": 5000}},
+     r"arms\.a\.objective \(infonce\) queue: expected at most 128, the 160 training"),
+    ({"objective": "crd"}, r"\(crd\) memory: expected at most 128.*got 1024\. Set a smaller memory"),
+    ({"objective": "infonce_views"}, r"arms\.a\.objective: expected a view"),
+    ({"projector": {"name": "linear", "dim": 3}},
+     r"arms\.a\.objective \(cosine\): expected as many dimensions as the target's"),
+    ({"projector": {"name": "mpl"}}, r"arms\.a\.projector\.name: expected a known projector, got 'mpl'\. Did you mean 'mlp'"),
+    ({"objective": {"name": "cosine", "weight": 0}}, r"arms\.a\.objective: expected weights that sum to more than 0, got 0"),
+    ({"target": {"name": "whiten", "exponent": 2}}, r"arms\.a\.target\.exponent: expected float, got 2"),
+    ({"target": {"name": "pca", "dim": 99999}}, r"target\.dim: expected 1 to the teacher's"),
+])
+def test_what_cannot_be_is_one_line_before_any_embedding(changes, message, cache, tmp_path):
+    with pytest.raises(UserError, match=message) as error:
+        run_study(tiny_study(arms=[{"name": "a", **changes}]), tmp_path / "run", jobs=1)
+    assert "\n" not in str(error.value)
+    assert not list(cache.glob("**/*.npy"))
+
+
+def test_labels_that_are_not_there_are_said_before_any_embedding(cache, tmp_path, monkeypatch):
+    def bare(study, data):
+        splits = load_data(study, data)
+        return replace(splits, train=replace(splits.train, labels=None))
+
+    monkeypatch.setattr("distillscope.study.run.load_data", bare)
+    with pytest.raises(UserError,
+                       match=r"arms\.a\.objective \(cross_entropy\): expected data with labels, got digits/train without"):
+        run_study(tiny_study(arms=[{"name": "a", "objective": "cross_entropy"}]), tmp_path / "run", jobs=1)
+    assert not list(cache.glob("**/*.npy"))
+
+
+def test_a_study_of_targets_keeps_each_with_its_student(tmp_path, monkeypatch):
+    monkeypatch.setenv("DISTILLSCOPE_CACHE", str(scratch() / "cache"))
+    arms = [
+        {"name": "white", "objective": "mse", "target": {"name": "whiten", "exponent": 0.5, "dim": 6}},
+        {"name": "random", "objective": "smooth_l1", "target": "random", "projector": "mlp"},
+        {"name": "labels", "objective": "cross_entropy"},
+        {"name": "mixed",
+         "objective": [{"name": "infonce", "queue": 100}, {"name": "relational_angle"}, {"name": "koleo", "weight": 0.1}]},
+    ]
+    study = tiny_study(arms=arms, seeds=[1], training={"epochs": 1, "batch_size": 32}, noise={"sigmas": []})
+    run = run_study(study, tmp_path / "run", jobs=1, report=False)
+    assert set(run.results.query("student == 'S'").arm) == {a["name"] for a in arms}
+    names = {}
+    for folder in (tmp_path / "run" / "trials").iterdir():
+        target = load_target(folder / "target.safetensors")
+        names[next(a["name"] for a in arms if a["name"] in folder.name)] = target.name
+        rows = np.load(folder / "embeddings_test" / "img_emb" / "img_emb_0.npy")
+        if target.mean is not None:
+            assert rows.shape[1] == target(np.zeros((1, len(target.mean)), np.float32)).shape[1]
+    assert names == {"white": "whiten0.5_6", "random": names["random"], "labels": "none", "mixed": "none"}
+    assert names["random"].startswith("random")
