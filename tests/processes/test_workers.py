@@ -1,4 +1,4 @@
-"""Processes that work: what they do is told, a dead one is named, none outlives the one that started it; interrupts."""
+"""Processes that work: what they do is told, a dead one is named, and none outlives the one that started it."""
 
 from __future__ import annotations
 
@@ -10,16 +10,9 @@ import time
 from pathlib import Path
 
 import pytest
-import yaml
-from typer.testing import CliRunner
 
-from builders.tiny import scratch, tiny_values
-from distillscope.cli import app
-from distillscope.config.load import load_preset
 from distillscope.errors import UserError
-from distillscope.processes.interrupts import Terminated
 from distillscope.processes.workers import died, run_in_workers
-from distillscope.study.run import run_study
 
 pytestmark = pytest.mark.skipif(not hasattr(signal, "SIGKILL"), reason="POSIX signals")
 _given: list[str] = []
@@ -87,7 +80,7 @@ def test_an_interrupt_anywhere_ends_them_all(tmp_path):
 SCRIPT = """
 import sys
 from pathlib import Path
-sys.path[:0] = {tests!r}
+sys.path.insert(0, {tests!r})
 import test_workers
 if __name__ == "__main__":
     try:
@@ -100,7 +93,7 @@ if __name__ == "__main__":
 @pytest.mark.parametrize("how", [signal.SIGKILL, signal.SIGTERM, signal.SIGINT])
 def test_workers_end_with_their_parent_and_write_what_they_have(tmp_path, how):
     script = tmp_path / "parent.py"
-    script.write_text(SCRIPT.format(tests=[str(Path(__file__).parent), str(Path(__file__).parents[1])]))
+    script.write_text(SCRIPT.format(tests=str(Path(__file__).parent)))
     parent = subprocess.Popen([sys.executable, str(script), str(tmp_path)], stderr=subprocess.PIPE, text=True,
                               preexec_fn=lambda: signal.signal(signal.SIGINT, signal.default_int_handler))
     until = time.monotonic() + 60
@@ -120,54 +113,3 @@ def test_workers_end_with_their_parent_and_write_what_they_have(tmp_path, how):
 def test_what_is_said_of_a_dead_worker():
     assert "got ended by signal 11." in str(died("x", -11)) and "got exit code 3." in str(died("x", 3))
     assert str(died("", -9)).startswith("a process")
-
-
-@pytest.fixture
-def running(tmp_path, monkeypatch):
-    """(process, config, run directory) of a study of six long trials, two at once, in a session of its own as a job is."""
-    monkeypatch.setenv("DISTILLSCOPE_CACHE", str(scratch() / "cache"))
-    config, out = tmp_path / "tiny.yaml", tmp_path / "run"
-    long = tiny_values(seeds=[1, 2, 3, 4, 5, 6], noise={"sigmas": []}, training={"epochs": 5000, "batch_size": 16})
-    config.write_text(yaml.safe_dump(long))
-    process = subprocess.Popen(
-        [sys.executable, "-m", "distillscope.cli", "run", str(config), "--out", str(out), "--jobs", "2"],
-        stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True, start_new_session=True,
-        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL))  # a shell's background jobs ignore it
-    until = time.monotonic() + 120
-    while len(list(out.glob("trials/*/checkpoint.pt"))) < 2:  # both train, and have something to go on from
-        assert process.poll() is None and time.monotonic() < until, process.stderr.read()
-        time.sleep(0.2)
-    yield process, config, out
-    if process.poll() is None:
-        os.killpg(process.pid, signal.SIGKILL)
-    process.stderr.close()
-
-
-@pytest.mark.slow
-def test_a_study_is_held_by_one_process_and_ends_when_interrupted(running):
-    process, config, out = running
-    with pytest.raises(UserError) as refused:
-        run_study(load_preset(str(config)), out, resume=True)
-    assert "going on" in refused.value.got and process.poll() is None
-
-    os.killpg(process.pid, signal.SIGINT)  # as Ctrl-C does; test_workers.py sends it to the first process alone
-    _, err = process.communicate(timeout=60)  # a trial takes minutes
-    assert process.returncode == 130
-    assert err.splitlines()[-1].startswith("distillscope: interrupted;") and "Traceback" not in err, err
-    begun = sorted(out.glob("trials/*"))
-    assert len(begun) == 2 and all((t / "checkpoint.pt").exists() and not (t / "complete.json").exists() for t in begun)
-
-
-@pytest.mark.parametrize(("arguments", "where", "said"), [
-    (["run", "quickstart"], "distillscope.config.load.load_preset",
-     "what was finished is kept. Repeat the command with --resume to go on."),
-    (["cache", "list"], "distillscope.teachers.inventory.list_entries", "repeat the command."),
-])
-@pytest.mark.parametrize(("error", "code"), [(KeyboardInterrupt(), 130), (Terminated(signal.SIGTERM), 143)])
-def test_an_interrupted_command_says_how_it_goes_on(monkeypatch, arguments, where, said, error, code):
-    def stop(*args, **kwargs):
-        raise error
-
-    monkeypatch.setattr(where, stop)
-    ended = CliRunner().invoke(app, arguments)
-    assert ended.exit_code == code and ended.output.strip() == f"distillscope: interrupted; {said}"

@@ -9,6 +9,7 @@ import pandas as pd
 import pytest
 from PIL import Image
 
+from builders.browser import undrawn
 from builders.refusals import refused
 from builders.tiny import scratch, tiny_study
 from distillscope import load_study
@@ -38,7 +39,8 @@ def stressed_study(**changes):
 def run():
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("DISTILLSCOPE_CACHE", str(scratch() / "cache"))
-        return run_study(stressed_study(), scratch() / "stressed", jobs=1)
+        with undrawn():
+            return run_study(stressed_study(), scratch() / "stressed", jobs=1)
 
 
 def conditions(rows: pd.DataFrame) -> set[str]:

@@ -181,12 +181,13 @@ def test_resuming_with_another_config_is_refused(tmp_path):
 
 @pytest.mark.slow
 def test_two_jobs_give_what_one_gives(tmp_path):
-    run_study(tiny_study(), tmp_path / "two", jobs=2, report=False)
+    study = tiny_study(limit=100, limit_test=30)
+    run_study(study, tmp_path / "two", jobs=2, report=False)
     threads, each = torch.get_num_threads(), max(1, (os.cpu_count() or 1) // 2)  # what each of two processes is given
     torch.set_num_threads(each)
     try:
         with threadpool_limits(each):
-            run_study(tiny_study(), tmp_path / "one", jobs=1, report=False)
+            run_study(study, tmp_path / "one", jobs=1, report=False)
     finally:
         torch.set_num_threads(threads)
     a, b = (sorted_rows(load_study(tmp_path / name).results.query("measure != 'train.seconds'")) for name in ("one", "two"))
