@@ -19,7 +19,6 @@ from distillscope.errors import UserError
 from distillscope.processes.interrupts import Terminated
 from distillscope.study.run import run_study
 
-
 IMPATIENT = """
 from distillscope.distill import loop
 loop.CHECKPOINT_SECONDS = 0.5  # also where a worker imports this file: with half a minute the test would wait for that long
