@@ -13,7 +13,7 @@ from distillscope.config.resolve import with_noise
 from distillscope.errors import UserError
 from distillscope.files.writing import write_json
 from distillscope.registry import remedies, stresses, views
-from distillscope.results.rundir import open_run
+from distillscope.results.rundir import drop_if_unused, open_run
 from distillscope.stress.run import rehearse
 from distillscope.study.plan import plan_study
 from distillscope.study.preflight import CHECKS
@@ -90,7 +90,26 @@ def test_what_a_run_refuses_the_plan_and_distill_refuse_with_the_same_line(check
         assert check.name in [entry.name for entry in error.traceback]
         said.append(str(error.value))
     assert len(set(said)) == 1
+    assert run.exists() == (check.name in ("folder", "same_items"))  # what was there before; a refusal leaves nothing behind
     assert not (tmp_path / "cache" / "targets").exists()
+
+
+@pytest.mark.parametrize("there", [False, True])
+def test_a_run_that_is_refused_before_work_can_be_given_again_without_resume(there, tmp_path):
+    run = tmp_path / "run"
+    if there:
+        run.mkdir()
+    for _ in range(2):
+        with pytest.raises(UserError, match="data digits/test: expected at least 10 images"):
+            run_study(tiny_study(**STUDIES["test_images"]), run, report=False)
+        assert run.is_dir() == there and not list(tmp_path.glob("run/*"))
+
+
+def test_a_run_that_is_refused_later_keeps_what_it_was_begun_with(tmp_path):
+    open_run(tiny_study(), tmp_path / "run", resume=False)
+    (tmp_path / "run" / "trials").mkdir()
+    drop_if_unused(tmp_path / "run", folder=True)
+    assert {p.name for p in (tmp_path / "run").iterdir()} == {"study.yaml", "trials"}
 
 
 def test_the_checks_go_from_what_is_cheap_to_what_must_be_read():

@@ -14,6 +14,7 @@ from __future__ import annotations
 import json
 import os
 from collections.abc import Callable, Iterable, Mapping
+from contextlib import suppress
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -127,6 +128,20 @@ def open_run(study: Study, run: Path, resume: bool) -> None:
     check_names(study)
     check_folder(study, run, resume)
     write_text(run / "study.yaml", yaml.safe_dump(study.dump(), sort_keys=False, allow_unicode=True))
+
+
+def drop_if_unused(run: Path, folder: bool) -> None:
+    """Remove what `open_run` left where nothing was computed after it, and the folder itself with ``folder``.
+
+    The same command can then be given again as it is. The locks go last: until then no other run takes the directory for empty.
+    """
+    opened = ("study.yaml", "provenance.json", ".workers", ".lock")
+    with suppress(OSError):
+        if {p.name for p in run.iterdir()} <= set(opened):
+            for name in opened:
+                (run / name).unlink(missing_ok=True)
+            if folder:
+                run.rmdir()
 
 
 def as_begun(study: Study, run: Path) -> Study:

@@ -40,6 +40,7 @@ from distillscope.results.rundir import (
     as_begun,
     clear_run,
     default_run,
+    drop_if_unused,
     is_complete,
     json_object,
     open_run,
@@ -99,6 +100,7 @@ def run_study(study: Study, out: Path | str | None = None, *, resume: bool = Fal
     work = Work(as_begun(study, run) if resume else study, run, resume, device, precision, jobs, track)
     check_study(work)
     study, chosen = work.study, choose_device(device)
+    had_folder, refused = run.is_dir(), False
     open_run(study, run, resume)
     held = RunLock(run)
     try:
@@ -114,8 +116,13 @@ def run_study(study: Study, out: Path | str | None = None, *, resume: bool = Fal
                     write_json(run / "provenance.json", record)
         if not (run / "study.yaml").is_file():
             raise UserError(str(run), "a run directory that stays while the run goes on", "deleted", "Run it again.")
+    except UserError:
+        refused = not resume
+        raise
     finally:
         held.release()
+        if refused:
+            drop_if_unused(run, folder=not had_folder)
     if report:
         from distillscope.report.write import write_report
 
