@@ -15,7 +15,8 @@ from hypothesis import strategies as st
 
 from builders.refusals import refused
 from builders.tiny import TEACHER, teacher_weights
-from distillscope.audits.models import embed_model, is_model
+from distillscope.audits.models import embed_model
+from distillscope.audits.named_model import is_model
 from distillscope.audits.requirements import check_requirements
 from distillscope.audits.run import file_preprocess
 from distillscope.data.preprocess import Preprocess

@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import json
+import os
 import re
 import shutil
+import subprocess
+import sys
 from importlib import metadata
 
 import numpy as np
@@ -247,3 +250,40 @@ def test_claims_prints_what_it_writes(tmp_path, monkeypatch):
     assert json.loads(done.stdout) == json.loads((run / "claims.json").read_text())
     CliRunner().invoke(cli.app, ["claims", str(other), f"--json={tmp_path / 'verdicts'}"], catch_exceptions=False)
     assert json.loads((tmp_path / "verdicts").read_text()) == json.loads((other / "claims.json").read_text())
+
+
+READING = """
+import sys
+from pathlib import Path
+from builders.browser import undrawn
+from builders.synthetic_run import make_run
+import numpy as np
+from distillscope.cli import app
+from distillscope.errors import UserError
+
+folder = Path(sys.argv[1])
+run, other = (str(make_run(folder / name, students=("S",), seeds=seeds, arms=("cosine", "mse")))
+              for name, seeds in (("a", (1, 2, 3)), ("b", (4, 5, 6))))
+for name in ("teacher", "student"):
+    np.save(folder / f"{name}.npy", np.random.default_rng(len(name)).normal(size=(60, 6)).astype("float32"))
+with undrawn():
+    for command in (["list", "measures"], ["list", "claims"], ["list", "curves"], ["list", "presets"], ["report", run],
+                    ["claims", run], ["compare", run, other, "--out", str(folder / "compared")],
+                    ["archive", run, str(folder / "archive")], ["report", str(folder / "archive")],
+                    ["audit", "--teacher", str(folder / "teacher.npy"), "--student", str(folder / "student.npy"),
+                     "--out", str(folder / "audit")]):
+        app(command, standalone_mode=False)
+        heavy = {"torch", "timm", "torchvision", "accelerate", "datasets"} & set(sys.modules)
+        assert not heavy, (command, heavy)
+    try:
+        app(["recommend", run], standalone_mode=False)
+    except UserError as error:  # read, and found to have no arm that could be ranked
+        assert "two arms or more" in error.expected
+assert "torch" not in sys.modules
+"""
+
+
+def test_what_reads_starts_and_ends_without_torch(tmp_path):
+    done = subprocess.run([sys.executable, "-c", READING, str(tmp_path)], capture_output=True, text=True, timeout=300,
+                          env={**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)})
+    assert done.returncode == 0, done.stderr[-3000:]

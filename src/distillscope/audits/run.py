@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from distillscope import progress
-from distillscope.audits.models import is_model
+from distillscope.audits.named_model import is_model
 from distillscope.config.parts import Teacher
 from distillscope.errors import UserError
 from distillscope.inputs.embeddings import Embeddings, align, read_embeddings, read_text, with_ids
