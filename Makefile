@@ -32,7 +32,7 @@ browser:
 
 # Style, types, and which folder may import which (pyproject.toml says what each checks).
 lint: $(VENV)/.installed-test
-	$(BIN)/ruff check src tests benchmarks
+	$(BIN)/ruff check src tests benchmarks results
 	$(BIN)/mypy
 	$(BIN)/lint-imports
 

@@ -91,8 +91,8 @@ def child(what: str, path: Path, rounds: int) -> None:
 
 
 def in_child(what: str, path: Path, rounds: int) -> dict:
-    return json.loads(subprocess.run([sys.executable, str(Path(__file__).resolve()), "--child", what, str(path), str(rounds)], check=True,
-                                     capture_output=True, text=True).stdout)
+    command = [sys.executable, str(Path(__file__).resolve()), "--child", what, str(path), str(rounds)]
+    return json.loads(subprocess.run(command, check=True, capture_output=True, text=True).stdout)
 
 
 def main() -> None:

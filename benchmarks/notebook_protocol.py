@@ -45,7 +45,8 @@ class PilImages(torch.utils.data.Dataset):
 
     def __init__(self, pixels: np.ndarray) -> None:
         self.pixels = pixels
-        self.transform = T.Compose([T.Resize(224, T.InterpolationMode.BICUBIC), T.CenterCrop(224), T.ToTensor(), T.Normalize(CLIP_MEAN, CLIP_STD)])
+        self.transform = T.Compose([T.Resize(224, T.InterpolationMode.BICUBIC), T.CenterCrop(224), T.ToTensor(),
+                                    T.Normalize(CLIP_MEAN, CLIP_STD)])
 
     def __len__(self) -> int:
         return len(self.pixels)
@@ -84,8 +85,8 @@ def same_losses(teacher: torch.nn.Module, source, size: int = 224, steps: int = 
     theirs_losses = notebook_epoch(teacher, theirs, torch.optim.Adam(theirs.parameters()),
                                    [inputs[order[i : i + BATCH]] for i in range(0, len(part), BATCH)])
     with tempfile.TemporaryDirectory() as folder:
-        record = distill(ours, TrainingSet(part, lambda epoch: targets), Arm(name="cosine"), Training(epochs=1, batch_size=BATCH),
-                         streams, Path(folder))[0]
+        record = distill(ours, TrainingSet(part, lambda epoch: targets), Arm(name="cosine"),
+                         Training(epochs=1, batch_size=BATCH), streams, Path(folder))[0]
     pil = torch.stack([PilImages(part.pixels)[i] for i in range(16)])
     return {"steps": steps, "notebook_mean_loss": float(np.mean(theirs_losses)), "our_mean_loss": record["loss"],
             "relative_difference": abs(float(np.mean(theirs_losses)) / record["loss"] - 1),
@@ -122,8 +123,8 @@ def main() -> None:
         def ours(width=width, few=few) -> int:
             student = build_student("paper_cnn", {"width": width}, 512, Preprocess(args.size), "student", torch.device("cpu"))
             with tempfile.TemporaryDirectory() as folder:
-                distill(student, TrainingSet(few, lambda epoch: targets), Arm(name="cosine"), Training(epochs=2, batch_size=BATCH),
-                        KeyedStreams(1, "student"), Path(folder))
+                distill(student, TrainingSet(few, lambda epoch: targets), Arm(name="cosine"),
+                        Training(epochs=2, batch_size=BATCH), KeyedStreams(1, "student"), Path(folder))
             return 2 * len(few)
 
         runs[f"notebook {label}"], runs[f"ours {label}"] = theirs, ours

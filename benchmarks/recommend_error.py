@@ -1,9 +1,12 @@
-"""How often `recommend` excludes an arm wrongly, and what the interval of the arm that reads best covers: python benchmarks/recommend_error.py [R].
+"""How often `recommend` excludes an arm wrongly, and what the interval of the arm that reads best covers.
+
+    python benchmarks/recommend_error.py [R]
 
 Arms of one truth, the first of them the plain one, whose seeds share their luck; the spread of an arm is 1, or drawn for each
-(log-normal, 0.5). Printed for each number of arms and seeds, in per cent of R families: some arm excluded (the family-wise error),
-before (Holm over the best against the others, until 2026-11-26) and now (Shaffer over all pairs); and how often the best arm's
-difference to the plain one is covered, by its own 95 % interval and by the one for all arms at once. Truth: 5 at most, 95 at least.
+(log-normal, 0.5). Printed for each number of arms and seeds, in per cent of R families: some arm excluded (the family-wise
+error), before (Holm over the best against the others, until 2026-11-26) and now (Shaffer over all pairs); and how often the
+best arm's difference to the plain one is covered, by its own 95 % interval and by the one for all arms at once. Truth: 5 at
+most, 95 at least.
 """
 
 from __future__ import annotations
@@ -48,7 +51,8 @@ def main(count: int) -> None:
             for arms in (3, 5, 8, 14):
                 rng = np.random.default_rng([arms, seeds])
                 found = np.array([family(rng, DRAWS[name], arms, seeds, uneven) for _ in range(count)])
-                print(f"{name}{', uneven' if uneven else ''} | n {seeds} | k {arms} | " + " | ".join(f"{100 * x:.1f}" for x in found.mean(axis=0)), flush=True)
+                shown = " | ".join(f"{100 * x:.1f}" for x in found.mean(axis=0))
+                print(f"{name}{', uneven' if uneven else ''} | n {seeds} | k {arms} | {shown}", flush=True)
 
 if __name__ == "__main__":
     main(int(sys.argv[1]) if len(sys.argv) > 1 else 2000)

@@ -35,7 +35,8 @@ class PilImages(torch.utils.data.Dataset):
         from torchvision import transforms as T
 
         self.pixels, self.targets = pixels, targets
-        self.transform = T.Compose([T.Resize(32, T.InterpolationMode.BICUBIC), T.CenterCrop(32), T.ToTensor(), T.Normalize(CLIP_MEAN, CLIP_STD)])
+        self.transform = T.Compose([T.Resize(32, T.InterpolationMode.BICUBIC), T.CenterCrop(32), T.ToTensor(),
+                                    T.Normalize(CLIP_MEAN, CLIP_STD)])
 
     def __len__(self) -> int:
         return len(self.pixels)
@@ -61,7 +62,8 @@ def main() -> None:
         student = build_student("paper_cnn", {"width": width}, 512, preprocess, label, torch.device("cpu"))
         optimizer = torch.optim.Adam(student.module.parameters())
         resident = preprocess(part.read(range(images)))
-        loader = torch.utils.data.DataLoader(PilImages(part.pixels, torch.from_numpy(rows)), BATCH, shuffle=True, drop_last=True)
+        pil = PilImages(part.pixels, torch.from_numpy(rows))
+        loader = torch.utils.data.DataLoader(pil, BATCH, shuffle=True, drop_last=True)
 
         def step(x: torch.Tensor, y: torch.Tensor, student=student, optimizer=optimizer) -> None:
             student.module.train()

@@ -45,7 +45,8 @@ def ours(source, count: int, precision: str) -> tuple[np.ndarray, float]:
     encoder.encode(source.read(range(size)), source.ids[:size])
     began = time.perf_counter()
     with kept_memory():  # as the cache does around its loop
-        rows = [encoder.encode(source.read(range(i, min(i + size, count))), source.ids[i : i + size]) for i in range(0, count, size)]
+        rows = [encoder.encode(source.read(range(i, min(i + size, count))), source.ids[i : i + size])
+                for i in range(0, count, size)]
     return np.concatenate(rows), count / (time.perf_counter() - began)
 
 
@@ -68,7 +69,8 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as folder:
         for _ in range(args.rounds):
             for side, values in speeds.items():
-                command = [sys.executable, __file__, "--side", side, "--images", str(args.images), "--rows", f"{folder}/{side}.npy"]
+                command = [sys.executable, __file__, "--side", side, "--images", str(args.images),
+                           "--rows", f"{folder}/{side}.npy"]
                 values.append(float(subprocess.run(command, check=True, capture_output=True, text=True).stdout.split()[-1]))
         rows = {side: np.load(f"{folder}/{side}.npy") for side in speeds}
     record: dict = {"images": count, "images_per_second": {k: spread(v) for k, v in speeds.items()}}
@@ -84,7 +86,8 @@ def main() -> None:
 
         half, labels = count // 2, source.labels[:count]
         record["probe_accuracy_second_half"] = {
-            k: float((linear_probe(v[:half], labels[:half]).predict(v[half:]) == labels[half:]).mean()) for k, v in rows.items()}
+            k: float((linear_probe(v[:half], labels[:half]).predict(v[half:]) == labels[half:]).mean())
+            for k, v in rows.items()}
     publish("teacher_embedding", args.out, record)
 
 

@@ -54,7 +54,8 @@ def random_images(count: int, size: int = 32) -> Source:
 
 def publish(name: str, out: Path | None, record: dict[str, Any]) -> None:
     """Print the record, and write it where ``out`` says."""
-    record = {"benchmark": name, "hardware": hardware(), "torch": metadata.version("torch"), "timm": metadata.version("timm"), **record}
+    record = {"benchmark": name, "hardware": hardware(), "torch": metadata.version("torch"),
+              "timm": metadata.version("timm"), **record}
     print(json.dumps(record, indent=2))
     if out:
         write_json(out / f"{name}.json", record)

@@ -19,7 +19,8 @@ def said(values) -> str:
 results = distillscope.load_study(Path(sys.argv[1])).results
 table = results.groupby(["student", "measure", "condition", "seed"]).value.mean()
 for name in ("S", "L", "S at 64 px", "L at 64 px"):
-    print(f"{name}: rank {said(table[name, 'student.effective_rank', 'clean'])}; accuracy", *(said(100 * table[name, PROBE, c]) for c in LEVELS), sep=" | ")
+    print(f"{name}: rank {said(table[name, 'student.effective_rank', 'clean'])}; accuracy",
+          *(said(100 * table[name, PROBE, c]) for c in LEVELS), sep=" | ")
 for a, b in (("S", "L"), ("S at 64 px", "L at 64 px"), ("S at 64 px", "S"), ("L at 64 px", "L")):
     print(f"{a} - {b}, points", *(said(100 * (table[a, PROBE, c] - table[b, PROBE, c])) for c in LEVELS), sep=" | ")
 teacher = results[(results.measure == "paper.probe.teacher.accuracy") & (results.target == "pca512")]

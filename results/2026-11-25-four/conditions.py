@@ -1,8 +1,8 @@
 """Four conditions on a finished run, with paired 95 % t intervals: python conditions.py RUN [ARM ...].
 
 (a) rank at least four times the plain cosine student's; (b) a twentieth of its loss of accuracy at sigma 0.2; (c) 60 % of its
-clean gap to the whole teacher (all its dims) closed, in both probes; (d) better than the student trained with labels, clean and at sigma 0.2.
-Each is written as a quantity that must lie above 0, per seed; it is met where its whole interval does.
+clean gap to the whole teacher (all its dims) closed, in both probes; (d) better than the student trained with labels, clean and
+at sigma 0.2. Each is written as a quantity that must lie above 0, per seed; it is met where its whole interval does.
 """
 
 from __future__ import annotations
@@ -24,7 +24,8 @@ def quantities(of, teacher, plain: str, labels: str, arm: str) -> dict[str, pd.S
         measure = f"{head}.student.accuracy"
         clean, noisy = (lambda a, m=measure: of(a, m)), (lambda a, m=measure: of(a, m, "noise=0.2"))
         gap = teacher(f"{head}.teacher.accuracy") - clean(plain)
-        found[f"(b) loss of cosine / 20 - own loss, points, {title} probe"] = 100 * ((clean(plain) - noisy(plain)) / 20 - (clean(arm) - noisy(arm)))
+        lost, own = clean(plain) - noisy(plain), clean(arm) - noisy(arm)
+        found[f"(b) loss of cosine / 20 - own loss, points, {title} probe"] = 100 * (lost / 20 - own)
         found[f"(c) share of the gap closed - 60 %, points, {title} probe"] = 100 * ((clean(arm) - clean(plain)) / gap - 0.6)
         found[f"(d) clean - that of labels, points, {title} probe"] = 100 * (clean(arm) - clean(labels))
         found[f"(d) at sigma 0.2 - that of labels, points, {title} probe"] = 100 * (noisy(arm) - noisy(labels))

@@ -1,7 +1,7 @@
 """The four conditions over the number of training images: python frontier.py RUN RUN ... [--out frontier.png].
 
-Runs on as many images are read as one (its arms may stand in several). Printed are the differences of conditions.py with paired 95 % t
-intervals and their verdicts; drawn are the ratios and differences that are easier to read.
+Runs on as many images are read as one (its arms may stand in several). Printed are the differences of conditions.py with paired
+95 % t intervals and their verdicts; drawn are the ratios and differences that are easier to read.
 """
 
 from __future__ import annotations
@@ -22,14 +22,16 @@ from distillscope.results.statistics import paired  # noqa: E402
 
 ARMS = {"contrast": "#0072B2", "contrast+half": "#009E73", "similarity": "#D55E00", "similarity+half": "#CC79A7"}
 PROBES = {"paper's probe": "paper.probe", "tuned probe": "probe"}
-PANELS = {"(a) rank, multiple of cosine's": 4.0, "(b) loss at sigma 0.2, % of cosine's": 5.0, "(c) gap to the teacher closed, %": 60.0,
-          "(d) clean, minus labels, points": 0.0, "(d) at sigma 0.2, minus labels, points": 0.0}
+PANELS = {"(a) rank, multiple of cosine's": 4.0, "(b) loss at sigma 0.2, % of cosine's": 5.0,
+          "(c) gap to the teacher closed, %": 60.0, "(d) clean, minus labels, points": 0.0,
+          "(d) at sigma 0.2, minus labels, points": 0.0}
 
 def read(run: Path) -> tuple[int, pd.Series, pd.Series]:
     """Training images, the students' table by arm, measure, condition and seed, the teacher's accuracies by measure."""
     study = distillscope.load_study(run)
     results = study.results  # of the test split alone
-    teacher = results[results.measure.str.endswith("teacher.accuracy") & (results.condition == "clean")].drop_duplicates("measure")
+    of_teacher = results.measure.str.endswith("teacher.accuracy") & (results.condition == "clean")
+    teacher = results[of_teacher].drop_duplicates("measure")
     return (study.study.limit or 50_000) - study.study.validation, \
         results.groupby(["arm", "measure", "condition", "seed"]).value.mean(), teacher.set_index("measure").value
 
@@ -72,9 +74,11 @@ def main(runs: list[Path], out: Path | None) -> None:
                     points.append((panel, probe, arm, images, found.mean, *found.interval()))
     shown = pd.DataFrame(tested, columns=["condition", "arm", "images", "text"])
     with pd.option_context("display.width", 250, "display.max_colwidth", 60):
-        print(shown.pivot_table(index=["condition", "arm"], columns="images", values="text", aggfunc="first", sort=False).fillna("-").to_string())
+        table = shown.pivot_table(index=["condition", "arm"], columns="images", values="text", aggfunc="first", sort=False)
+        print(table.fillna("-").to_string())
         ratios = pd.DataFrame(points, columns=["panel", "probe", "arm", "images", "mean", "low", "high"])
-        print(ratios.pivot_table(index=["panel", "probe", "arm"], columns="images", values="mean", sort=False).round(2).to_string())
+        table = ratios.pivot_table(index=["panel", "probe", "arm"], columns="images", values="mean", sort=False)
+        print(table.round(2).to_string())
     if out:
         draw(ratios, out)
 
@@ -86,14 +90,16 @@ def draw(points: pd.DataFrame, out: Path) -> None:
             axis.axhline(bound, color="grey", linewidth=1, linestyle=":")
             for i, (arm, colour) in enumerate(ARMS.items()):
                 part = points[(points.panel == panel) & (points.probe == probe) & (points.arm == arm)]
-                axis.errorbar(part.images * 1.05 ** (i - 1.5), part["mean"], [part["mean"] - part.low, part.high - part["mean"]], color=colour,
-                              marker="o", markersize=4, capsize=3, linewidth=1, label=arm)
+                axis.errorbar(part.images * 1.05 ** (i - 1.5), part["mean"],
+                              [part["mean"] - part.low, part.high - part["mean"]], color=colour, marker="o", markersize=4,
+                              capsize=3, linewidth=1, label=arm)
             axis.set_xscale("log")
             axis.set_xticks(counts, [f"{n:,}" for n in counts])
             axis.minorticks_off()
             axis.set_title(f"{panel}\n{probe}", fontsize=8)
     figure.supxlabel("training images; dotted: the bound", fontsize=9)
-    figure.legend(*axes[0][0].get_legend_handles_labels(), loc="outside upper center", ncols=len(ARMS), fontsize=8, frameon=False)
+    figure.legend(*axes[0][0].get_legend_handles_labels(), loc="outside upper center", ncols=len(ARMS), fontsize=8,
+                  frameon=False)
     figure.savefig(out, dpi=100)
 
 if __name__ == "__main__":

@@ -89,22 +89,13 @@ def audit():
         sides = [[scale * found[s][key][k] for k in (("value",) if plain else ("value", "low", "high"))] for s in "SML"]
         return [[scale * found["S"][teacher]["value"]] if teacher else [], *sides]
 
-    yield [
-        row("student.effective_rank", teacher="teacher.effective_rank"),
-        row("student.dims_90", teacher="teacher.dims_90", plain=True),
-        row("alignment.teacher_r2"),
-        row("alignment.mean_cosine"),
-        row("alignment.student_variance_top20", 100, "alignment.teacher_variance_top20"),
-        row("contrastive.retained_share", 100),
-        row("retrieval.recall_at_1", 100),
-        row("retrieval.mapped_recall_at_1", 100),
-        row("retrieval.neighbour_overlap_10", 100),
-        row("similarity.linear_cka_debiased"),
-        row("probe.student.accuracy", 100, "probe.teacher.accuracy"),
-        row("probe.retention", 100),
-        row("paper.probe.retention", 100),
-        row("knn.retention", 100),
-    ]
+    yield [row("student.effective_rank", teacher="teacher.effective_rank"),
+           row("student.dims_90", teacher="teacher.dims_90", plain=True), row("alignment.teacher_r2"),
+           row("alignment.mean_cosine"), row("alignment.student_variance_top20", 100, "alignment.teacher_variance_top20"),
+           row("contrastive.retained_share", 100), row("retrieval.recall_at_1", 100), row("retrieval.mapped_recall_at_1", 100),
+           row("retrieval.neighbour_overlap_10", 100), row("similarity.linear_cka_debiased"),
+           row("probe.student.accuracy", 100, "probe.teacher.accuracy"), row("probe.retention", 100),
+           row("paper.probe.retention", 100), row("knn.retention", 100)]
 
 
 def benchmarks():
@@ -115,54 +106,33 @@ def benchmarks():
 
     one = found["teacher_embedding"]
     yield [
-        [
-            spread(one["images_per_second"][p]),
-            spread(one[p]["ratio_to_plain"]),
-            [one[p]["cosine_min"]],
-            [100 * one["probe_accuracy_second_half"][p]],
-        ]
+        [spread(one["images_per_second"][p]), spread(one[p]["ratio_to_plain"]), [one[p]["cosine_min"]],
+         [100 * one["probe_accuracy_second_half"][p]]]
         for p in ("float32", "bfloat16")
     ]
     large, small = found["notebook_protocol_224"], found["notebook_protocol_32"]
     yield [
         *(
-            [
-                spread(large["images_per_second"][f"notebook {s}"]),
-                spread(large["images_per_second"][f"ours {s}"]),
-                spread(small["images_per_second"][f"ours {s}"]),
-            ]
+            [spread(large["images_per_second"][f"notebook {s}"]), spread(large["images_per_second"][f"ours {s}"]),
+             spread(small["images_per_second"][f"ours {s}"])]
             for s in "SML"
         ),
         [[], spread(large["images_per_second"]["our teacher"]), spread(small["images_per_second"]["our teacher"])],
-        [
-            [large["nine_trials_seconds_an_image"]["notebook"]],
-            [large["nine_trials_seconds_an_image"]["ours"]],
-            [small["nine_trials_seconds_an_image"]["ours"]],
-        ],
+        [[large["nine_trials_seconds_an_image"]["notebook"]], [large["nine_trials_seconds_an_image"]["ours"]],
+         [small["nine_trials_seconds_an_image"]["ours"]]],
         [[], [large["ratio"]], [small["ratio"], small["nine_trials_seconds_an_image"]["notebook"]]],
     ]
     step = found["student_step"]["students"]
     yield [
-        [
-            spread(step[s]["images_per_second"]["bare"]),
-            spread(step[s]["images_per_second"]["ours"]),
-            spread(step[s]["ours_over_bare"]),
-            spread(step[s]["ours_over_pil"]),
-        ]
+        [spread(step[s]["images_per_second"]["bare"]), spread(step[s]["images_per_second"]["ours"]),
+         spread(step[s]["ours_over_bare"]), spread(step[s]["ours_over_pil"])]
         for s in "SML"
     ]
     yield [
         [
             [case[k]] if k in case else []
-            for k in (
-                "d",
-                "product_seconds",
-                "spectrum_seconds",
-                "ratio",
-                "spectrum_extra_mib",
-                "audit_seconds",
-                "audit_extra_mib",
-            )
+            for k in ("d", "product_seconds", "spectrum_seconds", "ratio", "spectrum_extra_mib", "audit_seconds",
+                      "audit_extra_mib")
         ]
         for case in found["audit_scale"]["cases"]
     ]
@@ -173,53 +143,29 @@ def cifar10():
 
     def teacher(target):
         of = lambda m, c="clean": [of_teacher(page, m, c, target)]  # noqa: E731
-        return [
-            [of("capacity.parameters")[0] / 1e6],
-            of("teacher.effective_rank"),
-            of("teacher.effective_rank_corrected"),
-            of("teacher.dims_90"),
-            *([100 * v for v in of("paper.probe.teacher.accuracy", c)] for c in ("clean", *NOISES)),
-            [],
-            [],
-            [],
-            [],
-        ]
+        return [[of("capacity.parameters")[0] / 1e6], of("teacher.effective_rank"), of("teacher.effective_rank_corrected"),
+                of("teacher.dims_90"), *([100 * v for v in of("paper.probe.teacher.accuracy", c)] for c in ("clean", *NOISES)),
+                [], [], [], []]
 
     def student(size, arm, scale):
         def cell(measure, condition="clean", times=1.0, spread=True):
             values = times * seeds(page)[size, arm, measure, condition]
             return [values.mean(), values.std()] if spread and len(values) > 1 else [values.mean()]
 
-        return [
-            cell("capacity.parameters", times=scale, spread=False),
-            *map(cell, ("student.effective_rank", "student.effective_rank_corrected", "student.dims_90")),
-            *(cell(PROBE, c, 100) for c in ("clean", *NOISES)),
-            cell("paper.infonce"),
-            cell("paper.infonce_ceiling", spread=False),
-            cell("paper.uniformity"),
-            cell("alignment.mean_cosine"),
-        ]
+        return [cell("capacity.parameters", times=scale, spread=False),
+                *map(cell, ("student.effective_rank", "student.effective_rank_corrected", "student.dims_90")),
+                *(cell(PROBE, c, 100) for c in ("clean", *NOISES)), cell("paper.infonce"),
+                cell("paper.infonce_ceiling", spread=False), cell("paper.uniformity"), cell("alignment.mean_cosine")]
 
-    yield [
-        teacher("pca512"),
-        teacher("none"),
-        student("S", "cosine", 1e-3),
-        student("M", "cosine", 1e-6),
-        student("L", "cosine", 1e-6),
-        student("L", "augmented", 1e-6),
-    ]
+    yield [teacher("pca512"), teacher("none"), student("S", "cosine", 1e-3), student("M", "cosine", 1e-6),
+           student("L", "cosine", 1e-6), student("L", "augmented", 1e-6)]
 
 
 def screen():
     of = lambda arm, m, c="clean", times=1: [times * mean(["2026-11-23-screen"], arm, m, c)]  # noqa: E731
     yield [
-        [
-            of(a, "student.effective_rank"),
-            of(a, "mapped.effective_rank"),
-            of(a, "mapped.teacher_r2"),
-            of(a, "mapped.recall_at_1", times=100),
-            *(of(a, PROBE, c, 100) for c in ("clean", "noise=0.1", "noise=0.2")),
-        ]
+        [of(a, "student.effective_rank"), of(a, "mapped.effective_rank"), of(a, "mapped.teacher_r2"),
+         of(a, "mapped.recall_at_1", times=100), *(of(a, PROBE, c, 100) for c in ("clean", "noise=0.1", "noise=0.2"))]
         for a in ("cosine", "cosine noise")
     ]
 
@@ -242,67 +188,29 @@ def claims():
         return [values.mean(), values.std()]
 
     yield [
-        [
-            [n],
-            spread(a, "student.effective_rank"),
-            spread(a, "alignment.teacher_r2"),
-            *(spread(a, PROBE, c, 100) for c in ("clean", "noise=0.1", "noise=0.2")),
-        ]
+        [[n], spread(a, "student.effective_rank"), spread(a, "alignment.teacher_r2"),
+         *(spread(a, PROBE, c, 100) for c in ("clean", "noise=0.1", "noise=0.2"))]
         for a, n in (("cosine", 10), ("epochs20", 5), ("epochs60", 5))
     ]
-    columns = [
-        ("student.effective_rank", "clean", 1),
-        ("mapped.teacher_r2", "clean", 1),
-        (PROBE, "clean", 100),
-        (PROBE, "noise=0.1", 100),
-        (PROBE, "noise=0.2", 100),
-    ]
-    arms = (
-        "centred",
-        "mse",
-        "labels",
-        "standardised",
-        "contrast",
-        "vicreg",
-        "half-whitened",
-        "whitened",
-        "noise",
-        "noise-same",
-        "cosine+bn",
-    )
-    yield [
-        [[t * mean([page], "cosine", m, c, size) for size in "SML"] for m, c, t in columns],
-        *([[t * mean([page], arm, m, c)] for m, c, t in columns] for arm in arms),
-    ]
+    columns = [("student.effective_rank", "clean", 1), ("mapped.teacher_r2", "clean", 1), (PROBE, "clean", 100),
+               (PROBE, "noise=0.1", 100), (PROBE, "noise=0.2", 100)]
+    arms = ("centred", "mse", "labels", "standardised", "contrast", "vicreg", "half-whitened", "whitened", "noise",
+            "noise-same", "cosine+bn")
+    yield [[[t * mean([page], "cosine", m, c, size) for size in "SML"] for m, c, t in columns],
+           *([[t * mean([page], arm, m, c)] for m, c, t in columns] for arm in arms)]
 
 
 def recipe():
     found = {v["name"]: v["out"] for v in read("2026-11-24-recipe", "trials.jsonl")}
-    names = [
-        "cosine plain",
-        "labels 1c 4e-3 b128 noise.3",
-        "first look: w.7 mse.1 nce.9 1c 4e-3 b128 noise.3",
-        "same muonconv",
-        "w.7 first muonconv b128 convmul 3",
-        "same muon b256",
-        "w.6 mse.1 kl.9 q1024 muonconv b128",
-        "pca cos+nce muonconv b128",
-        "pca cos+nce muonconv b128 convmul 3",
-        "w.7 cos+nce muonconv b128 convmul 3",
-        "w.5 cos+nce muonconv b128 convmul 3",
-        "labels muonconv b128 convmul 3",
-    ]
+    names = ["cosine plain", "labels 1c 4e-3 b128 noise.3", "first look: w.7 mse.1 nce.9 1c 4e-3 b128 noise.3", "same muonconv",
+             "w.7 first muonconv b128 convmul 3", "same muon b256", "w.6 mse.1 kl.9 q1024 muonconv b128",
+             "pca cos+nce muonconv b128", "pca cos+nce muonconv b128 convmul 3", "w.7 cos+nce muonconv b128 convmul 3",
+             "w.5 cos+nce muonconv b128 convmul 3", "labels muonconv b128 convmul 3"]
 
     def row(out):
         clean, noisy, noisier = out["paper"]
-        return [
-            [out["rank"]],
-            [clean],
-            [noisy],
-            [noisier],
-            [clean - noisier],
-            *([[out["tuned"][0]], [out["tuned"][2]]] if "tuned" in out else [[], []]),
-        ]
+        return [[out["rank"]], [clean], [noisy], [noisier], [clean - noisier],
+                *([[out["tuned"][0]], [out["tuned"][2]]] if "tuned" in out else [[], []])]
 
     yield [None, *(row(found[name]) for name in names)]  # the teacher's row stood in the script's output alone
 
@@ -315,11 +223,9 @@ def bridge():
         return 100 * seeds(archives[place])[student, "cosine", PROBE, condition]
 
     pairs = [("S", "L"), ("S at 64 px", "L at 64 px"), ("S at 64 px", "S"), ("L at 64 px", "L")]
-    yield [
-        [[100 * of_teacher(archives[p], "paper.probe.teacher.accuracy", c)] for p, c in at],
-        *([interval(accuracy(s, p, c)) for p, c in at] for s in ("S", "L", "S at 64 px", "L at 64 px")),
-        *([interval(accuracy(a, p, c) - accuracy(b, p, c)) for p, c in at] for a, b in pairs),
-    ]
+    yield [[[100 * of_teacher(archives[p], "paper.probe.teacher.accuracy", c)] for p, c in at],
+           *([interval(accuracy(s, p, c)) for p, c in at] for s in ("S", "L", "S at 64 px", "L at 64 px")),
+           *([interval(accuracy(a, p, c) - accuracy(b, p, c)) for p, c in at] for a, b in pairs)]
 
 
 def claims_quick():
@@ -330,34 +236,18 @@ def row_of_conditions(archives, arm, lost):
     """Rank, three in the teacher's space, both probes clean and at sigma 0.2; ``lost`` makes a cell of the paper's loss."""
     found = seeds(*archives)
     clean, noisy = (100 * found["S", arm, PROBE, c] for c in ("clean", "noise=0.2"))
-    return [
-        [mean(archives, arm, "student.effective_rank")],
-        [mean(archives, arm, "mapped.effective_rank")],
-        [mean(archives, arm, "mapped.teacher_r2")],
-        [100 * mean(archives, arm, "mapped.recall_at_1")],
-        [clean.mean()],
-        [noisy.mean()],
-        lost(clean - noisy),
-        [100 * mean(archives, arm, TUNED)],
-        [100 * mean(archives, arm, TUNED, "noise=0.2")],
-    ]
+    return [[mean(archives, arm, "student.effective_rank")], [mean(archives, arm, "mapped.effective_rank")],
+            [mean(archives, arm, "mapped.teacher_r2")], [100 * mean(archives, arm, "mapped.recall_at_1")], [clean.mean()],
+            [noisy.mean()], lost(clean - noisy), [100 * mean(archives, arm, TUNED)],
+            [100 * mean(archives, arm, TUNED, "noise=0.2")]]
 
 
 def teacher_of_conditions(archive):
     clean, noisy, tuned, tuned_noisy = (
         100 * of_teacher(archive, f"{p}.teacher.accuracy", c) for p in ("paper.probe", "probe") for c in ("clean", "noise=0.2")
     )
-    return [
-        [of_teacher(archive, "teacher.effective_rank")],
-        [],
-        [],
-        [],
-        [clean],
-        [noisy],
-        [clean - noisy],
-        [tuned],
-        [tuned_noisy],
-    ]
+    return [[of_teacher(archive, "teacher.effective_rank")], [], [], [], [clean], [noisy], [clean - noisy], [tuned],
+            [tuned_noisy]]
 
 
 def condition_cells(archives, arm):
@@ -383,15 +273,11 @@ def times_of(archives, arm):
 
 def four():
     page = ["2026-11-25-four"]
-    yield [
-        teacher_of_conditions(page[0]),
-        *(row_of_conditions(page, a, interval) for a in ("cosine", "labels", "similarity", "contrast")),
-    ]
+    yield [teacher_of_conditions(page[0]),
+           *(row_of_conditions(page, a, interval) for a in ("cosine", "labels", "similarity", "contrast"))]
     similarity, contrast = condition_cells(page, "similarity"), condition_cells(page, "contrast")
-    yield [
-        [[*similarity[0][0], times_of(page, "similarity")], contrast[0][0]],
-        *([[*side[first][0], *side[first + 4][0]] for side in (similarity, contrast)] for first in (1, 2, 3, 4)),
-    ]
+    yield [[[*similarity[0][0], times_of(page, "similarity")], contrast[0][0]],
+           *([[*side[first][0], *side[first + 4][0]] for side in (similarity, contrast)] for first in (1, 2, 3, 4))]
     out = {(v["name"], v["n"], v.get("seed")): v["out"]["paper"] for v in read("2026-11-25-four", "screen.jsonl")}
 
     def of(*names):
@@ -399,34 +285,23 @@ def four():
 
     yield [
         [of("n5 cosine plain"), of("n5 cos+nce.2 b32"), of("n5 labels b32")],
-        [
-            of("n15 cosine plain"),
-            of("n15 cos+nce.2 b32", *(f"screen3 n15 cos+nce.2 b32 s{i}" for i in (1, 2, 3))),
-            of("n15 labels b32", "screen3 n15 labels b32 s1", "screen3 n15 labels b32 s2"),
-        ],
+        [of("n15 cosine plain"), of("n15 cos+nce.2 b32", *(f"screen3 n15 cos+nce.2 b32 s{i}" for i in (1, 2, 3))),
+         of("n15 labels b32", "screen3 n15 labels b32 s1", "screen3 n15 labels b32 s2")],
         [of("full cosine plain"), of("full cos+nce.2 b32"), of("full labels b32")],
     ]
 
 
 def frontier():
-    few, more, full = (
-        ["2026-11-25-frontier/few"],
-        ["2026-11-25-four", "2026-11-25-frontier/twin"],
-        ["2026-11-25-frontier/all"],
-    )
+    few, more, full = (["2026-11-25-frontier/few"], ["2026-11-25-four", "2026-11-25-frontier/twin"],
+                       ["2026-11-25-frontier/all"])
     plain = ("cosine", "labels", "contrast", "contrast+half", "similarity")
-    arms = [
-        (few, (*plain, "similarity+half")),
-        (more, plain),
-        (full, ("cosine", "labels", "labels+half", "contrast", "contrast+half")),
-    ]
+    arms = [(few, (*plain, "similarity+half")), (more, plain),
+            (full, ("cosine", "labels", "labels+half", "contrast", "contrast+half"))]
     yield [
         row
         for archives, names in arms
-        for row in [
-            [None, *teacher_of_conditions(archives[0])],
-            *([None, *row_of_conditions(archives, a, lambda d: [d.mean()])] for a in names),
-        ]
+        for row in [[None, *teacher_of_conditions(archives[0])],
+                    *([None, *row_of_conditions(archives, a, lambda d: [d.mean()])] for a in names)]
     ]
     sides = [(condition_cells(a, "contrast+half"), times_of(a, "contrast+half")) for a in (few, more, full)]
     order = (0, 1, 5, 2, 6, 3, 7, 4, 8)

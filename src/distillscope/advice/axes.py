@@ -1,7 +1,7 @@
 """What an arm can be good at: the axes that a study measured, and each arm's number on them.
 
-- accuracy: clean accuracy, by the tuned probe where the study fitted one. robustness: the same under the study's noise, the mean
-  over its levels.
+- accuracy: clean accuracy, by the tuned probe where the study fitted one. robustness: the same under the study's noise, the
+  mean over its levels.
 - retrieval: how often the student, mapped into the teacher's space, finds its own image's teacher embedding first.
 - geometry: effective rank after that map, which rescaling cannot raise.
 """

@@ -24,11 +24,11 @@ def chosen_on(found: Sequence[Recommendation], study: Mapping[str, Any]) -> str:
     """What the arms were compared on, and what may be said of the numbers afterwards."""
     items = next((f"{r.items:,} " for r in found if r.items), "")
     if screened(study):
-        return (f"Compared on {items}train images that were held out (screen); the test split was not loaded. The study to run next measures "
-                "the finalists on it, once, with fresh seeds.")
-    return (f"Compared on the test split ({items}images): choosing by these numbers and then quoting them is optimistic. Fresh seeds take "
-            "away the luck of the seeds, not that of the test images: to choose properly, run the whole study on held-out train "
-            "images first (screen).")
+        return (f"Compared on {items}train images that were held out (screen); the test split was not loaded. The study to run "
+                "next measures the finalists on it, once, with fresh seeds.")
+    return (f"Compared on the test split ({items}images): choosing by these numbers and then quoting them is optimistic. Fresh "
+            "seeds take away the luck of the seeds, not that of the test images: to choose properly, run the whole study on "
+            "held-out train images first (screen).")
 
 
 def screen_size(found: Sequence[Recommendation]) -> int:

@@ -289,8 +289,8 @@ def front(points: Mapping[str, tuple[float, float]]) -> tuple[str, ...]:
 
 
 def to_dict(found: Recommendation) -> dict[str, Any]:
-    """Plain values for JSON. ``low`` and ``high`` are 95 % t intervals before selection; of a score, ``simultaneous`` holds for all
-    ranked arms at once, and so for one that was picked by it."""
+    """Plain values for JSON. ``low`` and ``high`` are 95 % t intervals before selection; of a score, ``simultaneous`` holds for
+    all ranked arms at once, and so for one that was picked by it."""
     def ranked(r: Ranking, e: Entry) -> dict[str, Any]:
         if r.rivals < 1 or e.score is None or e.arm.name == r.plain:
             return entry(e)

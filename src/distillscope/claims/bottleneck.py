@@ -61,7 +61,7 @@ def bottleneck(results: Results) -> Finding:
 
 
 def is_remedy(arm: Arm, plain: Arm) -> bool:
-    """Nothing changed but a noisy view in training (and consistency between its views), or a remedy applied to the plain student.
+    """Nothing changed but a noisy view in training (and consistency between its views), or a remedy on the plain student.
 
     A post-hoc transform changes what its probes see, not what the student sees, and is none.
     """

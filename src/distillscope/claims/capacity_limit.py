@@ -62,13 +62,14 @@ def capacity_limit(results: Results) -> Finding:
                 others.append(secondary(f"rank of {named} over the target's own", share, "times", tested=False))
     if not parts:
         few = f"the targets that ask for more have no more dimensions than the limit themselves: {', '.join(sorted(set(low)))}"
-        raise Undecided(few if low else "no arm with a whitened, standardised or random target, or a loss that spreads embeddings, was run")
+        raise Undecided(few if low else
+                        "no arm with a whitened, standardised or random target, or a loss that spreads embeddings, was run")
     statement = all_of(parts, text="" if len(parts) == 1 else f"none of {len(parts)} takes a student above the limit")
     if statement.yes <= statement.no:
         for arm, student in tried:
             fitted = half_way(results, arm, student)
             if fitted.yes >= ALPHA:
-                raise Undecided(f"every student stays below the limit, but {fitted.otherwise}: it was not trained until it filled "
-                                "what it can")
-    return Finding(statement, ("figure effective_rank", f"{RANK}, clean, arms {', '.join(dict.fromkeys(a.name for a, _ in tried))}"),
-                   secondary=tuple(others))
+                raise Undecided(f"every student stays below the limit, but {fitted.otherwise}: it was not trained until it "
+                                "filled what it can")
+    names = ", ".join(dict.fromkeys(a.name for a, _ in tried))
+    return Finding(statement, ("figure effective_rank", f"{RANK}, clean, arms {names}"), secondary=tuple(others))

@@ -53,8 +53,8 @@ def expansion(results: Results) -> Finding:
     names = ", ".join(describe(results, r) for r in rivals)
     none = f"no other arm ({names}) reaches {rank.mean():.1f} dimensions without losing accuracy"
     statement = all_of([expands, denied(any_of(counter, otherwise=none))],
-                       text=f"of {len(rivals)} arms without contrast ({names}) each was shown to miss contrast's rank or accuracy; of arms not run, or tuned, "
-                            "this says nothing")
+                       text=f"of {len(rivals)} arms without contrast ({names}) each was shown to miss contrast's rank or "
+                            "accuracy; of arms not run, or tuned, this says nothing")
     if statement.yes <= statement.no and not any(r.target_name in DEMANDING or "spread" in r.families for r in rivals):
         raise Undecided("no arm asks for more dimensions without contrast (a whitened target, VICReg or KoLeo terms), and "
                         "without that the need for contrast was not put to the test")
@@ -66,10 +66,12 @@ def expansion(results: Results) -> Finding:
 
 def widens(results: Results, arm: Arm, student: str, plain: pd.Series) -> Statement:
     """That a contrastive arm has a tenth more rank than the plain one."""
-    rank, reference = results.together(f"rank of {student} under {arm.objective} and plain", results.values(arm, student, RANK), plain)
+    own = results.values(arm, student, RANK)
+    rank, reference = results.together(f"rank of {student} under {arm.objective} and plain", own, plain)
     words = f"expand the rank of {student}: {reference.mean():.1f} to {rank.mean():.1f}"
     return above(f"{arm.objective} does {words}", f"{arm.objective} does not {words}",
-                 Endpoint(f"rank of {student} under {arm.objective} - 1.1 x plain", "dims"), paired(rank - (1 + MARGIN) * reference))
+                 Endpoint(f"rank of {student} under {arm.objective} - 1.1 x plain", "dims"),
+                 paired(rank - (1 + MARGIN) * reference))
 
 
 def is_rival(arm: Arm, plain: Arm, best: Arm) -> bool:

@@ -21,8 +21,9 @@ def inverse_scaling(results: Results) -> Finding:
     share order and noise; Welch where the sizes were run with different seeds.
 
     Supported where it is shown to be above one point of accuracy, the smallest effect that counts; refuted where it is shown
-    to be below that; undecided where the noise takes less than two points from both, or leaves chance to both. Other sigmas, the trend over all sizes, and what each
-    loses and keeps of its own clean accuracy are secondary: a student may lose more and still be the more accurate one.
+    to be below that; undecided where the noise takes less than two points from both, or leaves chance to both. Other sigmas,
+    the trend over all sizes, and what each loses and keeps of its own clean accuracy are secondary: a student may lose more and
+    still be the more accurate one.
     """
     arm, sigma = results.baseline(), results.sigma()
     sizes = results.sizes(arm)
@@ -31,9 +32,10 @@ def inverse_scaling(results: Results) -> Finding:
     contrast = results.difference(f"accuracy of {small} and {large} at {sigma}", of_small, of_large)
     results.harmed(sigma, *((results.accuracy(arm, s), noisy) for s, noisy in ((small, of_small), (large, of_large))))
     lost = {s: 100 * float((results.accuracy(arm, s) - noisy).mean()) for s, noisy in ((small, of_small), (large, of_large))}
-    words = (f"at {sigma} {small} reaches {100 * of_small.mean():.1f} % and {large} {100 * of_large.mean():.1f} % (from clean images they lose "
-             f"{lost[small]:.1f} and {lost[large]:.1f} points)")
-    statement = above(f"the larger student is less accurate under noise: {words}", f"the larger student is not less accurate under noise: {words}",
+    words = (f"at {sigma} {small} reaches {100 * of_small.mean():.1f} % and {large} {100 * of_large.mean():.1f} % "
+             f"(from clean images they lose {lost[small]:.1f} and {lost[large]:.1f} points)")
+    statement = above(f"the larger student is less accurate under noise: {words}",
+                      f"the larger student is not less accurate under noise: {words}",
                       Endpoint(f"accuracy of {small} - {large} at {sigma}", "points", 100.0), contrast, POINT)
     return Finding(statement, ("figure noise", f"{results.accuracy_key()}, {sigma}, arm {arm.name}"),
                    {"students": f"{small}, {large}", "objective": arm.objective}, secondary=tuple(beside(results, sizes)))
@@ -50,7 +52,8 @@ def beside(results: Results, sizes: list[str]) -> list[Secondary]:
             found.append(secondary(f"accuracy of {sizes[0]} - {sizes[-1]}, {condition}", paired(difference), "points", 100.0))
         lost = (clean[sizes[-1]] - noisy[sizes[-1]] - clean[sizes[0]] + noisy[sizes[0]]).dropna()
         if len(lost) > 1 and condition != "clean":
-            found.append(secondary(f"points of clean accuracy lost, {sizes[-1]} - {sizes[0]}, {condition}", paired(lost), "points", 100.0))
+            name = f"points of clean accuracy lost, {sizes[-1]} - {sizes[0]}, {condition}"
+            found.append(secondary(name, paired(lost), "points", 100.0))
         kept = (noisy[sizes[0]] / clean[sizes[0]] - noisy[sizes[-1]] / clean[sizes[-1]]).dropna()
         if len(kept) > 1 and condition != "clean":
             name = f"share of clean accuracy kept, {sizes[0]} - {sizes[-1]}, {condition}"

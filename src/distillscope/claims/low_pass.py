@@ -37,7 +37,8 @@ def low_pass(results: Results) -> Finding:
     teacher = [results.teacher_accuracy(c) for c in (high, low)]
     if any(t.empty for t in teacher):
         raise Undecided("the teacher's accuracy under band-limited noise was not measured")
-    results.harmed(f"band-limited noise at sigma {sigma:g}", *((results.accuracy(arm, student), results.accuracy(arm, student, c)) for c in (low, high)))
+    clean = results.accuracy(arm, student)
+    results.harmed(f"band-limited noise at sigma {sigma:g}", *((clean, results.accuracy(arm, student, c)) for c in (low, high)))
     its = float(teacher[0].mean() - teacher[1].mean())
     hit = [100 * results.accuracy(arm, student, c).mean() for c in (high, low)]
     shown = (f"at sigma {sigma:g} {student} reaches {hit[0]:.1f} % under noise in the highest band and {hit[1]:.1f} % in the "
@@ -50,7 +51,8 @@ def low_pass(results: Results) -> Finding:
     ], text=f"high frequencies do less harm, and less than to the teacher: {shown}")
     rows = f"{results.accuracy_key()}, {low} and {high}, arm {arm.name} and teacher"
     return Finding(statement, ("figure bands", rows, "gradient.student.high_share"),
-                   {"students": student, "noise": results.noise_text("band_noise"), "bands": f"band={low.what} and band={high.what}"},
+                   {"students": student, "noise": results.noise_text("band_noise"),
+                    "bands": f"band={low.what} and band={high.what}"},
                    secondary=tuple(beside(results, sizes, advantage)))
 
 

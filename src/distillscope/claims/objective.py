@@ -32,20 +32,23 @@ def objective(results: Results) -> Finding:
     student = results.shared_student(arm, rivals, "an arm that differs from plain cosine in its loss alone, without any "
                                                   "cosine term (mse, smooth_l1 or cross_entropy on the same target)")
     base, parts, read = results.values(arm, student, RANK), [], []
-    untrained = [r for r in rivals if "regression" in r.families and _learned(results, r, student) < LEARNED * _learned(results, arm, student)]
+    least = LEARNED * _learned(results, arm, student)
+    untrained = [r for r in rivals if "regression" in r.families and _learned(results, r, student) < least]
     for rival in (r for r in rivals if r not in untrained):
         if len(values := results.values(rival, student, RANK)):
             own, reference = results.together(f"rank of {student} under {rival.objective} and cosine", values, base)
             words = f"{own.mean():.1f} dimensions under {rival.objective}, {reference.mean():.1f} under cosine"
             read.append(f"{own.mean():.1f} under {rival.objective}")
-            parts.append(above(f"without cosine the rank rises: {words}", f"on the same target, without any cosine, the rank is no higher: {words}",
+            parts.append(above(f"without cosine the rank rises: {words}",
+                               f"on the same target, without any cosine, the rank is no higher: {words}",
                                Endpoint(f"rank of {student} under {rival.objective} - 1.1 x that under cosine", "dims"),
                                paired(own - (1 + MARGIN) * reference)))
     if not parts:
-        raise Undecided(f"{', '.join(r.name for r in untrained)} learned less than half of what cosine did: train longer or at another "
-                        "rate" if untrained else "no rival objective has finished trials")
+        raise Undecided(f"{', '.join(r.name for r in untrained)} learned less than half of what cosine did: train longer or at "
+                        "another rate" if untrained else "no rival objective has finished trials")
     others = []
-    for other in (a for a in results.arms if (a not in rivals or a in untrained) and a.differs(arm) and a.differs(arm) <= {"terms", "target"}):
+    for other in (a for a in results.arms if (a not in rivals or a in untrained)
+                  and a.differs(arm) and a.differs(arm) <= {"terms", "target"}):
         gained = (results.values(other, student, RANK) - base).dropna()
         if len(gained) > 1:
             note = ", which hardly learned" if other in untrained else ""
@@ -54,13 +57,14 @@ def objective(results: Results) -> Finding:
     text = otherwise = ""
     if len(parts) > 1:
         text = f"without cosine the rank rises under each of {len(parts)} rivals"
-        otherwise = f"on the same target, without any cosine, the rank does not rise under each rival: {', '.join(read)}, {base.mean():.1f} under cosine"
+        otherwise = ("on the same target, without any cosine, the rank does not rise under each rival: "
+                     f"{', '.join(read)}, {base.mean():.1f} under cosine")
     names = ", ".join([arm.name, *(r.name for r in rivals if r not in untrained)])
-    return Finding(all_of(parts, text=text, otherwise=otherwise), ("figure effective_rank", f"{RANK}, clean, arms {names}"), {"students": student},
-                   secondary=tuple(others))
+    evidence = ("figure effective_rank", f"{RANK}, clean, arms {names}")
+    return Finding(all_of(parts, text=text, otherwise=otherwise), evidence, {"students": student}, secondary=tuple(others))
 
 
 def _learned(results: Results, arm: Arm, student: str) -> float:
-    """Mean R^2 of the teacher over seeds, at least 0; NaN where it was not measured, so that nothing is held against the arm."""
+    """Mean R^2 of the teacher over seeds, at least 0; NaN where it was not measured: nothing is held against the arm."""
     values = results.values(arm, student, R2)
     return max(0.0, float(values.mean())) if len(values) else float("nan")

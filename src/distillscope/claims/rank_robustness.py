@@ -45,7 +45,8 @@ def rank_robustness(results: Results) -> Finding:
                       Endpoint(f"0.9 x retention of the whole teacher - retention of its top {k}, sigma {sigma}", "share"),
                       paired((1 - SHARE) * full - less))
     return Finding(statement, ("figure top_k", f"{head}, top_k=K and top_k=K/{sigma}, teacher",),
-                   {"students": None, "noise": results.noise_text("top_k"), "k": f"{k} (nearest in ratio to {whose}, {wanted:.1f})"}, "tenths of the test images",
+                   {"students": None, "noise": results.noise_text("top_k"),
+                    "k": f"{k} (nearest in ratio to {whose}, {wanted:.1f})"}, "tenths of the test images",
                    tuple(beside(results, head, conditions, k)),
                    ("The replicates are images and noise, not training runs: there is one teacher.",))
 
@@ -92,7 +93,8 @@ def beside(results: Results, head: str, conditions: dict, chosen: int) -> list[S
         for k in (k for k in conditions["ks"] if (k, sigma) != (chosen, conditions["sigma"])):
             difference = ((1 - SHARE) * whole - retention(results, head, str(k), sigma)).dropna()
             if len(difference) > 1:
-                found.append(secondary(f"{1 - SHARE:g} x retention of the whole teacher - of its top {k}, sigma {sigma}", paired(difference), "share"))
+                name = f"{1 - SHARE:g} x retention of the whole teacher - of its top {k}, sigma {sigma}"
+                found.append(secondary(name, paired(difference), "share"))
     for name in (*map(str, conditions["ks"]), WHOLE, WHITE):
         kept = retention(results, head, name, conditions["sigma"])
         which = {WHOLE: "all components", WHITE: "all components, whitened"}.get(name, f"the top {name} components")

@@ -170,10 +170,11 @@ class Results:
         return paired(a - b, test)
 
     def harmed(self, condition: str, *sides: tuple[pd.Series, pd.Series]) -> None:
-        """Undecided where noise did nothing, or left nothing (`spared`): none of the (clean, noisy) accuracies fell by two points."""
+        """Undecided where noise did nothing, or left nothing (`spared`): no pair (clean, noisy) fell by two points."""
         lost = [float(clean.mean() - noisy.mean()) for clean, noisy in sides if len(clean) and len(noisy)]
         if lost and max(lost) < HARM:
-            raise Undecided(f"{condition} takes {100 * max(lost):.1f} points at most, less than {100 * HARM:.0f}, so it says nothing of robustness")
+            raise Undecided(f"{condition} takes {100 * max(lost):.1f} points at most, less than {100 * HARM:.0f}, "
+                            "so it says nothing of robustness")
         self.spared(condition, *(noisy for _, noisy in sides))
 
     def spared(self, condition: str, *noisy: pd.Series) -> None:
@@ -256,7 +257,7 @@ class Results:
         return [c for c in in_order(self.frame["condition"].unique()) if (c.sigma or 0) > 0]
 
     def noise_text(self, stress: str | None = None) -> str:
-        """The study's noise in words; with ``stress``, that stress's own, which follows the study's where it says nothing else."""
+        """The study's noise in words; with ``stress``, that stress's own, which is the study's where it says nothing else."""
         own = next((s.settings for s in self.study.stresses if s.name == stress), {})
         noise = {**self.study.noise.model_dump(), **own}
         where = "source pixels" if noise["where"] == "source" else "model input"
@@ -332,7 +333,8 @@ def results_of(runs: Sequence[Read], command: str = "claims") -> list[Results]:
         for t in run.references:
             references.setdefault((t.dataset, t.teacher), {}).setdefault(t.target, t.curves)
     frame = pd.concat(frames, ignore_index=True)
-    said = tuple(f"{path}: its mapped.* were {OLD_FIT} (older version), and are left out beside newer ones." for path in without)
+    said = tuple(f"{path}: its mapped.* were {OLD_FIT} (older version), and are left out beside newer ones."
+                 for path in without)
     if fit == OLD_FIT and frame["measure"].str.startswith(MAPPED).any():
         said = (OLD_FIT_SAYS,)
     log = pd.concat(logs, ignore_index=True) if logs else pd.DataFrame()
@@ -352,7 +354,8 @@ def _check_same(first: Read, other: Read, command: str) -> None:
     """Studies that are judged together were run on the same data, with the same teacher, students and noise."""
     one, two = _judged(first.study), _judged(other.study)
     for found in unlike(one, two, axes=("stresses", "students")):
-        _refuse(f"{command} {other.path} {found.key}{'' if found.name is None else f'.{found.name}'}", found.first, found.second, first)
+        key = found.key if found.name is None else f"{found.key}.{found.name}"
+        _refuse(f"{command} {other.path} {key}", found.first, found.second, first)
     marks = {(r.dataset, r.teacher): r.fingerprint for r in first.references}
     for reference in other.references:
         known = marks.get((reference.dataset, reference.teacher), {})
@@ -364,7 +367,8 @@ def _check_same(first: Read, other: Read, command: str) -> None:
 def _judged(study: Study) -> dict[str, Any]:
     """What studies must share to be judged together; of stresses and students, those of one name."""
     dumped = study.dump()
-    named = {key: [{k: v for k, v in part.items() if k not in ("alias", "label")} for part in dumped[key]] for key in ("data", "teacher")}
+    named = {key: [{k: v for k, v in part.items() if k not in ("alias", "label")} for part in dumped[key]]
+             for key in ("data", "teacher")}
     stresses = [{"name": name, "settings": settings} for name, settings in _stresses(study).items()]
     return {**{key: dumped.get(key) for key in EQUAL}, **named, "noise": _fixed(dumped["noise"]), "stresses": stresses,
             "students": dumped["students"]}
@@ -375,7 +379,7 @@ def _fixed(settings: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _stresses(study: Study) -> dict[str, list[dict[str, Any]]]:
-    """Name -> the settings of every stress of that name that decide what its conditions mean; its noise is the study's by default."""
+    """Name -> the settings of every stress of that name that decide what its conditions mean; by default the study's noise."""
     found: dict[str, list[dict[str, Any]]] = {}
     declared = study.noise.model_dump(mode="json", include={"where", "unit", "clip", "std"})
     for stress in study.stresses:

@@ -15,7 +15,8 @@ KEY = "alignment.student_variance_top20"
 
 
 @claims.register("truncated-pca", seeds=5,
-                 sentence="Students are an implicit truncated PCA: over 90 % of their variance lies in the teacher's top 20 components.")
+                 sentence="Students are an implicit truncated PCA: over 90 % of their variance lies in the teacher's top 20 "
+                          "components.")
 def truncated_pca(results: Results) -> Finding:
     """Students are an implicit truncated PCA: over 90 % of their variance lies in the teacher's top 20 components.
 

@@ -137,7 +137,8 @@ def tested(name: str, sentence: str, seeds: int, found: Finding, results: Result
     return Verdict(
         name, sentence, "undecided", "", "", {**results.scope(), **found.scope}, seeds, s.endpoint.name, scale * c.mean,
         scale * low, scale * high, scale * s.bound, scale * c.std, s.endpoint.unit, s.test, c.n, found.replicates, s.yes, s.no,
-        s.p, s.p, flip, s.times, "", found.evidence, parts, found.secondary, found.notes, (s.said("supported"), s.said("refuted")))
+        s.p, s.p, flip, s.times, "", found.evidence, parts, found.secondary, found.notes,
+        (s.said("supported"), s.said("refuted")))
 
 
 class _Tested(NamedTuple):

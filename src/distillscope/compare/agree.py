@@ -16,7 +16,7 @@ ALL = "all"
 COUNT = "count"
 """Tag of what depends on the number of test items: ranks, recall."""
 NOISE, TEACHER, TARGET, FITTED = "noise", "teacher", "target", "mapped"
-"""Tags of what depends on the noise, on the teacher, on the target that students learn, and on how the map to the teacher was fitted."""
+"""Tags of what depends on the noise, the teacher, the target that students learn, and how the map to the teacher was fitted."""
 LABELS = {"students": "label"}
 """What the parts of a list are called by, where it is not their name."""
 IGNORED = {"name", "description", "published", "spread", "seeds"}
@@ -194,5 +194,6 @@ def short(value: Any, room: int = 160) -> str:
     if isinstance(value, Mapping):
         text = ", ".join(f"{k}: {short(v)}" for k, v in value.items())
     else:
-        text = "none" if value is None else yaml.safe_dump(value, default_flow_style=True, width=10_000).strip().removesuffix("\n...")
+        written = yaml.safe_dump(value, default_flow_style=True, width=10_000).strip().removesuffix("\n...")
+        text = "none" if value is None else written
     return text if len(text) <= room else f"{text[: room - 1]}…"

@@ -1,4 +1,4 @@
-"""Several studies as one, so that the figures and the table of a study draw them together: a run's label becomes part of the arm.
+"""Several studies as one, so that a study's figures and table draw them together: a run's label becomes part of the arm.
 
 Colours and markers are kept per student throughout; dashed lines and hollow markers show which run it is.
 """

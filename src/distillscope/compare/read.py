@@ -80,7 +80,8 @@ def read_sides(paths: Sequence[Path]) -> list[StudySide] | list[AuditSide]:
     places = [_place(p) for p in paths]
     for i, place in enumerate(places):
         if place in places[:i]:
-            raise UserError(f"compare {paths[i]}", "another run", f"the same as {paths[places.index(place)]}", "Name each run once.")
+            raise UserError(f"compare {paths[i]}", "another run", f"the same as {paths[places.index(place)]}",
+                            "Name each run once.")
     kinds = ["study" if (p / "study.yaml").is_file() else "audit" for p in places]
     if len(set(kinds)) > 1:
         other = next(i for i, kind in enumerate(kinds) if kind != kinds[0])
@@ -104,7 +105,8 @@ def _place(path: Path) -> Path:
             return path.resolve()
         if (path / "audit.json").is_file():
             return (path / "audit.json").resolve()
-        raise UserError(f"compare {path}", "a run directory (study.yaml) or an audit (audit.json)", "neither in this folder", MAKE)
+        raise UserError(f"compare {path}", "a run directory (study.yaml) or an audit (audit.json)", "neither in this folder",
+                        MAKE)
     if path.is_file() and path.name == "report.html" and (path.parent / "study.yaml").is_file():
         return path.parent.resolve()
     if path.is_file() and path.suffix in (".json", ".html"):
@@ -122,7 +124,8 @@ def read_audit(path: Path) -> Audit:
     try:
         held = parse_json(content, f"compare {path}", _Audit, MAKE_AUDIT)
     except UserError as error:
-        raise UserError(error.where, "the values of an audit", f"a file without them ({error.expected}, got {error.got})", MAKE_AUDIT) from None
+        raise UserError(error.where, "the values of an audit", f"a file without them ({error.expected}, got {error.got})",
+                        MAKE_AUDIT) from None
     values = {key: Value(v.value, v.low, v.high, v.n, v.definition, v.unit) for key, v in held.measures.items()}
     curves = {key: Curve(c.x, c.y, c.low, c.high, c.unit, c.definition) for key, c in held.curves.items()}
     return Audit(values, curves, held.left_out, held.notes, held.inputs)

@@ -41,7 +41,8 @@ class Comparison:
     def to_dict(self) -> dict[str, Any]:
         """Plain values, as docs/compare.md has them."""
         return {
-            "kind": self.kind, "runs": [{"label": s.label, "path": str(path_of(s))} for s in self.sides], "baseline": self.labels[0],
+            "kind": self.kind, "runs": [{"label": s.label, "path": str(path_of(s))} for s in self.sides],
+            "baseline": self.labels[0],
             "warnings": self.warnings, "settings": [{"setting": key, "values": values} for key, values in self.differs],
             "differences": [d.to_dict() for d in self.differences],
             "only_in": [{"first": p.first, "second": p.second, "only_first": p.only_first, "only_second": p.only_second}
@@ -74,7 +75,8 @@ def compare_runs(paths: Sequence[Path | str]) -> Comparison:
         found, only_first, only_second = matches(sides[0], other)
         differences, between = compare_pair(sides[0], other, found)
         if not any(d.known for d in differences):
-            raise UserError(f"compare {other.label}", f"a measure in common with {sides[0].label}", _shares(found, only_first, only_second),
+            raise UserError(f"compare {other.label}", f"a measure in common with {sides[0].label}",
+                            _shares(found, only_first, only_second),
                             "Compare runs that have a data set, an arm and a student in common.")
         pairs.append(Pair(sides[0].label, other.label, differences, between, only_first, only_second))
     pairs = corrected(pairs)
@@ -100,8 +102,9 @@ def study_warnings(sides: Sequence[StudySide], pairs: Sequence[Pair]) -> list[st
     said, by_label = [], {s.label: s for s in sides}
     for pair in pairs:
         if only_seeds_differ(by_label[pair.first], by_label[pair.second]):
-            said.append(f"{pair.second} and {pair.first} have the same settings, and only their seeds differ: a difference between them is luck of "
-                        "the seeds, also where one remains after Holm's correction, as one comparison in twenty does by chance.")
+            said.append(f"{pair.second} and {pair.first} have the same settings, and only their seeds differ: a difference "
+                        "between them is luck of the seeds, also where one remains after Holm's correction, as one comparison "
+                        "in twenty does by chance.")
         models: dict[str, list[str]] = {}
         for name, doubts in pair.mismatches.items():
             for m in doubts:
@@ -179,8 +182,8 @@ def compare_audits(sides: Sequence[AuditSide]) -> tuple[list[Pair], list[str]]:
             warnings.append(f"{other.label} has {counts[1]:,} items and {first.label} {counts[0]:,}: "
                             "what depends on their number (ranks, recall) is left out.")
         if unlike:
-            warnings.append(f"The teacher's own numbers differ ({unlike}): {other.label} and {first.label} are of other teachers "
-                            "or items, so only compare what each student keeps of its own.")
+            warnings.append(f"The teacher's own numbers differ ({unlike}): {other.label} and {first.label} are of other "
+                            "teachers or items, so only compare what each student keeps of its own.")
         found = [d for quantity in quantities({*first.audit.values, *other.audit.values})
                  if (d := _difference(first, other, quantity, counts[0] == counts[1]))]
         if not any(d.known for d in found):

@@ -29,7 +29,7 @@ class Term:
 
     @property
     def family(self) -> str:
-        """What the objective says that it is; "other", neither contrastive nor a rival of cosine, where it says nothing or is not here."""
+        """What the objective says that it is; "other", neither contrastive nor a rival, where it says nothing or is missing."""
         declared = objectives.declared(self.name)
         return declared.facts.family if declared else "other"
 
@@ -125,7 +125,8 @@ def arms_of(study: Study) -> dict[str, Arm]:
     found = {}
     for one in study.arms:
         target, training = (p.model_dump(mode="json") for p in (study.target_of(one), study.training_of(one)))
-        rest = {k: v for k, v in one.model_dump(mode="json").items() if k not in READ and v}  # what is off is as if it were not written
+        # What is off is as if it were not written.
+        rest = {k: v for k, v in one.model_dump(mode="json").items() if k not in READ and v}
         arm = Arm(one.name, terms_of(one.objective), plain(target), view_of(one), plain(training), plain(rest),
                   study.target_of(one) == study.target, study.training_of(one) == study.training)
         found[arm.name] = arm

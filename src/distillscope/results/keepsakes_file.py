@@ -52,7 +52,8 @@ class _Map(BaseModel):
 
     @model_validator(mode="after")
     def _as_long(self) -> _Map:
-        lengths = {len(self.pca), len(self.tsne), len(self.predicted or self.pca), len(self.shared.ids if self.shared else self.pca)}
+        ids = self.shared.ids if self.shared else self.pca
+        lengths = {len(self.pca), len(self.tsne), len(self.predicted or self.pca), len(ids)}
         if len(lengths) > 1 or (self.shared and not (self.sprite and self.methods)):
             raise ValueError("a map of as many points as items")
         return self

@@ -1,7 +1,9 @@
-"""What is known of every measured quantity, once: title, decimals, scale, unit, which way is better; and keys that readers treat alike.
+"""What is known of every measured quantity, once: title, decimals, scale, unit, which way is better; and keys that readers
+treat alike.
 
-Tables, terminals, the pages, `compare`, `recommend` and audits read it here. A new measure is its function and one line of `KEYS`;
-with ``column`` it has a column in a study's table and a line in comparisons. What has no line is shown by its name, in its own unit.
+Tables, terminals, the pages, `compare`, `recommend` and audits read it here. A new measure is its function and one line of
+`KEYS`; with ``column`` it has a column in a study's table and a line in comparisons. What has no line is shown by its name, in
+its own unit.
 """
 
 from __future__ import annotations
@@ -19,9 +21,9 @@ class Key:
     """Facts about one quantity.
 
     ``digits`` are decimals where there is room, ``few`` where there is little (terminals, sentences; default the same).
-    A stored value times ``scale`` is shown: 100 turns a share into per cent, and a difference into ``unit`` (points). ``heading``
-    is the title in a study's table, ``short`` the one where there is little room. ``better`` says which way is good, where
-    one is. ``counted``: shown as 1.41 M. ``constant``: has no spread to speak of. ``column``: see above.
+    A stored value times ``scale`` is shown: 100 turns a share into per cent, and a difference into ``unit`` (points).
+    ``heading`` is the title in a study's table, ``short`` the one where there is little room. ``better`` says which
+    way is good, where one is. ``counted``: shown as 1.41 M. ``constant``: has no spread to speak of. ``column``: see above.
     """
 
     title: str
@@ -99,7 +101,8 @@ KEYS: dict[str, Key] = {
     "contrastive.infonce_best_temperature": Key("InfoNCE, best temp.", 3, unit="nats", better="lower"),
     "contrastive.retained_share": _share("retained share"),
     "paper.infonce": Key("InfoNCE", 3, 2, unit="nats", better="lower", heading="InfoNCE, nats", hint=_AS_PAPER),
-    "paper.infonce_ceiling": Key("InfoNCE ceiling", 3, unit="nats", heading="its ceiling", hint="what chance gives", constant=True),
+    "paper.infonce_ceiling": Key("InfoNCE ceiling", 3, unit="nats", heading="its ceiling", hint="what chance gives",
+                                  constant=True),
     **{f"retrieval.recall_at_{k}": _share(f"recall at {k}") for k in (1, 5, 10)},
     **{f"retrieval.mapped_recall_at_{k}": _share(f"mapped recall at {k}", f"recall at {k}, mapped") for k in (1, 5, 10)},
     **{f"mapped.recall_at_{k}": _share(f"recall at {k}, mapped") for k in (1, 5, 10)},
@@ -122,7 +125,7 @@ KEYS: dict[str, Key] = {
     "capacity.multiply_adds": Key("multiply-adds", 0, better="lower", counted=True, constant=True),
     "capacity.latency_ms": Key("ms an image", 1, better="lower"),
 }
-"""Key without the part that names a side -> its facts. A key that is not here has those of its last part, where there are some."""
+"""Key without the part that names a side -> its facts. A key that is not here has those of its last part, if there are any."""
 
 
 def facts_of(measure: str) -> Key:
@@ -146,7 +149,7 @@ COSINE = "alignment.mean_cosine"
 PARAMETERS = "capacity.parameters"
 LATENCY = "capacity.latency_ms"
 ACCURACIES = ("paper.probe.student.accuracy", "probe.student.accuracy", "knn.student.accuracy")
-"""The accuracy that reports show and claims use: the first of these that was measured (the paper's probe is what claims speak of)."""
+"""The accuracy that reports show and claims use: the first of these that was measured (claims speak of the paper's probe)."""
 INFONCE = (("paper.infonce", "paper.infonce_ceiling"), ("contrastive.infonce", "contrastive.ceiling"))
 """A loss with its ceiling; the first that was measured is shown."""
 UNIFORMITY = ("paper.uniformity", "student.uniformity")

@@ -18,8 +18,9 @@ TEACHER_RAW_COLOUR = ("#767676", "#A9A9A9")
 NULL_COLOUR = ("#8C8C8C", "#8C8C8C")
 # Tol's muted palette and a grey, for classes; the second of each pair is lightened for the dark ground. More classes than these
 # begin again with another marker.
-CLASS_COLOURS = [("#CC6677", "#E58795"), ("#332288", "#9285EA"), ("#B9A13C", "#DDCC77"), ("#117733", "#4FBF77"), ("#56B4D9", "#88CCEE"),
-                 ("#882255", "#CF6699"), ("#44AA99", "#5CC4B2"), ("#85851F", "#BCBC4E"), ("#AA4499", "#CF7CC1"), ("#6E6E6E", "#B0B0B0")]
+CLASS_COLOURS = [("#CC6677", "#E58795"), ("#332288", "#9285EA"), ("#B9A13C", "#DDCC77"), ("#117733", "#4FBF77"),
+                 ("#56B4D9", "#88CCEE"), ("#882255", "#CF6699"), ("#44AA99", "#5CC4B2"), ("#85851F", "#BCBC4E"),
+                 ("#AA4499", "#CF7CC1"), ("#6E6E6E", "#B0B0B0")]
 MOST_ARMS = 3  # that figures can show and sentences can name together
 MARKERS = ["circle", "square", "diamond", "triangle-up", "triangle-down", "x"]
 DASHES = ["solid", "dash", "dot", "dashdot"]

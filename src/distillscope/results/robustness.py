@@ -17,7 +17,8 @@ def mean_corruption_error(student: Any, teacher: Any) -> float:
     """Error relative to the teacher's: the mean over corruptions of sum of errors / sum of the teacher's errors.
 
     Both (corruptions, severities), accuracies in [0, 1]; a corruption may have fewer severities than another. Hendrycks &
-    Dietterich 2019, their CE with the teacher in place of AlexNet. 1: as often wrong as the teacher. NaN where the teacher is never wrong under some corruption.
+    Dietterich 2019, their CE with the teacher in place of AlexNet. 1: as often wrong as the teacher. NaN where the
+    teacher is never wrong under some corruption.
 
     >>> mean_corruption_error([[0.6, 0.4]], [[0.8, 0.7]])
     2.0
@@ -57,7 +58,8 @@ def against_teacher(results: Any) -> Any:
 
     found = results[results["measure"].str.fullmatch(r"(paper\.)?probe\.(student|teacher)\.accuracy")].copy()
     found["probe"] = found["measure"].str.replace(r"\.(student|teacher)\.accuracy", "", regex=True)
-    found = found.groupby([*OWN, "probe", "condition"], dropna=False, sort=False).agg(accuracy=("value", "mean"), n=("n", "max")).reset_index()
+    groups = found.groupby([*OWN, "probe", "condition"], dropna=False, sort=False)
+    found = groups.agg(accuracy=("value", "mean"), n=("n", "max")).reset_index()
     found["reference"] = [Condition.parse(c).reference for c in found["condition"]]
     index = [*OWN, "probe"]
     clean = found[["accuracy", "condition", *index]].rename(columns={"condition": "reference", "accuracy": "clean"})
@@ -70,7 +72,7 @@ def against_teacher(results: Any) -> Any:
     table = found[~is_teacher & (found["condition"] != found["reference"])].merge(teachers, on=shared)
     table["relative_retention"] = table["retention"] / table["teacher_retention"]
     suite = pd.DataFrame([row for _, group in table.groupby(index, dropna=False, sort=False) for row in _suite(group, index)])
-    return pd.concat([table, suite], ignore_index=True).drop(columns="reference") if len(suite) else table.drop(columns="reference")
+    return (pd.concat([table, suite], ignore_index=True) if len(suite) else table).drop(columns="reference")
 
 
 def _suite(group: Any, index: list[str]) -> list[dict[str, Any]]:
@@ -79,16 +81,19 @@ def _suite(group: Any, index: list[str]) -> list[dict[str, Any]]:
     if own.empty:
         return []
     names = np.array([Condition.parse(c).what for c in own["condition"]], object)
-    students, teachers = ([own[column].to_numpy()[names == name] for name in dict.fromkeys(names)] for column in ("accuracy", "teacher_accuracy"))
+    students, teachers = ([own[column].to_numpy()[names == name] for name in dict.fromkeys(names)]
+                          for column in ("accuracy", "teacher_accuracy"))
     first = own.iloc[0]
     return [{**{k: first[k] for k in index}, "condition": MEAN, "n": first["n"],
              "mean_corruption_error": mean_corruption_error(students, teachers),
-             "relative_corruption_error": relative_corruption_error(students, teachers, first["clean"], first["teacher_clean"])}]
+             "relative_corruption_error": relative_corruption_error(students, teachers, first["clean"],
+                                                                    first["teacher_clean"])}]
 
 
 def of_suite(frame: Any) -> Any:
     """Which rows (n,) are of one corruption at one severity."""
-    return np.array([(c := Condition.parse(text)).kind == "corruption" and c.strength is not None for text in frame["condition"]], bool)
+    conditions = map(Condition.parse, frame["condition"])
+    return np.array([c.kind == "corruption" and c.strength is not None for c in conditions], bool)
 
 
 def _lost(accuracies: Any, clean: float) -> np.ndarray:

@@ -72,7 +72,7 @@ class Run:
 
     @property
     def results(self) -> pd.DataFrame:
-        """Tidy rows, one a number measured on the test split; the teacher's own have student = "teacher", no seed and no arm ("").
+        """Tidy rows, one a number measured on the test split; the teacher's have student = "teacher", no seed and no arm ("").
 
         What was measured on train images (`train.effective_rank`) is in ``all_results``.
         """
@@ -102,7 +102,7 @@ class Run:
 
 
 def read_results(path: Path) -> pd.DataFrame:
-    """A tidy results.csv with typed columns, the rank on train images under its own key; raises ValueError, which names what is wrong."""
+    """A tidy results.csv with typed columns, the rank on train images under its own key; ValueError names what is wrong."""
     return name_train_rank(run_files.read_results(path))
 
 
@@ -118,7 +118,8 @@ def name_train_rank(frame: pd.DataFrame) -> pd.DataFrame:
         return frame
     tested = set(elsewhere.itertuples(index=False, name=None))
     on_train = pd.Series([pair not in tested for pair in zip(frame["dataset"], frame["split"], strict=True)], index=frame.index)
-    again = frame.duplicated(["dataset", "teacher", "student", "target", "arm", "seed", "split", "condition", "draw", "measure"])
+    again = frame.duplicated(["dataset", "teacher", "student", "target", "arm", "seed", "split", "condition", "draw",
+                              "measure"])
     return frame.assign(measure=frame["measure"].mask(rank & (on_train | again), TRAIN_RANK))
 
 
@@ -158,8 +159,8 @@ def _one_fit(frames: list[pd.DataFrame], trials: list[Finished]) -> list[str]:
     for trial in old:
         frame = frames[trials.index(trial)]
         frame.drop(frame.index[frame["measure"].str.startswith(MAPPED)], inplace=True)
-    return [f"trials/{t.folder}: its mapped.* were {OLD_FIT} (older version) and are left out beside newer ones. Delete the trial and run "
-            "with --resume to make them anew." for t in old]
+    return [f"trials/{t.folder}: its mapped.* were {OLD_FIT} (older version) and are left out beside newer ones. Delete the "
+            "trial and run with --resume to make them anew." for t in old]
 
 
 def _training_of(record: Record, trial: Finished) -> list[dict[str, Any]]:
@@ -202,7 +203,8 @@ def read_run(run_dir: Path) -> Run:
                 problems.append(f"{kind}/{name}: is of the same trial as {other}, and is left out. Delete one of the two.")
                 continue
             if record.broken_lines:
-                problems.append(f"{kind}/{name}: {record.broken_lines} line{'s' * (record.broken_lines > 1)} of metrics.jsonl cannot be read and "
+                problems.append(f"{kind}/{name}: {record.broken_lines} line{'s' * (record.broken_lines > 1)} of metrics.jsonl "
+                                "cannot be read and "
                                 f"{'are' if record.broken_lines > 1 else 'is'} left out of the training log.")
             frames.append(results)
             kept.append(trial)
@@ -223,7 +225,8 @@ def _missing(study: Study, pairs: list[tuple[str, str]], done: set[tuple]) -> li
     """The folders of the trials that have not finished, of data sets and teachers that were begun."""
     arms, students = ([getattr(p, name) for p in parts] for parts, name in ((study.arms, "name"), (study.students, "label")))
     absent = [t for t in trials_of(study) if (t.dataset, t.teacher) in pairs and astuple(t) not in done]
-    return [t.id for t in sorted(absent, key=lambda t: (pairs.index((t.dataset, t.teacher)), arms.index(t.arm), students.index(t.student)))]
+    absent.sort(key=lambda t: (pairs.index((t.dataset, t.teacher)), arms.index(t.arm), students.index(t.student)))
+    return [t.id for t in absent]
 
 
 def _why(error: Exception) -> str:

@@ -1,5 +1,5 @@
-"""The files of a run directory, each checked: study.yaml, provenance.json, complete.json, curves.json, metrics.jsonl, results.csv;
-and the grid of trials that it holds.
+"""The files of a run directory, each checked: study.yaml, provenance.json, complete.json, curves.json, metrics.jsonl and
+results.csv; and the grid of trials that it holds.
 
 A `Record` is what one folder of trials/ or references/ holds, read from there or from an archive.
 """
@@ -60,7 +60,7 @@ class _Provenance(_Open):
 
 @dataclass(frozen=True)
 class Record:
-    """What one complete folder of trials/ or references/ holds, each file as it was checked; ``kind`` is which of the two it is in."""
+    """What one complete folder of trials/ or references/ (``kind`` is which) holds, each file as it was checked."""
 
     kind: str
     folder: str
@@ -131,8 +131,8 @@ def as_study(values: Mapping[str, Any], path: Path) -> Study:
     """
     given = values.get("students")
     if isinstance(given, list):
-        values = {**values, "students": [{"hidden": "target", **s} if isinstance(s, dict) and s.get("name") == "paper_cnn" else s
-                                         for s in given]}
+        narrow = [isinstance(s, dict) and s.get("name") == "paper_cnn" for s in given]
+        values = {**values, "students": [{"hidden": "target", **s} if n else s for s, n in zip(given, narrow, strict=True)]}
     try:
         return parse_study(values, str(path))
     except UserError as error:
@@ -154,7 +154,7 @@ def read_provenance(path: Path) -> dict[str, Any]:
 
 
 def records_in(path: Path) -> list[tuple[str, Record | Exception | None]]:
-    """The folders in trials/ or references/ by name, with what each holds: None where it is not complete, an error where it cannot be read."""
+    """The folders in trials/ or references/ by name, with what each holds: None where not complete, or why it is unreadable."""
     try:
         folders = sorted(Path(entry.path) for entry in os.scandir(path) if entry.is_dir())
     except FileNotFoundError:
@@ -174,7 +174,8 @@ def read_record(folder: Path) -> Record | None:
     """What a folder of trials/ or references/ holds; None where its trial is not complete."""
     if not (folder / COMPLETE).exists():
         return None
-    results, complete, curves = read_results(folder / "results.csv"), read_complete(folder / COMPLETE), read_curves(folder / "curves.json")
+    results, complete = read_results(folder / "results.csv"), read_complete(folder / COMPLETE)
+    curves = read_curves(folder / "curves.json")
     return Record(folder.parent.name, folder.name, results, complete, curves, *read_epochs(folder / "metrics.jsonl"))
 
 

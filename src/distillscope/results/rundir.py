@@ -78,14 +78,16 @@ def default_run(name: str) -> Path:
     ('runs/mine', 'runs/_.._.._mine~4fc6ecbf70')
     """
     older = Path("runs") / name
-    return older if Path(name).name == name and name not in (".", "..") and (older / "study.yaml").is_file() else Path("runs") / folder_name(name)
+    own = Path(name).name == name and name not in (".", "..") and (older / "study.yaml").is_file()
+    return older if own else Path("runs") / folder_name(name)
 
 
 def check_names(study: Study) -> None:
     """Refuse names that tables, terminals or some file systems would take for one another."""
     arms, remedies = [a.name for a in study.arms], [r.title for r in study.remedies]
     for key, what, names, todo in (
-        ("data", "data set", [d.title for d in study.data], "alias"), ("teacher", "teacher", [t.title for t in study.teacher], "label"),
+        ("data", "data set", [d.title for d in study.data], "alias"),
+        ("teacher", "teacher", [t.title for t in study.teacher], "label"),
         ("students", "student", [s.label for s in study.students], "label"), ("arms", "arm", arms, "name"),
         ("remedies", "remedy", remedies, "label"), ("name", "study", [study.name], "name"),
     ):
@@ -96,8 +98,8 @@ def check_names(study: Study) -> None:
                                 f"Give it another ({todo}: ...).")
             other = seen.setdefault(same_on_some_systems(name), name)
             if other != name or names.count(name) > 1:
-                raise UserError(key, f"each {what} under a name of its own, also where upper and lower case are one", f"'{other}' and '{name}'",
-                                f"Rename one ({todo}: ...).")
+                raise UserError(key, f"each {what} under a name of its own, also where upper and lower case are one",
+                                f"'{other}' and '{name}'", f"Rename one ({todo}: ...).")
     both = sorted({f"{a}+{r}" for a in arms for r in remedies} & set(arms))
     if both:
         raise UserError("arms", "no arm named as a remedied one is (ARM+REMEDY)", f"'{both[0]}'", "Rename it (name: ...).")
@@ -147,8 +149,8 @@ def drop_if_unused(run: Path, folder: bool) -> None:
 def as_begun(study: Study, run: Path) -> Study:
     """The study with what its run was begun with, where leaving that out has come to mean something else since; and it says so.
 
-    A student without ``hidden`` had a hidden layer as wide as the target. An arm's ``training`` replaced the study's: what it left
-    out had the program's default, not the study's value.
+    A student without ``hidden`` had a hidden layer as wide as the target. An arm's ``training`` replaced the study's: what it
+    left out had the program's default, not the study's value.
     """
     if not (run / "study.yaml").is_file():
         return study
@@ -161,7 +163,8 @@ def _hidden_as_begun(study: Study, begun: Mapping[str, Any], run: Path) -> Study
     changed = [s.label for s in study.students if s.label in older and s.settings.get("hidden") not in (None, "target")]
     if not changed:
         return study
-    progress.say(f"{run}: the hidden layer of {', '.join(changed)} is as wide as the target, as when the run was begun (hidden: target)")
+    progress.say(f"{run}: the hidden layer of {', '.join(changed)} is as wide as the target, as when the run was begun "
+                 "(hidden: target)")
     return study.model_copy(update={"students": tuple(
         s.model_copy(update={"hidden": "target"}) if s.label in changed else s for s in study.students)})
 
@@ -173,7 +176,8 @@ def _training_as_begun(study: Study, begun: Mapping[str, Any], run: Path) -> Stu
         before = older.get(arm.name)
         if arm.training and isinstance(before, Mapping):
             changed = {key: before[key] for key, default in Training().model_dump().items()
-                       if key in before and getattr(arm.training, key) == getattr(study.training, key) != before[key] == default}
+                       if key in before
+                       and getattr(arm.training, key) == getattr(study.training, key) != before[key] == default}
             if changed:
                 said = ", ".join(f"{key} {value}" for key, value in changed.items())
                 progress.say(f"{run}: arm {arm.name} goes on with {said}, as when the run was begun (arms.{arm.name}.training)")
@@ -187,7 +191,7 @@ def _mappings(items: Any) -> list[Mapping[str, Any]]:
 
 
 def clear_run(study: Study, run: Path) -> None:
-    """For who holds the run's lock: sweep what a kill left behind, and give trials begun under an older name their own folder."""
+    """For who holds the run's lock: sweep what a kill left, and give trials begun under an older name their own folder."""
     for part in ("trials", "references"):
         if (run / part).is_dir() and not (run / part).is_symlink():
             sweep(run / part, alone=True)
@@ -202,7 +206,8 @@ def clear_run(study: Study, run: Path) -> None:
         others = is_complete(older) and owner is not None and read_done(older).get("trial") not in (None, asdict(owner))
         if len(trials) > 1 and (owner is None or others):  # they wrote over one another
             aside = run / "set-aside" / name
-            progress.say(f"{older}: {len(trials)} trials shared it ({', '.join(t.student + ' ' + t.arm for t in trials[:4])}); moved to {aside}, "
+            named = ", ".join(f"{t.student} {t.arm}" for t in trials[:4])
+            progress.say(f"{older}: {len(trials)} trials shared it ({named}); moved to {aside}, "
                          "and each is run in a folder of its own")
             aside.parent.mkdir(exist_ok=True)
             os.replace(older, aside)
@@ -217,7 +222,8 @@ def load_config(run: Path) -> dict[str, Any]:
     """
     config = Path(run) / "study.yaml"
     if not config.is_file():
-        raise UserError(str(run), "a study's run directory (with study.yaml)", "none", "Make one with `distillscope run quickstart`.")
+        raise UserError(str(run), "a study's run directory (with study.yaml)", "none",
+                        "Make one with `distillscope run quickstart`.")
     values = read_written(config)
     try:
         return as_study(values, config).dump()

@@ -1,4 +1,4 @@
-"""Whether two configurations are of one study: all is equal but the grid's axes, and what stands under one name on those is equal too."""
+"""Whether two configurations are of one study: all is equal but the grid's axes, where what has one name is equal too."""
 
 from __future__ import annotations
 
