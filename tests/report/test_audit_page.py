@@ -19,7 +19,7 @@ from distillscope.report.audit_page import Audited, audit_page, write_audit
 from distillscope.report.figures.figure import Figure
 from distillscope.report.registered import AUDIT_FIGURES
 from distillscope.report.render import script_hash
-from distillscope.report.sentences.audit_advice import advice
+from distillscope.report.sentences.audit import advice
 
 PROVENANCE = {"distillscope": "0.1.0", "versions": {"numpy": "2.2.0"}, "hardware": "2 cores", "commit": None, "threads": 0,
               "seconds": 61.5, "command": "not this one", "normalize": "l2"}

@@ -11,11 +11,9 @@ from rich.console import Console
 from builders.tiny import FEW, labelled, of_two_dimensions
 from distillscope.measure.audit import audit, audit_one
 from distillscope.measure.results import Audit, Value
-from distillscope.report.audit_lines import GROUPS, MOST, full_lines, group_of
-from distillscope.report.audit_terminal import audit_table
+from distillscope.report.audit_terminal import GROUPS, MOST, audit_table, full_lines, group_of
 from distillscope.report.sentences.audit import losses
-from distillscope.report.sentences.audit_measures import SENTENCES, meaning
-from distillscope.report.sentences.audit_values import shown
+from distillscope.report.sentences.audit_measures import SENTENCES, meaning, shown
 from distillscope.report.sentences.numbers import NBSP
 
 

@@ -11,8 +11,7 @@ from distillscope.measure.audit import audit
 from distillscope.measure.pool import Settings
 from distillscope.measure.results import Audit, Value
 from distillscope.report.sentences.audit import does_it_matter, headline, losses
-from distillscope.report.sentences.audit_measures import meaning
-from distillscope.report.sentences.audit_values import between, told
+from distillscope.report.sentences.audit_measures import between, meaning, told
 from distillscope.report.sentences.numbers import NBSP
 
 FEW = Settings(null_draws=9)

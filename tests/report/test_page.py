@@ -1,9 +1,11 @@
-"""The page: its values are the results' values, nothing in it can run or load, and a browser draws it."""
+"""The page and its tables: values are the results' values, names are text, nothing in it can run or load."""
 
 from __future__ import annotations
 
 import io
 import json
+from pathlib import Path
+from types import SimpleNamespace
 
 import matplotlib
 import numpy as np
@@ -11,11 +13,16 @@ import pandas as pd
 import pytest
 
 from builders.browser import Elements, data_of
+from distillscope.report.context.study.images import cards, lost_images, neighbours
 from distillscope.report.draw.with_matplotlib import draw, write_figures
+from distillscope.report.figures.keepsakes import Album, Kept
 from distillscope.report.findings import Findings
-from distillscope.report.render import script_hash
+from distillscope.report.render import environment, script_hash
+from distillscope.report.tables import build_table, to_csv, to_latex, to_markdown
 from distillscope.report.write import write_report
+from distillscope.results.models import settings_of
 from distillscope.results.run import read_run
+from distillscope.results.summary import Summary
 
 HOSTILE = "<script>alert(1)</script>"
 
@@ -115,3 +122,95 @@ def test_static_figures_are_reproducible(reported, tmp_path, drawn):
         assert (tmp_path / f"noise.{suffix}").read_bytes() == (reported / "figures" / f"noise.{suffix}").read_bytes()
     assert "<dc:date>" not in (reported / "figures" / "noise.svg").read_text()
     assert matplotlib.rcParams["svg.hashsalt"] is None  # our style stays ours
+
+
+NAME, ESCAPED = '<b>"x"</b>', "&lt;b&gt;&#34;x&#34;&lt;/b&gt;"
+
+
+def _album(teacher: bool) -> Album:
+    model = SimpleNamespace(label=NAME, highlight=NAME, colour=("#000", "#fff"), marker="circle", dash="solid",
+                            is_teacher=teacher)
+    said = {"seeds": [1], "classes": [NAME, "cat"], "sprite": {"columns": 2, "rows": 1}, "queries": [0], "neighbours": [[1]],
+            "tiles": {"ids": [NAME, "b"], "labels": [0, 1], "predicted": [1, 0]},
+            "map": {"shared": {"ids": [NAME], "labels": [0]}}}
+    if not teacher:
+        said["lost"] = {"tiles": [0, 1], "count": 2, "teacher_right": 2, "won": 0}
+    return Album(model, Path("nowhere"), said, SimpleNamespace())
+
+
+def test_names_from_data_are_escaped_in_every_picture():
+    kept = [Kept(SimpleNamespace(title=NAME), _album(True), (_album(False),), (NAME,))]
+    macros = environment().get_template("study/_images.html").module
+    for made in (macros.lost(lost_images(kept)), macros.neighbours(neighbours(kept)), macros.card(cards(kept)[0])):
+        assert ESCAPED in made
+        assert "<b>" not in made and '"x"' not in made
+
+
+def test_where_there_are_no_labels_the_lost_images_say_so():
+    album = _album(True)
+    assert "without labels" in environment().get_template("study/_images.html").module.lost(
+        lost_images([Kept(SimpleNamespace(title=NAME), album, ())]))
+
+
+def table_of(path):
+    run = read_run(path)
+    return build_table(run, settings_of(run), Summary.of(run))
+
+
+def test_rows_are_teachers_then_students_by_arm(reported):
+    assert [r.model.label for r in table_of(reported).rows] == [
+        "teacher (pca512)", "teacher (raw)", "S", "M", "L", "S (augmented)", "M (augmented)", "L (augmented)"]
+
+
+def test_csv_holds_the_results_at_full_precision(reported):
+    table = pd.read_csv(reported / "tables" / "table.csv")
+    results = pd.read_csv(reported / "results.csv")
+    rank = results.query("student == 'L' and arm == 'augmented' and measure == 'student.effective_rank'")["value"]
+    row = table.query("student == 'L' and arm == 'augmented'").iloc[0]
+    assert row["effective_rank"] == pytest.approx(rank.mean(), rel=1e-14)
+    assert row["effective_rank_std"] == pytest.approx(rank.std(), rel=1e-12)
+    assert row["effective_rank_seeds"] == 3
+    assert row["effective_rank_low"] < row["effective_rank"] < row["effective_rank_high"]
+
+
+def test_published_values_stand_beside_the_measured_ones(reported):
+    text = (reported / "tables" / "table.md").read_text()
+    assert "(paper 15.91)" in text and "(paper 43.76 ± 6.10)" in text
+    assert text.count("(paper") == 2  # the first arm's rows alone
+    assert "paper 15.91" in (reported / "report.html").read_text()
+
+
+def test_the_spread_is_the_one_that_the_study_names(make, tmp_path):
+    sample, population = (table_of(make(tmp_path / kind, spread=kind)) for kind in ("sample", "population"))
+    column = [c.key for c in sample.columns].index("effective_rank")
+    cell = sample.rows[1].cells[column]
+    assert f"± {cell.statistic.std:.2f}" in to_markdown(sample)
+    assert f"± {cell.statistic.std_population:.2f}" in to_markdown(population)
+    assert "population standard deviation" in to_markdown(population)
+    assert "rank_of_mean_spectrum" in to_csv(population) and "rank_of_mean_spectrum" not in to_csv(sample)
+
+
+def test_names_cannot_break_the_formats(make, tmp_path):
+    table = table_of(make(tmp_path / "run", students=("a|b", "50%_$x$ & <i>")))
+    markdown, latex = to_markdown(table), to_latex(table)
+    assert "a\\|b" in markdown and "<i>" not in markdown
+    assert r"50\%\_\$x\$ \& \textless{}i\textgreater{}" in latex
+    pipes = {line.replace("\\|", "").count("|") for line in markdown.splitlines() if line.startswith("|")}
+    assert len(pipes) == 1
+
+
+def test_noise_is_named_in_both_units(reported):
+    assert "25.5/255 in pixels" in (reported / "tables" / "table.md").read_text()
+
+
+def test_the_papers_dims_stand_beside_those_of_the_mean_spectrum(tmp_path):
+    from builders.synthetic_run import make_run
+    from distillscope.config.load import load_preset
+
+    published = [p for p in load_preset("paper").dump()["published"] if "dims_90" in p["measure"]]
+    assert {p["measure"] for p in published if p["student"] != "teacher"} == {"student.dims_90_of_mean_spectrum"}
+    run = read_run(make_run(tmp_path / "run", spread="population", published=published))
+    rows = build_table(run, settings_of(run), Summary.of(run))
+    at = [c.key for c in rows.columns].index("dims_90_of_mean_spectrum")
+    beside = {r.model.student: r.cells[at] for r in rows.rows}
+    assert beside["S"].published == 19 and beside["S"].statistic.mean == int(beside["S"].statistic.mean)

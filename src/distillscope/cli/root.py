@@ -86,7 +86,7 @@ def print_table(title: str, columns: list[str], rows: list[tuple]) -> None:
 
 def print_results(folder: Path) -> None:
     from distillscope.progress import Terminal
-    from distillscope.report.study_terminal import terminal_table
+    from distillscope.report.tables import terminal_table
 
     Terminal().print(terminal_table(folder))
 

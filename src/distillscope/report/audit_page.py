@@ -15,7 +15,7 @@ from distillscope.report.context.audit import merits, study_of
 from distillscope.report.context.figure import ShownFigure, legend_of, shown_figures
 from distillscope.report.draw.with_matplotlib import write_figures
 from distillscope.report.draw.with_plotly import to_plotly
-from distillscope.report.figures.audit_series import SETTING
+from distillscope.report.figures.audit_items import SETTING
 from distillscope.report.figures.figure import Figure
 from distillscope.report.registered import AUDIT, AUDIT_FIGURES
 from distillscope.report.render import render_page

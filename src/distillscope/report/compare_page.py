@@ -16,9 +16,7 @@ from distillscope.report.context.compare import merits
 from distillscope.report.context.figure import ShownFigure, legend_of, shown_figures
 from distillscope.report.draw.with_matplotlib import write_figures
 from distillscope.report.draw.with_plotly import to_plotly
-from distillscope.report.figures.compare_audits import audit_setting, overlaid_audits
-from distillscope.report.figures.compare_studies import overlaid
-from distillscope.report.figures.differences import differences_figure
+from distillscope.report.figures.differences import audit_setting, differences_figure, overlaid, overlaid_audits
 from distillscope.report.figures.figure import Figure
 from distillscope.report.registered import COMPARISON
 from distillscope.report.render import render_page

@@ -11,8 +11,8 @@ import pandas as pd
 
 from distillscope.files.writing import write_text
 from distillscope.report.context.figure import legend_of
-from distillscope.report.context.study.head import headline, merits_of, notices_of
 from distillscope.report.context.study.images import picture_data
+from distillscope.report.context.study.reasons import headline, merits_of, notices_of
 from distillscope.report.context.study.verdicts import recommended
 from distillscope.report.draw.with_plotly import to_plotly
 from distillscope.report.findings import Findings

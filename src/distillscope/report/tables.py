@@ -1,4 +1,4 @@
-"""The main table: teachers, then students under each arm; built once, written as Markdown, LaTeX and CSV."""
+"""The main table: teachers, then students under each arm; built once, written as Markdown, LaTeX, CSV and for a terminal."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import csv
 import io
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from distillscope.config.study import Published
@@ -15,9 +15,9 @@ from distillscope.report.figures.noise import Sigma, noise_conditions
 from distillscope.report.sentences import numbers as words
 from distillscope.report.sentences.numbers import accuracy_of, count, first_known, interval_text, number, seeds_text
 from distillscope.results.keys import COSINE, facts_of
-from distillscope.results.models import Model, Setting
+from distillscope.results.models import Model, Setting, settings_of
 from distillscope.results.rows import CLEAN, TEACHER
-from distillscope.results.run import Run
+from distillscope.results.run import Run, read_run
 from distillscope.results.summary import Statistic, Summary, teacher_key
 from distillscope.visible import markdown_text, sheet_cell, visible
 
@@ -282,3 +282,32 @@ def write_tables(table: Table, folder: Path) -> list[Path]:
     """table.md, table.tex and table.csv."""
     return [write_text(folder / name, write(table)) for name, write in
             (("table.md", to_markdown), ("table.tex", to_latex), ("table.csv", to_csv))]
+
+
+def _for_terminal(table: Table) -> Table:
+    kept = [i for i, c in enumerate(table.columns) if c.narrow]
+    columns = [replace(table.columns[i], title=table.columns[i].narrow, digits=table.columns[i].few) for i in kept]
+    return replace(table, columns=columns, rows=[Row(r.model, [r.cells[i] for i in kept]) for r in table.rows])
+
+
+def terminal_table(run_dir: Path):
+    """The main table as a ``rich.table.Table``, to be printed at the end of a run."""
+    from rich.table import Table as RichTable
+    from rich.text import Text
+
+    run = read_run(run_dir)
+    table = _for_terminal(build_table(run, settings_of(run), Summary.of(run)))
+    shown = RichTable(title=Text(run.name), caption=Text(" ".join(table.notes)), title_justify="left", caption_justify="left")
+    for index, name in enumerate(table.head):
+        shown.add_column(Text(name), justify="left" if index < len(table.head) - len(table.columns) else "right",
+                         overflow="fold")
+    previous = None
+    for row in table.rows:
+        group = (row.model.dataset, row.model.teacher, row.model.arm, row.model.is_teacher)
+        if previous not in (None, group):
+            shown.add_section()
+        previous = group
+        cells = [table.text(c, k, " ±") for c, k in zip(row.cells, table.columns, strict=True)]
+        style = "bold" if row.model.is_teacher else ""
+        shown.add_row(*(Text(t, style=style) for t in [*table.names(row), *cells]))
+    return shown

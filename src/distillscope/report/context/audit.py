@@ -13,15 +13,21 @@ from dataclasses import dataclass
 from typing import Any, Protocol
 
 from distillscope.measure.results import Audit, Value
-from distillscope.report.audit_lines import ShownLine, ShownValue, full_lines, shown_line
-from distillscope.report.context.figure import ShownFigure
-from distillscope.report.context.tables import duration
-from distillscope.report.figures.audit_series import STUDENT_MODEL, TEACHER_MODEL
+from distillscope.report.audit_terminal import ShownLine, ShownValue, full_lines, shown_line
+from distillscope.report.context.figure import ShownFigure, duration
+from distillscope.report.figures.audit_items import STUDENT_MODEL, TEACHER_MODEL
 from distillscope.report.registered import AUDIT
-from distillscope.report.sentences.audit import ACCURACIES, RECALLS, accuracy_head, bands, does_it_matter, losses, recall_key
-from distillscope.report.sentences.audit_advice import advice
-from distillscope.report.sentences.audit_measures import gallery_size, read_as
-from distillscope.report.sentences.audit_values import between, told
+from distillscope.report.sentences.audit import (
+    ACCURACIES,
+    RECALLS,
+    accuracy_head,
+    advice,
+    bands,
+    does_it_matter,
+    losses,
+    recall_key,
+)
+from distillscope.report.sentences.audit_measures import between, gallery_size, read_as, told
 from distillscope.report.sentences.study import Merit, MeritRow
 from distillscope.results.models import Model
 from distillscope.results.summary import Statistic

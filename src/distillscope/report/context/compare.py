@@ -13,12 +13,11 @@ from typing import Any
 from distillscope.compare.differences import Difference, Pair
 from distillscope.compare.read import AuditSide, StudySide
 from distillscope.compare.runs import Comparison, path_of
-from distillscope.report.context.figure import ShownFigure
+from distillscope.report.context.figure import PageCell, PageRow, PageTable, ShownFigure, duration, heads
 from distillscope.report.context.study.reasons import notes_of, page_table
-from distillscope.report.context.tables import PageCell, PageRow, PageTable, duration, heads
 from distillscope.report.registered import COMPARISON
 from distillscope.report.sentences import compare as sentences
-from distillscope.report.sentences.audit_values import between, shown, title_of
+from distillscope.report.sentences.audit_measures import between, shown, title_of
 from distillscope.report.sentences.compare import difference_text, interval_text, title_text
 from distillscope.report.sentences.numbers import MISSING
 from distillscope.report.tables import Table

@@ -7,7 +7,7 @@ from dataclasses import replace
 import numpy as np
 
 from distillscope.measure.results import Audit
-from distillscope.report.figures.audit_series import (
+from distillscope.report.figures.audit_items import (
     ITEMS,
     SIDES,
     STUDENT_MODEL,
@@ -19,7 +19,7 @@ from distillscope.report.figures.audit_series import (
 )
 from distillscope.report.figures.figure import Figure, Mark, Panel, Series
 from distillscope.report.registered import AUDIT_FIGURES
-from distillscope.report.sentences.audit_values import reach, told
+from distillscope.report.sentences.audit_measures import reach, told
 from distillscope.report.sentences.numbers import NBSP, number, percent
 
 ROUNDING = 3e-7

@@ -1,15 +1,21 @@
-"""The figure of the differences: a panel a quantity, a point a model, zero as a line."""
+"""The figures of a comparison: differences (a panel a quantity), curves of several audits, a study with several runs."""
 
 from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from dataclasses import replace
 
 from distillscope.compare.differences import Difference, Pair
+from distillscope.compare.read import AuditSide
+from distillscope.report.figures import geometry, outcome
+from distillscope.report.figures.audit_items import STUDENT_MODEL, TEACHER_MODEL, line, null_line, thinned
 from distillscope.report.figures.figure import Figure, Mark, Panel, Series
 from distillscope.report.sentences.compare import difference_text, headline, interval_text, n_text, title_text
 from distillscope.report.sentences.numbers import shortened
-from distillscope.results.models import DASHES, MARKERS, STUDENT_COLOURS
+from distillscope.results.models import DASHES, MARKERS, STUDENT_COLOURS, Model, Setting
+from distillscope.results.run import Run
+from distillscope.results.summary import Summary
 
 READING = ("Each point is the later run minus the first. Bars are 95 % intervals; one that stays clear of zero is not yet a "
            "difference that is shown: the table has p after Holm's correction for all of them together. Several students that "
@@ -61,3 +67,56 @@ def _point(d: Difference, place: int, pairs: Sequence[Pair], colour: tuple[str, 
                   d.match.first.student if d.match else d.second, colour, [place + shift], [scale * d.value], kind="points",
                   low=[scale * d.low] if bounded else None, high=[scale * d.high] if bounded else None, hover=[said],
                   marker=marker, dash=DASHES[index % len(DASHES)] if d.match else "solid", legend=False)
+
+
+def audit_models(sides: Sequence[AuditSide]) -> list[Model]:
+    """One model an audit: its student, under the audit's label."""
+    return [replace(STUDENT_MODEL, label=s.label, highlight=s.label, colour=STUDENT_COLOURS[i % len(STUDENT_COLOURS)],
+                    marker=MARKERS[i % len(MARKERS)]) for i, s in enumerate(sides)]
+
+
+def audit_setting(sides: Sequence[AuditSide]) -> Setting:
+    """What the page's legend shows."""
+    return Setting("", "", (TEACHER_MODEL,), tuple(audit_models(sides)))
+
+
+def overlaid_audits(sides: Sequence[AuditSide]) -> list[Figure]:
+    """Cumulative variance, alignment and recovery per component; one that no audit has says so."""
+    cumulative = _lines(sides, "student.cumulative_variance", "teacher.cumulative_variance")
+    aligned = _lines(sides, "alignment.student_on_teacher", "alignment.teacher_on_teacher", "teacher, its own curve")
+    null = next((s.audit.curves["alignment.null"] for s in sides if "alignment.null" in s.audit.curves), None)
+    if aligned and null is not None:
+        aligned.append(null_line(*thinned(null.x, null.y), "null, k/d"))
+    recovered = _lines(sides, "alignment.teacher_r2_per_component")
+    absent = "No audit here holds this curve; a page alone does not keep them."
+
+    def share(x_label: str, series: list[Series], *marks: Mark) -> list[Panel]:
+        return [Panel("", x_label, "variance in the first k", series, list(marks), x_log=True, can_log=True, y_percent=True,
+                      y_range=(0.0, 1.02))] if series else []
+
+    return [
+        Figure("cumulative_variance", "Cumulative variance", "A curve that rises early is a cloud with few directions.",
+               share("principal components k", cumulative, Mark(0.9, "90 %", dash="dot")), "" if cumulative else absent),
+        Figure("alignment", "Where the students' variance lies",
+               "Read each student between the teacher's own curve (a perfect copy) and k/d (no relation).",
+               share("the teacher's components k", aligned), "" if aligned else absent),
+        Figure("component_r2", "What is recovered of each component",
+               "R² with which a linear map from the student predicts each principal component of the teacher: where a curve "
+               "falls is what that student did not learn.",
+               [Panel("", "the teacher's component", "R²", recovered, [Mark(0.0, "", dash="dot")], x_log=True, can_log=True)]
+               if recovered else [], "" if recovered else absent)]
+
+
+def _lines(sides: Sequence[AuditSide], key: str, own: str = "", own_label: str = "teacher") -> list[Series]:
+    students = [s for side, model in zip(sides, audit_models(sides), strict=True) if (s := line(side.audit, model, key))]
+    teacher = line(sides[0].audit, TEACHER_MODEL, own, label=own_label) if own and students else None
+    return [teacher, *students] if teacher else students
+
+
+FIGURES = (outcome.robustness, geometry.cumulative_variance, geometry.rank_and_size, geometry.cosine_and_rank,
+           geometry.alignment, outcome.information, outcome.training)
+
+
+def overlaid(run: Run, settings: list[Setting], summary: Summary) -> list[Figure]:
+    """The figures of a joined run (`compare.overlay`), with every run in them."""
+    return [prepare(run, settings, summary) for prepare in FIGURES]

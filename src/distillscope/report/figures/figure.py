@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from typing import Any
 
+from distillscope.results.curves import mean_curve
 from distillscope.results.models import Model
+from distillscope.results.run import Run
 
 
 @dataclass(frozen=True)
@@ -114,3 +117,11 @@ class Figure:
             shown += [s.label for s in panel.series if s.legend] + ([panel.grid.label] if panel.grid else [])
         names = ", ".join(dict.fromkeys(shown))
         return " ".join([f"{self.title}: {names}.", *self.findings]) if self.panels else self.absent
+
+
+def curve_over_seeds(run: Run, model: Model, key: str, **more: Any) -> Series | None:
+    """Mean and 95 % t interval at each x; None when no seed has the curve."""
+    found = mean_curve(run, model, key)
+    if found is None:
+        return None
+    return Series.of(model, found.x, found.y, low=found.low, high=found.high, n=found.n, **more)

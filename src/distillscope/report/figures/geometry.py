@@ -5,8 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 from itertools import pairwise
 
-from distillscope.report.figures.curves import curve_over_seeds
-from distillscope.report.figures.figure import Figure, Mark, Panel, Series
+from distillscope.report.figures.figure import Figure, Mark, Panel, Series, curve_over_seeds
 from distillscope.report.registered import STUDY_FIGURES
 from distillscope.report.sentences.numbers import count, number, span
 from distillscope.results.curves import shared_curve

@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import math
 
-from distillscope.report.figures.curves import curve_over_seeds
-from distillscope.report.figures.figure import Figure, Mark, Panel, Series
+from distillscope.report.figures.figure import Figure, Mark, Panel, Series, curve_over_seeds
 from distillscope.report.figures.geometry import of_setting, panel_title
 from distillscope.report.figures.noise import SIGMA, crossovers, sigma_info, sigma_label, sigma_ticks, sigma_units
 from distillscope.report.registered import STUDY_FIGURES

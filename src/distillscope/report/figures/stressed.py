@@ -8,8 +8,7 @@ from dataclasses import replace
 
 import numpy as np
 
-from distillscope.report.figures.curves import curve_over_seeds
-from distillscope.report.figures.figure import Figure, Grid, Mark, Panel, Series
+from distillscope.report.figures.figure import Figure, Grid, Mark, Panel, Series, curve_over_seeds
 from distillscope.report.figures.geometry import of_setting, panel_title
 from distillscope.report.registered import STUDY_FIGURES
 from distillscope.report.sentences.numbers import accuracy_of, number, percent

@@ -1,4 +1,4 @@
-"""What an audit says as a whole: what was lost most, and whether it matters."""
+"""What an audit says as a whole: what was lost most, whether it matters, and what it gives reason to try."""
 
 from __future__ import annotations
 
@@ -6,8 +6,7 @@ from dataclasses import dataclass
 
 from distillscope.measure.results import Audit, Value
 from distillscope.measure.spectrum import ALL_EQUAL
-from distillscope.report.sentences.audit_measures import accuracy_sentence, gallery_size
-from distillscope.report.sentences.audit_values import between, p_text, reach, share, told
+from distillscope.report.sentences.audit_measures import accuracy_sentence, between, gallery_size, p_text, reach, share, told
 from distillscope.report.sentences.numbers import NBSP, number, percent
 
 ACCURACIES = {"probe": "a linear probe", "paper.probe": "the paper's linear probe", "knn": "a vote of 10 neighbours",
@@ -239,3 +238,38 @@ def bands() -> str:
     return (f"The words of the verdict are conventions: no loss from {percent(WHOLE, 0)} retained, little from "
             f"{percent(LITTLE, 0)}, some from {percent(SOME, 0)}, much from {percent(HALF, 0)}, most below. What was lost most "
             "is the smallest of these shares; they are of different things.")
+
+
+COMMON = 0.5  # share of the energy in one common mean from which a high cosine says little
+HOW = "run a study with an arm for each, then distillscope recommend."
+UNPROVEN = f"An audit compares one pair, so none of this was shown to help: {HOW}"
+
+
+def advice(found: Audit) -> list[str]:
+    """What to try, each with the number that speaks for it; one sentence where nothing does."""
+    known = {loss.what: loss.retained for loss in losses(found)}
+    tries = [*_matrix(found), *_mean(found)]
+    if known and min(known.values()) < SOME:
+        least = min(known, key=lambda what: known[what])
+        tries.append("Add a term that tells items apart or spreads them (infonce, similarity_kl, vicreg_variance with "
+                     f"vicreg_covariance), since {percent(known[least], 0)} of {least} is retained.")
+    if tries:
+        return [*tries, UNPROVEN]
+    return ["Nothing that was measured calls for a change." if known and min(known.values()) >= WHOLE else
+            f"Nothing stands out. An audit compares one pair, so it cannot show what would help: {HOW}"]
+
+
+def _matrix(found: Audit) -> list[str]:
+    raw, mapped = (found.values.get(f"retrieval.{name}") for name in ("recall_at_1", "mapped_recall_at_1"))
+    if not raw or not mapped or raw.high is None or mapped.low is None or mapped.low <= raw.high:
+        return []
+    return [("To search in the teacher's index, put one fitted matrix behind the student: recall at 1 goes from "
+            f"{percent(raw.value)} to {percent(mapped.value)} without training.")]
+
+
+def _mean(found: Audit) -> list[str]:
+    share = found.values.get("teacher.mean_energy")
+    if not share or share.value < COMMON:
+        return []
+    return [("Train towards centred or standardised targets, or with centred_cosine: one common mean is "
+            f"{percent(share.value, 0)} of the teacher's energy, so a high cosine is easy to reach.")]

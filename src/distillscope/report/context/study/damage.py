@@ -9,10 +9,9 @@ from typing import Any
 
 import pandas as pd
 
-from distillscope.report.context.figure import ShownFigure
-from distillscope.report.context.study.head import title_among
+from distillscope.report.context.figure import PageCell, PageRow, PageTable, ShownFigure, below, heads, mean_cell
 from distillscope.report.context.study.images import lost_images, neighbours, sheets
-from distillscope.report.context.tables import PageCell, PageRow, PageTable, below, heads, mean_cell
+from distillscope.report.context.study.reasons import title_among
 from distillscope.report.figures.keepsakes import ABSENT, Kept
 from distillscope.report.registered import STUDY
 from distillscope.report.sentences import study as sentences

@@ -12,8 +12,7 @@ from distillscope.advice.rank import Ranking, Recommendation, recommend
 from distillscope.claims.results import Results
 from distillscope.claims.verdict import Decision, Verdict, interval, number, p_text
 from distillscope.report.claims import SECONDARY, Claims, counts, named
-from distillscope.report.context.figure import shown_figures
-from distillscope.report.context.tables import PageCell, PageRow, PageTable, below, heads
+from distillscope.report.context.figure import PageCell, PageRow, PageTable, below, heads, shown_figures
 from distillscope.report.figures.figure import Figure
 from distillscope.report.recommendation import Advice, ArmLine, arms_compared, starred
 from distillscope.report.registered import STUDY
