@@ -16,9 +16,9 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from torture.formats import readable_formats, suffix_of
 from torture.fuzz import Reader
 from torture.mutate import HOSTILE_NAMES, damaged, nested_json
+from torture.oracle import readable_formats, suffix_of
 
 ROWS = np.random.default_rng(0).standard_normal((40, 6)).astype(np.float32)
 IDS, LABELS = [f"id{i}" for i in range(40)], np.arange(40) % 3

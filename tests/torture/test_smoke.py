@@ -14,7 +14,7 @@ from torture import child, fuzz, guard, kills, small
 from torture.embedding_inputs import FIXED
 from torture.record import Case, Options, Record, faults, table, try_all
 
-INPUTS = {"embeddings": 110, "labels": 30, "oracle": 40, "study": 60, "set": 30, "student": 30, "checkpoint": 20,
+INPUTS = {"embeddings": 110, "labels": 30, "oracle": 40, "study": 60, "set": 30, "student": 30, "checkpoint": 20, "archive": 24,
           "model-files": 12,
           "cache": 24, "targets": 8, "images": 30, "tars": 24, "tables": 24}
 EVERY = 4
