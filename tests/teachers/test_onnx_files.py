@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import torch
 
-from builders.lite_files import save_lite
+from builders.made import save_lite
 from builders.refusals import refused
 from distillscope.data.preprocess import Preprocess
 from distillscope.errors import UserError
