@@ -320,9 +320,9 @@ def results_of(runs: Sequence[Read], command: str = "claims") -> list[Results]:
         if run.mapped_fit not in ("", fit):
             frame = frame[~frame["measure"].str.startswith(MAPPED)]
             without.append(str(run.path))
-        trial = [(r.dataset, r.teacher, r.arm_key, r.student, None if pd.isna(r.seed) else int(r.seed),
-                  r.target if r.student == TEACHER else "")
-                 for r in frame[["dataset", "teacher", "arm_key", "student", "seed", "target"]].itertuples()]
+        of_trial = frame[["dataset", "teacher", "arm_key", "student"]].fillna("").assign(
+            seed=frame["seed"].astype("Int64").fillna(-1), target=frame["target"].where(frame["student"] == TEACHER, ""))
+        trial = list(zip(*(of_trial[key].tolist() for key in of_trial), strict=True))
         new = set(trial) - taken  # a trial that two runs finished counts once
         frames.append(frame[[t in new for t in trial]])
         taken |= new
@@ -341,10 +341,10 @@ def results_of(runs: Sequence[Read], command: str = "claims") -> list[Results]:
     if len(log):
         log = log.drop_duplicates(["dataset", "teacher", "arm_key", "student", "seed", "epoch"], keep="first")
     found = []
-    for dataset, teacher in dict.fromkeys(zip(frame["dataset"], frame["teacher"], strict=True)):
+    for dataset, teacher in frame[["dataset", "teacher"]].drop_duplicates().itertuples(index=False):
         here = frame[(frame["dataset"] == dataset) & (frame["teacher"] == teacher)]
         own = log[(log["dataset"] == dataset) & (log["teacher"] == teacher)] if len(log) else log
-        run_arms = [a for a in distinct(arms) if a.key in set(here["arm_key"].dropna())]
+        run_arms = [a for a in distinct(arms) if a.key in set(here["arm_key"].dropna().unique())]
         found.append(Results(dataset, teacher, runs[0].study, tuple(run_arms), students, here, own,
                              curves.get((dataset, teacher), {}), references.get((dataset, teacher), {}), said))
     return found
