@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import importlib
 import os
 import subprocess
 import sys
@@ -11,10 +10,10 @@ import time
 from datetime import date
 from pathlib import Path
 
-from torture import child
-from torture.record import Options, Record, counts, faults, table
+from torture import Options, Record, commands, counts, disk, faults, fuzz, names, processes, table, try_all
 
 ATTACKS = ("kills", "fuzz", "disk", "together", "names")
+CASES = {"kills": processes.kills, "disk": disk.cases, "together": processes.together, "names": names.cases}
 LANES = (("kills", "together"), ("fuzz", "disk", "names"))
 """Attacks of one lane follow one another; lanes run side by side, one a core."""
 
@@ -47,7 +46,7 @@ def main() -> int:
     options.work.mkdir(parents=True, exist_ok=True)
     wanted = chosen.attacks or ATTACKS
     lanes = [[a for a in lane if a in wanted] for lane in LANES]
-    child.load_libraries()
+    commands.load_libraries()
     again = Path(f"{options.work}/again") if options.only else options.work / f"seed-{options.seed}"
     if options.only:
         for file in again.glob("*.jsonl"):
@@ -58,9 +57,13 @@ def main() -> int:
         if not (pid := os.fork()):
             code = 1
             try:
-                child.end_with_parent()
+                commands.end_with_parent()
                 for attack in lane:
-                    importlib.import_module(f"torture.{attack}").attack(options, Record(again / f"{attack}.jsonl"))
+                    record = Record(again / f"{attack}.jsonl")
+                    if attack == "fuzz":
+                        fuzz.attack(options, record)
+                    else:
+                        try_all(CASES[attack](options), record, options)
                 code = 0
             except BaseException:
                 import traceback
@@ -71,9 +74,7 @@ def main() -> int:
         pids.append(pid)
     broken = [pid for pid in pids if os.waitpid(pid, 0)[1]]
     outcomes = [o for a in ATTACKS if a in wanted for o in Record(again / f"{a}.jsonl").outcomes.values()]
-    what = {part: text for a in ATTACKS for part, text in importlib.import_module(f"torture.{a}").WHAT.items()}
-    if "fuzz" in wanted:
-        what |= importlib.import_module("torture.fuzz").words(options.work)
+    what = processes.WHAT | disk.WHAT | names.WHAT | (fuzz.words(options.work) if "fuzz" in wanted else {})
     print("\n" + table(outcomes, what))
     for group in faults(outcomes).values():
         first = group[0]

@@ -15,8 +15,7 @@ from collections.abc import Callable, Iterator
 from functools import partial
 from pathlib import Path
 
-from torture import child, small
-from torture.record import Case, Options, Record, try_all
+from torture import Case, Options, commands
 
 WHAT = {
     "disk-full": "`run`, `distill`, `report` and `audit` on a disk that fills up, gone on with where there is room again",
@@ -29,10 +28,6 @@ WHAT = {
 Begin = Callable[[], None]
 
 
-def attack(options: Options, record: Record) -> None:
-    try_all(cases(options), record, options)
-
-
 def cases(options: Options) -> Iterator[Case]:
     work = options.work
     for part, made in (("disk-full", _full), ("disk-limit", _limits), ("disk-closed", closed),
@@ -43,11 +38,11 @@ def cases(options: Options) -> Iterator[Case]:
 
 
 def _in_folder(folder: Path, attempt: Callable[[Path], str | None]) -> str | None:
-    small.remove(folder)
+    commands.remove(folder)
     folder.mkdir(parents=True)
     fault = attempt(folder)
     if not fault:
-        small.remove(folder)
+        commands.remove(folder)
     return fault
 
 
@@ -55,8 +50,8 @@ def _full(work: Path, options: Options) -> Iterator[tuple[str, Callable]]:
     for what, kib in (("run", 100), ("run", 500), ("run", 900), ("run", 1500), ("distill", 150), ("distill", 400)):
         yield f"`{what}` on a disk of {kib} KiB", partial(_on_small_disk, work, what, kib)
     yield "`report` on a full disk", partial(_report_on_small_disk, work)
-    yield "`audit --out` on a full disk", lambda folder: _mounted(folder, 64, lambda disk: child.outcome(
-        child.command(*small.audit_arguments(work, "--out", disk / "audit"), cache=folder / "cache", report=True),
+    yield "`audit --out` on a full disk", lambda folder: _mounted(folder, 64, lambda disk: commands.outcome(
+        commands.command(*commands.audit_arguments(work, "--out", disk / "audit"), cache=folder / "cache", report=True),
         folder / "log", (2,)))
 
 
@@ -73,25 +68,25 @@ def _mounted(folder: Path, kib: int, attempt: Callable[[Path], str | None]) -> s
 
 
 def _on_small_disk(work: Path, what: str, kib: int, folder: Path) -> str | None:
-    right = small.truth(what, work)
+    right = commands.truth(what, work)
 
     def attempt(disk: Path) -> str | None:
-        call = partial(small.begun, what, work, disk / "out", disk / "cache")
-        if fault := child.outcome(call(resume=False), folder / "log"):
+        call = partial(commands.begun, what, work, disk / "out", disk / "cache")
+        if fault := commands.outcome(call(resume=False), folder / "log"):
             return fault
         subprocess.run(["mount", "-o", "remount,size=100m", str(disk)], check=True)
-        return child.outcome(call(resume=True), folder / "log",
-                             (0,)) or small.differences(right, disk / "out") or small.leftovers(disk)
+        return commands.outcome(call(resume=True), folder / "log",
+                             (0,)) or commands.differences(right, disk / "out") or commands.leftovers(disk)
 
     return _mounted(folder, kib, attempt)
 
 
 def _report_on_small_disk(work: Path, folder: Path) -> str | None:
     def attempt(disk: Path) -> str | None:
-        shutil.copytree(small.truth("run", work), disk / "run")
+        shutil.copytree(commands.truth("run", work), disk / "run")
         used = shutil.disk_usage(disk).used // 1024
         subprocess.run(["mount", "-o", f"remount,size={used + 300}k", str(disk)], check=True)
-        return child.outcome(small.begun("report", work, disk / "run", folder / "cache"), folder / "log", (2,))
+        return commands.outcome(commands.begun("report", work, disk / "run", folder / "cache"), folder / "log", (2,))
 
     return _mounted(folder, 100_000, attempt)
 
@@ -106,10 +101,10 @@ def _limits(work: Path, options: Options) -> Iterator[tuple[str, Callable]]:
         return call
 
     for what, size in (("run", 5_000), ("run", 60_000), ("distill", 60_000)):
-        yield f"`{what}`, files of at most {size:,} bytes", lambda folder, what=what, size=size: child.outcome(
-            limited(small.begun(what, work, folder / "out", folder / "cache"), size), folder / "log")
-    yield "`audit --out`, files of at most 100,000 bytes", lambda folder: child.outcome(
-        limited(child.command(*small.audit_arguments(work, "--out", folder / "out"), cache=folder / "cache", report=True),
+        yield f"`{what}`, files of at most {size:,} bytes", lambda folder, what=what, size=size: commands.outcome(
+            limited(commands.begun(what, work, folder / "out", folder / "cache"), size), folder / "log")
+    yield "`audit --out`, files of at most 100,000 bytes", lambda folder: commands.outcome(
+        limited(commands.command(*commands.audit_arguments(work, "--out", folder / "out"), cache=folder / "cache", report=True),
                 100_000), folder / "log", (2,))
 
 
@@ -143,11 +138,11 @@ def _locks(work: Path, options: Options) -> Iterator[tuple[str, Callable]]:
         for number in (errno.ENOLCK, errno.ENOSYS, errno.EOPNOTSUPP):
             if what != "embed":
                 title = f"`{what}` where flock gives {errno.errorcode[number]}"
-                yield title, lambda folder, what=what, number=number: child.outcome(
-                    without(small.begun(what, work, folder / "out", folder / "cache"), number), folder / "log")
-    yield "`run` under a clock that goes back an hour at each look", lambda folder: child.outcome(
-        backwards(small.begun("run", work, folder / "out", folder / "cache")), folder / "log",
-        (0,)) or small.differences(small.truth("run", work), folder / "out")
+                yield title, lambda folder, what=what, number=number: commands.outcome(
+                    without(commands.begun(what, work, folder / "out", folder / "cache"), number), folder / "log")
+    yield "`run` under a clock that goes back an hour at each look", lambda folder: commands.outcome(
+        backwards(commands.begun("run", work, folder / "out", folder / "cache")), folder / "log",
+        (0,)) or commands.differences(commands.truth("run", work), folder / "out")
 
 
 def _deleted(work: Path, options: Options) -> Iterator[tuple[str, Callable]]:
@@ -159,29 +154,29 @@ def _deleted(work: Path, options: Options) -> Iterator[tuple[str, Callable]]:
 
 
 def _vanishes(work: Path, what: str, jobs: int, rng: random.Random, folder: Path) -> str | None:
-    right = small.truth("run", work)
+    right = commands.truth("run", work)
     out, cache, log = folder / "out", folder / "cache", folder / "log"
-    pid = child.begin(small.begun("run", work, out, cache, jobs=jobs), log)
-    code = child.wait(pid, rng.uniform(0.1, 0.9) * float((right.parent / "seconds").read_text()))
+    pid = commands.begin(commands.begun("run", work, out, cache, jobs=jobs), log)
+    code = commands.wait(pid, rng.uniform(0.1, 0.9) * float((right.parent / "seconds").read_text()))
     if what == "pruned cache":
-        found = child.outcome(child.command("cache", "prune", "--all", cache=cache), folder / "prune.log")
+        found = commands.outcome(commands.command("cache", "prune", "--all", cache=cache), folder / "prune.log")
     else:
         found = None
-        small.remove(folder / what)
-    code = child.wait(pid, 300) if code is None else code
+        commands.remove(folder / what)
+    code = commands.wait(pid, 300) if code is None else code
     said = log.read_text(errors="replace") if log.exists() else ""
     if code is None:
-        child.kill_session(pid)
-        child.wait(pid, 10)
+        commands.kill_session(pid)
+        commands.wait(pid, 10)
         return "hangs"
     if "Traceback" in said or code not in (0, 2):
         return f"ends with {code}{' and a traceback' * ('Traceback' in said)}: {said.strip().splitlines()[-1][:250]}"
-    if code == 0 and out.exists() and what != "out" and (wrong := small.differences(right, out)):
+    if code == 0 and out.exists() and what != "out" and (wrong := commands.differences(right, out)):
         return f"ends well, yet {wrong}"
     if what == "out":  # what came after the deletion may be a part: it can be refused, then it goes to a new place
-        small.remove(out)
-    return found or child.outcome(small.begun("run", work, out, cache, jobs=1, resume=out.exists()), log,
-                                  (0,)) or small.differences(right, out)
+        commands.remove(out)
+    return found or commands.outcome(commands.begun("run", work, out, cache, jobs=1, resume=out.exists()), log,
+                                  (0,)) or commands.differences(right, out)
 
 
 def closed_to_us(function: Begin) -> Begin:
@@ -198,7 +193,7 @@ def closed_to_us(function: Begin) -> Begin:
 
 
 def closed(work: Path, options: Options) -> Iterator[tuple[str, Callable]]:
-    run, cache = small.truth("run", work), small.truth("run", work).parent / "cache"
+    run, cache = commands.truth("run", work), commands.truth("run", work).parent / "cache"
 
     def trial(title: str, arrange: Callable[[Path], object], arguments: Callable[[Path], tuple], codes: tuple = (2,),
               at: str = "cache") -> tuple[str, Callable]:
@@ -207,7 +202,7 @@ def closed(work: Path, options: Options) -> Iterator[tuple[str, Callable]]:
             arrange(folder)
             os.chmod(folder / "shut", 0o555)
             try:
-                return child.outcome(closed_to_us(child.command(*arguments(folder), cache=folder / at, report=True)),
+                return commands.outcome(closed_to_us(commands.command(*arguments(folder), cache=folder / at, report=True)),
                                      folder / "log", codes)
             finally:
                 subprocess.run(["chmod", "-R", "u+rwX", str(folder)], check=False)
@@ -227,37 +222,37 @@ def closed(work: Path, options: Options) -> Iterator[tuple[str, Callable]]:
         return lambda f: (shutil.copytree(run, f / "run"), os.chmod(next((f / "run").glob(name)), 0))
 
     def secret(f: Path) -> None:
-        shutil.copy(small.embeddings(work)[0], f / "secret.npy")
+        shutil.copy(commands.embeddings(work)[0], f / "secret.npy")
         os.chmod(f / "secret.npy", 0)
 
     nothing, of_run = (lambda f: None), copy(run, "run", "a-w")
     yield trial("`report` of a run that may not be written", of_run, lambda f: ("report", f / "run"))
-    yield trial("`run --resume` of one", of_run, lambda f: (*small.arguments("run", work, f / "run"), "--resume"))
+    yield trial("`run --resume` of one", of_run, lambda f: (*commands.arguments("run", work, f / "run"), "--resume"))
     yield trial("`claims` of one", of_run, lambda f: ("claims", f / "run"), (0, 2))
     yield trial("`recommend` of one", of_run, lambda f: ("recommend", f / "run"), (0, 2))
-    yield trial("`run --out` below a closed folder", nothing, lambda f: small.arguments("run", work, f / "shut" / "x"))
-    yield trial("`distill --out` there", nothing, lambda f: small.arguments("distill", work, f / "shut" / "x"))
-    yield trial("`audit --out` there", nothing, lambda f: small.audit_arguments(work, "--out", f / "shut" / "x"))
-    yield trial("`audit --json` there", nothing, lambda f: small.audit_arguments(work, "--json", f / "shut" / "x.json"))
+    yield trial("`run --out` below a closed folder", nothing, lambda f: commands.arguments("run", work, f / "shut" / "x"))
+    yield trial("`distill --out` there", nothing, lambda f: commands.arguments("distill", work, f / "shut" / "x"))
+    yield trial("`audit --out` there", nothing, lambda f: commands.audit_arguments(work, "--out", f / "shut" / "x"))
+    yield trial("`audit --json` there", nothing, lambda f: commands.audit_arguments(work, "--json", f / "shut" / "x.json"))
     yield trial("`compare --out` there", copy(run, "run", "a+r"),
                 lambda f: ("compare", f / "run", run, "--out", f / "shut" / "x"))
     yield trial("`recommend --yaml` there", nothing, lambda f: ("recommend", run, "--yaml", f / "shut" / "n.yaml"))
-    yield trial("`run` with another user's cache, closed", foreign, lambda f: small.arguments("run", work, f / "out"))
+    yield trial("`run` with another user's cache, closed", foreign, lambda f: commands.arguments("run", work, f / "out"))
     yield trial("`cache list` of it", foreign, lambda f: ("cache", "list"), (0, 2))
     yield trial("`cache prune --all` of it", foreign, lambda f: ("cache", "prune", "--all"), (0, 2))
     yield trial("`run` with a cache that may be read alone", copy(cache, "cache", "a-w"),
-                lambda f: small.arguments("run", work, f / "out"), (0, 2))
+                lambda f: commands.arguments("run", work, f / "out"), (0, 2))
     yield trial("`cache prune --all` of it", copy(cache, "cache", "a-w"), lambda f: ("cache", "prune", "--all"))
-    yield trial("`run` with a new cache below a closed folder", nothing, lambda f: small.arguments("run", work, f / "out"),
+    yield trial("`run` with a new cache below a closed folder", nothing, lambda f: commands.arguments("run", work, f / "out"),
                 at="shut/cache")
     yield trial("`audit` of a file that may not be read", secret,
-                lambda f: ("audit", "--teacher", f / "secret.npy", "--student", small.embeddings(work)[1]))
+                lambda f: ("audit", "--teacher", f / "secret.npy", "--student", commands.embeddings(work)[1]))
     for name in ("study.yaml", "trials/*/results.csv", "trials/*/complete.json", "trials", "provenance.json"):
         yield trial(f"`report` where {name} may not be read", hidden(name), lambda f: ("report", f / "run"), (0, 2))
 
 
 def links(work: Path, options: Options) -> Iterator[tuple[str, Callable]]:
-    run = small.truth("run", work)
+    run = commands.truth("run", work)
 
     def away(folder: Path) -> Path:
         path = folder / "away"
@@ -274,10 +269,10 @@ def links(work: Path, options: Options) -> Iterator[tuple[str, Callable]]:
         def attempt(folder: Path) -> str | None:
             elsewhere = away(folder)
             shutil.copytree(run, folder / "run")
-            small.remove(folder / "run" / name)
+            commands.remove(folder / "run" / name)
             (folder / "run" / name).unlink(missing_ok=True)
             (folder / "run" / name).symlink_to(elsewhere / to)
-            return child.outcome(small.begun("report", work, folder / "run", folder / "cache"),
+            return commands.outcome(commands.begun("report", work, folder / "run", folder / "cache"),
                                  folder / "log") or untouched(elsewhere)
 
         return attempt
@@ -291,13 +286,13 @@ def links(work: Path, options: Options) -> Iterator[tuple[str, Callable]]:
         for inside in ("embeddings", "targets"):
             (folder / "cache" / inside / "out").symlink_to(elsewhere)
             next(p for p in (folder / "cache" / inside).iterdir() if not p.is_symlink()).joinpath("deep").symlink_to(elsewhere)
-        return (child.outcome(child.command("cache", "list", cache=folder / "cache"), folder / "log")
-                or child.outcome(child.command("cache", "prune", "--all", cache=folder / "cache"), folder / "log")
+        return (commands.outcome(commands.command("cache", "list", cache=folder / "cache"), folder / "log")
+                or commands.outcome(commands.command("cache", "prune", "--all", cache=folder / "cache"), folder / "log")
                 or untouched(elsewhere))
 
     yield "`cache list` and `cache prune --all` with links in the cache", pruned
     for name in ("../../away", "/elsewhere", "..", "", "."):
         yield f"`cache prune '{name}'`", lambda folder, name=name: (away(folder),
                                                                     shutil.copytree(run.parent / "cache",
-                                                                                    folder / "cache"))[2:] or child.outcome(
-            child.command("cache", "prune", name, cache=folder / "cache"), folder / "log", (2,))
+                                                                                    folder / "cache"))[2:] or commands.outcome(
+            commands.command("cache", "prune", name, cache=folder / "cache"), folder / "log", (2,))

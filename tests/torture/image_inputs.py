@@ -16,8 +16,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from torture.fuzz import Reader
-from torture.mutate import HOSTILE_NAMES, HOSTILE_VALUES, damaged, nested_json
+from torture.fuzz import HOSTILE_NAMES, HOSTILE_VALUES, Reader, damaged, nested_json
 
 SAVED = {".png": "PNG", ".jpg": "JPEG", ".webp": "WEBP", ".bmp": "BMP", ".gif": "GIF", ".tif": "TIFF", ".ppm": "PPM"}
 

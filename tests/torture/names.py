@@ -16,8 +16,7 @@ from pathlib import Path
 import numpy as np
 import yaml
 
-from torture import child, small
-from torture.record import Case, Options, Record, try_all
+from torture import Case, Options, commands
 
 WHAT = {
     "names-run": "`report` (with --paper where names are LaTeX), `claims`, `compare` and `recommend` of a run in which every "
@@ -36,10 +35,6 @@ PAYLOADS = {
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
 
 
-def attack(options: Options, record: Record) -> None:
-    try_all(cases(options), record, options)
-
-
 def cases(options: Options) -> Iterator[Case]:
     made = {"names-run": hostile_run, "names-audit": hostile_audit, "names-distill": hostile_card, "names-study": hostile_study}
     for part, attempt in made.items():
@@ -52,11 +47,11 @@ def cases(options: Options) -> Iterator[Case]:
 
 def _in_folder(attempt: Callable, work: Path, name: str, hostile: Callable[[str], str]) -> str | None:
     folder = work / "names" / name
-    small.remove(folder)
+    commands.remove(folder)
     folder.mkdir(parents=True)
     found = [f for f in attempt(work, folder, hostile) if f]
     if not found:
-        small.remove(folder)
+        commands.remove(folder)
     return "; ".join(found) or None
 
 
@@ -64,7 +59,7 @@ def say(folder: Path, *arguments: object, codes: tuple[int, ...] = (0,)) -> list
     """Run a command; a fault where it ends otherwise, shows a traceback, or sends escapes to the terminal."""
     log = folder / "log"
     log.unlink(missing_ok=True)
-    code = child.run(child.command(*arguments, cache=folder / "cache", report=True), log)
+    code = commands.run(commands.command(*arguments, cache=folder / "cache", report=True), log)
     said = log.read_text(encoding="utf-8", errors="replace")
     last = (said.strip().splitlines() or [""])[-1][:200]
     found = [] if code in codes and "Traceback" not in said else [f"{arguments[0]} ends with {code}: {last}"]
@@ -72,8 +67,8 @@ def say(folder: Path, *arguments: object, codes: tuple[int, ...] = (0,)) -> list
 
 
 def hostile_run(work: Path, folder: Path, hostile: Callable[[str], str]) -> Iterator[str]:
-    plain, run = small.truth("report", work), folder / "run"
-    rename(small.truth("run", work), run, hostile)
+    plain, run = commands.truth("report", work), folder / "run"
+    rename(commands.truth("run", work), run, hostile)
     yield from say(folder, "report", run, *["--paper"] * ("input" in hostile("")))
     yield from say(folder, "claims", run)
     yield from say(folder, "recommend", run, "--yaml", folder / "next.yaml", codes=(0, 2))
@@ -140,7 +135,7 @@ def _folder_of_images(path: Path, hostile: Callable[[str], str]) -> Path:
 
 
 def hostile_card(work: Path, folder: Path, hostile: Callable[[str], str]) -> Iterator[str]:
-    arguments = small.arguments("distill", work, folder / "student")
+    arguments = commands.arguments("distill", work, folder / "student")
     arguments = ["1" if before == "--epochs" else a for before, a in zip(("", *arguments), arguments, strict=False)]
     arguments = ["16" if before == "--batch-size" else a for before, a in zip(("", *arguments), arguments, strict=False)]
     arguments[arguments.index("digits")] = str(_folder_of_images(folder, hostile))
@@ -155,7 +150,7 @@ def hostile_card(work: Path, folder: Path, hostile: Callable[[str], str]) -> Ite
 
 
 def hostile_study(work: Path, folder: Path, hostile: Callable[[str], str]) -> Iterator[str]:
-    values = yaml.safe_load(small.study_file(work).read_text())
+    values = yaml.safe_load(commands.study_file(work).read_text())
     values |= {"name": hostile("study"), "seeds": [1], "remedies": [{"name": "bn", "label": hostile("bn")}]}
     values["arms"] = [{"name": hostile("arm"), "objective": "cosine"}]
     values["students"] = [{**values["students"][0], "label": hostile("student")}]
@@ -167,7 +162,7 @@ def hostile_study(work: Path, folder: Path, hostile: Callable[[str], str]) -> It
                                        "log")] + [p.name for p in (folder / "deep").glob("*") if p.name != "run"]:
         yield f"written outside the run: {strangers[:3]}"
     if (folder / "deep" / "run" / "report.html").exists():
-        yield from written(folder / "deep" / "run", small.truth("report", work))
+        yield from written(folder / "deep" / "run", commands.truth("report", work))
 
 
 class Seen(HTMLParser):
@@ -244,7 +239,7 @@ def opened(page: Path) -> Iterator[str]:
         yield f"{page.name}: Chromium does not end"
         return
     finally:
-        small.remove(page.parent / "profile")
+        commands.remove(page.parent / "profile")
     if 'data-ran="1"' in done.stdout:
         yield f"{page.name}: a name ran as script in Chromium"
     if said := [line for line in done.stderr.splitlines() if "CONSOLE" in line]:

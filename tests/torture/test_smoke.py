@@ -10,9 +10,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from torture import child, fuzz, guard, kills, small
+from torture import Case, Options, Record, commands, faults, fuzz, processes, table, try_all
 from torture.embedding_inputs import FIXED
-from torture.record import Case, Options, Record, faults, table, try_all
 
 INPUTS = {"embeddings": 110, "labels": 30, "oracle": 40, "study": 60, "set": 30, "student": 30, "checkpoint": 20, "archive": 24,
           "model-files": 12,
@@ -24,7 +23,7 @@ SLOW = [n for n, title in enumerate(FIXED) if "bomb" in title or "30 MB" in titl
 
 @pytest.fixture(scope="module")
 def work(tmp_path_factory) -> Path:
-    child.load_libraries()
+    commands.load_libraries()
     return tmp_path_factory.mktemp("torture")
 
 
@@ -32,7 +31,7 @@ def work(tmp_path_factory) -> Path:
 def readers(work):
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # torch announces that TorchScript is no longer developed
-        small.truth("run", work)
+        commands.truth("run", work)
         return fuzz.readers(work)
 
 
@@ -44,7 +43,7 @@ def test_inputs_give_a_result_or_a_line(work, readers, part):
         return readers[f"fuzz-{part}"].make(random.Random(f"smoke {part} {number}"), number, folder)
 
     numbers = [n for n in range(0, INPUTS[part], EVERY) if part != "embeddings" or n not in SLOW]
-    guard.supervise(numbers, make, work / "fuzz" / part, lambda *outcome: found.append(outcome), lambda: False)
+    fuzz.supervise(numbers, make, work / "fuzz" / part, lambda *outcome: found.append(outcome), lambda: False)
     assert len(found) == len(numbers)
     assert not [outcome for outcome in found if outcome[3]]
 
@@ -52,7 +51,7 @@ def test_inputs_give_a_result_or_a_line(work, readers, part):
 @pytest.mark.parametrize("part", ["kill-embed", "kill-distill"])
 def test_killed_and_gone_on_with(work, part):
     record = Record(work / "kills.jsonl")
-    try_all((c for c in kills.cases(Options(work, rounds=1)) if c.part == part), record, Options(work))
+    try_all((c for c in processes.kills(Options(work, rounds=1)) if c.part == part), record, Options(work))
     outcomes = [o for o in record.outcomes.values() if o["part"] == part]
     assert outcomes and not faults(outcomes)
 
@@ -68,7 +67,7 @@ def test_the_guard_sees_what_a_case_does(tmp_path):
                 "bait": lambda: (tmp_path / "bait.txt").read_text() and None, "large": lambda: np.ones(2**33) and None,
                 "wrong": lambda: "other numbers", "right": lambda: None}
     found = {}
-    guard.supervise(list(range(len(attempts))), lambda n, folder: (list(attempts)[n], list(attempts.values())[n]),
+    fuzz.supervise(list(range(len(attempts))), lambda n, folder: (list(attempts)[n], list(attempts.values())[n]),
                     tmp_path / "cases",
                     lambda number, title, kind, fault: found.update({title: kind}), lambda: False)
     assert found == {"wrote": "outside", "ran": "outside", "raised": "traceback", "bait": "outside", "large": "traceback",
