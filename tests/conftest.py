@@ -48,11 +48,16 @@ def drawn():
     """For a test that looks at drawings: matplotlib draws them."""
 
 
+@pytest.fixture
+def laid():
+    """For a test of what may be drawn at all: every figure is laid on a canvas, and not saved."""
+
+
 @pytest.fixture(autouse=True)
 def undrawn(request, monkeypatch):
-    """Reports are written without drawings, four fifths of their time, but for tests that ask for ``drawn``."""
+    """Reports are written without drawings, most of their time, but for tests that ask for ``drawn`` or ``laid``."""
     if "drawn" not in request.fixturenames:
-        leave_undrawn(monkeypatch)
+        leave_undrawn(monkeypatch, laid="laid" in request.fixturenames)
 
 
 @pytest.fixture

@@ -206,15 +206,24 @@ def stand_in(suffix: str) -> bytes:
     return kept.getvalue()
 
 
-def leave_undrawn(patch: pytest.MonkeyPatch) -> None:
-    """Figures are laid on a canvas, so that one which cannot be drawn still fails; only pixels and paths are left out."""
+class _Blank:
+    """What `draw` would return, where nothing looks at it."""
+
+    def set_layout_engine(self, name: str) -> None:
+        pass
+
+
+def leave_undrawn(patch: pytest.MonkeyPatch, *, laid: bool = False) -> None:
+    """No pixels and no paths; with ``laid``, figures are laid on a canvas all the same: one that cannot be drawn fails."""
+    if not laid:
+        patch.setattr(with_matplotlib, "draw", lambda figure: _Blank())
     patch.setattr(with_matplotlib, "save",
                   lambda canvas, path: write_atomic(path, lambda p: p.write_bytes(stand_in(path.suffix))))
 
 
 @contextmanager
-def undrawn() -> Iterator[None]:
+def undrawn(*, laid: bool = False) -> Iterator[None]:
     """For what is built once and read by many tests."""
     with pytest.MonkeyPatch.context() as patch:
-        leave_undrawn(patch)
+        leave_undrawn(patch, laid=laid)
         yield

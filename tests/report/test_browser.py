@@ -39,44 +39,26 @@ def page(tmp_path_factory):
         return write_report(run)
 
 
-def test_it_is_drawn_without_an_error_a_request_or_a_part_too_wide(page, tmp_path):
-    figures = data_of(page.read_text(encoding="utf-8"))["figures"]
-    (seen,) = framed(page, tmp_path, 375)
-    assert len(seen["plots"]) == sum(len(f["panels"]) for f in figures)
-    assert all(100 < w <= seen["width"] for w in seen["plots"])
-
-
-def test_what_is_drawn_is_what_results_csv_says(page, tmp_path):
-    seen = ask(page, tmp_path, 1200, CLICK + """
+DRAWN = """
       const of = (key) => [...document.querySelectorAll(`#figure-${key} .plot`)].map((p) => p.data.map((t) =>
         ({ label: t.meta.label, kind: t.meta.kind, x: t.x, y: t.y, z: t.z })));
       return { noise: of("noise"), rank: of("effective_rank"), confusion: of("confusion"), all: await download("#all-results"),
-        csv: await download('#figure-noise [data-do="csv"]'), lost: await download('#figure-lost [data-do="csv"]') };""")
-    results = pd.read_csv(page.parent / "results.csv")
-    clean = results[(results.measure == "paper.probe.student.accuracy") & (results.arm == "cosine")]
-    lines = {t["label"]: t for t in seen["noise"][0] if t["kind"] == "line"}
-    ranks = {t["label"]: t["y"][0] for panel in seen["rank"] for t in panel if t["kind"] == "points"}
-    for student in "SML":
-        by = clean[clean.student == student].groupby(["condition", "seed"]).value.mean().groupby("condition").mean()
-        assert lines[student]["y"] == pytest.approx([by["clean"], *(by[f"noise={s}"] for s in (0.02, 0.05, 0.1, 0.2))],
-                                                    rel=1e-6)
-        own = results[(results.measure == "student.effective_rank") & (results.arm == "cosine") & (results.student == student)]
-        assert ranks[student] == pytest.approx(own.value.mean(), rel=1e-6)
-    assert seen["confusion"][1][0]["z"][0] == pytest.approx([12 / 20, 8 / 20, 0,
-                                                             0])  # of 20 items a class, 30 of the first 80 wrong
-    name, text = seen["all"]
-    again = pd.read_csv(io.StringIO(text))
-    assert name == "results.csv" and list(again) == list(results)
-    assert again.value.tolist() == pytest.approx(results.value.tolist())
-    assert seen["csv"][0] == "noise.csv" and seen["csv"][1].startswith("panel,model,kind,x,y,low,high,seeds\n")
-    assert "S,line,0.02," in seen["csv"][1]
-    lost = list(csv.DictReader(io.StringIO(seen["lost"][1])))
-    assert {row["true"] for row in lost} <= {f"<class {i}>"
-                                             for i in range(4)} and all(row["true"] != row["taken_for"] for row in lost)
+        csv: await download('#figure-noise [data-do="csv"]'), lost: await download('#figure-lost [data-do="csv"]') };"""
+"""What the figures hold and what their downloads give."""
 
+PRINTED = """
+      const plot = document.querySelector("#figure-noise .plot"), style = getComputedStyle(document.documentElement);
+      const look = () => ({ ground: getComputedStyle(document.documentElement).backgroundColor, ink: plot.layout.font.color,
+        line: plot.data.find((t) => t.meta.kind === "line").line.color, y: plot.data.map((t) => t.y),
+        width: plot.layout.width });
+      const screen = look();
+      dispatchEvent(new Event("beforeprint")); await new Promise((r) => setTimeout(r, 1500));
+      const paper = look();
+      dispatchEvent(new Event("afterprint")); await new Promise((r) => setTimeout(r, 1500));
+      return { screen, paper, after: look() };"""
+"""How a figure looks on the screen, on paper and afterwards."""
 
-def test_highlight_units_scale_views_and_the_map_answer(page, tmp_path):
-    seen = ask(page, tmp_path, 1200, CLICK + """
+MOVED = """
       const noise = document.querySelector("#figure-noise .plot"), first = document.querySelector("#figure-map .plot");
       const axis = () => [noise.layout.xaxis.title.text, ...noise.layout.xaxis.ticktext];
       const before = axis(), card = document.querySelector("#figure-map .said");
@@ -100,7 +82,52 @@ def test_highlight_units_scale_views_and_the_map_answer(page, tmp_path):
         focused: document.activeElement === chip,
         scale: document.querySelector("#figure-cumulative_variance .plot").layout.xaxis.type,
         cleared: noise.data.every((t) => t.opacity !== 0.15),
-        merits: [...document.querySelectorAll(".merit")].map((m) => m.textContent) };""")
+        merits: [...document.querySelectorAll(".merit")].map((m) => m.textContent) };"""
+"""What every control changes."""
+
+
+@pytest.fixture(scope="module")
+def answers(page, tmp_path_factory):
+    """What the three scripts find in the page, loaded once."""
+    found = (f"{name}: await (async () => {{ {script} }})()"
+             for name, script in (("drawn", DRAWN), ("printed", PRINTED), ("moved", MOVED)))
+    return ask(page, tmp_path_factory.mktemp("asked"), 1200, f"{CLICK} return {{ {', '.join(found)} }};")
+
+
+def test_it_is_drawn_without_an_error_a_request_or_a_part_too_wide(page, tmp_path):
+    figures = data_of(page.read_text(encoding="utf-8"))["figures"]
+    (seen,) = framed(page, tmp_path, 375)
+    assert len(seen["plots"]) == sum(len(f["panels"]) for f in figures)
+    assert all(100 < w <= seen["width"] for w in seen["plots"])
+
+
+def test_what_is_drawn_is_what_results_csv_says(page, answers):
+    seen = answers["drawn"]
+    results = pd.read_csv(page.parent / "results.csv")
+    clean = results[(results.measure == "paper.probe.student.accuracy") & (results.arm == "cosine")]
+    lines = {t["label"]: t for t in seen["noise"][0] if t["kind"] == "line"}
+    ranks = {t["label"]: t["y"][0] for panel in seen["rank"] for t in panel if t["kind"] == "points"}
+    for student in "SML":
+        by = clean[clean.student == student].groupby(["condition", "seed"]).value.mean().groupby("condition").mean()
+        assert lines[student]["y"] == pytest.approx([by["clean"], *(by[f"noise={s}"] for s in (0.02, 0.05, 0.1, 0.2))],
+                                                    rel=1e-6)
+        own = results[(results.measure == "student.effective_rank") & (results.arm == "cosine") & (results.student == student)]
+        assert ranks[student] == pytest.approx(own.value.mean(), rel=1e-6)
+    assert seen["confusion"][1][0]["z"][0] == pytest.approx([12 / 20, 8 / 20, 0,
+                                                             0])  # of 20 items a class, 30 of the first 80 wrong
+    name, text = seen["all"]
+    again = pd.read_csv(io.StringIO(text))
+    assert name == "results.csv" and list(again) == list(results)
+    assert again.value.tolist() == pytest.approx(results.value.tolist())
+    assert seen["csv"][0] == "noise.csv" and seen["csv"][1].startswith("panel,model,kind,x,y,low,high,seeds\n")
+    assert "S,line,0.02," in seen["csv"][1]
+    lost = list(csv.DictReader(io.StringIO(seen["lost"][1])))
+    assert {row["true"] for row in lost} <= {f"<class {i}>"
+                                             for i in range(4)} and all(row["true"] != row["taken_for"] for row in lost)
+
+
+def test_highlight_units_scale_views_and_the_map_answer(answers):
+    seen = answers["moved"]
     assert seen["before"] != seen["after"] and seen["pressed"] == ["false", "true", "false"]
     assert seen["start"] != seen["said"] and "cifar10/test/" in seen["said"] and "true class <class" in seen["said"]
     assert seen["rings"] >= 4 and seen["tsne"] != seen["pca"]
@@ -110,7 +137,8 @@ def test_highlight_units_scale_views_and_the_map_answer(page, tmp_path):
 
 
 def test_of_many_arms_the_first_is_drawn_alone_and_another_beside_it(tmp_path):
-    many = write_report(make_run(tmp_path / "r", students=("S", "M"), arms=("plain", "<b>two", "three", "four"), seeds=(1, 2)))
+    many = write_report(make_run(tmp_path / "r", students=("S", "M"), arms=("plain", "<b>two", "three", "four"), seeds=(1, 2),
+                                 dim=24, epochs=1))
     seen = ask(many, tmp_path, 1200, CLICK + """
       const labels = (key) => [...document.querySelectorAll(`#figure-${key} .plot`)].map((p) =>
         [...new Set(p.data.filter((t) => t.visible !== false).map((t) => t.meta.label))]);
@@ -129,17 +157,8 @@ def test_of_many_arms_the_first_is_drawn_alone_and_another_beside_it(tmp_path):
     assert seen["options"] == ["plain alone", "plain and <b>two", "plain and three", "plain and four", "all 4 arms"]
 
 
-def test_dark_and_print_change_the_drawing_not_the_numbers(page, tmp_path):
-    read = """const plot = document.querySelector("#figure-noise .plot"), style = getComputedStyle(document.documentElement);
-      const look = () => ({ ground: getComputedStyle(document.documentElement).backgroundColor, ink: plot.layout.font.color,
-        line: plot.data.find((t) => t.meta.kind === "line").line.color, y: plot.data.map((t) => t.y),
-        width: plot.layout.width });
-      const screen = look();
-      dispatchEvent(new Event("beforeprint")); await new Promise((r) => setTimeout(r, 1500));
-      const paper = look();
-      dispatchEvent(new Event("afterprint")); await new Promise((r) => setTimeout(r, 1500));
-      return { screen, paper, after: look() };"""
-    light, dark = (ask(page, tmp_path, 1200, read, *more) for more in ((), ("--blink-settings=preferredColorScheme=0",)))
+def test_dark_and_print_change_the_drawing_not_the_numbers(page, answers, tmp_path):
+    light, dark = answers["printed"], ask(page, tmp_path, 1200, PRINTED, "--blink-settings=preferredColorScheme=0")
     assert light["screen"]["ground"] == "rgb(255, 255, 255)" and dark["screen"]["ground"] == "rgb(20, 23, 27)"
     assert light["screen"]["ink"] != dark["screen"]["ink"] and light["screen"]["y"] == dark["screen"]["y"] == dark["paper"]["y"]
     assert dark["paper"]["ink"] == light["screen"]["ink"], "paper is white"

@@ -12,17 +12,32 @@ import pytest
 
 from builders.synthetic_run import make_run
 from distillscope.errors import UserError
+from distillscope.files.writing import write_text
 from distillscope.report.context.study.reasons import STRESSES
-from distillscope.report.draw.with_matplotlib import _clean
+from distillscope.report.draw.with_matplotlib import _clean, save_as
 from distillscope.report.paper import KEYS, ONE_COLUMN, TWO_COLUMNS, write_paper
 from distillscope.report.registered import AUDIT_FIGURES
 from distillscope.report.tables import latex_text
 
 
+@pytest.fixture(scope="module", params=[["effective_rank"], pytest.param(list(KEYS), marks=pytest.mark.minutes)],
+                ids=["one drawn", "all drawn"])
+def drawn_keys(request):
+    return request.param
+
+
 @pytest.fixture(scope="module")
-def paper(tmp_path_factory):
+def paper(drawn_keys, tmp_path_factory):
+    """Every file of the paper by its name; those that are not among ``drawn_keys`` are empty."""
+    def save_some(canvas, path, *formats):
+        if path.name.partition("-")[2] in drawn_keys:
+            return save_as(canvas, path, *formats)
+        return [write_text(path.with_name(f"{path.name}.{suffix}"), "") for suffix in formats]
+
     run = make_run(tmp_path_factory.mktemp("paper"), students=("S", "L"), seeds=(42, 123), target="pca512")
-    return {p.name: p for p in write_paper(run)}
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("distillscope.report.paper.save_as", save_some)
+        return {p.name: p for p in write_paper(run)}
 
 
 def test_every_plot_is_there_for_one_and_for_two_columns(paper):
@@ -31,17 +46,16 @@ def test_every_plot_is_there_for_one_and_for_two_columns(paper):
         "table.tex", "figures.tex"}
 
 
-@pytest.mark.parametrize("key", KEYS)
-def test_a_figure_is_as_wide_as_its_column(paper, key):
-    for name, inches in (("one", ONE_COLUMN), ("two", TWO_COLUMNS)):
-        box = re.search(rb"/MediaBox \[ ?0 0 ([0-9.]+)", paper[f"{name}-{key}.pdf"].read_bytes())
-        assert float(box[1]) == pytest.approx(72 * inches, abs=0.6)
+def test_a_figure_is_as_wide_as_its_column(paper, drawn_keys):
+    for key in drawn_keys:
+        for name, inches in (("one", ONE_COLUMN), ("two", TWO_COLUMNS)):
+            box = re.search(rb"/MediaBox \[ ?0 0 ([0-9.]+)", paper[f"{name}-{key}.pdf"].read_bytes())
+            assert float(box[1]) == pytest.approx(72 * inches, abs=0.6)
 
 
-def test_fonts_are_truetype(paper):
-    for name, path in paper.items():
-        if name.endswith(".pdf"):
-            assert b"/Type3" not in path.read_bytes() and b"/FontFile2" in path.read_bytes(), name
+def test_fonts_are_truetype(paper, drawn_keys):
+    for name in (f"{width}-{key}.pdf" for key in drawn_keys for width in ("one", "two")):
+        assert b"/Type3" not in paper[name].read_bytes() and b"/FontFile2" in paper[name].read_bytes(), name
 
 
 def test_latex_names_every_figure_and_escapes(paper):
@@ -62,6 +76,10 @@ def test_a_folder_that_is_no_run_is_refused(tmp_path):
 DOCS = Path(__file__).parents[2] / "docs"
 MEASURES = (DOCS / "measures.md").read_text(encoding="utf-8")
 PICTURES = dict(map(reversed, re.findall(r"!\[([^\]]+)\]\(figures/([\w.]+)\)", MEASURES)))
+
+
+DEAR = {"labels": 30, "similarity": 4, "spectrum": 3}
+"""Pictures that take so many seconds to compute."""
 
 
 @pytest.fixture(scope="module")
@@ -88,7 +106,7 @@ def test_a_picture_is_small_and_whole_and_has_alternative_text(name):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("name", [pytest.param(n, marks=pytest.mark.minutes) if n == "labels" else n  # 30 seconds of probes
+@pytest.mark.parametrize("name", [pytest.param(n, marks=pytest.mark.minutes) if n in DEAR else n
                                   for n in (p.removesuffix(".svg") for p in PICTURES)])
 def test_a_picture_can_be_drawn_again_and_shows_what_is_said_of_it(script, name):
     panels = script.PICTURES[name]().panels
