@@ -15,7 +15,7 @@ from importlinter import configuration
 from importlinter.application import use_cases
 from sklearn.decomposition import TruncatedSVD
 
-from builders.refusals import refused
+from builders import refused
 from distillscope.errors import UserError
 from distillscope.facts import ObjectiveFacts
 from distillscope.objectives.contrastive import infonce, infonce_views

@@ -13,7 +13,7 @@ from hypothesis import given
 from hypothesis import settings as hypothesis_settings
 from hypothesis import strategies as st
 
-from builders.refusals import refused
+from builders import refused
 from distillscope.audits.selftest import selftest
 from distillscope.errors import UserError
 from distillscope.measure import contrastive, rows, similarity, spectrum, tolerances

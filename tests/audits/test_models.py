@@ -13,7 +13,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from builders.refusals import refused
+from builders import refused
 from builders.tiny import TEACHER, teacher_weights
 from distillscope.audits.models import embed_model
 from distillscope.audits.named_model import is_model

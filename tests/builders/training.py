@@ -1,6 +1,14 @@
-"""A training set of noise, a small student, and one short training of it."""
+"""A training set of noise, a small student, and one short training of it; and training in one process or as a part of several.
+
+``python training.py FOLDER``, for tests that compare the two, leaves in FOLDER what this process saw: gradientsRANK.pt,
+wholeRANK.pt and halvesRANK.pt, and the records of both trainings.
+"""
 
 from __future__ import annotations
+
+import os
+import sys
+from pathlib import Path
 
 import numpy as np
 import torch
@@ -8,11 +16,17 @@ import torch
 from distillscope.config.study import Arm, Training
 from distillscope.data.preprocess import Preprocess
 from distillscope.data.source import Source
+from distillscope.data.views import View
+from distillscope.distill.gathered_batch import BatchGather
 from distillscope.distill.loop import TrainingSet, distill
+from distillscope.distill.loss import Terms
 from distillscope.distill.streams import KeyedStreams
+from distillscope.progress import say
+from distillscope.registry import objectives
 from distillscope.students.load import build_student
 
 DIM, ITEMS = 8, 48
+QUEUES = {"infonce": {"queue": 5}, "infonce_learned": {"queue": 5}, "crd": {"memory": 5}, "similarity_kl": {"queue": 5}}
 
 
 def source(split: str = "train") -> Source:
@@ -47,3 +61,71 @@ def train(folder, one=None, arm=None, rows=None, **settings):
         KeyedStreams(0, "S"),
         folder,
     )
+
+
+def gradients(rank: int, world: int) -> dict[str, list[torch.Tensor]]:
+    """One objective at a time, behind a linear student and a projector; batches of 7, so parts of 4 and 3."""
+    found = {}
+    for name in objectives:
+        arm = Arm(name="x", view={"name": "crop_flip"}, projector={"name": "linear"},
+                  objective={"name": name, **QUEUES.get(name, {})})
+        terms = Terms(arm, DIM, DIM, 3, gather=BatchGather(rank, world))
+        generator = torch.Generator().manual_seed(0)
+        network = torch.nn.Linear(DIM, DIM, bias=False)
+        network.weight.data = torch.randn(DIM, DIM, generator=generator)
+        for step in range(3):  # the queue fills
+            rows = {k: torch.randn(7, DIM, generator=generator) for k in ("student", "teacher", "other")}
+            rows["labels"] = torch.arange(7) % 3
+            own = {k: v[rank::world] for k, v in rows.items()}
+            given = {**own, "student": network(own["student"]), "other": network(own["other"])}
+            terms.zero_grad(), network.zero_grad()
+            loss = terms(given, (torch.arange(7) + 5 * step)[rank::world], 7)
+            loss.backward()
+            terms.share_gradients()
+            if world > 1:  # what data-parallel training does to the student's
+                torch.distributed.all_reduce(network.weight.grad)
+                network.weight.grad /= world
+            terms.remember()
+            found[f"{name} {step}"] = [loss.detach(), network.weight.grad.clone(),
+                                       *(p.grad.clone() for p in terms.parameters() if p.grad is not None)]
+    return found
+
+
+def train_whole(folder: Path) -> list[torch.Tensor]:
+    """With batch norms, whose moments the processes share, and objectives that look at the whole batch."""
+    one, rows = student(), targets()
+    arm = Arm(name="x", view={"name": "crop_flip"}, projector={"name": "mlp"}, objective=(
+        {"name": "cosine", "projected": False}, {"name": "infonce_learned", "queue": 24}, {"name": "cross_entropy"},
+        {"name": "infonce_views", "weight": 0.1}, {"name": "crd", "memory": 8, "weight": 0.1}))
+    distill(one, TrainingSet(source(), lambda e: rows, lambda e: View("crop_flip", {"padding": 1}, 0, e)), arm,
+            Training(epochs=2, batch_size=20, drop_last=False, optimizer="sgd", learning_rate=0.02), KeyedStreams(0, "S"),
+            folder)
+    assert all(type(m).__name__ != "SharedBatchNorm2d" for m in one.module.modules())
+    return [p.detach() for p in one.module.state_dict().values()]
+
+
+def train_halves(folder: Path) -> list[torch.Tensor]:
+    """Without batch norms: each process sees half of each batch, and nothing else is shared but gradients."""
+    one, rows = student(), targets()
+    for i, layer in enumerate(one.module):
+        if isinstance(layer, torch.nn.BatchNorm2d):
+            one.module[i] = torch.nn.Identity()
+    distill(one, TrainingSet(source(), lambda e: rows), Arm(name="cosine"),
+            Training(epochs=2, batch_size=16, optimizer="sgd", learning_rate=0.1), KeyedStreams(0, "S"), folder)
+    return [p.detach() for p in one.module.parameters()]
+
+
+def main(folder: Path) -> None:
+    rank, world = int(os.environ.get("RANK", 0)), int(os.environ.get("WORLD_SIZE", 1))
+    if world > 1:
+        torch.distributed.init_process_group("gloo")
+    for name in ("whole", "halves"):
+        (folder / name).mkdir(parents=True, exist_ok=True)
+    torch.save(gradients(rank, world), folder / f"gradients{rank}.pt")
+    torch.save(train_whole(folder / "whole"), folder / f"whole{rank}.pt")
+    torch.save(train_halves(folder / "halves"), folder / f"halves{rank}.pt")
+    say(f"said by one of {world}")
+
+
+if __name__ == "__main__":
+    main(Path(sys.argv[1]))

@@ -12,8 +12,8 @@ import pytest
 import torch
 import yaml
 
+from builders import refused
 from builders.planted import planted, planted_run
-from builders.refusals import refused
 from builders.tiny import tiny_study, tiny_values
 from distillscope.claims.results import results_of
 from distillscope.claims.verdict import ORDER, decide_results, decided

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from typer.testing import CliRunner
 
-from builders.refusals import refused
+from builders import refused
 from builders.tiny import finished_run, scratch
 from distillscope import audit, cli
 from distillscope.errors import UserError

@@ -14,8 +14,8 @@ import yaml
 from typer.testing import CliRunner
 
 import distillscope
+from builders import refused
 from builders.planted import planted_run, write_run
-from builders.refusals import refused
 from builders.tiny import finished_run
 from distillscope import cli
 from distillscope.cli import app

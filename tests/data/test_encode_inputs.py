@@ -10,7 +10,7 @@ import pytest
 import torch
 from PIL import Image
 
-from builders.refusals import refused
+from builders import refused
 from distillscope.config.noise import CLIP_MEAN, CLIP_STD, NoiseSpec
 from distillscope.config.study import NoiseSweep
 from distillscope.data.noise import Noise

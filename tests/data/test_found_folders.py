@@ -13,7 +13,7 @@ import pyarrow.parquet as pq
 import pytest
 from PIL import Image
 
-from builders.refusals import refused
+from builders import refused
 from distillscope.audits.run import Images
 from distillscope.config.resolve import named_dataset
 from distillscope.data import source as sources

@@ -15,7 +15,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image, ImageOps
 
-from builders.refusals import refused
+from builders import refused
 from distillscope.config.resolve import named_dataset
 from distillscope.data.decode import MAX_PIXELS, BrokenImage, Decoding, decode, decode_image
 from distillscope.data.source import Source, content_hash, load_in_memory, read_batches, stratified

@@ -9,7 +9,7 @@ import pytest
 import torch
 
 import distillscope.distill.loop as loop
-from builders.refusals import refused
+from builders import refused
 from builders.training import DIM, source, student, targets, train
 from distillscope.config.study import Arm, Training
 from distillscope.data.source import Source

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import torch
 
-from builders.refusals import refused
+from builders import refused
 from builders.training import DIM, ITEMS, source, student, targets
 from distillscope.config.parts import Part
 from distillscope.config.study import Arm, Training

@@ -16,8 +16,7 @@ import torch
 from timm.layers import BatchNormAct2d
 from torch import nn
 
-from builders import parted_training
-from builders.refusals import refused
+from builders import refused, training
 from distillscope.config.noise import NoiseSpec
 from distillscope.config.study import Training
 from distillscope.data.noise import Noise
@@ -41,10 +40,10 @@ def trained(tmp_path_factory):
     both = {**os.environ, "OMP_NUM_THREADS": "1", "WORLD_SIZE": "2", "MASTER_ADDR": "127.0.0.1",
             "MASTER_PORT": str(free_port()),
             "ACCELERATE_USE_CPU": "true"}
-    pair = [subprocess.Popen([sys.executable, parted_training.__file__, str(parts)],
+    pair = [subprocess.Popen([sys.executable, training.__file__, str(parts)],
                              env={**both, "RANK": str(r), "LOCAL_RANK": str(r)},
                              stderr=subprocess.PIPE, text=True) for r in range(2)]
-    parted_training.main(alone)
+    training.main(alone)
     said = [p.communicate(timeout=120)[1] for p in pair]
     assert [p.returncode for p in pair] == [0, 0], said
     return alone, parts, said

@@ -15,7 +15,7 @@ import torch
 import yaml
 from threadpoolctl import threadpool_limits
 
-from builders.refusals import refused
+from builders import refused
 from builders.tiny import scratch, tiny_values
 from builders.training import source, student, targets
 from distillscope.config.load import study_from

@@ -16,7 +16,7 @@ import yaml
 from hypothesis import given
 from hypothesis import strategies as st
 
-from builders.refusals import refused
+from builders import refused
 from builders.tiny import tiny_study
 from distillscope.config.load import load_preset, preset_names
 from distillscope.errors import UserError

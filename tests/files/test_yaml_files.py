@@ -6,7 +6,7 @@ import time
 
 import pytest
 
-from builders.refusals import refused
+from builders import refused
 from distillscope.config.load import apply_override, load_preset
 from distillscope.errors import UserError
 from distillscope.files.json_reader import parse_json, read_json

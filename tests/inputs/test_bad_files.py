@@ -17,8 +17,8 @@ import pyarrow.parquet as pq
 import pytest
 import torch
 
+from builders import refused
 from builders.made import COUNT, FORMATS, IDS, LABELS, embeddings, written
-from builders.refusals import refused
 from distillscope.errors import UserError
 from distillscope.inputs.embeddings import read_embeddings, read_labels
 

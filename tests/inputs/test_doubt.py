@@ -14,7 +14,7 @@ import pytest
 import torch
 from safetensors.torch import save_file
 
-from builders.refusals import refused
+from builders import refused
 from distillscope.errors import UserError
 from distillscope.inputs.embeddings import align, read_embeddings, read_labels, with_ids
 from distillscope.inputs.labels import match_labels

@@ -12,8 +12,8 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from builders import refused
 from builders.made import COUNT, DIM, FORMATS, IDS, LABELS, embeddings, written
-from builders.refusals import refused
 from builders.tiny import finished_run
 from distillscope.errors import UserError
 from distillscope.inputs.embeddings import Embeddings, align, read_embeddings, read_labels

@@ -14,8 +14,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from safetensors.torch import save_file
 
+from builders import refused
 from builders.made import COUNT, DIM, FORMATS, IDS, LABELS, embeddings, written
-from builders.refusals import refused
 from distillscope.inputs.embeddings import Embeddings, align, read_embeddings, read_labels, read_text
 from distillscope.inputs.formats import suffix_of
 from distillscope.inputs.members import strings

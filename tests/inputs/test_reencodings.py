@@ -17,7 +17,7 @@ import torch
 from pyarrow import feather
 from safetensors.torch import save_file
 
-from builders.refusals import refused
+from builders import refused
 from distillscope.inputs.embeddings import align, read_embeddings
 
 COUNT, DIMS = 40, (6, 4)

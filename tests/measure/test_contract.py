@@ -9,8 +9,8 @@ import numpy as np
 import pytest
 
 import distillscope
+from builders import refused
 from builders.clouds import cloud, student_of
-from builders.refusals import refused
 from distillscope.errors import UserError
 from distillscope.measure import functional
 from distillscope.measure.audit import audit

@@ -7,8 +7,8 @@ import pandas as pd
 import pytest
 from sklearn.linear_model import RidgeCV
 
+from builders import refused
 from builders.clouds import rotation
-from builders.refusals import refused
 from distillscope.errors import UserError
 from distillscope.measure.audit import audit
 from distillscope.measure.classes import classes, partitions_agree

@@ -8,8 +8,8 @@ from scipy.spatial import procrustes as scipy_procrustes
 from scipy.spatial.distance import pdist
 from scipy.stats import spearmanr
 
+from builders import refused
 from builders.clouds import cloud, rotation, student_of
-from builders.refusals import refused
 from distillscope.measure import neighbours
 from distillscope.measure.audit import audit
 from distillscope.measure.neighbours import knn_accuracy, knn_predictions, nearest, own_ranks, top_positions

@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 import torch
 
+from builders import refused
 from builders.clouds import make_source, make_student
-from builders.refusals import refused
 from builders.tiny import scratch, tiny_study, tiny_values
 from distillscope.config.load import study_from
 from distillscope.config.noise import CLIP_STD

@@ -10,7 +10,7 @@ from pathlib import Path
 import pandas as pd
 import pytest
 
-from builders.refusals import refused
+from builders import refused
 from distillscope.errors import UserError
 from distillscope.report.context.study.damage import beside_teacher, corruption_table, of_suite
 from distillscope.report.tables import terminal_table

@@ -14,7 +14,7 @@ import timm
 import torch
 from safetensors.torch import save_file
 
-from builders.refusals import refused
+from builders import refused
 from builders.synthetic_run import make_run
 from builders.tiny import finished_run, scratch, sorted_rows, tiny_study, tiny_values
 from distillscope.claims.results import results_of

@@ -10,8 +10,8 @@ import pytest
 import torch
 from scipy import ndimage
 
+from builders import refused
 from builders.clouds import make_source, make_subject
-from builders.refusals import refused
 from distillscope import registry
 from distillscope.config.noise import CLIP_STD, NoiseSpec
 from distillscope.data.corruptions import (

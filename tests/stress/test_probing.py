@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 import torch
 
+from builders import refused
 from builders.clouds import make_source, make_subject
-from builders.refusals import refused
 from distillscope.config.noise import CLIP_STD
 from distillscope.data.preprocess import Preprocess
 from distillscope.data.source import Source

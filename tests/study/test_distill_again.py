@@ -7,7 +7,7 @@ import json
 import pytest
 import yaml
 
-from builders.refusals import refused
+from builders import refused
 from builders.tiny import scratch, tiny_values
 from distillscope.config.load import study_from
 from distillscope.distill import loop

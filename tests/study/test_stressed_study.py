@@ -9,8 +9,8 @@ import pandas as pd
 import pytest
 from PIL import Image
 
+from builders import refused
 from builders.browser import undrawn
-from builders.refusals import refused
 from builders.tiny import scratch, tiny_study
 from distillscope import load_study
 from distillscope.results.robustness import against_teacher

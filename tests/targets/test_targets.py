@@ -10,7 +10,7 @@ from scipy.stats import kstest
 from sklearn.decomposition import PCA
 from sklearn.preprocessing import StandardScaler, normalize
 
-from builders.refusals import refused
+from builders import refused
 from builders.tiny import tiny_study
 from distillscope.errors import UserError
 from distillscope.measure.probe import ridge_map

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 import torch
 
-from builders.refusals import refused
+from builders import refused
 from distillscope.config.noise import NoiseSpec
 from distillscope.config.parts import Part
 from distillscope.config.study import Arm, Study

@@ -11,7 +11,7 @@ import pytest
 import torch
 from typer.testing import CliRunner
 
-from builders.refusals import refused
+from builders import refused
 from distillscope.cli import app
 from distillscope.config.parts import Part
 from distillscope.config.study import Arm, Study

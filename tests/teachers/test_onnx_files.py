@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 import torch
 
+from builders import refused
 from builders.made import save_lite
-from builders.refusals import refused
 from distillscope.data.preprocess import Preprocess
 from distillscope.errors import UserError
 from distillscope.teachers.runtime_files import tflite

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 import torch
 
-from builders.refusals import refused
+from builders import refused
 from distillscope.errors import UserError
 from distillscope.teachers.torch_files import _operation, exported
 
