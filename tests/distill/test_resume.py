@@ -105,10 +105,10 @@ def results(run: Path) -> list[str]:
     return [row for row in (trial(run) / "results.csv").read_text().splitlines() if "train.seconds" not in row]
 
 
-@pytest.mark.slow
-@pytest.mark.parametrize("then", ["", pytest.param("interrupted", marks=pytest.mark.minutes)])
+@pytest.mark.minutes
+@pytest.mark.parametrize("then", ["", "interrupted"])
 def test_killed_it_ends_with_the_same_bits(study, tmp_path, capsys, then):
-    """Interrupts are tested in one process by test_interrupted.py; at length, one follows here too."""
+    """In a process of its own; interrupts within this one, and checkpoints that cannot be read, are tested below."""
     never = finish(study, tmp_path / "never")
     killed, damaged = tmp_path / "killed", tmp_path / "damaged"
     stop_at(study, killed, 3, signal.SIGKILL)  # in the middle of the first epoch
