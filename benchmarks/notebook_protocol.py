@@ -26,7 +26,7 @@ from PIL import Image
 from timing import in_turn, publish, some_images
 from torchvision import transforms as T
 
-from distillscope.config.noise import CLIP_MEAN, CLIP_STD
+from distillscope.config.parts import CLIP_MEAN, CLIP_STD
 from distillscope.config.study import Arm, Training
 from distillscope.data.preprocess import Preprocess
 from distillscope.devices import kept_memory

@@ -16,7 +16,7 @@ import torch
 from PIL import Image
 from timing import publish, random_images, rate, spread
 
-from distillscope.config.noise import CLIP_MEAN, CLIP_STD
+from distillscope.config.parts import CLIP_MEAN, CLIP_STD
 from distillscope.config.study import Arm, Training
 from distillscope.data.preprocess import Preprocess
 from distillscope.devices import kept_memory

@@ -19,7 +19,7 @@ from distillscope.errors import UserError
 from distillscope.measure import contrastive, rows, similarity, spectrum, tolerances
 from distillscope.measure.audit import audit, audit_one, prepare
 from distillscope.measure.pool import Settings
-from distillscope.measure.quantity import GROUPS
+from distillscope.measure.results import GROUPS
 from distillscope.registry import measures
 
 

@@ -11,14 +11,14 @@ import torch
 from PIL import Image
 
 from builders import refused
-from distillscope.config.noise import CLIP_MEAN, CLIP_STD, NoiseSpec
+from distillscope.config.parts import CLIP_MEAN, CLIP_STD, NoiseSpec
 from distillscope.config.study import NoiseSweep
 from distillscope.data.noise import Noise
 from distillscope.data.preprocess import Preprocess
 from distillscope.data.views import View
 from distillscope.distill.streams import NotebookStreams
 from distillscope.errors import UserError
-from distillscope.stress.bands import BandNoise
+from distillscope.stress.frequencies import BandNoise
 from distillscope.teachers.cache import entry_path
 from distillscope.teachers.encoder import Encoder
 

@@ -19,7 +19,7 @@ from timm.layers import BatchNormAct2d
 from torch import nn
 
 from builders import refused, training
-from distillscope.config.noise import NoiseSpec
+from distillscope.config.parts import NoiseSpec
 from distillscope.config.study import Training
 from distillscope.data.noise import Noise
 from distillscope.distill.gathered_batch import shared_batch_norms

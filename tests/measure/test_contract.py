@@ -17,7 +17,7 @@ from distillscope.measure.audit import audit
 from distillscope.measure.labelled import LabelledPair
 from distillscope.measure.pair import resolve_name
 from distillscope.measure.pool import Rows, Side
-from distillscope.measure.quantity import GROUPS, definition
+from distillscope.measure.results import GROUPS, definition
 from distillscope.registry import KINDS, curves, measures
 
 DOCS = Path(__file__).parents[2] / "docs" / "measures.md"

@@ -11,7 +11,7 @@ import pytest
 from builders.clouds import cloud, student_of
 from distillscope.measure.audit import audit, audit_one
 from distillscope.measure.pool import Settings, Side
-from distillscope.measure.quantity import GROUPS
+from distillscope.measure.results import GROUPS
 from distillscope.measure.rows import Accumulator, Rows, Stored, merged, moments, unit
 from distillscope.measure.scan import content_order, row_keys, scan
 from distillscope.measure.spectrum import algebraic_rank, rounding_energy, spectral_decay

@@ -15,7 +15,7 @@ from distillscope.measure import spectrum
 from distillscope.measure.audit import audit_one
 from distillscope.measure.neighbours import nearest_by_distance
 from distillscope.measure.pool import Settings
-from distillscope.measure.quantity import NotMeasured
+from distillscope.measure.results import NotMeasured
 from distillscope.measure.spectrum import eigenvalues_of, twonn_dimension
 
 CENTRED = ("effective_rank", "effective_rank_by_s", "participation_ratio", "stable_rank", "dims_90", "dims_95", "dims_99",

@@ -10,7 +10,7 @@ from builders import refused
 from builders.clouds import make_source, make_student
 from builders.tiny import scratch, tiny_study, tiny_values
 from distillscope.config.load import study_from
-from distillscope.config.noise import CLIP_STD
+from distillscope.config.parts import CLIP_STD
 from distillscope.config.study import Arm
 from distillscope.data.preprocess import Preprocess
 from distillscope.data.views import View

@@ -13,7 +13,7 @@ from scipy import ndimage
 from builders import refused
 from builders.clouds import make_source, make_subject
 from distillscope import registry
-from distillscope.config.noise import CLIP_STD, NoiseSpec
+from distillscope.config.parts import CLIP_STD, NoiseSpec
 from distillscope.data.corruptions import (
     SEVERITIES,
     affine_of,
@@ -27,9 +27,8 @@ from distillscope.errors import UserError
 from distillscope.measure.probe import linear_probe
 from distillscope.registry import stresses
 from distillscope.results.robustness import against_teacher, mean_corruption_error, relative_corruption_error
-from distillscope.stress.bands import BandNoise
 from distillscope.stress.corruptions import Corruption
-from distillscope.stress.fourier import band_mask, radial_energy, radial_frequency
+from distillscope.stress.frequencies import BandNoise, band_mask, radial_energy, radial_frequency
 from distillscope.stress.run import rehearse, run_stresses
 from distillscope.stress.subject import Findings, Subject
 from distillscope.stress.top_k import cuts, disjoint_parts, top_k, unit_rows

@@ -8,14 +8,13 @@ import torch
 
 from builders import refused
 from builders.clouds import make_source, make_subject
-from distillscope.config.noise import CLIP_STD
+from distillscope.config.parts import CLIP_STD
 from distillscope.data.preprocess import Preprocess
 from distillscope.data.source import Source
 from distillscope.measure.probe import linear_probe
 from distillscope.registry import stresses
 from distillscope.stress.attack import Classifier, accuracy_under_pgd
-from distillscope.stress.fourier import FourierNoise, by_third, fourier_basis, half_plane, heat_map
-from distillscope.stress.gradient import energy_by_frequency
+from distillscope.stress.frequencies import FourierNoise, by_third, energy_by_frequency, fourier_basis, half_plane, heat_map
 from distillscope.stress.run import rehearse, run_stresses
 from distillscope.stress.subject import Subject, probe_logits
 

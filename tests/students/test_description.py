@@ -14,8 +14,7 @@ import yaml
 from distillscope.config.load import study_from
 from distillscope.data.preprocess import Preprocess
 from distillscope.errors import UserError
-from distillscope.students.card import model_card
-from distillscope.students.load import build_student, load_student, save_student, with_transform
+from distillscope.students.load import build_student, load_student, model_card, save_student, with_transform
 from distillscope.students.networks import Transform
 
 HOSTILE = [None, "", "x", -1, 0, 1.5, 10**6, 10**9, 10**12, 10**30, [], {}, [1], [1, 2, 3], True, "../../x", 1e308,

@@ -14,7 +14,7 @@ from distillscope.measure.probe import ridge_map
 from distillscope.measure.rows import unit
 from distillscope.results.run_files import trials_of
 from distillscope.results.rundir import is_complete
-from distillscope.study.mapped import folds_of, mapped_measures
+from distillscope.study.measuring import folds_of, mapped_measures
 from distillscope.study.prepared import load_data, prepare_targets
 from distillscope.study.run import run_study
 from distillscope.study.trial import fresh_student, make_health, make_streams, run_trial

@@ -8,8 +8,7 @@ import pytest
 import torch
 
 from builders import refused
-from distillscope.config.noise import NoiseSpec
-from distillscope.config.parts import Part
+from distillscope.config.parts import NoiseSpec, Part
 from distillscope.config.study import Arm, Study
 from distillscope.data.noise import Noise
 from distillscope.data.source import Source

@@ -34,6 +34,9 @@ LEAST = 5
 """Seeds from which a paired t gives a p."""
 FLIPS_FROM = 6
 """Seeds from which an exact sign-flip test can fall below 0.05."""
+ORDER = ("collapse", "objective", "expansion", "capacity-limit", "rank-robustness", "inverse-scaling", "bottleneck",
+         "low-pass", "information", "truncated-pca")
+"""The ten claims of the two papers, in their order; claims that users add follow."""
 
 
 @dataclass(frozen=True)
@@ -244,11 +247,6 @@ def _finite(value: Any) -> Any:
     if isinstance(value, dict):
         return {k: _finite(v) for k, v in value.items()}
     return [_finite(v) for v in value] if isinstance(value, (list, tuple)) else value
-
-
-ORDER = ("collapse", "objective", "expansion", "capacity-limit", "rank-robustness", "inverse-scaling", "bottleneck",
-         "low-pass", "information", "truncated-pca")
-"""The ten claims of the two papers, in their order; claims that users add follow."""
 
 
 @dataclass(frozen=True)

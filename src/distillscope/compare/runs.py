@@ -16,6 +16,16 @@ from distillscope.measure.results import Value
 from distillscope.results.keys import OLD_FIT, OLD_FIT_SAYS, facts_of
 from distillscope.visible import joined
 
+FROM_INTERVALS, NO_INTERVALS = "over items, from both intervals (MOVER)", "no intervals in both audits"
+Z = 1.959963984540054
+"""The 97.5 % point of the normal distribution."""
+COUNTED = ("effective_rank", "recall")
+"""Measures that depend on the number of items."""
+AUDITED = {"effective_rank": "student.effective_rank", "r2": "alignment.teacher_r2", "accuracy": "probe.student.accuracy",
+           "accuracy_paper": "paper.probe.student.accuracy", "knn": "knn.student.accuracy",
+           "recall": "retrieval.mapped_recall_at_1", "overlap": "retrieval.neighbour_overlap_10",
+           "cka": "similarity.linear_cka_debiased"}
+
 
 @dataclass(frozen=True)
 class Comparison:
@@ -126,18 +136,6 @@ def study_warnings(sides: Sequence[StudySide], pairs: Sequence[Pair]) -> list[st
         said += [f"{side.label}: {problem}" for problem in side.run.problems]
         said += [f"{side.label}: {OLD_FIT_SAYS}"] if side.run.mapped_fit == OLD_FIT else []
     return said
-
-
-FROM_INTERVALS, NO_INTERVALS = "over items, from both intervals (MOVER)", "no intervals in both audits"
-Z = 1.959963984540054
-"""The 97.5 % point of the normal distribution."""
-COUNTED = ("effective_rank", "recall")
-"""Measures that depend on the number of items."""
-
-AUDITED = {"effective_rank": "student.effective_rank", "r2": "alignment.teacher_r2", "accuracy": "probe.student.accuracy",
-           "accuracy_paper": "paper.probe.student.accuracy", "knn": "knn.student.accuracy",
-           "recall": "retrieval.mapped_recall_at_1", "overlap": "retrieval.neighbour_overlap_10",
-           "cka": "similarity.linear_cka_debiased"}
 
 
 def quantities(measured: Iterable[str]) -> list[Quantity]:

@@ -17,6 +17,20 @@ from distillscope.errors import UserError, unknown_name
 from distillscope.files.json_reader import problem_of, shown, unreadable
 from distillscope.files.yaml_reader import Refused, parse_plain, read_yaml
 
+LONGEST_PATH = 20
+"""Steps of a dotted path; no setting lies deeper."""
+SINGULAR = {"student": ["students"], "arm": ["arms"], "objective": ["arms", "objective"]}
+"""What a path may begin with instead of the study's own key: where there is one student or one arm, it needs no name."""
+DEFAULTS: dict[str, Any] = {
+    "objective": Arm(name="default").objective_name,
+    "epochs": Training().epochs,
+    "batch_size": Training().batch_size,
+    "lr": Training().learning_rate,
+    "seed": Study.model_fields["seeds"].default[0],
+    "image_size": Student.model_fields["image_size"].default,
+}
+"""Option of `distill` -> its value where it is left out."""
+
 
 def preset_names() -> list[str]:
     """The presets that come with the package."""
@@ -129,13 +143,6 @@ def _model_in(annotation: Any) -> type[BaseModel] | None:
     return None
 
 
-LONGEST_PATH = 20
-"""Steps of a dotted path; no setting lies deeper."""
-
-SINGULAR = {"student": ["students"], "arm": ["arms"], "objective": ["arms", "objective"]}
-"""What a path may begin with instead of the study's own key: where there is one student or one arm, it needs no name."""
-
-
 def apply_override(values: dict[str, Any], override: str) -> None:
     """Set one dotted path: ``training.epochs=3``, ``students.0.width=2``, ``students.S.width=2``, ``seeds=[1,2]``.
 
@@ -194,17 +201,6 @@ def _value(path: str, text: str) -> Any:
         raise UserError(f"--set {path}", "plain YAML", str(error.problem), str(error.context)) from None
     except yaml.YAMLError:
         return text
-
-
-DEFAULTS: dict[str, Any] = {
-    "objective": Arm(name="default").objective_name,
-    "epochs": Training().epochs,
-    "batch_size": Training().batch_size,
-    "lr": Training().learning_rate,
-    "seed": Study.model_fields["seeds"].default[0],
-    "image_size": Student.model_fields["image_size"].default,
-}
-"""Option of `distill` -> its value where it is left out."""
 
 
 def one_student(name: str, teacher: str, data: str, student: str = "paper_cnn", *, objective: str | None = None,

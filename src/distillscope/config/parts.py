@@ -1,4 +1,4 @@
-"""What a study is made of: frozen models of parts that are named, each with its settings; and what a path stands for."""
+"""What a study is made of: frozen models of named parts and of its noise, each with settings; and what a path stands for."""
 
 from __future__ import annotations
 
@@ -9,8 +9,19 @@ from typing import Any, Literal
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
-from distillscope.config.noise import CLIP_MEAN, CLIP_STD
 from distillscope.errors import UserError
+from distillscope.registry import Positive
+
+FILE_KINDS = {".parquet": "parquet", ".tar": "webdataset",
+              **dict.fromkeys((".csv", ".tsv", ".jsonl", ".ndjson"), "manifest")}
+"""Suffix of a file that holds or lists images -> the data set that reads it."""
+DESCRIPTION = "student.json"
+"""The file of a distilled student's folder that says what the student is."""
+MODEL_FILES = {".onnx": "onnx", ".ts": "torchscript", ".torchscript": "torchscript", ".pt2": "exported", ".tflite": "tflite"}
+"""Suffix of a file that holds a whole model -> the teacher that runs it."""
+CLIP_MEAN = (0.48145466, 0.4578275, 0.40821073)
+CLIP_STD = (0.26862954, 0.26130258, 0.27577711)
+"""The channel statistics that CLIP's images are normalised with: the default mean and std of models and of noise."""
 
 
 class Part(BaseModel):
@@ -133,16 +144,6 @@ class Remedy(Part):
         return self.label or self.name
 
 
-FILE_KINDS = {".parquet": "parquet", ".tar": "webdataset",
-              **dict.fromkeys((".csv", ".tsv", ".jsonl", ".ndjson"), "manifest")}
-"""Suffix of a file that holds or lists images -> the data set that reads it."""
-
-DESCRIPTION = "student.json"
-"""The file of a distilled student's folder that says what the student is."""
-MODEL_FILES = {".onnx": "onnx", ".ts": "torchscript", ".torchscript": "torchscript", ".pt2": "exported", ".tflite": "tflite"}
-"""Suffix of a file that holds a whole model -> the teacher that runs it."""
-
-
 def data_kind(text: str) -> str | None:
     """Which data set function reads what a path or a Hub name points to; None where it is neither."""
     path = Path(text).expanduser()
@@ -187,3 +188,33 @@ def model_file(text: str) -> dict[str, Any] | None:
     if not at or pool not in ("first", "mean"):
         output, pool = key, ""
     return {"name": kind, "path": str(path), **({"output": output} if output else {}), **({"pool": pool} if pool else {})}
+
+
+class NoiseSpec(BaseModel):
+    """Where noise is added, and in which unit its sigma counts.
+
+    ``where``: "source" adds to the stored image before any resizing, so that teacher and student see the same noisy image;
+    "input" adds to the model's own normalised tensor, as the paper does. ``unit``: "pixel" counts in [0, 1] pixel values,
+    "normalised" in units of the per-channel ``std``. ``clip`` keeps a noisy source image in [0, 1].
+
+    A part that takes it as a setting has its fields among its own settings, and the study's where it sets none.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
+
+    where: Literal["source", "input"] = "source"
+    unit: Literal["pixel", "normalised"] = "normalised"
+    clip: bool = True
+    std: tuple[Positive, Positive, Positive] = CLIP_STD
+
+    def both_units(self, sigma: float) -> dict[str, Any]:
+        """``sigma`` in pixels ([0, 1], mean over channels) and in units of ``std``, and what is done with it.
+
+        >>> NoiseSpec(std=(0.25, 0.25, 0.25)).both_units(0.1)["sigma_pixel"]
+        0.025
+        """
+        mean_std = sum(self.std) / len(self.std)
+        pixel = sigma * mean_std if self.unit == "normalised" else sigma
+        return {"sigma_normalised": sigma if self.unit == "normalised" else sigma / mean_std, "sigma_pixel": pixel,
+                "sigma_255": pixel * 255, "where": "source pixels" if self.where == "source" else "model input",
+                "clipped": self.where == "source" and self.clip}

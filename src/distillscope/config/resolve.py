@@ -8,8 +8,7 @@ from typing import Any
 from pydantic import ValidationError
 
 from distillscope import registry
-from distillscope.config.noise import NoiseSpec
-from distillscope.config.parts import Dataset, Part, data_kind
+from distillscope.config.parts import Dataset, NoiseSpec, Part, data_kind
 from distillscope.config.study import Arm, Study
 from distillscope.errors import UserError
 

@@ -8,8 +8,7 @@ from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
 
-from distillscope.config.noise import NoiseSpec
-from distillscope.config.parts import Dataset, Objective, Part, Remedy, Stress, Student, Teacher
+from distillscope.config.parts import Dataset, NoiseSpec, Objective, Part, Remedy, Stress, Student, Teacher
 from distillscope.errors import UserError, unknown_name
 from distillscope.registry import Positive, Seed, Strength
 

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from distillscope.config.noise import NoiseSpec
+from distillscope.config.parts import NoiseSpec
 from distillscope.data.preprocess import unit_floats
 from distillscope.data.source import Images, stack
 from distillscope.draws import keyed_rng

@@ -9,7 +9,7 @@ import torch
 from torchvision.transforms import InterpolationMode
 from torchvision.transforms.v2 import functional as F
 
-from distillscope.config.noise import CLIP_MEAN, CLIP_STD
+from distillscope.config.parts import CLIP_MEAN, CLIP_STD
 from distillscope.data.source import Images, stack
 
 

@@ -16,7 +16,7 @@ import numpy as np
 import torch
 from torchvision.transforms.v2 import functional as F
 
-from distillscope.config.noise import NoiseSpec
+from distillscope.config.parts import NoiseSpec
 from distillscope.data.noise import with_noise
 from distillscope.data.source import Images, stack
 from distillscope.draws import keyed_rng, keyed_rngs

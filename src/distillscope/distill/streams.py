@@ -8,7 +8,7 @@ from typing import Any, TypeVar
 import numpy as np
 import torch
 
-from distillscope.config.noise import NoiseSpec
+from distillscope.config.parts import NoiseSpec
 from distillscope.config.study import Training
 from distillscope.data.noise import Noise, with_noise
 from distillscope.draws import keyed_rng, keyed_seed

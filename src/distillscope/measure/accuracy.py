@@ -10,7 +10,7 @@ import numpy as np
 
 from distillscope.measure.intervals import mcnemar_p
 from distillscope.measure.probe import LinearProbe
-from distillscope.measure.quantity import NotMeasured
+from distillscope.measure.results import NotMeasured
 from distillscope.registry import measures
 
 

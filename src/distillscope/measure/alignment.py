@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from distillscope.measure.quantity import NotMeasured, Points
+from distillscope.measure.results import NotMeasured, Points
 from distillscope.measure.spectrum import ALL_EQUAL, algebraic_rank
 from distillscope.registry import curves, measures
 

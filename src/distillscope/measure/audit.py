@@ -22,8 +22,7 @@ from distillscope.measure.intervals import (
 from distillscope.measure.labelled import LabelledPair
 from distillscope.measure.pair import Pair, question, resolve
 from distillscope.measure.pool import Settings, Side
-from distillscope.measure.quantity import GROUPS, NotMeasured, definition
-from distillscope.measure.results import Audit, Curve, Value
+from distillscope.measure.results import GROUPS, Audit, Curve, NotMeasured, Value, definition
 from distillscope.measure.spectrum import algebraic_rank
 from distillscope.registry import curves, measures
 

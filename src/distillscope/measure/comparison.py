@@ -10,7 +10,7 @@ from distillscope.draws import keyed_rng
 from distillscope.measure.neighbours import ahead_of_own
 from distillscope.measure.pair import Pair
 from distillscope.measure.pool import of_whole
-from distillscope.measure.quantity import NotMeasured
+from distillscope.measure.results import NotMeasured
 from distillscope.measure.rows import moments, unit
 from distillscope.measure.similarity import linear_cka, linear_cka_debiased, overlap, procrustes
 

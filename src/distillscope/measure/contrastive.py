@@ -9,7 +9,7 @@ from __future__ import annotations
 import numpy as np
 
 from distillscope.measure import tolerances
-from distillscope.measure.quantity import NotMeasured, Points
+from distillscope.measure.results import NotMeasured, Points
 from distillscope.measure.rows import unit
 from distillscope.registry import curves, measures
 

@@ -23,7 +23,7 @@ from distillscope.measure.given import checked_labels, checked_text, prepared_si
 from distillscope.measure.labelled import LabelledPair
 from distillscope.measure.pair import resolve, resolve_name
 from distillscope.measure.pool import Settings, Side
-from distillscope.measure.quantity import NotMeasured
+from distillscope.measure.results import NotMeasured
 from distillscope.registry import measures
 
 

@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 import numpy as np
 
 from distillscope.draws import keyed_rng
-from distillscope.measure.quantity import NotMeasured
+from distillscope.measure.results import NotMeasured
 
 RESAMPLES = 1000
 MOST_SCORES = 5000

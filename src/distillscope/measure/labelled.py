@@ -13,7 +13,7 @@ from distillscope.measure.neighbours import knn_predictions, voted
 from distillscope.measure.pair import Pair
 from distillscope.measure.pool import Side
 from distillscope.measure.probe import FOLDS, LinearProbe, linear_probe, tuned_probe
-from distillscope.measure.quantity import NotMeasured
+from distillscope.measure.results import NotMeasured
 from distillscope.measure.rows import unit
 from distillscope.measure.scan import Items
 

@@ -11,7 +11,7 @@ import numpy as np
 
 from distillscope.errors import UserError
 from distillscope.measure import tolerances
-from distillscope.measure.quantity import NotMeasured
+from distillscope.measure.results import NotMeasured
 from distillscope.measure.rows import unit
 from distillscope.registry import measures
 

@@ -11,8 +11,7 @@ import numpy as np
 from distillscope.measure import alignment, contrastive
 from distillscope.measure.pool import Side, by_group, energy_along, of_whole, span
 from distillscope.measure.probe import Map, fold_groups, residual_energy, ridge
-from distillscope.measure.quantity import NotMeasured
-from distillscope.measure.results import Audit, Value
+from distillscope.measure.results import Audit, NotMeasured, Value
 from distillscope.measure.rows import SMALLEST_NORM, Accumulator, Moments, merged, unit
 from distillscope.registry import positional
 

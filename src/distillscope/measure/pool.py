@@ -17,7 +17,7 @@ import numpy as np
 
 from distillscope.measure import tolerances
 from distillscope.measure.neighbours import first_kept, nearest, nearest_by_distance
-from distillscope.measure.quantity import NotMeasured
+from distillscope.measure.results import NotMeasured
 from distillscope.measure.rows import Accumulator, Moments, Rows, merged, unit
 from distillscope.measure.scan import Items, row_keys, scan
 from distillscope.measure.spectrum import algebraic_rank, kernel_sums, rounding_energy

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from distillscope.measure.quantity import NotMeasured
+from distillscope.measure.results import NotMeasured
 from distillscope.registry import measures
 
 

@@ -10,7 +10,7 @@ from __future__ import annotations
 import numpy as np
 
 from distillscope.measure import tolerances
-from distillscope.measure.quantity import NotMeasured, Points
+from distillscope.measure.results import NotMeasured, Points
 from distillscope.registry import curves, measures
 
 ALL_EQUAL = "all embeddings are equal, so there is no variance to measure"

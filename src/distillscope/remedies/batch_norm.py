@@ -8,7 +8,7 @@ import numpy as np
 import torch
 from torch.nn.modules.batchnorm import _BatchNorm
 
-from distillscope.config.noise import NoiseSpec
+from distillscope.config.parts import NoiseSpec
 from distillscope.data.source import Source, read_batches, stratified
 from distillscope.data.views import View
 from distillscope.devices import kept_memory

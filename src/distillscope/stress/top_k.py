@@ -6,7 +6,7 @@ from collections.abc import Callable, Mapping
 
 import numpy as np
 
-from distillscope.config.noise import NoiseSpec
+from distillscope.config.parts import NoiseSpec
 from distillscope.data.noise import Noise
 from distillscope.data.source import Source
 from distillscope.draws import keyed_rng

@@ -24,7 +24,7 @@ from distillscope.draws import keyed_rng
 from distillscope.errors import UserError
 from distillscope.files.writing import checksum, sweep, write_atomic, write_json, write_text
 from distillscope.results.rows import Condition
-from distillscope.study.mapped import is_sound, keep_rows, mark_of
+from distillscope.study.measuring import is_sound, keep_rows, mark_of
 from distillscope.targets.transforms import Target, fit_target, load_target
 from distillscope.teachers.cache import cache_root
 from distillscope.teachers.rows import TeacherRows

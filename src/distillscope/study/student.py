@@ -23,8 +23,7 @@ from distillscope.files.locks import RunLock
 from distillscope.files.writing import said_if_deleted, sweep, write_text
 from distillscope.files.yaml_reader import read_yaml
 from distillscope.results.run_files import trials_of
-from distillscope.students.card import model_card
-from distillscope.students.load import DESCRIPTION, load_student, save_student
+from distillscope.students.load import DESCRIPTION, load_student, model_card, save_student
 from distillscope.study.measuring import save_embeddings
 from distillscope.study.preflight import Work, check_data, check_study, check_teacher
 from distillscope.study.prepared import fingerprint, load_untested, prepare_targets

@@ -11,7 +11,7 @@ from typing import Any, Literal
 import torch
 
 from distillscope import progress
-from distillscope.config.noise import CLIP_MEAN, CLIP_STD
+from distillscope.config.parts import CLIP_MEAN, CLIP_STD
 from distillscope.data.preprocess import Preprocess
 from distillscope.errors import UserError
 from distillscope.teachers.encoder import Encoder, plain_line

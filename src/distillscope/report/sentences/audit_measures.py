@@ -6,8 +6,7 @@ import math
 from collections.abc import Callable
 
 from distillscope.measure.pool import Settings
-from distillscope.measure.quantity import decimals
-from distillscope.measure.results import Audit, Line, Value
+from distillscope.measure.results import Audit, Line, Value, decimals
 from distillscope.report.sentences.numbers import number, percent
 from distillscope.results.keys import NBSP, facts_of
 
