@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np
 
-from distillscope import registry
+from distillscope import progress, registry
 from distillscope.config.parts import Dataset, Part
 from distillscope.config.study import Arm, Study
 from distillscope.data.noise import Noise
@@ -24,7 +24,6 @@ from distillscope.draws import keyed_rng
 from distillscope.errors import UserError
 from distillscope.files.writing import checksum, sweep, write_atomic, write_json, write_text
 from distillscope.results.rows import Condition
-from distillscope.study.measuring import is_sound, keep_rows, mark_of
 from distillscope.targets.transforms import Target, fit_target, load_target
 from distillscope.teachers.cache import cache_root
 from distillscope.teachers.rows import TeacherRows
@@ -211,3 +210,53 @@ def rehearse_views(study: Study, source: Source) -> None:
             view(images, source.ids[few])
         except UserError as error:
             raise UserError(f"arms.{arm.name}.{error.where}", error.expected, error.got, error.todo) from None
+
+
+def keep_rows(path: Path, make: Callable[[], np.ndarray], cheap: Callable[[], bool] = lambda: True) -> None:
+    """Targets (n, d) float32 in ``path``, written with their checksum unless they are there and sound.
+
+    Older ones without a checksum are compared with what they would be made as, where that is ``cheap``; else they are taken
+    if they are finite.
+    """
+    if path.is_file():
+        if mark_of(path).is_file():
+            why = None if is_sound(path) else "checksum differs"
+        else:
+            why = _fault(path, make if cheap() else None)
+        if why is None:
+            if not mark_of(path).is_file():
+                write_text(mark_of(path), checksum(path))
+            return
+        progress.say(f"cache {path}: damaged ({why}); made again")
+    mark_of(path).unlink(missing_ok=True)
+    rows = make()
+    write_atomic(path, lambda p: np.save(p, np.ascontiguousarray(rows, dtype=np.float32), allow_pickle=False))
+    write_text(mark_of(path), checksum(path))
+
+
+def mark_of(path: Path) -> Path:
+    """Where a file's checksum stands; written after it."""
+    return path.with_name(f"{path.name}.checksum")
+
+
+def is_sound(path: Path) -> bool:
+    try:
+        return mark_of(path).read_text(encoding="utf-8").strip() == checksum(path)
+    except (FileNotFoundError, ValueError):
+        return False
+
+
+def _fault(path: Path, make: Callable[[], np.ndarray] | None) -> str | None:
+    """What is wrong with targets that were written before checksums were."""
+    try:
+        rows = np.load(path, mmap_mode="r", allow_pickle=False)
+    except (ValueError, OSError, EOFError) as error:
+        return str(error).splitlines()[0][:120]
+    if make is None:
+        return None if rows.ndim == 2 and rows.dtype == np.float32 and np.isfinite(rows).all() else "not finite float32 rows"
+    wanted = make()
+    if rows.shape != wanted.shape or rows.dtype != np.float32:
+        return f"{rows.dtype} of shape {rows.shape}"
+    # Made on other threads or another machine the last digits differ.
+    size = float(np.sqrt(np.square(wanted).mean()))
+    return None if np.allclose(rows, wanted, rtol=1e-3, atol=1e-3 * size) else "other values"
