@@ -62,7 +62,7 @@ def _stressed(run: Path) -> Path:
         (path.parent / "stress").mkdir()
         np.save(path.parent / "stress" / "fourier.paper.probe.npy", np.linspace(0.1, 0.6 + luck, 9).reshape(3, 3))
         curves = json.loads((path.parent / "curves.json").read_text())
-        curves[f"stress.frequencies.{side}"] = {"x": [0.25, 0.5, 0.75, 1.0], "y": [0.5, 0.8, 0.9, 1.0], "low": None, "high": None,
+        curves[f"stress.gradient.{side}"] = {"x": [0.25, 0.5, 0.75, 1.0], "y": [0.5, 0.8, 0.9, 1.0], "low": None, "high": None,
                                              "unit": "share"}
         (path.parent / "curves.json").write_text(json.dumps(curves))
     return run

@@ -62,14 +62,14 @@ def test_teacher_student_and_remedied_student_meet_the_same_conditions(run):
 
 def test_curves_maps_and_the_remedied_weights_are_kept(run):
     trial, = (run.path / "trials").iterdir()
-    assert "stress.frequencies.student" in json.loads((trial / "curves.json").read_text())
+    assert "stress.gradient.student" in json.loads((trial / "curves.json").read_text())
     assert (trial / "stress" / "fourier.paper.probe.npy").is_file()
     assert (trial / "remedies" / "bn" / "stress" / "fourier.paper.probe.npy").is_file()
     from distillscope.students.load import load_student
 
     assert load_student(trial / "remedies" / "bn").dim == load_student(trial).dim
     reference, = (run.path / "references").iterdir()
-    assert "stress.frequencies.teacher" in json.loads((reference / "curves.json").read_text())
+    assert "stress.gradient.teacher" in json.loads((reference / "curves.json").read_text())
     assert any("students only" in why for why in json.loads((reference / "complete.json").read_text())["skipped"])
 
 

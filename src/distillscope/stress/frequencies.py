@@ -256,7 +256,7 @@ def band_noise(model: Subject, test: Source, labels: np.ndarray | None, seed: in
 @stresses.register("gradient")
 def gradient(model: Subject, test: Source, labels: np.ndarray | None, seed: int, *,
              of: Literal["embedding", "margin"] = "embedding", bins: int = 16, items: int = 512) -> Findings:
-    """Energy of the gradient with respect to the stored pixels, by radial frequency (curve stress.frequencies.SIDE).
+    """Energy of the gradient with respect to the stored pixels, by radial frequency (curve stress.gradient.SIDE).
 
     `of: embedding`: of u . z / |z| with u normal, drawn for each image: in expectation the squared Frobenius norm of the
     Jacobian of the unit-norm embedding (the cosine to the clean embedding itself has no gradient there, being at its

@@ -160,7 +160,7 @@ def gradient(run: Run, settings: list[Setting], summary: Summary) -> Figure:
     panels = []
     for setting in settings:
         sides = [(m, "teacher" if m.is_teacher else "student") for m in setting.models]
-        series = [s for m, side in sides if (s := curve_over_seeds(run, m, f"stress.frequencies.{side}", marker=m.marker))]
+        series = [s for m, side in sides if (s := curve_over_seeds(run, m, f"stress.gradient.{side}", marker=m.marker))]
         if series:
             panels.append(Panel(panel_title(settings, setting), "radial frequency, fractions of Nyquist",
                                 "share of the gradient's energy",
