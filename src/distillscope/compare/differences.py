@@ -14,8 +14,8 @@ import pandas as pd
 from distillscope.compare.agree import ALL, COUNT, FITTED, NOISE, TARGET, TEACHER, Match, Mismatch, mismatches
 from distillscope.compare.read import StudySide
 from distillscope.measure.intervals import bootstrap_interval
-from distillscope.results.curves import trials_of_model
 from distillscope.results.keys import ACCURACIES, PARAMETERS, RANK, facts_of
+from distillscope.results.models import trials_of_model
 from distillscope.results.rows import CLEAN, Condition
 from distillscope.results.statistics import Contrast, holm, paired, welch
 

@@ -1,16 +1,25 @@
-"""From images as they are stored to what one model wants to see. Every model has its own."""
+"""From images, as they are stored or as a caller of `encode` has them, to what one model wants to see: each its own."""
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass
+from pathlib import Path
 from typing import Any, overload
 
+import numpy as np
 import torch
 from torchvision.transforms import InterpolationMode
 from torchvision.transforms.v2 import functional as F
 
 from distillscope.config.parts import CLIP_MEAN, CLIP_STD
+from distillscope.data.decode import BrokenImage, Decoding, decode, read_file, to_rgb
 from distillscope.data.source import Images, stack
+from distillscope.errors import UserError
+
+Names = Sequence[str] | np.ndarray
+"""Ids (n,) of images."""
+TAKEN = "images: uint8 or floats in [0, 1], (b, 3, h, w) or (b, h, w, 3); PIL images; paths; or a list of them"
 
 
 @dataclass(frozen=True)
@@ -79,3 +88,105 @@ def unit_floats(images: Images) -> Images:
 
 def _unit_floats(images: torch.Tensor) -> torch.Tensor:
     return images.float().div(255) if images.dtype == torch.uint8 else images
+
+
+def gathered(images: Any) -> torch.Tensor | list[Any]:
+    """A tensor (b, 3, h, w), uint8 or float32 in [0, 1], of arrays; a list of all else, each still to be read (`ready`).
+
+    A tensor counts as channels first where its shape leaves it open, a NumPy array as channels last; one of three dimensions
+    is one image, of two a grey one. Values that are neither uint8 nor floats in [0, 1] are refused.
+
+    >>> import numpy as np
+    >>> tuple(gathered(np.zeros((5, 8, 6, 3), np.uint8)).shape), gathered("photo.jpg")
+    ((5, 3, 8, 6), ['photo.jpg'])
+    """
+    from PIL import Image
+
+    if isinstance(images, np.ndarray) and images.dtype.kind in "OU":
+        return images.ravel().tolist()
+    if isinstance(images, (np.ndarray, torch.Tensor)):
+        return _tensor(images)
+    one = isinstance(images, (str, Path, bytes, dict, Image.Image)) or not isinstance(images, Iterable)
+    return [images] if one else list(images)
+
+
+def ready(items: torch.Tensor | list[Any], start: int) -> Images:
+    """A part of what `gathered` gave, from item ``start`` on, as models are shown it."""
+    return items if isinstance(items, torch.Tensor) else stack([_image(item, start + i) for i, item in enumerate(items)])
+
+
+def names_of(items: torch.Tensor | list[Any], ids: Names | str | None) -> Names:
+    """The ids that were given, one an image; else paths as they are, and the places of all other images."""
+    if ids is None:
+        return [str(item) if isinstance(item, (str, Path)) else str(i) for i, item in enumerate(items)]
+    ids = [ids] if isinstance(ids, str) else ids
+    if len(ids) != len(items):
+        raise UserError("encode", f"{len(items)} ids, one an image", str(len(ids)), "Give one for each, or none.")
+    return ids
+
+
+def _image(item: Any, index: int) -> torch.Tensor:
+    """One image as (3, h, w)."""
+    from PIL import Image
+
+    named = str(item) if isinstance(item, (str, Path)) else f"image {index}"
+    try:
+        if isinstance(item, (str, Path)):
+            return torch.from_numpy(decode(read_file(Path(item).expanduser()))[0]).permute(2, 0, 1)
+        if isinstance(item, bytes):
+            return torch.from_numpy(decode(item)[0]).permute(2, 0, 1)
+        if isinstance(item, Image.Image):
+            return torch.from_numpy(to_rgb(item, Decoding())[0]).permute(2, 0, 1)
+    except BrokenImage as error:
+        raise UserError(f"encode {named}", "an image that can be decoded", str(error), "Mend it, or leave it out.") from None
+    if isinstance(item, (np.ndarray, torch.Tensor)):
+        found = _tensor(item)
+        if len(found) != 1:
+            raise UserError(f"encode {named}", "one image in each place of a list", f"a batch of {len(found)}",
+                            "Pass the batches one by one.")
+        return found[0]
+    raise UserError(f"encode {named}", TAKEN, type(item).__name__, "Convert it.")
+
+
+def _tensor(given: np.ndarray | torch.Tensor) -> torch.Tensor:
+    """(b, 3, h, w), uint8 or float32 in [0, 1], of a batch or of one image."""
+    first = isinstance(given, torch.Tensor)
+    if isinstance(given, torch.Tensor):
+        values = given.detach()
+    else:
+        native = given.astype(given.dtype.newbyteorder("="), copy=False)
+        if native.dtype.kind not in "uif" or native.dtype.itemsize > 8:
+            raise UserError("encode", TAKEN, f"an array of {given.dtype}", "Convert it to uint8, or to floats in [0, 1].")
+        contiguous = np.ascontiguousarray(native)
+        values = torch.from_numpy(contiguous if contiguous.flags.writeable else contiguous.copy())
+    values = _checked_values(values)
+    shape = tuple(values.shape)
+    if values.ndim == 2:
+        return values[None, None].expand(1, 3, *shape)
+    if values.ndim not in (3, 4) or 0 in shape[1:]:
+        raise UserError("encode", TAKEN, f"shape {shape}", "Give them that shape.")
+    batch = values if values.ndim == 4 else values[None]
+    channels = {1: batch.shape[1] in (1, 3), 3: batch.shape[3] in (1, 3)}
+    axis = next((a for a in ((1, 3) if first else (3, 1)) if channels[a]), None)
+    if axis is None:
+        fourth = 4 in (batch.shape[1], batch.shape[3])
+        raise UserError("encode", TAKEN, f"shape {shape}", "Give them 3 channels, or 1 where they are grey." if not fourth else
+                        "For transparency pass PIL images or paths: they are put on white.")
+    batch = batch if axis == 1 else batch.permute(0, 3, 1, 2)
+    return batch if batch.shape[1] == 3 else batch.expand(-1, 3, -1, -1)
+
+
+def _checked_values(values: torch.Tensor) -> torch.Tensor:
+    """uint8 as it is, floats in [0, 1] as float32: 0 to 255 in floats would be clamped to white."""
+    if values.dtype == torch.uint8:
+        return values
+    if not values.is_floating_point():
+        raise UserError("encode", TAKEN, f"an array of {str(values.dtype).removeprefix('torch.')}",
+                        "Convert it to uint8, or to floats in [0, 1].")
+    if values.numel():
+        low, high = float(values.min()), float(values.max())
+        if not (low >= -1e-6 and high <= 1 + 1e-6):
+            todo = ("Pass images before any normalisation: a model applies its own." if low < -0.5 else
+                    "Divide by 255, or pass uint8." if high > 2 else "Clamp them to [0, 1].")
+            raise UserError("encode", "uint8 images, or floats in [0, 1]", f"floats from {low:.4g} to {high:.4g}", todo)
+    return values.float()

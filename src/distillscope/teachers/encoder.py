@@ -16,8 +16,7 @@ import numpy as np
 import torch
 from torch.nn.utils.fusion import fuse_conv_bn_weights
 
-from distillscope.data.encode_inputs import Names, gathered, names_of, ready
-from distillscope.data.preprocess import Preprocess
+from distillscope.data.preprocess import Names, Preprocess, gathered, names_of, ready
 from distillscope.data.source import Images, Source
 from distillscope.devices import autocast
 from distillscope.errors import UserError

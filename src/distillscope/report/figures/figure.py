@@ -5,8 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Any
 
-from distillscope.results.curves import mean_curve
-from distillscope.results.models import Model
+from distillscope.results.models import Model, mean_curve
 from distillscope.results.run import Run
 
 

@@ -14,9 +14,8 @@ from distillscope.report.figures.figure import Figure, Grid, Panel, Series
 from distillscope.report.figures.geometry import of_setting
 from distillscope.report.registered import STUDY_FIGURES
 from distillscope.report.sentences.numbers import number, percent, shortened
-from distillscope.results.curves import trials_of_model
 from distillscope.results.keepsakes_file import Keepsakes, read_keepsakes
-from distillscope.results.models import Model, Setting
+from distillscope.results.models import Model, Setting, trials_of_model
 from distillscope.results.run import Run
 
 MOST_STUDENTS = 5

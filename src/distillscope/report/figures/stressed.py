@@ -12,9 +12,8 @@ from distillscope.report.figures.figure import Figure, Grid, Mark, Panel, Series
 from distillscope.report.figures.geometry import of_setting, panel_title
 from distillscope.report.registered import STUDY_FIGURES
 from distillscope.report.sentences.numbers import accuracy_of, number, percent
-from distillscope.results.curves import trials_of_model
 from distillscope.results.keys import LATENCY
-from distillscope.results.models import Model, Setting
+from distillscope.results.models import Model, Setting, trials_of_model
 from distillscope.results.robustness import MEAN
 from distillscope.results.rows import Condition
 from distillscope.results.run import Run
