@@ -44,12 +44,13 @@ if os.environ.get("DISTILLSCOPE_NOTEBOOK_SHRINK"):  # the tests' version: minute
     overrides = [
         "training.epochs=1",
         "seeds=[42]",
-        "limit=160",
+        "limit=90",
         "limit_test=60",
-        "validation=40",
+        "validation=30",
         "target.dim=32",
         "training.batch_size=32",
         "noise.sigmas=[0.1]",
+        "stresses=[]",
     ]
 study = distillscope.load_preset("quickstart", overrides)
 print(study.description)

@@ -8,6 +8,7 @@ Intervals of accuracies end at 0 and 1.
 from __future__ import annotations
 
 import math
+import operator
 from collections.abc import Iterable
 from dataclasses import dataclass, replace
 
@@ -81,15 +82,18 @@ def summarise(results: pd.DataFrame, trials: Iterable[Finished] = ()) -> pd.Data
     """
     per_seed = results.groupby([*KEYS, "seed"], dropna=False, sort=False).agg(
         value=("value", "mean"), n=("n", "max"), unit=("unit", "first")).reset_index()
+    rows_of: dict[int, list[tuple]] = {}
+    for number, row in zip(per_seed.groupby(KEYS, dropna=False, sort=False).ngroup(),
+                           per_seed[["seed", "value", "n", "unit"]].itertuples(index=False, name=None), strict=True):
+        rows_of.setdefault(number, []).append(row)
     records = []
-    for key, group in per_seed.groupby(KEYS, dropna=False, sort=False):
-        group = group.sort_values("seed")
-        n = group["n"].max()
-        group = group[np.isfinite(group["value"])]
-        seeds = [None if pd.isna(s) else int(s) for s in group["seed"]]
-        found = statistic(group["value"], None if pd.isna(n) else int(n), str(group["unit"].iloc[0]) if len(group) else "")
+    for key, rows in zip(per_seed[KEYS].drop_duplicates().itertuples(index=False, name=None), rows_of.values(), strict=True):
+        rows.sort(key=lambda row: math.inf if pd.isna(row[0]) else row[0])
+        n = max((int(n) for _, _, n, _ in rows if not pd.isna(n)), default=None)
+        kept = [row for row in rows if not pd.isna(row[1]) and math.isfinite(row[1])]
+        found = statistic([value for _, value, _, _ in kept], n, str(kept[0][-1]) if kept else "")
         found = within_unit(found) if str(key[-1]).endswith("accuracy") else found
-        records.append(_record(key, found, seeds))
+        records.append(_record(key, found, [None if pd.isna(seed) else int(seed) for seed, *_ in kept]))
     records += _of_mean_spectrum(results, trials)
     return pd.DataFrame(records, columns=[*KEYS, "mean", "std", "std_population", "low", "high", "n_seeds", "seeds",
                                           "values", "n", "unit"])
@@ -134,9 +138,12 @@ class Summary:
     def __init__(self, frame: pd.DataFrame) -> None:
         self.frame = frame
         self._rows: dict[tuple, Statistic] = {}
+        self._per_seed: dict[tuple, tuple[list, list]] = {}
+        key_of = operator.itemgetter("dataset", "teacher", "target", "arm", "student", "condition", "measure")
+        for row in frame.to_dict("records"):
+            self._per_seed.setdefault(key_of(row), (row["seeds"], row["values"]))
         for row in of_test(frame).to_dict("records"):
-            key = tuple(row[k] for k in ("dataset", "teacher", "target", "arm", "student", "condition", "measure"))
-            self._rows[key] = Statistic(row["mean"], row["std"], row["std_population"], row["low"], row["high"],
+            self._rows[key_of(row)] = Statistic(row["mean"], row["std"], row["std_population"], row["low"], row["high"],
                                         row["n_seeds"], tuple(row["values"]), row["n"], row["unit"])
 
     @classmethod
@@ -159,14 +166,10 @@ class Summary:
 
     def per_seed(self, model, measure: str, condition: str = CLEAN) -> dict[int | None, float]:
         """{seed: value}, so that models trained from one seed can be paired."""
-        frame = self.frame
         if model.is_teacher:
             measure = teacher_key(measure)
-        rows = frame[(frame["dataset"] == model.dataset) & (frame["teacher"] == model.teacher)
-                     & (frame["target"] == model.target) & (frame["arm"] == model.arm)
-                     & (frame["student"] == model.student) & (frame["condition"] == condition)
-                     & (frame["measure"] == measure)]
-        return dict(zip(rows["seeds"].iloc[0], rows["values"].iloc[0], strict=False)) if len(rows) else {}
+        key = (model.dataset, model.teacher, model.target, model.arm, model.student, condition, measure)
+        return dict(zip(*self._per_seed.get(key, ((), ())), strict=False))
 
 
 def teacher_key(measure: str) -> str:
