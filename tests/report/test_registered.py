@@ -15,7 +15,7 @@ from distillscope.report.figures.figure import Figure
 from distillscope.report.registered import STUDY, STUDY_FIGURES, Figures, Sections
 from distillscope.report.render import environment, render
 
-TOY = """{% from "_text.html" import findings %}
+TOY = """{% from "_parts.html" import findings %}
 {{ findings(said) }}<p>of {{ name }}</p>
 """
 

@@ -95,7 +95,7 @@ class Sections(_Registered):
 
         ``question`` stands before the title ("Why?") and joins neighbours in the list of contents. The template is
         ``name``.html in the page's folder of report/templates, or in ``folder``; or ``template``, one that sections share
-        (figures.html, findings.html, table.html).
+        (figures.html, findings.html, table.html, provenance.html).
         """
         return self._add(name, order, {"title": title, "question": question, "template": template, "folder": folder})
 

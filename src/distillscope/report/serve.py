@@ -46,7 +46,7 @@ class Watch:
         if is_archive(self.run):
             raise UserError(f"--serve {run_dir}", "a run that may go on", "an archive, which does not", "Leave --serve out.")
         self.num_trials = len(trials_of(read_run(self.run).study))
-        self.page = render("waiting.html").encode()
+        self.page = render("serve.html", waiting=True).encode()
         self.seen: frozenset[tuple[str, int]] = frozenset()
         self.state = State(0, self.num_trials)
 
@@ -98,7 +98,7 @@ class _Handler(BaseHTTPRequestHandler):
         path, watch = self.path.partition("?")[0], self.server.watch
         if path == "/":
             script = static("serve.js")
-            page = render("serve.html", script=Markup(script))
+            page = render("serve.html", waiting=False, script=Markup(script))
             self._send(200, "text/html", page.encode(),
                        f"default-src 'none'; script-src {script_hash(script)}; style-src 'unsafe-inline'; connect-src 'self'; "
                        "frame-src 'self'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'")

@@ -196,7 +196,7 @@ def left_out(found: Audit) -> dict[str, Any]:
     return {"reasons": found.reasons}
 
 
-@AUDIT.register("provenance", "Provenance", order=110)
+@AUDIT.register("provenance", "Provenance", order=110, template="provenance.html")
 def provenance(provenance: dict[str, Any], teacher: str, student: str, command: str) -> dict[str, Any]:
     """Where the numbers come from, and the command that makes them again."""
     facts: dict[str, Any] = {"teacher": teacher, "student": student}
@@ -205,7 +205,7 @@ def provenance(provenance: dict[str, Any], teacher: str, student: str, command: 
             facts["duration"] = duration(value) if value else ""
         elif key != "command" and value not in UNKNOWN:
             facts[key.replace("_", " ")] = _plain(value)
-    return {"facts": facts, "command": command}
+    return {"sides": [{"label": "", "facts": facts, "made_by": ""}], "command": command}
 
 
 def _plain(value: Any) -> str:

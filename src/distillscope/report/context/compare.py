@@ -183,7 +183,7 @@ def audits_table(sides: Sequence[AuditSide]) -> PageTable:
     return PageTable("All measures", heads("measure", ["teacher", *(s.label for s in sides)]), rows)
 
 
-@COMPARISON.register("provenance", "Provenance", order=80)
+@COMPARISON.register("provenance", "Provenance", order=80, template="provenance.html")
 def provenance(found: Comparison, command: str) -> dict[str, Any]:
     """Where each run is and how it was made, and the command of this page."""
     return {"sides": [{"label": side.label, "facts": _facts(side), "made_by": _made_by(side)} for side in found.sides],

@@ -57,17 +57,18 @@ def information(drawn: Shown) -> dict[str, Any]:
     return {"rows": [drawn("information")]}
 
 
-@STUDY.register("training", "Training", order=70, question=WHY)
+@STUDY.register("training", "Training", order=70, question=WHY, template="figures.html")
 def training(drawn: Shown, figures: dict[str, Figure]) -> dict[str, Any]:
     """The course of training, and the stresses that this study did not run."""
-    return {"shown": drawn("training"),
+    return {"rows": [drawn("training")],
             "unmeasured": [figures[k] for k in STRESSES if k in figures and not figures[k].panels]}
 
 
-@STUDY.register("table", "All numbers", order=100)
+@STUDY.register("table", "All numbers", order=100, template="table.html")
 def numbers(table: Table) -> dict[str, Any]:
     """The main table, with intervals and seeds in every cell."""
-    return {"table": page_table(table) if table.rows else None, "notes": notes_of(table)}
+    return {"table": page_table(table) if table.rows else None, "notes": notes_of(table), "results": True,
+            "nothing": "No trial has finished yet."}
 
 
 def notes_of(table: Table) -> list[str]:
@@ -96,7 +97,7 @@ def _cell(cell: Cell, column: Column, table: Table, of_teacher: bool) -> PageCel
     return PageCell(table.measured(cell, column), lines, paper=table.published(cell, column) or None)
 
 
-@STUDY.register("provenance", "Provenance", order=110)
+@STUDY.register("provenance", "Provenance", order=110, template="provenance.html")
 def provenance(run: Run, summary: Summary) -> dict[str, Any]:
     """Where the numbers come from, and the command that makes them again."""
     known = run.provenance
@@ -106,7 +107,8 @@ def provenance(run: Run, summary: Summary) -> dict[str, Any]:
              "threads": known.get("threads"), "hardware": known.get("hardware"), "started": known.get("started"),
              "duration": duration(known.get("seconds")), "seeds": ", ".join(map(str, run.study.seeds)),
              "versions": ", ".join(f"{k} {v}" for k, v in versions.items())}
-    return {"known": bool(known), "facts": facts, "command": known.get("command"),
+    unknown = "" if known else "This run has no provenance.json, so its versions and its command are not known."
+    return {"sides": [{"label": "", "facts": facts, "made_by": ""}], "command": known.get("command"), "unknown": unknown,
             "noise": [_noise_line(s) for s in noise_conditions(run, summary)],
             "config": yaml.safe_dump(run.written, sort_keys=False, allow_unicode=True)}
 
