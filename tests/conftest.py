@@ -12,7 +12,7 @@ from builders.browser import leave_undrawn
 from builders.clouds import make_source, make_subject
 from builders.synthetic_run import make_run
 from builders.tiny import SCRATCH
-from distillscope.report.write import write_report
+from distillscope.report.study_page import write_report
 
 _numbers = itertools.count()
 

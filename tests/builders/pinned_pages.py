@@ -23,7 +23,7 @@ from builders.synthetic_run import keep_pictures, make_run
 from distillscope.compare.read import read_audit
 from distillscope.compare.runs import compare_runs
 from distillscope.measure.results import Audit
-from distillscope.report import audit_page, compare_page, write
+from distillscope.report import audit_page, compare_page, study_page
 
 FIXTURES = Path(__file__).parents[1] / "fixtures" / "pages"
 OLDER_RUN = FIXTURES.parent / "run-148b24f.tar.xz"
@@ -74,7 +74,7 @@ def study(folder: Path) -> Path:
         {"student": "S", "condition": "clean", "measure": "student.effective_rank", "value": 15.91},
         {"student": "L", "condition": "noise=0.1", "measure": "paper.probe.student.accuracy", "value": 0.4376, "std": 0.061},
         {"student": "XL", "condition": "clean", "measure": "student.effective_rank", "value": 1.0}])
-    return write.write_report(keep_pictures(_stressed(run), count=24))
+    return study_page.write_report(keep_pictures(_stressed(run), count=24))
 
 
 def partial_study(folder: Path) -> Path:
@@ -88,20 +88,20 @@ def partial_study(folder: Path) -> Path:
     frame = pd.read_csv(trial / "results.csv")
     frame.loc[frame["measure"] == "paper.uniformity", "value"] = np.nan
     frame.to_csv(trial / "results.csv", index=False)
-    return write.write_report(run)
+    return study_page.write_report(run)
 
 
 def ranked_study(folder: Path) -> Path:
     """Arms of every kind with planted means, so that claims are decided and arms are ranked."""
     run = planted_run(arms="one four", seeds=range(1, 6))
-    return write.write_report(write_run(run, folder / "run"))
+    return study_page.write_report(write_run(run, folder / "run"))
 
 
 def older_study(folder: Path) -> Path:
     """A run that a real study left."""
     with tarfile.open(OLDER_RUN) as archive:
         archive.extractall(folder, filter="data")
-    return write.write_report(folder / "run")
+    return study_page.write_report(folder / "run")
 
 
 def recorded_audit(folder: Path, name: str, **changes: Any) -> Audit:
@@ -186,7 +186,7 @@ def written(name: str, folder: Path, draw: bool = False) -> str:
     """The text of one of `PAGES`, written under ``folder``, which is emptied and is called FOLDER in the text."""
     shutil.rmtree(folder, ignore_errors=True)
     folder.mkdir(parents=True)
-    modules = (write, audit_page, compare_page)
+    modules = (study_page, audit_page, compare_page)
     drawing = [m.write_figures for m in modules]
     try:
         for module in modules if not draw else ():

@@ -243,7 +243,7 @@ def test_audit_prints_or_writes_the_same_values(tmp_path):
 
 
 def test_claims_prints_what_it_writes(tmp_path, monkeypatch):
-    monkeypatch.setattr("distillscope.report.write.write_report", lambda run: run / "report.html")
+    monkeypatch.setattr("distillscope.report.study_page.write_report", lambda run: run / "report.html")
     run = write_run(planted_run(arms="one", seeds=range(1, 6)), tmp_path / "run")
     other = shutil.copytree(run, tmp_path / "other")
     done = CliRunner().invoke(cli.app, ["claims", "--json", str(run)], catch_exceptions=False)

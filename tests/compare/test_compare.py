@@ -25,7 +25,7 @@ from distillscope.compare.runs import compare_runs, mover
 from distillscope.errors import UserError
 from distillscope.measure.results import Value
 from distillscope.report.compare_page import write_comparison
-from distillscope.report.compare_terminal import seeds_line
+from distillscope.report.terminals import seeds_line
 from distillscope.results.run import read_run
 from distillscope.results.summary import Summary
 

@@ -11,10 +11,10 @@ from rich.console import Console
 from builders.tiny import FEW, labelled, of_two_dimensions
 from distillscope.measure.audit import audit, audit_one
 from distillscope.measure.results import Audit, Value
-from distillscope.report.audit_terminal import GROUPS, MOST, audit_table, full_lines, group_of
 from distillscope.report.sentences.audit import losses
 from distillscope.report.sentences.audit_measures import SENTENCES, meaning, shown
 from distillscope.report.sentences.numbers import NBSP
+from distillscope.report.terminals import GROUPS, MOST, audit_table, full_lines, group_of
 
 
 def printed(found: Audit, width: int = 80, **more) -> str:

@@ -12,7 +12,7 @@ import pytest
 
 from builders.browser import ask, browse, console, data_of, framed, needs_chromium, run_chromium, undrawn
 from builders.synthetic_run import keep_pictures, make_run
-from distillscope.report.write import write_report
+from distillscope.report.study_page import write_report
 
 pytestmark = [pytest.mark.slow, needs_chromium]
 CLICK = """

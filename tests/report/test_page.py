@@ -18,8 +18,8 @@ from distillscope.report.draw.with_matplotlib import draw, write_figures
 from distillscope.report.figures.keepsakes import Album, Kept
 from distillscope.report.findings import Findings
 from distillscope.report.render import environment, script_hash
+from distillscope.report.study_page import write_report
 from distillscope.report.tables import build_table, to_csv, to_latex, to_markdown
-from distillscope.report.write import write_report
 from distillscope.results.models import settings_of
 from distillscope.results.run import read_run
 from distillscope.results.summary import Summary

@@ -26,8 +26,8 @@ from builders.pinned_pages import FIXTURES, PAGES, written
 from builders.synthetic_run import make_run
 from distillscope.progress import Terminal
 from distillscope.report.claims import claims_of, claims_table, markdown
+from distillscope.report.study_page import write_results
 from distillscope.report.tables import build_table, terminal_table, to_csv, to_latex, to_markdown
-from distillscope.report.write import write_results
 from distillscope.results.models import settings_of
 from distillscope.results.run import read_run
 from distillscope.results.summary import Summary

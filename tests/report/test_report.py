@@ -13,8 +13,8 @@ import pytest
 from builders import refused
 from distillscope.errors import UserError
 from distillscope.report.context.study.damage import beside_teacher, corruption_table, of_suite
+from distillscope.report.study_page import write_report
 from distillscope.report.tables import terminal_table
-from distillscope.report.write import write_report
 from distillscope.results.models import settings_of
 from distillscope.results.robustness import against_teacher, mean_corruption_error
 from distillscope.results.run import read_run

@@ -20,8 +20,8 @@ from distillscope.config.load import load_preset, parse_study, preset_names, stu
 from distillscope.config.study import Stress
 from distillscope.data.source import Source
 from distillscope.registry import measures, stresses
-from distillscope.report.audit_terminal import audit_table
 from distillscope.report.tables import build_table, terminal_table, to_markdown
+from distillscope.report.terminals import audit_table
 from distillscope.results.arms import arms_of, distinct
 from distillscope.results.keys import KEYS, Key, facts_of
 from distillscope.results.models import settings_of

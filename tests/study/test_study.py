@@ -20,7 +20,7 @@ from distillscope import load_student, load_study
 from distillscope.audits.run import Images, audit_inputs
 from distillscope.config.load import load_preset, study_from
 from distillscope.errors import UserError
-from distillscope.report.write import write_report
+from distillscope.report.study_page import write_report
 from distillscope.results.rows import COLUMNS
 from distillscope.results.run_files import trials_of
 from distillscope.results.rundir import trial_folder

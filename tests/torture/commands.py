@@ -59,7 +59,7 @@ def load_libraries() -> None:
 
     import distillscope.cli
     import distillscope.cli.root
-    import distillscope.report.write
+    import distillscope.report.study_page
     import distillscope.study.run
     import distillscope.study.student  # noqa: F401
 
@@ -115,7 +115,7 @@ def command(*arguments: object, cache: Path, report: bool = False, spawn: bool =
         os.environ.update(DISTILLSCOPE_CACHE=str(cache), COLUMNS="200")
         sys.argv = ["distillscope", *map(str, arguments)]
         if not report:
-            distillscope.report.write.write_report = lambda run: Path(run) / "report.html"
+            distillscope.report.study_page.write_report = lambda run: Path(run) / "report.html"
         if not spawn:
             contexts = multiprocessing.context._concrete_contexts
             contexts["spawn"] = contexts["fork"]

@@ -324,7 +324,7 @@ def unpacked(run: Path, number: int) -> str | None:
     if which == 1:
         import distillscope.report
 
-        distillscope.report.write.write_report = lambda path: path
+        distillscope.report.study_page.write_report = lambda path: path
         merge_runs([run, clean], run.parent / "merged")
     else:
         compare_runs([run, clean])
@@ -367,7 +367,7 @@ def opened(run: Path, number: int) -> str | None:
     elif which == 3:
         import distillscope.report
 
-        distillscope.report.write.write_report = lambda path: path
+        distillscope.report.study_page.write_report = lambda path: path
         merge_runs([run, clean], run.parent / "merged")
     else:
         compare_runs([run, clean])

@@ -57,7 +57,7 @@ def audit(
     from distillscope.audits.requirements import check_requirements
     from distillscope.audits.run import Images, Reads, audit_inputs, file_preprocess, publish
     from distillscope.progress import Terminal, tell
-    from distillscope.report.audit_terminal import audit_table
+    from distillscope.report.terminals import audit_table
 
     images = Images(data, split, limit, device, precision, workers, file_preprocess(image_size, mean, std), corrupt)
     found = audit_inputs(teacher, student, labels, train_teacher=train_teacher, train_student=train_student,

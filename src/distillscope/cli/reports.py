@@ -35,7 +35,7 @@ def report(
         return
     from distillscope.progress import tell
     from distillscope.report.paper import write_paper
-    from distillscope.report.write import write_report
+    from distillscope.report.study_page import write_report
 
     page = write_report(run_dir)
     print_results(run_dir)
@@ -62,7 +62,7 @@ def compare(
     from distillscope.compare.runs import compare_runs
     from distillscope.progress import Terminal, tell
     from distillscope.report.compare_page import check_out, default_out, write_comparison
-    from distillscope.report.compare_terminal import comparison_tables
+    from distillscope.report.terminals import comparison_tables
 
     if out is not None:
         check_out(out)
@@ -88,7 +88,7 @@ def merge(
     Example: `distillscope merge runs/seed42 runs/seed123 --out runs/all`
     """
     from distillscope.progress import tell
-    from distillscope.report.write import write_report
+    from distillscope.report.study_page import write_report
     from distillscope.results.merge import merge_runs
 
     tell(f"page: {write_report(merge_runs(run_dirs, out)).resolve()}")
@@ -129,7 +129,7 @@ def claims_(
     """
     from distillscope.progress import Terminal, tell
     from distillscope.report.claims import claims_table, decide_claims, write_claims
-    from distillscope.report.write import write_report
+    from distillscope.report.study_page import write_report
 
     found = decide_claims(run_dirs)
     write_claims(found, run_dirs[0])

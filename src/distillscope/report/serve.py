@@ -17,7 +17,7 @@ from distillscope.errors import UserError
 from distillscope.files.archives import is_archive
 from distillscope.progress import say
 from distillscope.report.render import render, script_hash, static
-from distillscope.report.write import write_report
+from distillscope.report.study_page import write_report
 from distillscope.results.run import read_run
 from distillscope.results.run_files import trials_of
 

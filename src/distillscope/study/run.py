@@ -124,7 +124,7 @@ def run_study(study: Study, out: Path | str | None = None, *, resume: bool = Fal
         if refused:
             drop_if_unused(run, folder=not had_folder)
     if report:
-        from distillscope.report.write import write_report
+        from distillscope.report.study_page import write_report
 
         write_report(run)
     return load_study(run)

@@ -13,7 +13,6 @@ from dataclasses import dataclass
 from typing import Any, Protocol
 
 from distillscope.measure.results import Audit, Value
-from distillscope.report.audit_terminal import ShownLine, ShownValue, full_lines, shown_line
 from distillscope.report.context.figure import ShownFigure, duration
 from distillscope.report.figures.audit_items import STUDENT_MODEL, TEACHER_MODEL
 from distillscope.report.registered import AUDIT
@@ -29,6 +28,7 @@ from distillscope.report.sentences.audit import (
 )
 from distillscope.report.sentences.audit_measures import between, gallery_size, read_as, told
 from distillscope.report.sentences.study import Merit, MeritRow
+from distillscope.report.terminals import ShownLine, ShownValue, full_lines, shown_line
 from distillscope.results.models import Model
 from distillscope.results.summary import Statistic
 

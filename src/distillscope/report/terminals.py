@@ -1,4 +1,8 @@
-"""An audit in a terminal: which measures, each as a line of text (as on the page), and what they mean here."""
+"""An audit and a comparison in a terminal.
+
+Of an audit: which measures, each as a line of text (as on the page), and what they mean here. Of a comparison: the main
+figures of A and B, the difference, its interval and n.
+"""
 
 from __future__ import annotations
 
@@ -6,11 +10,16 @@ import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
+from rich.box import SIMPLE_HEAD
 from rich.console import Console, ConsoleOptions
 from rich.padding import Padding
+from rich.table import Table
 from rich.text import Text
 
+from distillscope.compare.differences import WELCH, Difference, Pair
+from distillscope.compare.runs import Comparison
 from distillscope.measure.results import Audit, Line, Value
+from distillscope.report.sentences import compare as words
 from distillscope.report.sentences.audit import headline
 from distillscope.report.sentences.audit_measures import between, meaning, read_as, title_of, told
 from distillscope.report.sentences.numbers import percent
@@ -18,6 +27,26 @@ from distillscope.results.keys import NBSP
 from distillscope.visible import joined
 
 HEAD = ("", "teacher", "student", "kept", f"95{NBSP}% interval")
+GROUPS = {"spectrum": "Directions", "alignment": "Alignment with the teacher", "contrastive": "Telling items apart",
+          "retrieval": "Search", "similarity": "Similarity", "probe": "Labels: linear probe", "knn": "Labels: neighbours",
+          "zero_shot": "Labels: class names", "paper": "As in the paper"}
+PREFERRED = ["effective_rank", "alignment.teacher_r2", "probe.accuracy", "retrieval.recall_at_1",
+             "retrieval.neighbour_overlap_10", "alignment.mean_cosine", "knn.accuracy", "zero_shot.accuracy",
+             "contrastive.retained_share", "similarity.linear_cka_debiased", "dims_90",
+             "retrieval.mapped_recall_at_1", "similarity.mutual_knn_10", "alignment.student_variance_top20",
+             "effective_rank_corrected", "uniformity", "mean_energy", "participation_ratio", "twonn_dimension",
+             "paper.probe.accuracy", "similarity.procrustes", "paper.infonce"]
+"""The most useful first; as many of them are shown as fit into a screen."""
+MOST = 13
+FEW_ITEMS = "effective_rank_corrected"
+SEEDS = "Intervals are 95 % over seeds"
+SHARED = "n counts the seeds that both runs have"
+APART = "* not paired (Welch's t): n counts the seeds of the run that has fewer"
+ITEMS = "; those over items hold for other images, not for other seeds"
+AUDITS = "Intervals are 95 % over items, joined from those of both audits (MOVER)"
+CORRECTED = ". p is Holm's over every difference shown; bold remains at 0.05."
+NARROW = 100
+"""Below this width there is no room for the intervals over items; the page and --json have them."""
 
 
 class AuditTable:
@@ -80,20 +109,6 @@ def audit_table(found: Audit, *, full: bool = False) -> AuditTable:
     ['alignment.teacher_r2']
     """
     return AuditTable(found, full)
-
-
-GROUPS = {"spectrum": "Directions", "alignment": "Alignment with the teacher", "contrastive": "Telling items apart",
-          "retrieval": "Search", "similarity": "Similarity", "probe": "Labels: linear probe", "knn": "Labels: neighbours",
-          "zero_shot": "Labels: class names", "paper": "As in the paper"}
-PREFERRED = ["effective_rank", "alignment.teacher_r2", "probe.accuracy", "retrieval.recall_at_1",
-             "retrieval.neighbour_overlap_10", "alignment.mean_cosine", "knn.accuracy", "zero_shot.accuracy",
-             "contrastive.retained_share", "similarity.linear_cka_debiased", "dims_90",
-             "retrieval.mapped_recall_at_1", "similarity.mutual_knn_10", "alignment.student_variance_top20",
-             "effective_rank_corrected", "uniformity", "mean_energy", "participation_ratio", "twonn_dimension",
-             "paper.probe.accuracy", "similarity.procrustes", "paper.infonce"]
-"""The most useful first; as many of them are shown as fit into a screen."""
-MOST = 13
-FEW_ITEMS = "effective_rank_corrected"
 
 
 @dataclass(frozen=True)
@@ -166,3 +181,49 @@ def shown_line(line: Line, found: Audit) -> ShownLine:
         line.name, GROUPS[group_of(line.name)], title_of(line.name), line.keys, side(line.teacher), side(line.student),
         line.teacher is None and "student" not in line.keys[0], "" if retained is None else percent(retained), retained,
         between(known, line.name), known.n, known.unit, meaning(line, found), known.definition)
+
+
+def comparison_tables(found: Comparison, width: int = NARROW) -> Iterator:
+    """Rich renderables for a terminal of that width: headline, warnings, a table for each pair of runs, what it says."""
+    yield Text(words.headline(found.labels, found.differences), style="bold")
+    for warning in found.warnings:
+        yield Text(f"! {warning}", style="yellow")
+    items = width >= NARROW and any(d.items for d in found.differences)
+    for pair in found.pairs:
+        yield _table(pair, items)
+        reasons = words.left_out_lines(pair.differences)
+        if reasons:
+            yield Text(f"Left out: {'; '.join(reasons)}.", style="dim")
+    yield Text((AUDITS if found.kind == "audit" else seeds_line(found)) + ITEMS * items + CORRECTED, style="dim")
+
+
+def seeds_line(found: Comparison) -> str:
+    """What the intervals are over and what n counts, for the ways in which this comparison counts."""
+    hows = {d.how for d in found.differences if d.known and d.n}
+    return ", ".join([SEEDS, *([SHARED] if hows - {WELCH} else []), *([APART] if WELCH in hows else [])])
+
+
+def _table(pair: Pair, items: bool):
+    table = Table(title=Text(f"A = {pair.first}, B = {pair.second}"), title_justify="left", box=SIMPLE_HEAD,
+                  padding=(0, 1, 0, 0))
+    for title in ["", "A", "B", "B - A", "95 % interval", *(["over items"] if items else []), "n", "p"]:
+        table.add_column(title, justify="right" if title else "left", no_wrap=bool(title))
+    previous = None
+    for d in (d for d in pair.differences if d.known):
+        heading = _heading(d, pair)
+        if heading and heading != previous:
+            table.add_row(Text(heading, style="bold"))
+        previous = heading
+        cells = [f"{'  ' if heading else ''}{words.title_text(d)}", words.value_text(d, d.a), words.value_text(d, d.b),
+                 words.difference_text(d), words.interval_text(d), *([words.items_text(d)] if items else []), words.short_n(d),
+                 words.p_text(d.p_holm)]
+        table.add_row(*(Text(c, style="bold" if d.shown else "") for c in cells))
+    return table
+
+
+def _heading(d: Difference, pair: Pair) -> str:
+    """The model, and its data set and teacher where there are several."""
+    if d.match is None:
+        return ""
+    places = {(o.match.first.dataset, o.match.first.teacher) for o in pair.differences if o.match}
+    return f"{d.name}, {d.match.first.dataset}, {d.match.first.teacher}" if len(places) > 1 else d.name
