@@ -6,10 +6,11 @@ import shutil
 import tempfile
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from builders.browser import leave_undrawn
-from builders.clouds import make_source, make_subject
+from builders.clouds import cloud, make_source, make_subject, student_of
 from builders.synthetic_run import make_run
 from builders.tiny import SCRATCH
 from distillscope.report.study_page import write_report
@@ -94,3 +95,15 @@ def subject():
 @pytest.fixture(scope="session")
 def test_items():
     return make_source()
+
+
+@pytest.fixture
+def teacher() -> np.ndarray:
+    """Embeddings (200, 12) for the tests that need no special data."""
+    return cloud(0)
+
+
+@pytest.fixture
+def student(teacher) -> np.ndarray:
+    """Those of a student of ``teacher``, with noise."""
+    return student_of(teacher, 1)

@@ -1,4 +1,8 @@
-"""Processes that work: what they do is told, a dead one is named, and none outlives the one that started it."""
+"""Processes that work: what they do is told, a dead one is named, and none outlives the one that started it; interrupts.
+
+A study of several processes ends when it is interrupted, begins nothing more, and is held by one process at a time.
+Workers import this file: what they do not need is imported where it is used.
+"""
 
 from __future__ import annotations
 
@@ -10,11 +14,31 @@ import time
 from pathlib import Path
 
 import pytest
+import yaml
 
 from distillscope.errors import UserError
+from distillscope.processes.interrupts import Terminated
 from distillscope.processes.workers import died, run_in_workers
 
 pytestmark = pytest.mark.skipif(not hasattr(signal, "SIGKILL"), reason="POSIX signals")
+SCRIPT = """
+import sys
+from pathlib import Path
+sys.path.insert(0, {tests!r})
+import test_workers
+if __name__ == "__main__":
+    try:
+        test_workers.go(Path(sys.argv[1]), 2, a="long", b="long")
+    except KeyboardInterrupt:
+        sys.exit(130)
+"""
+IMPATIENT = """
+from distillscope.distill import loop
+loop.CHECKPOINT_SECONDS = 0.5  # also where a worker imports this file: with half a minute the test would wait for that long
+if __name__ == "__main__":
+    from distillscope.cli import main
+    main()
+"""
 _given: list[str] = []
 
 
@@ -77,19 +101,6 @@ def test_an_interrupt_anywhere_ends_them_all(tmp_path):
     assert (tmp_path / "a.stopped").exists() or not (tmp_path / "a.pid").exists()
 
 
-SCRIPT = """
-import sys
-from pathlib import Path
-sys.path.insert(0, {tests!r})
-import test_workers
-if __name__ == "__main__":
-    try:
-        test_workers.go(Path(sys.argv[1]), 2, a="long", b="long")
-    except KeyboardInterrupt:
-        sys.exit(130)
-"""
-
-
 @pytest.mark.parametrize("how", [signal.SIGKILL, signal.SIGTERM, signal.SIGINT])
 def test_workers_end_with_their_parent_and_write_what_they_have(tmp_path, how):
     script = tmp_path / "parent.py"
@@ -113,3 +124,65 @@ def test_workers_end_with_their_parent_and_write_what_they_have(tmp_path, how):
 def test_what_is_said_of_a_dead_worker():
     assert "got ended by signal 11." in str(died("x", -11)) and "got exit code 3." in str(died("x", 3))
     assert str(died("", -9)).startswith("a process")
+
+
+@pytest.fixture
+def running(tmp_path, monkeypatch):
+    """(process, config, run directory) of a study of six long trials, two at once, in a session of its own as a job is."""
+    from builders.tiny import scratch, tiny_values
+
+    monkeypatch.setenv("DISTILLSCOPE_CACHE", str(scratch() / "cache"))
+    config, out = tmp_path / "tiny.yaml", tmp_path / "run"
+    long = tiny_values(seeds=[1, 2, 3, 4, 5, 6], noise={"sigmas": []}, training={"epochs": 5000, "batch_size": 16})
+    config.write_text(yaml.safe_dump(long))
+    script = tmp_path / "impatient.py"
+    script.write_text(IMPATIENT)
+    process = subprocess.Popen(
+        [sys.executable, str(script), "run", str(config), "--out", str(out), "--jobs", "2"],
+        stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True, start_new_session=True,
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL))  # a shell's background jobs ignore it
+    until = time.monotonic() + 120
+    while len(list(out.glob("trials/*/checkpoint.pt"))) < 2:  # both train, and have something to go on from
+        assert process.poll() is None and time.monotonic() < until, process.stderr.read()
+        time.sleep(0.2)
+    yield process, config, out
+    if process.poll() is None:
+        os.killpg(process.pid, signal.SIGKILL)
+    process.stderr.close()
+
+
+@pytest.mark.slow
+def test_a_study_is_held_by_one_process_and_ends_when_interrupted(running):
+    from distillscope.config.load import load_preset
+    from distillscope.study.run import run_study
+
+    process, config, out = running
+    with pytest.raises(UserError) as refused:
+        run_study(load_preset(str(config)), out, resume=True)
+    assert "going on" in refused.value.got and process.poll() is None
+
+    os.killpg(process.pid, signal.SIGINT)  # as Ctrl-C does; above, the first process alone gets it
+    _, err = process.communicate(timeout=60)  # a trial takes minutes
+    assert process.returncode == 130
+    assert err.splitlines()[-1].startswith("distillscope: interrupted;") and "Traceback" not in err, err
+    begun = sorted(out.glob("trials/*"))
+    assert len(begun) == 2 and all((t / "checkpoint.pt").exists() and not (t / "complete.json").exists() for t in begun)
+
+
+@pytest.mark.parametrize(("arguments", "where", "said"), [
+    (["run", "quickstart"], "distillscope.config.load.load_preset",
+     "what was finished is kept. Repeat the command with --resume to go on."),
+    (["cache", "list"], "distillscope.teachers.inventory.list_entries", "repeat the command."),
+])
+@pytest.mark.parametrize(("error", "code"), [(KeyboardInterrupt(), 130), (Terminated(signal.SIGTERM), 143)])
+def test_an_interrupted_command_says_how_it_goes_on(monkeypatch, arguments, where, said, error, code):
+    from typer.testing import CliRunner
+
+    from distillscope.cli import app
+
+    def stop(*args, **kwargs):
+        raise error
+
+    monkeypatch.setattr(where, stop)
+    ended = CliRunner().invoke(app, arguments)
+    assert ended.exit_code == code and ended.output.strip() == f"distillscope: interrupted; {said}"
