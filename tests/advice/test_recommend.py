@@ -24,7 +24,7 @@ from distillscope.config.load import load_preset, parse_study, study_from
 from distillscope.errors import UserError
 from distillscope.facts import ObjectiveFacts
 from distillscope.registry import objectives
-from distillscope.report.context.study.verdicts import advised, recommended
+from distillscope.report.context.verdicts import advised, recommended
 from distillscope.report.draw.with_matplotlib import draw
 from distillscope.report.draw.with_plotly import to_plotly
 from distillscope.report.figures.pareto import pareto

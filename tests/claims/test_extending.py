@@ -45,7 +45,7 @@ FILES = {"measure": "distillscope.measure.median_cosine", "objective": "distills
          "corruption": "distillscope.data.darkness", "stress": "distillscope.stress.mirror",
          "remedy": "distillscope.remedies.rounded", "teacher": "distillscope.teachers.thumbnails",
          "student": "distillscope.students.two_layers", "data_set": "distillscope.data.stripes",
-         "claim": "distillscope.claims.size_pays", "section": "distillscope.report.context.study.durations"}
+         "claim": "distillscope.claims.size_pays", "section": "distillscope.report.context.durations"}
 
 
 @pytest.fixture(autouse=True)

@@ -21,7 +21,7 @@ from distillscope import cli
 from distillscope.cli import app
 from distillscope.errors import UserError
 from distillscope.report.claims import claims_of, decide_claims, markdown, write_claims
-from distillscope.report.context.study.verdicts import decided, effect_of, shown_claim
+from distillscope.report.context.verdicts import decided, effect_of, shown_claim
 from distillscope.report.render import render
 from distillscope.results.run import read_run
 from distillscope.visible import markdown_text

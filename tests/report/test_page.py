@@ -13,7 +13,7 @@ import pandas as pd
 import pytest
 
 from builders.browser import Elements, data_of
-from distillscope.report.context.study.images import cards, lost_images, neighbours
+from distillscope.report.context.images import cards, lost_images, neighbours
 from distillscope.report.draw.with_matplotlib import draw, write_figures
 from distillscope.report.figures.keepsakes import Album, Kept
 from distillscope.report.findings import Findings

@@ -13,7 +13,7 @@ import pytest
 from builders.synthetic_run import make_run
 from distillscope.errors import UserError
 from distillscope.files.writing import write_text
-from distillscope.report.context.study.reasons import STRESSES
+from distillscope.report.context.study import STRESSES
 from distillscope.report.draw.with_matplotlib import _clean, save_as
 from distillscope.report.paper import KEYS, ONE_COLUMN, TWO_COLUMNS, write_paper
 from distillscope.report.registered import AUDIT_FIGURES

@@ -24,7 +24,7 @@ TOY = """{% from "_parts.html" import findings %}
 def toys(tmp_path):
     """A page of two sections, one of which has nothing to show; the template of the other stands in a folder of its own."""
     (tmp_path / "toy.html").write_text(TOY)
-    sections = Sections("study", "distillscope.report.context.study")
+    sections = Sections("study", "distillscope.report.context")
 
     @sections.register("toy", "A toy", order=2, question="Why?", folder=tmp_path)
     def toy(name: str) -> dict[str, object]:

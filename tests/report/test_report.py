@@ -12,7 +12,7 @@ import pytest
 
 from builders import refused
 from distillscope.errors import UserError
-from distillscope.report.context.study.damage import beside_teacher, corruption_table, of_suite
+from distillscope.report.context.study import beside_teacher, corruption_table, of_suite
 from distillscope.report.study_page import write_report
 from distillscope.report.tables import terminal_table
 from distillscope.results.models import settings_of

@@ -21,7 +21,7 @@ from distillscope.claims.results import results_of
 from distillscope.compare.runs import compare_runs
 from distillscope.config.load import load_preset, study_from
 from distillscope.files.writing import write_json
-from distillscope.report.context.study.reasons import notices_of
+from distillscope.report.context.study import notices_of
 from distillscope.report.study_page import _finite, write_report, write_summary
 from distillscope.results.keys import FIT, OLD_FIT, OLD_FIT_SAYS
 from distillscope.results.merge import merge_runs

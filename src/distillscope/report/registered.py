@@ -53,7 +53,7 @@ class _Registered:
     def _ordered(self) -> list[_Entry]:
         if not self._loaded:
             package = importlib.import_module(self.package)
-            for module in pkgutil.iter_modules(getattr(package, "__path__", [])):  # a module by itself has none
+            for module in pkgutil.iter_modules(package.__path__):
                 importlib.import_module(f"{self.package}.{module.name}")
             self._loaded = True
         return sorted(self._entries.values(), key=lambda e: e.order)
@@ -113,7 +113,7 @@ class Sections(_Registered):
 
 
 STUDY_FIGURES = Figures("study", "distillscope.report.figures")
-STUDY = Sections("study", "distillscope.report.context.study")
+STUDY = Sections("study", "distillscope.report.context")
 AUDIT_FIGURES = Figures("audit", "distillscope.report.figures")
-AUDIT = Sections("audit", "distillscope.report.context.audit")
-COMPARISON = Sections("compare", "distillscope.report.context.compare")
+AUDIT = Sections("audit", "distillscope.report.context")
+COMPARISON = Sections("compare", "distillscope.report.context")

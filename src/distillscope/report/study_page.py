@@ -12,9 +12,9 @@ import pandas as pd
 from distillscope.files.writing import write_atomic, write_json, write_text
 from distillscope.report.claims import write_claims
 from distillscope.report.context.figure import legend_of
-from distillscope.report.context.study.images import picture_data
-from distillscope.report.context.study.reasons import headline, merits_of, notices_of
-from distillscope.report.context.study.verdicts import recommended
+from distillscope.report.context.images import picture_data
+from distillscope.report.context.study import headline, merits_of, notices_of
+from distillscope.report.context.verdicts import recommended
 from distillscope.report.draw.with_matplotlib import write_figures
 from distillscope.report.draw.with_plotly import to_plotly
 from distillscope.report.figures.keepsakes import damaged

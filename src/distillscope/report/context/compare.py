@@ -14,7 +14,7 @@ from distillscope.compare.differences import Difference, Pair
 from distillscope.compare.read import AuditSide, StudySide
 from distillscope.compare.runs import Comparison, path_of
 from distillscope.report.context.figure import PageCell, PageRow, PageTable, ShownFigure, duration, heads
-from distillscope.report.context.study.reasons import notes_of, page_table
+from distillscope.report.context.study import notes_of, page_table
 from distillscope.report.registered import COMPARISON
 from distillscope.report.sentences import compare as sentences
 from distillscope.report.sentences.audit_measures import between, shown, title_of
