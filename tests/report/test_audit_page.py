@@ -41,7 +41,7 @@ def figures_of(found: Audit) -> list[Figure]:
 
 def visible(page: str) -> str:
     """The page before its scripts, as text."""
-    body = page[page.index("<body>"): page.index('<script type="application/json"')]
+    body = page[page.index("<body"): page.index('<script type="application/json"')]
     return html.unescape(re.sub(r"<[^>]+>", " ", body)).replace("\u00a0", " ")
 
 

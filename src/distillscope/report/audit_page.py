@@ -79,10 +79,9 @@ def audit_page(audited: Audited) -> str:
     """The page as text."""
     found, version = audited.found, str(audited.provenance.get("distillscope") or "")
     return render_page(
-        "audit/page.html", title=f"{audited.student}: what it lost of {audited.teacher}", data=page_data(audited),
-        scripts=("page.js", "table.js"), styles=("page.css", "audit.css"), study=study_of(audited), headline=headline(found),
-        notes=found.notes, merits=merits(found), legend=legend_of([SETTING]), sections=AUDIT.shown(audited),
-        footer=f"Made by Distillscope {version}.")
+        "audit", title=f"{audited.student}: what it lost of {audited.teacher}", data=page_data(audited),
+        study=study_of(audited), headline=headline(found), notes=found.notes, merits=merits(found),
+        legend=legend_of([SETTING]), sections=AUDIT.shown(audited), footer=f"Made by Distillscope {version}.")
 
 
 def page_data(audited: Audited) -> dict[str, Any]:

@@ -101,6 +101,6 @@ def comparison_page(compared: Compared) -> str:
     data = {"study": against, "comparison": found.to_dict(),
             "figures": [{"key": f.key, "panels": to_plotly(f)} for f in compared.figures.values()]}
     return render_page(
-        "compare/page.html", title=f"{against}: what differs", data=data, styles=("page.css", "compare.css"), against=against,
+        "compare", title=f"{against}: what differs", data=data, against=against,
         headline=headline(found.labels, found.differences), warnings=found.warnings, merits=merits(found),
         legend=legend_of(compared.settings, pick=False), sections=COMPARISON.shown(compared), footer="Made by Distillscope.")

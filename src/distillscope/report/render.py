@@ -91,12 +91,11 @@ def json_for_script(value: object) -> str:
     return text.replace("<", "\\u003c").replace(">", "\\u003e").replace("&", "\\u0026")
 
 
-def render_page(template: str, *, title: str, data: dict[str, Any], scripts: tuple[str, ...] = ("page.js",),
-                styles: tuple[str, ...] = ("page.css",), **values: Any) -> str:
-    """A whole page: ``template`` (which extends base.html) with ``values``; ``data`` is what the page's ``scripts`` read."""
+def render_page(page: str, *, title: str, data: dict[str, Any], **values: Any) -> str:
+    """A whole page: ``page``/page.html (which extends base.html) with ``values``; ``data`` is what page.js reads."""
     from plotly.offline import get_plotlyjs
 
-    plotly, script = get_plotlyjs().replace("\r\n", "\n"), "\n".join(map(static, scripts))
-    return str(render(template, title=title, policy=Markup(content_policy([plotly, script])),
-                      style=Markup("\n".join(map(static, styles))),
-                      data=Markup(json_for_script(data)), plotly=Markup(plotly), script=Markup(script), **values)) + "\n"
+    plotly, script = get_plotlyjs().replace("\r\n", "\n"), static("page.js")
+    return str(render(f"{page}/page.html", page=page, title=title, policy=Markup(content_policy([plotly, script])),
+                      style=Markup(static("page.css")), data=Markup(json_for_script(data)), plotly=Markup(plotly),
+                      script=Markup(script), **values)) + "\n"

@@ -77,7 +77,7 @@ def study_page(found: Findings) -> str:
     run = found.run
     version = run.provenance.get("distillscope") or ""
     return render_page(
-        "study/page.html", title=f"{run.name}: what the students lost", data=page_data(found), scripts=("page.js", "map.js"),
+        "study", title=f"{run.name}: what the students lost", data=page_data(found),
         name=run.name, description=run.study.description, headline=headline(found.settings, found.summary),
         recommended=recommended(found.advice), notices=notices_of(run), merits=merits_of(found),
         legend=legend_of(found.settings),

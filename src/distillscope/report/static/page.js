@@ -246,3 +246,92 @@
   addEventListener("afterprint", () => paper(false));
   window.distillscope = { data, panels, drawAll, get highlighted() { return highlighted; } };
 })();
+
+// The dot under the pointer is the same image in every model's map: shown in all of them, and as a picture below.
+(() => {
+  const { data } = window.distillscope;
+  const plots = [...document.querySelectorAll("#figure-map .plot")];
+  const cards = [...document.querySelectorAll("#figure-map .card")];
+  let first = 0;
+  (data.maps || []).forEach((map, k) => {
+    const own = plots.slice(first, first + map.panels);
+    const card = cards[k];
+    first += map.panels;
+    if (!card || !own.length) return;
+    const tile = card.querySelector(".tile");
+    const said = card.querySelector(".said");
+    const slider = card.querySelector("input");
+    const rings = own.map((plot) => {
+      const ring = document.createElement("div");
+      ring.className = "ring";
+      ring.hidden = true;
+      plot.append(ring);
+      return ring;
+    });
+
+    function show(i) {
+      tile.style.setProperty("--c", i % map.columns);
+      tile.style.setProperty("--r", Math.floor(i / map.columns));
+      const answers = own.map((plot, j) => {
+        const trace = plot.data?.[0];
+        if (!trace) return "";
+        const { xaxis, yaxis } = plot._fullLayout;
+        rings[j].hidden = false;
+        rings[j].style.left = `${xaxis._offset + xaxis.c2p(trace.x[i])}px`;
+        rings[j].style.top = `${yaxis._offset + yaxis.c2p(trace.y[i])}px`;
+        return map.answers[j]?.[i] ? `${trace.meta.label}: ${map.answers[j][i]}` : "";
+      }).filter(Boolean);
+      said.textContent = [map.labels.length ? `true class ${map.labels[i]}` : "", ...answers, map.ids[i]].filter(Boolean).join(" · ");
+      card.classList.add("on");
+      slider.value = i;
+    }
+
+    slider.addEventListener("input", () => show(Number(slider.value)));
+    const wired = new Set();
+    const timer = setInterval(() => { // plots are drawn one by one: each is listened to once it is there
+      own.forEach((plot) => {
+        if (!plot.on || wired.has(plot)) return;
+        wired.add(plot);
+        plot.on("plotly_hover", (event) => show(event.points[0].pointNumber));
+        plot.on("plotly_relayout", () => card.classList.contains("on") && show(Number(slider.value)));
+        plot.on("plotly_afterplot", () => card.classList.contains("on") && show(Number(slider.value)));
+      });
+      if (wired.size < own.length) return;
+      clearInterval(timer);
+      if (!card.classList.contains("on")) show(0); // an empty card would not say what it is for
+    }, 100);
+  });
+})();
+
+// Search and sort of the tables that ask for it. Without it they are read as they are.
+(() => {
+  for (const box of document.querySelectorAll("[data-search]")) {
+    const table = document.getElementById(box.dataset.search);
+    const said = document.getElementById(box.dataset.search + "-count");
+    const rows = [...table.tBodies[0].rows];
+    const texts = rows.map((row) => (row.dataset.keys + " " + row.textContent).toLowerCase());
+    box.addEventListener("input", () => {
+      const words = box.value.toLowerCase().split(/\s+/).filter(Boolean);
+      let shown = 0;
+      rows.forEach((row, i) => {
+        row.hidden = !words.every((word) => texts[i].includes(word));
+        shown += row.hidden ? 0 : 1;
+      });
+      said.textContent = words.length ? `${shown} of ${rows.length}` : "";
+    });
+    const heads = [...table.tHead.rows[0].cells];
+    heads.forEach((head, column) => head.querySelector("button")?.addEventListener("click", () => {
+      const up = head.getAttribute("aria-sort") !== "ascending";
+      heads.forEach((h) => h.removeAttribute("aria-sort"));
+      head.setAttribute("aria-sort", up ? "ascending" : "descending");
+      const value = (row) => {
+        const { sort } = row.cells[column].dataset;
+        return sort === undefined ? row.cells[column].textContent.toLowerCase() : sort === "" ? null : Number(sort);
+      };
+      const order = (a, b) => (a < b ? -1 : a > b ? 1 : 0);
+      const sorted = rows.map((row) => [value(row), row]).sort(([a], [b]) =>
+        a === null || b === null ? (a === null) - (b === null) : up ? order(a, b) : order(b, a)); // the empty ones last, either way
+      table.tBodies[0].append(...sorted.map(([, row]) => row));
+    }));
+  }
+})();
