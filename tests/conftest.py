@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from builders.browser import leave_undrawn
-from builders.clouds import cloud, make_source, make_subject, student_of
+from builders.planted import cloud, make_source, make_subject, student_of
 from builders.synthetic_run import make_run
 from builders.tiny import SCRATCH
 from distillscope.report.study_page import write_report

@@ -15,7 +15,7 @@ import pytest
 
 import distillscope
 from builders import refused
-from builders.clouds import cloud, student_of
+from builders.planted import cloud, student_of
 from distillscope.errors import UserError
 from distillscope.measure import functional
 from distillscope.measure.audit import audit, audit_one

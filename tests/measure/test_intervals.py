@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from builders.clouds import rotation
+from builders.planted import rotation
 from distillscope.measure.audit import audit
 from distillscope.measure.intervals import (
     bootstrap_interval,

@@ -8,7 +8,7 @@ import pytest
 from sklearn.linear_model import RidgeCV
 
 from builders import refused
-from builders.clouds import rotation
+from builders.planted import rotation
 from distillscope.errors import UserError
 from distillscope.measure.audit import audit
 from distillscope.measure.classes import classes, partitions_agree

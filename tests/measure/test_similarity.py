@@ -12,7 +12,7 @@ from scipy.spatial.distance import pdist
 from scipy.stats import spearmanr
 
 from builders import refused
-from builders.clouds import cloud, rotation, student_of
+from builders.planted import cloud, rotation, student_of
 from distillscope.measure import neighbours
 from distillscope.measure.audit import audit
 from distillscope.measure.contrastive import batch_uniformity, infonce_losses

@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from scipy.linalg import subspace_angles
 from scipy.spatial.distance import pdist
 
-from builders.clouds import cloud, rotation, student_of
+from builders.planted import cloud, rotation, student_of
 from distillscope.measure import spectrum
 from distillscope.measure.alignment import angles_between
 from distillscope.measure.audit import audit, audit_one

@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from builders import refused
-from builders.clouds import make_source, make_student
+from builders.planted import make_source, make_student
 from builders.tiny import scratch, tiny_study, tiny_values
 from distillscope.config.load import study_from
 from distillscope.config.parts import CLIP_STD
@@ -19,8 +19,7 @@ from distillscope.draws import keyed_rngs
 from distillscope.errors import UserError
 from distillscope.facts import ViewFacts
 from distillscope.registry import remedies, targets, views
-from distillscope.remedies.batch_norm import bn_reestimated
-from distillscope.remedies.posthoc import posthoc
+from distillscope.remedies.after_training import bn_reestimated, posthoc
 from distillscope.students.load import build_student, load_student, save_student
 from distillscope.students.networks import Transform, capacity, paper_cnn
 from distillscope.study.plan import plan_study
