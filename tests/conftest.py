@@ -12,7 +12,7 @@ import pytest
 from builders.browser import leave_undrawn
 from builders.planted import cloud, make_source, make_subject, student_of
 from builders.synthetic_run import make_run
-from builders.tiny import SCRATCH
+from builders.tiny import SCRATCH, once, scratch
 from distillscope.report.study_page import write_report
 
 _numbers = itertools.count()
@@ -71,14 +71,16 @@ def cifar10_dir():
 
 
 @pytest.fixture(scope="session")
-def reported(tmp_path_factory) -> Path:
-    """A complete study with an augmented arm and a reduced target, with its report written."""
-    run = make_run(tmp_path_factory.mktemp("run"), arms=("cosine", "augmented"), target="pca512",
-                   published=[{"student": "S", "condition": "clean", "measure": "student.effective_rank", "value": 15.91},
-                              {"student": "L", "condition": "noise=0.1", "measure": "paper.probe.student.accuracy",
-                               "value": 0.4376, "std": 0.061}])
-    write_report(run)
-    return run
+def reported() -> Path:
+    """A complete study with an augmented arm and a reduced target, with its report written; all test processes read one."""
+    return once(scratch() / "reported", _report)
+
+
+def _report(folder: Path) -> None:
+    published = [{"student": "S", "condition": "clean", "measure": "student.effective_rank", "value": 15.91},
+                 {"student": "L", "condition": "noise=0.1", "measure": "paper.probe.student.accuracy", "value": 0.4376,
+                  "std": 0.061}]
+    write_report(make_run(folder, arms=("cosine", "augmented"), target="pca512", published=published))
 
 
 @pytest.fixture

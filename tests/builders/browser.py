@@ -31,7 +31,7 @@ def run_chromium(page: str, profile: Path, *more: str) -> subprocess.CompletedPr
         [CHROMIUM, "--headless", "--no-sandbox", "--disable-gpu", "--no-first-run", "--disable-background-networking",
          "--disable-component-update", "--disable-sync", "--enable-logging=stderr",
          "--host-resolver-rules=MAP * ~NOTFOUND, EXCLUDE 127.0.0.1",
-         f"--user-data-dir={profile}", "--virtual-time-budget=10000", *more, page],
+         f"--user-data-dir={profile}", "--virtual-time-budget=40000", *more, page],
         capture_output=True, text=True, timeout=180, check=True)
 
 

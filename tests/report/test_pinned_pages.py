@@ -59,7 +59,7 @@ PROVENANCE = {"distillscope": "0.1.0", "versions": {"numpy": "2.2.0"}, "hardware
               "seconds": 61.5,
               "command": "not this one", "normalize": "l2"}
 COMMAND = "distillscope audit --teacher t.npy --student 's s.npy' --out audit"
-RECORDED = FIXTURES / "outlines.txt.xz"
+RECORDED, AUDITS = FIXTURES / "outlines.txt.xz", FIXTURES / "audits.json.xz"
 SHOWN = 60
 """Lines of a difference that are printed."""
 NASTY = "=1+1|<img src=x onerror=alert(1)>\n# `x` \\input{/etc/passwd} \x1b]0;pwn\x07\x9b31m\u202e"
@@ -134,9 +134,9 @@ def older_study(folder: Path) -> Path:
 
 
 def recorded_audit(folder: Path, name: str, **changes: Any) -> Audit:
-    """One of the audits in `FIXTURES`, with some fields changed."""
+    """One of the recorded audits, each the text of its .json, with some fields changed."""
     path = folder / f"{name}.json"
-    path.write_bytes(lzma.decompress((FIXTURES / f"audit-{name}.json.xz").read_bytes()))
+    path.write_text(json.loads(lzma.decompress(AUDITS.read_bytes()))[name])
     held, found = json.loads(path.read_text()), read_audit(path)
     for part in ("repeats", "precision", "scaled", "labels"):
         setattr(found, part, held[part])

@@ -1,4 +1,4 @@
-"""Attacks on the program (docs/torture.md says which): a case, what became of it, and the counts of held and tried."""
+"""Attacks on the program (docs/recovery.md says which): a case, what became of it, and the counts of held and tried."""
 
 from __future__ import annotations
 

@@ -34,8 +34,7 @@ def report(
         watch(run_dir, port)
         return
     from distillscope.progress import tell
-    from distillscope.report.paper import write_paper
-    from distillscope.report.study_page import write_report
+    from distillscope.report.study_page import write_paper, write_report
 
     page = write_report(run_dir)
     print_results(run_dir)
