@@ -18,7 +18,7 @@ from distillscope.files.archives import is_archive
 from distillscope.files.writing import checksum
 from distillscope.inputs.embeddings import read_embeddings
 from distillscope.report.claims import claims_of, decide_claims, known_sources, markdown, write_claims
-from distillscope.report.figures.keepsakes import damaged, kept_of
+from distillscope.report.figures.keepsakes import damaged, kept_of, why_absent
 from distillscope.report.serve import Watch
 from distillscope.report.tables import build_table, to_csv
 from distillscope.results import run_files
@@ -139,6 +139,10 @@ def test_what_needs_weights_or_embeddings_is_refused_in_one_line(archive):
             action()
     with pytest.raises(UserError, match="Leave --serve out"):
         Watch(archive)
+
+
+def test_an_archives_page_does_not_send_to_resume_for_its_pictures(run, archive):
+    assert "packed from" in why_absent(read_run(archive)) and "--resume" in why_absent(read_run(run))
 
 
 def test_a_dry_run_refuses_what_the_run_refuses(archive):

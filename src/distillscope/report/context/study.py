@@ -29,7 +29,7 @@ from distillscope.report.context.figure import (
 )
 from distillscope.report.context.images import Card, cards, lost_images, neighbours, sheets
 from distillscope.report.figures.figure import Figure
-from distillscope.report.figures.keepsakes import ABSENT, Kept
+from distillscope.report.figures.keepsakes import Kept, why_absent
 from distillscope.report.figures.noise import Sigma, noise_conditions
 from distillscope.report.findings import Findings
 from distillscope.report.registered import STUDY
@@ -115,7 +115,7 @@ def lost(run: Run, settings: list[Setting], summary: Summary, albums: list[Kept]
         parts.append({"title": title_among(settings, setting), "findings": own + sentences.what_was_lost(setting, summary),
                       "arms": arms_of(run, setting, summary)})
     return {"parts": parts, "by_class": measured("by_class"), "confusion": measured("confusion"), "sheets": sheets(albums),
-            "images": lost_images(albums) if albums else None, "absent": ABSENT if run.trials and not albums else ""}
+            "images": lost_images(albums) if albums else None, "absent": why_absent(run) if run.trials and not albums else ""}
 
 
 @dataclass(frozen=True)

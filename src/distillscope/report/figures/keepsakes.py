@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 
 from distillscope.errors import UserError
+from distillscope.files.archives import is_archive
 from distillscope.report.figures.figure import Figure, Grid, Panel, Series
 from distillscope.report.figures.geometry import of_setting
 from distillscope.report.registered import STUDY_FIGURES
@@ -21,8 +22,14 @@ from distillscope.results.run import Run
 MOST_STUDENTS = 5
 METHODS = {"tsne": "t-SNE", "pca": "PCA"}
 """Keys of the map's layouts, the one that is shown first first."""
-ABSENT = ("This run kept no thumbnails, map or confusion. Repeat its command with --resume: finished trials are not trained "
-          "again, and what is missing is made from what they saved.")
+
+
+def why_absent(run: Run) -> str:
+    """Why a run has no thumbnails, map or confusion, and where they are or what makes them."""
+    if is_archive(run.path):
+        return "An archive holds no thumbnails, map or confusion: the run that it was packed from does."
+    return ("This run kept no thumbnails, map or confusion. Repeat its command with --resume: finished trials are not trained "
+            "again, and what is missing is made from what they saved.")
 
 
 @dataclass(frozen=True)
@@ -127,7 +134,7 @@ def _seeds(album: Album) -> dict[str, Any]:
 
 
 @STUDY_FIGURES.register("by_class", order=150)
-def by_class(albums: list[Kept]) -> Figure:
+def by_class(run: Run, albums: list[Kept]) -> Figure:
     """Accuracy on each class, teacher beside students."""
     panels, findings = [], []
     for kept in albums:
@@ -149,7 +156,7 @@ def by_class(albums: list[Kept]) -> Figure:
     return Figure("by_class", "Which classes",
                   "Accuracy of the probe on clean test images, class by class. A class where a student falls far below the "
                   "teacher lost what told it from its neighbours; the confusion below says what it is taken "
-                  "for.", panels, "" if panels else ABSENT, findings)
+                  "for.", panels, "" if panels else why_absent(run), findings)
 
 
 def _widest_gap(albums: list[Kept], kept: Kept) -> list[str]:
@@ -170,7 +177,7 @@ def _widest_gap(albums: list[Kept], kept: Kept) -> list[str]:
 
 
 @STUDY_FIGURES.register("confusion", order=160)
-def confusion(albums: list[Kept]) -> Figure:
+def confusion(run: Run, albums: list[Kept]) -> Figure:
     """What each class is taken for, teacher beside students."""
     panels, findings = [], []
     for kept in albums:
@@ -184,7 +191,7 @@ def confusion(albums: list[Kept]) -> Figure:
                   "Each row is a true class, each column what the probe calls it; cells are shares of the row, over all "
                   "finished seeds. Compare a student's cells off the diagonal with the teacher's: what is strong in both is "
                   "hard, what is strong in the student alone was lost.",
-                  panels, "" if panels else ABSENT, findings)
+                  panels, "" if panels else why_absent(run), findings)
 
 
 def _new_confusions(albums: list[Kept], kept: Kept) -> list[str]:
@@ -203,7 +210,7 @@ def _new_confusions(albums: list[Kept], kept: Kept) -> list[str]:
 
 
 @STUDY_FIGURES.register("map", order=170)
-def maps(albums: list[Kept]) -> Figure:
+def maps(run: Run, albums: list[Kept]) -> Figure:
     """The same test items in two dimensions, teacher and students side by side."""
     panels, methods = [], {}
     for kept in albums:
@@ -223,4 +230,4 @@ def maps(albums: list[Kept]) -> Figure:
                   "Each dot is a test image, the same ones for every model; colours are true classes. Point at a dot to see "
                   "the image and where every model puts it. Classes that run into each other in a student's map alone are what "
                   "it no longer tells apart. Distances between clusters of a t-SNE mean little: read who is beside whom. "
-                  f"{said}", panels, "" if panels else ABSENT)
+                  f"{said}", panels, "" if panels else why_absent(run))
