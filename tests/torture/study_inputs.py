@@ -311,7 +311,6 @@ def _repacked(text: str, name: str, rng: random.Random) -> tuple[str, str]:
 def unpacked(run: Path, number: int) -> str | None:
     """What takes an archive in a run's place; one that nothing hit gives the run's own rows."""
     from distillscope.compare.runs import compare_runs
-    from distillscope.results.merge import merge_runs
     from distillscope.results.run import read_run
 
     clean = run.parent.parent / "clean-run"
@@ -322,13 +321,19 @@ def unpacked(run: Path, number: int) -> str | None:
     if which == 0:
         return reported(run, number)
     if which == 1:
-        import distillscope.report
-
-        distillscope.report.study_page.write_report = lambda path: path
-        merge_runs([run, clean], run.parent / "merged")
+        merged_unreported([run, clean], run.parent / "merged")
     else:
         compare_runs([run, clean])
     return None
+
+
+def merged_unreported(runs: list[Path], out: Path) -> None:
+    """What merging computes, without a page."""
+    from distillscope.report import study_page
+    from distillscope.results.merge import merge_runs
+
+    study_page.write_report = lambda path: path
+    merge_runs(runs, out)
 
 
 def reported(run: Path, number: int) -> str | None:
@@ -352,7 +357,6 @@ def opened(run: Path, number: int) -> str | None:
     from distillscope.compare.runs import compare_runs
     from distillscope.config.load import load_preset
     from distillscope.report.serve import Watch
-    from distillscope.results.merge import merge_runs
     from distillscope.results.rundir import open_run
     from distillscope.study.run import load_study
 
@@ -365,10 +369,7 @@ def opened(run: Path, number: int) -> str | None:
     elif which == 2:
         Watch(run)
     elif which == 3:
-        import distillscope.report
-
-        distillscope.report.study_page.write_report = lambda path: path
-        merge_runs([run, clean], run.parent / "merged")
+        merged_unreported([run, clean], run.parent / "merged")
     else:
         compare_runs([run, clean])
     return None
