@@ -21,8 +21,8 @@ from distillscope.data.preprocess import Preprocess
 from distillscope.data.source import Source
 from distillscope.data.views import View
 from distillscope.devices import kept_memory
-from distillscope.distill.loop import TrainingSet, distill
-from distillscope.distill.streams import KeyedStreams
+from distillscope.training.loop import TrainingSet, distill
+from distillscope.training.streams import KeyedStreams
 from distillscope.registry import objectives
 from distillscope.students.load import build_student
 

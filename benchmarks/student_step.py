@@ -20,8 +20,8 @@ from distillscope.config.parts import CLIP_MEAN, CLIP_STD
 from distillscope.config.study import Arm, Training
 from distillscope.data.preprocess import Preprocess
 from distillscope.devices import kept_memory
-from distillscope.distill.loop import TrainingSet, distill
-from distillscope.distill.streams import KeyedStreams
+from distillscope.training.loop import TrainingSet, distill
+from distillscope.training.streams import KeyedStreams
 from distillscope.objectives.regression import cosine
 from distillscope.students.load import build_student
 

@@ -17,13 +17,13 @@ from distillscope.config.study import Arm, Training
 from distillscope.data.preprocess import Preprocess
 from distillscope.data.source import Source
 from distillscope.data.views import View
-from distillscope.distill.gathered_batch import BatchGather
-from distillscope.distill.loop import TrainingSet, distill
-from distillscope.distill.loss import Terms
-from distillscope.distill.streams import KeyedStreams
 from distillscope.progress import say
 from distillscope.registry import objectives
 from distillscope.students.load import build_student
+from distillscope.training.gathered_batch import BatchGather
+from distillscope.training.loop import TrainingSet, distill
+from distillscope.training.loss import Terms
+from distillscope.training.streams import KeyedStreams
 
 DIM, ITEMS = 8, 48
 QUEUES = {"infonce": {"queue": 5}, "infonce_learned": {"queue": 5}, "crd": {"memory": 5}, "similarity_kl": {"queue": 5}}

@@ -165,7 +165,7 @@ def test_what_is_not_known_is_said_with_what_is(fails, tmp_path, monkeypatch, ar
 
 
 def test_a_tracker_that_is_not_installed_is_no_silent_loss(fails, monkeypatch):
-    from distillscope.distill import loop
+    from distillscope.training import loop
 
     monkeypatch.setattr(loop.util, "find_spec", lambda name: None)
     fails(

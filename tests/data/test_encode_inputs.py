@@ -16,11 +16,11 @@ from distillscope.config.study import NoiseSweep
 from distillscope.data.noise import Noise
 from distillscope.data.preprocess import Preprocess
 from distillscope.data.views import View
-from distillscope.distill.streams import NotebookStreams
 from distillscope.errors import UserError
 from distillscope.stress.frequencies import BandNoise
 from distillscope.teachers.cache import entry_path
 from distillscope.teachers.encoder import Encoder
+from distillscope.training.streams import NotebookStreams
 
 HWC = np.random.default_rng(0).integers(0, 256, (5, 8, 6, 3), dtype=np.uint8)
 CHW = torch.from_numpy(HWC).permute(0, 3, 1, 2)

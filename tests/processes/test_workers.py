@@ -33,7 +33,7 @@ if __name__ == "__main__":
         sys.exit(130)
 """
 IMPATIENT = """
-from distillscope.distill import loop
+from distillscope.training import loop
 loop.CHECKPOINT_SECONDS = 0.5  # also where a worker imports this file: with half a minute the test would wait for that long
 if __name__ == "__main__":
     from distillscope.cli import main

@@ -14,7 +14,6 @@ from distillscope.config.parts import CLIP_STD
 from distillscope.config.study import Arm
 from distillscope.data.preprocess import Preprocess
 from distillscope.data.views import View
-from distillscope.distill.streams import KeyedStreams
 from distillscope.draws import keyed_rngs
 from distillscope.errors import UserError
 from distillscope.facts import ViewFacts
@@ -27,6 +26,7 @@ from distillscope.study.prepared import Prepared, embedded_views, view_of
 from distillscope.study.run import run_study
 from distillscope.study.trial import training_set
 from distillscope.targets.transforms import Target, posthoc_twin
+from distillscope.training.streams import KeyedStreams
 
 GREY = torch.full((400, 3, 8, 8), 128, dtype=torch.uint8)
 IDS = [f"i{i}" for i in range(400)]

@@ -12,8 +12,6 @@ import yaml
 from builders import refused
 from builders.tiny import scratch, tiny_study, tiny_values
 from distillscope.config.load import study_from
-from distillscope.distill import loop
-from distillscope.distill.streams import KeyedStreams, NotebookStreams
 from distillscope.errors import UserError
 from distillscope.measure.probe import ridge_map
 from distillscope.measure.rows import unit
@@ -26,6 +24,8 @@ from distillscope.study.student import REQUEST, compare_request, distill_one
 from distillscope.study.trial import fresh_student, make_health, make_streams, run_trial
 from distillscope.targets.transforms import load_target
 from distillscope.teachers.rows import load_teacher
+from distillscope.training import loop
+from distillscope.training.streams import KeyedStreams, NotebookStreams
 
 TEST, TRAIN, DIM, NOISE = 3000, 1200, 12, 2.0
 OTHERS = [

@@ -90,7 +90,7 @@ def student(run: Path, rng: random.Random, number: int, folder: Path) -> tuple[s
 def _checkpoint(folder: str) -> bytes:
     import torch
 
-    from distillscope.distill.loop import save_checkpoint
+    from distillscope.training.loop import save_checkpoint
 
     path = Path(folder) / "good.pt"
     layer = torch.nn.Linear(3, 2)
@@ -119,7 +119,7 @@ def checkpoint(rng: random.Random, number: int, folder: Path) -> tuple[str, Call
         path.write_bytes(damaged(good, rng))
 
     def attempt() -> str | None:
-        from distillscope.distill.loop import load_checkpoint
+        from distillscope.training.loop import load_checkpoint
 
         load_checkpoint(path)
         return None

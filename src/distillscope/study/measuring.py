@@ -23,7 +23,6 @@ import pandas as pd
 from distillscope.config.study import Study
 from distillscope.data.source import Source, labels_of
 from distillscope.data.splits import Splits
-from distillscope.distill.streams import KeyedStreams
 from distillscope.files.writing import write_atomic
 from distillscope.measure.audit import audit, prepare
 from distillscope.measure.neighbours import knn_accuracy
@@ -37,6 +36,7 @@ from distillscope.stress.subject import Subject
 from distillscope.students.load import StudentEncoder
 from distillscope.students.networks import capacity
 from distillscope.study.prepared import Prepared, noise_conditions
+from distillscope.training.streams import KeyedStreams
 
 GROUPS = {"spectrum", "alignment", "contrastive", "paper", "similarity"}
 PROBES = {"paper": "paper.probe", "tuned": "probe"}

@@ -19,8 +19,6 @@ from distillscope.config.resolve import check_parts
 from distillscope.config.study import Study
 from distillscope.data.splits import Splits
 from distillscope.devices import autocast, choose_device
-from distillscope.distill.loop import check_tracker
-from distillscope.distill.loss import check_arm, check_dims
 from distillscope.errors import UserError
 from distillscope.results.rundir import check_folder, check_names, json_object, read_done
 from distillscope.stress.run import rehearse
@@ -28,6 +26,8 @@ from distillscope.students.load import check_student
 from distillscope.study.prepared import embedded_views, fingerprint, rehearse_views
 from distillscope.targets.transforms import check_target, fit_target
 from distillscope.teachers.rows import TeacherRows
+from distillscope.training.loop import check_tracker
+from distillscope.training.loss import check_arm, check_dims
 
 LEAST_TEST = 10
 """Images that measures need at least."""

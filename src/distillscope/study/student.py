@@ -16,7 +16,6 @@ from distillscope.config.load import study_from
 from distillscope.config.resolve import named_dataset, with_noise
 from distillscope.config.study import Study
 from distillscope.data.splits import load_split
-from distillscope.distill.loop import distill
 from distillscope.errors import UserError
 from distillscope.files.json_reader import read_json
 from distillscope.files.locks import RunLock
@@ -30,6 +29,7 @@ from distillscope.study.prepared import fingerprint, load_untested, prepare_targ
 from distillscope.study.trial import fresh_student, make_health, training_set
 from distillscope.teachers.cache import cache_root
 from distillscope.teachers.rows import load_teacher
+from distillscope.training.loop import distill
 
 REQUEST = "distill.yaml"
 """In a student's folder: what was asked for when it was begun, precision and fingerprint of images and weights with it."""

@@ -16,9 +16,6 @@ from distillscope.data.preprocess import Preprocess
 from distillscope.data.source import stratified
 from distillscope.data.splits import Splits
 from distillscope.devices import choose_device
-from distillscope.distill.health import Health
-from distillscope.distill.loop import TrainingSet, distill
-from distillscope.distill.streams import KeyedStreams, NotebookStreams
 from distillscope.files.folder_names import folder_name
 from distillscope.files.writing import make_folder, write_json
 from distillscope.registry import remedies, students
@@ -29,6 +26,9 @@ from distillscope.results.rundir import write_results
 from distillscope.students.load import StudentEncoder, build_student, save_student
 from distillscope.study.measuring import Fitted, evaluate, fit_student, train_rank
 from distillscope.study.prepared import Prepared, view_name, view_of
+from distillscope.training.health import Health
+from distillscope.training.loop import TrainingSet, distill
+from distillscope.training.streams import KeyedStreams, NotebookStreams
 
 
 def run_trial(study: Study, trial: Trial, splits: Splits, prepared: Prepared, folder: Path, *, device: str = "auto",

@@ -22,9 +22,9 @@ from builders import refused, training
 from distillscope.config.parts import NoiseSpec
 from distillscope.config.study import Training
 from distillscope.data.noise import Noise
-from distillscope.distill.gathered_batch import shared_batch_norms
-from distillscope.distill.streams import KeyedStreams, NotebookStreams
 from distillscope.registry import objectives
+from distillscope.training.gathered_batch import shared_batch_norms
+from distillscope.training.streams import KeyedStreams, NotebookStreams
 
 
 def free_port() -> int:
@@ -176,7 +176,7 @@ class Alone:
     (torch.nn.BatchNorm1d, (7, 5), {"track_running_stats": False})])
 def test_a_shared_batch_norm_is_the_layer_that_it_stands_for(monkeypatch, kind, shape, settings):
     """Outputs, gradients and running statistics, far from zero too, activation included; afterwards it is what it was."""
-    monkeypatch.setattr("distillscope.distill.gathered_batch.distributed", Alone)
+    monkeypatch.setattr("distillscope.training.gathered_batch.distributed", Alone)
     generator = torch.Generator().manual_seed(0)
     plain = kind(shape[1], **settings)
     for parameter in plain.parameters():

@@ -8,17 +8,17 @@ import numpy as np
 import pytest
 import torch
 
-import distillscope.distill.loop as loop
+import distillscope.training.loop as loop
 from builders import refused
 from builders.training import DIM, source, student, targets, train
 from distillscope.config.study import Arm, Training
 from distillscope.data.source import Source
 from distillscope.data.views import View
-from distillscope.distill.health import Health, _explained, warnings_of
-from distillscope.distill.loop import TrainingSet, distill, learning_rate_factor, make_optimizer
-from distillscope.distill.muon import COEFFICIENTS, STEPS, Muon, orthogonalised
-from distillscope.distill.streams import KeyedStreams
 from distillscope.registry import objectives
+from distillscope.training.health import Health, _explained, warnings_of
+from distillscope.training.loop import TrainingSet, distill, learning_rate_factor, make_optimizer
+from distillscope.training.muon import COEFFICIENTS, STEPS, Muon, orthogonalised
+from distillscope.training.streams import KeyedStreams
 
 
 def test_losses_are_computed_in_float32_under_bfloat16(tmp_path, monkeypatch):

@@ -13,11 +13,11 @@ from distillscope.config.parts import Objective, Part
 from distillscope.config.resolve import check_arm_parts
 from distillscope.config.study import Arm, Training
 from distillscope.data.source import Source
-from distillscope.distill.gathered_batch import BatchGather
 from distillscope.draws import keyed_seed
 from distillscope.errors import UserError, unknown_name
 from distillscope.objectives import GIVEN
 from distillscope.registry import objectives, projectors, targets
+from distillscope.training.gathered_batch import BatchGather
 
 
 class Memory:

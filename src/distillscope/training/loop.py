@@ -22,16 +22,16 @@ from distillscope.config.study import Arm, Training
 from distillscope.data.source import Source, read_batches
 from distillscope.data.views import View
 from distillscope.devices import kept_memory
-from distillscope.distill.gathered_batch import BatchGather, shared_batch_norms
-from distillscope.distill.health import Health, warnings_of
-from distillscope.distill.loss import Terms, check_arm
-from distillscope.distill.muon import Muon
-from distillscope.distill.streams import KeyedStreams
 from distillscope.draws import keyed_seed
 from distillscope.errors import UserError, unknown_name
 from distillscope.files.writing import write_atomic, write_text
 from distillscope.processes.interrupts import HeldBack
 from distillscope.students.load import StudentEncoder
+from distillscope.training.gathered_batch import BatchGather, shared_batch_norms
+from distillscope.training.health import Health, warnings_of
+from distillscope.training.loss import Terms, check_arm
+from distillscope.training.muon import Muon
+from distillscope.training.streams import KeyedStreams
 
 CHECKPOINT_SECONDS = 30.0
 TRACKERS = ("tensorboard", "wandb", "mlflow")

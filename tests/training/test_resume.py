@@ -20,16 +20,16 @@ from builders.tiny import scratch, tiny_values
 from builders.training import source, student, targets
 from distillscope.config.load import study_from
 from distillscope.config.study import Arm, Training
-from distillscope.distill import loop
-from distillscope.distill.health import Health
-from distillscope.distill.loop import TrainingSet, distill
-from distillscope.distill.streams import KeyedStreams
 from distillscope.study.run import run_study
+from distillscope.training import loop
+from distillscope.training.health import Health
+from distillscope.training.loop import TrainingSet, distill
+from distillscope.training.streams import KeyedStreams
 
 CHILD = """
 import sys, time, yaml
-import distillscope.distill.loop as loop
-import distillscope.distill.loop as checkpoint
+import distillscope.training.loop as loop
+import distillscope.training.loop as checkpoint
 from distillscope.config.load import study_from
 from distillscope.study.run import run_study
 

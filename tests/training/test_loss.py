@@ -14,13 +14,13 @@ from distillscope.config.parts import Part
 from distillscope.config.study import Arm, Training
 from distillscope.data.source import Source
 from distillscope.data.views import View
-from distillscope.distill.loop import TrainingSet, distill
-from distillscope.distill.loss import Memory, Terms, check_arm, check_dims, target_dim
-from distillscope.distill.streams import KeyedStreams
 from distillscope.errors import UserError
 from distillscope.facts import ObjectiveFacts
 from distillscope.registry import objectives
 from distillscope.students.load import load_student, save_student
+from distillscope.training.loop import TrainingSet, distill
+from distillscope.training.loss import Memory, Terms, check_arm, check_dims, target_dim
+from distillscope.training.streams import KeyedStreams
 
 NAMES = list(objectives)  # all are registered before a test puts its own in their place
 EVERYTHING = Arm(name="all", view={"name": "crop_flip"}, projector={"name": "mlp", "hidden": 6}, objective=(
