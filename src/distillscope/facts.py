@@ -89,6 +89,14 @@ class ViewFacts(Facts):
     revision: Callable[[Mapping[str, Any]], int | None] | None = None
 
 
+class StudentFacts(Facts):
+    """``own_input(settings)``: what the network was made to see (image_size, mean, std), for one student of whom nothing else
+    is said; none of them for a network that takes any.
+    """
+
+    own_input: Callable[[Mapping[str, Any]], Mapping[str, Any]] | None = None
+
+
 class StressFacts(Facts):
     """``own_target``: run on the teacher under the study's own target alone, for its cost."""
 

@@ -39,6 +39,7 @@ from distillscope.facts import (
     ObjectiveFacts,
     RemedyFacts,
     StressFacts,
+    StudentFacts,
     TargetFacts,
     ViewFacts,
 )
@@ -244,7 +245,7 @@ def _checked(value: Any, hint: Any, plain: Any, where: str) -> Any:
 datasets = Registry("dataset", "distillscope.data", Facts)
 views = Registry("view", "distillscope.data", ViewFacts)
 teachers = Registry("teacher", "distillscope.teachers", Facts)
-students = Registry("student", "distillscope.students", Facts)
+students = Registry("student", "distillscope.students", StudentFacts)
 objectives = Registry("objective", "distillscope.objectives", ObjectiveFacts)
 targets = Registry("target", "distillscope.targets", TargetFacts)
 projectors = Registry("projector", "distillscope.objectives", Facts)

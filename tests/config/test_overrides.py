@@ -10,7 +10,7 @@ import yaml
 
 from builders.planted import study_with
 from builders.tiny import tiny_study, tiny_values
-from distillscope.config.load import DEFAULTS, apply_override, load_preset, one_student, preset_names, study_from
+from distillscope.config.load import apply_override, load_preset, preset_names, study_from
 from distillscope.config.study import Arm, Study, Training
 from distillscope.errors import UserError
 from distillscope.files.writing import write_text
@@ -45,15 +45,6 @@ def test_of_several_one_must_be_named():
     with pytest.raises(UserError) as error:
         changed("student.width=2", students=[{"name": "paper_cnn", "label": x, "image_size": 16} for x in "SM"])
     assert error.value.where == "--set student.width" and "Known: M, S" in error.value.todo
-
-
-def test_distill_is_a_study_of_one_with_a_studys_defaults():
-    study = one_student("mine", "efficientnet_lite0", "digits")
-    assert (study.training.epochs, study.training.batch_size, study.training.learning_rate) == (5, 64, 1e-3)
-    assert (study.seeds, study.students[0].image_size, study.arms[0].objective_name) == ((42,), 32, "cosine")
-    assert set(DEFAULTS) == {"objective", "epochs", "batch_size", "lr", "seed", "image_size"}
-    timm = one_student("mine", "efficientnet_lite0", "digits", "timm/resnet10t", overrides=["student.label=tiny"])
-    assert (timm.students[0].name, timm.students[0].label) == ("timm", "tiny")
 
 
 PRESETS = {"cifar10": "cad766e740f8c3f0", "claims": "d917fa0ba515d2a8", "claims-quick": "3ff09e9bca89db80",

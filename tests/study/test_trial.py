@@ -12,6 +12,8 @@ import yaml
 from builders import refused
 from builders.tiny import scratch, tiny_study, tiny_values
 from distillscope.config.load import study_from
+from distillscope.config.parts import CLIP_MEAN, CLIP_STD
+from distillscope.config.recipe import FIRST_RECIPE, one_student
 from distillscope.errors import UserError
 from distillscope.measure.probe import ridge_map
 from distillscope.measure.rows import unit
@@ -20,7 +22,7 @@ from distillscope.results.rundir import is_complete
 from distillscope.study.measuring import folds_of, mapped_measures
 from distillscope.study.prepared import load_data, prepare_targets
 from distillscope.study.run import run_study
-from distillscope.study.student import REQUEST, compare_request, distill_one
+from distillscope.study.student import IGNORED, REQUEST, compare_request, distill_one
 from distillscope.study.trial import fresh_student, make_health, make_streams, run_trial
 from distillscope.targets.transforms import load_target
 from distillscope.teachers.rows import load_teacher
@@ -298,6 +300,47 @@ def test_a_folder_from_before_is_compared_by_what_its_description_says(finished,
     (tmp_path / "student.json").write_text(json.dumps({**said, "seed": 3}))
     with refused(where="seed", expected="3", got="1"):
         compare_request(tmp_path, request)
+
+
+def request_of(**changes):
+    study = one_student("student", "efficientnet_lite0", "digits", **changes)
+    return {"settings": {k: v for k, v in study.dump().items() if k not in IGNORED}, "precision": "float32"}
+
+
+def as_before(folder, **changes):
+    """A folder of a student that was begun before there were recipes: the paper's, its only arm called student."""
+    request = request_of(recipe=FIRST_RECIPE, **changes)
+    request["settings"]["arms"][0]["name"] = "student"
+    (folder / REQUEST).write_text(yaml.safe_dump(request))
+    return folder
+
+
+def test_a_student_begun_by_another_recipe_is_refused_with_its_name(tmp_path):
+    (tmp_path / REQUEST).write_text(yaml.safe_dump(request_of(recipe="similarity")))
+    with refused(where="objective.0.name", expected='"similarity_kl" as when', advice="add --recipe similarity, or name another"):
+        compare_request(tmp_path, request_of())
+    compare_request(tmp_path, request_of(recipe="similarity"))
+
+
+def test_a_student_begun_before_there_were_recipes_goes_on_by_the_papers_only_and_that_is_said(tmp_path):
+    as_before(tmp_path)
+    with refused(expected="when it was begun", advice="It was begun before there were recipes: add --recipe paper"):
+        compare_request(tmp_path, request_of())
+    compare_request(tmp_path, request_of(recipe=FIRST_RECIPE))
+
+
+def test_what_a_timm_student_saw_before_is_said_as_options(tmp_path):
+    small = ["student.image_size=32", *(f"student.{k}={list(v)}" for k, v in (("mean", CLIP_MEAN), ("std", CLIP_STD)))]
+    as_before(tmp_path, student="timm/resnet10t", overrides=small)
+    with refused(where="student.image_size", expected="32", advice=f"--image-size 32 --set 'student.mean={list(CLIP_MEAN)}'"):
+        compare_request(tmp_path, request_of(recipe=FIRST_RECIPE, student="timm/resnet10t"))
+
+
+def test_a_checkpoint_from_before_requests_is_the_papers(tmp_path):
+    (tmp_path / "checkpoint.pt").write_bytes(b"")
+    with refused(where="--resume", expected="--recipe paper", got="robust"):
+        compare_request(tmp_path, request_of())
+    compare_request(tmp_path, request_of(recipe=FIRST_RECIPE))
 
 
 def test_what_is_no_students_folder_is_not_written_into(tmp_path):

@@ -13,7 +13,7 @@ from distillscope.registry import KINDS
 
 @app.command("list")
 def list_(
-    kind: Annotated[str, typer.Argument(metavar="KIND", help=f"presets, {', '.join(KINDS)}")],
+    kind: Annotated[str, typer.Argument(metavar="KIND", help=f"presets, recipes, {', '.join(KINDS)}")],
 ) -> None:
     """List the parts of a kind, with what each is and what can be set.
 
@@ -24,8 +24,14 @@ def list_(
 
         print_table("presets", ["name", "what"], [(n, preset_description(n)) for n in preset_names()])
         return
+    if kind == "recipes":
+        from distillscope.config.recipe import DEFAULT_RECIPE, read_recipe, recipe_names
+
+        print_table("recipes", ["name", "what"], [(f"{n} (default)" if n == DEFAULT_RECIPE else n, read_recipe(n).description)
+                                                  for n in recipe_names()])
+        return
     if kind not in KINDS:
-        raise unknown_name("list", "kind", kind, ["presets", *KINDS])
+        raise unknown_name("list", "kind", kind, ["presets", "recipes", *KINDS])
     registry = KINDS[kind]
     rows = [(n, registry.summary(n), ", ".join(
         k if p.default is p.empty else f"{k}={p.default}" for k, p in registry.settings(n).items())) for n in registry]

@@ -6,7 +6,6 @@ from pathlib import Path
 from typing import Annotated, Any
 
 import typer
-from typer.core import TyperCommand
 
 from distillscope.cli.root import Corrupt, Device, Precision, Set, Track, Workers, app, command_line, print_results, print_table
 
@@ -23,17 +22,6 @@ def training(epochs: int | None, batch_size: int | None, lr: float | None) -> di
 def as_overrides(settings: dict[str, Any]) -> list[str]:
     """PATH=VALUE of every option that was given."""
     return [f"{path}={value}" for path, value in settings.items() if value is not None]
-
-
-class OneStudent(TyperCommand):
-    """`distill`, whose help shows the defaults of a study; config is imported only for that."""
-
-    def format_help(self, ctx: Any, formatter: Any) -> None:
-        from distillscope.config.load import DEFAULTS
-
-        for param in self.params:
-            param.default = DEFAULTS.get(param.name or "", param.default)
-        super().format_help(ctx, formatter)
 
 
 @app.command()
@@ -93,18 +81,22 @@ def run(
     print(f"page: {done.page.resolve()}")
 
 
-@app.command(cls=OneStudent)
+@app.command()
 def distill(
     teacher: Annotated[str, typer.Option(help="for instance efficientnet_lite0, timm/MODEL, open_clip/MODEL:WEIGHTS")],
     out: Annotated[Path, typer.Option(help="where the student goes")],
     data: Annotated[str, typer.Option(help="images to distil on; labels are not needed")],
     student: Annotated[str, typer.Option(help="paper_cnn or timm/MODEL")] = "paper_cnn",
-    objective: Annotated[str | None, typer.Option(help="see `distillscope list objectives`")] = None,
+    recipe: Annotated[str | None, typer.Option(metavar="NAME|FILE.yaml",
+                                               help="how it is trained: `distillscope list recipes` [default: robust]")] = None,
+    objective: Annotated[str | None, typer.Option(help="instead of the recipe's: `distillscope list objectives`")] = None,
     epochs: Epochs = None,
     batch_size: BatchSize = None,
     lr: LearningRate = None,
-    seed: Annotated[int | None, typer.Option(help="of initial weights, order and views")] = None,
-    image_size: Annotated[int | None, typer.Option(help="what the student sees")] = None,
+    dim: Annotated[int | None, typer.Option(help="of the student's embeddings: the teacher's leading principal directions "
+                                            "[default: the teacher's own embeddings]")] = None,
+    seed: Annotated[int | None, typer.Option(help="of initial weights, order and views [default: 42]")] = None,
+    image_size: Annotated[int | None, typer.Option(help="what the student sees [default: its own; paper_cnn: 32]")] = None,
     limit: Annotated[int | None, typer.Option(help="a stratified part of the images")] = None,
     corrupt: Corrupt = "error",
     set_: Set = None,
@@ -114,17 +106,21 @@ def distill(
     workers: Workers = 0,
     track: Track = None,
 ) -> None:
-    """Distil one student for use: weights, preprocessing and a model card.
+    """Distil one student for use: weights, preprocessing and a model card. Labels are not needed.
 
-    Example: `distillscope distill --teacher efficientnet_lite0 --data digits --out student --set student.width=2`
+    Examples:
+
+    - `distillscope distill --teacher efficientnet_lite0 --data digits --out student --set student.width=2`
+    - `distillscope distill --teacher timm/MODEL --data photos --student timm/mobilenetv4_conv_small --dim 256 --out student`
+    - `distillscope distill --teacher efficientnet_lite0 --data digits --recipe paper --out student`
     """
-    from distillscope.config.load import one_student
+    from distillscope.config.recipe import DEFAULT_RECIPE, one_student
     from distillscope.progress import speaks
     from distillscope.study.student import distill_one
 
     overrides = as_overrides({"students.0.image_size": image_size, "limit": limit, **training(epochs, batch_size, lr)})
-    study = one_student(out.name, teacher, data, student, objective=objective, seed=seed, corrupt=corrupt,
-                        overrides=[*overrides, *(set_ or [])])
+    study = one_student(out.name, teacher, data, student, recipe=recipe or DEFAULT_RECIPE, objective=objective, dim=dim,
+                        seed=seed, corrupt=corrupt, overrides=[*overrides, *(set_ or [])])
     folder = distill_one(study, out, resume=resume, device=device, precision=precision, workers=workers, track=track,
                          command=command_line())
     if speaks():

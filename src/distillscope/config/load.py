@@ -1,41 +1,35 @@
-"""From a preset, a YAML file or the options of `distill`, with ``--set PATH=VALUE``, to a checked Study."""
+"""From a preset or a YAML file, with ``--set PATH=VALUE``, to a checked Study."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from importlib import resources
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import yaml
 from pydantic import BaseModel, ValidationError
 
-from distillscope.config.parts import Student
 from distillscope.config.resolve import check_parts, resolved
-from distillscope.config.study import Arm, Study, Training
+from distillscope.config.study import Study
 from distillscope.errors import UserError, unknown_name
 from distillscope.files.json_reader import problem_of, shown, unreadable
 from distillscope.files.yaml_reader import Refused, parse_plain, read_yaml
 
 LONGEST_PATH = 20
 """Steps of a dotted path; no setting lies deeper."""
-SINGULAR = {"student": ["students"], "arm": ["arms"], "objective": ["arms", "objective"]}
+SINGULAR = {"student": ["students"], "arm": ["arms"],
+            **{key: ["arms", key] for key in ("objective", "view", "view_target", "view_bank", "projector")}}
 """What a path may begin with instead of the study's own key: where there is one student or one arm, it needs no name."""
-DEFAULTS: dict[str, Any] = {
-    "objective": Arm(name="default").objective_name,
-    "epochs": Training().epochs,
-    "batch_size": Training().batch_size,
-    "lr": Training().learning_rate,
-    "seed": Study.model_fields["seeds"].default[0],
-    "image_size": Student.model_fields["image_size"].default,
-}
-"""Option of `distill` -> its value where it is left out."""
-
-
 def preset_names() -> list[str]:
     """The presets that come with the package."""
-    folder = resources.files("distillscope.config") / "presets"
-    return sorted(f.name.removesuffix(".yaml") for f in folder.iterdir() if f.name.endswith(".yaml"))
+    return names_in("presets")
+
+
+def names_in(folder: Literal["presets", "recipes"]) -> list[str]:
+    """The YAML files of one folder of the package, by their names."""
+    files = (resources.files("distillscope.config") / folder).iterdir()
+    return sorted(f.name.removesuffix(".yaml") for f in files if f.name.endswith(".yaml"))
 
 
 def load_preset(name: str, overrides: Sequence[str] = ()) -> Study:
@@ -44,7 +38,7 @@ def load_preset(name: str, overrides: Sequence[str] = ()) -> Study:
     >>> load_preset("quickstart", ["seeds=[1, 2]", "training.epochs=1"]).seeds
     (1, 2)
     """
-    where, values = _written(name)
+    where, values = read_named(name, "presets")
     for override in overrides:
         apply_override(values, override)
     return study_from(values, where)
@@ -56,27 +50,27 @@ def preset_description(name: str) -> str:
     >>> preset_description("quickstart")[:1].isupper()
     True
     """
-    where, values = _written(name)
+    where, values = read_named(name, "presets")
     return parse_study(values, where).description.strip()
 
 
-def _written(name: str) -> tuple[str, dict[str, Any]]:
-    """The plain values of a preset or a YAML file, and what to call it."""
-    path = _path(name)
+def read_named(name: str, folder: Literal["presets", "recipes"]) -> tuple[str, dict[str, Any]]:
+    """The plain values of a preset, a recipe or a YAML file, and what to call it."""
+    path, asked, kind = _path(name), {"presets": "run", "recipes": "--recipe"}[folder], folder.removesuffix("s")
     if path.suffix in (".yaml", ".yml") or path.is_file():
         if not path.is_file():
-            raise UserError("run", "a preset's name or a YAML file that exists", f"'{name}'",
-                            f"Presets: {', '.join(preset_names())}.")
+            raise UserError(asked, f"a {kind}'s name or a YAML file that exists", f"'{name}'",
+                            f"{folder.capitalize()}: {', '.join(names_in(folder))}.")
         where, values = str(path), read_yaml(path)
-    elif name in preset_names():
+    elif name in names_in(folder):
         where = name
-        with resources.as_file(resources.files("distillscope.config") / "presets" / f"{name}.yaml") as file:
+        with resources.as_file(resources.files("distillscope.config") / folder / f"{name}.yaml") as file:
             values = read_yaml(file)
     else:
-        raise unknown_name("run", "preset or YAML file", name, preset_names())
+        raise unknown_name(asked, f"{kind} or YAML file", name, names_in(folder))
     if not isinstance(values, dict):
         raise UserError(where, "a mapping (key: value lines)", type(values).__name__,
-                        "Start from a preset: `distillscope list presets`.")
+                        f"Start from a {kind}: `distillscope list {folder}`.")
     return where, values
 
 
@@ -85,7 +79,7 @@ def parse_study(values: Mapping[str, Any], where: str = "study") -> Study:
     try:
         return Study.model_validate(values)
     except ValidationError as error:
-        raise _one_line(error, where) from None
+        raise one_line(error, where) from None
     except (OSError, RuntimeError) as error:
         raise _no_path(error, where) from None
 
@@ -116,7 +110,8 @@ def _path(name: str) -> Path:
     return path
 
 
-def _one_line(error: ValidationError, where: str) -> UserError:
+def one_line(error: ValidationError, where: str) -> UserError:
+    """The first thing that does not fit a Study or a part of one."""
     first = error.errors()[0]
     nested = first.get("ctx", {}).get("error")
     if isinstance(nested, UserError):
@@ -201,21 +196,3 @@ def _value(path: str, text: str) -> Any:
         raise UserError(f"--set {path}", "plain YAML", str(error.problem), str(error.context)) from None
     except yaml.YAMLError:
         return text
-
-
-def one_student(name: str, teacher: str, data: str, student: str = "paper_cnn", *, objective: str | None = None,
-                seed: int | None = None, corrupt: str = "error", overrides: Sequence[str] = ()) -> Study:
-    """A checked study of one teacher, data set, arm, student and seed, without noise; ``overrides`` as of `--set`.
-
-    >>> study = one_student("mine", "efficientnet_lite0", "digits", overrides=["student.width=2", "training.epochs=1"])
-    >>> study.students[0].settings["width"], study.training.epochs, study.seeds
-    (2, 1, (42,))
-    >>> study.training.batch_size == DEFAULTS["batch_size"]
-    True
-    """
-    values = {"name": name, "data": [{"name": data}], "teacher": [{"name": teacher}], "students": [{"name": student}],
-              "arms": [{"name": "student", "objective": [{"name": objective or DEFAULTS["objective"]}]}],
-              "seeds": [DEFAULTS["seed"] if seed is None else seed], "corrupt": corrupt, "noise": {"sigmas": []}}
-    for override in overrides:
-        apply_override(values, override)
-    return study_from(values, "distill")

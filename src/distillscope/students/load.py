@@ -198,8 +198,8 @@ def model_card(study: Study, splits: Splits, student: StudentEncoder, history: S
     held_out = 0 if splits.validation is None else len(splits.validation)
     rows = {
         "images": f"{splits.title}, {len(splits.train):,} for training, {held_out:,} held out{note}",
-        "objective": arm.objective_name, "target": part_text(study.target_of(arm)), "view": view_text(arm),
-        "training": training_text(study.training_of(arm)), **_known(history[-1]),
+        "recipe": recipe_text(study), "objective": arm.objective_name, "target": part_text(study.target_of(arm)),
+        "view": view_text(arm), "training": training_text(study.training_of(arm)), **_known(history[-1]),
         "preprocessing": str(student.preprocess.describe()),
         "made by": f"distillscope {distillscope.__version__} on {hardware()}"}
     table = "".join(f"| {markdown_text(key)} | {markdown_text(value)} |\n" for key, value in rows.items())
@@ -230,6 +230,11 @@ def _known(last: Mapping[str, Any]) -> dict[str, str]:
     if last.get("knn_accuracy") is not None:
         found[f"kNN accuracy, held-out part of train (k 10, n {last['n']})"] = f"{last['knn_accuracy']:.4f}"
     return found
+
+
+def recipe_text(study: Study) -> str:
+    """The recipe of a study of one student, what was changed in it, and what was assumed (`config.recipe.one_student`)."""
+    return study.description or study.arms[0].name
 
 
 def part_text(part: Part | None) -> str:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import difflib
 from collections.abc import Mapping
-from typing import Literal
+from typing import Any, Literal
 
 import torch
 from torch import nn
@@ -59,7 +59,23 @@ def _blur_max_pool(channels: int) -> nn.Module:
     return nn.Sequential(nn.MaxPool2d(2, stride=1), BlurPool2d(channels, filt_size=3, stride=2))
 
 
-@students.register("timm")
+def pretrained_input(settings: Mapping[str, Any]) -> dict[str, Any]:
+    """The size, mean and std that a timm model was pretrained with; of one that timm has no weights for, nothing.
+
+    >>> pretrained_input({"model": "resnet10t"})
+    {'image_size': 176, 'mean': (0.485, 0.456, 0.406), 'std': (0.229, 0.224, 0.225)}
+    """
+    import timm
+
+    model = str(settings.get("model", ""))
+    config = timm.get_pretrained_cfg(model) if timm.is_model(model.split(".")[0]) else None
+    if config is None:
+        return {}
+    asked = (settings.get("settings") or {}).get("img_size")
+    return {"image_size": asked or config.input_size[-1], "mean": tuple(config.mean), "std": tuple(config.std)}
+
+
+@students.register("timm", own_input=pretrained_input)
 def timm_student(embedding_dim: int, image_size: int, *, model: str, pretrained: bool = False, projection: str = "linear",
                  settings: dict | None = None) -> nn.Module:
     """Any timm model, from scratch or pretrained, with a projection ("linear" or "none") to the teacher's dimension."""

@@ -13,6 +13,7 @@ import yaml
 from distillscope import progress
 from distillscope.audits.models import model_teacher
 from distillscope.config.load import study_from
+from distillscope.config.recipe import FIRST_RECIPE
 from distillscope.config.resolve import named_dataset, with_noise
 from distillscope.config.study import Study
 from distillscope.data.splits import load_split
@@ -22,7 +23,15 @@ from distillscope.files.locks import RunLock
 from distillscope.files.writing import said_if_deleted, sweep, write_text
 from distillscope.files.yaml_reader import read_yaml
 from distillscope.results.run_files import trials_of
-from distillscope.students.load import DESCRIPTION, load_student, model_card, save_student
+from distillscope.students.load import (
+    DESCRIPTION,
+    load_student,
+    model_card,
+    recipe_text,
+    save_student,
+    training_text,
+    view_text,
+)
 from distillscope.study.measuring import save_embeddings
 from distillscope.study.preflight import Work, check_data, check_study, check_teacher
 from distillscope.study.prepared import fingerprint, load_untested, prepare_targets
@@ -50,6 +59,10 @@ def distill_one(study: Study, out: Path, *, resume: bool = False, device: str = 
     asked = {"settings": {k: v for k, v in study.dump().items() if k not in IGNORED}, "precision": precision or "float32"}
     if there:
         compare_request(out, asked)
+    if first and not (out / DESCRIPTION).exists():
+        arm = study.arms[0]
+        progress.say(f"recipe {recipe_text(study)}: {arm.objective_name}; view {view_text(arm)}; "
+                     f"{training_text(study.training_of(arm))}")
     with said_if_deleted(out, cache_root()):
         return _distil(with_noise(study), out, asked, first, device, precision, workers, track, command)
 
@@ -86,7 +99,7 @@ def _distil(study: Study, out: Path, asked: dict[str, Any], first: bool, device:
         write_text(out / "README.md", model_card(study, splits, student, history, command, out))
         save_student(student, out, {"target": prepared.target_name, "teacher": teacher.title, "dataset": data.title,
                                     **({"images": splits.whole_train.note} if splits.whole_train.note else {}),
-                                    "objective": arm.objective_name, "seed": trial.seed})
+                                    "recipe": arm.name, "objective": arm.objective_name, "seed": trial.seed})
         (out / "checkpoint.pt").unlink(missing_ok=True)
     finally:
         if held:
@@ -96,6 +109,11 @@ def _distil(study: Study, out: Path, asked: dict[str, Any], first: bool, device:
 
 IGNORED = ("name", "description", "published")
 """Settings that say nothing of what is trained; a folder may be renamed."""
+UNNAMED = "student"
+"""What the only arm was called in requests from before there were recipes."""
+
+
+ARM = "settings.arms.0.name"
 
 
 def compare_request(out: Path, asked: dict[str, Any]) -> None:
@@ -107,21 +125,41 @@ def compare_request(out: Path, asked: dict[str, Any]) -> None:
         begun = {**begun, "settings": _at_defaults(begun["settings"])}
         known = begun.keys() & asked.keys()
         before, now = _flat({k: begun[k] for k in known}), _flat({k: asked[k] for k in known})
+        recipe = before.get(ARM)
     elif (out / DESCRIPTION).is_file():
         said = read_json(out / DESCRIPTION)
         before, now = _of_description(said), {k: v for k, v in _of_request(asked["settings"]).items() if k in said}
+        recipe = UNNAMED
         progress.say(f"{out}: from before requests were kept; only {', '.join(sorted(now))} can be compared")
     elif (out / "checkpoint.pt").is_file():
+        if _flat(asked).get(ARM) not in (UNNAMED, FIRST_RECIPE):
+            raise UserError(f"--resume {out}", f"--recipe {FIRST_RECIPE}, since it was begun before there were recipes",
+                            f"{_flat(asked).get(ARM)}", f"Add --recipe {FIRST_RECIPE}, or name another --out.")
         progress.say(f"{out}: from before requests were kept; that this one is the same cannot be checked")
         return
     else:
         raise UserError(f"--resume {out}", f"a student's folder (with {REQUEST})", "another one", "Name another --out.")
-    for path in sorted(before.keys() | now.keys()):
+    for path in sorted((before.keys() | now.keys()) - {ARM}):
         old, new = before.get(path), now.get(path)
         if old != new:
             where = path.removeprefix("settings.").replace("arms.0.", "").replace("students.0.", "student.")
             raise UserError(f"--resume {out}, {where}", f"{json.dumps(old)[:120]} as when it was begun", json.dumps(new)[:120],
-                            "Repeat it with the old value, or into another --out.")
+                            _old_way(path, before, recipe, now.get(ARM)))
+
+
+def _old_way(path: str, before: dict[str, Any], begun: str | None, asked: str | None) -> str:
+    """What to type in order to go on as it was begun, where it is the recipe or what a student sees that differs."""
+    if path.startswith(("settings.arms.", "settings.training.", "settings.target.", "objective")) and begun != asked:
+        if begun == UNNAMED and asked != FIRST_RECIPE:
+            return f"It was begun before there were recipes: add --recipe {FIRST_RECIPE}, or name another --out."
+        if begun and begun != UNNAMED:
+            return f"It was begun by the recipe {begun}: add --recipe {begun}, or name another --out."
+    setting = path.removeprefix("settings.students.0.").split(".")[0]
+    if setting in ("image_size", "mean", "std") and begun == UNNAMED:
+        colours = [str([before.get(f"settings.students.0.{key}.{i}") for i in range(3)]) for key in ("mean", "std")]
+        return (f"It saw that by default then: --image-size {before.get('settings.students.0.image_size')} "
+                f"--set 'student.mean={colours[0]}' --set 'student.std={colours[1]}', or name another --out.")
+    return "Repeat it with the old value, or into another --out."
 
 
 def _at_defaults(settings: dict[str, Any]) -> dict[str, Any]:
