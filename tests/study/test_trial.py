@@ -317,7 +317,7 @@ def as_before(folder, **changes):
 
 def test_a_student_begun_by_another_recipe_is_refused_with_its_name(tmp_path):
     (tmp_path / REQUEST).write_text(yaml.safe_dump(request_of(recipe="similarity")))
-    with refused(where="objective.0.name", expected='"similarity_kl" as when', advice="add --recipe similarity, or name another"):
+    with refused(where="objective.0.name", expected='"similarity_kl" as when', advice="add --recipe similarity, or"):
         compare_request(tmp_path, request_of())
     compare_request(tmp_path, request_of(recipe="similarity"))
 

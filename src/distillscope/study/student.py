@@ -59,16 +59,13 @@ def distill_one(study: Study, out: Path, *, resume: bool = False, device: str = 
     asked = {"settings": {k: v for k, v in study.dump().items() if k not in IGNORED}, "precision": precision or "float32"}
     if there:
         compare_request(out, asked)
-    if first and not (out / DESCRIPTION).exists():
-        arm = study.arms[0]
-        progress.say(f"recipe {recipe_text(study)}: {arm.objective_name}; view {view_text(arm)}; "
-                     f"{training_text(study.training_of(arm))}")
     with said_if_deleted(out, cache_root()):
-        return _distil(with_noise(study), out, asked, first, device, precision, workers, track, command)
+        return _distil(study, out, asked, first, device, precision, workers, track, command)
 
 
 def _distil(study: Study, out: Path, asked: dict[str, Any], first: bool, device: str, precision: str | None, workers: int,
             track: str | None, command: str) -> Path:
+    written, study = study.arms[0], with_noise(study)
     data, teacher, spec, arm = study.data[0], study.teacher[0], study.students[0], study.arms[0]
     work = Work(study, device=device, precision=precision, track=track)
     check_study(work)
@@ -82,6 +79,9 @@ def _distil(study: Study, out: Path, asked: dict[str, Any], first: bool, device:
     if (out / DESCRIPTION).exists():
         progress.say(f"{out}: finished already")
         return out
+    if first:
+        progress.say(f"recipe {recipe_text(study)}: {arm.objective_name}; view {view_text(written)}; "
+                     f"{training_text(study.training_of(arm))}")
     out.mkdir(parents=True, exist_ok=True)
     held = RunLock(out) if first else None
     try:
