@@ -56,7 +56,9 @@ def test_a_timm_student_sees_what_it_was_made_for_unless_told(overrides, size, m
     study = one("timm/resnet10t", overrides=[*overrides, "student.label=tiny"])
     seen = study.students[0]
     assert (seen.name, seen.label, seen.image_size, seen.mean[0], seen.std[0]) == ("timm", "tiny", size, mean, 0.229)
-    assert (f"sees {size} px" in study.description) == (size == 176) and "since nothing else was said" in study.description
+    said = {"image_size": "176 px", "mean": "mean", "std": "std"}
+    own = [word for key, word in said.items() if not any(f"student.{key}=" in o for o in overrides)]
+    assert f"tiny sees its own {', '.join(own)}, since nothing else was said" in study.description
 
 
 def test_a_file_is_a_recipe(tmp_path):

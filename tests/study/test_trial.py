@@ -20,6 +20,7 @@ from distillscope.measure.rows import unit
 from distillscope.results.run_files import trials_of
 from distillscope.results.rundir import is_complete
 from distillscope.study.measuring import folds_of, mapped_measures
+from distillscope.study.plan import plan_student
 from distillscope.study.prepared import load_data, prepare_targets
 from distillscope.study.run import run_study
 from distillscope.study.student import IGNORED, REQUEST, compare_request, distill_one
@@ -261,6 +262,25 @@ def test_the_same_request_is_finished_already_also_in_a_renamed_folder(finished,
     study = asked(name="other")
     assert distill_one(study, tmp_path / "link", resume=True) == tmp_path / "link"
     assert "finished already" in capsys.readouterr().err
+
+
+def test_the_plan_of_one_student_does_nothing_and_refuses_what_the_work_refuses(finished, tmp_path):
+    planned = dict(plan_student(asked(), tmp_path / "new", device="cpu"))
+    assert not (tmp_path / "new").exists()
+    assert planned["images"] == "digits, 72 for training, 8 held out" and planned["steps"] == "4 an epoch, 4 in all, 64 images"
+    assert planned["student"].startswith("S, ") and planned["teacher forward passes"] == "0 to do, 80 cached"
+    assert "finished already" in dict(plan_student(asked(), finished, resume=True))["into"]
+    with refused(where="seeds.0", expected="1 as when", got="7"):
+        plan_student(asked(seeds=[7]), finished, resume=True)
+    with refused(where="--out", got="one with files", advice="--resume"):
+        plan_student(asked(), finished)
+
+
+def test_images_far_smaller_than_what_a_student_sees_are_said(tmp_path, capsys):
+    wide = [{"name": "paper_cnn", "label": "S", "image_size": 96}]
+    plan_student(asked(students=wide), tmp_path / "new", device="cpu")
+    assert "images of 8 px are enlarged to 96 px for S; --image-size 8 would cost about 144 times less" in " ".join(
+        capsys.readouterr().err.split())
 
 
 def test_other_images_under_the_same_name_are_refused(finished, tmp_path):

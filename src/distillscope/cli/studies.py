@@ -100,7 +100,8 @@ def distill(
     limit: Annotated[int | None, typer.Option(help="a stratified part of the images")] = None,
     corrupt: Corrupt = "error",
     set_: Set = None,
-    resume: Annotated[bool, typer.Option("--resume")] = False,
+    resume: Annotated[bool, typer.Option("--resume", help="go on with what was begun")] = False,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="print what would be done, and do nothing")] = False,
     device: Device = "auto",
     precision: Precision = None,
     workers: Workers = 0,
@@ -116,11 +117,18 @@ def distill(
     """
     from distillscope.config.recipe import DEFAULT_RECIPE, one_student
     from distillscope.progress import speaks
-    from distillscope.study.student import distill_one
 
     overrides = as_overrides({"students.0.image_size": image_size, "limit": limit, **training(epochs, batch_size, lr)})
     study = one_student(out.name, teacher, data, student, recipe=recipe or DEFAULT_RECIPE, objective=objective, dim=dim,
                         seed=seed, corrupt=corrupt, overrides=[*overrides, *(set_ or [])])
+    if dry_run:
+        from distillscope.study.plan import plan_student
+
+        rows = plan_student(study, out, resume=resume, device=device, precision=precision, track=track)
+        print_table("Plan", ["", ""], rows)
+        return
+    from distillscope.study.student import distill_one
+
     folder = distill_one(study, out, resume=resume, device=device, precision=precision, workers=workers, track=track,
                          command=command_line())
     if speaks():

@@ -132,11 +132,8 @@ def _own_input(student: dict[str, Any]) -> list[str]:
     own = registry.students.facts(named.name).own_input if named.name in registry.students else None
     filled = {key: value for key, value in (own(named.settings) if own else {}).items() if key not in student}
     student.update(filled)
-    if not filled:
-        return []
-    size = f"sees {filled['image_size']} px" if "image_size" in filled else ""
-    colours = f"mean and std of {named.label} itself" if {"mean", "std"} & filled.keys() else ""
-    return [f"{named.label} {' with '.join(s for s in (size, colours) if s)}, since nothing else was said"]
+    words = [f"{value} px" if key == "image_size" else key for key, value in filled.items()]
+    return [f"{named.label} sees its own {', '.join(words)}, since nothing else was said"] if words else []
 
 
 def _changed(recipe: Arm, study: Study) -> list[str]:

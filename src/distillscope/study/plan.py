@@ -1,4 +1,4 @@
-"""What a run would do, before it does it: trials, forward passes, time and memory."""
+"""What a run, or the distillation of one student, would do before it does it: trials, forward passes, time and memory."""
 
 from __future__ import annotations
 
@@ -19,12 +19,16 @@ from distillscope.devices import choose_device
 from distillscope.results.run_files import trials_of
 from distillscope.results.rundir import as_begun, is_complete, trial_folder
 from distillscope.stress.run import rehearse
-from distillscope.students.load import build_student
+from distillscope.students.load import DESCRIPTION, build_student, part_text, recipe_text, training_text, view_text
+from distillscope.students.networks import capacity
 from distillscope.study.preflight import Work, check_data, check_study, check_teacher
 from distillscope.study.prepared import embedded_views, load_data, noise_conditions
 from distillscope.study.run import num_jobs
+from distillscope.study.student import begin
+from distillscope.study.trial import GALLERY_ITEMS, HEALTH_ITEMS
 from distillscope.teachers.encoder import Encoder
 from distillscope.teachers.rows import TeacherRows, load_teacher
+from distillscope.training.loss import target_dim
 
 MEASURE_SECONDS = 45.0
 """Measures and probes of one trial at 10,000 test and 50,000 train items on one core; scaled with the items."""
@@ -56,7 +60,7 @@ class Plan:
             ("teacher forward passes", f"{self.teacher_forwards:,} to do, {self.teacher_cached:,} cached"),
             ("student images, training", f"{self.student_train:,}"),
             ("student images, evaluation", f"{self.student_eval:,}"),
-            ("estimated time", f"{self.seconds / 60:.0f} min" if self.seconds >= 90 else f"{self.seconds:.0f} s"),
+            ("estimated time", _duration(self.seconds)),
             ("estimated peak memory", f"{self.memory_mib / 1024:.1f} GiB"),
             ("cache to be written", f"{self.cache_mib / 1024:.2f} GiB"),
         ]
@@ -125,6 +129,48 @@ def teacher_work(study: Study, splits: Splits, encoder: TeacherRows) -> list[tup
     sets += [(splits.train, view) for _, view, _ in embedded_views(study, study.arms)]
     sets += rehearse(study.stresses, splits.train, splits.test, study.noise.seed)[0]
     return [(len(source), encoder.num_missing(source, perturbation)) for source, perturbation in sets]
+
+
+def plan_student(study: Study, out: Path, *, resume: bool = False, device: str = "auto", precision: str | None = None,
+                 track: str | None = None) -> list[tuple[str, str]]:
+    """What `distill` would do, as (name, value): refused where `distill_one` would refuse, with the same line.
+
+    The time is that of a few batches of teacher and student, timed here and now.
+    """
+    written = study.arms[0]
+    begun = begin(Work(study, None, resume, device, precision, None, track), out)
+    study, splits, encoder = begun.work.study, begun.splits, begun.encoder
+    spec, arm, target = study.students[0], study.arms[0], study.target_of(study.arms[0])
+    training, dim, num_train = study.training_of(arm), target_dim(target, encoder.dim), len(splits.train)
+    chosen = choose_device(device)
+    student = build_student(spec.name, spec.settings, dim, Preprocess(spec.image_size, spec.mean, spec.std), spec.label, chosen)
+    size = capacity(student.module, spec.image_size)
+    sets = [(splits.whole_train, None), *((splits.train, view) for _, view, _ in embedded_views(study, [arm]))]
+    todo = sum(encoder.num_missing(source, view) for source, view in sets)
+    seen, steps, held_out = training.num_seen(num_train), training.num_steps(num_train), len(splits.whole_train) - num_train
+    looked_at = training.epochs * (min(held_out or num_train, HEALTH_ITEMS) + min(num_train, GALLERY_ITEMS))
+    train, evaluate = _student_seconds(spec, dim, splits.train, chosen, training.batch_size, 1)
+    seconds = seen * train + looked_at * evaluate
+    if todo and encoder.network:
+        seconds += todo * _teacher_seconds(encoder.network, splits.train)
+    pixels, rows = splits.whole_train.nbytes / 2**20, len(splits.whole_train) * (encoder.dim + dim) * 4 / 2**20
+    finished = "; finished already" if (out / DESCRIPTION).exists() else ""
+    return [
+        ("into", f"{out}{finished}"),
+        ("recipe", f"{recipe_text(study)}: {arm.objective_name}; view {view_text(written)}; {training_text(training)}"),
+        ("student", f"{spec.label}, {size['parameters']:,} parameters"),
+        ("an image", f"{spec.image_size} px, {size['multiply_adds']:,} multiply-adds"),
+        ("embeddings", f"{dim} dimensions, of the teacher's {encoder.dim}; target {part_text(target)}"),
+        ("images", f"{splits.title}, {num_train:,} for training, {held_out:,} held out"),
+        ("steps", f"{steps:,} an epoch, {steps * training.epochs:,} in all, {seen:,} images"),
+        ("teacher forward passes", f"{todo:,} to do, {sum(len(source) for source, _ in sets) - todo:,} cached"),
+        ("estimated time", _duration(seconds)),
+        ("estimated peak memory", f"{(1100 + 2 * pixels + 3 * rows) / 1024:.1f} GiB"),
+    ]
+
+
+def _duration(seconds: float) -> str:
+    return f"{seconds / 60:.0f} min" if seconds >= 90 else f"{seconds:.0f} s"
 
 
 def _teacher_seconds(encoder: Encoder, source: Source) -> float:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -13,10 +14,11 @@ import yaml
 from distillscope import progress
 from distillscope.audits.models import model_teacher
 from distillscope.config.load import study_from
+from distillscope.config.parts import Student
 from distillscope.config.recipe import FIRST_RECIPE
 from distillscope.config.resolve import named_dataset, with_noise
-from distillscope.config.study import Study
-from distillscope.data.splits import load_split
+from distillscope.config.study import Arm, Study
+from distillscope.data.splits import Splits, load_split
 from distillscope.errors import UserError
 from distillscope.files.json_reader import read_json
 from distillscope.files.locks import RunLock
@@ -25,6 +27,7 @@ from distillscope.files.yaml_reader import read_yaml
 from distillscope.results.run_files import trials_of
 from distillscope.students.load import (
     DESCRIPTION,
+    StudentEncoder,
     load_student,
     model_card,
     recipe_text,
@@ -37,11 +40,21 @@ from distillscope.study.preflight import Work, check_data, check_study, check_te
 from distillscope.study.prepared import fingerprint, load_untested, prepare_targets
 from distillscope.study.trial import fresh_student, make_health, training_set
 from distillscope.teachers.cache import cache_root
-from distillscope.teachers.rows import load_teacher
+from distillscope.teachers.rows import TeacherRows, load_teacher
 from distillscope.training.loop import distill
 
 REQUEST = "distill.yaml"
 """In a student's folder: what was asked for when it was begun, precision and fingerprint of images and weights with it."""
+
+
+@dataclass(frozen=True)
+class Begun:
+    """A request that every check has passed: its study with the noise written out, what was read, and what is compared."""
+
+    work: Work
+    splits: Splits
+    encoder: TeacherRows
+    request: dict[str, Any]
 
 
 def distill_one(study: Study, out: Path, *, resume: bool = False, device: str = "auto", precision: str | None = None,
@@ -50,51 +63,74 @@ def distill_one(study: Study, out: Path, *, resume: bool = False, device: str = 
 
     What it goes on with is the same request: another one is refused, with what differs.
     """
+    with said_if_deleted(out, cache_root()):
+        begun = begin(Work(study, None, resume, device, precision, None, track), out)
+        if (out / DESCRIPTION).exists():
+            progress.say(f"{out}: finished already")
+        else:
+            _distil(begun, study.arms[0], out, workers, command)
+    return out
+
+
+def begin(work: Work, out: Path) -> Begun:
+    """What `distill` does before any work, and all that its plan does: everything that may be refused is refused here."""
     if out.exists() and not out.is_dir():
         raise UserError(f"--out {out}", "a new or empty directory", "a file", "Name another.")
     first = progress.speaks()  # of several processes that share the work, the one that compares and writes
     there = first and out.is_dir() and any(not p.name.startswith(".") for p in out.iterdir())
-    if there and not resume:
+    if there and not work.resume:
         raise UserError(f"--out {out}", "a new or empty directory", "one with files", "Add --resume, or name another.")
-    asked = {"settings": {k: v for k, v in study.dump().items() if k not in IGNORED}, "precision": precision or "float32"}
+    settings = {k: v for k, v in work.study.dump().items() if k not in IGNORED}
+    request: dict[str, Any] = {"settings": settings, "precision": work.precision or "float32"}
     if there:
-        compare_request(out, asked)
-    with said_if_deleted(out, cache_root()):
-        return _distil(study, out, asked, first, device, precision, workers, track, command)
-
-
-def _distil(study: Study, out: Path, asked: dict[str, Any], first: bool, device: str, precision: str | None, workers: int,
-            track: str | None, command: str) -> Path:
-    written, study = study.arms[0], with_noise(study)
-    data, teacher, spec, arm = study.data[0], study.teacher[0], study.students[0], study.arms[0]
-    work = Work(study, device=device, precision=precision, track=track)
+        compare_request(out, request)
+    work = replace(work, study=with_noise(work.study))
+    data, teacher = work.study.data[0], work.study.teacher[0]
     check_study(work)
-    splits = load_untested(study, data)
+    splits = load_untested(work.study, data)
     check_data(work, splits)
-    encoder = load_teacher(teacher, device, precision)
-    check_teacher(work, splits, encoder, teacher.title)
-    asked = {**asked, "fingerprint": fingerprint(encoder, splits)}
-    if first and (out / REQUEST).is_file():
-        compare_request(out, asked)
-    if (out / DESCRIPTION).exists():
-        progress.say(f"{out}: finished already")
-        return out
     if first:
-        progress.say(f"recipe {recipe_text(study)}: {arm.objective_name}; view {view_text(written)}; "
-                     f"{training_text(study.training_of(arm))}")
+        _say_if_enlarged(work.study.students[0], splits)
+    encoder = load_teacher(teacher, work.device, work.precision)
+    check_teacher(work, splits, encoder, teacher.title)
+    request["fingerprint"] = fingerprint(encoder, splits)
+    if first and (out / REQUEST).is_file():
+        compare_request(out, request)
+    return Begun(work, splits, encoder, request)
+
+
+ENLARGED = 4
+"""How many times larger than the images a student may see them without a word."""
+
+
+def _say_if_enlarged(spec: Student, splits: Splits) -> None:
+    """A network's own size may be far more than the images hold."""
+    side = max(max(splits.train.image(i).shape[:2]) for i in range(min(32, len(splits.train))))
+    if spec.image_size > ENLARGED * side:
+        progress.say(f"{splits.title}: images of {side} px are enlarged to {spec.image_size} px for {spec.label}; "
+                     f"--image-size {side} would cost about {(spec.image_size / side) ** 2:.0f} times less")
+
+
+def _distil(begun: Begun, written: Arm, out: Path, workers: int, command: str) -> StudentEncoder:
+    """Train the student and write its folder; ``written`` is the arm as it was asked for."""
+    study, splits, first = begun.work.study, begun.splits, progress.speaks()
+    data, teacher, spec, arm = study.data[0], study.teacher[0], study.students[0], study.arms[0]
+    settings, trial = study.training_of(arm), trials_of(study)[0]
+    if first:
+        progress.say(f"recipe {recipe_text(study)}: {arm.objective_name}; view {view_text(written)}; {training_text(settings)}")
     out.mkdir(parents=True, exist_ok=True)
     held = RunLock(out) if first else None
     try:
         if first:
             sweep(out, alone=True)
-            write_text(out / REQUEST, yaml.safe_dump(asked, sort_keys=False, allow_unicode=True))
-        prepared = prepare_targets(study, encoder, splits, study.target_of(arm), [arm])
-        trial = trials_of(study)[0]
-        student, streams = fresh_student(study, arm, spec, trial.seed, prepared, device, precision or "float32")
-        settings = study.training_of(arm)
+            write_text(out / REQUEST, yaml.safe_dump(begun.request, sort_keys=False, allow_unicode=True))
+        prepared = prepare_targets(study, begun.encoder, splits, study.target_of(arm), [arm])
+        student, streams = fresh_student(study, arm, spec, trial.seed, prepared, begun.work.device,
+                                         begun.work.precision or "float32")
         with progress.task(f"student {spec.label}", settings.num_seen(len(splits.train))) as advance:
             history = distill(student, training_set(arm, trial.seed, splits, prepared), arm, settings, streams, out,
-                              make_health(splits, prepared), track=track, workers=workers, advance=advance, warn=progress.say)
+                              make_health(splits, prepared), track=begun.work.track, workers=workers, advance=advance,
+                              warn=progress.say)
         prepared.copy_target(out)
         write_text(out / "README.md", model_card(study, splits, student, history, command, out))
         save_student(student, out, {"target": prepared.target_name, "teacher": teacher.title, "dataset": data.title,
@@ -104,7 +140,7 @@ def _distil(study: Study, out: Path, asked: dict[str, Any], first: bool, device:
     finally:
         if held:
             held.release()
-    return out
+    return student
 
 
 IGNORED = ("name", "description", "published")
