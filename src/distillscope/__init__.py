@@ -26,6 +26,8 @@ _PUBLIC = {
     "run_study": "study.run",
     "load_study": "study.run",
     "load_student": "students.load",
+    "load_artefact": "students.export.load",
+    "export_student": "students.export.write",
     "audit": "measure.audit",
     "list_parts": "registry",
 }
@@ -35,6 +37,8 @@ if TYPE_CHECKING:
     from distillscope.errors import UserError as UserError
     from distillscope.measure.audit import audit as audit
     from distillscope.registry import list_parts as list_parts
+    from distillscope.students.export.load import load_artefact as load_artefact
+    from distillscope.students.export.write import export_student as export_student
     from distillscope.students.load import load_student as load_student
     from distillscope.study.run import load_study as load_study
     from distillscope.study.run import run_study as run_study

@@ -12,6 +12,7 @@ from distillscope.files.writing import said_of
 # Commands register themselves as they are imported; this is the order in which --help lists them.
 from distillscope.cli import studies  # noqa: F401
 from distillscope.cli import reports  # noqa: F401
+from distillscope.cli import ship  # noqa: F401
 from distillscope.cli import audits  # noqa: F401
 from distillscope.cli import parts  # noqa: F401
 # isort: on

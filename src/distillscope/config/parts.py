@@ -17,6 +17,8 @@ FILE_KINDS = {".parquet": "parquet", ".tar": "webdataset",
 """Suffix of a file that holds or lists images -> the data set that reads it."""
 DESCRIPTION = "student.json"
 """The file of a distilled student's folder that says what the student is."""
+REQUEST = "distill.yaml"
+"""In a student's folder: what was asked for when it was begun, precision and fingerprint of images and weights with it."""
 MODEL_FILES = {".onnx": "onnx", ".ts": "torchscript", ".torchscript": "torchscript", ".pt2": "exported", ".tflite": "tflite"}
 """Suffix of a file that holds a whole model -> the teacher that runs it."""
 CLIP_MEAN = (0.48145466, 0.4578275, 0.40821073)

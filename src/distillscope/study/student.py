@@ -14,7 +14,7 @@ import yaml
 from distillscope import progress
 from distillscope.audits.models import model_teacher
 from distillscope.config.load import study_from
-from distillscope.config.parts import Student
+from distillscope.config.parts import REQUEST, Student
 from distillscope.config.recipe import FIRST_RECIPE
 from distillscope.config.resolve import named_dataset, with_noise
 from distillscope.config.study import Arm, Study
@@ -42,9 +42,6 @@ from distillscope.study.trial import fresh_student, make_health, training_set
 from distillscope.teachers.cache import cache_root
 from distillscope.teachers.rows import TeacherRows, load_teacher
 from distillscope.training.loop import distill
-
-REQUEST = "distill.yaml"
-"""In a student's folder: what was asked for when it was begun, precision and fingerprint of images and weights with it."""
 
 
 @dataclass(frozen=True)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from abc import ABC, abstractmethod
+from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Literal
@@ -70,6 +71,14 @@ class FileNetwork(torch.nn.Module, ABC):
     @abstractmethod
     def run(self, images: torch.Tensor) -> Any:
         """What the file gives for a batch; each kind of file has its own."""
+
+    def told(self) -> Mapping[str, str]:
+        """The metadata that the file carries, as text by name; of most kinds of file nothing is asked."""
+        return {}
+
+    def files(self) -> list[Path]:
+        """The file, and those beside it that hold a part of it."""
+        return [self.path]
 
     def open_on(self, device: torch.device) -> bool:
         """Open the file anew on ``device``; False where what runs it stays on the CPU."""

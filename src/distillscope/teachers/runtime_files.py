@@ -16,6 +16,7 @@ import torch
 
 from distillscope.errors import UserError
 from distillscope.registry import teachers
+from distillscope.teachers.artefacts import opened
 from distillscope.teachers.encoder import Encoder, plain_line
 from distillscope.teachers.model_files import (
     OUTPUT_ADVICE,
@@ -25,7 +26,6 @@ from distillscope.teachers.model_files import (
     Pooling,
     Shown,
     existing,
-    file_encoder,
     hash_files,
 )
 
@@ -47,8 +47,8 @@ def onnx(*, path: Path, output: str | None = None, pool: Pooling | None = None, 
     """
     path, where = existing(path, "onnx")
     network = OnnxNetwork(path, where, Shown(size, mean, std, interpolation, crop_fraction, output, pool, unit_norm))
-    fingerprint = hash_files([path, *external_data(path)], *network.mark())
-    return file_encoder(f"onnx/{path.name}", network, fingerprint)
+    fingerprint = hash_files(network.files(), *network.mark())
+    return opened(f"onnx/{path.name}", network, fingerprint)
 
 
 class OnnxNetwork(FileNetwork):
@@ -93,6 +93,12 @@ class OnnxNetwork(FileNetwork):
             return False
         self.open([(provider, {"device_id": device.index or 0}), "CPUExecutionProvider"])
         return True
+
+    def told(self) -> dict[str, str]:
+        return dict(self.session.get_modelmeta().custom_metadata_map)
+
+    def files(self) -> list[Path]:
+        return [self.path, *external_data(self.path)]
 
     def _image_input(self) -> Any:
         inputs = self.session.get_inputs()
@@ -199,7 +205,7 @@ def tflite(*, path: Path, output: str | None = None, pool: Pooling | None = None
     """
     path, where = existing(path, "tflite")
     network = LiteNetwork(path, where, Shown(size, mean, std, interpolation, crop_fraction, output, pool, unit_norm))
-    return file_encoder(f"tflite/{path.name}", network, hash_files([path], *network.mark()))
+    return opened(f"tflite/{path.name}", network, hash_files([path], *network.mark()))
 
 
 class LiteNetwork(FileNetwork):

@@ -1,0 +1,93 @@
+"""The images that a file is calibrated and verified on: the student's own, or those that the user names."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from distillscope.config.parts import DESCRIPTION, REQUEST
+from distillscope.config.resolve import named_dataset
+from distillscope.data.preprocess import Preprocess
+from distillscope.data.source import Source, content_hash, one_tensor
+from distillscope.data.splits import load_split
+from distillscope.draws import keyed_rng
+from distillscope.errors import UserError
+from distillscope.files.json_reader import read_json
+from distillscope.files.yaml_reader import read_yaml
+
+VERIFIED = 256
+"""Images through the file and the network before it is written."""
+CHOOSING = 128
+"""Of int8: images that calibration methods and layers are chosen on."""
+CALIBRATED = 512
+"""Of int8: images that the ranges are taken from, at most."""
+FEWEST_CALIBRATED = 64
+
+
+def named_images(data: str, split: str, count: int) -> Source:
+    """Up to ``count`` images of ``data``, a stratified part."""
+    part = named_dataset(data)
+    return load_split(part.name, part.settings, split, count, "error")
+
+
+def own_images(folder: Path, count: int) -> Source:
+    """Up to ``count`` of the images that a student was distilled on, as its folder (or its study's) says."""
+    asked = _own_data(folder)
+    try:
+        if asked is None:
+            raise UserError(str(folder / DESCRIPTION), "the name of its images", "none", "")
+        part = named_dataset(asked)
+        return load_split(part.name, part.settings, part.train_split, count, "error")
+    except UserError as error:
+        raise UserError(f"export {folder}", "the images that the student was distilled on",
+                        f"none within reach ({error.where}: {error.got})", "Name images like them: --calibrate DATA.") from None
+
+
+def _own_data(folder: Path) -> Any:
+    """What a study or `distill` was told of the images, else the title in student.json."""
+    title = read_json(folder / DESCRIPTION, dict, "").get("dataset")
+    request, study = folder / REQUEST, folder.resolve().parent.parent / "study.yaml"
+    if request.is_file():
+        said = read_yaml(request)
+        data = said.get("settings", {}).get("data") if isinstance(said, dict) else None
+        return data[0] if isinstance(data, list) and data else title
+    if study.is_file():
+        said = read_yaml(study)
+        named = said.get("data") if isinstance(said, dict) else None
+        of_title = [d for d in named or [] if isinstance(d, str) or title in (d.get("alias"), d.get("name"))]
+        return next((d for d in of_title if d != title), title)
+    return title
+
+
+def parts_of(source: Source, quantised: bool) -> tuple[Source, Source, Source]:
+    """(calibration, choosing, verification), disjoint, by the ids alone; the first two are empty unless ``quantised``."""
+    least = VERIFIED + (CHOOSING + FEWEST_CALIBRATED if quantised else 0)
+    where = f"export on {source.name}/{source.split}"
+    if len(source) < least:
+        why = (f" ({FEWEST_CALIBRATED} to calibrate, {CHOOSING} to choose on, {VERIFIED} to verify)" if quantised else
+               " to verify the file on")
+        raise UserError(where, f"at least {least} images{why}", f"{len(source)}", "Name more: --calibrate DATA.")
+    distinct = len({content_hash(source.image(i)) for i in range(len(source))})
+    if distinct < least // 2:
+        raise UserError(where, "images that differ", f"{distinct} different ones of {len(source)}",
+                        "Name others: --calibrate DATA.")
+    order = keyed_rng("export", source.name, source.split).permutation(len(source))
+    verified, rest = np.sort(order[:VERIFIED]), order[VERIFIED:]
+    chosen, calibrated = rest[:CHOOSING], rest[CHOOSING : CHOOSING + CALIBRATED]
+    if not quantised:
+        chosen = calibrated = rest[:0]
+    return source.take(np.sort(calibrated)), source.take(np.sort(chosen)), source.take(verified)
+
+
+def pixels_of(source: Source, preprocess: Preprocess) -> np.ndarray:
+    """The images at the student's size (n, size, size, 3) uint8, resized and cropped as in training."""
+    floats = [preprocess.resize(source.read(range(i, min(i + 64, len(source))))) for i in range(0, len(source), 64)]
+    return torch.cat(floats).mul(255).round().to(torch.uint8).permute(0, 2, 3, 1).contiguous().numpy()
+
+
+def raw_batches(source: Source) -> list[np.ndarray]:
+    """The images as stored, (1, h, w, 3) uint8 each."""
+    return [one_tensor(source.read([i])).permute(0, 2, 3, 1).contiguous().numpy() for i in range(len(source))]

@@ -1,0 +1,40 @@
+"""The network that is exported: pixel values in, embeddings out, with the student's preprocessing inside."""
+
+from __future__ import annotations
+
+import copy
+
+import torch
+
+from distillscope.students.load import StudentEncoder
+from distillscope.students.networks import Transform
+from distillscope.teachers.encoder import fold_batch_norms
+
+
+class PixelNetwork(torch.nn.Module):
+    """uint8 images (b, size, size, 3) to float32 embeddings (b, dim); the network between computes in ``dtype``.
+
+    Channels last, as image libraries and cameras give them. Batch norms are folded into convolutions; a transform of the target
+    stays in float32, as in training.
+    """
+
+    scale: torch.Tensor
+    shift: torch.Tensor
+
+    def __init__(self, student: StudentEncoder, dtype: torch.dtype = torch.float32) -> None:
+        super().__init__()
+        network = copy.deepcopy(student.module).cpu().eval().requires_grad_(False)
+        fold_batch_norms(network)
+        self.network = network.to(memory_format=torch.contiguous_format).to(dtype)
+        for part in self.network.modules():
+            if isinstance(part, Transform):
+                part.float()
+        seen, self.dtype = student.preprocess, dtype
+        std = torch.tensor(seen.std)
+        self.register_buffer("scale", (1 / (255 * std)).view(1, 3, 1, 1))
+        self.register_buffer("shift", (-torch.tensor(seen.mean) / std).view(1, 3, 1, 1))
+        self.eval()
+
+    def forward(self, images: torch.Tensor) -> torch.Tensor:
+        colours = images.permute(0, 3, 1, 2).float() * self.scale + self.shift
+        return self.network(colours.to(self.dtype)).float()

@@ -1,0 +1,103 @@
+"""From a student's folder to a file for devices: converted, verified by its own runtime, and only then written."""
+
+from __future__ import annotations
+
+import functools
+import shutil
+import tempfile
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import distillscope
+from distillscope.errors import UserError, unknown_name
+from distillscope.files.writing import write_atomic
+from distillscope.students.export.images import CALIBRATED, CHOOSING, VERIFIED, named_images, own_images, parts_of, pixels_of
+from distillscope.students.export.load import load_artefact, name_of_weights
+from distillscope.students.export.runtimes import RUNTIMES, Converted, Job, beside
+from distillscope.students.export.verify import BOUNDS, Agreement, agreement, held, network_rows
+from distillscope.students.load import load_student
+from distillscope.teachers.artefacts import Facts
+
+LICENCE = "other: follows from the licences of the teacher's weights and of the images"
+
+
+@dataclass(frozen=True)
+class Exported:
+    """One file that was written: how it agrees with the network on images that nothing was chosen on, and what was decided."""
+
+    path: Path
+    facts: Facts
+    batch: int | None
+    size_bytes: int
+    agreement: Agreement
+    images: str
+    decided: dict[str, Any]
+
+    def plain(self) -> dict[str, Any]:
+        """Plain values, for JSON."""
+        return {"path": str(self.path), "bytes": self.size_bytes, "batch": self.batch, "mean_cosine": self.agreement.mean,
+                "worst_cosine": self.agreement.worst, "images": self.images, "n": len(self.agreement.ids),
+                "metadata": self.facts.text(), **self.decided}
+
+
+def export_student(folder: Path | str, out: Path | str, *, to: str = "onnx", precision: str = "float32", input: str = "sized",
+                   calibrate: str | None = None, split: str = "train", min_cosine: float = 0.99,
+                   licence: str = LICENCE) -> list[Exported]:
+    """Export the student of a folder to ``out``; beside a dynamic file stands one of batch 1, NAME.batch1.SUFFIX (sized input).
+
+    The images are the student's own unless ``calibrate`` names others (``split`` of them): 256 are shown to the file's runtime
+    and to the network, and nothing is written where a cosine falls below the bound: worst 0.9999 in float32, 0.999 in float16.
+    In int8 the *mean* must reach ``min_cosine``; calibration and choices are made on other images than those.
+    """
+    folder, out = Path(folder), Path(out)
+    for option, given, known in (("--to", to, list(RUNTIMES)), ("--precision", precision, ["float32", "float16", "int8"]),
+                                 ("--input", input, ["sized", "raw"])):
+        if given not in known:
+            raise unknown_name(option, option.removeprefix("--"), given, known)
+    if not 0 < min_cosine < 1:
+        raise UserError("--min-cosine", "a number between 0 and 1", f"{min_cosine:g}", "0.99 is usual.")
+    runtime = RUNTIMES[to]
+    runtime.check(precision, input)
+    check_out(out, runtime.suffixes)
+    student = load_student(folder, "cpu")
+    count = VERIFIED + CHOOSING + CALIBRATED
+    source = own_images(folder, count) if calibrate is None else named_images(calibrate, split, count)
+    calibration, choosing, verification = parts_of(source, precision == "int8")
+    said = student.recipe or {}
+    facts = Facts.model_validate({
+        "distillscope": distillscope.__version__, "student": student.name, "teacher": str(said.get("teacher", "")),
+        "dataset": str(said.get("dataset", "")), "weights_hash": name_of_weights(student), "licence": licence,
+        "dimension": student.dim, "precision": precision, "input": input, "preprocessing": student.preprocess})
+    job = Job(student, facts, calibration, choosing, verification, min_cosine)
+    with tempfile.TemporaryDirectory(prefix="distillscope-export-") as scratch:
+        verified = [_verified(job, made) for made in runtime.convert(job, Path(scratch) / out.name)]
+        for made in verified:
+            for file in [made.path, *([made.path.with_suffix(".bin")] if ".bin" in runtime.suffixes else [])]:
+                write_atomic(out.parent / file.name, functools.partial(shutil.copyfile, file))
+    return [Exported(out.parent / m.path.name, m.facts, m.batch, m.size_bytes, m.agreement, m.images, m.decided)
+            for m in verified]
+
+
+def _verified(job: Job, made: Converted) -> Exported:
+    """What the file's own runtime gives for the images that nothing was chosen on; below the bound it is refused."""
+    artefact = load_artefact(made.path, job.student)
+    pixels = pixels_of(job.verification, job.student.preprocess)
+    found = agreement(artefact, job.verification, pixels, network_rows(job.student, pixels))
+    where, precision = f"export {made.path.name}", job.facts.precision
+    if precision in BOUNDS:
+        held(found, BOUNDS[precision], where, made.explain)
+    images = f"{job.verification.name}/{job.verification.split}"
+    return Exported(made.path, job.facts, artefact.batch, artefact.size_bytes, found, images, made.decided)
+
+
+def check_out(out: Path, suffixes: tuple[str, ...]) -> None:
+    """Refuse a place that cannot be written to, or where something is, before any work."""
+    if out.suffix.lower() != suffixes[0]:
+        raise UserError(f"--out {out}", f"a name that ends in {suffixes[0]}", f"'{out.suffix}'",
+                        f"Name it {out.stem or 'student'}{suffixes[0]}.")
+    if not out.parent.is_dir():
+        raise UserError(f"--out {out}", "a folder that exists", f"no {out.parent}", "Make it first.")
+    for path in (place.with_suffix(suffix) for place in (out, beside(out)) for suffix in suffixes):
+        if path.exists():
+            raise UserError(f"--out {out}", "a new file", f"{path.name}, which is there", "Name another, or remove it.")

@@ -1,0 +1,195 @@
+"""A student as a file: what it gives, what it says of itself, and what is refused before anything is written."""
+
+from __future__ import annotations
+
+import json
+import shutil
+
+import numpy as np
+import onnx
+import pytest
+import torch
+from typer.testing import CliRunner
+
+from builders import refused
+from builders.tiny import once, scratch
+from distillscope import cli, load_artefact, load_student
+from distillscope.data.preprocess import Preprocess
+from distillscope.students.export import runtimes
+from distillscope.students.export.network import PixelNetwork
+from distillscope.students.export.onnx_graph import resizing, traced
+from distillscope.students.export.write import export_student
+from distillscope.students.load import build_student, save_student
+
+DIM, SIZE = 8, 16
+
+
+def _made(folder, **preprocess):
+    folder.mkdir()
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(0)
+        student = build_student("paper_cnn", {"width": 1}, DIM, Preprocess(SIZE, **preprocess), "S", torch.device("cpu"))
+        for module in student.module.modules():
+            if isinstance(module, torch.nn.BatchNorm2d):
+                module.running_mean.normal_(0, 0.1)
+                module.running_var.uniform_(0.05, 0.2)
+    save_student(student, folder, {"teacher": "efficientnet_lite0", "dataset": "digits"})
+
+
+@pytest.fixture(scope="module")
+def student():
+    return once(scratch() / "export-student", _made)
+
+
+def _exported(folder):
+    folder.mkdir()
+    export_student(scratch() / "export-student", folder / "s.onnx")
+    export_student(scratch() / "export-student", folder / "raw.onnx", precision="float16", input="raw", licence="CC0-1.0")
+
+
+@pytest.fixture(scope="module")
+def files(student):
+    """s.onnx, s.batch1.onnx; raw.onnx in float16."""
+    return once(scratch() / "exported", _exported)
+
+
+def photos(height=40, width=50, count=3):
+    x = np.random.default_rng(0).integers(0, 256, (count, height // 4, width // 4, 3), dtype=np.uint8)
+    return x.repeat(4, axis=1).repeat(4, axis=2)
+
+
+def cosines(a, b):
+    return (a * b).sum(1) / np.linalg.norm(a, axis=1) / np.linalg.norm(b, axis=1)
+
+
+@pytest.mark.parametrize("name", ["s.onnx", "s.batch1.onnx", "raw.onnx"])
+def test_a_file_gives_what_the_student_gives(student, files, name):
+    artefact, own = load_artefact(files / name, student), load_student(student, "cpu")
+    assert cosines(artefact.encode(photos()), own.encode(photos())).min() > 0.9999
+    mixed = [photos(40, 24)[0], photos(17, 33)[0]]
+    assert cosines(artefact.encode(mixed), own.encode(mixed)).min() > 0.9999
+    assert artefact.dim == DIM and artefact.batch == (1 if "batch1" in name else None)
+
+
+def test_a_file_says_what_it_is(student, files):
+    told = {p.key: p.value for p in onnx.load(files / "raw.onnx").metadata_props}
+    described = json.loads((student / "student.json").read_text())
+    assert told["weights_hash"] == described["weights_hash"] and told["dimension"] == str(DIM)
+    assert json.loads(told["preprocessing"])["size"] == SIZE and told["layout"] == "NHWC"
+    assert (told["teacher"], told["licence"], told["precision"], told["input"]) == (
+        "efficientnet_lite0", "CC0-1.0", "float16", "raw")
+    graph = onnx.load(files / "s.onnx").graph
+    assert graph.input[0].type.tensor_type.elem_type == onnx.TensorProto.UINT8
+    assert not any(t.data_location == onnx.TensorProto.EXTERNAL for t in graph.initializer)
+
+
+def test_a_file_is_a_model_of_an_audit_with_its_own_preprocessing(student, files):
+    from distillscope.audits.models import embed_model
+
+    found = embed_model(str(files / "raw.onnx"), "digits", limit=20)
+    assert cosines(found.rows, embed_model(str(student), "digits", limit=20).rows).min() > 0.9999
+    with refused(got="some", expected="16 px"):
+        embed_model(str(files / "raw.onnx"), "digits", limit=20, preprocess={"mean": (0.5, 0.5, 0.5)})
+
+
+def test_images_that_a_file_does_not_take(files):
+    fixed, free = load_artefact(files / "s.batch1.onnx"), load_artefact(files / "s.onnx")
+    small = photos(SIZE, SIZE, count=2)
+    with refused(expected="uint8", got="floats"):
+        free.encode(small / 255)
+    with refused(expected="uint8", got="float32"):
+        free.call(small.astype(np.float32))
+    with refused(expected="(1, 16, 16, 3)", got="a batch of 2", advice="batch 1"):
+        fixed.call(small)
+    with refused(expected="(b, 16, 16, 3)", got="40, 52"):
+        free.call(photos(40, 52))
+    assert free.call(small).shape == (2, DIM)
+
+
+def test_a_file_of_another_student(student, files, tmp_path):
+    _made(tmp_path / "cropped", crop_fraction=0.9)
+    with refused(where="crop_fraction", expected="0.9", got="1.0"):
+        load_artefact(files / "s.onnx", tmp_path / "cropped")
+    other = build_student("paper_cnn", {"width": 1}, DIM, Preprocess(SIZE), "other", torch.device("cpu"))
+    with refused(where="s.onnx", expected="other", got="S ("):
+        load_artefact(files / "s.onnx", other)
+    damaged = onnx.load(files / "s.onnx")
+    next(p for p in damaged.metadata_props if p.key == "dimension").value = "many"
+    onnx.save(damaged, tmp_path / "damaged.onnx")
+    with refused(got="dimension", advice="again"):
+        load_artefact(tmp_path / "damaged.onnx")
+
+
+@pytest.mark.parametrize(("interpolation", "crop"), [("bilinear", 1.0), ("bicubic", 0.9)])
+def test_raw_images_are_resized_as_in_training(interpolation, crop):
+    import onnxruntime
+
+    seen = Preprocess(24, interpolation=interpolation, crop_fraction=crop)
+    graph = traced(PixelNetwork(build_student("paper_cnn", {}, DIM, seen, "S", torch.device("cpu"))), seen, "S")
+    graph = resizing(graph, seen)
+    del graph.graph.output[:]
+    graph.graph.output.append(onnx.helper.make_tensor_value_info("resize/sized", onnx.TensorProto.UINT8, [None] * 4))
+    session = onnxruntime.InferenceSession(graph.SerializeToString(), providers=["CPUExecutionProvider"])
+    for height, width in ((8, 8), (24, 24), (200, 77), (31, 56), (26, 27), (5, 90)):
+        x = photos(4 * height, 4 * width)[:, :height, :width]
+        ours = session.run(None, {"images": x})[0].astype(int)
+        theirs = seen.resize(torch.from_numpy(x).permute(0, 3, 1, 2)).mul(255).round().permute(0, 2, 3, 1).numpy()
+        assert np.abs(ours - theirs).max() <= 1 and (ours != theirs).mean() < 0.03
+
+
+def test_a_file_that_misses_its_bound_is_not_written_and_says_where(student, tmp_path, monkeypatch):
+    def broken(*given):
+        graph = traced(*given)
+        weights = next(t for t in graph.graph.initializer if t.name == "network.4.weight")
+        values = onnx.numpy_helper.to_array(weights).copy()
+        values[:] = -values
+        weights.CopyFrom(onnx.numpy_helper.from_array(values, weights.name))
+        return graph
+
+    monkeypatch.setattr(runtimes, "traced", broken)
+    with refused(where="s.onnx", got=["digits/", "layer 4 "], expected="0.9999"):
+        export_student(student, tmp_path / "s.onnx")
+    assert list(tmp_path.iterdir()) == []
+
+
+REFUSED = {
+    "unknown runtime": (["--to", "onx"], "Did you mean 'onnx'"),
+    "unknown precision": (["--precision", "int4"], "known precision"),
+    "another suffix": (["--out", "s.tflite"], "s.onnx"),
+    "no folder": (["--out", "none/s.onnx"], "Make it first"),
+    "a file that is there": (["--out", "there.onnx"], "there.onnx, which is there"),
+    "too few images": (["--calibrate", "few"], "at least 256 images"),
+    "images that are alike": (["--calibrate", "alike"], "1 different"),
+    "no images": (["--calibrate", "embeddings.npy"], "embeddings.npy"),
+}
+
+
+@pytest.mark.parametrize("case", REFUSED)
+def test_bad_input_is_one_line(student, tmp_path, monkeypatch, case):
+    from PIL import Image
+
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "there.onnx").write_bytes(b"kept")
+    np.save("embeddings.npy", np.zeros((300, 8)))
+    for name, count in (("few", 3), ("alike", 256)):
+        (tmp_path / name).mkdir()
+        for i in range(count if name in case or name == "few" else 0):
+            Image.new("RGB", (8, 8), (7, 7, 7)).save(tmp_path / name / f"{i}.png")
+    before = sorted(tmp_path.iterdir())
+    options, said = REFUSED[case]
+    with refused() as caught:
+        CliRunner().invoke(cli.app, ["export", str(student), "--out", "s.onnx", *options], catch_exceptions=False)
+    assert said in str(caught.value)
+    assert sorted(tmp_path.iterdir()) == before and (tmp_path / "there.onnx").read_bytes() == b"kept"
+
+
+def test_images_out_of_reach_and_a_missing_extra(student, tmp_path, monkeypatch):
+    folder = shutil.copytree(student, tmp_path / "student")
+    described = json.loads((folder / "student.json").read_text())
+    (folder / "student.json").write_text(json.dumps({**described, "dataset": "gone/away.parquet"}))
+    with refused(where=str(folder), advice="--calibrate DATA"):
+        export_student(folder, tmp_path / "s.onnx")
+    monkeypatch.setitem(__import__("sys").modules, "onnxscript", None)
+    with refused(expected="onnxscript", advice="distillscope[onnx]"):
+        export_student(student, tmp_path / "s.onnx")
+    assert not list(tmp_path.glob("*.onnx"))
