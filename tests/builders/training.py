@@ -51,7 +51,7 @@ def student(precision: str = "float32", seed: int = 0):
     )
 
 
-def train(folder, one=None, arm=None, rows=None, **settings):
+def train(folder, one=None, arm=None, rows=None, warn=lambda text: None, **settings):
     rows = targets() if rows is None else rows
     return distill(
         one or student(),
@@ -60,6 +60,7 @@ def train(folder, one=None, arm=None, rows=None, **settings):
         Training(**{"epochs": 2, "batch_size": 16, **settings}),
         KeyedStreams(0, "S"),
         folder,
+        warn=warn,
     )
 
 

@@ -87,8 +87,48 @@ def test_a_collapsed_student_is_warned_of(tmp_path):
     record = Health(source(), targets(), source(), "validation").check(one)
     record["epoch"] = 3
     assert record["effective_rank"] < 1.5 < record["target_rank"]
-    assert "epoch 3: collapse, effective rank" in warnings_of(record)[0]
-    assert warnings_of({**record, "effective_rank": record["target_rank"]}) == []
+    assert "epoch 3: collapse, effective rank" in warnings_of([record], 3)["collapse"]
+    assert warnings_of([{**record, "effective_rank": record["target_rank"]}], 3) == {}
+
+
+def warned(ranks=(), losses=(), epochs=None):
+    """The epochs at which a training with these records warns, by kind."""
+    count, history, found = max(len(ranks), len(losses)), [], {}
+    for i in range(count):
+        record = {"epoch": i + 1, "loss": losses[i] if losses else 0.9**i, "n": 50, "split": "validation"}
+        history.append({**record, "effective_rank": ranks[i], "target_rank": 100.0} if ranks else record)
+        history[-1]["warned"] = list(warnings_of(history, epochs or count))
+        for kind in history[-1]["warned"]:
+            found.setdefault(kind, []).append(i + 1)
+    return found
+
+
+@pytest.mark.parametrize(("ranks", "epoch"), [
+    ([4, 3, 2, 1], 2),       # below a twentieth, and falling: once
+    ([3, 4, 4.5, 4.9], 4),   # below a twentieth at the end
+    ([3, 4, 6, 9], None),    # has not learned enough yet
+    ([60, 30, 15, 18], None),  # as students of the quickstart
+    ([60, 15, 9, 8], 3),     # below a tenth, fallen twice
+    ([60, 9, 9.5, 9], None),
+])
+def test_collapse_is_warned_of_once_and_a_rank_that_rises_is_none(ranks, epoch):
+    assert warned(ranks=ranks) == ({"collapse": [epoch]} if epoch else {})
+
+
+@pytest.mark.parametrize(("losses", "epochs", "epoch"), [
+    ([1, 1, 1, 1], 4, 3), ([1, 1, 0.995, 0.98], 4, 3), ([1, 0.97, 0.97, 0.97], 4, None), ([1, 3, 2.5, 2.4], 4, None),
+    ([-1, -1, -1.001], 3, 3), ([-1, -1.1, -1.2], 3, None), ([1, 1], 2, None), ([1] * 7, 18, 6),
+])
+def test_a_loss_that_does_not_leave_its_highest_is_flat_once_it_had_time_to(losses, epochs, epoch):
+    assert warned(losses=losses, epochs=epochs) == ({"flat loss": [epoch]} if epoch else {})
+
+
+def test_what_is_warned_of_is_told_while_it_trains_and_kept(tmp_path):
+    told = []
+    rows = np.tile(targets()[:1], (len(targets()), 1)) * 1e-3
+    history = train(tmp_path, rows=rows, arm=Arm(name="x", objective="mse"), epochs=3, learning_rate=1e-12, warn=told.append)
+    assert len(told) == 1 and "epoch 3: a flat loss" in told[0] and "training.learning_rate" in told[0]
+    assert history[2]["warnings"] == told and history[2]["warned"] == ["flat loss"]
 
 
 def test_health_without_labels_leaves_knn_out():

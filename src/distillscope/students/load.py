@@ -44,6 +44,7 @@ class StudentEncoder(Encoder):
     """An Encoder that was distilled, with what is needed to build it again (``recipe``)."""
 
     recipe: dict[str, Any] | None = None
+    role = "student"
 
     def rows(self, source: Source, perturbation: Perturbation | None = None, *, label: str | None = None,
              workers: int = 0) -> np.ndarray:

@@ -62,6 +62,8 @@ class Encoder(TeacherRows):
     num_parameters: int = 0
     reading: str = ""
 
+    role = "teacher"
+
     def __post_init__(self) -> None:
         self.num_parameters = sum(p.numel() for p in self.module.parameters())  # before batch norms are folded
 
@@ -125,7 +127,7 @@ class Encoder(TeacherRows):
         out = embeddings.float().cpu().numpy()
         if not np.isfinite(out).all():
             bad = np.flatnonzero(~np.isfinite(out).all(axis=1))
-            raise UserError(f"teacher {self.name}", "finite embeddings",
+            raise UserError(f"{self.role} {self.name}", "finite embeddings",
                             f"NaN or infinity for {len(bad)} of {len(out)} images, first {ids[int(bad[0])]}",
                             "Look at that image and at the weights; with --precision float16 or bfloat16 try float32.")
         return out

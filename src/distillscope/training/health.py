@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
@@ -17,8 +19,13 @@ from distillscope.students.load import StudentEncoder
 from distillscope.targets.transforms import unit_rows
 
 SKETCH = 512
-COLLAPSED_SHARE = 0.05
-"""A student whose rank is below this share of its target's, on the same images, is called collapsed."""
+LOWEST_RANK, COLLAPSED_SHARE = 1.5, 0.05
+"""A student whose rank is below this, or this share of its target's on the same images, and falls or is what training ended
+with, is called collapsed. One that rises from there has not learned enough yet."""
+FALLING_SHARE = 0.1
+"""Below this share it is called so where it fell twice in a row; students of the quickstart fall to 0.13 and rise again."""
+FLAT_SHARE, FIRST_JUDGED = 0.01, 3
+"""A loss that is less than this share below its highest is called flat, from this epoch on: a queue fills in the first."""
 
 
 @dataclass(frozen=True)
@@ -87,10 +94,39 @@ def _sketched(rows: np.ndarray) -> np.ndarray:
     return rows @ (projection / np.float32(np.sqrt(SKETCH)))
 
 
-def warnings_of(record: dict[str, Any]) -> list[str]:
-    """What a user should hear of one epoch's record."""
-    rank, target = record["effective_rank"], record["target_rank"]
-    if rank == rank and rank < max(1.5, COLLAPSED_SHARE * target):
-        return [(f"epoch {record['epoch']}: collapse, effective rank {rank:.1f} against {target:.1f} of the target "
-                 f"(n {record['n']}, {record['split']})")]
-    return []
+def warnings_of(history: Sequence[Mapping[str, Any]], epochs: int) -> dict[str, str]:
+    """What a user should hear once the last epoch of ``history`` is over, each kind of trouble once in a training.
+
+    ``history`` holds the records of all epochs so far, of ``epochs`` in all; the kinds told before stand in their ``warned``.
+    The rules and their numbers: docs/training.md.
+    """
+    told = {kind for record in history for kind in record.get("warned", ())}
+    found = {kind: rule(history, epochs) for kind, rule in RULES.items() if kind not in told}
+    return {kind: f"epoch {history[-1]['epoch']}: {text}" for kind, text in found.items() if text}
+
+
+def collapse(history: Sequence[Mapping[str, Any]], epochs: int) -> str:
+    """The student's rank is next to nothing beside its target's and does not rise, or is little and falls."""
+    last = history[-1]
+    ranks, target = [record.get("effective_rank", math.nan) for record in history[-3:]], last.get("target_rank", math.nan)
+    falls = [after < before for before, after in zip(ranks, ranks[1:], strict=False)]
+    low = ranks[-1] < min(max(LOWEST_RANK, COLLAPSED_SHARE * target), target / 2)
+    stays_low = low and (any(falls[-1:]) or last["epoch"] >= epochs)
+    if not (stays_low or (ranks[-1] < FALLING_SHARE * target and sum(falls) == 2)):
+        return ""
+    return (f"collapse, effective rank {ranks[-1]:.1f}{' and falling' * any(falls[-1:])} against {target:.1f} of the target "
+            f"(n {last['n']}, {last['split']}). Add a contrastive term (objective infonce), or lower training.learning_rate")
+
+
+def flat_loss(history: Sequence[Mapping[str, Any]], epochs: int) -> str:
+    """The loss has not left its highest level once the learning rate had time to rise."""
+    if len(history) < max(FIRST_JUDGED, math.ceil(epochs / 3)):
+        return ""
+    highest, last = max(record["loss"] for record in history[:-1]), history[-1]["loss"]
+    if highest - last >= FLAT_SHARE * abs(highest):
+        return ""
+    return (f"a flat loss, {last:.4g} where it was {highest:.4g} at its highest. Raise training.learning_rate, and see that "
+            "the teacher's embeddings belong to these images")
+
+
+RULES: dict[str, Callable[[Sequence[Mapping[str, Any]], int], str]] = {"collapse": collapse, "flat loss": flat_loss}

@@ -197,8 +197,9 @@ def distill(student: StudentEncoder, training_set: TrainingSet, arm: Arm, settin
                  "images_per_second": (step - start) * batch / max(1e-9, time.monotonic() - began)}
         if health is not None:
             found.update(health.check(student))
-        found["warnings"] = warnings_of(found) if health is not None else []
         history.append(found)
+        warned = warnings_of(history, settings.epochs)
+        found.update(warnings=list(warned.values()), warned=list(warned))
         total = 0.0
         if writes:
             _check_there(folder)
