@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import json
 import shutil
 
@@ -16,8 +17,8 @@ from builders.tiny import once, scratch
 from distillscope import cli, load_artefact, load_student
 from distillscope.data.preprocess import Preprocess
 from distillscope.students.export import runtimes
-from distillscope.students.export.network import PixelNetwork
 from distillscope.students.export.onnx_graph import resizing, traced
+from distillscope.students.export.quantise import METHODS, BoundMissed, Point, Quantiser, choose
 from distillscope.students.export.write import export_student
 from distillscope.students.load import build_student, save_student
 
@@ -38,10 +39,12 @@ def _made(folder, **preprocess):
 
 @pytest.fixture(scope="module")
 def student():
+    """A student of digits with random weights."""
     return once(scratch() / "export-student", _made)
 
 
 def _exported(folder):
+    """With everything as it is in use."""
     folder.mkdir()
     export_student(scratch() / "export-student", folder / "s.onnx")
     export_student(scratch() / "export-student", folder / "raw.onnx", precision="float16", input="raw", licence="CC0-1.0")
@@ -51,6 +54,25 @@ def _exported(folder):
 def files(student):
     """s.onnx, s.batch1.onnx; raw.onnx in float16."""
     return once(scratch() / "exported", _exported)
+
+
+@functools.cache
+def traced_once(weights, dtype, size):
+    """The graph of a network that was traced before: that takes seconds."""
+    return traced(NETWORKS[weights, dtype], Preprocess(size), "S").SerializeToString()
+
+
+NETWORKS = {}
+
+
+@pytest.fixture(autouse=True)
+def quick(monkeypatch):
+    def known(network, preprocess, name):
+        key = float(sum(p.double().sum() for p in network.parameters())), network.dtype
+        NETWORKS.setdefault(key, network)
+        return onnx.load_from_string(traced_once(*key, preprocess.size))
+
+    monkeypatch.setattr(runtimes, "traced", known)
 
 
 def photos(height=40, width=50, count=3):
@@ -125,10 +147,8 @@ def test_raw_images_are_resized_as_in_training(interpolation, crop):
     import onnxruntime
 
     seen = Preprocess(24, interpolation=interpolation, crop_fraction=crop)
-    graph = traced(PixelNetwork(build_student("paper_cnn", {}, DIM, seen, "S", torch.device("cpu"))), seen, "S")
-    graph = resizing(graph, seen)
-    del graph.graph.output[:]
-    graph.graph.output.append(onnx.helper.make_tensor_value_info("resize/sized", onnx.TensorProto.UINT8, [None] * 4))
+    graph = resizing(onnx.parser.parse_model("""<ir_version: 10, opset_import: ["" : 18]>
+        g (uint8[batch, 24, 24, 3] images) => (uint8[batch, 24, 24, 3] same) { same = Identity(images) }"""), seen)
     session = onnxruntime.InferenceSession(graph.SerializeToString(), providers=["CPUExecutionProvider"])
     for height, width in ((8, 8), (24, 24), (200, 77), (31, 56), (26, 27), (5, 90)):
         x = photos(4 * height, 4 * width)[:, :height, :width]
@@ -138,8 +158,10 @@ def test_raw_images_are_resized_as_in_training(interpolation, crop):
 
 
 def test_a_file_that_misses_its_bound_is_not_written_and_says_where(student, tmp_path, monkeypatch):
+    known = runtimes.traced
+
     def broken(*given):
-        graph = traced(*given)
+        graph = known(*given)
         weights = next(t for t in graph.graph.initializer if t.name == "network.4.weight")
         values = onnx.numpy_helper.to_array(weights).copy()
         values[:] = -values
@@ -193,3 +215,94 @@ def test_images_out_of_reach_and_a_missing_extra(student, tmp_path, monkeypatch)
     with refused(expected="onnxscript", advice="distillscope[onnx]"):
         export_student(student, tmp_path / "s.onnx")
     assert not list(tmp_path.glob("*.onnx"))
+
+
+@pytest.fixture(scope="module")
+def eight_bits(student):
+    """s.onnx in int8 and what was decided, from the command line."""
+
+    def make(folder):
+        folder.mkdir()
+        found = CliRunner().invoke(cli.app, ["export", str(student), "--precision", "int8", "--out", str(folder / "s.onnx"),
+                                             f"--json={folder / 'said.json'}"], catch_exceptions=False)
+        assert found.exit_code == 0 and "chosen" in found.output
+
+    return once(scratch() / "exported-int8", make)
+
+
+def test_int8_compares_ways_on_images_that_it_was_not_calibrated_on(student, files, eight_bits):
+    said = json.loads((eight_bits / "said.json").read_text())[0]
+    ways = {(w["method"], w["weight_bits"]): w["mean_cosine"] for w in said["tried"]}
+    assert set(ways) == {(m, b) for m in METHODS for b in (8, 7)}
+    assert said["chosen"]["mean_cosine"] == max(ways.values()) > 0.99 and said["chosen"]["in_float"] == []
+    assert said["num_images"] == {"calibration": 512, "choosing": 128, "verification": 256}
+    assert 3 < (files / "s.onnx").stat().st_size / (eight_bits / "s.onnx").stat().st_size < 4
+    graph = onnx.load(eight_bits / "s.onnx").graph
+    weights = [n for n in graph.node if n.op_type == "DequantizeLinear" and n.input[0].endswith("weight_quantized")]
+    scales = {t.name: t.dims for t in graph.initializer}
+    assert len(weights) == 5 and all(scales[n.input[1]] for n in weights), "a scale for each channel"
+    assert {n.op_type for n in graph.node if "embeddings" in n.output} == {"Gemm"}, "embeddings are not rounded"
+    artefact, own = load_artefact(eight_bits / "s.batch1.onnx", student), load_student(student, "cpu")
+    assert cosines(artefact.encode(photos()), own.encode(photos())).min() > 0.98 and artefact.facts.precision == "int8"
+
+
+class Planned(Quantiser):
+    """Five layers of known harm: what a point would measure, without a network."""
+
+    harm = {"a": 0.02, "b": 0.01, "c": 0.0, "d": 0.001, "e": 0.001}
+
+    def __init__(self, large="e"):
+        self.layers = {n: f"block.{n}" for n in self.harm}
+        self.weights = {n: 1000 if n == large else 10 for n in self.harm}
+        self.float_bytes = 4 * sum(self.weights.values()) + 100
+
+    def point(self, method, weight_bits, in_float=()):
+        lost = sum(v for n, v in self.harm.items() if n not in in_float)
+        lost += 0 if (method, weight_bits) == ("Entropy", 8) else 0.1
+        size = 100 + sum(w * (4 if n in in_float else 1) for n, w in self.weights.items())
+        return Point(method, weight_bits, tuple(in_float), 1 - lost, 1 - 2 * lost, size)
+
+
+def test_layers_that_hurt_are_left_in_float_and_no_more():
+    chosen, tried = choose(Planned(), 0.985, "s")
+    assert (chosen.method, chosen.weight_bits, chosen.in_float) == ("Entropy", 8, ("a",)), tried
+    assert choose(Planned(), 0.995, "s")[0].in_float == ("a", "b")
+    assert choose(Planned(), 0.9, "s")[0].in_float == ()
+
+
+def test_a_bound_that_no_small_file_keeps_gives_the_frontier():
+    with pytest.raises(BoundMissed) as caught:
+        choose(Planned(), 0.9995, "s")
+    assert "--min-cosine 0.999," in str(caught.value)
+    rows = caught.value.frontier
+    assert [r["bytes"] for r in rows] == sorted(r["bytes"] for r in rows)
+    assert [r["mean_cosine"] for r in rows] == sorted(r["mean_cosine"] for r in rows)
+    assert rows[0]["in_float"] == [] and "block.a" in rows[-1]["in_float"]
+
+
+def test_a_file_that_is_hardly_smaller_is_refused():
+    small = Planned()
+    small.float_bytes, small.weights = 140, dict.fromkeys(small.harm, 2)
+    with refused(expected="3 times", got="no weights", advice="fixed part"):
+        choose(small, 0.9, "s")
+
+
+def test_calibration_on_images_of_another_kind(student, tmp_path):
+    from PIL import Image
+
+    (tmp_path / "dark").mkdir()
+    for i in range(450):
+        Image.fromarray(np.random.default_rng(i).integers(100, 103, (SIZE, SIZE, 3), dtype=np.uint8)).save(
+            tmp_path / "dark" / f"{i}.png")
+    with refused(got=["digits", "mean cosine"], advice="--calibrate"):
+        export_student(student, tmp_path / "s.onnx", precision="int8", calibrate=str(tmp_path / "dark"))
+    with refused(expected="at least 448", got="300"):
+        export_student(student, tmp_path / "s.onnx", precision="int8", calibrate=str(few(tmp_path / "dark", tmp_path / "few")))
+    assert not list(tmp_path.glob("*.onnx"))
+
+
+def few(source, folder, count=300):
+    folder.mkdir()
+    for path in sorted(source.iterdir())[:count]:
+        shutil.copy(path, folder)
+    return folder

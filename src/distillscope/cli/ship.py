@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
@@ -16,12 +16,13 @@ def export(
     student: Annotated[Path, typer.Argument(metavar="DIR", help="a distilled student's folder")],
     out: Annotated[Path, typer.Option(metavar="FILE", help="the file to write")],
     to: Annotated[str, typer.Option(help="runtime: onnx")] = "onnx",
-    precision: Annotated[str, typer.Option(metavar="float32|float16")] = "float32",
+    precision: Annotated[str, typer.Option(metavar="float32|float16|int8")] = "float32",
     input_: Annotated[str, typer.Option("--input", metavar="sized|raw", help="images at the student's size, or of any, "
                                                                              "resized in the file as in training")] = "sized",
-    calibrate: Annotated[str | None, typer.Option(metavar="DATA", help="images to verify on "
-                                                                        "[default: those it was distilled on]")] = None,
+    calibrate: Annotated[str | None, typer.Option(metavar="DATA", help="images to calibrate int8 and to verify "
+                                                                        "on [default: those it was distilled on]")] = None,
     split: Annotated[str, typer.Option(help="split of --calibrate")] = "train",
+    min_cosine: Annotated[float, typer.Option(help="int8: mean cosine to the network that the file must keep")] = 0.99,
     licence: Annotated[str | None, typer.Option(help="what the metadata say of it")] = None,
     json_: Json = None,
 ) -> None:
@@ -29,18 +30,38 @@ def export(
 
     Nothing is written that was not verified: 256 images go through the file's own runtime and through the network.
 
+    In int8 the ranges come from the images, methods are compared on others, and layers that hurt stay in float32.
+
     Examples:
 
     - `distillscope export student --out student.onnx`
+    - `distillscope export student --precision int8 --min-cosine 0.995 --out student.int8.onnx`
     - `distillscope export student --precision float16 --input raw --out student.onnx`
     """
+    from distillscope.students.export.quantise import BoundMissed
     from distillscope.students.export.write import LICENCE, export_student
 
-    found = export_student(student, out, to=to, precision=precision, input=input_, calibrate=calibrate, split=split,
-                           licence=licence or LICENCE)
+    try:
+        found = export_student(student, out, to=to, precision=precision, input=input_, calibrate=calibrate, split=split,
+                               min_cosine=min_cosine, licence=licence or LICENCE)
+    except BoundMissed as error:
+        _print_tried("What int8 gives at each size (images for choosing)", error.frontier)
+        raise
     if put_json(json.dumps([made.plain() for made in found], indent=2) if json_ else "", json_):
         return
+    if "tried" in found[0].decided:
+        counts = found[0].decided["num_images"]
+        title = f"int8 (* chosen): ranges from {counts['calibration']} images, cosine on {counts['choosing']} others"
+        _print_tried(title, [{**way, "chosen": way == found[0].decided["chosen"]} for way in found[0].decided["tried"]])
     rows = [(made.path.name, f"{made.size_bytes / 1000:,.1f}", made.batch or "any", f"{made.agreement.mean:.6f}",
              f"{made.agreement.worst:.6f}") for made in found]
-    print_table(f"{precision}, {len(found[0].agreement.ids)} images of {found[0].images} through the file and the network",
-                ["file", "kB", "batch", "mean cosine", "worst"], rows)
+    print_table(f"Verified on {len(found[0].agreement.ids)} images of {found[0].images}: cosine to the network",
+                ["file", "kB", "batch", "mean", "worst"], rows)
+
+
+def _print_tried(title: str, ways: list[dict[str, Any]]) -> None:
+    """A row for each way to quantise, the chosen one marked."""
+    rows = [(way["method"] + (" *" if way.get("chosen") else ""), way["weight_bits"], ", ".join(way["in_float"]) or "none",
+             f"{way['mean_cosine']:.5f}", f"{way['worst_cosine']:.5f}", f"{way['bytes'] / 1000:,.1f}",
+             f"{way['times_smaller']:.2f}x") for way in ways]
+    print_table(title, ["ranges", "bits", "in float32", "mean", "worst", "kB", "smaller"], rows)

@@ -53,8 +53,6 @@ def quiet() -> Iterator[None]:
 
 def traced(network: PixelNetwork, preprocess: Preprocess, name: str) -> ModelProto:
     """The network as an ONNX graph, images (batch, size, size, 3) uint8 to embeddings (batch, dim) float32, batch dynamic."""
-    needed("onnx", "onnx")
-    needed("onnxscript", "onnx")
     images = torch.zeros(2, preprocess.size, preprocess.size, 3, dtype=torch.uint8)
     try:
         with quiet(), torch.no_grad():

@@ -7,21 +7,24 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
 import torch
 
 from distillscope.data.source import Source
 from distillscope.errors import UserError
+from distillscope.students.export.images import pixels_of
 from distillscope.students.export.network import PixelNetwork
 from distillscope.students.export.onnx_graph import needed, resizing, signed, traced, with_batch
-from distillscope.students.export.verify import first_deviation
+from distillscope.students.export.quantise import Quantiser, choose, run
+from distillscope.students.export.verify import cosines, first_deviation, network_rows
 from distillscope.students.load import StudentEncoder
 from distillscope.teachers.artefacts import Facts
 
 if TYPE_CHECKING:
     from onnx import ModelProto
 
-DTYPES = {"float32": torch.float32, "float16": torch.float16}
-"""What the network computes in."""
+DTYPES = {"float32": torch.float32, "float16": torch.float16, "int8": torch.float32}
+"""What the network computes in before anything is quantised."""
 
 
 @dataclass(frozen=True)
@@ -34,6 +37,8 @@ class Job:
     choosing: Source
     verification: Source
     min_cosine: float
+    own: Source | None = None
+    """Images that the student was distilled on, where others were named to calibrate on."""
 
 
 @dataclass(frozen=True)
@@ -51,7 +56,7 @@ class Runtime:
 
     suffixes: tuple[str, ...]
     convert: Callable[[Job, Path], list[Converted]]
-    precisions: tuple[str, ...] = ("float32", "float16")
+    precisions: tuple[str, ...] = ("float32", "float16", "int8")
     inputs: tuple[str, ...] = ("sized", "raw")
 
     def check(self, precision: str, images: str) -> None:
@@ -67,21 +72,44 @@ def beside(path: Path) -> Path:
     return path.with_name(f"{path.stem}.batch1{path.suffix}")
 
 
-def onnx_graphs(job: Job, path: Path) -> list[tuple[Path, ModelProto]]:
-    """(where it goes, graph with the exporter's notes): dynamic, and unless raw fixed to batch 1."""
+def onnx_graphs(job: Job, path: Path) -> tuple[list[tuple[Path, ModelProto]], dict[str, Any]]:
+    """(where it goes, graph with the exporter's notes): dynamic, and unless raw fixed to batch 1; and what int8 decided."""
+    for package in ("onnx", "onnxscript", "onnxruntime"):
+        needed(package, "onnx")
     seen = job.student.preprocess
+    decided: dict[str, Any] = {}
     graph = traced(PixelNetwork(job.student, DTYPES[job.facts.precision]), seen, job.student.name)
+    if job.facts.precision == "int8":
+        graph, decided = _quantised(job, graph)
     if job.facts.input == "raw":
-        return [(path, resizing(graph, seen))]
-    return [(path, graph), (beside(path), with_batch(graph, 1))]
+        return [(path, resizing(graph, seen))], decided
+    return [(path, graph), (beside(path), with_batch(graph, 1))], decided
+
+
+def _quantised(job: Job, graph: ModelProto) -> tuple[ModelProto, dict[str, Any]]:
+    """The graph in int8, in the way that `choose` found, and what was tried."""
+    seen, name = job.student.preprocess, job.student.name
+    pixels = pixels_of(job.choosing, seen)
+    quantiser = Quantiser(graph, pixels_of(job.calibration, seen), pixels, network_rows(job.student, pixels), name)
+    chosen, tried = choose(quantiser, job.min_cosine, f"export {name}")
+    made = quantiser.quantised(chosen.method, chosen.weight_bits, chosen.in_float)
+    if job.own is not None:
+        pixels = pixels_of(job.own, seen)
+        mean = float(np.nanmean(cosines(run(made, pixels, name), network_rows(job.student, pixels))))
+        if not mean >= job.min_cosine:
+            raise UserError(f"export {name} on {job.calibration.name}", "images like those that the student was distilled on",
+                            f"others: on {len(pixels)} images of {job.own.name} the mean cosine is {mean:.4f}, on these "
+                            f"{chosen.mean:.4f}", "Name images like them, or leave --calibrate out.")
+    counts = {"calibration": len(job.calibration), "choosing": len(job.choosing), "verification": len(job.verification)}
+    return made, {"chosen": quantiser.plain(chosen), "tried": [quantiser.plain(p) for p in tried], "num_images": counts}
 
 
 def to_onnx(job: Job, path: Path) -> list[Converted]:
-    needed("onnxruntime", "onnx")
     found = []
-    for place, graph in onnx_graphs(job, path):
+    graphs, decided = onnx_graphs(job, path)
+    for place, graph in graphs:
         place.write_bytes(signed(graph, job.facts).SerializeToString())
-        found.append(Converted(place, _explains(job, graph)))
+        found.append(Converted(place, _explains(job, graph), decided))
     return found
 
 

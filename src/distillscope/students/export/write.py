@@ -10,6 +10,8 @@ from pathlib import Path
 from typing import Any
 
 import distillscope
+from distillscope import progress
+from distillscope.data.source import Source
 from distillscope.errors import UserError, unknown_name
 from distillscope.files.writing import write_atomic
 from distillscope.students.export.images import CALIBRATED, CHOOSING, VERIFIED, named_images, own_images, parts_of, pixels_of
@@ -69,7 +71,8 @@ def export_student(folder: Path | str, out: Path | str, *, to: str = "onnx", pre
         "distillscope": distillscope.__version__, "student": student.name, "teacher": str(said.get("teacher", "")),
         "dataset": str(said.get("dataset", "")), "weights_hash": name_of_weights(student), "licence": licence,
         "dimension": student.dim, "precision": precision, "input": input, "preprocessing": student.preprocess})
-    job = Job(student, facts, calibration, choosing, verification, min_cosine)
+    own = _own(folder) if calibrate is not None and precision == "int8" else None
+    job = Job(student, facts, calibration, choosing, verification, min_cosine, own)
     with tempfile.TemporaryDirectory(prefix="distillscope-export-") as scratch:
         verified = [_verified(job, made) for made in runtime.convert(job, Path(scratch) / out.name)]
         for made in verified:
@@ -77,6 +80,15 @@ def export_student(folder: Path | str, out: Path | str, *, to: str = "onnx", pre
                 write_atomic(out.parent / file.name, functools.partial(shutil.copyfile, file))
     return [Exported(out.parent / m.path.name, m.facts, m.batch, m.size_bytes, m.agreement, m.images, m.decided)
             for m in verified]
+
+
+def _own(folder: Path) -> Source | None:
+    """Images that the student was distilled on, to see whether those that were named are like them; None out of reach."""
+    try:
+        return own_images(folder, CHOOSING)
+    except UserError as error:
+        progress.say(f"export {folder}: we cannot tell whether these images are like those of its training ({error.got})")
+        return None
 
 
 def _verified(job: Job, made: Converted) -> Exported:
@@ -87,6 +99,9 @@ def _verified(job: Job, made: Converted) -> Exported:
     where, precision = f"export {made.path.name}", job.facts.precision
     if precision in BOUNDS:
         held(found, BOUNDS[precision], where, made.explain)
+    elif not found.mean >= job.min_cosine:
+        raise UserError(where, f"mean cosine {job.min_cosine:g} to the network on {len(found.ids)} images kept apart",
+                        f"{found.mean:.4f}", "Nothing was written. Give more images (--calibrate), or a lower --min-cosine.")
     images = f"{job.verification.name}/{job.verification.split}"
     return Exported(made.path, job.facts, artefact.batch, artefact.size_bytes, found, images, made.decided)
 
