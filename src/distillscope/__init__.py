@@ -23,6 +23,7 @@ __version__ = "0.1.0"
 _PUBLIC = {
     "UserError": "errors",
     "load_preset": "config.load",
+    "distill": "study.in_python",
     "run_study": "study.run",
     "load_study": "study.run",
     "load_student": "students.load",
@@ -40,6 +41,7 @@ if TYPE_CHECKING:
     from distillscope.students.export.load import load_artefact as load_artefact
     from distillscope.students.export.write import export_student as export_student
     from distillscope.students.load import load_student as load_student
+    from distillscope.study.in_python import distill as distill
     from distillscope.study.run import load_study as load_study
     from distillscope.study.run import run_study as run_study
 

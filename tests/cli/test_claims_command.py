@@ -208,7 +208,8 @@ COMMANDS_OF = {"data/": READS_IMAGES, "teachers/": READS_IMAGES, "inputs/": ("au
 EITHER = {"--teacher", "--student", "--train-teacher", "--train-student", "--require", "--json", "--labels", "--train-labels",
           "--text"}
 """Of an audit alone: inputs/ and teachers/ are read for other commands too, which name no such file."""
-OF_STUDIES = {"load_splits": ("run", "distill"), "_check_apart": ("run",), "name_split": READS_IMAGES}
+OF_STUDIES = {"load_splits": ("run", "distill"), "parted": ("run", "distill"), "_check_apart": ("run",),
+              "name_split": READS_IMAGES}
 OF_OTHER_PROGRAMS = {"--nproc-per-node", "--num_processes"}
 
 

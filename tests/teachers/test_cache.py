@@ -335,6 +335,9 @@ def test_fine_tuned_weights_with_a_head_of_their_own(tmp_path):
     assert timm(model="test_resnet", weights=tmp_path / "tuned.safetensors", head="keep").dim == 10
     save_file({k: v for k, v in tuned.state_dict().items() if not k.startswith("fc.")}, tmp_path / "backbone.safetensors")
     assert timm(model="test_resnet", weights=tmp_path / "backbone.safetensors").weights_hash == encoder.weights_hash
+    normed = timm_library.create_model("levit_128s", pretrained=False, num_classes=7)  # its head brings a norm of its own
+    save_file(normed.state_dict(), tmp_path / "normed.safetensors")
+    assert timm(model="levit_128s", weights=tmp_path / "normed.safetensors").dim == 384
     torch.save(tuned, tmp_path / "tuned.pt")
     with refused(got="with pickled objects") as caught:
         timm(model="test_resnet", weights=tmp_path / "tuned.pt")

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Container, Mapping, Sequence
 from importlib import resources
 from pathlib import Path
 from typing import Any, Literal
@@ -84,14 +84,17 @@ def parse_study(values: Mapping[str, Any], where: str = "study") -> Study:
         raise _no_path(error, where) from None
 
 
-def study_from(values: Mapping[str, Any], where: str = "study") -> Study:
-    """A Study to be run, from plain values: its shape, and every name and setting in it, are checked."""
+def study_from(values: Mapping[str, Any], where: str = "study", given: Container[str] = ()) -> Study:
+    """A Study to be run, from plain values: its shape, and every name and setting in it, are checked.
+
+    ``given`` as of `resolve.check_parts`.
+    """
     study = parse_study(values, where)
     try:
-        study = resolved(study)
+        study = study if "data" in given else resolved(study)
     except (OSError, RuntimeError) as error:
         raise _no_path(error, where) from None
-    check_parts(study)
+    check_parts(study, given)
     return study
 
 

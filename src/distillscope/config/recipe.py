@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Mapping, Sequence
+from collections.abc import Container, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -54,13 +54,13 @@ def recipe_names() -> list[str]:
     return names_in("recipes")
 
 
-def read_recipe(name: str) -> Recipe:
-    """A recipe by its name, or a YAML file by its path: keys and values are checked, parts are not looked up.
+def read_recipe(name: str | Mapping[str, Any]) -> Recipe:
+    """A recipe by its name, a YAML file by its path, or its values: they are checked, parts are not looked up.
 
     >>> read_recipe("paper").arm.objective_name, read_recipe("paper").arm.training.learning_rate
     ('cosine', 0.001)
     """
-    where, values = read_named(name, "recipes")
+    where, values = read_named(name, "recipes") if isinstance(name, str) else ("recipe", dict(name))
     known = ("name", "description", *OF_AN_ARM, *OF_A_STUDY)
     for key in values:
         if key in Study.model_fields and key not in known:
@@ -68,7 +68,7 @@ def read_recipe(name: str) -> Recipe:
                             "Leave it to the command line (--student, --data, --seed), or `distillscope run` the whole study.")
         if key not in known:
             raise unknown_name(f"{where} {key}", "key of a recipe", str(key), known)
-    called = values.get("name", Path(name).stem)
+    called = values.get("name", Path(name).stem if isinstance(name, str) else "own")
     for key, text in (("name", called), ("description", values.get("description", ""))):
         if not isinstance(text, str):
             raise UserError(f"{where} {key}", "text", repr(text), "Put it in quotes.")
@@ -81,14 +81,15 @@ def read_recipe(name: str) -> Recipe:
     return found
 
 
-def one_student(name: str, teacher: str, data: str, student: str = "paper_cnn", *, recipe: str = DEFAULT_RECIPE,
+def one_student(name: str, teacher: Any, data: Any, student: Any = "paper_cnn", *, recipe: str | Mapping = DEFAULT_RECIPE,
                 objective: str | None = None, dim: int | None = None, seed: int | None = None, corrupt: str = "error",
-                overrides: Sequence[str] = ()) -> Study:
+                overrides: Sequence[str] = (), given: Container[str] = ()) -> Study:
     """A checked study of one teacher, data set, arm, student and seed, without noise; ``overrides`` as of `--set`.
 
     The arm is the recipe, with ``objective`` and ``overrides`` in place of its own. ``dim``: embeddings of so many dimensions,
     by the target's own setting, or towards the teacher's leading principal directions. What a student sees where nothing is
     said is its network's own (`facts.StudentFacts`). The description says what was changed and what was assumed.
+    ``given`` as of `resolve.check_parts`.
 
     >>> study = one_student("mine", "efficientnet_lite0", "digits", overrides=["student.width=2", "training.epochs=1"])
     >>> study.students[0].settings["width"], study.training.epochs, study.seeds
@@ -97,7 +98,8 @@ def one_student(name: str, teacher: str, data: str, student: str = "paper_cnn", 
     'robust, but for its training.epochs'
     """
     followed = read_recipe(recipe)
-    values = {"name": name, "data": [{"name": data}], "teacher": [{"name": teacher}], "students": [{"name": student}],
+    data, teacher, student = ({"name": part} if isinstance(part, str) else dict(part) for part in (data, teacher, student))
+    values = {"name": name, "data": [data], "teacher": [teacher], "students": [student],
               **followed.of_a_study(), "seeds": [SEED if seed is None else seed], "corrupt": corrupt, "noise": {"sigmas": []}}
     if objective is not None:
         values["arms"][0]["objective"] = [{"name": objective}]
@@ -109,7 +111,7 @@ def one_student(name: str, teacher: str, data: str, student: str = "paper_cnn", 
         if values["target"] == {"name": "pca", "dim": dim}:
             assumed.append(f"{dim} dimensions: the teacher's leading principal directions on train (target.safetensors)")
     assumed += _own_input(values["students"][0])
-    study = study_from(values, "distill")
+    study = study_from(values, "distill", given)
     changed = _changed(followed.arm, study)
     said = followed.name + (f", but for its {', '.join(changed)}" if changed else "")
     return study.model_copy(update={"description": "; ".join([said, *assumed])})

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib
+from collections.abc import Container
 from typing import Any
 
 from pydantic import ValidationError
@@ -38,11 +39,14 @@ def resolved(study: Study) -> Study:
     return study.model_copy(update={"data": tuple(map(_read_by, study.data))})
 
 
-def check_parts(study: Study) -> None:
-    """Check every part's name and settings against the function that it names, before any work starts."""
+def check_parts(study: Study, given: Container[str] = ()) -> None:
+    """Check every part's name and settings against the function that it names, before any work starts.
+
+    ``given``: of "data", "teacher" and "students", those that a caller handed over, so that no function is named.
+    """
     for where, kind, parts in (("data", registry.datasets, study.data), ("teacher", registry.teachers, study.teacher),
                                ("students", registry.students, study.students), ("target", registry.targets, [study.target])):
-        for part in parts:
+        for part in parts if where not in given else ():
             if where in ("teacher", "students"):
                 _check_library(kind, part.name, where)
             kind.check(part.name, part.settings, where)

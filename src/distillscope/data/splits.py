@@ -66,6 +66,13 @@ def load_splits(title: str, name: str, settings: dict, *, train_split: str = "tr
         test = load_split(name, settings, test_split, limit_test, corrupt, f"--set {setting}.test_split=", known)
         loaded.append(test)
         _check_apart(title, whole, test)
+    looked = {s.split: Looked(s.ids, s.hashes, s.note) for s in loaded if s.hashes is not None}
+    return replace(parted(title, whole, test, validation, setting), looked=looked)
+
+
+def parted(title: str, whole: Source, test: Source, validation: int | Callable[[int], int] = 0,
+           setting: str = "data") -> Splits:
+    """A train set that was looked at, with its classes named and its validation part held out, beside a test set."""
     whole, test, unknown = name_classes(whole, test)
     for source in (whole, test):
         if source.labels is not None and len(np.unique(source.labels)) < 2:
@@ -80,8 +87,7 @@ def load_splits(title: str, name: str, settings: dict, *, train_split: str = "tr
                         f"Set validation={len(whole) // 10}.")
     held = stratified(whole, validation, "validation") if validation else np.array([], dtype=np.int64)
     kept = np.setdiff1d(np.arange(len(whole)), held)
-    looked = {s.split: Looked(s.ids, s.hashes, s.note) for s in loaded if s.hashes is not None}
-    return Splits(title, whole.take(kept), whole.take(held) if validation else None, test, whole, looked)
+    return Splits(title, whole.take(kept), whole.take(held) if validation else None, test, whole)
 
 
 def _check_apart(title: str, train: Source, test: Source) -> None:
@@ -103,15 +109,25 @@ def load_split(name: str, settings: dict, split: str, limit: int | None = None, 
 
     ``option`` is how a split is named on the command that asks; ``known`` is what was found by decoding it all before.
     """
-    if corrupt not in ("error", "skip"):
-        raise UserError("--corrupt", "error or skip", f"'{corrupt}'", "Leave it out to be told which images are broken.")
+    return looked_through(named_split(name, settings, split, option), limit, corrupt, known)
+
+
+def named_split(name: str, settings: dict, split: str, option: str = "--split") -> Source:
+    """One split as its data set gives it: ids are checked, no image is looked at yet."""
     try:
-        source = checked(datasets.call(name, settings, split, where="data"))
+        return checked(datasets.call(name, settings, split, where="data"))
     except MissingSplit as error:
         raise error.name_split(option) from None
+
+
+def looked_through(source: Source, limit: int | None = None, corrupt: str = "error",
+                   known: Mapping[str, Looked] | None = None) -> Source:
+    """The source, or a stratified part of it, once every image was decoded; what was found is said."""
+    if corrupt not in ("error", "skip"):
+        raise UserError("--corrupt", "error or skip", f"'{corrupt}'", "Leave it out to be told which images are broken.")
     if limit is not None and limit < len(source):
         source = source.take(stratified(source, limit, "limit"))
-    source = known[split].applied(source) if known and split in known else load_in_memory(source, corrupt)
+    source = known[source.split].applied(source) if known and source.split in known else load_in_memory(source, corrupt)
     if source.note:
         say(f"{source.name}/{source.split}: {source.note}")
     return source

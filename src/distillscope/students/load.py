@@ -26,7 +26,7 @@ from distillscope.files.writing import write_atomic, write_json
 from distillscope.provenance import hardware
 from distillscope.registry import students
 from distillscope.students.description import AGAIN, Description, read_description, stored_shapes
-from distillscope.students.networks import HIDDEN, Transform, capacity
+from distillscope.students.networks import HIDDEN, Transform, capacity, own_network
 from distillscope.teachers.encoder import Encoder, Perturbation, hash_state, load_state, read_state
 from distillscope.visible import markdown_code, markdown_text, visible
 
@@ -93,6 +93,19 @@ def build_student(name: str, settings: dict[str, Any], embedding_dim: int, prepr
     return StudentEncoder(label, module, embedding_dim, preprocess, "", precision, device=device, recipe=recipe)
 
 
+OWN = "own"
+"""The name of a student whose network is the caller's own: no code of this package or of timm builds it."""
+
+
+def build_own(body: torch.nn.Module, embedding_dim: int, preprocess: Preprocess, label: str, device: torch.device,
+              precision: str = "float32") -> StudentEncoder:
+    """A student of a copy of the caller's own network, projected to ``embedding_dim`` where it gives another dimension."""
+    module = own_network(copy.deepcopy(body).cpu(), preprocess.size, embedding_dim, label)
+    module = module.to(device).to(memory_format=torch.channels_last)
+    recipe = {"name": OWN, "settings": {}, "embedding_dim": embedding_dim, "preprocess": preprocess.describe()}
+    return StudentEncoder(label, module, embedding_dim, preprocess, "", precision, device=device, recipe=recipe)
+
+
 def check_student(name: str, settings: dict[str, Any], image_size: int, label: str) -> None:
     """Build it once, on no device and from no random stream, so that a wrong value is said before any work starts."""
     if settings.get("projection") == "none":
@@ -152,10 +165,12 @@ def with_transform(student: StudentEncoder, last: Transform) -> StudentEncoder:
     return replace(student, module=module, dim=dim, weights_hash="", recipe=recipe)
 
 
-def load_student(folder: Path | str, device: str = "auto", precision: str = "float32") -> StudentEncoder:
+def load_student(folder: Path | str, device: str = "auto", precision: str = "float32", *,
+                 module: torch.nn.Module | None = None) -> StudentEncoder:
     """The student that a folder holds, in evaluation mode: ``load_student(DIR).encode(images)``.
 
-    ``folder`` is what `distillscope distill --out` wrote, or one trial of a study.
+    ``folder`` is what `distillscope distill --out` wrote, or one trial of a study. ``module``, with any weights, for a student
+    that was made of a caller's own network (`distillscope.distill`); it is copied.
     """
     from distillscope.devices import choose_device
 
@@ -172,11 +187,19 @@ def load_student(folder: Path | str, device: str = "auto", precision: str = "flo
     settings = {**before, **described.settings, **({"pretrained": False} if "pretrained" in described.settings else {})}
     preprocess = described.seen(str(description))
     chosen, shapes = choose_device(device), stored_shapes(weights)
-    with _named(str(description)):
-        module = outline(described.name, settings, described.embedding_dim, preprocess.size, label)
-    _check_shapes(module, described, shapes, str(weights))
-    with _named(str(description)):
-        student = build_student(described.name, settings, described.embedding_dim, preprocess, label, chosen, precision)
+    if (described.name == OWN) != (module is not None):
+        raise UserError(f"student {folder}", *(("no module, since it says what it is built of", "one", "Leave it out.")
+                                               if module is not None else
+                                               ("the network that it was made of, which is no part of this package or of timm",
+                                                "none", f"In Python: load_student({str(folder)!r}, module={label}()).")))
+    if module is not None:
+        student = build_own(module, described.embedding_dim, preprocess, label, chosen, precision)
+    else:
+        with _named(str(description)):
+            drawn = outline(described.name, settings, described.embedding_dim, preprocess.size, label)
+        _check_shapes(drawn, described, shapes, str(weights))
+        with _named(str(description)):
+            student = build_student(described.name, settings, described.embedding_dim, preprocess, label, chosen, precision)
     last = described.last()
     student = student if last is None else with_transform(student, last)
     state = read_state(weights, str(weights))
@@ -203,6 +226,7 @@ def model_card(study: Study, splits: Splits, student: StudentEncoder, history: S
         "view": view_text(arm), "training": training_text(study.training_of(arm)), **_known(history[-1]),
         "preprocessing": str(student.preprocess.describe()),
         "made by": f"distillscope {distillscope.__version__} on {hardware()}"}
+    own = f", module={visible(student.name)}()" if (student.recipe or {}).get("name") == OWN else ""
     table = "".join(f"| {markdown_text(key)} | {markdown_text(value)} |\n" for key, value in rows.items())
     return f"""{HEAD}# {markdown_text(student.name)}, distilled from {markdown_text(study.teacher[0].title)}
 
@@ -215,7 +239,7 @@ embeddings. Its licence follows from the teacher's weights and the images.
 
 ```python
 import distillscope
-student = distillscope.load_student({visible(repr(str(folder)))})    # holds {WEIGHTS} and {DESCRIPTION}
+student = distillscope.load_student({visible(repr(str(folder)))}{own})    # holds {WEIGHTS} and {DESCRIPTION}
 embeddings = student.encode(["photo.jpg"])    # or PIL images; NumPy (b, h, w, 3), torch (b, 3, h, w): uint8, floats in [0, 1]
 ```
 

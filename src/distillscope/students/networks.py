@@ -107,6 +107,28 @@ def timm_student(embedding_dim: int, image_size: int, *, model: str, pretrained:
     return nn.Sequential(body, nn.Linear(features, embedding_dim))
 
 
+def own_network(body: nn.Module, image_size: int, embedding_dim: int, label: str) -> nn.Module:
+    """A caller's own network (b, 3, size, size) -> (b, k), with a linear layer after it where k is not ``embedding_dim``.
+
+    >>> len(own_network(nn.Sequential(nn.AdaptiveAvgPool2d(2), nn.Flatten()), 8, 5, "mine"))
+    2
+    """
+    where = f"student {label}"
+    try:
+        body.eval()
+        with torch.no_grad():
+            rows = body(torch.zeros(2, 3, image_size, image_size))
+        body.train()
+    except Exception as error:  # a caller's code: it may raise anything
+        raise UserError(where, f"a network that takes images (b, 3, {image_size}, {image_size})",
+                        f"{type(error).__name__}: {(str(error).splitlines() or [''])[0][:120]}",
+                        "Say what it sees: student_preprocess={'size': ...}.") from None
+    if not isinstance(rows, torch.Tensor) or rows.ndim != 2 or len(rows) != 2:
+        got = f"shape {tuple(rows.shape)}" if isinstance(rows, torch.Tensor) else type(rows).__name__
+        raise UserError(where, "a network that gives embeddings (b, k)", got, "Pool and flatten its output.")
+    return body if rows.shape[1] == embedding_dim else nn.Sequential(body, nn.Linear(rows.shape[1], embedding_dim))
+
+
 class Transform(nn.Module):
     """A fitted target transform as a last layer: rows -> ((unit rows) - mean) @ matrix + offset; sqrt(2) cos of it if ``wave``.
 

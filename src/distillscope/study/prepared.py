@@ -18,7 +18,7 @@ from distillscope.config.study import Arm, Study
 from distillscope.data.noise import Noise
 from distillscope.data.preprocess import Preprocess
 from distillscope.data.source import Looked, Source
-from distillscope.data.splits import Splits, load_splits
+from distillscope.data.splits import Splits, load_splits, looked_through, named_split, parted
 from distillscope.data.views import View
 from distillscope.draws import keyed_rng
 from distillscope.errors import UserError
@@ -126,11 +126,12 @@ def load_data(study: Study, data: Dataset, known: Mapping[str, Looked] | None = 
                        corrupt=study.corrupt, setting=setting, known=known)
 
 
-def load_untested(study: Study, data: Dataset) -> Splits:
-    """Train with a tenth (at most 1,000 images) held out; no test split is touched."""
-    return load_splits(data.title, data.name, data.settings, train_split=data.train_split, test_split=data.train_split,
-                       validation=lambda count: min(1000, count // 10), limit=study.limit, limit_test=study.limit,
-                       corrupt=study.corrupt)
+def load_untested(study: Study, data: Dataset, given: Source | None = None) -> Splits:
+    """Train, or the ``given`` images, with a tenth (at most 1,000) held out; no test split is touched."""
+    if given is None:
+        given = named_split(data.name, data.settings, data.train_split, "--set data.train_split=")
+    whole = looked_through(given, study.limit, study.corrupt)
+    return parted(data.title, whole, whole, lambda count: min(1000, count // 10))
 
 
 def noise_conditions(study: Study) -> dict[tuple[Condition, int], Noise]:

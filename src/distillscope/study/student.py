@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -18,6 +18,7 @@ from distillscope.config.parts import REQUEST, Student
 from distillscope.config.recipe import FIRST_RECIPE
 from distillscope.config.resolve import named_dataset, with_noise
 from distillscope.config.study import Arm, Study
+from distillscope.data.source import Source
 from distillscope.data.splits import Splits, load_split
 from distillscope.errors import UserError
 from distillscope.files.json_reader import read_json
@@ -35,6 +36,7 @@ from distillscope.students.load import (
     training_text,
     view_text,
 )
+from distillscope.students.own_network import OwnNetwork
 from distillscope.study.measuring import save_embeddings
 from distillscope.study.preflight import Work, check_data, check_study, check_teacher
 from distillscope.study.prepared import fingerprint, load_untested, prepare_targets
@@ -42,6 +44,24 @@ from distillscope.study.trial import fresh_student, make_health, training_set
 from distillscope.teachers.cache import cache_root
 from distillscope.teachers.rows import TeacherRows, load_teacher
 from distillscope.training.loop import distill
+
+
+@dataclass(frozen=True)
+class Given:
+    """What a caller of Python hands over where a study would name it: images, a teacher (made for them), a network."""
+
+    images: Source | None = None
+    teacher: Callable[[Source], TeacherRows] | None = None
+    network: OwnNetwork | None = None
+
+    def load_teacher(self, work: Work, splits: Splits) -> TeacherRows:
+        """The given teacher, or the one that the study names."""
+        if self.teacher is None:
+            return load_teacher(work.study.teacher[0], work.device, work.precision)
+        found = self.teacher(splits.whole_train)
+        if found.reading:
+            progress.say(found.reading)
+        return found
 
 
 @dataclass(frozen=True)
@@ -60,16 +80,21 @@ def distill_one(study: Study, out: Path, *, resume: bool = False, device: str = 
 
     What it goes on with is the same request: another one is refused, with what differs.
     """
-    with said_if_deleted(out, cache_root()):
-        begun = begin(Work(study, None, resume, device, precision, None, track), out)
-        if (out / DESCRIPTION).exists():
-            progress.say(f"{out}: finished already")
-        else:
-            _distil(begun, study.arms[0], out, workers, command)
+    distil(Work(study, None, resume, device, precision, None, track), out, workers=workers, command=command)
     return out
 
 
-def begin(work: Work, out: Path) -> Begun:
+def distil(work: Work, out: Path, given: Given = Given(), *, workers: int = 0, command: str = "") -> StudentEncoder | None:
+    """`distill_one`, of what may be ``given``: the student as trained, or None where the folder was finished already."""
+    with said_if_deleted(out, cache_root()):
+        begun = begin(work, out, given)
+        if (out / DESCRIPTION).exists():
+            progress.say(f"{out}: finished already")
+            return None
+        return _distil(begun, work.study.arms[0], out, given, workers, command)
+
+
+def begin(work: Work, out: Path, given: Given = Given()) -> Begun:
     """What `distill` does before any work, and all that its plan does: everything that may be refused is refused here."""
     if out.exists() and not out.is_dir():
         raise UserError(f"--out {out}", "a new or empty directory", "a file", "Name another.")
@@ -84,13 +109,15 @@ def begin(work: Work, out: Path) -> Begun:
     work = replace(work, study=with_noise(work.study))
     data, teacher = work.study.data[0], work.study.teacher[0]
     check_study(work)
-    splits = load_untested(work.study, data)
+    splits = load_untested(work.study, data, given.images)
     check_data(work, splits)
     if first:
         _say_if_enlarged(work.study.students[0], splits)
-    encoder = load_teacher(teacher, work.device, work.precision)
+    encoder = given.load_teacher(work, splits)
     check_teacher(work, splits, encoder, teacher.title)
     request["fingerprint"] = fingerprint(encoder, splits)
+    if given.network:
+        request["fingerprint"]["student's first weights"] = given.network.fingerprint()
     if first and (out / REQUEST).is_file():
         compare_request(out, request)
     return Begun(work, splits, encoder, request)
@@ -108,7 +135,7 @@ def _say_if_enlarged(spec: Student, splits: Splits) -> None:
                      f"--image-size {side} would cost about {(spec.image_size / side) ** 2:.0f} times less")
 
 
-def _distil(begun: Begun, written: Arm, out: Path, workers: int, command: str) -> StudentEncoder:
+def _distil(begun: Begun, written: Arm, out: Path, given: Given, workers: int, command: str) -> StudentEncoder:
     """Train the student and write its folder; ``written`` is the arm as it was asked for."""
     study, splits, first = begun.work.study, begun.splits, progress.speaks()
     data, teacher, spec, arm = study.data[0], study.teacher[0], study.students[0], study.arms[0]
@@ -123,7 +150,7 @@ def _distil(begun: Begun, written: Arm, out: Path, workers: int, command: str) -
             write_text(out / REQUEST, yaml.safe_dump(begun.request, sort_keys=False, allow_unicode=True))
         prepared = prepare_targets(study, begun.encoder, splits, study.target_of(arm), [arm])
         student, streams = fresh_student(study, arm, spec, trial.seed, prepared, begun.work.device,
-                                         begun.work.precision or "float32")
+                                         begun.work.precision or "float32", given.network)
         with progress.task(f"student {spec.label}", settings.num_seen(len(splits.train))) as advance:
             history = distill(student, training_set(arm, trial.seed, splits, prepared), arm, settings, streams, out,
                               make_health(splits, prepared), track=begun.work.track, workers=workers, advance=advance,

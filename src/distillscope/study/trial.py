@@ -23,7 +23,8 @@ from distillscope.results.keys import FIT
 from distillscope.results.rows import Row, tidy
 from distillscope.results.run_files import Trial
 from distillscope.results.rundir import write_results
-from distillscope.students.load import StudentEncoder, build_student, save_student
+from distillscope.students.load import StudentEncoder, build_own, build_student, save_student
+from distillscope.students.own_network import OwnNetwork
 from distillscope.study.measuring import Fitted, evaluate, fit_student, train_rank
 from distillscope.study.prepared import Prepared, view_name, view_of
 from distillscope.training.health import Health
@@ -84,12 +85,15 @@ def apply_remedy(study: Study, remedy: Remedy, splits: Splits, prepared: Prepare
 HEALTH_ITEMS, GALLERY_ITEMS = 1000, 4000
 
 
-def fresh_student(study: Study, arm: Arm, spec: Student, seed: int, prepared: Prepared, device: str,
-                  precision: str) -> tuple[StudentEncoder, KeyedStreams]:
-    """The student with its initial weights, and the streams that its other draws come from."""
+def fresh_student(study: Study, arm: Arm, spec: Student, seed: int, prepared: Prepared, device: str, precision: str,
+                  own: OwnNetwork | None = None) -> tuple[StudentEncoder, KeyedStreams]:
+    """The student with its initial weights, and the streams that its other draws come from; ``own``: a caller's network."""
     dim = prepared.rows("train").shape[1]
     preprocess = Preprocess(spec.image_size, spec.mean, spec.std)
     streams = make_streams(study, arm, spec, seed, dim)
+    if own is not None:
+        return streams.build(lambda: build_own(own.module, dim, own.preprocess, own.label, choose_device(device),
+                                               precision)), streams
     return streams.build(lambda: build_student(spec.name, spec.settings, dim, preprocess, spec.label,
                                                choose_device(device), precision)), streams
 

@@ -64,7 +64,7 @@ def timm(*, model: str, weights: Path | None = None, head: str = "auto", unit_no
                         f"timm/{model}:FILE.safetensors.") from None
     wish, reading = head, ""
     if head == "auto":
-        head = "keep" if "clip" in architecture and module.num_classes not in (0, 1000) else "drop"
+        head = _auto_head(architecture, module.num_classes)
     if weights is not None:
         state = read_state(weights, f"{where} weights")
         if classes := _other_head(module, state):
@@ -78,6 +78,30 @@ def timm(*, model: str, weights: Path | None = None, head: str = "auto", unit_no
     encoder = _timm_encoder(f"timm/{model}", module, head, crop_fraction, unit_norm, image_size)
     encoder.reading = reading
     return encoder
+
+
+def _auto_head(architecture: str, num_classes: int) -> str:
+    """A CLIP tower's head is the projection into the shared space; any other's says classes."""
+    return "keep" if "clip" in architecture and num_classes not in (0, 1000) else "drop"
+
+
+def plain_timm(module: torch.nn.Module) -> tuple[torch.nn.Module, Preprocess | None, str]:
+    """A model of timm that gives embeddings, with what it wants to see, and what was left out in words; any other as it is.
+
+    >>> import timm
+    >>> module, preprocess, said = plain_timm(timm.create_model("test_resnet", num_classes=7))
+    >>> module(torch.zeros(1, 3, 160, 160)).shape[1], preprocess.size, said.partition(": ")[2]
+    (96, 160, 'its head of 7 outputs is left out; pooled features are the embedding')
+    """
+    config = getattr(module, "pretrained_cfg", None)
+    if not config or not hasattr(module, "reset_classifier"):
+        return module, None, ""
+    classes: Any = getattr(module, "num_classes", 0)
+    own = classes == config.get("num_classes")  # else it was fine-tuned to say classes, a CLIP tower too
+    head = _auto_head(str(config.get("architecture", "")), classes) if own else "drop"
+    encoder = _timm_encoder(type(module).__name__, module, head)
+    left_out = f"{encoder.name}: its head of {classes} outputs is left out; pooled features are the embedding"
+    return encoder.module, encoder.preprocess, left_out if head == "drop" and classes else ""
 
 
 def _head_weights(module: torch.nn.Module) -> list[str]:
@@ -102,8 +126,10 @@ def _fit_head(module: Any, state: dict[str, torch.Tensor], classes: int,
     if wish == "keep":
         module.reset_classifier(classes)
         return "keep", state
+    before = module.state_dict().keys()
     module.reset_classifier(0)
-    return "drop", {k: v for k, v in state.items() if not k.startswith(tuple(_head_weights(module)))}
+    gone = before - module.state_dict().keys()  # a head may bring a norm of its own
+    return "drop", {k: v for k, v in state.items() if k not in gone and not k.startswith(tuple(_head_weights(module)))}
 
 
 def _timm_encoder(name: str, module: Any, head: str, crop_fraction: float | None = None,
