@@ -49,6 +49,7 @@ def test_the_commands_are_those_of_the_documentation():
     assert set(commands()) == {
         "run",
         "distill",
+        "bench",
         "embed",
         "export",
         "report",

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import functools
 import json
+import re
 import shutil
+from pathlib import Path
 
 import numpy as np
 import onnx
@@ -17,6 +19,7 @@ from builders.tiny import once, scratch
 from distillscope import cli, load_artefact, load_student
 from distillscope.data.preprocess import Preprocess
 from distillscope.students.export import runtimes
+from distillscope.students.export.bench import bench, peak_memory
 from distillscope.students.export.onnx_graph import resizing, traced
 from distillscope.students.export.quantise import METHODS, BoundMissed, Point, Quantiser, choose
 from distillscope.students.export.write import export_student
@@ -306,3 +309,32 @@ def few(source, folder, count=300):
     for path in sorted(source.iterdir())[:count]:
         shutil.copy(path, folder)
     return folder
+
+
+def test_students_and_files_are_timed_in_turn(student, files):
+    found = bench([student, files / "s.onnx", files / "s.batch1.onnx"], batches=(1, 4), seconds=0.01, memory=False)
+    assert [(t.batch, t.runtime) for t in found] == [(1, "torch"), (1, "onnxruntime"), (1, "onnxruntime"),
+                                                     (4, "torch"), (4, "onnxruntime")]
+    assert all(t.ratio == 1 for t in found[::3]) and all(0 < t.median_ms <= t.p90_ms and t.calls >= 45 for t in found)
+    assert found[1].size_bytes == (files / "s.onnx").stat().st_size
+    with refused(where="--batch 4", got="fixed to another"):
+        bench([files / "s.batch1.onnx"], batches=(4,), seconds=0.01, memory=False)
+    with refused(where="--threads", got="0"):
+        bench([student], threads=(0,))
+
+
+def test_bench_says_the_processor_in_a_table_of_80_columns(student, files, monkeypatch):
+    monkeypatch.setattr("distillscope.students.export.bench.peak_memory", lambda *given: 12.3)
+    words = ["bench", str(student), str(files / "s.onnx"), "--batch", "1", "--seconds", "0.01"]
+    found = CliRunner().invoke(cli.app, words, env={"COLUMNS": "80"}, catch_exceptions=False).output
+    assert re.search(r"VNNI|AMX|int8 instructions", found) and max(map(len, found.splitlines()[1:])) <= 80
+    assert re.search(r"s\.onnx +│ float32 │", found)
+    said = json.loads(CliRunner().invoke(cli.app, [*words, "--json"], catch_exceptions=False).stdout)
+    assert said["timings"][1]["peak_mib"] == 12.3 and said["machine"]
+    with refused(where="--batch", got="'x'"):
+        CliRunner().invoke(cli.app, [*words, "--batch", "x"], catch_exceptions=False)
+
+
+@pytest.mark.skipif(not Path("/proc/self/clear_refs").exists(), reason="Linux says what a process takes at its peak")
+def test_memory_is_that_of_a_process_of_its_own(files):
+    assert 1 < peak_memory(str(files / "s.onnx"), 1, 1) < 200

@@ -1,4 +1,4 @@
-"""Commands that take a student to a device: export."""
+"""Commands that take a student to a device: export, bench."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from typing import Annotated, Any
 
 import typer
 
-from distillscope.cli.root import Json, JsonAfterFolders, app, print_table, put_json
+from distillscope.cli.root import Json, JsonAfterFiles, JsonAfterFolders, app, print_table, put_json
 
 
 @app.command(cls=JsonAfterFolders)
@@ -65,3 +65,48 @@ def _print_tried(title: str, ways: list[dict[str, Any]]) -> None:
              f"{way['mean_cosine']:.5f}", f"{way['worst_cosine']:.5f}", f"{way['bytes'] / 1000:,.1f}",
              f"{way['times_smaller']:.2f}x") for way in ways]
     print_table(title, ["ranges", "bits", "in float32", "mean", "worst", "kB", "smaller"], rows)
+
+
+@app.command(cls=JsonAfterFiles)
+def bench(
+    models: Annotated[list[Path], typer.Argument(metavar="FILE_OR_DIR...", help="exported files, and students' folders")],
+    threads: Annotated[str, typer.Option(metavar="N,N", help="numbers of threads")] = "1",
+    batch: Annotated[str, typer.Option(metavar="N,N", help="images a call")] = "1,32",
+    seconds: Annotated[float, typer.Option(help="for each model, batch and number of threads")] = 1.0,
+    json_: Json = None,
+) -> None:
+    """Time students and exported files against one another, in turn: pixel values in, embeddings out.
+
+    Times are of a call. "times" says how many times as fast as the first model; MiB is what loading and calling it adds to a
+    process at its peak. Other work on the machine lengthens all of it.
+
+    Examples:
+
+    - `distillscope bench student student.onnx student.int8.onnx`
+    - `distillscope bench student student.onnx --threads 1,2 --batch 1,32`
+    """
+    from distillscope.progress import tell
+    from distillscope.provenance import hardware
+    from distillscope.students.export.bench import bench as timed
+    from distillscope.students.export.bench import int8_instructions
+
+    found = timed(models, threads=_numbers("--threads", threads), batches=_numbers("--batch", batch), seconds=seconds)
+    machine = f"{hardware()}; {int8_instructions()}"
+    if put_json(json.dumps({"machine": machine, "timings": [t.plain() for t in found]}, indent=2) if json_ else "", json_):
+        return
+    tell(machine)
+    for count, size in dict.fromkeys((t.threads, t.batch) for t in found):
+        rows = [(Path(t.name).name, t.precision, f"{t.median_ms:.2f}", f"{t.p90_ms:.2f}", f"{t.images_per_second:,.0f}",
+                 f"{t.ratio:.2f}", f"{t.size_bytes / 1000:,.0f}", "" if t.peak_mib is None else f"{t.peak_mib:.0f}")
+                for t in found if (t.threads, t.batch) == (count, size)]
+        print_table(f"batch {size}, {count} thread{'s' if count > 1 else ''}",
+                    ["model", "numbers", "ms", "p90", "images/s", "times", "kB", "MiB"], rows)
+
+
+def _numbers(option: str, text: str) -> list[int]:
+    from distillscope.errors import UserError
+
+    try:
+        return [int(word) for word in text.split(",")]
+    except ValueError:
+        raise UserError(option, "whole numbers with commas between", f"'{text}'", f"For instance {option} 1,2.") from None

@@ -63,6 +63,8 @@ class FileNetwork(torch.nn.Module, ABC):
     """
 
     layout: Layout
+    runtime = "torch"
+    """What runs the file."""
 
     def __init__(self, path: Path, where: str, shown: Shown) -> None:
         super().__init__()

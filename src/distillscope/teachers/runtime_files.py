@@ -54,6 +54,8 @@ def onnx(*, path: Path, output: str | None = None, pool: Pooling | None = None, 
 class OnnxNetwork(FileNetwork):
     """An onnxruntime session that takes and gives tensors, without gradients."""
 
+    runtime = "onnxruntime"
+
     def __init__(self, path: Path, where: str, shown: Shown) -> None:
         super().__init__(path, where, shown)
         self.open(["CPUExecutionProvider"])
@@ -210,6 +212,8 @@ def tflite(*, path: Path, output: str | None = None, pool: Pooling | None = None
 
 class LiteNetwork(FileNetwork):
     """A LiteRT interpreter; its input is made as large as each batch."""
+
+    runtime = "litert"
 
     def __init__(self, path: Path, where: str, shown: Shown) -> None:
         super().__init__(path, where, shown)
