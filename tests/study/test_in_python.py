@@ -231,6 +231,8 @@ def test_a_handful_of_images_trains_or_says_what_is_missing(recipe, pixels, rows
     ({"student_preprocess": T.Compose([T.RandomCrop(4)])}, {"where": "student_preprocess"}),
     ({"student": Network(), "student_preprocess": T.Compose([T.RandomCrop(4), T.ToTensor()])}, {"got": "RandomCrop"}),
     ({"student": Network(), "student_preprocess": {"sise": 4}}, {"got": "sise"}),
+    ({"student": torch.nn.Sequential(torch.nn.Flatten(), torch.nn.Linear(3 * SIZE**2, 4)), "image_size": SIZE},
+     {"where": "training.optimizer", "got": "muon", "advice": "training.optimizer=adam"}),
     ({"dim": 99}, {"where": "target.dim", "expected": f"teacher's {DIM}", "got": "99"}),
     ({"recipe": {"objective": "cross_entropy"}}, {"expected": "data with labels", "got": "images/train without"}),
     ({"recipe": {"students": ["x"]}}, {"where": "recipe students"}),

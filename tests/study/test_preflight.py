@@ -6,13 +6,14 @@ import json
 
 import numpy as np
 import pytest
+import torch
 
 from builders.tiny import finished_run, scratch, tiny_study
 from distillscope.config.parts import Part
 from distillscope.config.resolve import with_noise
 from distillscope.errors import UserError
 from distillscope.files.writing import write_json
-from distillscope.registry import remedies, stresses, views
+from distillscope.registry import remedies, stresses, students, views
 from distillscope.results.rundir import drop_if_unused, open_run
 from distillscope.stress.run import rehearse
 from distillscope.study.plan import plan_study
@@ -27,6 +28,7 @@ CALLS = {"device": {"device": "nowhere"}, "tracker": {"track": "nowhere"}, "jobs
 
 STUDIES = {
     "networks": {"students": [{"name": "paper_cnn", "width": 0, "image_size": 16}]},
+    "optimizers": {"students": [{"name": "flat", "image_size": 16}], "training": {"batch_size": 16, "optimizer": "muon"}},
     "names": {"students": [{"name": "paper_cnn", "label": label, "image_size": 16} for label in "sS"]},
     "train_images": {"training": {"batch_size": 500}},
     "objectives": {"arms": [{"name": "a", "objective": ["cosine", {"name": "crd", "memory": 100_000}]}]},
@@ -47,12 +49,17 @@ PLACES = ("launcher", "parts", "folder")
 
 @pytest.fixture(autouse=True)
 def narrow(monkeypatch, tmp_path):
-    """A view that takes no image, and a cache of its own."""
+    """A view that takes no image, a student without convolutions, and a cache of its own."""
 
     def refuse(image, rng):
         raise UserError("view", "images of 64 px", f"{image.shape[-1]}", "Use larger images.")
 
+    def flat(embedding_dim, image_size):
+        return torch.nn.Sequential(torch.nn.Flatten(), torch.nn.Linear(3 * image_size**2, embedding_dim))
+
     monkeypatch.setitem(views._parts, "narrow", refuse)
+    monkeypatch.setitem(students._parts, "flat", flat)
+    monkeypatch.setitem(students._facts, "flat", students.facts("paper_cnn"))
     monkeypatch.setitem(views._facts, "narrow", views.facts("crop_flip"))
     monkeypatch.setenv("DISTILLSCOPE_CACHE", str(tmp_path / "cache"))
     monkeypatch.chdir(tmp_path)

@@ -106,14 +106,17 @@ def build_own(body: torch.nn.Module, embedding_dim: int, preprocess: Preprocess,
     return StudentEncoder(label, module, embedding_dim, preprocess, "", precision, device=device, recipe=recipe)
 
 
-def check_student(name: str, settings: dict[str, Any], image_size: int, label: str) -> None:
-    """Build it once, on no device and from no random stream, so that a wrong value is said before any work starts."""
+def check_student(name: str, settings: dict[str, Any], image_size: int, label: str) -> torch.nn.Module | None:
+    """Build it once, on no device and from no random stream, so that a wrong value is said before any work starts.
+
+    Gives what was built, or None where whether it fits depends on the teacher's dimension.
+    """
     if settings.get("projection") == "none":
-        return  # whether it fits depends on the teacher's dimension
+        return None
     with torch.random.fork_rng(devices=[]):
         offline = {**settings, **({"pretrained": False} if "pretrained" in settings else {})}
-        if outline(name, offline, 8, image_size, label) is None:
-            students.call(name, offline, 8, image_size, where=f"student {label}")
+        drawn = outline(name, offline, 8, image_size, label)
+        return students.call(name, offline, 8, image_size, where=f"student {label}") if drawn is None else drawn
 
 
 def outline(name: str, settings: dict[str, Any], embedding_dim: int, image_size: int, label: str) -> torch.nn.Module | None:

@@ -28,6 +28,7 @@ from distillscope.targets.transforms import check_target, fit_target
 from distillscope.teachers.rows import TeacherRows
 from distillscope.training.loop import check_tracker
 from distillscope.training.loss import check_arm, check_dims
+from distillscope.training.muon import kernels_of
 
 LEAST_TEST = 10
 """Images that measures need at least."""
@@ -81,6 +82,18 @@ def networks(work: Work) -> None:
         return
     for spec in (*study.students, *(study.student_of(a, s.label) for a in study.arms if a.student for s in study.students)):
         check_student(spec.name, spec.settings, spec.image_size, spec.label)
+
+
+def optimizers(work: Work) -> None:
+    """Whether Muon finds convolutions in every student that it is to train."""
+    study = work.study
+    if "students" in work.given:
+        return
+    for arm in (arm for arm in study.arms if study.training_of(arm).optimizer == "muon"):
+        for spec in (study.student_of(arm, s.label) for s in study.students if s.label in (arm.students or (s.label,))):
+            drawn = check_student(spec.name, spec.settings, spec.image_size, spec.label)
+            if drawn is not None:
+                kernels_of(drawn.parameters())
 
 
 def device(work: Work) -> None:
@@ -219,6 +232,7 @@ CHECKS = (
     Check("study", parts),
     Check("study", tracker),
     Check("study", networks),
+    Check("study", optimizers),
     Check("study", device),
     Check("study", jobs, distill=False),
     Check("study", names, distill=False),

@@ -44,6 +44,8 @@ from distillscope.study.trial import fresh_student, make_health, training_set
 from distillscope.teachers.cache import cache_root
 from distillscope.teachers.rows import TeacherRows, load_teacher
 from distillscope.training.loop import distill
+from distillscope.training.muon import kernels_of
+from distillscope.visible import visible
 
 
 @dataclass(frozen=True)
@@ -109,6 +111,8 @@ def begin(work: Work, out: Path, given: Given = Given()) -> Begun:
     work = replace(work, study=with_noise(work.study))
     data, teacher = work.study.data[0], work.study.teacher[0]
     check_study(work)
+    if given.network and work.study.training_of(work.study.arms[0]).optimizer == "muon":
+        kernels_of(given.network.module.parameters())
     splits = load_untested(work.study, data, given.images)
     check_data(work, splits)
     if first:
@@ -131,8 +135,9 @@ def _say_if_enlarged(spec: Student, splits: Splits) -> None:
     """A network's own size may be far more than the images hold."""
     side = max(max(splits.train.image(i).shape[:2]) for i in range(min(32, len(splits.train))))
     if spec.image_size > ENLARGED * side:
-        progress.say(f"{splits.title}: images of {side} px are enlarged to {spec.image_size} px for {spec.label}; "
-                     f"--image-size {side} would cost about {(spec.image_size / side) ** 2:.0f} times less")
+        said = (f"{splits.title}: images of {side} px are enlarged to {spec.image_size} px for {spec.label}; "
+                f"--image-size {side} would cost about {(spec.image_size / side) ** 2:.0f} times less")
+        progress.say(visible(said))
 
 
 def _distil(begun: Begun, written: Arm, out: Path, given: Given, workers: int, command: str) -> StudentEncoder:
@@ -141,7 +146,8 @@ def _distil(begun: Begun, written: Arm, out: Path, given: Given, workers: int, c
     data, teacher, spec, arm = study.data[0], study.teacher[0], study.students[0], study.arms[0]
     settings, trial = study.training_of(arm), trials_of(study)[0]
     if first:
-        progress.say(f"recipe {recipe_text(study)}: {arm.objective_name}; view {view_text(written)}; {training_text(settings)}")
+        said = f"recipe {recipe_text(study)}: {arm.objective_name}; view {view_text(written)}; {training_text(settings)}"
+        progress.say(visible(said))
     out.mkdir(parents=True, exist_ok=True)
     held = RunLock(out) if first else None
     try:

@@ -44,6 +44,15 @@ def orthogonalised(matrix: torch.Tensor) -> torch.Tensor:
     return (x.T if tall else x).to(matrix.dtype)
 
 
+def kernels_of(parameters: Iterable[torch.nn.Parameter]) -> list[torch.nn.Parameter]:
+    """The parameters that Muon makes orthogonal; without any it is nothing but Adam, and that is refused."""
+    kernels = [p for p in parameters if p.ndim > 2]
+    if not kernels:
+        raise UserError("training.optimizer", "adam, adamw or sgd for a network without convolutions", "muon",
+                        "Set training.optimizer=adam and training.learning_rate=0.001.")
+    return kernels
+
+
 class Muon(torch.optim.Optimizer):
     """Muon for kernels of convolutions, Adam for the rest, under one learning rate.
 
@@ -58,10 +67,7 @@ class Muon(torch.optim.Optimizer):
     def __init__(self, parameters: Iterable[torch.nn.Parameter], lr: float = 1e-3, momentum: float = 0.95,
                  betas: tuple[float, float] = (0.9, 0.999), weight_decay: float = 0.0) -> None:
         parameters = list(parameters)
-        kernels = [p for p in parameters if p.ndim > 2]
-        if not kernels:
-            raise UserError("training.optimizer", "adam, adamw or sgd for a network without convolutions", "muon",
-                            "Set one of those.")
+        kernels = kernels_of(parameters)
         groups = [{"params": kernels, "kernels": True}, {"params": [p for p in parameters if p.ndim <= 2], "kernels": False}]
         super().__init__([g for g in groups if g["params"]],
                          {"lr": lr, "momentum": momentum, "betas": betas, "weight_decay": weight_decay})
