@@ -308,6 +308,31 @@ def frontier():
     yield [[[*cells[i][0], *([times] if i == 0 else []), cells[i][1]] for cells, times in sides] for i in order]
 
 
+def recipes():
+    folder, page = RESULTS / "2026-11-26-recipes", script("2026-11-26-recipes", "recipes")
+    found, chosen = page.screening(folder)
+    yield [
+        [*([row[name, c] for c in ("clean", "noisy", "gain", "recall", "rank", "time")] for name in page.SETS),
+         [row["all", c] for c in ("gain", "recall", "time")]]
+        for _, row in found.iterrows()
+    ]
+    assert f"`{chosen}`" in (RESULTS / "2026-11-26-recipes.md").read_text(encoding="utf-8")
+    runs = [folder / f"test-{name}" for name in page.SETS]
+    everything = {**page.ENDPOINTS, **page.DESCRIBED}
+    yield [
+        [None, *([page.values(table, arm, e).mean()] for e in everything)]
+        for table in map(page.of_seeds, runs)
+        for arm in page.arms_of(table)
+    ]
+    yield [
+        [cell for _, _, *numbers_, _, verdict in pair for cell in (numbers_, [f"^{verdict}$"])]
+        for run in runs
+        for pair in zip(*[iter(page.judged(run))] * 2, strict=True)
+    ]
+    differences = [page.described(run, "control") for run in runs]
+    yield [[list(found[e]) for found in differences] for e in everything]
+
+
 TABLES = {
     "2026-11-23-audit": audit,
     "2026-11-23-benchmarks": benchmarks,
@@ -319,6 +344,7 @@ TABLES = {
     "2026-11-25-claims-quick": claims_quick,
     "2026-11-25-four": four,
     "2026-11-25-frontier": frontier,
+    "2026-11-26-recipes": recipes,
 }
 WORDS = {"open": r"not told|undecided"}
 
