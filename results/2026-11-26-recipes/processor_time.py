@@ -1,7 +1,8 @@
-"""Processor time of each arm's training, a line of JSON each: OMP_NUM_THREADS=1 python processor_time.py STUDY.yaml [IMAGES [ROUNDS]].
+"""Processor time of each arm's training: OMP_NUM_THREADS=1 python processor_time.py STUDY.yaml [IMAGES [ROUNDS]].
 
-Arms take turns in one process, each time for one epoch of as many images and from the same weights; the seconds are those of the process, not of the
-clock on the wall, which other work lengthens. Targets are random: what a step costs does not depend on them.
+A line of JSON for each arm. Arms take turns in one process, each for one epoch of as many images and from the same weights; the
+seconds are those of the process, not of the clock on the wall, which other work lengthens. Targets are random: what a step
+costs does not depend on them.
 """
 
 from __future__ import annotations

@@ -20,7 +20,8 @@ WAYS = ("noise", "adamw", "muon")
 SETS = ("digits", "cifar32", "photos96")
 TUNED, PAPER, NOISY = "probe.student.accuracy", "paper.probe.student.accuracy", "noise=0.2"
 ENDPOINTS = {"tuned probe": (TUNED, "clean", 100), "tuned probe at 0.2": (TUNED, NOISY, 100),
-             "mapped recall at 1": ("mapped.recall_at_1", "clean", 100), "effective rank": ("student.effective_rank", "clean", 1)}
+             "mapped recall at 1": ("mapped.recall_at_1", "clean", 100),
+             "effective rank": ("student.effective_rank", "clean", 1)}
 DESCRIBED = {"paper's probe": (PAPER, "clean", 100), "paper's probe at 0.2": (PAPER, NOISY, 100),
              "mapped R^2": ("mapped.teacher_r2", "clean", 1), "mapped rank": ("mapped.effective_rank", "clean", 1)}
 ALPHA, TIE, MOST_TIME = 0.05, 0.5, 3.0
