@@ -106,6 +106,11 @@ def test_a_dry_run_does_nothing(config, tmp_path):
     assert not (tmp_path / "run").exists()
 
 
+def test_recipes_are_listed_each_with_what_it_is():
+    printed = invoke("list", "recipes")
+    assert "robust (default)" in printed and "paper" in printed and "similarity" in printed and "Adam at 0.001" in printed
+
+
 def test_report_rebuilds_what_was_lost(tmp_path):
     import shutil
 
@@ -143,8 +148,9 @@ def test_a_student_distilled_for_use_embeds_as_it_loads(tmp_path):
         "--out",
         out,
     ]
+    assert "robust, but for its training.epochs" in invoke(*arguments, "--dry-run") and not out.exists()
     printed = invoke(*arguments)
-    assert "load_student" in printed
+    assert "load_student" in printed and json.loads((out / "student.json").read_text())["recipe"] == "robust"
     for name in ("weights.safetensors", "student.json", "README.md", "metrics.jsonl"):
         assert (out / name).is_file(), name
     assert not (out / "checkpoint.pt").exists()
