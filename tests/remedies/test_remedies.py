@@ -186,7 +186,7 @@ def test_re_estimation_changes_running_statistics_and_nothing_else():
         same = torch.equal(value, before[key])
         assert same is not ("running" in key) or "num_batches" in key, key
     assert not changed.module.training and all(m.momentum == 0.1 for m in changed.module.modules() if hasattr(m, "momentum"))
-    assert changed.num_parameters == student.num_parameters and changed.recipe == student.recipe
+    assert changed.num_parameters == student.num_parameters and changed.described == student.described
 
 
 def test_re_estimation_gives_the_moments_of_what_the_layer_sees():
@@ -261,7 +261,7 @@ def test_whitened_train_embeddings_are_white_and_the_student_is_left_alone(stude
     before = {k: v.clone() for k, v in student.module.state_dict().items()}
     changed = posthoc(student, train, 0, target="whiten", exponent=1.0, dim=4)
     assert np.allclose(np.cov(changed.embed(train).T, bias=True), np.eye(4), atol=0.01)
-    assert all(torch.equal(v, before[k]) for k, v in student.module.state_dict().items()) and "transform" not in student.recipe
+    assert all(torch.equal(v, before[k]) for k, v in student.module.state_dict().items()) and "transform" not in student.described
 
 
 def test_labels_are_not_asked_for(student):

@@ -41,9 +41,9 @@ tags: [distillscope, image-feature-extraction, knowledge-distillation]
 
 @dataclass
 class StudentEncoder(Encoder):
-    """An Encoder that was distilled, with what is needed to build it again (``recipe``)."""
+    """An Encoder that was distilled, with what is needed to build it again (``described``)."""
 
-    recipe: dict[str, Any] | None = None
+    described: dict[str, Any] | None = None
     role = "student"
 
     def rows(self, source: Source, perturbation: Perturbation | None = None, *, label: str | None = None,
@@ -89,8 +89,8 @@ def build_student(name: str, settings: dict[str, Any], embedding_dim: int, prepr
                         "Make it smaller.") from None
     module = module.to(device=device, memory_format=torch.channels_last)
     settings = {"hidden": HIDDEN, **settings} if name == "paper_cnn" else settings
-    recipe = {"name": name, "settings": settings, "embedding_dim": embedding_dim, "preprocess": preprocess.describe()}
-    return StudentEncoder(label, module, embedding_dim, preprocess, "", precision, device=device, recipe=recipe)
+    described = {"name": name, "settings": settings, "embedding_dim": embedding_dim, "preprocess": preprocess.describe()}
+    return StudentEncoder(label, module, embedding_dim, preprocess, "", precision, device=device, described=described)
 
 
 OWN = "own"
@@ -102,8 +102,8 @@ def build_own(body: torch.nn.Module, embedding_dim: int, preprocess: Preprocess,
     """A student of a copy of the caller's own network, projected to ``embedding_dim`` where it gives another dimension."""
     module = own_network(copy.deepcopy(body).cpu(), preprocess.size, embedding_dim, label)
     module = module.to(device).to(memory_format=torch.channels_last)
-    recipe = {"name": OWN, "settings": {}, "embedding_dim": embedding_dim, "preprocess": preprocess.describe()}
-    return StudentEncoder(label, module, embedding_dim, preprocess, "", precision, device=device, recipe=recipe)
+    described = {"name": OWN, "settings": {}, "embedding_dim": embedding_dim, "preprocess": preprocess.describe()}
+    return StudentEncoder(label, module, embedding_dim, preprocess, "", precision, device=device, described=described)
 
 
 def check_student(name: str, settings: dict[str, Any], image_size: int, label: str) -> torch.nn.Module | None:
@@ -156,7 +156,7 @@ def save_student(student: StudentEncoder, folder: Path, extra: dict[str, Any] | 
 
     state = {k: v.detach().cpu().contiguous() for k, v in student.module.state_dict().items()}
     write_atomic(folder / WEIGHTS, lambda p: save_file(state, p))
-    write_json(folder / DESCRIPTION, {**(student.recipe or {}), "label": student.name,
+    write_json(folder / DESCRIPTION, {**(student.described or {}), "label": student.name,
                                       "weights_hash": hash_state(state.items()), **(extra or {})})
 
 
@@ -164,8 +164,8 @@ def with_transform(student: StudentEncoder, last: Transform) -> StudentEncoder:
     """A copy of the student whose embeddings go through ``last``, which is stored with its weights."""
     module = torch.nn.Sequential(copy.deepcopy(student.module), last.to(student.device)).eval()
     dim = len(last.mean) if last.matrix is None else last.matrix.shape[-1]
-    recipe = {**(student.recipe or {}), "transform": last.describe()}
-    return replace(student, module=module, dim=dim, weights_hash="", recipe=recipe)
+    described = {**(student.described or {}), "transform": last.describe()}
+    return replace(student, module=module, dim=dim, weights_hash="", described=described)
 
 
 def load_student(folder: Path | str, device: str = "auto", precision: str = "float32", *,
@@ -184,7 +184,7 @@ def load_student(folder: Path | str, device: str = "auto", precision: str = "flo
         trials = sorted(folder.glob(f"trials/*/{DESCRIPTION}"))
         todo = f"Name a trial, for instance {trials[0].parent}." if trials else "Name what `distillscope distill --out` wrote."
         raise UserError(f"student {folder}", f"a folder with {DESCRIPTION} and {WEIGHTS}", "none there", todo)
-    described, recipe = read_description(description)
+    described, written = read_description(description)
     weights, label = folder / WEIGHTS, described.label or described.name
     before = {"hidden": "target"} if described.name == "paper_cnn" else {}  # what a student that does not say was built with
     settings = {**before, **described.settings, **({"pretrained": False} if "pretrained" in described.settings else {})}
@@ -212,7 +212,7 @@ def load_student(folder: Path | str, device: str = "auto", precision: str = "flo
         raise UserError(str(weights), f"the weights that {DESCRIPTION} was written with "
                         f"(weights_hash {described.weights_hash[:12]})", "others", AGAIN)
     load_state(student.module, state, str(weights))
-    student.recipe, student.weights_hash = recipe, described.weights_hash
+    student.described, student.weights_hash = written, described.weights_hash
     student.module.eval()
     return student
 
@@ -229,7 +229,7 @@ def model_card(study: Study, splits: Splits, student: StudentEncoder, history: S
         "view": view_text(arm), "training": training_text(study.training_of(arm)), **_known(history[-1]),
         "preprocessing": str(student.preprocess.describe()),
         "made by": f"distillscope {distillscope.__version__} on {hardware()}"}
-    own = f", module={visible(student.name)}()" if (student.recipe or {}).get("name") == OWN else ""
+    own = f", module={visible(student.name)}()" if (student.described or {}).get("name") == OWN else ""
     table = "".join(f"| {markdown_text(key)} | {markdown_text(value)} |\n" for key, value in rows.items())
     return f"""{HEAD}# {markdown_text(student.name)}, distilled from {markdown_text(study.teacher[0].title)}
 

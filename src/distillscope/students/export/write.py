@@ -66,7 +66,7 @@ def export_student(folder: Path | str, out: Path | str, *, to: str = "onnx", pre
     count = VERIFIED + CHOOSING + CALIBRATED
     source = own_images(folder, count) if calibrate is None else named_images(calibrate, split, count)
     calibration, choosing, verification = parts_of(source, precision == "int8")
-    said = student.recipe or {}
+    said = student.described or {}
     facts = Facts.model_validate({
         "distillscope": distillscope.__version__, "student": student.name, "teacher": str(said.get("teacher", "")),
         "dataset": str(said.get("dataset", "")), "weights_hash": name_of_weights(student), "licence": licence,
