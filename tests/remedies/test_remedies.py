@@ -261,7 +261,8 @@ def test_whitened_train_embeddings_are_white_and_the_student_is_left_alone(stude
     before = {k: v.clone() for k, v in student.module.state_dict().items()}
     changed = posthoc(student, train, 0, target="whiten", exponent=1.0, dim=4)
     assert np.allclose(np.cov(changed.embed(train).T, bias=True), np.eye(4), atol=0.01)
-    assert all(torch.equal(v, before[k]) for k, v in student.module.state_dict().items()) and "transform" not in student.described
+    assert all(torch.equal(v, before[k]) for k, v in student.module.state_dict().items())
+    assert "transform" not in student.described
 
 
 def test_labels_are_not_asked_for(student):
