@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from builders.browser import leave_undrawn
+from builders.browser import CHROMIUM, Browser, leave_undrawn
 from builders.planted import cloud, make_source, make_subject, student_of
 from builders.synthetic_run import make_run
 from builders.tiny import SCRATCH, once, scratch
@@ -59,6 +59,16 @@ def undrawn(request, monkeypatch):
     """Reports are written without drawings, most of their time, but for tests that ask for ``drawn`` or ``laid``."""
     if "drawn" not in request.fixturenames:
         leave_undrawn(monkeypatch, laid="laid" in request.fixturenames)
+
+
+@pytest.fixture(scope="session")
+def browser(tmp_path_factory):
+    """Chromium, started once for the pages of all tests; skipped where there is none."""
+    if CHROMIUM is None:
+        pytest.skip("needs Chromium to open the page (Debian: apt-get install chromium)")
+    started = Browser(tmp_path_factory.mktemp("chromium"))
+    yield started
+    started.close()
 
 
 @pytest.fixture

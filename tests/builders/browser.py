@@ -2,17 +2,21 @@
 
 from __future__ import annotations
 
-import html
+import fcntl
 import io
 import json
+import os
 import re
+import select
 import shutil
-import subprocess
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass
 from functools import cache
 from html.parser import HTMLParser
 from pathlib import Path
+from typing import Any
 
 import pytest
 from PIL import Image
@@ -21,69 +25,114 @@ from distillscope.files.writing import write_atomic
 from distillscope.report.draw import with_matplotlib
 
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
-needs_chromium = pytest.mark.skipif(CHROMIUM is None,
-                                    reason="needs Chromium to open the page (Debian: apt-get install chromium)")
 
 
-def run_chromium(page: str, profile: Path, *more: str) -> subprocess.CompletedProcess:
-    """``page`` is an address. No host is found, so that a request would fail loudly."""
-    return subprocess.run(
-        [CHROMIUM, "--headless", "--no-sandbox", "--disable-gpu", "--no-first-run", "--disable-background-networking",
-         "--disable-component-update", "--disable-sync", "--enable-logging=stderr",
-         "--host-resolver-rules=MAP * ~NOTFOUND, EXCLUDE 127.0.0.1",
-         f"--user-data-dir={profile}", "--virtual-time-budget=40000", *more, page],
-        capture_output=True, text=True, timeout=180, check=True)
+class Browser:
+    """One headless Chromium for every page of a test process, spoken to over the pipe of its DevTools protocol.
+
+    No host is found, so that a request would fail loudly.
+    """
+
+    def __init__(self, profile: Path) -> None:
+        theirs_in, ours_out = os.pipe()
+        ours_in, theirs_out = os.pipe()
+        # It reads its descriptor 3 and writes 4; from above ten neither is taken before it is copied there.
+        high = [fcntl.fcntl(end, fcntl.F_DUPFD_CLOEXEC, 10) for end in (theirs_in, theirs_out)]
+        command = [CHROMIUM, "--headless", "--no-sandbox", "--disable-gpu", "--no-first-run", "--disable-background-networking",
+                   "--disable-component-update", "--disable-sync", "--host-resolver-rules=MAP * ~NOTFOUND, EXCLUDE 127.0.0.1",
+                   f"--user-data-dir={profile}", "--remote-debugging-pipe"]
+        nowhere = [(os.POSIX_SPAWN_OPEN, number, os.devnull, os.O_WRONLY, 0) for number in (1, 2)]
+        self.process = os.posix_spawn(CHROMIUM, command, os.environ, file_actions=[
+            *((os.POSIX_SPAWN_DUP2, end, number) for end, number in zip(high, (3, 4), strict=True)), *nowhere])
+        for end in (theirs_in, theirs_out, *high):
+            os.close(end)
+        self.asked, self.told, self.rest = ours_out, ours_in, b""
+        self.number = 0
+        self.events: list[dict] = []
+
+    def call(self, method: str, session: str | None = None, **parameters: Any) -> dict:
+        """What the protocol answers; what it tells meanwhile is kept in ``events``."""
+        self.number += 1
+        message = {"id": self.number, "method": method, "params": parameters, **({"sessionId": session} if session else {})}
+        data = json.dumps(message).encode() + b"\0"
+        while data:
+            data = data[os.write(self.asked, data):]
+        while (heard := self._hear()).get("id") != self.number:
+            self.events.append(heard)
+        assert "error" not in heard, (method, heard)
+        return heard["result"]
+
+    def _hear(self) -> dict:
+        parts = [self.rest]
+        while b"\0" not in parts[-1]:
+            assert select.select([self.told], [], [], 120)[0], "Chromium says nothing"
+            parts.append(os.read(self.told, 1 << 20))
+            assert parts[-1], "Chromium has ended"
+        message, _, self.rest = b"".join(parts).partition(b"\0")
+        return json.loads(message)
+
+    @contextmanager
+    def opened(self, address: str, width: int, *, dark: bool = False, scripts: bool = True) -> Iterator[Tab]:
+        """``address`` in a tab of its own, ``width`` pixels wide; a message on its console or a request to a host fails."""
+        target = self.call("Target.createTarget", url="about:blank")["targetId"]
+        tab = Tab(self, self.call("Target.attachToTarget", targetId=target, flatten=True)["sessionId"])
+        for domain in ("Page", "Runtime", "Log", "Network"):
+            tab.call(f"{domain}.enable")
+        tab.call("Emulation.setDeviceMetricsOverride", width=width, height=9000, deviceScaleFactor=1, mobile=False)
+        tab.call("Emulation.setEmulatedMedia",
+                 features=[{"name": "prefers-color-scheme", "value": "dark" if dark else "light"}])
+        tab.call("Emulation.setScriptExecutionDisabled", value=not scripts)
+        self.events.clear()
+        tab.call("Page.navigate", url=address)
+        tab.wait("document.readyState === 'complete'" + " && location.href !== 'about:blank'")
+        yield tab
+        told = [event for event in self.events if event.get("sessionId") == tab.session]
+        self.call("Target.closeTarget", targetId=target)
+        said = [e["params"] for e in told if e["method"] in ("Runtime.consoleAPICalled", "Runtime.exceptionThrown",
+                                                             "Log.entryAdded")]
+        assert not said, said
+        asked = [e["params"]["request"]["url"] for e in told if e["method"] == "Network.requestWillBeSent"]
+        assert asked and all(url.startswith((address, "data:", "blob:")) for url in asked), asked
+
+    def close(self) -> None:
+        self.call("Browser.close")
+        os.close(self.asked)
+        os.close(self.told)
+        os.waitpid(self.process, 0)
 
 
-def browse(page: Path, tmp_path: Path, width: int, *more: str) -> subprocess.CompletedProcess:
-    """The document after its scripts have run is its stdout, the console its stderr."""
-    return run_chromium(page.as_uri(), tmp_path / "profile", f"--window-size={width},9000", *more, "--dump-dom")
+@dataclass(frozen=True)
+class Tab:
+    """A page that is open."""
 
+    browser: Browser
+    session: str
 
-def console(done: subprocess.CompletedProcess) -> list[str]:
-    return [line for line in done.stderr.splitlines() if "CONSOLE" in line]
+    def call(self, method: str, **parameters: Any) -> dict:
+        return self.browser.call(method, self.session, **parameters)
 
+    def ask(self, script: str) -> Any:
+        """What ``script``, a function's body that may await, returns once the page is drawn."""
+        self.wait("document.documentElement.dataset.drawn === 'all'")
+        return self.value(f"(async () => {{ {script} }})()")
 
-def ask(page: Path, tmp_path: Path, width: int, script: str, *more: str) -> dict:
-    """What ``script``, a function's body that may await, returns once the page is drawn; the page's own policy is lifted."""
-    asked = tmp_path / f"asked-{abs(hash((script, width, more)))}.html"
-    text = re.sub(r'<meta http-equiv="Content-Security-Policy"[^>]*>', "", page.read_text(encoding="utf-8"))
-    asked.write_text(text.replace("</body>", f"""<script>(async () => {{
-      while (document.documentElement.dataset.drawn !== "all") await new Promise((r) => setTimeout(r, 50));
-      let seen;
-      try {{ seen = await (async () => {{ {script} }})(); }} catch (error) {{ seen = {{ failed: String(error) }}; }}
-      document.body.dataset.seen = JSON.stringify(seen);
-    }})();</script></body>"""), encoding="utf-8")
-    done = browse(asked, tmp_path, width, *more)
-    found = re.search(r'data-seen="([^"]*)"', done.stdout)
-    assert found and not console(done), (console(done), done.stdout[-500:])
-    seen = json.loads(html.unescape(found[1]))
-    assert "failed" not in seen, seen
-    return seen
+    def wait(self, condition: str) -> None:
+        until = time.monotonic() + 120
+        while not self.value(condition):
+            assert time.monotonic() < until, condition
+            time.sleep(0.05)
 
+    def value(self, expression: str) -> Any:
+        done = self.call("Runtime.evaluate", expression=expression, awaitPromise=True, returnByValue=True)
+        assert "exceptionDetails" not in done, done["exceptionDetails"]
+        return done["result"].get("value")
 
-def framed(page: Path, tmp_path: Path, *widths: int) -> list[dict]:
-    """Size and drawing of the unchanged page in frames of these widths in pixels: a window is never narrower than 500."""
-    watch = """<script>addEventListener("load", () => setTimeout(() => {
-      document.body.dataset.seen = JSON.stringify(Array.from({ length: frames.length }, (_, i) => frames[i]).map((view) => ({
-        width: view.innerWidth, wide: view.document.documentElement.scrollWidth,
-        drawn: view.document.documentElement.dataset.drawn,
-        plots: [...view.document.querySelectorAll(".plot.js-plotly-plot .main-svg:first-child")].map((e) => e.clientWidth),
-        loaded: view.performance.getEntriesByType("resource").map((e) => e.name) })));
-    }, 7000));</script>"""
-    frames = "".join(f'<iframe src="{page.as_uri()}" style="width:{width}px;height:9000px;border:0"></iframe>'
-                     for width in widths)
-    frame = tmp_path / "frame.html"
-    frame.write_text(f'<body style="margin:0">{frames}{watch}</body>')
-    done = browse(frame, tmp_path, 1700, "--allow-file-access-from-files")
-    assert not console(done), console(done)
-    found = json.loads(html.unescape(re.search(r'data-seen="([^"]*)"', done.stdout)[1]))
-    assert [seen["width"] for seen in found] == list(widths)
-    for seen in found:
-        assert seen["drawn"] == "all"
+    def sizes(self) -> dict:
+        """Width of the window and of each plot in pixels; a part that is wider than the window fails."""
+        seen = self.ask("""return { width: innerWidth, wide: document.documentElement.scrollWidth,
+          plots: [...document.querySelectorAll(".plot.js-plotly-plot .main-svg:first-child")].map((e) => e.clientWidth) };""")
         assert seen["wide"] <= seen["width"], "a part of the page is wider than the screen"
-        assert not [name for name in seen["loaded"] if not name.startswith("data:")], "the page asks for nothing"
-    return found
+        return seen
 
 
 class Elements(HTMLParser):

@@ -11,7 +11,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from builders.browser import Elements, ask, data_of, framed, needs_chromium, undrawn
+from builders.browser import Elements, data_of, undrawn
 from builders.tiny import FEW, labelled, of_two_dimensions, pixels
 from distillscope.measure.audit import audit, audit_one
 from distillscope.measure.results import Audit
@@ -191,16 +191,17 @@ def test_every_figure_has_alternative_text(page):
 
 
 @pytest.mark.slow
-@needs_chromium
-def test_a_browser_draws_it_without_an_error(folder, tmp_path):
-    for seen in framed(folder / "report.html", tmp_path, 375, 1600):
-        assert len(seen["plots"]) == 11 and all(100 < w <= seen["width"] for w in seen["plots"])
+@pytest.mark.parametrize("width", [375, 1600])
+def test_a_browser_draws_it_without_an_error(folder, browser, width):
+    with browser.opened((folder / "report.html").as_uri(), width) as tab:
+        seen = tab.sizes()
+        assert seen["width"] == width and len(seen["plots"]) == 11 and all(100 < w <= seen["width"] for w in seen["plots"])
 
 
 @pytest.mark.slow
-@needs_chromium
-def test_search_sort_highlight_and_csv_work_in_a_browser(folder, tmp_path):
-    seen = ask(folder / "report.html", tmp_path, 1200, """
+def test_search_sort_highlight_and_csv_work_in_a_browser(folder, browser):
+    with browser.opened((folder / "report.html").as_uri(), 1200) as tab:
+        seen = tab.ask("""
       const box = document.querySelector("[data-search]"), shown = () => [...document.querySelectorAll("#measures tbody tr")]
         .filter((r) => !r.hidden).map((r) => r.dataset.keys.split(" ")[0]);
       const all = shown().length;

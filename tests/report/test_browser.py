@@ -2,31 +2,31 @@
 
 from __future__ import annotations
 
+import base64
 import csv
 import http.client
 import io
 import json
-import re
 import threading
 
 import pandas as pd
 import pytest
 from typer.testing import CliRunner
 
-from builders.browser import ask, browse, console, data_of, framed, needs_chromium, run_chromium, undrawn
+from builders.browser import data_of, undrawn
 from builders.synthetic_run import keep_pictures, make_run
 from distillscope.errors import UserError
 from distillscope.report import serve as module
 from distillscope.report.serve import make_server
 from distillscope.report.study_page import write_report
 
-pytestmark = [pytest.mark.slow, needs_chromium]
 CLICK = """
   let saved = null, name = null;
   URL.createObjectURL = (blob) => { saved = blob.text(); return "blob:x"; };
   HTMLAnchorElement.prototype.click = function () { name = this.download; };
   const download = async (selector) => { document.querySelector(selector).click(); return [name, await saved]; };
-  const settled = () => new Promise((r) => setTimeout(r, 600));
+  const settled = () => new Promise((r) => requestAnimationFrame(() => requestAnimationFrame(() => setTimeout(r))));
+  const until = async (holds) => { while (!holds()) await new Promise((r) => setTimeout(r, 20)); };
 """
 DRAWN = """
       const of = (key) => [...document.querySelectorAll(`#figure-${key} .plot`)].map((p) => p.data.map((t) =>
@@ -40,15 +40,16 @@ PRINTED = """
         line: plot.data.find((t) => t.meta.kind === "line").line.color, y: plot.data.map((t) => t.y),
         width: plot.layout.width });
       const screen = look();
-      dispatchEvent(new Event("beforeprint")); await new Promise((r) => setTimeout(r, 1500));
+      dispatchEvent(new Event("beforeprint")); await until(() => plot.layout.width !== screen.width);
       const paper = look();
-      dispatchEvent(new Event("afterprint")); await new Promise((r) => setTimeout(r, 1500));
+      dispatchEvent(new Event("afterprint")); await until(() => plot.layout.width === screen.width);
       return { screen, paper, after: look() };"""
 """How a figure looks on the screen, on paper and afterwards."""
 MOVED = """
       const noise = document.querySelector("#figure-noise .plot"), first = document.querySelector("#figure-map .plot");
       const axis = () => [noise.layout.xaxis.title.text, ...noise.layout.xaxis.ticktext];
       const before = axis(), card = document.querySelector("#figure-map .said");
+      await until(() => card.textContent);
       const start = card.textContent, tsne = first.data[0].x.slice(0, 3);
       const units = document.querySelectorAll('#figure-noise [data-do="unit"]');
       units[1].click(); await settled();
@@ -89,20 +90,23 @@ def page(tmp_path_factory):
 
 
 @pytest.fixture(scope="module")
-def answers(page, tmp_path_factory):
-    """What the three scripts find in the page, loaded once."""
-    found = (f"{name}: await (async () => {{ {script} }})()"
-             for name, script in (("drawn", DRAWN), ("printed", PRINTED), ("moved", MOVED)))
-    return ask(page, tmp_path_factory.mktemp("asked"), 1200, f"{CLICK} return {{ {', '.join(found)} }};")
+def answers(page, browser):
+    """What the three scripts find in the page, and the page on paper, loaded once."""
+    with browser.opened(page.as_uri(), 1200) as tab:
+        found = {name: tab.ask(CLICK + script) for name, script in (("drawn", DRAWN), ("printed", PRINTED), ("moved", MOVED))}
+        return {**found, "pdf": base64.b64decode(tab.call("Page.printToPDF")["data"])}
 
 
-def test_it_is_drawn_without_an_error_a_request_or_a_part_too_wide(page, tmp_path):
+@pytest.mark.slow
+def test_it_is_drawn_without_an_error_a_request_or_a_part_too_wide(page, browser):
     figures = data_of(page.read_text(encoding="utf-8"))["figures"]
-    (seen,) = framed(page, tmp_path, 375)
-    assert len(seen["plots"]) == sum(len(f["panels"]) for f in figures)
+    with browser.opened(page.as_uri(), 375) as tab:
+        seen = tab.sizes()
+    assert seen["width"] == 375 and len(seen["plots"]) == sum(len(f["panels"]) for f in figures)
     assert all(100 < w <= seen["width"] for w in seen["plots"])
 
 
+@pytest.mark.slow
 def test_what_is_drawn_is_what_results_csv_says(page, answers):
     seen = answers["drawn"]
     results = pd.read_csv(page.parent / "results.csv")
@@ -128,6 +132,7 @@ def test_what_is_drawn_is_what_results_csv_says(page, answers):
                                              for i in range(4)} and all(row["true"] != row["taken_for"] for row in lost)
 
 
+@pytest.mark.slow
 def test_highlight_units_scale_views_and_the_map_answer(answers):
     seen = answers["moved"]
     assert seen["before"] != seen["after"] and seen["pressed"] == ["false", "true", "false"]
@@ -138,10 +143,12 @@ def test_highlight_units_scale_views_and_the_map_answer(answers):
     assert any("Size and latency" in m and "1.3 ms" in m.replace("\u00a0", " ") for m in seen["merits"])
 
 
-def test_of_many_arms_the_first_is_drawn_alone_and_another_beside_it(tmp_path):
+@pytest.mark.slow
+def test_of_many_arms_the_first_is_drawn_alone_and_another_beside_it(tmp_path, browser):
     many = write_report(make_run(tmp_path / "r", students=("S", "M"), arms=("plain", "<b>two", "three", "four"), seeds=(1, 2),
                                  dim=24, epochs=1))
-    seen = ask(many, tmp_path, 1200, CLICK + """
+    with browser.opened(many.as_uri(), 1200) as tab:
+        seen = tab.ask(CLICK + """
       const labels = (key) => [...document.querySelectorAll(`#figure-${key} .plot`)].map((p) =>
         [...new Set(p.data.filter((t) => t.visible !== false).map((t) => t.meta.label))]);
       const select = document.getElementById("arms"), bars = document.querySelector("#figure-information .plot");
@@ -159,29 +166,26 @@ def test_of_many_arms_the_first_is_drawn_alone_and_another_beside_it(tmp_path):
     assert seen["options"] == ["plain alone", "plain and <b>two", "plain and three", "plain and four", "all 4 arms"]
 
 
-def test_dark_and_print_change_the_drawing_not_the_numbers(page, answers, tmp_path):
-    light, dark = answers["printed"], ask(page, tmp_path, 1200, PRINTED, "--blink-settings=preferredColorScheme=0")
+@pytest.mark.slow
+def test_dark_and_print_change_the_drawing_not_the_numbers(page, answers, browser):
+    light = answers["printed"]
+    with browser.opened(page.as_uri(), 1200, dark=True) as tab:
+        dark = tab.ask(CLICK + PRINTED)
     assert light["screen"]["ground"] == "rgb(255, 255, 255)" and dark["screen"]["ground"] == "rgb(20, 23, 27)"
     assert light["screen"]["ink"] != dark["screen"]["ink"] and light["screen"]["y"] == dark["screen"]["y"] == dark["paper"]["y"]
     assert dark["paper"]["ink"] == light["screen"]["ink"], "paper is white"
     assert light["paper"]["width"] < light["screen"]["width"] == light["after"]["width"]
 
 
-def test_it_prints(page, tmp_path):
-    done = run_chromium(page.as_uri(), tmp_path / "profile", f"--print-to-pdf={tmp_path / 'page.pdf'}")
-    assert (tmp_path / "page.pdf").read_bytes()[:5] == b"%PDF-" and (tmp_path / "page.pdf").stat().st_size > 100_000
-    assert not console(done)
+@pytest.mark.slow
+def test_it_prints(answers):
+    assert answers["pdf"][:5] == b"%PDF-" and len(answers["pdf"]) > 100_000
 
 
-def test_without_scripts_drawings_stand_in(reported, tmp_path):
-    page = reported / "report.html"
-    frame = tmp_path / "frame.html"  # a sandboxed frame runs no script; its parent does
-    frame.write_text(f"""<iframe sandbox="allow-same-origin" src="{page.as_uri()}" style="width:1200px;height:9000px"></iframe>
-      <script>addEventListener("load", () => {{
-        document.body.dataset.seen = JSON.stringify([...frames[0].document.images].map((i) =>
-        [i.naturalWidth, i.clientWidth, i.alt.length])); }});</script>""")
-    done = browse(frame, tmp_path, 1300, "--allow-file-access-from-files")
-    images = json.loads(re.search(r'data-seen="([^"]*)"', done.stdout)[1])
+@pytest.mark.slow
+def test_without_scripts_drawings_stand_in(reported, browser):
+    with browser.opened((reported / "report.html").as_uri(), 1200, scripts=False) as tab:
+        images = tab.value("[...document.images].map((i) => [i.naturalWidth, i.clientWidth, i.alt.length])")
     assert len(images) >= 8 and all(natural > 300 and 300 < shown <= 1200 and alt > 20 for natural, shown, alt in images)
 
 
@@ -272,15 +276,14 @@ def test_port_alone_says_what_it_is_for(running):
 
 
 @pytest.mark.slow
-@needs_chromium
-def test_a_browser_shows_the_page_in_the_frame(running, tmp_path):
+def test_a_browser_shows_the_page_in_the_frame(running, browser):
     server, aside = running
     for path, content in aside.items():
         path.write_bytes(content)
     server.watch.look()
-    shown = run_chromium(server.url, tmp_path / "profile", "--dump-dom")
-    assert not console(shown)
-    assert "4 of 4 trials finished" in shown.stdout and "The run is finished." in shown.stdout
+    with browser.opened(server.url, 1200) as tab:
+        tab.wait("document.body.innerText.includes('The run is finished.')")
+        assert "4 of 4 trials finished" in tab.value("document.body.innerText")
 
 
 def test_a_client_that_leaves_before_its_answer_is_no_traceback(running, capfd, monkeypatch):
