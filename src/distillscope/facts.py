@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from typing import Any, Literal
 
-from pydantic import BaseModel, ConfigDict
+from pydantic import BaseModel, ConfigDict, model_validator
 
 Group = Literal["spectrum", "alignment", "contrastive", "paper", "similarity", "retrieval", "probe", "knn", "zero_shot"]
 Interval = Literal["items", "dependent", "batches", "jackknife", "draws"]
@@ -28,8 +28,59 @@ class Facts(BaseModel):
     further: tuple[str, Any] | None = None
 
 
-class MeasureFacts(Facts):
-    """Unit, group, and how a measure's interval over items is made.
+class Shown(BaseModel):
+    """How a measured quantity is shown, in tables, on pages, in terminals and comparisons; without a title, by its name.
+
+    ``digits`` are decimals where there is room, ``few`` where there is little (terminals, sentences; default the same).
+    ``heading`` is the title in a study's table, ``short`` the one where there is little room, ``hint`` what a tooltip adds.
+    ``better`` says which way is good, where one is. ``percent``: a share that is shown as per cent, and its differences as
+    points; ``difference`` is the unit of other differences. ``counted``: shown as 1.41 M. ``constant``: has no spread to speak
+    of. ``column``: has a column in a study's table and a line in comparisons.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid", strict=True)
+
+    title: str = ""
+    digits: int = 3
+    few: int | None = None
+    percent: bool = False
+    difference: str = ""
+    better: Literal["higher", "lower", ""] = ""
+    heading: str = ""
+    short: str = ""
+    hint: str = ""
+    counted: bool = False
+    constant: bool = False
+    column: bool = False
+
+    @model_validator(mode="before")
+    @classmethod
+    def _as_percent(cls, said: dict[str, Any]) -> dict[str, Any]:
+        return {"digits": 2, "few": 1, "difference": "points", **said} if said.get("percent") else said
+
+    @property
+    def scale(self) -> float:
+        """What a stored value is multiplied by where it is shown."""
+        return 100 if self.percent else 1.0
+
+    @property
+    def in_table(self) -> str:
+        """The title at the head of a column."""
+        return self.heading or self.title
+
+    @property
+    def in_short(self) -> str:
+        """The title where there is little room."""
+        return self.short or self.title
+
+    @property
+    def num_few(self) -> int:
+        """Decimals where there is little room."""
+        return self.digits if self.few is None else self.few
+
+
+class MeasureFacts(Shown, Facts):
+    """Unit, group, how a measure's interval over items is made, and how its values are shown (`Shown`).
 
     ``items``: every parameter holds one score per item, and rows are resampled (bootstrap, paired).
     ``dependent``: the only parameter holds right or wrong per item, and items are one another's neighbours: Wilson's interval
@@ -39,7 +90,7 @@ class MeasureFacts(Facts):
     ``draws``: the only parameter is an array of draws under a null; the value is their mean, the interval their spread.
     ``smooth`` is the measure before it was rounded to a whole number: its jackknife interval is rounded outwards.
     ``n`` names the pool's attribute that holds the number of items behind the value. Measures of the group "spectrum" are taken
-    on each side, and their keys begin with it. Title, decimals and direction stand in results/keys.py.
+    on each side, and their keys begin with it.
     """
 
     unit: str

@@ -19,11 +19,12 @@ from distillscope.compare.runs import compare_runs
 from distillscope.config.load import load_preset, parse_study, preset_names, study_from
 from distillscope.config.study import Stress
 from distillscope.data.source import Source
+from distillscope.facts import Shown
 from distillscope.registry import measures, stresses
 from distillscope.report.tables import build_table, terminal_table, to_markdown
 from distillscope.report.terminals import audit_table
 from distillscope.results.arms import arms_of, distinct
-from distillscope.results.keys import KEYS, Key, facts_of
+from distillscope.results.keys import KEYS, facts_of
 from distillscope.results.models import settings_of
 from distillscope.results.rows import CLEAN, COLUMNS, Condition, Row, in_order, tidy
 from distillscope.results.run import read_results, read_run
@@ -110,17 +111,16 @@ def test_a_row_has_the_columns_that_are_its_own():
 
 
 @pytest.fixture
-def same_sign(monkeypatch):
-    """The whole of what a contributor writes: a measure, and its line in results/keys.py."""
+def same_sign():
+    """The whole of what a contributor writes: a measure that says how it is shown."""
     list(measures)  # all of the program's own are there
 
-    @measures.register("similarity.same_sign", unit="share", group="similarity")
+    @measures.register("similarity.same_sign", unit="share", group="similarity", title="same sign", percent=True, digits=1,
+                       better="higher", column=True)
     def share(paired_cosines: np.ndarray) -> float:
         """Share of the items whose two embeddings point to one side."""
         return float((paired_cosines > 0).mean())
 
-    monkeypatch.setitem(KEYS, "similarity.same_sign",
-                        Key("same sign", 1, scale=100, unit="points", better="higher", column=True))
     yield "similarity.same_sign"
     measures._parts.pop("similarity.same_sign")
 
@@ -160,15 +160,15 @@ def test_a_new_measure_is_shown_everywhere(same_sign, tmp_path):
     assert difference.quantity.scale * difference.value == pytest.approx(25.0)
 
 
-def test_what_has_no_line_is_shown_by_its_name():
-    assert facts_of("student.stable_rank") == Key("stable rank") and not facts_of("student.stable_rank").column
+def test_what_has_no_title_is_shown_by_its_name():
+    assert facts_of("student.stable_rank") == Shown(title="stable rank") and not facts_of("student.stable_rank").column
 
 
-@pytest.mark.parametrize("name", sorted(KEYS))
-def test_facts_are_whole(name):
-    facts = KEYS[name]
-    assert facts.title and facts.num_few <= facts.digits and facts.scale in (1, 100)
-    assert facts.is_percent == (facts.unit == "points")
+def test_a_title_has_one_owner_and_fewer_decimals_where_there_is_little_room():
+    assert not set(KEYS) & {name for name in measures if measures.facts(name).title}
+    for facts in (*KEYS.values(), *map(measures.facts, measures)):
+        assert facts.num_few <= facts.digits and facts.percent == (facts.difference == "points")
+    assert all(facts.title for facts in KEYS.values())
 
 
 def only(**arm):

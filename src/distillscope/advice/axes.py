@@ -60,11 +60,12 @@ def axes_of(results: Results) -> tuple[list[Axis], dict[str, str]]:
         key = accuracy_key(results)
         of_teacher = key.replace("student", TEACHER)
         clean = mean_of(results.teacher_values(of_teacher))
-        found.append(Axis("accuracy", "clean accuracy", key, (CLEAN,), facts_of(key).unit, facts_of(key).scale, clean, clean))
+        facts = facts_of(key)
+        found.append(Axis("accuracy", "clean accuracy", key, (CLEAN,), facts.difference, facts.scale, clean, clean))
         sigmas = tuple(results.sigmas())
         if sigmas:
             own = [m for c in sigmas if (m := mean_of(results.teacher_values(of_teacher, c))) is not None]
-            found.append(Axis("robustness", "noisy accuracy", key, sigmas, facts_of(key).unit, facts_of(key).scale,
+            found.append(Axis("robustness", "noisy accuracy", key, sigmas, facts.difference, facts.scale,
                               float(np.mean(own)) if len(own) == len(sigmas) else None, clean))
         else:
             missing["robustness"] = "no accuracy under noise was measured"
@@ -75,7 +76,7 @@ def axes_of(results: Results) -> tuple[list[Axis], dict[str, str]]:
             ("geometry", "mapped.effective_rank", mean_of(results.teacher_values("teacher.effective_rank")))):
         if measure in measures:
             facts = facts_of(measure)
-            found.append(Axis(name, facts.title, measure, (CLEAN,), facts.unit, facts.scale, teacher, teacher))
+            found.append(Axis(name, facts.title, measure, (CLEAN,), facts.difference, facts.scale, teacher, teacher))
         else:
             missing[name] = f"{measure} was not measured"
     return found, missing

@@ -46,7 +46,7 @@ def _quantity(key: str, *measures: tuple[str, set[str]], title: str = "", noisy:
     """A quantity as `results.keys` describes the first of its measures."""
     facts = facts_of(measures[0][0])
     tagged = _measures(*measures) if tested else tuple((m, frozenset(tags)) for m, tags in measures)
-    return Quantity(key, title or facts.title, tagged, facts.digits, facts.scale, facts.unit, noisy, tested)
+    return Quantity(key, title or facts.title, tagged, facts.digits, facts.scale, facts.difference, noisy, tested)
 
 
 QUANTITIES = (
@@ -140,7 +140,7 @@ class Pair:
 
 
 def quantities(measured: Iterable[str]) -> list[Quantity]:
-    """The headline, and whatever else was measured and has a column of its own (`results.keys.Key.column`)."""
+    """The headline, and whatever else was measured and has a column of its own (`facts.Shown.column`)."""
     known = {measure for q in QUANTITIES for measure, _ in q.measures}
     more = sorted(m for m in set(measured) - known if facts_of(m).column and not m.startswith("teacher."))
     return [*QUANTITIES, *(_quantity(m, (m, {TEACHER, TARGET, COUNT})) for m in more)]

@@ -139,17 +139,17 @@ def study_warnings(sides: Sequence[StudySide], pairs: Sequence[Pair]) -> list[st
 
 
 def quantities(measured: Iterable[str]) -> list[Quantity]:
-    """The headline, and whatever else was measured and has a column of its own (`results.keys.Key.column`)."""
+    """The headline, and whatever else was measured and has a column of its own (`facts.Shown.column`)."""
     more = sorted(m for m in set(measured) - set(AUDITED.values()) if facts_of(m).column and not m.startswith("teacher."))
     found = {**AUDITED, **{m: m for m in more}}
-    return [Quantity(key, _title(m), ((m, frozenset()),), facts_of(m).digits, facts_of(m).scale, facts_of(m).unit)
+    return [Quantity(key, _title(m), ((m, frozenset()),), facts_of(m).digits, facts_of(m).scale, facts_of(m).difference)
             for key, m in found.items()]
 
 
 def _title(measure: str) -> str:
     """The title in a list: the full one for the rank, whose short one is an abbreviation; the short one for percentages."""
     facts = facts_of(measure)
-    return facts.in_short if facts.is_percent else facts.title
+    return facts.in_short if facts.percent else facts.title
 
 
 def mover(a: Value, b: Value) -> tuple[float, float]:

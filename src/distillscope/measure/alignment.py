@@ -27,31 +27,36 @@ def cumulative_share(energy: np.ndarray) -> np.ndarray:
     return np.cumsum(energy) / total
 
 
-@measures.register("alignment.mean_cosine", unit="cosine", group="alignment", interval="items")
+@measures.register("alignment.mean_cosine", unit="cosine", group="alignment", interval="items", title="mean cosine", few=2,
+                   better="higher", short="cosine", hint="with the teacher")
 def mean_cosine(paired_cosines: np.ndarray) -> float:
     """Mean cosine between an item's student and teacher embeddings, as given (one dimension)."""
     return float(np.mean(paired_cosines))
 
 
-@measures.register("alignment.student_variance_top20", unit="share", group="alignment", interval="jackknife")
+@measures.register("alignment.student_variance_top20", unit="share", group="alignment", interval="jackknife",
+                   title="in the teacher's top 20", percent=True)
 def student_variance_top20(student_energy_on_teacher: np.ndarray) -> float:
     """Share of the centred student's variance along the teacher's first 20 principal components (one dimension)."""
     return float(cumulative_share(student_energy_on_teacher)[min(TOP, len(student_energy_on_teacher)) - 1])
 
 
-@measures.register("alignment.teacher_variance_top20", unit="share", group="alignment", interval="jackknife")
+@measures.register("alignment.teacher_variance_top20", unit="share", group="alignment", interval="jackknife",
+                   title="teacher's own top 20", percent=True)
 def teacher_variance_top20(teacher_eigenvalues: np.ndarray) -> float:
     """Share of the centred teacher's own variance along its first 20 principal components: the reference."""
     return float(cumulative_share(teacher_eigenvalues)[min(TOP, len(teacher_eigenvalues)) - 1])
 
 
-@measures.register("alignment.teacher_variance_captured", unit="share", group="alignment", interval="jackknife")
+@measures.register("alignment.teacher_variance_captured", unit="share", group="alignment", interval="jackknife",
+                   title="captured by its top 20", percent=True, better="higher")
 def teacher_variance_captured(teacher_energy_on_student: np.ndarray) -> float:
     """Share of the centred teacher's variance along the student's first 20 principal components (one dimension)."""
     return float(cumulative_share(teacher_energy_on_student)[min(TOP, len(teacher_energy_on_student)) - 1])
 
 
-@measures.register("alignment.teacher_r2", unit="R2", group="alignment", interval="jackknife")
+@measures.register("alignment.teacher_r2", unit="R2", group="alignment", interval="jackknife", title="R² of the teacher",
+                   better="higher")
 def teacher_r2(teacher_residual_energy: np.ndarray, teacher_eigenvalues: np.ndarray) -> float:
     """Share of the teacher's variance that a ridge regression on the student predicts, 5-fold cross-validated.
 

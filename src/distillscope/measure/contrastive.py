@@ -68,25 +68,29 @@ def in_batches(rows: np.ndarray, size: int) -> np.ndarray:
 # -- a batch of K in content order, the incomplete last one dropped ------------------------------------------------------
 
 
-@measures.register("contrastive.infonce", unit="nats", group="contrastive", interval="jackknife", n="contrastive_count")
+@measures.register("contrastive.infonce", unit="nats", group="contrastive", interval="jackknife", n="contrastive_count",
+                   title="InfoNCE", few=2, difference="nats", better="lower", heading="InfoNCE, nats")
 def infonce(contrastive_losses: np.ndarray) -> float:
     """Mean InfoNCE loss of student against teacher at K = 1,024 (or the largest that fits), temperature 0.1."""
     return float(np.mean(contrastive_losses))
 
 
-@measures.register("contrastive.ceiling", unit="nats", group="contrastive", n="contrastive_count")
+@measures.register("contrastive.ceiling", unit="nats", group="contrastive", n="contrastive_count", title="ceiling",
+                   difference="nats", heading="its ceiling", hint="what chance gives", constant=True)
 def ceiling(contrastive_chance: float) -> float:
     """log K: the loss at chance, and the most that log K - loss can show."""
     return float(contrastive_chance)
 
 
-@measures.register("contrastive.teacher_infonce", unit="nats", group="contrastive", interval="jackknife", n="contrastive_count")
+@measures.register("contrastive.teacher_infonce", unit="nats", group="contrastive", interval="jackknife",
+                   n="contrastive_count", title="teacher's InfoNCE", difference="nats")
 def teacher_infonce(contrastive_teacher_losses: np.ndarray) -> float:
     """Mean InfoNCE loss of the teacher against itself, same K and temperature: what a perfect student would reach."""
     return float(np.mean(contrastive_teacher_losses))
 
 
-@measures.register("contrastive.retained_share", unit="share", group="contrastive", interval="jackknife", n="contrastive_count")
+@measures.register("contrastive.retained_share", unit="share", group="contrastive", interval="jackknife",
+                   n="contrastive_count", title="retained share", percent=True, better="higher")
 def retained_share(contrastive_losses: np.ndarray, contrastive_teacher_losses: np.ndarray, contrastive_chance: float) -> float:
     """(log K - student's loss) / (log K - teacher's own loss): 1 is as good as the teacher itself, 0 is chance."""
     most = contrastive_chance - contrastive_teacher_losses.mean()
@@ -107,7 +111,8 @@ def best_temperature(contrastive_by_temperature: dict) -> float:
     return float(min(contrastive_by_temperature, key=lambda t: contrastive_by_temperature[t].mean()))
 
 
-@measures.register("contrastive.infonce_best_temperature", unit="nats", group="contrastive", n="contrastive_count")
+@measures.register("contrastive.infonce_best_temperature", unit="nats", group="contrastive", n="contrastive_count",
+                   title="InfoNCE, best temp.", difference="nats", better="lower")
 def infonce_best_temperature(contrastive_by_temperature: dict) -> float:
     """Mean InfoNCE loss at the temperature at which it is least: free of the choice of 0.1."""
     return float(min(losses.mean() for losses in contrastive_by_temperature.values()))
@@ -136,19 +141,22 @@ def ceiling_by_k_curve(contrastive_by_k: dict) -> Points:
 # -- the paper's: batches of 64 in the order given, the short last one with equal weight ---------------------------------
 
 
-@measures.register("paper.infonce", unit="nats", group="paper", interval="batches")
+@measures.register("paper.infonce", unit="nats", group="paper", interval="batches", title="InfoNCE", few=2, difference="nats",
+                   better="lower", heading="InfoNCE, nats", hint="batches of 64, as in the paper")
 def paper_infonce(paper_batch_losses: np.ndarray) -> float:
     """The paper's InfoNCE: batches of 64 in the order given, temperature 0.1, mean over batches."""
     return float(np.mean(paper_batch_losses))
 
 
-@measures.register("paper.infonce_ceiling", unit="nats", group="paper")
+@measures.register("paper.infonce_ceiling", unit="nats", group="paper", title="InfoNCE ceiling", difference="nats",
+                   heading="its ceiling", hint="what chance gives", constant=True)
 def paper_infonce_ceiling(paper_batch_sizes: np.ndarray) -> float:
     """The loss at chance of the paper's InfoNCE: mean over batches of the log of their size."""
     return float(np.mean(np.log(paper_batch_sizes)))
 
 
-@measures.register("paper.uniformity", unit="log kernel", group="paper", interval="batches")
+@measures.register("paper.uniformity", unit="log kernel", group="paper", interval="batches", title="uniformity",
+                   better="lower", hint="batches of 64, self-pairs included, as in the paper")
 def paper_uniformity(paper_student_uniformities: np.ndarray) -> float:
     """The paper's uniformity of the student: unit norm, self-pairs included, batches of 64, mean over batches."""
     return float(np.mean(paper_student_uniformities))

@@ -166,43 +166,50 @@ def ahead_of_own(gallery: np.ndarray, queries: np.ndarray, own: np.ndarray, grou
     return ahead
 
 
-@measures.register("retrieval.recall_at_1", unit="share", group="retrieval", interval="dependent", n="retrieval_count")
+@measures.register("retrieval.recall_at_1", unit="share", group="retrieval", interval="dependent", n="retrieval_count",
+                   title="recall at 1", percent=True, better="higher")
 def recall_at_1(found_at_1: np.ndarray) -> float:
     """Share of student queries whose own item is first in the teacher's gallery by cosine (one dimension)."""
     return float(np.mean(found_at_1))
 
 
-@measures.register("retrieval.recall_at_5", unit="share", group="retrieval", interval="dependent", n="retrieval_count")
+@measures.register("retrieval.recall_at_5", unit="share", group="retrieval", interval="dependent", n="retrieval_count",
+                   title="recall at 5", percent=True, better="higher")
 def recall_at_5(found_at_5: np.ndarray) -> float:
     """Share of student queries whose own item is among the first 5 in the teacher's gallery (one dimension)."""
     return float(np.mean(found_at_5))
 
 
-@measures.register("retrieval.recall_at_10", unit="share", group="retrieval", interval="dependent", n="retrieval_count")
+@measures.register("retrieval.recall_at_10", unit="share", group="retrieval", interval="dependent", n="retrieval_count",
+                   title="recall at 10", percent=True, better="higher")
 def recall_at_10(found_at_10: np.ndarray) -> float:
     """Share of student queries whose own item is among the first 10 in the teacher's gallery (one dimension)."""
     return float(np.mean(found_at_10))
 
 
-@measures.register("retrieval.mapped_recall_at_1", unit="share", group="retrieval", interval="dependent", n="retrieval_count")
+@measures.register("retrieval.mapped_recall_at_1", unit="share", group="retrieval", interval="dependent", n="retrieval_count",
+                   title="mapped recall at 1", percent=True, better="higher", short="recall at 1, mapped")
 def mapped_recall_at_1(mapped_found_at_1: np.ndarray) -> float:
     """recall_at_1 after the out-of-fold ridge map from student to teacher, for any dimensions."""
     return float(np.mean(mapped_found_at_1))
 
 
-@measures.register("retrieval.mapped_recall_at_5", unit="share", group="retrieval", interval="dependent", n="retrieval_count")
+@measures.register("retrieval.mapped_recall_at_5", unit="share", group="retrieval", interval="dependent", n="retrieval_count",
+                   title="mapped recall at 5", percent=True, better="higher", short="recall at 5, mapped")
 def mapped_recall_at_5(mapped_found_at_5: np.ndarray) -> float:
     """recall_at_5 after the out-of-fold ridge map from student to teacher, for any dimensions."""
     return float(np.mean(mapped_found_at_5))
 
 
-@measures.register("retrieval.mapped_recall_at_10", unit="share", group="retrieval", interval="dependent", n="retrieval_count")
+@measures.register("retrieval.mapped_recall_at_10", unit="share", group="retrieval", interval="dependent", n="retrieval_count",
+                   title="mapped recall at 10", percent=True, better="higher", short="recall at 10, mapped")
 def mapped_recall_at_10(mapped_found_at_10: np.ndarray) -> float:
     """recall_at_10 after the out-of-fold ridge map from student to teacher, for any dimensions."""
     return float(np.mean(mapped_found_at_10))
 
 
-@measures.register("retrieval.neighbour_overlap_10", unit="share", group="retrieval", interval="jackknife", n="retrieval_count")
+@measures.register("retrieval.neighbour_overlap_10", unit="share", group="retrieval", interval="jackknife",
+                   n="retrieval_count", title="index overlap", percent=True, better="higher")
 def neighbour_overlap_10(neighbour_overlaps: np.ndarray) -> float:
     """Share of an item's first 10 results in the student's own index that are in the teacher's first 10 too."""
     return float(np.mean(neighbour_overlaps))

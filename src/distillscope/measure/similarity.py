@@ -18,7 +18,8 @@ def _ratio(top: float, bottom: float) -> float:
     return float(top / bottom)
 
 
-@measures.register("similarity.linear_cka", unit="share", group="similarity", interval="jackknife")
+@measures.register("similarity.linear_cka", unit="share", group="similarity", interval="jackknife", title="CKA",
+                   better="higher")
 def linear_cka(cross_scatter: np.ndarray, teacher_scatter: np.ndarray, student_scatter: np.ndarray) -> float:
     """Linear CKA: |S^T T|^2 / (|S^T S| |T^T T|) of the centred embeddings (Kornblith et al. 2019), biased upwards.
 
@@ -44,7 +45,8 @@ def unbiased_hsic(cross_energy: float, first: np.ndarray, second: np.ndarray) ->
     return float((cross_energy - paired + all_pairs - 2 * paired / (n - 2)) / (n * (n - 3)))
 
 
-@measures.register("similarity.linear_cka_debiased", unit="share", group="similarity", interval="jackknife")
+@measures.register("similarity.linear_cka_debiased", unit="share", group="similarity", interval="jackknife",
+                   title="CKA, debiased", better="higher")
 def linear_cka_debiased(cross_scatter: np.ndarray, teacher_scatter: np.ndarray, student_scatter: np.ndarray,
                         teacher_centred_energy: np.ndarray, student_centred_energy: np.ndarray) -> float:
     """Debiased linear CKA: the same ratio of unbiased HSICs (Murphy et al. 2024, arXiv:2405.01012); about 0 by chance.
@@ -70,7 +72,8 @@ def procrustes(cross_scatter: np.ndarray, teacher_scatter: np.ndarray, student_s
     return _ratio(nuclear, np.sqrt(np.trace(teacher_scatter) * np.trace(student_scatter)))
 
 
-@measures.register("similarity.rsa_spearman", unit="correlation", group="similarity", interval="jackknife", n="rsa_count")
+@measures.register("similarity.rsa_spearman", unit="correlation", group="similarity", interval="jackknife", n="rsa_count",
+                   title="RSA", better="higher")
 def rsa_spearman(teacher_rsa_distances: np.ndarray, student_rsa_distances: np.ndarray) -> float:
     """RSA: Spearman correlation of the two sides' Euclidean distances over all pairs of at most 1,024 items.
 
@@ -83,7 +86,8 @@ def rsa_spearman(teacher_rsa_distances: np.ndarray, student_rsa_distances: np.nd
     return _ratio(first @ second, np.linalg.norm(first) * np.linalg.norm(second))
 
 
-@measures.register("similarity.mutual_knn_10", unit="share", group="similarity", interval="jackknife", n="sample_count")
+@measures.register("similarity.mutual_knn_10", unit="share", group="similarity", interval="jackknife", n="sample_count",
+                   title="shared neighbours", percent=True, better="higher")
 def mutual_knn_10(teacher_neighbours: np.ndarray, student_neighbours: np.ndarray) -> float:
     """Share of an item's 10 nearest neighbours by cosine that both sides have in common, among at most 4,096 items.
 

@@ -81,7 +81,9 @@ def eigenvalues_of(z: np.ndarray) -> np.ndarray:
     return np.linalg.eigvalsh(moments(z).scatter)[::-1].clip(min=0)
 
 
-@measures.register("effective_rank", unit="dims", group="spectrum", interval="jackknife")
+@measures.register("effective_rank", unit="dims", group="spectrum", interval="jackknife", title="effective rank", digits=2,
+                   few=1, better="higher", short="eff. rank",
+                   hint="exp of the entropy of p = s²/Σs², centred; mean over seeds")
 def effective_rank(eigenvalues: np.ndarray) -> float:
     """Effective rank: exp(-sum p ln p) with p = s^2 / sum s^2 of the centred embeddings.
 
@@ -94,7 +96,9 @@ def effective_rank(eigenvalues: np.ndarray) -> float:
     return entropy_rank(eigenvalues)
 
 
-@measures.register("effective_rank_corrected", unit="dims", group="spectrum", interval="jackknife")
+@measures.register("effective_rank_corrected", unit="dims", group="spectrum", interval="jackknife",
+                   title="rank, corrected for n", digits=1, better="higher", heading="corrected for N",
+                   hint="effective rank with its small-sample bias removed: 2 log R(N) - mean log R(N/2)")
 def effective_rank_corrected(eigenvalues: np.ndarray, half_eigenvalues: list, half_counts: list, count: int) -> float:
     """Effective rank with its small-sample bias removed: log R = 2 log R(N) - mean log R(N/2), over two halves.
 
@@ -107,7 +111,8 @@ def effective_rank_corrected(eigenvalues: np.ndarray, half_eigenvalues: list, ha
     return float(np.exp(whole + step * (whole - halves)))
 
 
-@measures.register("effective_rank_by_s", unit="dims", group="spectrum", interval="jackknife")
+@measures.register("effective_rank_by_s", unit="dims", group="spectrum", interval="jackknife", title="effective rank by s",
+                   digits=2, few=1, better="higher")
 def effective_rank_by_s(eigenvalues: np.ndarray) -> float:
     """Roy & Vetterli's effective rank: exp(-sum p ln p) with p = s / sum s of the centred embeddings.
 
@@ -116,7 +121,8 @@ def effective_rank_by_s(eigenvalues: np.ndarray) -> float:
     return entropy_rank(np.sqrt(eigenvalues))
 
 
-@measures.register("rankme", unit="dims", group="spectrum", interval="jackknife")
+@measures.register("rankme", unit="dims", group="spectrum", interval="jackknife", title="RankMe", digits=2, few=1,
+                   better="higher")
 def rankme(uncentred_eigenvalues: np.ndarray, count: int) -> float:
     """RankMe: exp(-sum p ln p) with p = s / sum s + 1e-7 of the embeddings as they are, not centred.
 
@@ -131,21 +137,24 @@ def rankme(uncentred_eigenvalues: np.ndarray, count: int) -> float:
 
 
 @measures.register("dims_90", unit="dims", group="spectrum", interval="jackknife",
-                   smooth=lambda eigenvalues: crossing(eigenvalues, 0.90))
+                   smooth=lambda eigenvalues: crossing(eigenvalues, 0.90), title="dims for 90\u00a0%", digits=1, few=0,
+                   better="higher", heading="dims 90 %", short="dims 90 %", hint="components that hold 90 % of the variance")
 def dims_90(eigenvalues: np.ndarray) -> int:
     """The fewest principal components that hold 90 % of the centred variance."""
     return dims_for_energy(eigenvalues, 0.90)
 
 
 @measures.register("dims_95", unit="dims", group="spectrum", interval="jackknife",
-                   smooth=lambda eigenvalues: crossing(eigenvalues, 0.95))
+                   smooth=lambda eigenvalues: crossing(eigenvalues, 0.95), title="dims for 95\u00a0%", digits=1, few=0,
+                   better="higher")
 def dims_95(eigenvalues: np.ndarray) -> int:
     """The fewest principal components that hold 95 % of the centred variance."""
     return dims_for_energy(eigenvalues, 0.95)
 
 
 @measures.register("dims_99", unit="dims", group="spectrum", interval="jackknife",
-                   smooth=lambda eigenvalues: crossing(eigenvalues, 0.99))
+                   smooth=lambda eigenvalues: crossing(eigenvalues, 0.99), title="dims for 99\u00a0%", digits=1, few=0,
+                   better="higher")
 def dims_99(eigenvalues: np.ndarray) -> int:
     """The fewest principal components that hold 99 % of the centred variance."""
     return dims_for_energy(eigenvalues, 0.99)
@@ -219,7 +228,8 @@ def spectral_decay(eigenvalues: np.ndarray, resolved_rank: int | None = None) ->
     return float(-slope)
 
 
-@measures.register("mean_energy", unit="share", group="spectrum", interval="jackknife")
+@measures.register("mean_energy", unit="share", group="spectrum", interval="jackknife", title="mean energy", percent=True,
+                   better="lower")
 def mean_energy(mean: np.ndarray, eigenvalues: np.ndarray, count: int) -> float:
     """The share of the energy sum |z|^2 that is the mean's: n |mean|^2 / sum |z|^2. Between 0 and 1."""
     of_mean = count * float(mean @ mean)
@@ -269,7 +279,8 @@ def kernel_sums(unit_rows: np.ndarray, groups: np.ndarray, num_groups: int) -> n
     return sums
 
 
-@measures.register("uniformity", unit="log kernel", group="spectrum", interval="jackknife", n="sample_count")
+@measures.register("uniformity", unit="log kernel", group="spectrum", interval="jackknife", n="sample_count",
+                   title="uniformity", better="lower")
 def uniformity(kernel_sum: float, sample_count: int) -> float:
     """Uniformity: log mean exp(-2 |z_i - z_j|^2) over pairs i != j of unit rows (Wang & Isola 2020).
 
@@ -283,13 +294,14 @@ def uniformity(kernel_sum: float, sample_count: int) -> float:
     return float(np.log(kernel_sum / (sample_count * (sample_count - 1))))
 
 
-@measures.register("duplicates", unit="share", group="spectrum", n="sample_count")
+@measures.register("duplicates", unit="share", group="spectrum", n="sample_count", title="duplicates", percent=True)
 def duplicates(sample_count: int, distinct_count: int) -> float:
     """Share of the sampled rows that repeat another sampled row exactly; TwoNN leaves the repeats out."""
     return 1 - distinct_count / sample_count
 
 
-@measures.register("twonn_dimension", unit="dims", group="spectrum", interval="jackknife", n="distinct_count")
+@measures.register("twonn_dimension", unit="dims", group="spectrum", interval="jackknife", n="distinct_count",
+                   title="TwoNN dimension", digits=1, better="higher")
 def twonn_dimension(two_nearest: np.ndarray) -> float:
     """TwoNN intrinsic dimension: from the ratio of distances to the second and the first neighbour, of distinct rows.
 

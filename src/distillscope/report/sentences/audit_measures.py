@@ -250,7 +250,7 @@ def shown(value: float, unit: str, name: str = "", digits: int | None = None) ->
     ('0.9999', '99.97 %')
     """
     digits = _decimals(value, None, None, unit, name) if digits is None else digits
-    if unit == "share" and facts_of(name).is_percent:
+    if unit == "share" and facts_of(name).percent:
         return percent(value, digits)
     if unit == "dims":
         return number(value, 0 if float(value).is_integer() else digits)
@@ -268,7 +268,7 @@ def shown(value: float, unit: str, name: str = "", digits: int | None = None) ->
 
 
 def _decimals(value: float, low: float | None, high: float | None, unit: str, name: str) -> int:
-    if unit == "share" and facts_of(name).is_percent:
+    if unit == "share" and facts_of(name).percent:
         low, high = (None if v is None else 100 * v for v in (low, high))
         return decimals(100 * value, low, high, least=1, full=100.0)
     if unit in ("dims", "degrees"):
