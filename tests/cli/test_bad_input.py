@@ -94,7 +94,7 @@ SMALL = {"validation": 0, "training": {"epochs": 1, "batch_size": 16}, "limit": 
             ["run", "quickstart", "--set", "training.epoch=3"],
             r"quickstart training\.epoch: .*Did you mean 'epochs'\? Known: ",
         ),
-        (["run", "quickstart", "--set", "training.epochs=none"], r"training\.epochs: expected a valid integer.*'none'"),
+        (["run", "quickstart", "--set", "training.epochs=none"], r"training\.epochs: expected a whole number.*'none'"),
         (["run", "quickstart", "--epochs", "0"], r"training\.epochs: expected greater than or equal to 1, got 0"),
         (["run", "quickstart", "--set", "arms.0.objective=cosin"], r"Did you mean 'cosine'\? Known: .*mse"),
         (
@@ -132,6 +132,12 @@ SMALL = {"validation": 0, "training": {"epochs": 1, "batch_size": 16}, "limit": 
         (["merge", "a", "b", "--out", "c"], r"a: expected a study's run directory"),
         (["cache", "prune"], r"cache prune: expected names of entries, or --all, got neither"),
         (["cache", "prune", "nothing"], r"'nothing'"),
+        (["run", "quickstart", "--set", "arms.0.student={image_size: abc}"],
+         r"arms\.cosine\.student\.image_size: expected a whole number, got 'abc'"),
+        (["embed", "--teacher", "efficientnet_lite0", "--data", "{label: none}"], r"--data name: expected a value"),
+        (["embed", "--teacher", "efficientnet_lite0", "--data", "{path: x, train_split: 3}"],
+         r"--data train_split: expected text, got 3"),
+        (["embed", "--teacher", "efficientnet_lite0", "--data", "{path: 010}"], r"--data: expected plain YAML, got 010"),
         (["embed", "--data", "digits"], r"embed: expected one of --teacher and --student, got neither"),
         (["embed", "--data", "digits", "--teacher", "efficientnet_lite0", "--student", "x"], r"got both"),
         (

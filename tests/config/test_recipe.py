@@ -69,6 +69,10 @@ def test_a_file_is_a_recipe(tmp_path):
     assert study.training == Training(epochs=1)
 
 
+def test_the_student_may_be_named_by_an_override_alone():
+    assert one(overrides=["students=timm/resnet10t"]).students[0].image_size == 176
+
+
 @pytest.mark.parametrize(("written", "message"), [
     ("objective: cosine\nstudents: [paper_cnn]", r"students: expected what a recipe says: objective.*--student"),
     ("objectiv: cosine", r"objectiv: expected a known key of a recipe, got 'objectiv'\. Did you mean 'objective'"),
@@ -94,6 +98,13 @@ def test_a_bad_recipe_is_one_line(written, message, tmp_path):
     ({"overrides": ["view.sgma=3"]}, r"view\.sgma.*Did you mean 'sigma'"),
     ({"dim": 0}, r"target\.dim"),
     ({"recipe": "paper", "objective": "infonce_views"}, r"expected a view, since infonce_views"),
+    ({"overrides": ["student.image_size=abc"]}, r"students\.0\.image_size: expected a whole number, got 'abc'"),
+    ({"overrides": ["students=5"]}, r"students: expected a list, got 5"),
+    ({"overrides": ["students=[]"]}, r"expected at least one, got none"),
+    ({"overrides": ["target=5"], "dim": 8}, r"target: expected a mapping, got 5"),
+    ({"overrides": ["seeds=[1, 2]"]}, r"distill seeds: expected one, got 2"),
+    ({"overrides": ["data=[digits, cifar10]"]}, r"distill data: expected one, got 2"),
+    ({"overrides": ["remedies=[bn]"]}, r"distill remedies: expected none.*got bn"),
 ])
 def test_bad_options_are_one_line(changes, message):
     with pytest.raises(UserError, match=message):

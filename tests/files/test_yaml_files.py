@@ -111,7 +111,7 @@ def test_a_model_that_timm_does_not_know_names_its_neighbours():
 
 
 @pytest.mark.parametrize("content, match", [
-    (b"", "an empty file"), (b"[]", "a valid dictionary, got \\[\\]"), (b"5", "dictionary"), (b"null", "dictionary"),
+    (b"", "an empty file"), (b"[]", "a mapping, got \\[\\]"), (b"5", "a mapping"), (b"null", "a mapping"),
     (b"x", "expected JSON"),
     (b'{"a": NaN}', "NaN, which JSON does not have"), (b'{"a": -Infinity}', "Infinity"), (b"[" * 100_000, "nested too deep"),
     (b'{"a":' * 100_000, "nested too deep"), (b"\xff\xfe{", "UTF-8"), (b'{"a": ' + b"9" * 5000 + b"}", "expected JSON"),

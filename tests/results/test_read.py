@@ -227,6 +227,20 @@ def test_other_studies_and_single_runs_are_refused(tmp_path):
     assert not (tmp_path / "out").exists()
 
 
+def test_a_merge_goes_into_a_new_folder_and_what_a_run_does_not_say_of_its_making_is_left_out(tmp_path):
+    first, second = tmp_path / "a", tmp_path / "b"
+    shutil.copytree(finished_run(), first)
+    shutil.copytree(finished_run(), second)
+    (first / "provenance.json").write_text('{"command": null, "conditions": null, "seconds": null}')
+    with refused(got="one with files") as caught:
+        merge_runs([first, second], second)
+    assert "--resume" not in caught.value.todo  # which merge does not have
+    out = merge_runs([first, second], tmp_path / "out")
+    said = [json.loads((folder / "provenance.json").read_text()) for folder in (out, second)]
+    assert said[0]["command"] == said[1]["command"] and said[0]["seconds"] == said[1]["seconds"]
+    assert len(load_study(out).trials) == len(load_study(second).trials)
+
+
 def test_one_name_for_two_things_is_refused(tmp_path):
     import yaml
 

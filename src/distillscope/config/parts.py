@@ -10,6 +10,7 @@ import yaml
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from distillscope.errors import UserError
+from distillscope.files.yaml_reader import Refused, parse_plain
 from distillscope.registry import Positive
 
 FILE_KINDS = {".parquet": "parquet", ".tar": "webdataset",
@@ -68,7 +69,9 @@ class Dataset(Part):
 def _mapping(text: str) -> Any:
     """``{path: photos, label: none}`` as it is typed on the command line."""
     try:
-        return yaml.safe_load(text)
+        return parse_plain(text)
+    except Refused as error:
+        raise UserError("--data", "plain YAML", str(error.problem), str(error.context)) from None
     except yaml.YAMLError as error:
         raise UserError("--data", "a name, a path, or {path: ..., label: ...} in YAML", f"'{text}'",
                         str(error).splitlines()[0] + ".") from None

@@ -11,7 +11,7 @@ from typing import Any
 from pydantic import ValidationError
 
 from distillscope import registry
-from distillscope.config.load import apply_override, names_in, one_line, read_named, study_from
+from distillscope.config.load import apply_override, names_in, one_line, parse_study, read_named, study_from
 from distillscope.config.parts import Student
 from distillscope.config.study import Arm, Study
 from distillscope.errors import UserError, unknown_name
@@ -105,16 +105,35 @@ def one_student(name: str, teacher: Any, data: Any, student: Any = "paper_cnn", 
         values["arms"][0]["objective"] = [{"name": objective}]
     for override in overrides:
         apply_override(values, override)
+    _check_single(parse_study(values, "distill"))
     assumed = []
     if dim is not None:
         values["target"] = _target_of(values.get("target"), dim)
         if values["target"] == {"name": "pca", "dim": dim}:
             assumed.append(f"{dim} dimensions: the teacher's leading principal directions on train (target.safetensors)")
+    values["students"] = [_as_mapping(values["students"])]
     assumed += _own_input(values["students"][0])
     study = study_from(values, "distill", given)
     changed = _changed(followed.arm, study)
     said = followed.name + (f", but for its {', '.join(changed)}" if changed else "")
     return study.model_copy(update={"description": "; ".join([said, *assumed])})
+
+
+def _check_single(study: Study) -> None:
+    """One student is trained, and nothing is measured beside it: what else is asked for would be left out in silence."""
+    for key in ("data", "teacher", "students", "arms", "seeds"):
+        if len(getattr(study, key)) > 1:
+            raise UserError(f"distill {key}", "one", str(len(getattr(study, key))), "Name one, or `distillscope run` a study.")
+    for key in ("stresses", "remedies"):
+        if asked := getattr(study, key):
+            raise UserError(f"distill {key}", "none, since only a study measures them", asked[0].name,
+                            "Leave it out, or `distillscope run` a study.")
+
+
+def _as_mapping(students: Any) -> dict[str, Any]:
+    """The only student's own values: `--set students=NAME` gives a name in place of a list."""
+    student = students if isinstance(students, (str, Mapping)) else students[0]
+    return {"name": student} if isinstance(student, str) else dict(student)
 
 
 def _target_of(target: Any, dim: int) -> dict[str, Any]:

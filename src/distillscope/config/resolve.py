@@ -12,6 +12,7 @@ from distillscope import registry
 from distillscope.config.parts import Dataset, NoiseSpec, Part, data_kind
 from distillscope.config.study import Arm, Study
 from distillscope.errors import UserError
+from distillscope.files.json_reader import problem_of, unreadable
 
 
 def named_dataset(value: Any) -> Dataset:
@@ -22,8 +23,14 @@ def named_dataset(value: Any) -> Dataset:
     """
     try:
         return _read_by(Dataset.model_validate(value))
-    except ValidationError as error:  # what a validator refuses itself comes wrapped
-        raise error.errors()[0].get("ctx", {}).get("error", error) from None
+    except ValidationError as error:
+        refused = error.errors()[0].get("ctx", {}).get("error")  # what a validator refuses itself comes wrapped
+        if isinstance(refused, UserError):
+            raise refused from None
+        at, expected, got = problem_of(error)
+        raise UserError(f"--data {at}".strip(), expected, got, "Give a name, a path, or {path: ..., label: ...}.") from None
+    except (OSError, RuntimeError) as error:
+        raise UserError("--data", "a name, or a path that can be looked up", unreadable(error), "Mend the path.") from None
 
 
 def _read_by(data: Dataset) -> Dataset:

@@ -6,10 +6,11 @@ import math
 from collections.abc import Mapping
 from typing import Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
 from distillscope.config.parts import Dataset, NoiseSpec, Objective, Part, Remedy, Stress, Student, Teacher
 from distillscope.errors import UserError, unknown_name
+from distillscope.files.json_reader import problem_of
 from distillscope.registry import Positive, Seed, Strength
 
 
@@ -196,7 +197,11 @@ class Study(_Frozen):
     def student_of(self, arm: Arm, label: str) -> Student:
         """The student of that label as the arm trains it."""
         spec = next(s for s in self.students if s.label == label)
-        return Student.model_validate({**spec.model_dump(), **arm.student}) if arm.student else spec
+        try:
+            return Student.model_validate({**spec.model_dump(), **arm.student}) if arm.student else spec
+        except ValidationError as error:
+            at, expected, got = problem_of(error)
+            raise UserError(f"arms.{arm.name}.student.{at}", expected, got, "Mend the value.") from None
 
     def training_of(self, arm: Arm) -> Training:
         return arm.training or self.training

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections import Counter
 from functools import lru_cache
 from pathlib import Path
@@ -12,6 +13,9 @@ from pydantic import TypeAdapter, ValidationError
 
 from distillscope.errors import UserError
 
+PLAIN = {"a valid tuple": "a list", "a valid list": "a list", "a valid dictionary": "a mapping", "a valid string": "text",
+         "a valid integer": "a whole number", "a valid number": "a number", "a valid boolean": "true or false"}
+"""How what a check expected begins in pydantic's words -> in those of a user of YAML and JSON."""
 AGAIN = "Write it again with the command that made it."
 
 
@@ -46,7 +50,8 @@ def unreadable(error: Exception) -> str:
     said: dict[type[Exception], str] = {
         FileNotFoundError: "no file", IsADirectoryError: "a folder", PermissionError: "one that is closed to this user",
         NotADirectoryError: "a file where a folder should be"}
-    return said.get(type(error)) or (getattr(error, "strerror", None) or str(error) or type(error).__name__).split("\n")[0]
+    told = getattr(error, "strerror", None) or str(error) or type(error).__name__
+    return said.get(type(error)) or told.split("\n")[0].rstrip(".")
 
 
 def parse_json(content: bytes | str, where: str, expected: Any = dict, todo: str = AGAIN) -> Any:
@@ -82,8 +87,8 @@ def problem_of(error: ValidationError) -> tuple[str, str, str]:
     at = ".".join(str(step) for step in first["loc"])[:120]
     if first["type"] == "missing":
         return at, "a value", "nothing"
-    expected = first["msg"].removeprefix("Input should be ").removeprefix("Value error, ").removeprefix("Assertion failed, ")
-    return at, expected, shown(first["input"])
+    expected = re.sub("^(Input should be|Value error,|Assertion failed,) ", "", first["msg"])
+    return at, next((ours for theirs, ours in PLAIN.items() if expected.startswith(theirs)), expected), shown(first["input"])
 
 
 def shown(value: Any, room: int = 80) -> str:

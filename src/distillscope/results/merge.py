@@ -13,10 +13,9 @@ from distillscope import progress
 from distillscope.config.load import parse_study
 from distillscope.errors import UserError
 from distillscope.files.archives import is_archive
-from distillscope.files.json_reader import read_json
 from distillscope.files.writing import write_json
 from distillscope.results.archive import read_archive, unpack
-from distillscope.results.run_files import Record
+from distillscope.results.run_files import COMPLETE, Record, read_provenance
 from distillscope.results.rundir import is_complete, load_config, open_run
 from distillscope.results.same_study import Unlike, united, unlike
 
@@ -36,11 +35,11 @@ def merge_runs(run_dirs: Sequence[Path], out: Path) -> Path:
             raise _refused(found, folder, run_dirs[0])
         joined = united(joined, config)
     study = parse_study(joined, "merge")
-    open_run(study, out, resume=False)
+    open_run(study, out, resume=False, taken="Name another.")
     records = []
     for folder in map(Path, run_dirs):
         if (folder / "provenance.json").exists():
-            records.append(read_json(folder / "provenance.json"))
+            records.append(read_provenance(folder / "provenance.json"))
         for kind, packed in read_archive(folder).items() if is_archive(folder) else ():
             for name, record in packed:
                 if isinstance(record, Record) and not (out / kind / name).exists():
@@ -50,12 +49,13 @@ def merge_runs(run_dirs: Sequence[Path], out: Path) -> Path:
             if not is_complete(part):
                 progress.say(f"{part}: not finished, left out")
             elif not target.exists():
-                shutil.copytree(part, target)
+                shutil.copytree(part, target, ignore=shutil.ignore_patterns(COMPLETE))
+                shutil.copy2(part / COMPLETE, target)  # last: until then the copy does not count
     if records:
-        commands = "; ".join(dict.fromkeys(r.get("command", "") for r in records))
-        conditions = {k: v for r in records for k, v in r.get("conditions", {}).items()}
+        commands = "; ".join(dict.fromkeys(filter(None, (r.get("command") for r in records))))
+        conditions = {k: v for r in records for k, v in (r.get("conditions") or {}).items()}
         write_json(out / "provenance.json", {**records[0], "command": commands, "conditions": conditions, "merged": records,
-                                             "seconds": sum(r.get("seconds", 0) for r in records)})
+                                             "seconds": sum(r.get("seconds") or 0 for r in records)})
     return out
 
 

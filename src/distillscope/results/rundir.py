@@ -30,10 +30,8 @@ from distillscope.files.folder_names import composed, folder_name, is_printable,
 from distillscope.files.json_reader import read_json
 from distillscope.files.writing import sweep, write_atomic, write_json, write_text
 from distillscope.results.rows import COLUMNS, TEACHER
-from distillscope.results.run_files import Trial, as_study, read_written, trials_of
+from distillscope.results.run_files import COMPLETE, Trial, as_study, read_written, trials_of
 from distillscope.results.same_study import unlike
-
-COMPLETE = "complete.json"
 
 
 def is_complete(folder: Path) -> bool:
@@ -107,15 +105,14 @@ def check_names(study: Study) -> None:
         raise UserError("students", "a label other than the teacher's own rows have", "'teacher'", "Rename it (label: ...).")
 
 
-def check_folder(study: Study, run: Path, resume: bool) -> None:
-    """Check that the directory is new, or holds the same study and may go on."""
+def check_folder(study: Study, run: Path, resume: bool, taken: str = "Add --resume to go on with it, or name another.") -> None:
+    """Check that the directory is new, or holds the same study and may go on; ``taken`` says what to do where neither is so."""
     refuse_archive(run, f"--out {run}")
     config = run / "study.yaml"
     if run.exists() and not run.is_dir():
         raise UserError(f"--out {run}", "a new or empty directory", "a file", "Name another.")
     if run.exists() and any(run.iterdir()) and not resume:
-        raise UserError(f"--out {run}", "a new or empty directory", "one with files",
-                        "Add --resume to go on with it, or name another.")
+        raise UserError(f"--out {run}", "a new or empty directory", "one with files", taken)
     if config.exists():
         before, now = load_config(run), study.dump()
         for found in unlike(before, now):
@@ -125,10 +122,10 @@ def check_folder(study: Study, run: Path, resume: bool) -> None:
         raise UserError(f"--resume {run}", "a study's directory (with study.yaml)", "another one", "Name another --out.")
 
 
-def open_run(study: Study, run: Path, resume: bool) -> None:
-    """Make the directory, or check that the one there holds the same study and may go on."""
+def open_run(study: Study, run: Path, resume: bool, **taken: str) -> None:
+    """Make the directory, or check that the one there holds the same study and may go on (``taken`` as of `check_folder`)."""
     check_names(study)
-    check_folder(study, run, resume)
+    check_folder(study, run, resume, **taken)
     write_text(run / "study.yaml", yaml.safe_dump(study.dump(), sort_keys=False, allow_unicode=True))
 
 
