@@ -24,6 +24,7 @@ ENDPOINTS = {"tuned probe": (TUNED, "clean", 100), "tuned probe at 0.2": (TUNED,
              "effective rank": ("student.effective_rank", "clean", 1)}
 DESCRIBED = {"paper's probe": (PAPER, "clean", 100), "paper's probe at 0.2": (PAPER, NOISY, 100),
              "mapped R^2": ("mapped.teacher_r2", "clean", 1), "mapped rank": ("mapped.effective_rank", "clean", 1)}
+SECONDS = {"seconds": ("train.seconds", "clean", 1)}
 ALPHA, TIE, MOST_TIME = 0.05, 0.5, 3.0
 
 
@@ -41,7 +42,7 @@ def arms_of(table: pd.Series) -> list[str]:
 
 def values(table: pd.Series, arm: str, endpoint: str) -> pd.Series:
     """One number per seed: per cent, or dims."""
-    measure, condition, times = {**ENDPOINTS, **DESCRIBED}[endpoint]
+    measure, condition, times = {**ENDPOINTS, **DESCRIBED, **SECONDS}[endpoint]
     return times * table[arm, measure, condition]
 
 
@@ -95,7 +96,10 @@ def judged(run: Path) -> list[tuple[str, str, float, float, float, float, str]]:
 def described(run: Path, rival: str) -> dict[str, tuple[float, float, float]]:
     """Endpoint -> recipe less rival with its interval, for what is described and not tested."""
     table = of_seeds(run)
-    found = {e: paired((values(table, "recipe", e) - values(table, rival, e)).tolist()) for e in {**ENDPOINTS, **DESCRIBED}}
+    found = {}
+    for endpoint in {**ENDPOINTS, **DESCRIBED}:
+        both = values(table, "recipe", endpoint) - values(table, rival, endpoint)
+        found[endpoint] = paired(both.dropna().tolist())  # the control may have fewer seeds
     return {e: (f.mean, *f.interval()) for e, f in found.items()}
 
 
@@ -109,7 +113,7 @@ def main(folder: Path) -> None:
             table = of_seeds(run)
             arms = arms_of(table)
             print(f"\n{name}")
-            means = {a: {e: values(table, a, e).mean() for e in {**ENDPOINTS, **DESCRIBED}} for a in arms}
+            means = {a: {e: values(table, a, e).mean() for e in {**ENDPOINTS, **DESCRIBED, **SECONDS}} for a in arms}
             print(pd.DataFrame(means).T.round(3).to_string())
             for endpoint, rival, mean, low, high, p, verdict in judged(run):
                 print(f"{endpoint}, against {rival}: {mean:.2f} [{low:.2f}, {high:.2f}], p {p:.4f}: {verdict}")

@@ -317,6 +317,20 @@ def recipes():
         for _, row in found.iterrows()
     ]
     assert f"`{chosen}`" in (RESULTS / "2026-11-26-recipes.md").read_text(encoding="utf-8")
+    runs = [folder / f"test-{name}" for name in page.SETS if (folder / f"test-{name}").is_dir()]
+    everything = {**page.ENDPOINTS, **page.DESCRIBED}
+    yield [
+        [None, *([page.values(table, arm, e).mean()] for e in {**everything, **page.SECONDS})]
+        for table in map(page.of_seeds, runs)
+        for arm in page.arms_of(table)
+    ]
+    yield [
+        [cell for _, _, *numbers_, _, verdict in pair for cell in (numbers_, [f"^{verdict}$"])]
+        for run in runs
+        for pair in zip(*[iter(page.judged(run))] * 2, strict=True)
+    ]
+    differences = [page.described(run, "control") for run in runs]
+    yield [[list(found[e]) for found in differences] for e in everything]
 
 
 TABLES = {
