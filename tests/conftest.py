@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from builders.browser import CHROMIUM, Browser, leave_undrawn
-from builders.planted import cloud, make_source, make_subject, student_of
+from builders.planted import cloud, student_of
 from builders.synthetic_run import make_run
 from builders.tiny import SCRATCH, once, scratch
 from distillscope.report.study_page import write_report
@@ -101,11 +101,15 @@ def make():
 
 @pytest.fixture(scope="session")
 def subject():
+    from builders.training import make_subject  # torch, of which most tests need nothing
+
     return make_subject()
 
 
 @pytest.fixture(scope="session")
 def test_items():
+    from builders.training import make_source
+
     return make_source()
 
 

@@ -12,16 +12,15 @@ import pandas as pd
 import pytest
 import yaml
 from scipy.stats import ttest_rel
-from typer.testing import CliRunner
 
-from builders.planted import STUDY, planted_run, study_with, write_run
-from distillscope import cli
+from builders.planted import ACCURACY, NOISY_TEACHER, STUDY, planted_run, study_with, write_run
+from builders.planted import gaining_run as run
+from builders.planted import truth_with as truth
 from distillscope.advice.axes import FLOOR, PAPER, TUNED, axes_of
 from distillscope.advice.next_study import chosen_on, fresh_seeds, next_study
 from distillscope.advice.rank import Entry, Ranking, front, images_seen, leading, recommend, shows_two_views
 from distillscope.claims.results import results_of
-from distillscope.config.load import load_preset, parse_study, study_from
-from distillscope.errors import UserError
+from distillscope.config.load import parse_study, study_from
 from distillscope.facts import ObjectiveFacts
 from distillscope.registry import objectives
 from distillscope.report.context.verdicts import advised, recommended
@@ -35,34 +34,11 @@ from distillscope.results.arms import arms_of
 from distillscope.results.run import read_run
 from distillscope.results.statistics import paired
 
-ACCURACY, RANK, RECALL = "paper.probe.student.accuracy", "mapped.effective_rank", "mapped.recall_at_1"
-NOISY = {"noise=0.05": 0.68, "noise=0.1": 0.55, "noise=0.2": 0.30}
-
 
 def section(advice, figure=None) -> str:
     """"What to change" as the page has it."""
     return render("study/advice.html",
                   **advised(advice, {"pareto": figure} if figure and figure.panels else {}, Path("nowhere")))
-
-
-TEACHER = {("pca64", "paper.probe.teacher.accuracy", c): v
-           for c, v in (("noise=0.05", 0.75), ("noise=0.1", 0.7), ("noise=0.2", 0.65))}
-
-
-def truth(**gains):
-    """Means: every arm alike, but for ``arm={axis: gain}``."""
-    found = {("*", "*", RECALL, "clean"): 0.2, ("*", "*", RANK, "clean"): 18.0}
-    for arm, gain in gains.items():
-        found[arm, "*", ACCURACY, "clean"] = 0.71 + gain.get("accuracy", 0)
-        found |= {(arm, "*", ACCURACY, c): v + gain.get("robustness", 0) for c, v in NOISY.items()}
-        found[arm, "*", RECALL, "clean"] = 0.2 + gain.get("retrieval", 0)
-        found[arm, "*", RANK, "clean"] = 18.0 + gain.get("geometry", 0)
-    return found
-
-
-def run(arms="one two", gains=None, **more):
-    study = {"students": STUDY["students"][:1], "remedies": [], **more.pop("study", {})}
-    return planted_run(truth(**(gains or {})), TEACHER, arms=arms, seeds=more.pop("seeds", range(1, 4)), study=study, **more)
 
 
 def only(found, purpose="balance"):
@@ -195,7 +171,7 @@ def test_another_network_is_ranked_where_it_costs_the_same(more, ranked):
     arms = [STUDY["arms"][0], {"name": "wide", "objective": "cosine", "student": {"width": 2}}]
     ops = {("*", "*", "capacity.multiply_adds", "clean"): 1e6, ("wide", "*", "capacity.multiply_adds", "clean"): 1e6 * more}
     study = {"students": STUDY["students"][:1], "remedies": [], "arms": arms}
-    _, ranking = only(planted_run({**truth(), **ops}, TEACHER, seeds=range(1, 4), study=study), "accuracy")
+    _, ranking = only(planted_run({**truth(), **ops}, NOISY_TEACHER, seeds=range(1, 4), study=study), "accuracy")
     names = [e.arm.name for e in ranking.entries]
     assert ("wide" in names) is ranked
     assert ranked or "2.0 times the multiply-adds" in next(e for e in ranking.apart if e.arm.name == "wide").apart
@@ -398,61 +374,13 @@ def test_what_the_choice_rests_on_is_said():
     assert "screen" not in advice.following
 
 
-# -- from the disk ----------------------------------------------------------------------------------------------------------
-
-
-@pytest.fixture(scope="module")
-def folder(tmp_path_factory):
+def test_the_pages_section_escapes_and_names_the_arm(tmp_path):
     gains = {"seven": {"robustness": 0.2}, "two": {"accuracy": 0.01}}
-    return write_run(run("one two seven", gains), tmp_path_factory.mktemp("recommend") / "run")
-
-
-def invoke(*args):
-    return CliRunner().invoke(cli.app, ["recommend", *map(str, args)], env={"COLUMNS": "200"})
-
-
-def test_the_command_prints_the_table_the_sentence_and_the_yaml(folder, tmp_path):
-    found = invoke(folder, "--yaml", tmp_path / "next.yaml")
-    assert found.exit_code == 0, found.output
-    assert "train with “seven”" in found.output and "optimistic" in found.output and "--set screen=" in found.output
-    study = load_preset(str(tmp_path / "next.yaml"))
-    assert [a.name for a in study.arms] == ["one", "seven"]
-    found = invoke(folder, "--for", "robustness", "--yaml", tmp_path / "robust.yaml")
-    assert "view_target: clean" in (tmp_path / "robust.yaml").read_text() and "view_target" not in found.output
-    assert "--yaml FILE writes it" in invoke(folder).output
-
-
-def test_the_command_prints_json(folder):
-    found = json.loads(invoke(folder, "--json", "--for", "accuracy").output)
-    (setting,) = found["settings"]
-    assert setting["purpose"] == "accuracy" and study_from(found["next"]).name == "planted-next"
-    ranked = {e["arm"]: e for e in setting["students"][0]["ranked"]}
-    assert ranked["two"]["gains"]["accuracy"]["mean"] == pytest.approx(1.0, abs=0.5)
-    assert ranked["two"]["costs"]["parameters"] == 8e5
-
-
-@pytest.mark.parametrize(("make", "args", "message"), [
-    (None, [], "expected a run directory with study.yaml"),
-    ("one two", ["--for", "speed"], "--for: expected a known purpose, got 'speed'"),
-    ("one", [], "expected two arms or more that can be compared for balance, got no arm but the plain one"),
-])
-def test_bad_input_is_one_line(make, args, message, tmp_path):
-    path = tmp_path / "run" if make is None else write_run(run(make), tmp_path / "run")
-    found = invoke(path, *args)
-    assert isinstance(found.exception, UserError) and message in str(found.exception) and "\n" not in str(found.exception)
-
-
-def test_studies_of_other_data_are_not_compared(folder, tmp_path):
-    other = write_run(run("one two", study={"limit": 500}), tmp_path / "other")
-    assert "recommend" in str(invoke(folder, other).exception) and "limit" in str(invoke(folder, other).exception)
-
-
-def test_the_pages_section_escapes_and_names_the_arm(folder):
-    read = read_run(folder)
+    read = read_run(write_run(run("one two seven", gains), tmp_path / "run"))
     advice = advise([read])
     text = section(advice, pareto(advice.found))
     assert "<strong>“seven”</strong>" in text and 'id="next-study"' in text
-    assert "DIR-screen" in text and str(folder) not in text
+    assert "DIR-screen" in text and str(tmp_path) not in text
     assert "accuracy under noise" in text and "no arm is shown to help" in text and "S, “seven”: clean accuracy" in text
     assert "train with “seven”, which closes" in recommended(advice)
     read.all_results["arm"] = read.all_results["arm"].replace("seven", "<b>7")

@@ -1,4 +1,4 @@
-"""Data with a planted truth: studies whose claims have known answers, and embeddings, images and labels that are seeded."""
+"""Data with a planted truth: studies whose claims have known answers, and embeddings that are seeded; without torch."""
 
 from __future__ import annotations
 
@@ -8,17 +8,11 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
-import torch
 
 from builders.synthetic_run import write_folder, write_study
 from distillscope.claims.results import Results, results_of
 from distillscope.config.load import parse_study
 from distillscope.config.study import Study
-from distillscope.data.preprocess import Preprocess
-from distillscope.data.source import Source
-from distillscope.measure.probe import linear_probe
-from distillscope.stress.subject import Subject
-from distillscope.students.load import build_student
 
 TRAINING = {"epochs": 5, "batch_size": 64, "learning_rate": 0.001}
 STUDY: dict[str, Any] = {
@@ -194,6 +188,30 @@ def planted(*args: Any, **kwargs: Any) -> Results:
     return found
 
 
+ACCURACY, RANK, RECALL = "paper.probe.student.accuracy", "mapped.effective_rank", "mapped.recall_at_1"
+NOISY = {"noise=0.05": 0.68, "noise=0.1": 0.55, "noise=0.2": 0.30}
+NOISY_TEACHER = {("pca64", "paper.probe.teacher.accuracy", c): v
+           for c, v in (("noise=0.05", 0.75), ("noise=0.1", 0.7), ("noise=0.2", 0.65))}
+
+
+def truth_with(**gains: dict[str, float]) -> dict[Key, float]:
+    """Means: every arm alike, but for ``arm={axis: gain}``."""
+    found = {("*", "*", RECALL, "clean"): 0.2, ("*", "*", RANK, "clean"): 18.0}
+    for arm, gain in gains.items():
+        found[arm, "*", ACCURACY, "clean"] = 0.71 + gain.get("accuracy", 0)
+        found |= {(arm, "*", ACCURACY, c): v + gain.get("robustness", 0) for c, v in NOISY.items()}
+        found[arm, "*", RECALL, "clean"] = 0.2 + gain.get("retrieval", 0)
+        found[arm, "*", RANK, "clean"] = 18.0 + gain.get("geometry", 0)
+    return found
+
+
+def gaining_run(arms: str = "one two", gains: dict[str, dict[str, float]] | None = None, **more: Any) -> Run:
+    """A planted run of one student without remedies in which arms gain as `truth_with` says."""
+    study = {"students": STUDY["students"][:1], "remedies": [], **more.pop("study", {})}
+    means, seeds = truth_with(**(gains or {})), more.pop("seeds", range(1, 4))
+    return planted_run(means, NOISY_TEACHER, arms=arms, seeds=seeds, study=study, **more)
+
+
 def write_run(run: Run, path: Path) -> Path:
     """The run on disk, as a study would have left it."""
     seeds = sorted(run.results["seed"].dropna().unique().tolist())
@@ -228,41 +246,3 @@ def student_of(teacher: np.ndarray, seed: int, noise: float = 0.3) -> np.ndarray
 
 def rotation(seed: int, d: int) -> np.ndarray:
     return np.linalg.qr(np.random.default_rng(seed).normal(size=(d, d)))[0]
-
-
-def make_source(count: int = 60, side: int = 16, labels: bool = True, split: str = "test") -> Source:
-    """Smooth coloured blobs, three classes that differ in colour."""
-    rng = np.random.default_rng(0 if split == "test" else 1)
-    classes = np.arange(count) % 3
-    y, x = np.mgrid[:side, :side] / side
-    pixels = np.empty((count, side, side, 3), np.uint8)
-    for i, k in enumerate(classes):
-        waves = [np.cos(2 * np.pi * (rng.integers(0, 3) * x + rng.integers(0, 3) * y + rng.random())) for _ in range(3)]
-        image = 110 + 30 * np.stack(waves, axis=-1) + rng.normal(0, 6, (side, side, 3))
-        image[..., k] += 40
-        pixels[i] = np.clip(image, 0, 255)
-    ids = np.array([f"{split}/{i}" for i in range(count)])
-    return Source("blobs", split, ids, lambda i: pixels[i], classes.astype(np.int64) if labels else None, pixels=pixels)
-
-
-def make_student(side: int = 16):
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(0)
-        student = build_student("paper_cnn", {"width": 1}, 32, Preprocess(side), "S", torch.device("cpu"))
-        student.module.train()
-        with torch.no_grad():  # running statistics that fit the images, as training leaves them
-            for _ in range(120):
-                student.module(student.preprocess(make_source(120, split="train").read(range(120))))
-    student.module.eval()
-    return student
-
-
-def make_subject(student=None, side: str = "student") -> Subject:
-    student, train = student or make_student(), make_source(120, split="train")
-
-    def fit(z, labels):
-        return {"paper.probe": linear_probe(z, labels)}
-
-    return Subject(side, lambda items, perturbation, label: student.embed(items, perturbation),
-                   fit(student.embed(train), train.labels),
-                   train, fit, student.module, student.preprocess)

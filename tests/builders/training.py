@@ -1,4 +1,4 @@
-"""A training set of noise, a small student, and one short training of it; and training in one process or as a part of several.
+"""A training set of noise or of blobs, a small student, and one short training; and training as a part of several processes.
 
 ``python training.py FOLDER``, for tests that compare the two, leaves in FOLDER what this process saw: gradientsRANK.pt,
 wholeRANK.pt and halvesRANK.pt, and the records of both trainings.
@@ -17,8 +17,10 @@ from distillscope.config.study import Arm, Training
 from distillscope.data.preprocess import Preprocess
 from distillscope.data.source import Source
 from distillscope.data.views import View
+from distillscope.measure.probe import linear_probe
 from distillscope.progress import say
 from distillscope.registry import objectives
+from distillscope.stress.subject import Subject
 from distillscope.students.load import build_student
 from distillscope.training.gathered_batch import BatchGather
 from distillscope.training.loop import TrainingSet, distill
@@ -126,6 +128,44 @@ def main(folder: Path) -> None:
     torch.save(train_whole(folder / "whole"), folder / f"whole{rank}.pt")
     torch.save(train_halves(folder / "halves"), folder / f"halves{rank}.pt")
     say(f"said by one of {world}")
+
+
+def make_source(count: int = 60, side: int = 16, labels: bool = True, split: str = "test") -> Source:
+    """Smooth coloured blobs, three classes that differ in colour."""
+    rng = np.random.default_rng(0 if split == "test" else 1)
+    classes = np.arange(count) % 3
+    y, x = np.mgrid[:side, :side] / side
+    pixels = np.empty((count, side, side, 3), np.uint8)
+    for i, k in enumerate(classes):
+        waves = [np.cos(2 * np.pi * (rng.integers(0, 3) * x + rng.integers(0, 3) * y + rng.random())) for _ in range(3)]
+        image = 110 + 30 * np.stack(waves, axis=-1) + rng.normal(0, 6, (side, side, 3))
+        image[..., k] += 40
+        pixels[i] = np.clip(image, 0, 255)
+    ids = np.array([f"{split}/{i}" for i in range(count)])
+    return Source("blobs", split, ids, lambda i: pixels[i], classes.astype(np.int64) if labels else None, pixels=pixels)
+
+
+def make_student(side: int = 16):
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(0)
+        student = build_student("paper_cnn", {"width": 1}, 32, Preprocess(side), "S", torch.device("cpu"))
+        student.module.train()
+        with torch.no_grad():  # running statistics that fit the images, as training leaves them
+            for _ in range(120):
+                student.module(student.preprocess(make_source(120, split="train").read(range(120))))
+    student.module.eval()
+    return student
+
+
+def make_subject(student=None, side: str = "student") -> Subject:
+    student, train = student or make_student(), make_source(120, split="train")
+
+    def fit(z, labels):
+        return {"paper.probe": linear_probe(z, labels)}
+
+    return Subject(side, lambda items, perturbation, label: student.embed(items, perturbation),
+                   fit(student.embed(train), train.labels),
+                   train, fit, student.module, student.preprocess)
 
 
 if __name__ == "__main__":

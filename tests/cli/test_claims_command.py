@@ -15,10 +15,11 @@ from typer.testing import CliRunner
 
 import distillscope
 from builders import refused
-from builders.planted import planted_run, write_run
+from builders.planted import gaining_run, planted_run, write_run
 from builders.tiny import finished_run
 from distillscope import cli
 from distillscope.cli import app
+from distillscope.config.load import load_preset, study_from
 from distillscope.errors import UserError
 from distillscope.report.claims import claims_of, decide_claims, markdown, write_claims
 from distillscope.report.context.verdicts import decided, effect_of, shown_claim
@@ -197,6 +198,53 @@ def test_markdown_of_two_settings_names_both(small_dir, tmp_path):
     assert markdown(twice).count("## cifar10, teacher efficientnet_lite0") == 2
     write_claims(twice, run)
     assert len(json.loads((run / "claims.json").read_text())["settings"]) == 2
+
+
+@pytest.fixture(scope="module")
+def gaining_dir(tmp_path_factory):
+    gains = {"seven": {"robustness": 0.2}, "two": {"accuracy": 0.01}}
+    return write_run(gaining_run("one two seven", gains), tmp_path_factory.mktemp("recommend") / "run")
+
+
+def recommended(*args):
+    return CliRunner().invoke(cli.app, ["recommend", *map(str, args)], env={"COLUMNS": "200"})
+
+
+def test_recommend_prints_the_table_the_sentence_and_the_yaml(gaining_dir, tmp_path):
+    found = recommended(gaining_dir, "--yaml", tmp_path / "next.yaml")
+    assert found.exit_code == 0, found.output
+    assert "train with “seven”" in found.output and "optimistic" in found.output and "--set screen=" in found.output
+    study = load_preset(str(tmp_path / "next.yaml"))
+    assert [a.name for a in study.arms] == ["one", "seven"]
+    found = recommended(gaining_dir, "--for", "robustness", "--yaml", tmp_path / "robust.yaml")
+    assert "view_target: clean" in (tmp_path / "robust.yaml").read_text() and "view_target" not in found.output
+    assert "--yaml FILE writes it" in recommended(gaining_dir).output
+
+
+def test_recommend_prints_json(gaining_dir):
+    found = json.loads(recommended(gaining_dir, "--json", "--for", "accuracy").output)
+    (setting,) = found["settings"]
+    assert setting["purpose"] == "accuracy" and study_from(found["next"]).name == "planted-next"
+    ranked = {e["arm"]: e for e in setting["students"][0]["ranked"]}
+    assert ranked["two"]["gains"]["accuracy"]["mean"] == pytest.approx(1.0, abs=0.5)
+    assert ranked["two"]["costs"]["parameters"] == 8e5
+
+
+@pytest.mark.parametrize(("make", "args", "message"), [
+    (None, [], "expected a run directory with study.yaml"),
+    ("one two", ["--for", "speed"], "--for: expected a known purpose, got 'speed'"),
+    ("one", [], "expected two arms or more that can be compared for balance, got no arm but the plain one"),
+])
+def test_recommend_says_in_one_line_what_it_cannot_rank(make, args, message, tmp_path):
+    path = tmp_path / "run" if make is None else write_run(gaining_run(make), tmp_path / "run")
+    found = recommended(path, *args)
+    assert isinstance(found.exception, UserError) and message in str(found.exception) and "\n" not in str(found.exception)
+
+
+def test_studies_of_other_data_are_not_ranked_together(gaining_dir, tmp_path):
+    other = write_run(gaining_run("one two", study={"limit": 500}), tmp_path / "other")
+    said = str(recommended(gaining_dir, other).exception)
+    assert "recommend" in said and "limit" in said
 
 
 ROOT = Path(distillscope.__file__).parent

@@ -6,8 +6,10 @@ import errno
 import json
 import os
 import re
+import shutil
 import threading
 import unicodedata
+from collections import namedtuple
 from dataclasses import asdict
 
 import numpy as np
@@ -323,3 +325,20 @@ def test_data_sets_of_one_kind_are_told_apart_when_a_run_grows(tmp_path):
 
 def test_a_trials_name_reads_as_its_parts():
     assert Trial("digits", "t", "cosine", "S", 1).id == "digits--t--cosine--S--seed1"
+
+
+@pytest.mark.parametrize("error", [RuntimeError("[enforce fail at inline_container.cc:672]"),
+                                   OSError("2000000 requested and 262112 written")])
+def test_a_full_disk_is_known_where_libraries_hide_the_systems_error(tmp_path, monkeypatch, error):
+    """torch.save and numpy.save on a tmpfs of 1 MiB raised these."""
+    def write(path):
+        path.write_text("half")
+        raise error
+
+    usage = namedtuple("usage", "total used free")
+    with pytest.raises(type(error)):
+        write_atomic(tmp_path / "x", write)
+    monkeypatch.setattr(shutil, "disk_usage", lambda path: usage(2**20, 2**20, 0))
+    with pytest.raises(UserError, match="expected room on the disk, got a full disk"):
+        write_atomic(tmp_path / "x", write)
+    assert list(tmp_path.iterdir()) == []

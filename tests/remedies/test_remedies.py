@@ -7,8 +7,8 @@ import pytest
 import torch
 
 from builders import refused
-from builders.planted import make_source, make_student
 from builders.tiny import scratch, tiny_study, tiny_values
+from builders.training import make_source, make_student
 from distillscope.config.load import study_from
 from distillscope.config.parts import CLIP_STD
 from distillscope.config.study import Arm

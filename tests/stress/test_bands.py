@@ -11,7 +11,7 @@ import torch
 from scipy import ndimage
 
 from builders import refused
-from builders.planted import make_source, make_subject
+from builders.training import make_source, make_subject
 from distillscope import registry
 from distillscope.config.parts import CLIP_STD, NoiseSpec
 from distillscope.data.corruptions import (

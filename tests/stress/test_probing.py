@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from builders import refused
-from builders.planted import make_source, make_subject
+from builders.training import make_source, make_subject
 from distillscope.config.parts import CLIP_STD
 from distillscope.data.preprocess import Preprocess
 from distillscope.data.source import Source
