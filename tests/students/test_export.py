@@ -6,6 +6,8 @@ import functools
 import json
 import re
 import shutil
+import subprocess
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -15,6 +17,7 @@ import torch
 from typer.testing import CliRunner
 
 from builders import refused
+from builders.made import save_lite
 from builders.tiny import once, scratch
 from distillscope import cli, load_artefact, load_student
 from distillscope.data.preprocess import Preprocess
@@ -177,6 +180,21 @@ def test_a_file_that_misses_its_bound_is_not_written_and_says_where(student, tmp
     assert list(tmp_path.iterdir()) == []
 
 
+def test_a_resizing_that_is_none_of_trainings_is_found_though_the_images_are_small(tmp_path, monkeypatch):
+    def plain(graph, preprocess):
+        made = resizing(graph, preprocess)
+        node = next(n for n in made.graph.node if n.op_type == "Resize")
+        for attribute in node.attribute:
+            if attribute.name in ("antialias", "exclude_outside"):
+                attribute.i = 0
+        return made
+
+    monkeypatch.setattr(runtimes, "resizing", plain)
+    _made(tmp_path / "bilinear", interpolation="bilinear")
+    with refused(got=["enlarged", "the resizing"]):
+        export_student(tmp_path / "bilinear", tmp_path / "s.onnx", input="raw")
+
+
 REFUSED = {
     "unknown runtime": (["--to", "onx"], "Did you mean 'onnx'"),
     "unknown precision": (["--precision", "int4"], "known precision"),
@@ -214,7 +232,7 @@ def test_images_out_of_reach_and_a_missing_extra(student, tmp_path, monkeypatch)
     (folder / "student.json").write_text(json.dumps({**described, "dataset": "gone/away.parquet"}))
     with refused(where=str(folder), advice="--calibrate DATA"):
         export_student(folder, tmp_path / "s.onnx")
-    monkeypatch.setitem(__import__("sys").modules, "onnxscript", None)
+    monkeypatch.setitem(sys.modules, "onnxscript", None)
     with refused(expected="onnxscript", advice="distillscope[onnx]"):
         export_student(student, tmp_path / "s.onnx")
     assert not list(tmp_path.glob("*.onnx"))
@@ -338,3 +356,86 @@ def test_bench_says_the_processor_in_a_table_of_80_columns(student, files, monke
 @pytest.mark.skipif(not Path("/proc/self/clear_refs").exists(), reason="Linux says what a process takes at its peak")
 def test_memory_is_that_of_a_process_of_its_own(files):
     assert 1 < peak_memory(str(files / "s.onnx"), 1, 1) < 200
+
+
+@pytest.mark.parametrize("precision", ["float16", "int8"])
+def test_openvino(student, tmp_path, precision):
+    pytest.importorskip("openvino")
+    found = export_student(student, tmp_path / "s.xml", to="openvino", precision=precision)
+    assert [p.name for p in sorted(tmp_path.iterdir())] == ["s.batch1.bin", "s.batch1.xml", "s.bin", "s.xml"]
+    artefact, own = load_artefact(tmp_path / "s.xml", student), load_student(student, "cpu")
+    assert cosines(artefact.encode(photos()), own.encode(photos())).min() > (0.999 if precision == "float16" else 0.98)
+    assert artefact.facts.precision == precision
+    assert found[0].size_bytes == artefact.size_bytes == sum(p.stat().st_size for p in (tmp_path / "s.xml", tmp_path / "s.bin"))
+    with refused(got="s.bin"):
+        (tmp_path / "s.xml").unlink()
+        export_student(student, tmp_path / "s.xml", to="openvino")
+    with refused(where="--input raw", expected="sized"):
+        export_student(student, tmp_path / "s.xml", to="openvino", input="raw")
+
+
+@pytest.mark.slow
+def test_executorch(student, tmp_path):
+    pytest.importorskip("executorch.exir")
+    export_student(student, tmp_path / "s.pte", to="executorch")
+    artefact, own = load_artefact(tmp_path / "s.pte", student), load_student(student, "cpu")
+    assert cosines(artefact.encode(photos()), own.encode(photos())).min() > 0.9999 and artefact.batch == 1
+    with refused(got="a batch of 2"):
+        artefact.call(photos(SIZE, SIZE, count=2))
+
+
+@pytest.mark.slow
+def test_litert(student, tmp_path):
+    pytest.importorskip("litert_torch")
+    export_student(student, tmp_path / "s.tflite", to="litert")
+    artefact, own = load_artefact(tmp_path / "s.tflite", student), load_student(student, "cpu")
+    assert cosines(artefact.encode(photos()), own.encode(photos())).min() > 0.9999 and artefact.batch == 1
+
+
+def test_a_lite_file_carries_its_facts_and_is_read_by_them(files, tmp_path):
+    facts = load_artefact(files / "s.batch1.onnx").facts.but(dimension=4)
+    weights = save_lite(tmp_path / "plain.tflite", "UINT8", size=SIZE)
+    plain = (tmp_path / "plain.tflite").read_bytes()
+    (tmp_path / "s.tflite").write_bytes(runtimes._with_metadata(plain, facts))
+    artefact = load_artefact(tmp_path / "s.tflite")
+    assert artefact.facts == facts and artefact.batch == 1
+    small = photos(SIZE, SIZE, count=2)
+    assert np.allclose(artefact.encode(small), small.mean(axis=(1, 2)) @ weights.T, rtol=1e-4, atol=1e-3)
+    with refused(expected="metadata", got="none", advice="--teacher"):
+        load_artefact(tmp_path / "plain.tflite")
+
+
+@pytest.mark.parametrize(("to", "package", "suffix"), [("openvino", "openvino", ".xml"), ("litert", "litert_torch", ".tflite"),
+                                                       ("executorch", "executorch.exir", ".pte")])
+def test_a_runtime_that_is_not_installed(student, tmp_path, monkeypatch, to, package, suffix):
+    monkeypatch.setitem(sys.modules, package, None)
+    with refused(expected=package.split(".")[0], advice=f"distillscope[{to}]"):
+        export_student(student, tmp_path / f"s{suffix}", to=to)
+    with refused(where="--precision", got="int"):
+        export_student(student, tmp_path / f"s{suffix}", to=to, precision="int4" if to == "openvino" else "int8")
+
+
+def test_an_operator_that_a_runtime_lacks_is_one_line(student, tmp_path, monkeypatch):
+    openvino = pytest.importorskip("openvino")
+
+    def convert(path):
+        raise RuntimeError("Unsupported ONNX operators:\nResize (18)")
+
+    monkeypatch.setattr(openvino, "convert_model", convert)
+    with refused(expected="operators that OpenVINO has", got="Resize (18)", advice="--to onnx"):
+        export_student(student, tmp_path / "s.xml", to="openvino")
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_the_documents_snippet_needs_neither_torch_nor_this_package(files, student, tmp_path):
+    from PIL import Image
+
+    page = (Path(__file__).parents[2] / "docs" / "ship.md").read_text()
+    snippet = next(b for b in re.findall(r"```python\n(.*?)```", page, re.DOTALL) if "onnxruntime" in b)
+    shutil.copy(files / "s.onnx", tmp_path / "student.onnx")
+    Image.fromarray(photos()[0]).resize((48, 48)).save(tmp_path / "photo.png")
+    (tmp_path / "photo.png").rename(tmp_path / "photo.jpg")
+    code = f"import sys; sys.modules['torch'] = sys.modules['distillscope'] = None\n{snippet}\nnp.save('rows.npy', embeddings)"
+    subprocess.run([sys.executable, "-c", code], cwd=tmp_path, check=True, timeout=60)
+    own = load_student(student, "cpu").encode([tmp_path / "photo.jpg"])
+    assert cosines(np.load(tmp_path / "rows.npy"), own).min() > 0.9999

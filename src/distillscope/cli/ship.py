@@ -15,7 +15,7 @@ from distillscope.cli.root import Json, JsonAfterFiles, JsonAfterFolders, app, p
 def export(
     student: Annotated[Path, typer.Argument(metavar="DIR", help="a distilled student's folder")],
     out: Annotated[Path, typer.Option(metavar="FILE", help="the file to write")],
-    to: Annotated[str, typer.Option(help="runtime: onnx")] = "onnx",
+    to: Annotated[str, typer.Option(metavar="onnx|openvino|executorch|litert")] = "onnx",
     precision: Annotated[str, typer.Option(metavar="float32|float16|int8")] = "float32",
     input_: Annotated[str, typer.Option("--input", metavar="sized|raw", help="images at the student's size, or of any, "
                                                                              "resized in the file as in training")] = "sized",

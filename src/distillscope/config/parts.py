@@ -20,7 +20,8 @@ DESCRIPTION = "student.json"
 """The file of a distilled student's folder that says what the student is."""
 REQUEST = "distill.yaml"
 """In a student's folder: what was asked for when it was begun, precision and fingerprint of images and weights with it."""
-MODEL_FILES = {".onnx": "onnx", ".ts": "torchscript", ".torchscript": "torchscript", ".pt2": "exported", ".tflite": "tflite"}
+MODEL_FILES = {".onnx": "onnx", ".ts": "torchscript", ".torchscript": "torchscript", ".pt2": "exported", ".tflite": "tflite",
+               ".xml": "openvino", ".pte": "executorch"}
 """Suffix of a file that holds a whole model -> the teacher that runs it."""
 CLIP_MEAN = (0.48145466, 0.4578275, 0.40821073)
 CLIP_STD = (0.26862954, 0.26130258, 0.27577711)

@@ -37,7 +37,7 @@ READERS: dict[str, Callable[[Path, str], Contents]] = {
 }
 ALIASES = {".ndjson": ".jsonl", ".ndjson.gz": ".jsonl.gz", ".pq": ".parquet", ".ipc": ".arrow", ".hdf": ".h5"}
 EMBEDDINGS = tuple(suffix for suffix in READERS if suffix != ".txt")
-MODELS = (".onnx", ".ts", ".torchscript", ".pt2", ".tflite")
+MODELS = (".onnx", ".ts", ".torchscript", ".pt2", ".tflite", ".xml", ".pte")
 OTHER_MODELS = (".engine", ".plan", ".trt", ".mlmodel", ".mlpackage", ".pb", ".keras", ".pte", ".xml", ".ckpt", ".gguf",
                 ".msgpack")
 """What other runtimes' models end in: nothing here runs them."""

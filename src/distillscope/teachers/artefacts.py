@@ -40,7 +40,12 @@ class Facts(BaseModel):
     precision: Literal["float32", "float16", "int8"]
     input: Literal["sized", "raw"]
     layout: Literal["NHWC"] = "NHWC"
+    batch: Literal["any", "1"] = "any"
     preprocessing: Preprocess
+
+    def but(self, **changes: Any) -> Facts:
+        """The same with some changed."""
+        return self.model_copy(update=changes)
 
     def text(self) -> dict[str, str]:
         """Every value as text, as metadata hold it."""
@@ -143,6 +148,8 @@ def opened(name: str, network: FileNetwork, fingerprint: str) -> Encoder:
     if layout.dtype != torch.uint8 or not layout.channels_last:
         raise UserError(network.where, "an input of uint8 (b, h, w, 3), as its metadata say", f"{layout.dtype}",
                         "Export it again.")
+    if facts.batch == "1":
+        layout.batch = 1
     preprocess = replace(own, mean=(0.0,) * 3, std=(1.0,) * 3)
     with torch.inference_mode():
         tried = network(torch.zeros(layout.batch or 2, 3, own.size, own.size))

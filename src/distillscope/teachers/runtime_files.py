@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import json
 import mmap
 import os
 import re
@@ -16,7 +17,7 @@ import torch
 
 from distillscope.errors import UserError
 from distillscope.registry import teachers
-from distillscope.teachers.artefacts import opened
+from distillscope.teachers.artefacts import MARK, opened
 from distillscope.teachers.encoder import Encoder, plain_line
 from distillscope.teachers.model_files import (
     OUTPUT_ADVICE,
@@ -251,6 +252,14 @@ class LiteNetwork(FileNetwork):
             least = torch.iinfo(dtype).min
             span = (scale * (least - zero), scale * (least + 255 - zero))
         return Layout(dtype, last, None, next(iter(sides), None), span, given["name"])
+
+    def told(self) -> dict[str, str]:
+        from ai_edge_litert import schema_py_generated as schema
+
+        model = schema.Model.GetRootAsModel(self.path.read_bytes(), 0)
+        entries = [model.Metadata(i) for i in range(model.MetadataLength())]
+        ours = next((e for e in entries if e.Name() == MARK.encode()), None)
+        return {} if ours is None else dict(json.loads(model.Buffers(ours.Buffer()).DataAsNumpy().tobytes()))
 
     def open_on(self, device: torch.device) -> bool:
         """It stays on the CPU."""

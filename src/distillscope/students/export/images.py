@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +21,8 @@ from distillscope.files.yaml_reader import read_yaml
 
 VERIFIED = 256
 """Images through the file and the network before it is written."""
+ENLARGED = 32
+"""Of these, shown to a raw file in a larger size as well."""
 CHOOSING = 128
 """Of int8: images that calibration methods and layers are chosen on."""
 CALIBRATED = 512
@@ -86,6 +89,16 @@ def pixels_of(source: Source, preprocess: Preprocess) -> np.ndarray:
     """The images at the student's size (n, size, size, 3) uint8, resized and cropped as in training."""
     floats = [preprocess.resize(source.read(range(i, min(i + 64, len(source))))) for i in range(0, len(source), 64)]
     return torch.cat(floats).mul(255).round().to(torch.uint8).permute(0, 2, 3, 1).contiguous().numpy()
+
+
+def enlarged(source: Source, size: int) -> Source:
+    """The same images with their pixels repeated until they are three times ``size``, so that a file has to shrink them."""
+    images = []
+    for i in range(len(source)):
+        image = source.image(i)
+        times = -(-(3 * size + 1) // min(image.shape[:2]))
+        images.append(image.repeat(times, axis=0).repeat(times, axis=1))
+    return replace(source, ids=np.array([f"{name} enlarged" for name in source.ids]), pixels=None, kept=tuple(images))
 
 
 def raw_batches(source: Source) -> list[np.ndarray]:

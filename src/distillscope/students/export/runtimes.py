@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from dataclasses import dataclass, field
+import contextlib
+import json
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -14,11 +16,12 @@ from distillscope.data.source import Source
 from distillscope.errors import UserError
 from distillscope.students.export.images import pixels_of
 from distillscope.students.export.network import PixelNetwork
-from distillscope.students.export.onnx_graph import needed, resizing, signed, traced, with_batch
+from distillscope.students.export.onnx_graph import needed, quiet, resizing, signed, traced, with_batch
 from distillscope.students.export.quantise import Quantiser, choose, run
 from distillscope.students.export.verify import cosines, first_deviation, network_rows
 from distillscope.students.load import StudentEncoder
-from distillscope.teachers.artefacts import Facts
+from distillscope.teachers.artefacts import MARK, Facts
+from distillscope.teachers.encoder import plain_line
 
 if TYPE_CHECKING:
     from onnx import ModelProto
@@ -108,14 +111,108 @@ def to_onnx(job: Job, path: Path) -> list[Converted]:
     found = []
     graphs, decided = onnx_graphs(job, path)
     for place, graph in graphs:
-        place.write_bytes(signed(graph, job.facts).SerializeToString())
+        place.write_bytes(signed(graph, _of(job, place, path)).SerializeToString())
         found.append(Converted(place, _explains(job, graph), decided))
     return found
+
+
+def _of(job: Job, place: Path, dynamic: Path) -> Facts:
+    """The facts of a file: that it is fixed to batch 1 where it is not the dynamic one."""
+    return job.facts if place == dynamic else job.facts.but(batch="1")
 
 
 def _explains(job: Job, graph: ModelProto) -> Callable[[str, float], str]:
     return lambda item, bound: first_deviation(graph, job.student, job.student.preprocess, job.verification, item, bound)
 
 
-RUNTIMES = {"onnx": Runtime((".onnx",), to_onnx)}
+def to_openvino(job: Job, path: Path) -> list[Converted]:
+    """OpenVINO's IR of the same graphs; float16 keeps weights in 16 bits and computes in float32 on a CPU."""
+    library = needed("openvino", "openvino")
+    half = job.facts.precision == "float16"
+    graphs, decided = onnx_graphs(replace(job, facts=job.facts.but(precision="float32")) if half else job, path)
+    found = []
+    for place, graph in graphs:
+        source = place.with_suffix(".onnx")
+        source.write_bytes(graph.SerializeToString())
+        with converting("OpenVINO", job):
+            model = library.convert_model(str(source))
+            for key, value in _of(job, place, path).text().items():
+                model.set_rt_info(value, [MARK, key])
+            library.save_model(model, str(place), compress_to_fp16=half)
+        source.unlink()
+        found.append(Converted(place, _explains(job, graph), decided))
+    return found
+
+
+def to_executorch(job: Job, path: Path) -> list[Converted]:
+    """An ExecuTorch program for XNNPACK, fixed to batch 1."""
+    needed("executorch.exir", "executorch")
+    from executorch.backends.xnnpack.partition.xnnpack_partitioner import XnnpackPartitioner
+    from executorch.exir import to_edge_transform_and_lower
+
+    network, images = _fixed(job)
+    with converting("ExecuTorch", job):
+        program = torch.export.export(network, (images,))
+        lowered = to_edge_transform_and_lower(program, partitioner=[XnnpackPartitioner()],
+                                              constant_methods={MARK: json.dumps(job.facts.but(batch="1").text())})
+        path.write_bytes(lowered.to_executorch().buffer)
+    return [Converted(path, _unknown_layer)]
+
+
+def to_litert(job: Job, path: Path) -> list[Converted]:
+    """A LiteRT (TensorFlow Lite) file, fixed to batch 1."""
+    library = needed("litert_torch", "litert")
+    network, images = _fixed(job)
+    with converting("LiteRT", job):
+        library.convert(network, (images,)).export(str(path))
+        path.write_bytes(_with_metadata(path.read_bytes(), job.facts.but(batch="1")))
+    return [Converted(path, _unknown_layer)]
+
+
+def _fixed(job: Job) -> tuple[PixelNetwork, torch.Tensor]:
+    """The network, and one image for it."""
+    size = job.student.preprocess.size
+    return PixelNetwork(job.student, DTYPES[job.facts.precision]), torch.zeros(1, size, size, 3, dtype=torch.uint8)
+
+
+def _with_metadata(content: bytes, facts: Facts) -> bytes:
+    """A LiteRT file with the facts as one of its metadata."""
+    import flatbuffers
+    from ai_edge_litert import schema_py_generated as schema
+
+    model = schema.ModelT.InitFromObj(schema.Model.GetRootAsModel(content, 0))
+    held, entry = schema.BufferT(), schema.MetadataT()
+    held.data = np.frombuffer(json.dumps(facts.text()).encode(), np.uint8)
+    model.buffers.append(held)
+    entry.name, entry.buffer = MARK, len(model.buffers) - 1
+    model.metadata = [*(model.metadata or []), entry]
+    builder = flatbuffers.Builder(len(content))
+    builder.Finish(model.Pack(builder), b"TFL3")
+    return bytes(builder.Output())
+
+
+def _unknown_layer(item: str, bound: float) -> str:
+    return "unknown (this runtime shows no layer's output; export to onnx to see)"
+
+
+@contextlib.contextmanager
+def converting(name: str, job: Job) -> Iterator[None]:
+    """What a converter raises, in one line: mostly an operator that its runtime lacks."""
+    try:
+        with quiet(), torch.no_grad():
+            yield
+    except UserError:
+        raise
+    except Exception as error:  # every converter raises its own, without a common base
+        raise UserError(f"export {job.student.name}", f"operators that {name} has", plain_line(error),
+                        "Use --to onnx, or --input sized where it was raw.") from None
+
+
+RUNTIMES = {
+    "onnx": Runtime((".onnx",), to_onnx),
+    # Its reader of ONNX ignores Resize's antialiasing without a word: pixels were off by up to 158 levels of 255.
+    "openvino": Runtime((".xml", ".bin"), to_openvino, inputs=("sized",)),
+    "executorch": Runtime((".pte",), to_executorch, ("float32",), ("sized",)),
+    "litert": Runtime((".tflite",), to_litert, ("float32",), ("sized",)),
+}
 """What --to takes."""

@@ -12,7 +12,7 @@ import torch
 from distillscope.data.preprocess import Preprocess
 from distillscope.data.source import Source
 from distillscope.errors import UserError
-from distillscope.students.export.images import pixels_of, raw_batches
+from distillscope.students.export.images import enlarged, pixels_of, raw_batches
 from distillscope.students.export.network import PixelNetwork
 from distillscope.students.export.onnx_graph import HEAD, IMAGES, needed, scopes
 from distillscope.students.load import StudentEncoder
@@ -40,6 +40,10 @@ class Agreement:
     @property
     def worst(self) -> float:
         return float(self.cosines.min())
+
+    def joined(self, other: Agreement) -> Agreement:
+        """Both together."""
+        return Agreement(np.concatenate([self.cosines, other.cosines]), np.concatenate([self.ids, other.ids]))
 
     def below(self, bound: float) -> list[str]:
         """Ids of the images below a bound, the worst first."""
@@ -94,7 +98,9 @@ def first_deviation(graph: ModelProto, student: StudentEncoder, preprocess: Prep
     import onnx
 
     runtime = needed("onnxruntime", "onnx")
-    one = source.take([int(np.flatnonzero(source.ids == item)[0])])
+    name = item.removesuffix(" enlarged")
+    one = source.take([int(np.flatnonzero(source.ids == name)[0])])
+    one = one if name == item else enlarged(one, preprocess.size)
     pixels, raw = pixels_of(one, preprocess), graph.graph.node[0].name.startswith(HEAD)
     shown = onnx.ModelProto()
     shown.CopyFrom(graph)

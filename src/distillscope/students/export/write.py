@@ -14,7 +14,17 @@ from distillscope import progress
 from distillscope.data.source import Source
 from distillscope.errors import UserError, unknown_name
 from distillscope.files.writing import write_atomic
-from distillscope.students.export.images import CALIBRATED, CHOOSING, VERIFIED, named_images, own_images, parts_of, pixels_of
+from distillscope.students.export.images import (
+    CALIBRATED,
+    CHOOSING,
+    ENLARGED,
+    VERIFIED,
+    enlarged,
+    named_images,
+    own_images,
+    parts_of,
+    pixels_of,
+)
 from distillscope.students.export.load import load_artefact, name_of_weights
 from distillscope.students.export.runtimes import RUNTIMES, Converted, Job, beside
 from distillscope.students.export.verify import BOUNDS, Agreement, agreement, held, network_rows
@@ -96,6 +106,10 @@ def _verified(job: Job, made: Converted) -> Exported:
     artefact = load_artefact(made.path, job.student)
     pixels = pixels_of(job.verification, job.student.preprocess)
     found = agreement(artefact, job.verification, pixels, network_rows(job.student, pixels))
+    if job.facts.input == "raw":  # stored images may all be small, or all be large: the resizing is seen both ways
+        large = enlarged(job.verification.take(range(ENLARGED)), job.student.preprocess.size)
+        pixels = pixels_of(large, job.student.preprocess)
+        found = found.joined(agreement(artefact, large, pixels, network_rows(job.student, pixels)))
     where, precision = f"export {made.path.name}", job.facts.precision
     if precision in BOUNDS:
         held(found, BOUNDS[precision], where, made.explain)
@@ -103,7 +117,7 @@ def _verified(job: Job, made: Converted) -> Exported:
         raise UserError(where, f"mean cosine {job.min_cosine:g} to the network on {len(found.ids)} images kept apart",
                         f"{found.mean:.4f}", "Nothing was written. Give more images (--calibrate), or a lower --min-cosine.")
     images = f"{job.verification.name}/{job.verification.split}"
-    return Exported(made.path, job.facts, artefact.batch, artefact.size_bytes, found, images, made.decided)
+    return Exported(made.path, artefact.facts, artefact.batch, artefact.size_bytes, found, images, made.decided)
 
 
 def check_out(out: Path, suffixes: tuple[str, ...]) -> None:
