@@ -394,7 +394,7 @@ def test_litert(student, tmp_path):
 
 def test_a_lite_file_carries_its_facts_and_is_read_by_them(files, tmp_path):
     facts = load_artefact(files / "s.batch1.onnx").facts.but(dimension=4)
-    weights = save_lite(tmp_path / "plain.tflite", "UINT8", size=SIZE)
+    weights = save_lite(tmp_path / "plain.tflite", "UINT8", scale=1.0, size=SIZE)
     plain = (tmp_path / "plain.tflite").read_bytes()
     (tmp_path / "s.tflite").write_bytes(runtimes._with_metadata(plain, facts))
     artefact = load_artefact(tmp_path / "s.tflite")
