@@ -22,11 +22,12 @@ import importlib
 import importlib.util
 import inspect
 import pkgutil
+import types
 import typing
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Any, Generic, TypeVar
+from typing import Annotated, Any, Generic, Literal, TypeVar
 
 from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError
 
@@ -238,8 +239,21 @@ def _checked(value: Any, hint: Any, plain: Any, where: str) -> Any:
     try:
         return TypeAdapter(hint, config=ConfigDict(arbitrary_types_allowed=True, allow_inf_nan=False)).validate_python(value)
     except ValidationError as error:
-        expected = str(plain).replace("<class '", "").replace("'>", "")
-        raise UserError(where, expected, shown(value), f"{error.errors()[0]['msg']}.") from None
+        raise UserError(where, _in_words(plain), shown(value), f"{error.errors()[0]['msg']}.") from None
+
+
+def _in_words(hint: Any) -> str:
+    """A type as a user may read it.
+
+    >>> _in_words(int), _in_words(float | None), _in_words(int | Literal["target"]), _in_words(tuple[int, ...])
+    ('int', 'float or none', "int or 'target'", 'tuple[int, ...]')
+    """
+    parts = typing.get_args(hint)
+    if typing.get_origin(hint) is Literal:
+        return " or ".join(map(repr, parts))
+    if typing.get_origin(hint) in (typing.Union, types.UnionType):
+        return " or ".join(map(_in_words, parts))
+    return "none" if hint is type(None) else hint.__name__ if inspect.isclass(hint) and not parts else str(hint)
 
 
 datasets = Registry("dataset", "distillscope.data", Facts)

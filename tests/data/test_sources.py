@@ -17,7 +17,7 @@ from PIL import Image, ImageOps
 
 from builders import refused
 from distillscope.config.resolve import named_dataset
-from distillscope.data.decode import MAX_PIXELS, BrokenImage, Decoding, decode, decode_image
+from distillscope.data.decode import MAX_PIXELS, BrokenImage, Decoding, decode
 from distillscope.data.source import Source, content_hash, load_in_memory, read_batches, stratified
 from distillscope.data.splits import load_split, load_splits
 from distillscope.errors import UserError
@@ -242,7 +242,7 @@ def test_an_image_stands_as_exif_says(orientation, kind):
 
 def test_damaged_exif_costs_no_image():
     data = encoded(RGB, "JPEG", exif=b"Exif\0\0II*\0\xff\xff\xff\xff garbage")
-    assert np.array_equal(decode_image(data), np.asarray(opened(data).convert("RGB")))
+    assert np.array_equal(decode(data)[0], np.asarray(opened(data).convert("RGB")))
 
 
 def transparent(mode):
@@ -346,7 +346,7 @@ def test_any_bytes_give_an_image_or_a_broken_one(data, changes, cut):
     for at, value in changes:
         spoilt[at % len(spoilt)] = value
     try:
-        pixels = decode_image(bytes(spoilt[: max(1, cut % (2 * len(spoilt)))]))
+        pixels = decode(bytes(spoilt[: max(1, cut % (2 * len(spoilt)))]))[0]
     except BrokenImage:
         return
     assert pixels.dtype == np.uint8 and pixels.ndim == 3 and pixels.shape[2] == 3

@@ -219,7 +219,11 @@ def read(path):
     return run
 
 
-READERS = {"study.yaml": run_files.read_study, "provenance.json": run_files.read_provenance,
+def read_study(path):
+    return run_files.as_study(run_files.read_written(path), path)
+
+
+READERS = {"study.yaml": read_study, "provenance.json": run_files.read_provenance,
            "complete.json": run_files.read_complete,
            "results.csv": run_files.read_results, "curves.json": run_files.read_curves, "metrics.jsonl": run_files.read_epochs,
            "keepsakes.json": lambda path: read_keepsakes(path.parents[1])}
@@ -264,7 +268,7 @@ def test_no_value_of_a_setting_is_a_traceback(changed):
         for text in texts:
             path, restore = changed("study.yaml", with_setting(key, text))
             try:
-                run_files.read_study(path / "study.yaml")
+                read_study(path / "study.yaml")
                 assert text != "5" or key not in ("arms", "students", "noise", "published", "training")
             except UserError as error:
                 assert f"study.yaml {key}" in str(error)

@@ -20,9 +20,9 @@ from builders.tiny import finished_run, scratch, sorted_rows, tiny_study, tiny_v
 from distillscope.claims.results import results_of
 from distillscope.compare.runs import compare_runs
 from distillscope.config.load import load_preset, study_from
-from distillscope.files.writing import write_json
+from distillscope.files.writing import finite, write_json
 from distillscope.report.context.study import notices_of
-from distillscope.report.study_page import _finite, write_report, write_summary
+from distillscope.report.study_page import write_report, write_summary
 from distillscope.results.keys import FIT, OLD_FIT, OLD_FIT_SAYS
 from distillscope.results.merge import merge_runs
 from distillscope.results.run import measured_split, name_train_rank, of_test, read_run
@@ -89,7 +89,7 @@ def test_the_summary_in_python_has_the_rows_of_summary_json(old_run):
     with pytest.warns(UserWarning):
         ours = load_study(old_run).summary
     written = json.loads(write_summary(read, Summary.of(read), []).read_text())["quantities"]
-    write_json(old_run / "ours.json", _finite(ours.to_dict("records")))
+    write_json(old_run / "ours.json", finite(ours.to_dict("records")))
     assert json.loads((old_run / "ours.json").read_text()) == written
     assert {TRAIN, f"{RANK}_of_mean_spectrum"} <= set(ours["measure"])
 

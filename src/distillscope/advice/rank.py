@@ -166,7 +166,7 @@ def rank(results: Results, student: str, plain: Arm, axes: Sequence[Axis], missi
     ranked = sorted((e for e in entries if not e.apart), key=lambda e: -e.gain.mean)
     apart = tuple(e for e in entries if e.apart)
     if len(ranked) < 2:
-        return Ranking(student, plain.name, tuple(ranked), apart, reason=_alone(plain, ranked, apart), not_run=absent)
+        return Ranking(student, plain.name, tuple(ranked), apart, reason=_alone(plain, apart), not_run=absent)
     leaders, wanted = leading([e.arm.name for e in ranked], scores)
     fronts = {y: front({e.arm.name: (e.values["accuracy"], e.values[y]) for e in ranked})
               for y in ("robustness", "geometry") if all({"accuracy", y} <= set(e.values) for e in ranked)}
@@ -248,7 +248,7 @@ def _why_apart(arm: Arm, plain: Arm, entry: Entry, absent: set[str], more: float
     return ""
 
 
-def _alone(plain: Arm, ranked: Sequence[Entry], apart: Sequence[Entry]) -> str:
+def _alone(plain: Arm, apart: Sequence[Entry]) -> str:
     """Why there is nothing to rank."""
     own = next((e for e in apart if e.arm is plain), None)
     if own is not None:

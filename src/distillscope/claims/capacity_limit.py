@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from distillscope.claims.collapse import half_way
-from distillscope.claims.results import RANK, TRAIN_RANK, Results, Undecided
+from distillscope.claims.results import RANK, Results, Undecided
 from distillscope.claims.statements import Endpoint, all_of, below
 from distillscope.claims.verdict import Finding, secondary
 from distillscope.registry import claims
 from distillscope.results.arms import DEMANDING
+from distillscope.results.keys import TRAIN_RANK
 from distillscope.results.statistics import ALPHA, paired
 
 PUBLISHED, NETWORK = 82.0, "paper_cnn"

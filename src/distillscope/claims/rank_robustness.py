@@ -9,11 +9,10 @@ from distillscope.claims.results import RANK, Results, Undecided
 from distillscope.claims.statements import Endpoint, above
 from distillscope.claims.verdict import Finding, Secondary, secondary
 from distillscope.registry import claims
-from distillscope.results.rows import TEACHER, Condition
+from distillscope.results.rows import TEACHER, WHITE, WHOLE, Condition
 from distillscope.results.statistics import paired
 
 SHARE = 0.1
-WHOLE, WHITE = "all", "whitened"
 
 
 @claims.register("rank-robustness", sentence="The teacher is robust because of its many dimensions.", seeds=10)

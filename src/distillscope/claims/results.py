@@ -14,8 +14,9 @@ from distillscope.config.parts import Student
 from distillscope.config.study import Study
 from distillscope.errors import UserError
 from distillscope.results.arms import Arm, arms_of, distinct, plain
-from distillscope.results.keys import ACCURACIES, FIT, MAPPED, OLD_FIT, OLD_FIT_SAYS, RANK, TRAIN_RANK
+from distillscope.results.keys import ACCURACIES, FIT, MAPPED, OLD_FIT, OLD_FIT_SAYS, RANK
 from distillscope.results.rows import CLEAN, TEACHER, Condition, in_order
+from distillscope.results.run import measured_split, of_test
 from distillscope.results.same_study import unlike
 from distillscope.results.statistics import Contrast, paired, welch
 
@@ -78,8 +79,7 @@ class Results:
     @property
     def split(self) -> str:
         """The split that the study tests on."""
-        splits = self.frame.loc[self.frame["measure"] != TRAIN_RANK, "split"].unique().tolist()
-        return splits[0] if splits else "test"
+        return measured_split(self.frame)
 
     def once(self, key: Any, make: Callable[[], Found]) -> Found:
         """What ``make`` gives, made once for all claims and rankings that look it up under ``key``."""
@@ -267,7 +267,7 @@ class Results:
     def scope(self) -> dict[str, Any]:
         """What every verdict is scoped to."""
         sizes = sorted({s.image_size for s in self.students.values()})
-        items = self.frame.loc[self.frame["measure"] != TRAIN_RANK, "n"].max() if len(self.frame) else None
+        items = of_test(self.frame)["n"].max() if len(self.frame) else None
         limit = self.study.limit
         return {"teacher": self.teacher, "data": self.dataset, "input": f"{', '.join(map(str, sizes))} px",
                 "noise": self.noise_text(), "train images": f"{limit} at most" if limit else "all",
@@ -355,7 +355,7 @@ def _check_same(first: Read, other: Read, command: str) -> None:
     one, two = _judged(first.study), _judged(other.study)
     for found in unlike(one, two, axes=("stresses", "students")):
         key = found.key if found.name is None else f"{found.key}.{found.name}"
-        _refuse(f"{command} {other.path} {key}", found.first, found.second, first)
+        _refuse(f"{command} {other.path} {key}", *found.apart, first)
     marks = {(r.dataset, r.teacher): r.fingerprint for r in first.references}
     for reference in other.references:
         known = marks.get((reference.dataset, reference.teacher), {})

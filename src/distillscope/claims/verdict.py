@@ -18,6 +18,7 @@ from typing import Any, NamedTuple
 
 from distillscope.claims.results import Read, Results, Undecided, results_of
 from distillscope.claims.statements import Outcome, Statement
+from distillscope.files.writing import finite
 from distillscope.registry import claims
 from distillscope.results.statistics import (
     ALPHA,
@@ -125,7 +126,7 @@ class Verdict:
 
     def to_dict(self) -> dict[str, Any]:
         """Plain values for JSON; infinities and NaN become null."""
-        return _finite({k: v for k, v in asdict(self).items() if k != "says"})
+        return finite({k: v for k, v in asdict(self).items() if k != "says"})
 
 
 def tested(name: str, sentence: str, seeds: int, found: Finding, results: Results) -> Verdict:
@@ -239,14 +240,6 @@ def interval(verdict: Verdict | Secondary) -> str:
     """'11.1 [-4.2, 26.3] points'."""
     band = f" [{number(verdict.low)}, {number(verdict.high)}]" if verdict.low is not None else ""
     return f"{number(verdict.effect)}{band} {verdict.unit}".strip()
-
-
-def _finite(value: Any) -> Any:
-    if isinstance(value, float):
-        return value if math.isfinite(value) else None
-    if isinstance(value, dict):
-        return {k: _finite(v) for k, v in value.items()}
-    return [_finite(v) for v in value] if isinstance(value, (list, tuple)) else value
 
 
 @dataclass(frozen=True)

@@ -21,6 +21,8 @@ LONGEST_PATH = 20
 SINGULAR = {"student": ["students"], "arm": ["arms"],
             **{key: ["arms", key] for key in ("objective", "view", "view_target", "view_bank", "projector")}}
 """What a path may begin with instead of the study's own key: where there is one student or one arm, it needs no name."""
+
+
 def preset_names() -> list[str]:
     """The presets that come with the package."""
     return names_in("presets")

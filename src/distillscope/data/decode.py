@@ -76,13 +76,11 @@ class Decoding:
                          for key, text in DONE.items() if counts.get(key))
 
 
-def decode_image(encoded: bytes) -> np.ndarray:
-    """PNG, JPEG, WebP ... bytes to uint8 RGB (h, w, 3)."""
-    return decode(encoded)[0]
-
-
 def decode(encoded: bytes, decoding: Decoding | None = None) -> tuple[np.ndarray, Counter[str]]:
-    """uint8 RGB (h, w, 3), and what was done to get it (keys of ``DONE``). Raises ``BrokenImage`` for anything else."""
+    """PNG, JPEG, WebP ... as uint8 RGB (h, w, 3), and what was done to get it (keys of ``DONE``).
+
+    Raises ``BrokenImage`` for anything else.
+    """
     from PIL import Image, UnidentifiedImageError
 
     try:

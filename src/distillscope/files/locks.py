@@ -113,5 +113,3 @@ def _flock(path: Path, exclusive: bool) -> int | bool | None:
             return None
         raise
     return descriptor
-
-

@@ -6,6 +6,7 @@ import contextlib
 import errno
 import hashlib
 import json
+import math
 import os
 import platform
 import re
@@ -195,6 +196,19 @@ def checksum(path: Path) -> str:
 def write_text(path: Path, text: str) -> Path:
     """``text`` in UTF-8, atomically."""
     return write_atomic(path, lambda p: p.write_text(text, encoding="utf-8"))
+
+
+def finite(value: Any) -> Any:
+    """Plain values as JSON has them: NaN and infinity become null, and tuples lists.
+
+    >>> finite({"low": float("nan"), "values": (1.0, float("inf"))})
+    {'low': None, 'values': [1.0, None]}
+    """
+    if isinstance(value, float):
+        return value if math.isfinite(value) else None
+    if isinstance(value, dict):
+        return {k: finite(v) for k, v in value.items()}
+    return [finite(v) for v in value] if isinstance(value, (list, tuple)) else value
 
 
 def write_json(path: Path, value: Any) -> Path:

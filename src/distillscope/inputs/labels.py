@@ -58,10 +58,10 @@ def match_labels(path: str | Path, count: int, ids: Sequence[np.ndarray] = (), *
             raise UserError(name, f"{count} labels, one an item", str(len(labels)),
                             "Save them in row order, or with the ids of the items on both sides.")
         return labels, reading
-    return _keyed(labels, keyed, count, reading, name)
+    return _keyed(labels, keyed, reading, name)
 
 
-def _keyed(labels: np.ndarray, keyed: tuple[Member, np.ndarray, np.ndarray, str], count: int, reading: Reading,
+def _keyed(labels: np.ndarray, keyed: tuple[Member, np.ndarray, np.ndarray, str], reading: Reading,
            where: str) -> tuple[np.ndarray, Reading]:
     member, own, at, how = keyed
     if len(own) != len(labels):

@@ -90,13 +90,6 @@ class Side:
         return self.items.groups(len(self.kept))
 
     @cached_property
-    def kept_order(self) -> np.ndarray:
-        """Row numbers in content order, without the groups left out."""
-        if self is self._whole:
-            return self.order
-        return self.order[np.isin(self.group_of[self.order], self.kept)]
-
-    @cached_property
     def count(self) -> int:
         return self.moments.count
 

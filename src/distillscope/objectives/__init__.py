@@ -1,4 +1,4 @@
-"""Losses between embeddings, transforms of the targets, and projectors that are thrown away.
+"""Losses between embeddings, and projectors that are thrown away.
 
 An objective names what it needs by its positional parameters, and what a user may set by its keyword-only ones::
 

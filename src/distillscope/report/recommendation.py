@@ -134,7 +134,7 @@ def arms_compared(ranking: Ranking, found: Recommendation) -> ArmsCompared:
                      [_cost(e, c) for c in costs], e.n) for e in entries]
     return ArmsCompared([f"{a.title}, {'%' if a.unit == 'points' else a.unit}" for a in found.axes],
                         [COST_TITLES[c] for c in costs],
-                      BALANCE if found.purpose == "balance" else f"for {found.purpose}", lines)
+                        BALANCE if found.purpose == "balance" else f"for {found.purpose}", lines)
 
 
 def _score(entry: Entry, ranking: Ranking, found: Recommendation) -> str:

@@ -10,7 +10,7 @@ from typing import Any
 import pandas as pd
 
 from distillscope.errors import UserError
-from distillscope.files.writing import write_atomic, write_json, write_text
+from distillscope.files.writing import finite, write_atomic, write_json, write_text
 from distillscope.report.claims import write_claims
 from distillscope.report.context.figure import legend_of
 from distillscope.report.context.images import picture_data
@@ -53,18 +53,9 @@ def write_report(run_dir: Path) -> Path:
     return write_text(run.path / "report.html", study_page(found))
 
 
-def _finite(value: Any) -> Any:
-    """JSON has no NaN: a missing interval is null."""
-    if isinstance(value, float):
-        return value if math.isfinite(value) else None
-    if isinstance(value, dict):
-        return {k: _finite(v) for k, v in value.items()}
-    return [_finite(v) for v in value] if isinstance(value, list) else value
-
-
 def write_summary(run: Run, summary: Summary, verdicts: list[str]) -> Path:
     """summary.json: what is complete, the verdict of each setting, and every quantity over seeds."""
-    return write_json(run.path / "summary.json", _finite({
+    return write_json(run.path / "summary.json", finite({
         "study": run.name, "complete": len(run.trials), "missing": run.missing, "problems": run.problems,
         "verdicts": verdicts, "quantities": summary.frame.to_dict("records")}))
 

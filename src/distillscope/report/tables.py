@@ -189,8 +189,7 @@ def build_table(run: Run, settings: list[Setting], summary: Summary) -> Table:
                   settings=len(settings))
     unplaced = sum(id(e) not in used for e in entries)
     levels = noise_conditions(run, summary) if accuracy_of(summary) else []
-    return Table(table.columns, table.rows, spread, _notes(table, levels,
-                                                    sample_note(settings, summary), unplaced), len(settings))
+    return replace(table, notes=_notes(table, levels, sample_note(settings, summary), unplaced))
 
 
 def _notes(table: Table, levels: list[Sigma], sample: str, unplaced: int) -> list[str]:

@@ -93,11 +93,6 @@ def read_archive(path: Path) -> dict[str, list[tuple[str, Record | Exception | N
     return found
 
 
-def packed_folders(path: Path) -> list[str]:
-    """What an archive holds, as references/NAME and trials/NAME, by its trials.csv."""
-    return list(_read(path / TRIALS, _read_lines))
-
-
 def unpack(record: Record, folder: Path) -> None:
     """A record as the folder of a run directory that it came from, without what the archive left out; complete.json last."""
     _write(folder / "results.csv", record.results.to_csv(index=False, lineterminator="\n").encode())

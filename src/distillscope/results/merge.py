@@ -63,7 +63,5 @@ def _refused(found: Unlike, folder: Path, first: Path) -> UserError:
     if found.name is None:
         return UserError(f"{folder} {found.key}", f"{json.dumps(found.first)[:120]} as in {first}",
                          json.dumps(found.second)[:120], "Only runs of one study can be joined.")
-    differs = [k for k in {**found.first, **found.second} if found.first.get(k) != found.second.get(k)]
-    shown = [yaml.safe_dump({k: i.get(k) for k in differs}, default_flow_style=True, width=1000).strip()[:120]
-             for i in (found.first, found.second)]
+    shown = [yaml.safe_dump(value, default_flow_style=True, width=1000).strip()[:120] for value in found.apart]
     return UserError(f"{folder} {found.key} '{found.name}'", shown[0], shown[1], "Give it another name.")

@@ -13,6 +13,8 @@ TEACHER = "teacher"
 """What the column ``student`` says in the teacher's own rows."""
 NONE = "none"
 """What a stress that looks at a part of the test images calls them unchanged: ``band=none``."""
+WHOLE, WHITE = "all", "whitened"
+"""Embeddings that are cut to none of their directions, as they are and at equal variance in each: ``top_k=all``."""
 
 
 class Condition(str):
@@ -155,11 +157,6 @@ class Condition(str):
             low = f"{low}-{more}"
         ends = _number(low), _number(high)
         return None if not dash or ends[0] is None or ends[1] is None else (ends[0], ends[1])
-
-    @property
-    def is_unchanged(self) -> bool:
-        """Whether nothing was done to the images: clean, or a stress's own items as they are."""
-        return self == CLEAN or self.what == NONE
 
     @property
     def reference(self) -> Condition:

@@ -101,11 +101,6 @@ class Run:
         return FIT if FIT in fits else "".join(sorted(fits)[:1])
 
 
-def read_results(path: Path) -> pd.DataFrame:
-    """A tidy results.csv with typed columns, the rank on train images under its own key; ValueError names what is wrong."""
-    return name_train_rank(run_files.read_results(path))
-
-
 def name_train_rank(frame: pd.DataFrame) -> pd.DataFrame:
     """The rank on train images under its own key, `train.effective_rank`.
 
@@ -141,8 +136,8 @@ def _trial_of(record: Record) -> tuple[pd.DataFrame, Finished]:
     own = results[results["student"] != TEACHER]
     row = (own if len(own) and record.kind == "trials" else results).iloc[0]
     trial = Finished(record.folder, row["dataset"], row["teacher"], row["target"], row["arm"], row["student"],
-                  None if pd.isna(row["seed"]) else int(row["seed"]), record.curves,
-                  done.seconds, tuple(done.warnings or ()), done.fingerprint or {}, _mapped_fit(results, done.mapped))
+                     None if pd.isna(row["seed"]) else int(row["seed"]), record.curves,
+                     done.seconds, tuple(done.warnings or ()), done.fingerprint or {}, _mapped_fit(results, done.mapped))
     return results, trial
 
 
@@ -237,6 +232,6 @@ def _why(error: Exception) -> str:
 
 
 def read_empty() -> pd.DataFrame:
-    """Results without a row, with the columns and types of `read_results`."""
+    """Results without a row, with the columns and types of `run_files.read_results`."""
     frame = pd.DataFrame({c: pd.Series(dtype=str) for c in COLUMNS})
     return frame.astype({"value": float, "seed": "Int64", "draw": "Int64", "n": "Int64"})

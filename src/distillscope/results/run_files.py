@@ -140,11 +140,6 @@ def as_study(values: Mapping[str, Any], path: Path) -> Study:
         raise UserError(where, error.expected, error.got, RESTORE) from None
 
 
-def read_study(path: Path) -> Study:
-    """What study.yaml says, every default filled in; a `UserError` says what does not fit."""
-    return as_study(read_written(path), path)
-
-
 def read_provenance(path: Path) -> dict[str, Any]:
     """The plain values of provenance.json; empty where there is none."""
     if not path.exists():

@@ -3,7 +3,7 @@
 ::
 
     study.yaml          the resolved config          provenance.json   versions, commit, hardware, command
-    references/ID/      the teacher's own results     trials/ID/        one trial; `names` makes ID
+    references/ID/      the teacher's own results     trials/ID/        one trial; `folder_names` makes ID
     results.csv, summary.json, tables/, figures/, report.html          made from those by the report
 
 A reference or trial counts once its ``complete.json`` exists, which is written last.

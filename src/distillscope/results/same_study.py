@@ -23,6 +23,19 @@ class Unlike:
     first: Any
     second: Any
 
+    @property
+    def apart(self) -> tuple[Any, Any]:
+        """Both values; of two mappings what differs in them alone.
+
+        >>> Unlike("students", "S", {"label": "S", "width": 1}, {"label": "S", "width": 2}).apart
+        ({'width': 1}, {'width': 2})
+        """
+        one, other = self.first, self.second
+        if not isinstance(one, Mapping) or not isinstance(other, Mapping):
+            return one, other
+        keys = [k for k in {**one, **other} if one.get(k) != other.get(k)]
+        return {k: one.get(k) for k in keys}, {k: other.get(k) for k in keys}
+
 
 def unlike(first: Mapping[str, Any], second: Mapping[str, Any], axes: Sequence[str] = AXES) -> Iterator[Unlike]:
     """What keeps two configurations from being one study, in the order of the keys; nothing where they are one.

@@ -151,7 +151,7 @@ class Summary:
         return cls(summarise(run.all_results, run.trials))
 
     def get(self, model, measure: str, condition: str = CLEAN) -> Statistic | None:
-        """The statistic of a `report.models.Model`; teacher rows answer to student.* keys too. None when absent."""
+        """The statistic of a `results.models.Model`; teacher rows answer to student.* keys too. None when absent."""
         if model.is_teacher:
             measure = teacher_key(measure)
         found = self._rows.get((model.dataset, model.teacher, model.target, model.arm, model.student, condition, measure))

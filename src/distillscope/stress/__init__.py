@@ -1,1 +1,1 @@
-"""What must run the model: noise, corruptions, latency."""
+"""What must run the model: noise, corruptions, waves and bands of frequency, attacks, latency."""

@@ -298,7 +298,6 @@ def gradient(model: Subject, test: Source, labels: np.ndarray | None, seed: int,
 def energy_by_frequency(module: torch.nn.Module, preprocess: Preprocess, device: torch.device, head: ProbeLogits | None,
                         items: Source, bins: int, seed: int) -> tuple[np.ndarray, np.ndarray]:
     """(edges, energy) summed over images and channels: of the margin of ``head`` where there is one, else of the embedding."""
-
     was_training = module.training
     module.eval()
     labels = need_labels(items.labels, "stresses.gradient") if head is not None else np.empty(0)

@@ -15,10 +15,9 @@ from distillscope.data.source import Source
 from distillscope.draws import keyed_rng
 from distillscope.errors import UserError
 from distillscope.registry import stresses
-from distillscope.results.rows import Condition, Row
+from distillscope.results.rows import WHITE, WHOLE, Condition, Row
 from distillscope.stress.subject import Findings, Probe, Subject, few, need_labels, need_range
-
-WHOLE, WHITE = "all", "whitened"
+from distillscope.targets.transforms import unit_rows
 
 
 @stresses.register("top_k", own_target=True)  # probes are fitted anew for every k
@@ -43,11 +42,11 @@ def top_k(model: Subject, test: Source, labels: np.ndarray | None, seed: int, *,
         return Findings()
     tested, found = few(test, items, "stresses.top_k"), Findings()
     found.rows.append(Row("top_k.chance", Condition.top_k(WHOLE), None, 1 / len(np.unique(labels)), len(labels), "fraction"))
-    train = unit_rows(model.embed(model.train, None, "top_k, train"))
-    seen: dict[float | None, np.ndarray] = {None: unit_rows(model.embed(tested, None, "top_k, test"))}
+    train = unit_rows(model.embed(model.train, None, "top_k, train")).astype(np.float64)
+    seen: dict[float | None, np.ndarray] = {None: unit_rows(model.embed(tested, None, "top_k, test")).astype(np.float64)}
     for sigma in (s for s in sigmas if s > 0):
         noise = Noise(sigma, spec, 0, seed)  # draw 0 of the noise sweep
-        seen[sigma] = unit_rows(model.embed(tested, noise, f"top_k, sigma {sigma:g}"))
+        seen[sigma] = unit_rows(model.embed(tested, noise, f"top_k, sigma {sigma:g}")).astype(np.float64)
         named: list[int | str] = [*ks, WHOLE, *([WHITE] if whitened else [])]
         found.conditions |= {Condition.top_k(k, sigma): noise.both_units() for k in named}
     groups = disjoint_parts(tested, parts)
@@ -57,12 +56,6 @@ def top_k(model: Subject, test: Source, labels: np.ndarray | None, seed: int, *,
         for level, rows in seen.items():
             found.rows += _rows(model, probes, cut(rows), tested, groups, Condition.top_k(name, level))
     return found
-
-
-def unit_rows(z: np.ndarray) -> np.ndarray:
-    """Rows of unit length; a row of zeros stays zero."""
-    norms = np.linalg.norm(z, axis=1, keepdims=True)
-    return (z / np.where(norms == 0, 1, norms)).astype(np.float64)
 
 
 def cuts(train: np.ndarray, ks: tuple[int, ...], whitened: bool,

@@ -133,7 +133,7 @@ class Transform(nn.Module):
     """A fitted target transform as a last layer: rows -> ((unit rows) - mean) @ matrix + offset; sqrt(2) cos of it if ``wave``.
 
     ``tensors``: mean (d,), and where there are any matrix (d, k) or (d,), offset (k,); none of them is trained, all are stored
-    and counted with the weights. Always in float32. The same numbers as `objectives.targets.Target`.
+    and counted with the weights. Always in float32. The same numbers as `targets.transforms.Target`.
 
     >>> layer = Transform({"mean": torch.zeros(2), "matrix": torch.tensor([2.0, 1.0])})
     >>> layer(torch.tensor([[3.0, 4.0]])).double().round(decimals=3).tolist()

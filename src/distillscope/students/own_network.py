@@ -99,5 +99,3 @@ def _one(size: Any) -> int | None:
 
 def _apart(one: torch.Tensor, other: torch.Tensor) -> float:
     return float((one - other).abs().max()) if one.shape == other.shape else float("inf")
-
-

@@ -23,10 +23,11 @@ from distillscope.config.study import Study
 from distillscope.data.source import Source, labels_of, stratified
 from distillscope.files.writing import write_atomic, write_text
 from distillscope.measure.rows import unit
+from distillscope.results.keepsakes_file import VERSION
 from distillscope.results.run_files import Trial, trials_of
-from distillscope.results.rundir import is_complete, reference_folder, trial_folder
+from distillscope.results.rundir import is_complete, json_object, reference_folder, trial_folder
 
-FOLDER, VERSION = "keepsakes", 1
+FOLDER = "keepsakes"
 NUM_LOST, NUM_QUERIES, NUM_NEIGHBOURS, NUM_POINTS = 24, 6, 5, 1000
 MAX_CLASSES = 100
 """A confusion table of more classes is not kept: nobody could read it."""
@@ -74,11 +75,7 @@ def keep_run(run: Path, study: Study, data: str, teacher: str, target: str, test
 
 
 def _is_made(folder: Path, seeds: list[int], test: Source) -> bool:
-    path = folder / FOLDER / "keepsakes.json"
-    try:
-        made = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError):
-        return False
+    made = json_object(folder / FOLDER / "keepsakes.json")
     return (made.get("version"), made.get("seeds"), made.get("items")) == (VERSION, seeds, len(test))
 
 

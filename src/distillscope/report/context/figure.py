@@ -1,4 +1,4 @@
-"""A figure as its template takes it, the legend that a page's figures share, and tables (templates/_table.html)."""
+"""A figure as its template takes it, the legend that a page's figures share, and tables (macros of templates/_parts.html)."""
 
 from __future__ import annotations
 

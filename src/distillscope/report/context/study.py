@@ -198,7 +198,7 @@ def beside_teacher(run: Run, settings: list[Setting], summary: Summary) -> list[
 
 
 def corruption_table(run: Run, probe: str) -> pd.DataFrame:
-    """`measure.robustness.against_teacher` for one probe, on the split that the report shows, for the corruptions alone."""
+    """`results.robustness.against_teacher` for one probe, on the split that the report shows, for the corruptions alone."""
     results = run.all_results
     if not rows_of_suite(results).any():
         return pd.DataFrame()
