@@ -333,6 +333,18 @@ def recipes():
     yield [[list(found[e]) for found in differences] for e in everything]
 
 
+def ship():
+    for found in read("2026-11-26-ship", "export_speed.json")["students"].values():
+        of = {(t["name"], t["batch"]): t for t in found["timings"] if t["against"] == "torch"}
+        rows = []
+        for one in (t for (_, batch), t in of.items() if batch == 1):
+            many = of.get((one["name"], 32))
+            of_many = [[many["median_ms"]], [many["ratio"]]] if many else [[], []]
+            rows.append([[one["median_ms"]], [one["p90_ms"]], [one["ratio"]], *of_many, [one["size_bytes"] / 1000],
+                         [one["peak_mib"]]])
+        yield rows
+
+
 TABLES = {
     "2026-11-23-audit": audit,
     "2026-11-23-benchmarks": benchmarks,
@@ -345,6 +357,7 @@ TABLES = {
     "2026-11-25-four": four,
     "2026-11-25-frontier": frontier,
     "2026-11-26-recipes": recipes,
+    "2026-11-26-ship": ship,
 }
 WORDS = {"open": r"not told|undecided"}
 
