@@ -23,15 +23,24 @@ ENDPOINTS = {"tuned probe": (TUNED, "clean", 100), "tuned probe at 0.2": (TUNED,
              "mapped recall at 1": ("mapped.recall_at_1", "clean", 100),
              "effective rank": ("student.effective_rank", "clean", 1)}
 DESCRIBED = {"paper's probe": (PAPER, "clean", 100), "paper's probe at 0.2": (PAPER, NOISY, 100),
-             "mapped R^2": ("mapped.teacher_r2", "clean", 1), "mapped rank": ("mapped.effective_rank", "clean", 1)}
+             "mapped R^2": ("mapped.teacher_r2", "clean", 1), "mapped rank": ("mapped.effective_rank", "clean", 1),
+             "unmapped recall at 1": ("raw_recall", "clean", 100),
+             "mean cosine": ("alignment.mean_cosine", "clean", 1)}
 SECONDS = {"seconds": ("train.seconds", "clean", 1)}
 ALPHA, TIE, MOST_TIME = 0.05, 0.5, 3.0
 
 
 def of_seeds(run: Path) -> pd.Series:
-    """(arm, measure, condition, seed) -> value of the students, on the split that the run scores."""
+    """(arm, measure, condition, seed) -> value of the students, on the split that the run scores.
+
+    With what raw_recall.py wrote beside it, as the measure of that name.
+    """
     rows = distillscope.load_study(run).results
-    return rows[rows.student != "teacher"].groupby(["arm", "measure", "condition", "seed"]).value.mean()
+    found = rows[rows.student != "teacher"].groupby(["arm", "measure", "condition", "seed"]).value.mean()
+    beside = run.with_name(f"{run.name}-recall.jsonl")
+    lines = [json.loads(line) for line in beside.read_text().splitlines()] if beside.is_file() else []
+    raw = {(v["arm"], "raw_recall", "clean", v["seed"]): v["recall_at_1"] for v in lines}
+    return pd.concat([found, pd.Series(raw).rename_axis(found.index.names)]).sort_index() if raw else found
 
 
 def arms_of(table: pd.Series) -> list[str]:
