@@ -228,9 +228,9 @@ def _p(d: float, low: float, high: float) -> float:
     >>> round(_p(1.0, 0.0, 2.0), 3), _p(0.0, -1.0, 1.0)
     (0.05, 1.0)
     """
-    from scipy.stats import norm
+    from scipy.special import ndtr
 
     reach = d - low if d > 0 else high - d
     if reach == 0:
         return 1.0 if d == 0 else 0.0
-    return float(2 * norm.sf(Z * abs(d) / reach))
+    return float(2 * ndtr(-Z * abs(d) / reach))

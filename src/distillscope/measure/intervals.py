@@ -85,12 +85,12 @@ def mean_interval(scores: np.ndarray, *, level: float = 0.95) -> tuple[float | N
     >>> [round(v, 3) for v in mean_interval(np.array([1.0, 2.0, 3.0]))]
     [-0.484, 4.484]
     """
-    from scipy.stats import t
+    from scipy.special import stdtrit
 
     if len(scores) < 2:
         return None, None
     mean, error = float(np.mean(scores)), float(np.std(scores, ddof=1) / np.sqrt(len(scores)))
-    reach = float(t.ppf((1 + level) / 2, len(scores) - 1)) * error
+    reach = float(stdtrit(len(scores) - 1, (1 + level) / 2)) * error
     return mean - reach, mean + reach
 
 
@@ -100,9 +100,9 @@ def jackknife_interval(value: float, left_out: Sequence[float], *, level: float 
     se^2 = (g - 1) / g * sum (value_g - mean)^2 over g groups of equal size drawn at random (Shao & Tu 1995, chapter 2),
     and t has g - 1 degrees of freedom.
     """
-    from scipy.stats import t
+    from scipy.special import stdtrit
 
-    reach = float(t.ppf((1 + level) / 2, len(left_out) - 1) * jackknife_error(left_out))
+    reach = float(stdtrit(len(left_out) - 1, (1 + level) / 2) * jackknife_error(left_out))
     return float(value - reach), float(value + reach)
 
 
@@ -138,9 +138,9 @@ def wilson_interval(correct: np.ndarray, *, level: float = 0.95, count: float | 
     >>> [round(v, 3) for v in wilson_interval(np.ones(10, bool))]
     [0.722, 1.0]
     """
-    from scipy.stats import norm
+    from scipy.special import ndtri
 
-    n, share, z = count or len(correct), float(np.mean(correct)), float(norm.ppf((1 + level) / 2))
+    n, share, z = count or len(correct), float(np.mean(correct)), float(ndtri((1 + level) / 2))
     centre = (share + z * z / (2 * n)) / (1 + z * z / n)
     reach = z * np.sqrt(share * (1 - share) / n + z * z / (4 * n * n)) / (1 + z * z / n)
     return max(0.0, float(centre - reach)), min(1.0, float(centre + reach))
