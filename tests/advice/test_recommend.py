@@ -27,8 +27,8 @@ from distillscope.report.context.verdicts import advised, recommended
 from distillscope.report.draw.with_matplotlib import draw
 from distillscope.report.draw.with_plotly import to_plotly
 from distillscope.report.figures.pareto import pareto
+from distillscope.report.page import render
 from distillscope.report.recommendation import advice_tables, advise, arms_compared
-from distillscope.report.render import render
 from distillscope.report.sentences.recommendation import marked, notes, sentence
 from distillscope.results.arms import arms_of
 from distillscope.results.run import read_run

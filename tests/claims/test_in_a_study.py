@@ -24,8 +24,8 @@ from distillscope.facts import ClaimFacts
 from distillscope.measure.audit import audit
 from distillscope.registry import KINDS, claims, objectives, remedies
 from distillscope.report.claims import decide_claims
-from distillscope.report.registered import STUDY as STUDY_SECTIONS
-from distillscope.report.render import environment
+from distillscope.report.page import STUDY as STUDY_SECTIONS
+from distillscope.report.page import environment
 from distillscope.results.models import settings_of
 from distillscope.results.run import read_run
 from distillscope.results.summary import Summary, summarise

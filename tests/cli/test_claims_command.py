@@ -23,7 +23,7 @@ from distillscope.config.load import load_preset, study_from
 from distillscope.errors import UserError
 from distillscope.report.claims import claims_of, decide_claims, markdown, write_claims
 from distillscope.report.context.verdicts import decided, effect_of, shown_claim
-from distillscope.report.render import render
+from distillscope.report.page import render
 from distillscope.results.run import read_run
 from distillscope.visible import markdown_text
 

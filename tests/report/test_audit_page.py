@@ -17,8 +17,7 @@ from distillscope.measure.audit import audit, audit_one
 from distillscope.measure.results import Audit
 from distillscope.report.audit_page import Audited, audit_page, write_audit
 from distillscope.report.figures.figure import Figure
-from distillscope.report.registered import AUDIT_FIGURES
-from distillscope.report.render import script_hash
+from distillscope.report.page import AUDIT_FIGURES, script_hash
 from distillscope.report.sentences.audit import advice
 
 PROVENANCE = {"distillscope": "0.1.0", "versions": {"numpy": "2.2.0"}, "hardware": "2 cores", "commit": None, "threads": 0,

@@ -23,10 +23,8 @@ from distillscope.report.context.images import cards, lost_images, neighbours
 from distillscope.report.context.study import STRESSES
 from distillscope.report.draw.with_matplotlib import _clean, draw, save_as, write_figures
 from distillscope.report.figures.keepsakes import Album, Kept
-from distillscope.report.findings import Findings
-from distillscope.report.registered import AUDIT_FIGURES
-from distillscope.report.render import environment, script_hash
-from distillscope.report.study_page import KEYS, ONE_COLUMN, TWO_COLUMNS, write_paper, write_report
+from distillscope.report.page import AUDIT_FIGURES, environment, script_hash
+from distillscope.report.study_page import KEYS, ONE_COLUMN, TWO_COLUMNS, Findings, write_paper, write_report
 from distillscope.report.tables import build_table, latex_text, to_csv, to_latex, to_markdown
 from distillscope.results.models import settings_of
 from distillscope.results.run import read_run

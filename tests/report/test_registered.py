@@ -12,8 +12,7 @@ import pytest
 from jinja2 import UndefinedError
 
 from distillscope.report.figures.figure import Figure
-from distillscope.report.registered import STUDY, STUDY_FIGURES, Figures, Sections
-from distillscope.report.render import environment, render
+from distillscope.report.page import STUDY, STUDY_FIGURES, Figures, Sections, environment, render
 
 TOY = """{% from "_parts.html" import findings %}
 {{ findings(said) }}<p>of {{ name }}</p>
@@ -83,7 +82,7 @@ def test_a_figure_is_made_from_what_its_signature_names():
 
 
 def test_every_figure_is_registered_under_its_own_key(reported):
-    from distillscope.report.findings import Findings
+    from distillscope.report.study_page import Findings
     from distillscope.results.run import read_run
 
     found = Findings.of(read_run(reported))

@@ -338,7 +338,7 @@ def merged_unreported(runs: list[Path], out: Path) -> None:
 
 def reported(run: Path, number: int) -> str | None:
     """What a report computes: its tables, and in turn the claims with the advice, the page, or nothing more; no drawing."""
-    from distillscope.report.findings import Findings
+    from distillscope.report.study_page import Findings
     from distillscope.results.run import read_run
 
     found = Findings.of(read_run(run))

@@ -5,6 +5,7 @@ What runs models is imported where a model is asked for: an audit of two files s
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Collection
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -12,11 +13,12 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from distillscope import progress
-from distillscope.audits.named_model import is_model
-from distillscope.config.parts import Teacher
+from distillscope import progress, registry
+from distillscope.config.parts import DESCRIPTION, MODEL_FILES, Teacher
 from distillscope.errors import UserError
+from distillscope.inputs.arrays import is_torchscript
 from distillscope.inputs.embeddings import Embeddings, align, read_embeddings, read_text, with_ids
+from distillscope.inputs.formats import split_key
 from distillscope.inputs.labels import match_labels
 from distillscope.inputs.pairing import columns_of_ids, distinct_texts
 from distillscope.measure.audit import audit
@@ -230,3 +232,27 @@ def _text(spec: str, images: Images) -> np.ndarray:
                         "Pass a file of embeddings instead.")
     settings = Teacher.model_validate(spec).settings
     return class_text(settings["model"], names, settings.get("weights"))
+
+
+def is_model(spec: str, *, with_images: bool = True) -> bool:
+    """Whether ``spec`` names a model: timm/MODEL, open_clip/MODEL:WEIGHTS, a teacher, a distilled student's folder, or a
+    model file (ONNX, TorchScript, torch.export, LiteRT). A trial's folder holds embeddings too, and is a model only where
+    there are images to embed (``with_images``).
+
+    >>> is_model("timm/resnet18"), is_model("student.onnx"), is_model("teacher.npy")
+    (True, True, False)
+    """
+    path = split_key(spec)[0]
+    if path.is_dir():
+        return (path / DESCRIPTION).is_file() and (with_images or not (path / "embeddings_test").is_dir())
+    if path.suffix.lower() in MODEL_FILES:
+        return True
+    if path.exists():
+        return path.suffix.lower() in (".pt", ".pth") and is_torchscript(path)
+    return spec.startswith(("timm/", "open_clip/")) or _is_teacher(spec)
+
+
+def _is_teacher(spec: str) -> bool:
+    """A registered teacher that needs no setting."""
+    return spec in registry.teachers and all(p.default is not inspect.Parameter.empty
+                                             for p in registry.teachers.settings(spec).values())

@@ -17,8 +17,7 @@ from distillscope.report.draw.with_matplotlib import write_figures
 from distillscope.report.draw.with_plotly import to_plotly
 from distillscope.report.figures.audit_items import SETTING
 from distillscope.report.figures.figure import Figure
-from distillscope.report.registered import AUDIT, AUDIT_FIGURES
-from distillscope.report.render import render_page
+from distillscope.report.page import AUDIT, AUDIT_FIGURES, render_page
 from distillscope.report.sentences.audit import headline
 
 COLUMNS = ["teacher", "student", "measure", "value", "low", "high", "n", "unit", "definition"]

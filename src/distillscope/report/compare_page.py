@@ -18,8 +18,7 @@ from distillscope.report.draw.with_matplotlib import write_figures
 from distillscope.report.draw.with_plotly import to_plotly
 from distillscope.report.figures.differences import audit_setting, differences_figure, overlaid, overlaid_audits
 from distillscope.report.figures.figure import Figure
-from distillscope.report.registered import COMPARISON
-from distillscope.report.render import render_page
+from distillscope.report.page import COMPARISON, render_page
 from distillscope.report.sentences.compare import headline
 from distillscope.report.tables import Table, build_table, write_tables
 from distillscope.results.models import Setting

@@ -16,7 +16,7 @@ from markupsafe import Markup
 from distillscope.errors import UserError
 from distillscope.files.archives import is_archive
 from distillscope.progress import say
-from distillscope.report.render import render, script_hash, static
+from distillscope.report.page import render, script_hash, static
 from distillscope.report.study_page import write_report
 from distillscope.results.run import read_run
 from distillscope.results.run_files import trials_of

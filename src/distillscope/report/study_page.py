@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import math
 from collections.abc import Hashable, Iterable
+from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -11,21 +13,20 @@ import pandas as pd
 
 from distillscope.errors import UserError
 from distillscope.files.writing import finite, write_atomic, write_json, write_text
-from distillscope.report.claims import write_claims
-from distillscope.report.context.figure import legend_of
+from distillscope.report.claims import Claims, claims_of, write_claims
+from distillscope.report.context.figure import ShownFigure, legend_of, shown_figures
 from distillscope.report.context.images import picture_data
 from distillscope.report.context.study import headline, merits_of, notices_of
 from distillscope.report.context.verdicts import recommended
 from distillscope.report.draw.with_matplotlib import draw, save_as, write_figures
 from distillscope.report.draw.with_plotly import to_plotly
 from distillscope.report.figures.figure import Figure
-from distillscope.report.figures.keepsakes import damaged
-from distillscope.report.findings import Findings
-from distillscope.report.registered import STUDY, STUDY_FIGURES
-from distillscope.report.render import render_page
+from distillscope.report.figures.keepsakes import Kept, damaged, kept_of
+from distillscope.report.page import STUDY, STUDY_FIGURES, render_page
+from distillscope.report.recommendation import Advice, advise
 from distillscope.report.sentences import study as sentences
-from distillscope.report.tables import latex_text, to_latex, write_tables
-from distillscope.results.models import CLASS_COLOURS
+from distillscope.report.tables import Table, build_table, latex_text, to_latex, write_tables
+from distillscope.results.models import CLASS_COLOURS, Setting, settings_of
 from distillscope.results.run import Run, read_run
 from distillscope.results.summary import Summary
 from distillscope.visible import sheet_cell
@@ -34,6 +35,61 @@ ONE_COLUMN, TWO_COLUMNS = 3.25, 6.75
 """Inches, as the column and the text of most two-column styles."""
 KEYS = ("noise", "cumulative_variance", "effective_rank", "cosine_rank", "alignment", "information")
 """The six plots of the study, in their order."""
+
+
+@dataclass(frozen=True)
+class Findings:
+    """A run with its settings and its summary; the rest is made when it is first asked for, and once.
+
+    Figures and sections name in their signature which of these attributes they are made from.
+    """
+
+    run: Run
+    settings: list[Setting]
+    summary: Summary
+
+    @classmethod
+    def of(cls, run: Run) -> Findings:
+        """What ``run`` holds."""
+        return cls(run, settings_of(run), Summary.of(run))
+
+    @cached_property
+    def albums(self) -> list[Kept]:
+        """The keepsakes of each setting that has any."""
+        return kept_of(self.run, self.settings)
+
+    @cached_property
+    def table(self) -> Table:
+        """The main table."""
+        return build_table(self.run, self.settings, self.summary)
+
+    @cached_property
+    def claims(self) -> Claims:
+        """What was decided, from this run and from the others that its claims.json names."""
+        return claims_of(self.run)
+
+    @cached_property
+    def advice(self) -> Advice:
+        """Which arm to train with, and what to run next."""
+        return advise([self.run])
+
+    @cached_property
+    def figures(self) -> dict[str, Figure]:
+        """Every figure by its key, in the page's order; one that lacks its measures says so in ``absent``."""
+        return STUDY_FIGURES.drawn(self)
+
+    def drawn(self, *keys: str) -> list[ShownFigure]:
+        """These figures as templates take them, with their still drawings where these are written already."""
+        return shown_figures((self.figures[k] for k in keys), self.folder)
+
+    def measured(self, *keys: str) -> list[ShownFigure]:
+        """`drawn`, without those that have nothing to show."""
+        return self.drawn(*(k for k in keys if self.figures[k].panels))
+
+    @property
+    def folder(self) -> Path:
+        """Where the run is."""
+        return self.run.path
 
 
 def write_report(run_dir: Path) -> Path:
@@ -77,7 +133,7 @@ def study_page(found: Findings) -> str:
     return render_page(
         "study", title=f"{run.name}: what the students lost", data=page_data(found),
         name=run.name, description=run.study.description, headline=headline(found.settings, found.summary),
-        recommended=recommended(found.advice), notices=notices_of(run), merits=merits_of(found),
+        recommended=recommended(found.advice), notices=notices_of(run), merits=merits_of(run, found.settings, found.summary),
         legend=legend_of(found.settings),
         sections=STUDY.shown(found), footer=f"Made by Distillscope {version} from {len(run.trials)} trials.")
 

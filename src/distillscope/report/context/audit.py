@@ -15,7 +15,7 @@ from typing import Any, Protocol
 from distillscope.measure.results import Audit, Value
 from distillscope.report.context.figure import ShownFigure, duration
 from distillscope.report.figures.audit_items import STUDENT_MODEL, TEACHER_MODEL
-from distillscope.report.registered import AUDIT
+from distillscope.report.page import AUDIT
 from distillscope.report.sentences.audit import (
     ACCURACIES,
     RECALLS,

@@ -15,7 +15,7 @@ from distillscope.compare.read import AuditSide, StudySide
 from distillscope.compare.runs import Comparison, path_of
 from distillscope.report.context.figure import PageCell, PageRow, PageTable, ShownFigure, duration, heads
 from distillscope.report.context.study import notes_of, page_table
-from distillscope.report.registered import COMPARISON
+from distillscope.report.page import COMPARISON
 from distillscope.report.sentences import compare as sentences
 from distillscope.report.sentences.audit_measures import between, shown, title_of
 from distillscope.report.sentences.compare import difference_text, interval_text, title_text

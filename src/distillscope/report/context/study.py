@@ -31,8 +31,7 @@ from distillscope.report.context.images import Card, cards, lost_images, neighbo
 from distillscope.report.figures.figure import Figure
 from distillscope.report.figures.keepsakes import Kept, why_absent
 from distillscope.report.figures.noise import Sigma, noise_conditions
-from distillscope.report.findings import Findings
-from distillscope.report.registered import STUDY
+from distillscope.report.page import STUDY
 from distillscope.report.sentences import study as sentences
 from distillscope.report.sentences.numbers import accuracy_of, interval_text, number
 from distillscope.report.tables import Cell, Column, Table, interval_line
@@ -75,10 +74,9 @@ def headline(settings: list[Setting], summary: Summary) -> str:
     return sentences.headline(settings[0], summary) if settings else NOTHING_YET
 
 
-def merits_of(found: Findings) -> list[SettingMerits]:
+def merits_of(run: Run, settings: list[Setting], summary: Summary) -> list[SettingMerits]:
     """The tiles of every setting."""
-    return [SettingMerits(title_among(found.settings, s), sentences.merits(found.run, s, found.summary))
-            for s in found.settings]
+    return [SettingMerits(title_among(settings, s), sentences.merits(run, s, summary)) for s in settings]
 
 
 @dataclass(frozen=True)

@@ -14,8 +14,8 @@ from distillscope.claims.verdict import Decision, Verdict, interval, number, p_t
 from distillscope.report.claims import SECONDARY, Claims, counts, named
 from distillscope.report.context.figure import PageCell, PageRow, PageTable, below, heads, shown_figures
 from distillscope.report.figures.figure import Figure
+from distillscope.report.page import STUDY
 from distillscope.report.recommendation import Advice, ArmLine, arms_compared, starred
-from distillscope.report.registered import STUDY
 from distillscope.report.sentences.recommendation import (
     beaten,
     changes,

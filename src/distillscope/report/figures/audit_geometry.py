@@ -18,7 +18,7 @@ from distillscope.report.figures.audit_items import (
     thinned,
 )
 from distillscope.report.figures.figure import Figure, Mark, Panel, Series
-from distillscope.report.registered import AUDIT_FIGURES
+from distillscope.report.page import AUDIT_FIGURES
 from distillscope.report.sentences.audit_measures import reach, told
 from distillscope.report.sentences.numbers import NBSP, number, percent
 

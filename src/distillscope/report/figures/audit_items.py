@@ -10,7 +10,7 @@ import numpy as np
 
 from distillscope.measure.results import Audit, Curve, Value
 from distillscope.report.figures.figure import Figure, Mark, Panel, Series
-from distillscope.report.registered import AUDIT_FIGURES
+from distillscope.report.page import AUDIT_FIGURES
 from distillscope.report.sentences.audit import ACCURACIES, RECALLS, capital
 from distillscope.report.sentences.audit_measures import accuracy_sentence, gallery_size, reach, told
 from distillscope.report.sentences.numbers import number

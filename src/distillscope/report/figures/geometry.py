@@ -6,7 +6,7 @@ from dataclasses import replace
 from itertools import pairwise
 
 from distillscope.report.figures.figure import Figure, Mark, Panel, Series, curve_over_seeds
-from distillscope.report.registered import STUDY_FIGURES
+from distillscope.report.page import STUDY_FIGURES
 from distillscope.report.sentences.numbers import count, number, span
 from distillscope.results.keys import COSINE, PARAMETERS, RANK, facts_of
 from distillscope.results.models import NULL_COLOUR, Setting, shared_curve

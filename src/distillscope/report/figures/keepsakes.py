@@ -13,7 +13,7 @@ from distillscope.errors import UserError
 from distillscope.files.archives import is_archive
 from distillscope.report.figures.figure import Figure, Grid, Panel, Series
 from distillscope.report.figures.geometry import of_setting
-from distillscope.report.registered import STUDY_FIGURES
+from distillscope.report.page import STUDY_FIGURES
 from distillscope.report.sentences.numbers import number, percent, shortened
 from distillscope.results.keepsakes_file import Keepsakes, read_keepsakes
 from distillscope.results.models import Model, Setting, trials_of_model

@@ -7,7 +7,7 @@ import math
 from distillscope.report.figures.figure import Figure, Mark, Panel, Series, curve_over_seeds
 from distillscope.report.figures.geometry import of_setting, panel_title
 from distillscope.report.figures.noise import SIGMA, crossovers, sigma_info, sigma_label, sigma_ticks, sigma_units
-from distillscope.report.registered import STUDY_FIGURES
+from distillscope.report.page import STUDY_FIGURES
 from distillscope.report.sentences.numbers import INFONCE, UNIFORMITY, accuracy_of, first_known, number, seeds_text, shortened
 from distillscope.results.models import NULL_COLOUR, TEACHER_COLOUR, Model, Setting, shared_curve
 from distillscope.results.run import Run

@@ -8,8 +8,8 @@ from typing import Any
 from distillscope.advice.axes import Axis
 from distillscope.advice.rank import Entry, Ranking, Recommendation
 from distillscope.report.figures.figure import Figure, Panel, Series
+from distillscope.report.page import STUDY_FIGURES
 from distillscope.report.recommendation import Advice
-from distillscope.report.registered import STUDY_FIGURES
 from distillscope.report.sentences.numbers import number, percent
 from distillscope.results.models import MARKERS, NULL_COLOUR, STUDENT_COLOURS, TEACHER_COLOUR, Model, Setting
 from distillscope.visible import joined

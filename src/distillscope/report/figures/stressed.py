@@ -10,7 +10,7 @@ import numpy as np
 
 from distillscope.report.figures.figure import Figure, Grid, Mark, Panel, Series, curve_over_seeds
 from distillscope.report.figures.geometry import of_setting, panel_title
-from distillscope.report.registered import STUDY_FIGURES
+from distillscope.report.page import STUDY_FIGURES
 from distillscope.report.sentences.numbers import accuracy_of, number, percent
 from distillscope.results.keys import LATENCY
 from distillscope.results.models import Model, Setting, trials_of_model
