@@ -26,7 +26,7 @@ from distillscope.study.run import run_study
 from distillscope.study.student import IGNORED, REQUEST, compare_request, distill_one
 from distillscope.study.trial import fresh_student, make_health, make_streams, run_trial
 from distillscope.targets.transforms import load_target
-from distillscope.teachers.rows import load_teacher
+from distillscope.teachers.encoder import load_teacher
 from distillscope.training import loop
 from distillscope.training.streams import KeyedStreams, NotebookStreams
 

@@ -269,7 +269,7 @@ def test_weights_that_do_not_fit(tmp_path, weights):
 
 
 def test_ready_made_embeddings_are_aligned_by_id(tmp_path):
-    from distillscope.teachers.rows import embeddings
+    from distillscope.teachers.models import embeddings
 
     z = np.random.default_rng(0).normal(size=(4, 3)).astype(np.float32)
     np.save(tmp_path / "train.npy", z)

@@ -239,7 +239,7 @@ def embedding(work: Path, out: Path, cache: Path) -> Callable[[], None]:
         import distillscope.teachers.cache as cache_module
         from distillscope.config.parts import Teacher
         from distillscope.data.splits import load_split
-        from distillscope.teachers.rows import load_teacher
+        from distillscope.teachers.encoder import load_teacher
 
         torch.set_num_threads(1)
         settings = {"name": "torchscript", "path": str(make_teacher(work / "teacher.ts")), "size": 16}

@@ -185,7 +185,7 @@ def _filled(work: str, folder: str):
     from distillscope.config.parts import Teacher
     from distillscope.data.splits import load_split
     from distillscope.teachers.cache import embed
-    from distillscope.teachers.rows import load_teacher
+    from distillscope.teachers.encoder import load_teacher
 
     settings = {"name": "torchscript", "path": str(Path(work) / "teacher.ts"), "size": 16}
     commands.make_teacher(Path(work) / "teacher.ts")
@@ -290,7 +290,7 @@ def _targets(work: str, folder: str):
     from distillscope.config.load import load_preset
     from distillscope.config.resolve import with_noise
     from distillscope.study.prepared import load_data, prepare_targets
-    from distillscope.teachers.rows import load_teacher
+    from distillscope.teachers.encoder import load_teacher
 
     clean = Path(folder) / "clean-targets"
     os.environ["DISTILLSCOPE_CACHE"] = str(clean)

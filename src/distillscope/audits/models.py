@@ -17,7 +17,7 @@ from distillscope.inputs.formats import split_key
 from distillscope.inputs.members import strings
 from distillscope.inputs.reading import Reading
 from distillscope.students.load import load_student
-from distillscope.teachers.rows import load_teacher
+from distillscope.teachers.encoder import load_teacher
 
 
 def embed_model(spec: str, data: str | Source, split: str = "test", *, limit: int | None = None, device: str = "auto",

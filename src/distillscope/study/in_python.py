@@ -27,7 +27,7 @@ from distillscope.teachers.encoder import hash_state
 from distillscope.teachers.given import GivenRows, given_teacher, name_of
 
 if TYPE_CHECKING:
-    from distillscope.teachers.rows import TeacherRows
+    from distillscope.teachers.encoder import TeacherRows
 
 Transform = Preprocess | Mapping[str, Any] | Callable[[Any], torch.Tensor]
 """How a module wants images: a `Preprocess`, ``{"size": 224, "mean": (...), "std": (...)}``, a transform of Pillow images."""

@@ -26,8 +26,7 @@ from distillscope.study.prepared import embedded_views, load_data, noise_conditi
 from distillscope.study.run import num_jobs
 from distillscope.study.student import begin
 from distillscope.study.trial import GALLERY_ITEMS, HEALTH_ITEMS
-from distillscope.teachers.encoder import Encoder
-from distillscope.teachers.rows import TeacherRows, load_teacher
+from distillscope.teachers.encoder import Encoder, TeacherRows, load_teacher
 from distillscope.training.loss import target_dim
 
 MEASURE_SECONDS = 45.0

@@ -25,7 +25,7 @@ from distillscope.stress.run import rehearse
 from distillscope.students.load import check_student
 from distillscope.study.prepared import embedded_views, fingerprint, rehearse_views
 from distillscope.targets.transforms import check_target, fit_target
-from distillscope.teachers.rows import TeacherRows
+from distillscope.teachers.encoder import TeacherRows
 from distillscope.training.loop import check_tracker
 from distillscope.training.loss import check_arm, check_dims
 from distillscope.training.muon import kernels_of

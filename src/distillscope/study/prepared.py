@@ -26,7 +26,7 @@ from distillscope.files.writing import checksum, sweep, write_atomic, write_json
 from distillscope.results.rows import Condition
 from distillscope.targets.transforms import Target, fit_target, load_target
 from distillscope.teachers.cache import cache_root
-from distillscope.teachers.rows import TeacherRows
+from distillscope.teachers.encoder import TeacherRows
 
 TRANSFORM = "target.safetensors"
 """In a folder of targets, and in every folder of a student trained towards them."""

@@ -42,7 +42,7 @@ from distillscope.study.preflight import Work, check_data, check_study, check_te
 from distillscope.study.prepared import fingerprint, load_untested, prepare_targets
 from distillscope.study.trial import fresh_student, make_health, training_set
 from distillscope.teachers.cache import cache_root
-from distillscope.teachers.rows import TeacherRows, load_teacher
+from distillscope.teachers.encoder import TeacherRows, load_teacher
 from distillscope.training.loop import distill
 from distillscope.training.muon import kernels_of
 from distillscope.visible import visible

@@ -27,7 +27,7 @@ from distillscope.study.measuring import fit_probes, heads, probe_rows, refit, s
 from distillscope.study.preflight import Work, check_teacher
 from distillscope.study.prepared import Prepared, Untransformed, fingerprint, noise_conditions, prepare_targets
 from distillscope.targets.transforms import Target
-from distillscope.teachers.rows import TeacherRows, load_teacher
+from distillscope.teachers.encoder import TeacherRows, load_teacher
 
 
 def run_reference(study: Study, teacher_title: str, encoder: TeacherRows, splits: Splits, shown: Prepared | Untransformed,

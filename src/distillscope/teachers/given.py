@@ -15,9 +15,8 @@ from distillscope.data.preprocess import Names, Preprocess
 from distillscope.data.source import Images, Source
 from distillscope.errors import UserError
 from distillscope.inputs.pairing import positions
-from distillscope.teachers.encoder import Encoder, Perturbation, hash_state
+from distillscope.teachers.encoder import Encoder, Perturbation, TeacherRows, hash_state
 from distillscope.teachers.models import plain_timm
-from distillscope.teachers.rows import TeacherRows
 
 PROBED = 8
 """Images whose embeddings are part of a module's or a function's name in the cache: other weights or code give others."""
