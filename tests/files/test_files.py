@@ -23,7 +23,7 @@ from builders.tiny import tiny_study
 from distillscope.config.load import load_preset, preset_names
 from distillscope.errors import UserError
 from distillscope.files import locks
-from distillscope.files.folder_names import RESERVED, folder_name, old_folder_name, same_on_some_systems
+from distillscope.files.folders import RESERVED, folder_name, old_folder_name, same_on_some_systems
 from distillscope.files.locks import RunLock, acquire, join_as_worker
 from distillscope.files.writing import leftovers, said_if_deleted, said_of, sweep, write_atomic, write_text
 from distillscope.results.run_files import Trial, trials_of

@@ -14,7 +14,7 @@ from distillscope.cli import app
 from distillscope.compare.runs import compare_runs
 from distillscope.config.load import load_preset
 from distillscope.errors import UserError
-from distillscope.files.archives import is_archive
+from distillscope.files.folders import is_archive
 from distillscope.files.writing import checksum
 from distillscope.inputs.embeddings import read_embeddings
 from distillscope.report.claims import claims_of, decide_claims, known_sources, markdown, write_claims

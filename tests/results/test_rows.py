@@ -31,8 +31,7 @@ from distillscope.results.run import read_run
 from distillscope.results.run_files import read_results
 from distillscope.results.rundir import write_results
 from distillscope.results.summary import Summary
-from distillscope.stress.run import rehearse, run_stresses
-from distillscope.stress.subject import Subject
+from distillscope.stress.subject import Subject, rehearse, run_stresses
 
 
 def source(split: str, n: int = 24, side: int = 8) -> Source:

@@ -30,8 +30,7 @@ from distillscope.results.robustness import against_teacher, mean_corruption_err
 from distillscope.stress.corruptions import Corruption
 from distillscope.stress.frequencies import BandNoise, band_mask, radial_energy, radial_frequency
 from distillscope.stress.noise import cuts, disjoint_parts, top_k, unit_rows
-from distillscope.stress.run import rehearse, run_stresses
-from distillscope.stress.subject import Findings, Subject
+from distillscope.stress.subject import Findings, Subject, rehearse, run_stresses
 
 GREY = torch.full((300, 3, 16, 16), 128, dtype=torch.uint8)
 IDS = [f"i{i}" for i in range(300)]

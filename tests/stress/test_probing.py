@@ -15,8 +15,7 @@ from distillscope.measure.probe import linear_probe
 from distillscope.registry import stresses
 from distillscope.stress.attack import Classifier, accuracy_under_pgd
 from distillscope.stress.frequencies import FourierNoise, by_third, energy_by_frequency, fourier_basis, half_plane, heat_map
-from distillscope.stress.run import rehearse, run_stresses
-from distillscope.stress.subject import Subject, probe_logits
+from distillscope.stress.subject import Subject, probe_logits, rehearse, run_stresses
 
 
 class Part:

@@ -15,7 +15,7 @@ from distillscope.errors import UserError
 from distillscope.files.writing import write_json
 from distillscope.registry import remedies, stresses, students, views
 from distillscope.results.rundir import drop_if_unused, open_run
-from distillscope.stress.run import rehearse
+from distillscope.stress.subject import rehearse
 from distillscope.study.plan import plan_study
 from distillscope.study.preflight import CHECKS
 from distillscope.study.prepared import embedded_views, load_data, noise_conditions

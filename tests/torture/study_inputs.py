@@ -105,7 +105,7 @@ def override(base: dict, rng: random.Random, number: int, folder: Path) -> tuple
 def planned(content: bytes, folder: Path, overrides: list[str]) -> str | None:
     """Load it, dump it, and lay out its folders: each trial and remedy has its own, inside the run."""
     from distillscope.config.load import load_preset
-    from distillscope.files.folder_names import folder_name
+    from distillscope.files.folders import folder_name
     from distillscope.results.run_files import trials_of
     from distillscope.results.rundir import check_names
     from distillscope.students.load import check_student

@@ -21,7 +21,7 @@ import numpy as np
 
 from distillscope import registry
 from distillscope.errors import UserError
-from distillscope.files.archives import refuse_archive
+from distillscope.files.folders import refuse_archive
 from distillscope.inputs.arrow import read_saved
 from distillscope.inputs.choosing import Asked, Embeddings, from_contents
 from distillscope.inputs.formats import EMBEDDINGS, parse_spec, read_contents, suffix_of

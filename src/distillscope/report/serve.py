@@ -14,7 +14,7 @@ from pathlib import Path
 from markupsafe import Markup
 
 from distillscope.errors import UserError
-from distillscope.files.archives import is_archive
+from distillscope.files.folders import is_archive
 from distillscope.progress import say
 from distillscope.report.page import render, script_hash, static
 from distillscope.report.study_page import write_report

@@ -29,7 +29,7 @@ import pandas as pd
 
 from distillscope import progress
 from distillscope.errors import UserError
-from distillscope.files.archives import TRIALS, is_archive
+from distillscope.files.folders import TRIALS, is_archive
 from distillscope.files.json_reader import parse_json, read_bytes, read_json
 from distillscope.files.writing import write_atomic, write_json
 from distillscope.results import run_files

@@ -12,7 +12,7 @@ import yaml
 from distillscope import progress
 from distillscope.config.load import parse_study
 from distillscope.errors import UserError
-from distillscope.files.archives import is_archive
+from distillscope.files.folders import is_archive
 from distillscope.files.writing import write_json
 from distillscope.results.archive import read_archive, unpack
 from distillscope.results.run_files import COMPLETE, Record, read_provenance

@@ -15,7 +15,7 @@ import pandas as pd
 
 from distillscope.config.study import Study
 from distillscope.errors import UserError
-from distillscope.files.archives import is_archive
+from distillscope.files.folders import is_archive
 from distillscope.results import run_files
 from distillscope.results.archive import read_archive
 from distillscope.results.keys import FIT, MAPPED, OF_TRAIN, OLD_FIT, RANK, TRAIN_RANK

@@ -21,7 +21,7 @@ from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, model_validator
 from distillscope.config.load import parse_study
 from distillscope.config.study import Study
 from distillscope.errors import UserError
-from distillscope.files.folder_names import folder_name
+from distillscope.files.folders import folder_name
 from distillscope.files.json_reader import parse_json, read_bytes, read_json, unreadable
 from distillscope.files.yaml_reader import read_yaml
 from distillscope.results.rows import COLUMNS

@@ -25,8 +25,14 @@ import yaml
 from distillscope import progress
 from distillscope.config.study import Study, Training
 from distillscope.errors import UserError
-from distillscope.files.archives import refuse_archive
-from distillscope.files.folder_names import composed, folder_name, is_printable, old_folder_name, same_on_some_systems
+from distillscope.files.folders import (
+    composed,
+    folder_name,
+    is_printable,
+    old_folder_name,
+    refuse_archive,
+    same_on_some_systems,
+)
 from distillscope.files.json_reader import read_json
 from distillscope.files.writing import sweep, write_atomic, write_json, write_text
 from distillscope.results.rows import COLUMNS, TEACHER

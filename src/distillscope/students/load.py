@@ -21,7 +21,7 @@ from distillscope.data.source import Source, read_batches
 from distillscope.data.splits import Splits
 from distillscope.devices import kept_memory
 from distillscope.errors import UserError
-from distillscope.files.archives import refuse_archive
+from distillscope.files.folders import refuse_archive
 from distillscope.files.writing import write_atomic, write_json
 from distillscope.provenance import hardware
 from distillscope.registry import students

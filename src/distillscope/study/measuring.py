@@ -31,8 +31,7 @@ from distillscope.measure.rows import Accumulator, unit
 from distillscope.measure.spectrum import effective_rank
 from distillscope.results.keys import TRAIN_RANK
 from distillscope.results.rows import CLEAN, Row
-from distillscope.stress.run import run_stresses
-from distillscope.stress.subject import Subject
+from distillscope.stress.subject import Subject, run_stresses
 from distillscope.students.load import StudentEncoder
 from distillscope.students.networks import capacity
 from distillscope.study.prepared import Prepared, noise_conditions

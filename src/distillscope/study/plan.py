@@ -18,7 +18,7 @@ from distillscope.data.splits import Splits
 from distillscope.devices import choose_device
 from distillscope.results.run_files import trials_of
 from distillscope.results.rundir import as_begun, is_complete, trial_folder
-from distillscope.stress.run import rehearse
+from distillscope.stress.subject import rehearse
 from distillscope.students.load import DESCRIPTION, build_student, part_text, recipe_text, training_text, view_text
 from distillscope.students.networks import capacity
 from distillscope.study.preflight import Work, check_data, check_study, check_teacher

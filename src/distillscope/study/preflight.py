@@ -21,7 +21,7 @@ from distillscope.data.splits import Splits
 from distillscope.devices import autocast, choose_device
 from distillscope.errors import UserError
 from distillscope.results.rundir import check_folder, check_names, json_object, read_done
-from distillscope.stress.run import rehearse
+from distillscope.stress.subject import rehearse
 from distillscope.students.load import check_student
 from distillscope.study.prepared import embedded_views, fingerprint, rehearse_views
 from distillscope.targets.transforms import check_target, fit_target

@@ -46,7 +46,7 @@ from distillscope.results.rundir import (
     open_run,
     trial_folder,
 )
-from distillscope.stress.run import rehearse
+from distillscope.stress.subject import rehearse
 from distillscope.study.keepsakes import keep_run
 from distillscope.study.preflight import Work, check_data, check_study
 from distillscope.study.prepared import Prepared, load_data, noise_conditions

@@ -21,8 +21,7 @@ from distillscope.measure.probe import LinearProbe
 from distillscope.registry import stresses
 from distillscope.results.rows import CLEAN, TEACHER, Row, tidy
 from distillscope.results.rundir import is_complete, reference_folder, write_results
-from distillscope.stress.run import run_stresses
-from distillscope.stress.subject import Findings, Subject
+from distillscope.stress.subject import Findings, Subject, run_stresses
 from distillscope.study.measuring import fit_probes, heads, probe_rows, refit, save_embeddings, save_predictions
 from distillscope.study.preflight import Work, check_teacher
 from distillscope.study.prepared import Prepared, Untransformed, fingerprint, noise_conditions, prepare_targets

@@ -16,7 +16,7 @@ from distillscope.data.preprocess import Preprocess
 from distillscope.data.source import stratified
 from distillscope.data.splits import Splits
 from distillscope.devices import choose_device
-from distillscope.files.folder_names import folder_name
+from distillscope.files.folders import folder_name
 from distillscope.files.writing import make_folder, write_json
 from distillscope.registry import remedies, students
 from distillscope.results.keys import FIT

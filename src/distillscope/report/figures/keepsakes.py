@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from distillscope.errors import UserError
-from distillscope.files.archives import is_archive
+from distillscope.files.folders import is_archive
 from distillscope.report.figures.figure import Figure, Grid, Panel, Series
 from distillscope.report.figures.geometry import of_setting
 from distillscope.report.page import STUDY_FIGURES

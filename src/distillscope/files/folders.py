@@ -1,4 +1,4 @@
-"""Names of folders, made from the names of a study's parts, so that no two of them ever share one."""
+"""Folders: names made from those of a study's parts, no two ever alike; and what tells an archive from a run directory."""
 
 from __future__ import annotations
 
@@ -6,6 +6,9 @@ import hashlib
 import json
 import re
 import unicodedata
+from pathlib import Path
+
+from distillscope.errors import UserError
 
 LONGEST = 200
 """Bytes of a folder's name; file systems take 255, and some that encrypt fewer."""
@@ -66,3 +69,19 @@ def _splits_back(parts: tuple[str, ...]) -> bool:
 
 def _is_allowed(name: str) -> bool:
     return not name.startswith(".") and not name.endswith(".") and name.split(".")[0].casefold() not in RESERVED
+
+
+TRIALS = "trials.csv"
+"""Of an archive: written last, so that the archive is complete where this is there."""
+
+
+def is_archive(path: Path) -> bool:
+    """Whether a folder is an archive that was written to its end."""
+    return (path / TRIALS).is_file() and not (path / "trials").is_dir()
+
+
+def refuse_archive(path: Path, where: str) -> None:
+    """A `UserError` where ``path`` is an archive, or would be in one, and what a whole run holds is needed."""
+    if any(map(is_archive, (path, *path.parents))):
+        raise UserError(where, "a whole run directory", "an archive, which holds no weights and no embeddings",
+                        "Name the run that it was packed from.")
