@@ -387,11 +387,8 @@ def test_the_tables_of_the_page_are_those_of_its_data(page):
         assert len(table) == len(rows)
         for cells, values in zip(table, rows, strict=True):
             assert values is None or len(values) == len(cells) - 1, cells
-            differ += [
-                f"{cells[0]}: {cell!r} for {value}"
-                for cell, value in zip(cells[1:], values or (), strict=False)
-                if value is not None and wrong(cell, value)
-            ]
+            differ += [f"{cells[0]}: {cell!r} for {value}" for cell, value in zip(cells[1:], values or (), strict=False)
+                       if value is not None and wrong(cell, value)]
     assert not differ, "\n" + "\n".join(differ)
 
 

@@ -24,7 +24,7 @@ from distillscope.data.preprocess import Preprocess
 from distillscope.students.export import runtimes
 from distillscope.students.export.bench import bench, peak_memory
 from distillscope.students.export.onnx_graph import resizing, traced
-from distillscope.students.export.quantise import METHODS, BoundMissed, Point, Quantiser, choose
+from distillscope.students.export.quantise import METHODS
 from distillscope.students.export.write import export_student
 from distillscope.students.load import build_student, save_student
 
@@ -265,47 +265,6 @@ def test_int8_compares_ways_on_images_that_it_was_not_calibrated_on(student, fil
     assert {n.op_type for n in graph.node if "embeddings" in n.output} == {"Gemm"}, "embeddings are not rounded"
     artefact, own = load_artefact(eight_bits / "s.batch1.onnx", student), load_student(student, "cpu")
     assert cosines(artefact.encode(photos()), own.encode(photos())).min() > 0.98 and artefact.facts.precision == "int8"
-
-
-class Planned(Quantiser):
-    """Five layers of known harm: what a point would measure, without a network."""
-
-    harm = {"a": 0.02, "b": 0.01, "c": 0.0, "d": 0.001, "e": 0.001}
-
-    def __init__(self, large="e"):
-        self.layers = {n: f"block.{n}" for n in self.harm}
-        self.weights = {n: 1000 if n == large else 10 for n in self.harm}
-        self.float_bytes = 4 * sum(self.weights.values()) + 100
-
-    def point(self, method, weight_bits, in_float=()):
-        lost = sum(v for n, v in self.harm.items() if n not in in_float)
-        lost += 0 if (method, weight_bits) == ("Entropy", 8) else 0.1
-        size = 100 + sum(w * (4 if n in in_float else 1) for n, w in self.weights.items())
-        return Point(method, weight_bits, tuple(in_float), 1 - lost, 1 - 2 * lost, size)
-
-
-def test_layers_that_hurt_are_left_in_float_and_no_more():
-    chosen, tried = choose(Planned(), 0.985, "s")
-    assert (chosen.method, chosen.weight_bits, chosen.in_float) == ("Entropy", 8, ("a",)), tried
-    assert choose(Planned(), 0.995, "s")[0].in_float == ("a", "b")
-    assert choose(Planned(), 0.9, "s")[0].in_float == ()
-
-
-def test_a_bound_that_no_small_file_keeps_gives_the_frontier():
-    with pytest.raises(BoundMissed) as caught:
-        choose(Planned(), 0.9995, "s")
-    assert "--min-cosine 0.999," in str(caught.value)
-    rows = caught.value.frontier
-    assert [r["bytes"] for r in rows] == sorted(r["bytes"] for r in rows)
-    assert [r["mean_cosine"] for r in rows] == sorted(r["mean_cosine"] for r in rows)
-    assert rows[0]["in_float"] == [] and "block.a" in rows[-1]["in_float"]
-
-
-def test_a_file_that_is_hardly_smaller_is_refused():
-    small = Planned()
-    small.float_bytes, small.weights = 140, dict.fromkeys(small.harm, 2)
-    with refused(expected="3 times", got="no weights", advice="fixed part"):
-        choose(small, 0.9, "s")
 
 
 def test_calibration_on_images_of_another_kind(student, tmp_path):

@@ -105,7 +105,7 @@ class Artefact(HostEncoder):
         if perturbation is not None and perturbation.where != "source":
             raise UserError(self.name, "noise on the images as they are stored",
                             "noise on the network's own input, which is made in the file",
-                            "Set where: source, or export with --input sized.")
+                            "Set where: source, or export a file whose input is sized.")
         if perturbation is not None:
             images = perturbation(images, ids)
         batches = [images] if isinstance(images, torch.Tensor) else [image[None] for image in images]
