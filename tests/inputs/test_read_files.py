@@ -343,6 +343,15 @@ def try_to_read(path: Path) -> None:
             assert "\n" not in str(error)
 
 
+@pytest.mark.parametrize(("line", "got"), [(b'{"id": "b", ', "no JSON"), (b"[1, 2]", "a list"), (b'{"id": "\xff"}', "UTF-8"),
+                                           (b"[" * 100_000, "no JSON")])
+def test_a_line_that_is_no_json_object_is_named_before_arrow_reads_it(tmp_path, line, got):
+    path = tmp_path / "rows.jsonl"
+    path.write_bytes(b'{"id": "a", "embedding": [1.0, 2.0]}\n\n' + line + b"\n")
+    with refused(where="line 3", expected="one JSON object a line", got=got):
+        read_embeddings(path)
+
+
 @functools.cache
 def valid(name: str, folder: str) -> bytes:
     return written(Path(folder), name).read_bytes()

@@ -115,15 +115,36 @@ def read_jsonl(path: Path, where: str) -> Contents:
 
     def read(types: dict[str, Any]) -> Any:
         with opened(path, where) as handle:
-            # One thread: with several, Arrow's reader now and then crashed the process on bytes that are no JSON (seen twice in
-            # tests, pyarrow 26.0.1), and a file is one block anyway.
+            # One thread, since a file is one block anyway; with several it crashed more often (see `_check_lines`).
             size = min(2**30, max(2**20, 64 * path.stat().st_size))
             return json.read_json(handle, json.ReadOptions(use_threads=False, block_size=size),
                                   json.ParseOptions(explicit_schema=pa.schema(list(types.items()))))
 
+    _check_lines(path, where)
     table = read({})
     times = {f.name: pa.string() for f in table.schema if pa.types.is_timestamp(f.type)}  # text that looks like a date is an id
     return contents_of(in_memory(read(times) if times else table), where)
+
+
+def _check_lines(path: Path, where: str) -> None:
+    """Refuse what is no JSON before Arrow sees it: its reader crashed the process on random bytes (seen three times in tests,
+    pyarrow 26.0.1; once on one thread)."""
+    import json
+
+    with opened(path, where) as handle:
+        for number, line in enumerate(handle, 1):
+            if number == 1:
+                line = line.removeprefix(b"\xef\xbb\xbf")
+            if not line.strip():
+                continue
+            try:
+                found = json.loads(line.decode("utf-8"))
+            except (ValueError, RecursionError) as error:
+                got = "bytes that are no UTF-8" if isinstance(error, UnicodeDecodeError) else "no JSON"
+                raise UserError(f"{where}, line {number}", "one JSON object a line", got, "Mend or drop that line.") from None
+            if not isinstance(found, dict):
+                raise UserError(f"{where}, line {number}", "one JSON object a line", f"a {type(found).__name__}",
+                                'Write {"field": value, ...} on each line.')
 
 
 def in_memory(table: Any) -> Table:
