@@ -30,12 +30,12 @@ from distillscope.config.parts import CLIP_MEAN, CLIP_STD
 from distillscope.config.study import Arm, Training
 from distillscope.data.preprocess import Preprocess
 from distillscope.devices import kept_memory
-from distillscope.training.loop import TrainingSet, distill
-from distillscope.training.streams import KeyedStreams
 from distillscope.objectives.regression import cosine
 from distillscope.students.load import build_student
 from distillscope.students.networks import paper_cnn
 from distillscope.teachers.encoder import Encoder
+from distillscope.training.loop import TrainingSet, distill
+from distillscope.training.streams import KeyedStreams
 
 BATCH, EPOCHS, SEEDS, WIDTHS = 64, 5, 3, {"S": 1, "M": 2, "L": 4}
 

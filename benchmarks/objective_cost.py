@@ -21,10 +21,10 @@ from distillscope.data.preprocess import Preprocess
 from distillscope.data.source import Source
 from distillscope.data.views import View
 from distillscope.devices import kept_memory
-from distillscope.training.loop import TrainingSet, distill
-from distillscope.training.streams import KeyedStreams
 from distillscope.registry import objectives
 from distillscope.students.load import build_student
+from distillscope.training.loop import TrainingSet, distill
+from distillscope.training.streams import KeyedStreams
 
 EXTRA = {"infonce, queue 1024": {"name": "infonce", "queue": 1024}, "infonce, queue 4096": {"name": "infonce", "queue": 4096},
          "cosine, mlp projector": {"name": "cosine"}}

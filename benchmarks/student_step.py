@@ -20,10 +20,10 @@ from distillscope.config.parts import CLIP_MEAN, CLIP_STD
 from distillscope.config.study import Arm, Training
 from distillscope.data.preprocess import Preprocess
 from distillscope.devices import kept_memory
-from distillscope.training.loop import TrainingSet, distill
-from distillscope.training.streams import KeyedStreams
 from distillscope.objectives.regression import cosine
 from distillscope.students.load import build_student
+from distillscope.training.loop import TrainingSet, distill
+from distillscope.training.streams import KeyedStreams
 
 BATCH = 64
 
