@@ -8,12 +8,11 @@ from __future__ import annotations
 
 import csv
 import functools
-import gzip
 import io
 import json
-import lzma
 import random
 import shutil
+import zipfile
 from collections import Counter
 from collections.abc import Callable
 from functools import partial
@@ -21,6 +20,7 @@ from pathlib import Path
 
 import yaml
 
+from distillscope.files.folders import PACKED
 from torture import commands
 from torture.fuzz import HOSTILE_NAMES, Reader, damaged, distorted, nested_json, paths
 
@@ -233,9 +233,8 @@ def _as_csv(table: list[list[str]]) -> str:
 
 
 def _put(path: Path, text: str) -> None:
-    """Written as it is, and packed as the file's name says."""
-    content = text.encode("utf-8", "surrogateescape")
-    path.write_bytes({".gz": gzip.compress, ".xz": lzma.compress}.get(path.suffix, bytes)(content))
+    """Written as it is."""
+    path.write_bytes(text.encode("utf-8", "surrogateescape"))
 
 
 def _study(path: Path, rng: random.Random) -> str:
@@ -267,8 +266,11 @@ def damage_archive(run: Path, rng: random.Random, number: int, folder: Path) -> 
     """An archive with one file damaged as it lies there, or unpacked, changed and packed again."""
     here = folder / "run"
     shutil.copytree(_packed(str(run), str(folder.parent)), here)
-    files = sorted(here.iterdir())
-    path, kind = files[number % len(files)], rng.random()
+    with zipfile.ZipFile(here / PACKED) as packed:
+        members = {name: packed.read(name) for name in packed.namelist()}
+    files = [*sorted(p.name for p in here.iterdir()), *members]
+    name, kind = files[number % len(files)], rng.random()
+    path = here / (PACKED if name in members else name)
     if number < 1:
         title = "as it is"
     elif kind < 0.1:
@@ -280,11 +282,18 @@ def damage_archive(run: Path, rng: random.Random, number: int, folder: Path) -> 
     elif kind < 0.35:
         path.write_bytes(damaged(path.read_bytes(), rng))
         title = "damaged"
+    elif name in members:
+        text, title = _repacked(members[name].decode(), name, rng)
+        with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as packed:
+            for other, content in {**members, name: text.encode("utf-8", "surrogateescape")}.items():
+                packed.writestr(other, content)
+    elif name == PACKED:
+        path.write_bytes(b"")
+        title = "empty"
     else:
-        unpack = {".gz": gzip.decompress, ".xz": lzma.decompress}.get(path.suffix, bytes)
-        text, title = _repacked(unpack(path.read_bytes()).decode(), path.name, rng)
+        text, title = _repacked(path.read_text(encoding="utf-8"), name, rng)
         _put(path, text)
-    return f"{path.name} {title}"[:150], partial(unpacked, here, number)
+    return f"{name} {title}"[:150], partial(unpacked, here, number)
 
 
 def _repacked(text: str, name: str, rng: random.Random) -> tuple[str, str]:

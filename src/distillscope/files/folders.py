@@ -71,13 +71,13 @@ def _is_allowed(name: str) -> bool:
     return not name.startswith(".") and not name.endswith(".") and name.split(".")[0].casefold() not in RESERVED
 
 
-TRIALS = "trials.csv"
+PACKED = "run.zip"
 """Of an archive: written last, so that the archive is complete where this is there."""
 
 
 def is_archive(path: Path) -> bool:
     """Whether a folder is an archive that was written to its end."""
-    return (path / TRIALS).is_file() and not (path / "trials").is_dir()
+    return (path / PACKED).is_file() and not (path / "trials").is_dir()
 
 
 def refuse_archive(path: Path, where: str) -> None:

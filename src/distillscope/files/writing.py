@@ -18,7 +18,7 @@ from typing import Any
 
 from distillscope.errors import UserError
 
-RUN_MARKS = (("study.yaml", "provenance.json"), ("audit.json",), ("compare.json",))
+RUN_MARKS = (("study.yaml", "provenance.json"), ("study.yaml", "run.zip"), ("audit.json",), ("compare.json",))
 """Files by which a folder is known to be one that this package fills; below it no link is followed."""
 _TEMPORARY = re.compile(r"^\..+\.(?:(?P<machine>[0-9a-f]{6})-)?(?P<pid>\d+)\.tmp(\.[^.]*)?$")
 _DAY = 86_400.0

@@ -1,12 +1,14 @@
-"""A run in a few small files, which every reading command takes in the run directory's place.
+"""A run in two or three small files, which every reading command takes in the run directory's place.
 
 ::
 
-    study.yaml, provenance.json, claims.json    as they stand in the run
-    results.csv.gz     every row of every results.csv, with the folder that it comes from
-    training.csv.gz    every record of every metrics.jsonl, each cell as JSON; no file where there is none
-    curves.json.xz     {curve: {folder: curve}}; no file where there is none
-    trials.csv         a line for each reference and trial: who it is, seconds, its complete.json; written last
+    study.yaml, claims.json    as they stand in the run
+    run.zip                    what was found, written last:
+        results.csv            every row of every results.csv, with the folder that it comes from
+        trials.csv             a line for each reference and trial: who it is, seconds, its complete.json
+        training.csv           every record of every metrics.jsonl, each cell as JSON; none where there is none
+        curves.json            {curve: {folder: curve}}; none where there is none
+        provenance.json        as it stands in the run
 
 No number is rounded, and the same run gives the same bytes. Weights, embeddings, predictions, pictures of test images and
 what a report makes anew are left out.
@@ -15,13 +17,14 @@ what a report makes anew are left out.
 from __future__ import annotations
 
 import csv
-import gzip
 import io
 import json
 import lzma
 import os
+import struct
+import zipfile
 import zlib
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -29,20 +32,24 @@ import pandas as pd
 
 from distillscope import progress
 from distillscope.errors import UserError
-from distillscope.files.folders import TRIALS, is_archive
+from distillscope.files.folders import PACKED, is_archive
 from distillscope.files.json_reader import parse_json, read_bytes, read_json
 from distillscope.files.writing import write_atomic, write_json
 from distillscope.results import run_files
 from distillscope.results.rows import COLUMNS, TEACHER
 from distillscope.results.run_files import KINDS, Complete, Record, records_in, study_of
 
-RESULTS, TRAINING, CURVES, CLAIMS = "results.csv.gz", "training.csv.gz", "curves.json.xz", "claims.json"
+RESULTS, TRIALS, TRAINING, CURVES, PROVENANCE = "results.csv", "trials.csv", "training.csv", "curves.json", "provenance.json"
+CLAIMS = "claims.json"
 FOLDER = "folder"
 WHO = ("dataset", "teacher", "target", "arm", "student", "seed")
 """Columns of trials.csv for people; what is read back stands in the results."""
 AGAIN = "Restore the file, or pack the run again: distillscope archive RUN DIR."
 LARGEST = 2**30
 """Bytes that one packed file may hold: more is no archive of a run."""
+BROKEN = (OSError, EOFError, zipfile.BadZipFile, lzma.LZMAError, zlib.error, struct.error, NotImplementedError, RuntimeError,
+          ValueError, KeyError)
+"""What zipfile and the parsers raise where a file is damaged, encrypted or packed in a way that is not known."""
 
 
 def write_archive(run_dir: Path, out: Path) -> list[Path]:
@@ -59,38 +66,45 @@ def write_archive(run_dir: Path, out: Path) -> list[Path]:
         raise UserError(f"archive {out}", "a new or empty folder", "one with files" if out.is_dir() else "a file",
                         "Name another.")
     records = _finished(run_dir)
-    copied = [run_dir / name for name in (config.name, "provenance.json") if (run_dir / name).is_file()]
-    written = [_write(out / path.name, path.read_bytes()) for path in copied]
-    if (run_dir / CLAIMS).is_file():
-        written.append(write_json(out / CLAIMS, _moved(read_json(run_dir / CLAIMS), run_dir, out)))
     rows = pd.concat([r.results.assign(folder=_path_of(r)) for r in records])[[FOLDER, *COLUMNS]]
-    written.append(_write(out / RESULTS, _gzip(rows.to_csv(index=False, lineterminator="\n"))))
+    packed = {RESULTS: rows.to_csv(index=False, lineterminator="\n"), TRIALS: _csv(map(_line, records))}
     epochs = [{FOLDER: _path_of(r), **{k: json.dumps(v) for k, v in row.items()}} for r in records for row in r.epochs]
     if epochs:
-        written.append(_write(out / TRAINING, _gzip(_csv(epochs))))
+        packed[TRAINING] = _csv(epochs)
     if any(r.curves for r in records):
         names = dict.fromkeys(name for r in records for name in r.curves)
         curves = {name: {_path_of(r): r.curves[name] for r in records if name in r.curves} for name in names}
-        written.append(_write(out / CURVES, lzma.compress(json.dumps(curves, separators=(",", ":")).encode(), preset=9)))
-    return [*written, _write(out / TRIALS, _csv(map(_line, records)).encode())]
+        packed[CURVES] = json.dumps(curves, separators=(",", ":"))
+    if (run_dir / PROVENANCE).is_file():
+        packed[PROVENANCE] = (run_dir / PROVENANCE).read_bytes()
+    written = [_write(out / config.name, config.read_bytes())]
+    if (run_dir / CLAIMS).is_file():
+        written.append(write_json(out / CLAIMS, _moved(read_json(run_dir / CLAIMS), run_dir, out)))
+    return [*written, _write(out / PACKED, _zip(packed))]
 
 
 def read_archive(path: Path) -> dict[str, list[tuple[str, Record | Exception | None]]]:
     """The records of an archive by kind, as `run_files.records_in` gives a run's; a `UserError` where it is damaged."""
-    results = _read(path / RESULTS, _read_results)
-    curves = _read(path / CURVES, _read_curves) if (path / CURVES).is_file() else {}
-    epochs = _read(path / TRAINING, _read_epochs) if (path / TRAINING).is_file() else {}
-    lines = _read(path / TRIALS, _read_lines)
+    packed = path / PACKED
+    results, lines = _member(packed, RESULTS, _read_results), _member(packed, TRIALS, _read_lines)
+    curves, epochs = _member(packed, CURVES, _read_curves, {}), _member(packed, TRAINING, _read_epochs, {})
     strangers = sorted({*results, *curves, *epochs} - {*lines})
     if strangers or {*lines} - {*results}:
         one = strangers[0] if strangers else min({*lines} - {*results})
-        raise UserError(str(path), f"{TRIALS} and {RESULTS} of the same trials", f"{one!r:.120} in one of them alone", AGAIN)
+        raise UserError(str(packed), f"{TRIALS} and {RESULTS} of the same trials", f"{one!r:.120} in one of them alone", AGAIN)
     found: dict[str, list[tuple[str, Record | Exception | None]]] = {kind: [] for kind in KINDS}
     for folder, complete in lines.items():
         kind, _, name = folder.partition("/")
         record = Record(kind, name, results[folder], complete, curves.get(folder, {}), epochs.get(folder, []))
         found[kind].append((name, record))
     return found
+
+
+def provenance_of(run_dir: Path) -> dict[str, Any]:
+    """provenance.json of a run directory or of its archive; empty where there is none."""
+    if not is_archive(run_dir):
+        return run_files.read_provenance(run_dir / PROVENANCE)
+    return _member(run_dir / PACKED, PROVENANCE, lambda content: run_files.parse_provenance(content, PROVENANCE), {})
 
 
 def unpack(record: Record, folder: Path) -> None:
@@ -154,25 +168,34 @@ def _write(path: Path, content: bytes) -> Path:
     return write_atomic(path, lambda p: p.write_bytes(content))
 
 
-def _gzip(text: str) -> bytes:
-    return gzip.compress(text.encode(), mtime=0)
+def _zip(files: Mapping[str, str | bytes]) -> bytes:
+    """One zip. Curves are most of it and half as large by LZMA, which fewer programs can open than the tables."""
+    made = io.BytesIO()
+    with zipfile.ZipFile(made, "w") as packed:
+        for name, content in files.items():
+            member = zipfile.ZipInfo(name)  # of 1980: the same run gives the same bytes
+            member.create_system, member.external_attr = 3, 0o644 << 16
+            packed.writestr(member, content, zipfile.ZIP_LZMA if name == CURVES else zipfile.ZIP_DEFLATED, 9)
+    return made.getvalue()
 
 
-def _read(path: Path, parse: Callable[[bytes], Any]) -> Any:
-    """What a file of an archive holds; a `UserError` that names it where it is damaged."""
+def _member(path: Path, name: str, parse: Callable[[bytes], Any], default: Any = None) -> Any:
+    """What one file in the zip holds, ``default`` where it is absent; a `UserError` that names both where it is damaged."""
     content = read_bytes(path, AGAIN)
     try:
-        if path.suffix in (".gz", ".xz"):
-            with (gzip if path.suffix == ".gz" else lzma).open(io.BytesIO(content)) as packed:
-                content = packed.read(LARGEST + 1)
+        with zipfile.ZipFile(io.BytesIO(content)) as packed:
+            if default is not None and name not in packed.namelist():
+                return default
+            with packed.open(name) as file:
+                content = file.read(LARGEST + 1)
         if len(content) > LARGEST:
             raise ValueError(f"more than {LARGEST:,} bytes")
         return parse(content)
     except UserError as error:
-        raise UserError(str(path), error.expected, error.got, AGAIN) from None
-    except (OSError, EOFError, lzma.LZMAError, zlib.error, ValueError, KeyError) as error:
+        raise UserError(f"{path} {name}", error.expected, error.got, AGAIN) from None
+    except BROKEN as error:
         why = (str(error).splitlines() or [type(error).__name__])[0][:200]
-        raise UserError(str(path), "a file of an archive", why, AGAIN) from None
+        raise UserError(f"{path} {name}", "a file of an archive", why, AGAIN) from None
 
 
 def _read_results(content: bytes) -> dict[str, pd.DataFrame]:

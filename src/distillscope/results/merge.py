@@ -14,8 +14,8 @@ from distillscope.config.load import parse_study
 from distillscope.errors import UserError
 from distillscope.files.folders import is_archive
 from distillscope.files.writing import write_json
-from distillscope.results.archive import read_archive, unpack
-from distillscope.results.run_files import COMPLETE, Record, read_provenance
+from distillscope.results.archive import provenance_of, read_archive, unpack
+from distillscope.results.run_files import COMPLETE, Record
 from distillscope.results.rundir import is_complete, load_config, open_run
 from distillscope.results.same_study import Unlike, united, unlike
 
@@ -38,8 +38,8 @@ def merge_runs(run_dirs: Sequence[Path], out: Path) -> Path:
     open_run(study, out, resume=False, taken="Name another.")
     records = []
     for folder in map(Path, run_dirs):
-        if (folder / "provenance.json").exists():
-            records.append(read_provenance(folder / "provenance.json"))
+        if found_there := provenance_of(folder):
+            records.append(found_there)
         for kind, packed in read_archive(folder).items() if is_archive(folder) else ():
             for name, record in packed:
                 if isinstance(record, Record) and not (out / kind / name).exists():

@@ -17,7 +17,7 @@ from distillscope.config.study import Study
 from distillscope.errors import UserError
 from distillscope.files.folders import is_archive
 from distillscope.results import run_files
-from distillscope.results.archive import read_archive
+from distillscope.results.archive import provenance_of, read_archive
 from distillscope.results.keys import FIT, MAPPED, OF_TRAIN, OLD_FIT, RANK, TRAIN_RANK
 from distillscope.results.rows import COLUMNS, TEACHER
 from distillscope.results.run_files import KINDS, Record, records_in, study_of, trials_of
@@ -171,7 +171,7 @@ def read_run(run_dir: Path) -> Run:
     written, problems = run_files.read_written(config), []
     study = run_files.as_study(written, config)
     try:
-        provenance = run_files.read_provenance(run_dir / "provenance.json")
+        provenance = provenance_of(run_dir)
     except UserError as error:
         provenance = {}
         problems.append(f"provenance.json: {_why(error)}, so versions, command and noise in both units are not known.")

@@ -142,10 +142,13 @@ def as_study(values: Mapping[str, Any], path: Path) -> Study:
 
 def read_provenance(path: Path) -> dict[str, Any]:
     """The plain values of provenance.json; empty where there is none."""
-    if not path.exists():
-        return {}
-    read_json(path, _Provenance, RESTORE)
-    return read_json(path, dict, RESTORE)
+    return parse_provenance(read_bytes(path, RESTORE), str(path)) if path.exists() else {}
+
+
+def parse_provenance(content: bytes, where: str) -> dict[str, Any]:
+    """The plain values of provenance.json once they are checked; ``where`` names it in an error."""
+    parse_json(content, where, _Provenance, RESTORE)
+    return parse_json(content, where, dict, RESTORE)
 
 
 def records_in(path: Path) -> list[tuple[str, Record | Exception | None]]:
