@@ -19,7 +19,8 @@ import pandas as pd
 from scipy.stats import t
 
 from distillscope.advice.rank import leading
-from distillscope.results.statistics import ALPHA, all_pairs, holm
+from distillscope.measure.intervals import holm
+from distillscope.results.statistics import ALPHA, all_pairs
 
 DRAWS = {"normal": lambda rng, shape: rng.normal(size=shape), "t, 3 df": lambda rng, shape: rng.standard_t(3, size=shape),
          "skewed": lambda rng, shape: rng.exponential(size=shape) - 1}

@@ -14,7 +14,8 @@ import numpy as np
 import pandas as pd
 
 import distillscope
-from distillscope.results.statistics import holm, paired
+from distillscope.measure.intervals import holm
+from distillscope.results.statistics import paired
 
 WAYS = ("noise", "adamw", "muon")
 SETS = ("digits", "cifar32", "photos96")

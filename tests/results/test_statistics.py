@@ -14,6 +14,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from scipy import stats
 
+from distillscope.measure.intervals import holm
 from distillscope.report.figures.noise import crossovers, paired_difference
 from distillscope.results.models import settings_of
 from distillscope.results.rows import Condition
@@ -21,7 +22,6 @@ from distillscope.results.run import read_run
 from distillscope.results.statistics import (
     Contrast,
     all_pairs,
-    holm,
     paired,
     power_of,
     seeds_for,

@@ -19,13 +19,13 @@ from typing import Any, NamedTuple
 from distillscope.claims.results import Read, Results, Undecided, results_of
 from distillscope.claims.statements import Outcome, Statement
 from distillscope.files.writing import finite
+from distillscope.measure.intervals import holm
 from distillscope.registry import claims
 from distillscope.results.statistics import (
     ALPHA,
     MOST_FLIPS,
     POWER,
     Contrast,
-    holm,
     seeds_for,
     sign_flip_p,
     smallest_effect,

@@ -13,11 +13,11 @@ import pandas as pd
 
 from distillscope.compare.agree import ALL, COUNT, FITTED, NOISE, TARGET, TEACHER, Match, Mismatch, mismatches
 from distillscope.compare.read import StudySide
-from distillscope.measure.intervals import bootstrap_interval
+from distillscope.measure.intervals import bootstrap_interval, holm
 from distillscope.results.keys import ACCURACIES, PARAMETERS, RANK, facts_of
 from distillscope.results.models import trials_of_model
 from distillscope.results.rows import CLEAN, Condition
-from distillscope.results.statistics import Contrast, holm, paired, welch
+from distillscope.results.statistics import Contrast, paired, welch
 
 PAIRED, WELCH, SINGLE, FIXED = "paired over seeds", "Welch over seeds", "too few seeds for an interval", "no seeds: a constant"
 PREDICTED = {"paper.probe.student.accuracy": "paper", "probe.student.accuracy": "tuned"}

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import replace
 from typing import Any, NamedTuple
 
@@ -24,6 +24,7 @@ from distillscope.measure.pair import Pair, question, resolve
 from distillscope.measure.pool import Settings, Side
 from distillscope.measure.results import GROUPS, Audit, Curve, NotMeasured, Value, definition
 from distillscope.measure.spectrum import algebraic_rank
+from distillscope.measure.stages import replaced, stages
 from distillscope.registry import curves, measures
 
 
@@ -41,7 +42,7 @@ SCORED_ITEMS = {"count": "row_items", "labelled_count": "labelled_items", "probe
 
 
 def audit(teacher: Any, student: Any, labels: Any = None, *, train_teacher: Any = None, train_student: Any = None,
-          train_labels: Any = None, text: Any = None, normalize: str | None = None,
+          train_labels: Any = None, text: Any = None, artefacts: Mapping[str, Any] | None = None, normalize: str | None = None,
           groups: Collection[str] | None = None, intervals: bool = True, seed: int = 0,
           settings: Settings | None = None) -> Audit:
     """Everything that can be measured on row-aligned embeddings ``teacher`` (n, d) and ``student`` (n, d').
@@ -50,8 +51,9 @@ def audit(teacher: Any, student: Any, labels: Any = None, *, train_teacher: Any 
     ``prepare(teacher)``, so that its own work is done once. ``labels`` (n,) add probes and k-nearest neighbours, fitted to
     ``train_*`` where given, else cross-validated on the items themselves; None, NaN, blank text, masked ones, and -1 beside
     other classes, are items without a label, which these leave out; ``text`` (classes, d), embeddings of the class
-    names, adds zero-shot accuracy. ``normalize="l2"`` scales rows to unit norm first; otherwise embeddings are measured
-    as given. ``groups`` picks among spectrum, alignment, contrastive, paper, similarity, retrieval, probe, knn and
+    names, adds zero-shot accuracy; ``artefacts``, name -> embeddings (n, d') of the same items by a file that was made of the
+    student, add ``stages``: what each step lost. ``normalize="l2"`` scales rows to unit norm first; otherwise embeddings are
+    measured as given. ``groups`` picks among spectrum, alignment, contrastive, paper, similarity, retrieval, probe, knn and
     zero_shot; ``intervals=False`` skips the 95 % intervals over items. What does not apply is named in ``left_out``.
 
     >>> rng = np.random.default_rng(0)
@@ -68,7 +70,13 @@ def audit(teacher: Any, student: Any, labels: Any = None, *, train_teacher: Any 
     if train is not None and labels is None:
         raise UserError("labels", "labels of the items", "only train_labels", "Pass labels= too.")
     text = checked_text(text, labels)
-    return _measure(LabelledPair(*sides, labels, train, train_labels, text), chosen, intervals)
+    pool = LabelledPair(*sides, labels, train, train_labels, text)
+    files = {name: replaced(pool, name, prepared_side(rows, f"artefact {name}", normalize, settings))
+             for name, rows in (artefacts or {}).items()}
+    found = _measure(pool, chosen, intervals)
+    if files:
+        found.stages = stages(pool, files, chosen, intervals)
+    return found
 
 
 def audit_one(embeddings: Any, *, side: str = "teacher", normalize: str | None = None, intervals: bool = True,

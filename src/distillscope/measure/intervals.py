@@ -7,13 +7,16 @@ None of this says anything of other seeds; seeds are the unit of replication of 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Sequence
+import itertools
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from typing import TypeVar
 
 import numpy as np
 
 from distillscope.draws import keyed_rng
 from distillscope.measure.results import NotMeasured
 
+Name = TypeVar("Name")
 RESAMPLES = 1000
 MOST_SCORES = 5000
 
@@ -146,6 +149,25 @@ def wilson_interval(correct: np.ndarray, *, level: float = 0.95, count: float | 
     return max(0.0, float(centre - reach)), min(1.0, float(centre + reach))
 
 
+def loss_interval(before: np.ndarray, after: np.ndarray, *, level: float = 0.95,
+                  count: float | None = None) -> tuple[float, float]:
+    """Interval of the share right in ``before`` (n,) less that in ``after`` (n,), two boolean arrays of the same items.
+
+    Agresti & Min (2005): Wald's interval of paired proportions with half an item added to each of the four cells, so that it
+    has a width where no item changed. ``count`` is the number of independent items where that is not n.
+
+    >>> [round(v, 3) for v in loss_interval(np.ones(100, bool), np.arange(100) >= 10)]
+    [0.035, 0.161]
+    """
+    from scipy.special import ndtri
+
+    n = (count or len(before)) + 2
+    lost, won = ((n - 2) * float(np.mean(a & ~b)) + 0.5 for a, b in ((before, after), (after, before)))
+    middle = (lost - won) / n
+    reach = float(ndtri((1 + level) / 2)) * np.sqrt((lost + won) / n - middle**2) / np.sqrt(n)
+    return max(-1.0, float(middle - reach)), min(1.0, float(middle + reach))
+
+
 def mcnemar_p(first: np.ndarray, second: np.ndarray, items: np.ndarray | None = None) -> float:
     """Exact two-sided McNemar p of two boolean arrays (n,) of correct answers on the same items.
 
@@ -163,3 +185,14 @@ def mcnemar_p(first: np.ndarray, second: np.ndarray, items: np.ndarray | None = 
     if only_first + only_second == 0:
         return 1.0
     return float(binomtest(only_first, only_first + only_second, 0.5).pvalue)
+
+
+def holm(ps: Mapping[Name, float]) -> dict[Name, float]:
+    """Holm's step-down adjusted p of each name: the family-wise error stays below alpha whatever the dependence.
+
+    >>> holm({"a": 0.01, "b": 0.04, "c": 0.03})
+    {'a': 0.03, 'c': 0.06, 'b': 0.06}
+    """
+    ordered = sorted(ps, key=lambda k: ps[k])
+    steps = [min(1.0, (len(ordered) - i) * ps[k]) for i, k in enumerate(ordered)]
+    return dict(zip(ordered, itertools.accumulate(steps, max), strict=True))

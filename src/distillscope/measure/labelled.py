@@ -143,28 +143,34 @@ class LabelledPair(Comparison):
     def _outcome(self, side: str, kind: str) -> tuple[list[LinearProbe], np.ndarray]:
         """Probes of a side, and for each item whether it was classified rightly by one that had not seen it."""
         if (side, kind) not in self._fitted:
-            fit: Callable[..., LinearProbe] = linear_probe if kind == "paper" else _tuned
             try:
-                self._fitted[side, kind] = self._fit(side, fit)
+                probes = self._probes(side, kind)
             except UserError as error:
                 raise NotMeasured(f"no probe can be fitted ({error})") from None
+            self._fitted[side, kind] = probes, self._classified_rightly(side, probes)
         return self._fitted[side, kind]
 
-    def _fit(self, side: str, fit: Callable[..., LinearProbe]) -> tuple[list[LinearProbe], np.ndarray]:
-        labels, rows, index = self.labels, getattr(self, side).rows, self.probe_index
+    def _probes(self, side: str, kind: str) -> list[LinearProbe]:
+        """One fitted to the training items, else one a fold, fitted to the items of the others."""
+        fit: Callable[..., LinearProbe] = linear_probe if kind == "paper" else _tuned
         if self.train is not None:
             chosen = self.train.teacher.order[: self.settings.probe_items]
-            probe = fit(getattr(self.train, side).rows.take(chosen), self._train_labels[chosen])
-            correct = np.empty(self.count, bool)
+            return [fit(getattr(self.train, side).rows.take(chosen), self._train_labels[chosen])]
+        index = self.probe_index
+        z, y, fold_of = getattr(self, side).rows.take(index), self.labels[index], np.arange(len(index)) % FOLDS
+        return [fit(z[fold_of != fold], y[fold_of != fold]) for fold in range(FOLDS)]
+
+    def _classified_rightly(self, side: str, probes: list[LinearProbe]) -> np.ndarray:
+        labels, rows, index = self.labels, getattr(self, side).rows, self.probe_index
+        if self.train is not None:
+            right = np.empty(self.count, bool)
             for where, block in rows.blocks():
-                correct[where] = probe.predict(block) == labels[where]
-            return [probe], correct[index]
-        probes, correct, z, y = [], np.empty(len(index), bool), rows.take(index), labels[index]
-        fold_of = np.arange(len(index)) % FOLDS
-        for fold in range(FOLDS):
-            probes.append(fit(z[fold_of != fold], y[fold_of != fold]))
-            correct[fold_of == fold] = probes[-1].predict(z[fold_of == fold]) == y[fold_of == fold]
-        return probes, correct
+                right[where] = probes[0].predict(block) == labels[where]
+            return right[index]
+        correct, z, y, fold_of = np.empty(len(index), bool), rows.take(index), labels[index], np.arange(len(index)) % FOLDS
+        for fold, probe in enumerate(probes):
+            correct[fold_of == fold] = probe.predict(z[fold_of == fold]) == y[fold_of == fold]
+        return correct
 
     @property
     def teacher_probe_correct(self) -> np.ndarray:

@@ -9,7 +9,7 @@ import json
 from collections.abc import Callable, Iterator, KeysView
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Any, NamedTuple, get_args
+from typing import Any, Literal, NamedTuple, get_args
 
 import numpy as np
 
@@ -20,6 +20,8 @@ GROUPS: tuple[str, ...] = get_args(Group)
 MOST = 6
 SAME = 1e-9
 """What differs by less is equal but for rounding in the computation."""
+SIGNIFICANT = 0.05
+"""Adjusted p below which a step is said to have lost something."""
 
 
 @dataclass(frozen=True)
@@ -82,6 +84,42 @@ class Line:
         return self.student.value / self.teacher.value
 
 
+@dataclass(frozen=True)
+class WorstItem:
+    """An item that a step changed most: its ``row`` and id, the cosine of both embeddings, the rank of its own item in the
+    teacher's index, and whether it was right ``before`` and ``after`` the step, each None where it was not measured."""
+
+    row: int
+    cosine: float | None = None
+    rank: int | None = None
+    before: bool | None = None
+    after: bool | None = None
+    id: str = ""
+
+
+@dataclass
+class Stage:
+    """The teacher, the student, or a file made of the student: what it keeps, and what the step to it lost.
+
+    ``values`` are under short keys (``accuracy``, ``accuracy_lost``, ``mean_cosine``, ``latency_ms``, ...), ``left_out`` says
+    why one is missing. ``p`` are exact McNemar p of the losses, Holm-adjusted over all steps of the audit. ``worst`` are the
+    items that the step changed most, most changed first.
+    """
+
+    kind: Literal["teacher", "student", "artefact"]
+    name: str
+    values: dict[str, Value] = field(default_factory=dict)
+    left_out: dict[str, str] = field(default_factory=dict)
+    p: dict[str, float] = field(default_factory=dict)
+    worst: list[WorstItem] = field(default_factory=list)
+
+    @property
+    def lost(self) -> dict[str, Value]:
+        """The losses that chance does not explain (p below 0.05), by what was lost."""
+        found = {key: self.values[f"{key}_lost"] for key, p in self.p.items() if p < SIGNIFICANT}
+        return {key: value for key, value in found.items() if value.value > 0}
+
+
 class UnknownMeasure(UserError, KeyError):
     """The error for a key that an audit has not: why it was left out, or what was meant."""
 
@@ -97,7 +135,7 @@ class Audit:
     distinct items among them, ``precision`` what each side's values are rounded to, ``scaled`` the power of two that a side
     was multiplied by, and ``labels`` the number of classes and the share of the largest, where there are labels. ``doubt``
     is the question whether the rows of both sides belong together, where nothing pairs them; ``notes`` is what else a
-    reader must know.
+    reader must know. ``stages`` are teacher, student and files made of the student, where files were audited too.
 
     >>> found = Audit({"alignment.teacher_r2": Value(0.9, 0.8, 1.0, 50, "Share predicted.", "R2")})
     >>> list(found), found["alignment.teacher_r2"], "alignment.r2" in found
@@ -114,6 +152,7 @@ class Audit:
     scaled: dict[str, int] = field(default_factory=dict)
     labels: dict[str, float] = field(default_factory=dict)
     doubt: str = ""
+    stages: list[Stage] = field(default_factory=list)
 
     @property
     def num_items(self) -> int:
@@ -174,6 +213,7 @@ class Audit:
             "precision": dict(self.precision),
             "scaled": dict(self.scaled),
             "labels": dict(self.labels),
+            **({"stages": [asdict(stage) for stage in self.stages]} if self.stages else {}),
         }
 
     def to_json(self, path: str | Path | None = None) -> str:

@@ -12,14 +12,13 @@ import itertools
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any, TypeVar
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
 Numbers = npt.ArrayLike
 """One number a seed (n,): a list, an array or a column of a table."""
-Name = TypeVar("Name")
 ALPHA, POWER = 0.05, 0.8
 MOST_FLIPS = 20
 """Seeds up to which all sign flips are counted one by one (2^20)."""
@@ -169,17 +168,6 @@ def sign_flip_p(differences: Numbers, bound: float = 0.0) -> float:
         sums = np.concatenate([sums + value, sums - value])
     seen = abs(d.sum())
     return float(np.mean(np.abs(sums) >= seen - 1e-12 * max(1.0, np.abs(d).sum())))
-
-
-def holm(ps: Mapping[Name, float]) -> dict[Name, float]:
-    """Holm's step-down adjusted p of each name: the family-wise error stays below alpha whatever the dependence.
-
-    >>> holm({"a": 0.01, "b": 0.04, "c": 0.03})
-    {'a': 0.03, 'c': 0.06, 'b': 0.06}
-    """
-    ordered = sorted(ps, key=lambda k: ps[k])
-    steps = [min(1.0, (len(ordered) - i) * ps[k]) for i, k in enumerate(ordered)]
-    return dict(zip(ordered, itertools.accumulate(steps, max), strict=True))
 
 
 def all_pairs(ps: Mapping[tuple[str, str], float]) -> dict[tuple[str, str], float]:
