@@ -41,14 +41,16 @@ def check_requirements(found: Audit, requirements: Iterable[str]) -> list[str]:
 
     ``KEY>=NUMBER`` with one of >= <= > < ==, or ``low(KEY)`` and ``high(KEY)`` for the ends of the 95 % interval, which make
     a gate that chance alone does not pass. ``==`` compares exactly and is meant for counts and flags. Raises UserError where
-    a requirement cannot be read, or is about something that was not measured: a gate must not pass for that.
+    a requirement cannot be read, or is about something that was not measured: a gate must not pass for that. Of the stages of
+    an audit, ``student.KEY`` and ``teacher.KEY`` are theirs, ``artefact.KEY`` that of every file, ``artefact.2.KEY`` of the
+    second.
 
     >>> found = Audit({"probe.retention": Value(0.91, 0.90, 0.92, 1000, "The student's over the teacher's.", "share")})
     >>> check_requirements(found, ["probe.retention>=0.95", "probe.retention > 0.9"])
     ['probe.retention = 0.91 [0.90, 0.92] misses >= 0.95']
     """
     parsed = [read_requirement(text) for text in requirements]  # all are read before any is checked
-    return [line for requirement in parsed if (line := _miss(found, requirement))]
+    return [line for requirement in parsed for line in _misses(found, requirement)]
 
 
 def read_requirement(text: str) -> Requirement:
@@ -69,9 +71,13 @@ def read_requirement(text: str) -> Requirement:
     return Requirement(text, match["inner"] or match["key"], match["operator"], bound, match["bound"], match["end"])
 
 
-def _miss(found: Audit, requirement: Requirement) -> str:
-    """The line that says how the requirement is missed; empty where it is met."""
-    value = _value(found, requirement)
+def _misses(found: Audit, requirement: Requirement) -> list[str]:
+    """A line for each value of which the requirement is missed."""
+    return [line for name, value in _values(found, requirement) if (line := _miss(name, value, requirement))]
+
+
+def _miss(name: str, value: Value, requirement: Requirement) -> str:
+    """The line that says how the requirement is missed by that value; empty where it is met."""
     got = value.value if requirement.end is None else getattr(value, requirement.end)
     if got is None:
         raise UserError(requirement.where, f"a measure with an interval inside {requirement.end}()",
@@ -83,15 +89,15 @@ def _miss(found: Audit, requirement: Requirement) -> str:
     interval = f" [{shown[value.low]}, {shown[value.high]}]" if value.low is not None and value.high is not None else ""
     asked = f"misses {requirement.operator} {requirement.shown_bound}"
     if requirement.end is None:
-        return f"{requirement.key} = {shown[value.value]}{interval} {asked}"
-    return f"{requirement.end}({requirement.key}) = {shown[got]} {asked} (value {shown[value.value]}{interval})"
+        return f"{name} = {shown[value.value]}{interval} {asked}"
+    return f"{requirement.end}({name}) = {shown[got]} {asked} (value {shown[value.value]}{interval})"
 
 
-def _value(found: Audit, requirement: Requirement) -> Value:
-    """The measure that the requirement is about, or the line that says why there is none."""
+def _values(found: Audit, requirement: Requirement) -> list[tuple[str, Value]]:
+    """What the requirement is about, by name: one value, or one of every file; or the line that says why there is none."""
     key = requirement.key
     if key in found.values:
-        return found.values[key]
+        return [(key, found.values[key])]
     if key in found.left_out:
         raise UserError(requirement.where, "a measure that applies here",
                         f"'{key}', which was left out because {found.left_out[key]}",
@@ -99,10 +105,39 @@ def _value(found: Audit, requirement: Requirement) -> Value:
     if key in _all_keys():
         raise UserError(requirement.where, "a measure that was taken", f"'{key}', whose group was not chosen",
                         "Choose its group too.")
+    head, _, rest = key.partition(".")
+    if head == "artefact" and not found.stages:
+        raise UserError(requirement.where, "files to hold to it", "none", "Add --artefact FILE.")
+    chosen = _stages(found, requirement, head, rest) if rest and found.stages else []
+    if chosen:
+        return chosen
     sides = [k for k in (f"teacher.{key}", f"student.{key}") if k in found.values]
     close = sides or difflib.get_close_matches(key, found.values, n=3, cutoff=0.5)
     guess = f"Did you mean {' or '.join(close)}?" if close else "--json lists every measure."
     raise UserError(requirement.where, "a measure's key", f"'{key}', which is none", guess)
+
+
+def _stages(found: Audit, requirement: Requirement, head: str, key: str) -> list[tuple[str, Value]]:
+    """The value of a stage, or of every file; empty where the key names no stage."""
+    files = [stage for stage in found.stages if stage.kind == "artefact"]
+    number, _, rest = key.partition(".")
+    if head == "artefact" and number.isdecimal():
+        if not 1 <= int(number) <= len(files):
+            raise UserError(requirement.where, f"a file from artefact.1 to artefact.{len(files)}", f"artefact.{number}",
+                            "They are numbered as --artefact names them.")
+        files, key = [files[int(number) - 1]], rest
+    asked = files if head == "artefact" else [stage for stage in found.stages if stage.kind == head]
+    for stage in asked:
+        if key not in stage.values:
+            why = stage.left_out.get(key)
+            if why:
+                raise UserError(requirement.where, "a measure that applies here", f"'{key}', which was left out because {why}",
+                                "Give what it needs, or drop the requirement.")
+            close = difflib.get_close_matches(key, stage.values, n=1, cutoff=0.5)
+            guess = f"Did you mean {head}.{close[0]}? " if close else ""
+            raise UserError(requirement.where, f"a key of {stage.name}", f"'{key}', which is none",
+                            f"{guess}Known: {', '.join(stage.values)}.")
+    return [(f"{stage.name}: {key}", stage.values[key]) for stage in asked]
 
 
 def _all_keys() -> set[str]:

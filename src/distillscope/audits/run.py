@@ -6,7 +6,7 @@ What runs models is imported where a model is asked for: an audit of two files s
 from __future__ import annotations
 
 import inspect
-from collections.abc import Collection
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -14,24 +14,26 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from distillscope import progress, registry
-from distillscope.config.parts import DESCRIPTION, MODEL_FILES, Teacher
-from distillscope.errors import UserError
+from distillscope.config.parts import DESCRIPTION, MODEL_FILES, Teacher, model_file
+from distillscope.errors import UserError, unknown_name
 from distillscope.inputs.arrays import is_torchscript
 from distillscope.inputs.embeddings import Embeddings, align, read_embeddings, read_text, with_ids
 from distillscope.inputs.formats import split_key
 from distillscope.inputs.labels import match_labels
-from distillscope.inputs.pairing import columns_of_ids, distinct_texts
+from distillscope.inputs.members import strings
+from distillscope.inputs.pairing import columns_of_ids, distinct_texts, positions
 from distillscope.measure.audit import audit
 from distillscope.measure.classes import partitions_agree, refines
 from distillscope.measure.results import Audit
 
 if TYPE_CHECKING:
+    from distillscope.audits.artefacts import Files
     from distillscope.data.source import Source
 
 
 @dataclass(frozen=True)
 class Images:
-    """The images that models are given, and how the models run."""
+    """The images that models are given, and how the models run; ``preprocess`` is what each side's model file is shown."""
 
     data: str | None = None
     split: str = "test"
@@ -39,7 +41,7 @@ class Images:
     device: str = "auto"
     precision: str | None = None
     workers: int = 0
-    preprocess: dict[str, Any] | None = None
+    preprocess: Mapping[str, dict[str, Any]] = field(default_factory=dict)
     corrupt: str = "error"
     loaded: dict[str, Source] = field(default_factory=dict, repr=False, compare=False)
 
@@ -79,17 +81,69 @@ class Reads:
                 for option, own in (("--teacher-ids", self.teacher_ids), ("--student-ids", self.student_ids))]
 
 
-def file_preprocess(size: int | None, mean: str | None, std: str | None) -> dict[str, Any] | None:
+SIDES = ("teacher", "student", "artefact")
+SHOWN = {"size": "--image-size", "mean": "--mean", "std": "--std", "interpolation": "--interpolation",
+         "crop_fraction": "--crop"}
+"""What a model file may have to be told of its preprocessing -> the option."""
+INTERPOLATIONS = ("bicubic", "bilinear", "nearest", "nearest-exact")
+
+
+def file_preprocess(size: str | int | None = None, mean: str | None = None, std: str | None = None,
+                    interpolation: str | None = None, crop_fraction: str | None = None) -> dict[str, Any] | None:
     """What model files are shown, from the command line's texts: only what is set; None where nothing is.
 
     >>> file_preprocess(None, "0.5,0.5,0.5", None)
     {'mean': (0.5, 0.5, 0.5)}
     """
-    if size is not None and size < 1:
-        raise UserError("--image-size", "what the file sees, in pixels", str(size), "Set --image-size 224.")
-    told = {"size": size, "mean": None if mean is None else _three("--mean", mean),
-            "std": None if std is None else _three("--std", std)}
+    told = {"size": None if size is None else _whole("--image-size", str(size)),
+            "mean": None if mean is None else _three("--mean", mean),
+            "std": None if std is None else _three("--std", std),
+            "interpolation": None if interpolation is None else _interpolation(interpolation),
+            "crop_fraction": None if crop_fraction is None else _share("--crop", crop_fraction)}
     return {key: value for key, value in told.items() if value is not None} or None
+
+
+def sided_preprocess(**texts: list[str] | None) -> dict[str, dict[str, Any]]:
+    """The same for each side: a text may begin with the side that it is for; without one it is for teacher and student.
+
+    >>> sided_preprocess(size=["224", "student:32"], mean=None)
+    {'teacher': {'size': 224}, 'student': {'size': 32}}
+    """
+    found: dict[str, dict[str, str]] = {}
+    for key, given in texts.items():
+        split = [(side if colon and side in SIDES else "", rest if colon and side in SIDES else text)
+                 for text in given or [] for side, colon, rest in [text.partition(":")]]
+        for side, text in split:
+            for one in (side,) if side else SIDES[:2]:
+                if side or not any(other == one for other, _ in split):
+                    if key in found.get(one, {}):
+                        raise UserError(SHOWN[key], "one value a side", f"'{found[one][key]}' and '{text}'",
+                                        f"For instance {SHOWN[key]} teacher:{text}.")
+                    found.setdefault(one, {})[key] = text
+    return {side: file_preprocess(**given) or {} for side, given in found.items()}
+
+
+def _interpolation(text: str) -> str:
+    if text not in INTERPOLATIONS:
+        raise unknown_name("--interpolation", "interpolation", text, INTERPOLATIONS)
+    return text
+
+
+def _whole(option: str, text: str) -> int:
+    if not text.isdecimal() or int(text) < 1:
+        raise UserError(option, "what the file sees, in pixels", text, f"Set {option} 224.")
+    return int(text)
+
+
+def _share(option: str, text: str) -> float:
+    try:
+        value = float(text)
+    except ValueError:
+        value = 0.0
+    if not 0 < value <= 1:
+        raise UserError(option, "the share of the shorter side that the crop keeps, above 0 and up to 1", f"'{text}'",
+                        f"For instance {option} 0.875.")
+    return value
 
 
 def _three(option: str, text: str) -> tuple[float, ...]:
@@ -107,14 +161,18 @@ def audit_inputs(teacher: str, student: str, labels: str | None = None, *, train
                  train_student: str | None = None, train_labels: str | None = None, train_split: str | None = None,
                  text: str | None = None, images: Images | None = None, normalize: str | None = None,
                  groups: Collection[str] | None = None, intervals: bool = True, seed: int = 0,
-                 reading: Reads | None = None) -> Audit:
+                 reading: Reads | None = None, artefacts: Sequence[str] = (), timed: bool = True) -> Audit:
     """The audit of two embeddings files, folders or models; its ``inputs`` say how they were read and paired.
 
+    ``artefacts`` are files made of the student, which become its ``stages``; what they cost is measured where it is ``timed``.
     ``train_split`` embeds that split of ``images.data`` by both models, for probes that are fitted on training images.
     Labels come from ``labels``, else from the files or the data. Errors: a ``UserError`` that names the input.
     """
     images, reading = images or Images(), reading or Reads()
     given = train_teacher or train_student
+    refuse_unused(images.preprocess, {"teacher": [teacher, train_teacher], "student": [student, train_student],
+                                      "artefact": list(artefacts)})
+    files = _files(artefacts, student, images)
     if train_split and images.data is not None and not given and any(map(is_model, (teacher, student))):
         images.load_both(train_split)
     pair, inputs = _pair(teacher, student, images, images.split, ("--teacher", "--student"), reading)
@@ -140,23 +198,82 @@ def audit_inputs(teacher: str, student: str, labels: str | None = None, *, train
         inputs |= {f"train_{name.removeprefix('train_')}": held for name, held in more.items()}
         if found_train_labels is None:
             raise UserError("--train-labels", "labels of the training items", "none", "Add --train-labels FILE.")
-    found = audit(pair[0].rows, pair[1].rows, known, text=None if text is None else _text(text, images), normalize=normalize,
-                  groups=groups, intervals=intervals, seed=seed, train_teacher=None if train is None else train[0].rows,
+    rows = {} if files is None else _rows_of_files(files, pair[1], images)
+    found = audit(pair[0].rows, pair[1].rows, known, text=None if text is None else _text(text, images), artefacts=rows,
+                  normalize=normalize, groups=groups, intervals=intervals, seed=seed,
+                  train_teacher=None if train is None else train[0].rows,
                   train_student=None if train is None else train[1].rows, train_labels=found_train_labels)
+    if files is not None:
+        notes = [*_finish_stages(found, files, (teacher, student), pair[1], images, timed), *notes]
     found.notes[:0] = notes
     found.inputs = inputs
     return found
 
 
-def publish(found: Audit, folder: Path, teacher: str, student: str, command: str) -> Path:
-    """The audit's page, figures and values in ``folder``; an audit that stood there is replaced."""
+def refuse_unused(preprocess: Mapping[str, dict[str, Any]], sides: Mapping[str, Sequence[str | None]]) -> None:
+    """Refuse what was said of a preprocessing that no model file is told: names and folders bring their own."""
+    takes = {side: any(spec is not None and model_file(spec) for spec in specs) for side, specs in sides.items()}
+    for key in dict.fromkeys(key for said in preprocess.values() for key in said):
+        told = [side for side, said in preprocess.items() if key in said]
+        if not any(takes[side] for side in told):
+            raise UserError(SHOWN[key], "a model file, whose preprocessing is not known",
+                            f"none as {' or '.join(told)}: names, students' folders and embeddings bring their own",
+                            "Leave it out.")
+
+
+def _files(artefacts: Sequence[str], student: str, images: Images) -> Files | None:
+    """The files made of the student, opened before any work begins; None where there are none."""
+    if not artefacts:
+        return None
+    if not is_model(student, with_images=images.data is not None):
+        raise UserError("--artefact", f"a model as --student {student}, to compare with what was made of it", "embeddings",
+                        "Name the student's folder.")
+    images.load(images.split, "--artefact")
+    from distillscope.audits.artefacts import open_files
+
+    return open_files(artefacts, student, images.preprocess.get("student", {}), images.preprocess.get("artefact", {}))
+
+
+def _rows_of_files(files: Files, student: Embeddings, images: Images) -> dict[str, Any]:
+    """Each file's embeddings of the items that the student's side has, in its order."""
+    source = images.load(images.split, "--artefact")
+    ids = strings(source.ids, f"{source.name} ids")
+    wanted = positions(ids, ids if student.ids is None else student.ids, "--artefact")
+    return {name: files.embed(name, source, images.device, images.workers)[wanted] for name in files.specs}
+
+
+def _finish_stages(found: Audit, files: Files, specs: tuple[str, str], student: Embeddings, images: Images,
+                   timed: bool) -> list[str]:
+    """Ids of the worst items and costs into the stages; what a reader must know of them."""
+    from distillscope.audits.artefacts import add_costs, add_ids, doubts
+
+    for stage, spec in zip(found.stages, specs, strict=False):
+        stage.name = split_key(spec)[0].name
+    if student.ids is not None:
+        add_ids(found.stages, student.ids)
+    if timed:
+        named = specs[0] if is_model(specs[0], with_images=images.data is not None) else None
+        add_costs(found.stages, named, specs[1], files, images.preprocess.get("teacher", {}))
+    return doubts(found)
+
+
+def publish(found: Audit, folder: Path, teacher: str, student: str, command: str, images: Images | None = None) -> Path:
+    """The audit's page, figures and values in ``folder``; an audit that stood there is replaced.
+
+    ``images`` are what was embedded: the page shows those that the stages of the audit lose.
+    """
     from distillscope.provenance import provenance
     from distillscope.report.audit_page import write_audit
 
     if folder.is_dir() and any(folder.iterdir()) and not (folder / "audit.json").is_file():
         raise UserError(f"--out {folder}", "a new or empty folder, or an earlier audit's", "one with other files",
                         "Name another.")
-    return write_audit(found, folder, teacher=teacher, student=student, command=command,
+    seen: dict[str, np.ndarray] = {}
+    if images is not None and any(stage.worst for stage in found.stages):
+        from distillscope.audits.artefacts import pictures
+
+        seen = pictures(found.stages, images.load(images.split, "--data"))
+    return write_audit(found, folder, teacher=teacher, student=student, command=command, pictures=seen,
                        provenance=provenance(command, {}, "cpu", 0))
 
 
@@ -216,8 +333,9 @@ def _read(spec: str, images: Images, split: str, where: str, scale: float | None
         return read_embeddings(spec, split=split, where=where, scale=scale)
     from distillscope.audits.models import embed_model
 
+    side = "student" if "student" in where else "teacher"
     return embed_model(spec, images.load(split, where), split, device=images.device, precision=images.precision,
-                       workers=images.workers, preprocess=images.preprocess, shown=f"{images.data}/{split}")
+                       workers=images.workers, preprocess=images.preprocess.get(side), shown=f"{images.data}/{split}")
 
 
 def _text(spec: str, images: Images) -> np.ndarray:

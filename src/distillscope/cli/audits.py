@@ -4,14 +4,26 @@ from __future__ import annotations
 
 import sys
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
 from distillscope.cli.root import Corrupt, Device, Json, Precision, WithJson, Workers, app, command_line, put_json
 
 
-@app.command(cls=WithJson)
+class WithArtefacts(WithJson):
+    """All words after ``--artefact``, up to the next option, are files."""
+
+    def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
+        found: list[str] = []
+        files = False
+        for word in args:
+            files = word == "--artefact" or (files and not word.startswith("-"))
+            found += ["--artefact", word] if files and word != "--artefact" and found[-1] != "--artefact" else [word]
+        return super().parse_args(ctx, found)
+
+
+@app.command(cls=WithArtefacts)
 def audit(
     teacher: Annotated[str, typer.Option(metavar="FILE[:ARRAY][@IDS]",
                                          help="embeddings (file or folder), or a model with --data")],
@@ -31,9 +43,19 @@ def audit(
     train_split: Annotated[str | None, typer.Option(help="split of --data that the probes are fitted on")] = None,
     limit: Annotated[int | None, typer.Option(help="a stratified part of the images")] = None,
     corrupt: Corrupt = "error",
-    image_size: Annotated[int | None, typer.Option(help="what a model file sees")] = None,
-    mean: Annotated[str | None, typer.Option(metavar="R,G,B", help="of its normalisation [default: CLIP's]")] = None,
-    std: Annotated[str | None, typer.Option(metavar="R,G,B", help="of its normalisation [default: CLIP's]")] = None,
+    image_size: Annotated[list[str] | None, typer.Option(metavar="[SIDE:]PIXELS", help="what a model file sees; SIDE is "
+                                                         "teacher, student or artefact, without it the first two")] = None,
+    mean: Annotated[list[str] | None, typer.Option(metavar="[SIDE:]R,G,B",
+                                                   help="of its normalisation [default: CLIP's]")] = None,
+    std: Annotated[list[str] | None, typer.Option(metavar="[SIDE:]R,G,B",
+                                                  help="of its normalisation [default: CLIP's]")] = None,
+    interpolation: Annotated[list[str] | None, typer.Option(metavar="[SIDE:]NAME", help="bicubic, bilinear, nearest or "
+                                                            "nearest-exact [default: bicubic]")] = None,
+    crop: Annotated[list[str] | None, typer.Option(metavar="[SIDE:]SHARE", help="of the shorter side that is kept "
+                                                   "[default: 1]")] = None,
+    artefact: Annotated[list[str] | None, typer.Option(metavar="FILE...", help="files made of the student (by export or else): "
+                                                       "what each step lost, and what it costs")] = None,
+    timing: Annotated[bool, typer.Option(help="of teacher, student and artefacts: latency and memory")] = True,
     normalize: Annotated[str | None, typer.Option(help="l2: rows to unit norm first")] = None,
     only: Annotated[list[str] | None, typer.Option(help="a group of measures; repeatable")] = None,
     intervals: Annotated[bool, typer.Option(help="95 % intervals over items")] = True,
@@ -53,22 +75,25 @@ def audit(
     - `distillscope audit --teacher teacher.npy --student student.npy --labels labels.npy --out audit`
     - `distillscope audit --teacher t.npy --student s.npy --require 'alignment.mean_cosine>=0.9'`
     - `distillscope audit --teacher efficientnet_lite0 --student student.onnx --data digits`
+    - `distillscope audit --teacher efficientnet_lite0 --student student --artefact student.int8.onnx --data digits`
     """
     from distillscope.audits.requirements import check_requirements
-    from distillscope.audits.run import Images, Reads, audit_inputs, file_preprocess, publish
+    from distillscope.audits.run import Images, Reads, audit_inputs, publish, sided_preprocess
     from distillscope.progress import Terminal, tell
     from distillscope.report.terminals import audit_table
 
-    images = Images(data, split, limit, device, precision, workers, file_preprocess(image_size, mean, std), corrupt)
+    shown = sided_preprocess(size=image_size, mean=mean, std=std, interpolation=interpolation, crop_fraction=crop)
+    images = Images(data, split, limit, device, precision, workers, shown, corrupt)
     found = audit_inputs(teacher, student, labels, train_teacher=train_teacher, train_student=train_student,
                          train_labels=train_labels, train_split=train_split, text=text, images=images, normalize=normalize,
-                         groups=only, intervals=intervals, seed=seed, reading=Reads(ids, teacher_ids, student_ids, scale))
+                         groups=only, intervals=intervals, seed=seed, reading=Reads(ids, teacher_ids, student_ids, scale),
+                         artefacts=artefact or [], timed=timing)
     missed = check_requirements(found, require or [])
     printed = put_json(found.to_json() if json_ else "", json_)
     if not printed:
         Terminal().print(audit_table(found, full=full))
     if out is not None:
-        tell(f"page: {publish(found, out, teacher, student, command_line()).resolve()}", err=printed)
+        tell(f"page: {publish(found, out, teacher, student, command_line(), images).resolve()}", err=printed)
     for line in missed:
         print(f"distillscope: {line}", file=sys.stderr)
     if missed:

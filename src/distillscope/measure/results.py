@@ -102,8 +102,8 @@ class Stage:
     """The teacher, the student, or a file made of the student: what it keeps, and what the step to it lost.
 
     ``values`` are under short keys (``accuracy``, ``accuracy_lost``, ``mean_cosine``, ``latency_ms``, ...), ``left_out`` says
-    why one is missing. ``p`` are exact McNemar p of the losses, Holm-adjusted over all steps of the audit. ``worst`` are the
-    items that the step changed most, most changed first.
+    why one is missing. ``p`` are exact McNemar p of the losses, Holm-adjusted over all steps of the audit, what tells most
+    first. ``worst`` are the items that the step changed most, most changed first.
     """
 
     kind: Literal["teacher", "student", "artefact"]

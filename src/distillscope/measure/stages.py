@@ -167,16 +167,16 @@ class _Made:
 
     def compare(self, before: _Made, recall: str) -> None:
         """What the step from ``before`` changed: losses with their p, flips, cosines, and the items that changed most."""
-        known = [key for key in TESTED if key in self.right and key in before.right]
+        known = [key for key in ("accuracy", recall, *TESTED) if key in self.right and key in before.right]
+        known = list(dict.fromkeys(known))
         for key in known:
             first, second, pool = before.right[key], self.right[key], self._over(key)
             count = self._count(key, pool)
             lost = self._value(f"{key}_lost", float(np.mean(first)) - float(np.mean(second)),
                                loss_interval(first, second, count=count), len(first))
             self.stage.values[f"{key}_lost"] = lost
-            if key in ("accuracy", recall):
-                self.stage.p[key] = mcnemar_p(first, second, pool.probe_items if count is not None else None)
-        telling = next((key for key in ("accuracy", recall) if key in known), None)
+            self.stage.p[key] = mcnemar_p(first, second, pool.probe_items if count is not None else None)
+        telling = next(iter(known), None)
         if telling:
             self._flips(before.right[telling], self.right[telling], telling)
         if "alignment" in self.groups:

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pandas as pd
 
 from distillscope.files.writing import write_atomic, write_text
@@ -30,7 +31,7 @@ class Audited:
     """An audit, and what its page says beside it: what the sections of the page are made from.
 
     ``teacher`` and ``student`` are what the page calls them, ``command`` makes the audit again, ``provenance`` says with what,
-    and ``folder`` holds the still drawings.
+    and ``folder`` holds the still drawings. ``pictures`` are images (h, w, 3) uint8 by the ids of items.
     """
 
     found: Audit
@@ -39,6 +40,7 @@ class Audited:
     student: str
     command: str
     provenance: dict[str, Any]
+    pictures: dict[str, np.ndarray] = field(default_factory=dict)
 
     @cached_property
     def figures(self) -> dict[str, Figure]:
@@ -50,13 +52,14 @@ class Audited:
         return shown_figures((self.figures[k] for k in keys), self.folder, KNOWN)
 
 
-def write_audit(found: Audit, folder: Path, *, teacher: str, student: str, command: str, provenance: dict[str, Any]) -> Path:
+def write_audit(found: Audit, folder: Path, *, teacher: str, student: str, command: str, provenance: dict[str, Any],
+                pictures: dict[str, np.ndarray] | None = None) -> Path:
     """Write everything that a reader of the audit needs into ``folder``; returns the path of report.html.
 
     ``teacher`` and ``student`` are what the page calls them, ``command`` makes the audit again, and ``provenance`` says with
-    what. The page opens offline and loads nothing; it is written last.
+    what; ``pictures``, images by id, are those that it may show. The page opens offline and loads nothing; it is written last.
     """
-    audited = Audited(found, Path(folder), teacher, student, command, provenance)
+    audited = Audited(found, Path(folder), teacher, student, command, provenance, pictures or {})
     found.to_json(audited.folder / "audit.json")
     write_atomic(audited.folder / "measures.csv", lambda p: measures_frame(audited).to_csv(p, index=False))
     figures = list(audited.figures.values())
@@ -69,8 +72,11 @@ def write_audit(found: Audit, folder: Path, *, teacher: str, student: str, comma
 
 def measures_frame(audited: Audited) -> pd.DataFrame:
     """One row a value, with the names of both sides, so that the files of several audits can be stacked."""
+    values = dict(audited.found.values)
+    for number, stage in enumerate(audited.found.stages):
+        values |= {f"stages.{number}.{stage.kind}.{key}": value for key, value in stage.values.items()}
     rows = [(audited.teacher, audited.student, key, v.value, v.low, v.high, v.n, v.unit, v.definition)
-            for key, v in audited.found.values.items()]
+            for key, v in values.items()]
     return pd.DataFrame(rows, columns=COLUMNS)
 
 

@@ -23,6 +23,7 @@ from distillscope.report.sentences import compare as words
 from distillscope.report.sentences.audit import headline
 from distillscope.report.sentences.audit_measures import between, meaning, read_as, title_of, told
 from distillscope.report.sentences.numbers import percent
+from distillscope.report.sentences.stages import stage_findings, stage_rows, stage_titles
 from distillscope.results.keys import NBSP
 from distillscope.visible import joined
 
@@ -56,13 +57,15 @@ class AuditTable:
         self.found, self.full = found, full
         self.lines = [shown_line(line, found) for line in (full_lines(found) if full else chosen_lines(found))]
 
-    def __rich_console__(self, console: Console, options: ConsoleOptions) -> Iterator[Text | Padding]:
+    def __rich_console__(self, console: Console, options: ConsoleOptions) -> Iterator[Table | Text | Padding]:
         cells = [_cells(line) for line in self.lines]
         widths = [max(len(row[i]) for row in [HEAD, *cells]) for i in range(len(HEAD))]
         narrow = sum(widths) + 2 * 4 + 2 > options.max_width  # then the interval goes before the sentence
         columns = len(HEAD) - narrow
         yield Text(headline(self.found), style="bold")
         yield Text()
+        if self.found.stages:
+            yield from self._stages()
         yield _row(HEAD[:columns], widths, "dim")
         group = None
         for line, row in zip(self.lines, cells, strict=True):
@@ -74,6 +77,20 @@ class AuditTable:
             yield Padding(Text(sentence, style="dim"), (0, 0, 0, 4), expand=False)
         yield Text()
         yield from self._notes()
+
+    def _stages(self) -> Iterator[Table | Text | Padding]:
+        """Every stage in a column, what each step changed below its value, and a sentence a step."""
+        table = Table(box=SIMPLE_HEAD, padding=(0, 1, 0, 0))
+        for title in ["", *stage_titles(self.found)]:
+            table.add_column(title, justify="right" if title else "left", overflow="fold")
+        for row in stage_rows(self.found):
+            cells = [f"{cell.text}\n{cell.below}" if cell.below else cell.text for cell in row.cells]
+            table.add_row(*map(Text, [row.title, *cells]))
+        yield table
+        yield Text("Below a value: what the step to it changed, in points; * chance does not explain the loss.", style="dim")
+        for sentence in stage_findings(self.found):
+            yield Text(sentence)
+        yield Text()
 
     def _notes(self) -> Iterator[Text | Padding]:
         total = len(self.found.lines())

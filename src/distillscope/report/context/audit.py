@@ -12,8 +12,9 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, Protocol
 
-from distillscope.measure.results import Audit, Value
+from distillscope.measure.results import Audit, Stage, Value
 from distillscope.report.context.figure import ShownFigure, duration
+from distillscope.report.context.images import thumbnail
 from distillscope.report.figures.audit_items import STUDENT_MODEL, TEACHER_MODEL
 from distillscope.report.page import AUDIT
 from distillscope.report.sentences.audit import (
@@ -27,6 +28,7 @@ from distillscope.report.sentences.audit import (
     recall_key,
 )
 from distillscope.report.sentences.audit_measures import between, gallery_size, read_as, told
+from distillscope.report.sentences.stages import stage_findings, stage_rows, stage_titles, unshown, worst_measure, worst_text
 from distillscope.report.sentences.study import Merit, MeritRow
 from distillscope.report.terminals import ShownLine, ShownValue, full_lines, shown_line
 from distillscope.results.models import Model
@@ -92,6 +94,45 @@ def _row(model: Model, value: Value, name: str) -> MeritRow:
     low, high = (math.nan if v is None else v for v in (value.low, value.high))
     statistic = Statistic(value.value, math.nan, math.nan, low, high, 1, (value.value,), value.n, value.unit)
     return MeritRow(model, statistic, told(value, name), between(value, name))
+
+
+@dataclass(frozen=True)
+class StageTile:
+    """An image that a step changed much, as a data: address; whether it was right before the step and is wrong after it."""
+
+    picture: str
+    text: str
+    measure: str
+    flipped: bool
+
+
+@dataclass(frozen=True)
+class StageImages:
+    """The images that a step changed most."""
+
+    name: str
+    head: str
+    tiles: list[StageTile]
+
+
+@AUDIT.register("stages", "Step by step", order=5)
+def stages(found: Audit, pictures: dict[str, Any]) -> dict[str, Any] | None:
+    """Every stage in a column, what each step changed, and the images that it changed most."""
+    if not found.stages:
+        return None
+    return {"titles": stage_titles(found), "rows": stage_rows(found), "findings": stage_findings(found),
+            "steps": [images for stage in found.stages if (images := _stage_images(stage, pictures))]}
+
+
+def _stage_images(stage: Stage, pictures: dict[str, Any]) -> StageImages | None:
+    if not stage.worst:
+        return None
+    if nothing := unshown(stage):
+        return StageImages(stage.name, nothing, [])
+    tiles = [StageTile(thumbnail(pictures[item.id]), worst_text(item), worst_measure(item),
+                       bool(item.before and not item.after)) for item in stage.worst if item.id in pictures]
+    by = "lowest cosine" if stage.worst[0].cosine is not None else "last rank in the teacher's index"
+    return StageImages(stage.name, f"the images that the step changed most, by {by}; “wrong” was right before it.", tiles)
 
 
 @AUDIT.register("lost", "What was lost", order=10, template="findings.html")

@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+import base64
+import io
 from dataclasses import dataclass
 from typing import Any
+
+import numpy as np
 
 from distillscope.report.figures.keepsakes import Album, Kept
 from distillscope.report.sentences.numbers import NBSP
@@ -66,6 +70,21 @@ def _title(albums: list[Kept], kept: Kept) -> str:
 
 def _who(model: Model) -> str:
     return "teacher" if model.is_teacher else model.label
+
+
+TILE = 80
+"""Longest side of a thumbnail that is made for a page."""
+
+
+def thumbnail(image: np.ndarray) -> str:
+    """An image (h, w, 3) uint8 as a data: address, fitted into a grey square."""
+    from PIL import Image, ImageOps
+
+    picture = Image.fromarray(np.ascontiguousarray(image))
+    side = min(TILE, max(picture.size))
+    buffer = io.BytesIO()
+    ImageOps.pad(picture, (side, side), color=(128, 128, 128)).save(buffer, format="WEBP", quality=90)
+    return f"data:image/webp;base64,{base64.b64encode(buffer.getvalue()).decode()}"
 
 
 # -- images that were lost --------------------------------------------------------------------------------------------------

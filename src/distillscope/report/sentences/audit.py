@@ -8,6 +8,7 @@ from distillscope.measure.results import Audit, Value
 from distillscope.measure.spectrum import ALL_EQUAL
 from distillscope.report.sentences.audit_measures import accuracy_sentence, between, gallery_size, p_text, reach, share, told
 from distillscope.report.sentences.numbers import NBSP, number, percent
+from distillscope.report.sentences.stages import stages_headline
 
 ACCURACIES = {"probe": "a linear probe", "paper.probe": "the paper's linear probe", "knn": "a vote of 10 neighbours",
               "zero_shot": "the nearest class name"}
@@ -103,8 +104,12 @@ def accuracy_head(found: Audit) -> str | None:
 
 
 def headline(found: Audit) -> str:
-    """What was lost most and whether it matters, in one sentence; before it the question whether the rows belong together."""
-    return f"{found.doubt} If they are: {_verdict(found)}" if found.doubt else _verdict(found)
+    """What was lost most and whether it matters, in one sentence; before it the question whether the rows belong together.
+
+    Of an audit with stages, the step that lost most.
+    """
+    said = stages_headline(found) if found.stages else _verdict(found)
+    return f"{found.doubt} If they are: {said}" if found.doubt else said
 
 
 def _verdict(found: Audit) -> str:

@@ -6,7 +6,7 @@ import statistics
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -19,8 +19,10 @@ from distillscope.errors import UserError
 from distillscope.students.export.load import load_artefact
 from distillscope.students.load import StudentEncoder, load_student
 from distillscope.teachers.artefacts import Artefact
+from distillscope.teachers.encoder import Encoder
+from distillscope.teachers.model_files import FileNetwork
 
-Model = StudentEncoder | Artefact
+Model = StudentEncoder | Encoder
 ROUNDS = 15
 WARM_UP = 3
 PAUSE = 0.005
@@ -55,10 +57,11 @@ class Timing:
 
 
 def bench(paths: Sequence[Path | str], *, threads: Sequence[int] = (1,), batches: Sequence[int] = (1,), seconds: float = 1.0,
-          memory: bool = True) -> list[Timing]:
+          memory: bool = True, others: Mapping[str, Callable[[], Encoder]] | None = None) -> list[Timing]:
     """Time students (folders) and artefacts (files) against one another: about ``seconds`` each, batch and number of threads.
 
-    A file that is fixed to another batch is left out there, and said; where none is left, refused.
+    ``others`` open what is neither, by name; their memory is not measured. A file that is fixed to another batch is left out
+    there, and said; where none is left, refused.
     """
     for option, values in (("--threads", threads), ("--batch", batches)):
         if not values or min(values) < 1:
@@ -73,7 +76,8 @@ def bench(paths: Sequence[Path | str], *, threads: Sequence[int] = (1,), batches
     try:
         for count in threads:
             torch.set_num_threads(count)  # what runtimes open their files with, too
-            models = {str(path): _load(Path(path)) for path in paths}
+            models: dict[str, Model] = {str(path): _load(Path(path)) for path in paths}
+            models |= {name: open_one() for name, open_one in (others or {}).items()}
             for batch in batches:
                 fit = {name: m for name, m in models.items() if not isinstance(m, Artefact) or m.batch in (None, batch)}
                 for name in sorted(models.keys() - fit.keys()) if count == threads[0] else ():
@@ -81,7 +85,7 @@ def bench(paths: Sequence[Path | str], *, threads: Sequence[int] = (1,), batches
                 if not fit:
                     raise UserError(f"bench --batch {batch}", "a model that takes this batch", "only files fixed to another",
                                     "Name a file with a dynamic batch, or another --batch.")
-                found += _timed(fit, count, batch, seconds, memory)
+                found += _timed(fit, count, batch, seconds, set(map(str, paths)) if memory else set())
     finally:
         torch.set_num_threads(before)
     return found
@@ -91,8 +95,8 @@ def _load(path: Path) -> Model:
     return load_student(path, "cpu") if path.is_dir() else load_artefact(path)
 
 
-def _timed(models: dict[str, Model], threads: int, batch: int, seconds: float, memory: bool) -> list[Timing]:
-    """Every model in turn, ROUNDS times."""
+def _timed(models: dict[str, Model], threads: int, batch: int, seconds: float, memory: set[str]) -> list[Timing]:
+    """Every model in turn, ROUNDS times; ``memory`` names those whose memory is measured."""
     calls = {name: _call(model, batch) for name, model in models.items()}
     taken: dict[str, list[list[float]]] = {name: [] for name in calls}
     with torch.inference_mode():
@@ -112,7 +116,7 @@ def _timed(models: dict[str, Model], threads: int, batch: int, seconds: float, m
         ratio = statistics.median(a / b for a, b in zip(medians[first], medians[name], strict=True))
         found.append(Timing(name, runtime_of(model), precision_of(model), threads, batch, 1000 * middle,
                             1000 * float(np.quantile(every, 0.9)), batch / middle, ratio, len(every), _size(model),
-                            peak_memory(name, threads, batch) if memory else None))
+                            peak_memory(name, threads, batch) if name in memory else None))
     return found
 
 
@@ -139,16 +143,18 @@ def _call(model: Model, batch: int) -> Callable[[], Any]:
 
 def runtime_of(model: Model) -> str:
     """What runs it."""
-    return model.module.runtime if isinstance(model, Artefact) else "torch"
+    return model.module.runtime if isinstance(model.module, FileNetwork) else "torch"
 
 
 def precision_of(model: Model) -> str:
+    """What it computes in, as far as it says."""
     return model.facts.precision if isinstance(model, Artefact) else model.precision
 
 
 def _size(model: Model) -> int:
-    if isinstance(model, Artefact):
-        return model.size_bytes
+    """Bytes of its file or files, or of its parameters and buffers."""
+    if isinstance(model.module, FileNetwork):
+        return sum(p.stat().st_size for p in model.module.files())
     return sum(t.numel() * t.element_size() for t in model.module.state_dict().values())
 
 
