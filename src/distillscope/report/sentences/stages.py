@@ -46,7 +46,7 @@ def stage_titles(found: Audit) -> list[str]:
     """The stages' names as heads of columns: files without what the names of all of them begin with."""
     files = [stage.name for stage in found.stages if stage.kind == "artefact"]
     common = os.path.commonprefix(files)
-    cut = common.rfind(".") + 1 if len(files) > 1 else 0
+    cut = max(common.rfind(mark) for mark in "._-") + 1 if len(files) > 1 else 0
     return [stage.name[cut:] if stage.kind == "artefact" else stage.kind for stage in found.stages]
 
 
