@@ -123,17 +123,23 @@ def doubts(found: Audit) -> list[str]:
 
 def add_costs(stages: Sequence[Stage], teacher: str | None, student: str, files: Files, shown: Mapping[str, Any]) -> None:
     """Size, latency and memory of every stage that is a model, timed in turn in one run; ``shown`` is for a teacher's file."""
-    stage_of = {student: stages[1], **{files.specs[stage.name]: stage for stage in stages[2:]}}
+    stages_of = {student: [stages[1]], **{files.specs[stage.name]: [stage] for stage in stages[2:]}}
     models: dict[str, Any] = {student: files.student, **{files.specs[name]: found for name, found in files.encoders.items()}}
     paths = [spec for spec, model in models.items() if isinstance(model, (StudentEncoder, Artefact))]
     others: dict[str, Callable[[], Encoder]] = {
         spec: partial(_opened, spec, files.shown, f"--artefact {spec}")
         for spec, model in models.items() if spec not in paths and model is not None}
     if teacher is not None:
-        stage_of[teacher] = stages[0]
-        others[teacher] = partial(_opened, teacher, shown, f"--teacher {teacher}")
+        stages_of.setdefault(teacher, []).append(stages[0])
+        if teacher in models:
+            pass  # timed as the other stage that it is
+        elif split_key(teacher)[0].is_dir():
+            paths.append(teacher)
+        else:
+            others[teacher] = partial(_opened, teacher, shown, f"--teacher {teacher}")
     for timing in bench(paths, seconds=SECONDS, others=others):
-        stage_of[timing.name].values |= costs(timing)
+        for stage in stages_of[timing.name]:
+            stage.values |= costs(timing)
 
 
 def costs(timing: Timing) -> dict[str, Value]:

@@ -62,6 +62,7 @@ def audit(
     require: Annotated[list[str] | None, typer.Option(metavar="BOUND", help="exit 1 where it is missed; repeatable")] = None,
     json_: Json = None,
     out: Annotated[Path | None, typer.Option(help="folder for the page, its figures and the values")] = None,
+    markdown: Annotated[Path | None, typer.Option(metavar="FILE", help="a summary, for a pull request or a job")] = None,
     full: Annotated[bool, typer.Option("--full", help="print every measure")] = False,
     seed: Annotated[int, typer.Option(help="of subsamples, folds and nulls")] = 0,
     device: Device = "auto",
@@ -94,6 +95,11 @@ def audit(
         Terminal().print(audit_table(found, full=full))
     if out is not None:
         tell(f"page: {publish(found, out, teacher, student, command_line(), images).resolve()}", err=printed)
+    if markdown is not None:
+        from distillscope.files.writing import write_text
+        from distillscope.report.audit_page import audit_markdown
+
+        tell(f"summary: {write_text(markdown, audit_markdown(found, teacher, student, missed)).resolve()}", err=printed)
     for line in missed:
         print(f"distillscope: {line}", file=sys.stderr)
     if missed:

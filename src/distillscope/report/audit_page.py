@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
@@ -20,6 +21,8 @@ from distillscope.report.figures.audit_items import SETTING
 from distillscope.report.figures.figure import Figure
 from distillscope.report.page import AUDIT, AUDIT_FIGURES, render_page
 from distillscope.report.sentences.audit import headline
+from distillscope.report.sentences.stages import stage_rows, stage_titles
+from distillscope.report.terminals import chosen_lines, shown_line
 
 COLUMNS = ["teacher", "student", "measure", "value", "low", "high", "n", "unit", "definition"]
 KNOWN = ("teacher", "student")
@@ -78,6 +81,44 @@ def measures_frame(audited: Audited) -> pd.DataFrame:
     rows = [(audited.teacher, audited.student, key, v.value, v.low, v.high, v.n, v.unit, v.definition)
             for key, v in values.items()]
     return pd.DataFrame(rows, columns=COLUMNS)
+
+
+def audit_markdown(found: Audit, teacher: str, student: str, missed: Sequence[str] = ()) -> str:
+    """The audit for a pull request or a job's summary: bounds that are missed, headline, the main measures, notes.
+
+    >>> from distillscope.measure.results import Value
+    >>> found = Audit({"alignment.teacher_r2": Value(0.9, 0.8, 1.0, 50, "Share predicted.", "R2")})
+    >>> print(audit_markdown(found, "T", "S").splitlines()[0])
+    ## S against its teacher T
+    """
+    lines = [f"## {_cell(student)} against its teacher {_cell(teacher)}", ""]
+    if missed:
+        lines += ["**Missed:**", "", *(f"- {_cell(line)}" for line in missed), ""]
+    lines += [_cell(headline(found)), ""]
+    if found.stages:
+        rows = [[row.title, *(_joined(cell.text, cell.below) for cell in row.cells)] for row in stage_rows(found)]
+        lines += [*_markdown_table(["", *stage_titles(found)], rows), "",
+                  "Below a value: what the step to it changed, in points; \\* chance does not explain the loss.", ""]
+    shown = [shown_line(line, found) for line in chosen_lines(found)]
+    rows = [[line.title, line.teacher.text if line.teacher else "", line.student.text if line.student else "", line.retained,
+             line.interval] for line in shown]
+    lines += [*_markdown_table(["", "teacher", "student", "kept", "95 % interval"], rows), ""]
+    lines += [f"- {_cell(note)}" for note in found.notes]
+    return "\n".join(lines).rstrip() + "\n"
+
+
+def _markdown_table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> list[str]:
+    return [f"| {' | '.join(map(_cell, row))} |" for row in (head, ["---", *["---:"] * (len(head) - 1)], *rows)]
+
+
+def _joined(text: str, below: str) -> str:
+    return f"{text} ({below})" if below else text
+
+
+def _cell(text: str) -> str:
+    """Text from names and data, which must not become Markdown or HTML."""
+    found = "".join(f"\\{c}" if c in "\\`*_[]<>|#!" else c for c in text)
+    return " ".join(found.split())
 
 
 def audit_page(audited: Audited) -> str:
