@@ -34,6 +34,7 @@ from distillscope.report.terminals import ShownLine, ShownValue, full_lines, sho
 from distillscope.results.models import Model
 from distillscope.results.summary import Statistic
 
+Shown = Callable[..., list[ShownFigure]]
 MOST = 5
 """Figures of merit that are shown."""
 
@@ -116,11 +117,12 @@ class StageImages:
 
 
 @AUDIT.register("stages", "Step by step", order=5)
-def stages(found: Audit, pictures: dict[str, Any]) -> dict[str, Any] | None:
+def stages(found: Audit, pictures: dict[str, Any], drawn: Shown) -> dict[str, Any] | None:
     """Every stage in a column, what each step changed, and the images that it changed most."""
     if not found.stages:
         return None
-    return {"titles": stage_titles(found), "rows": stage_rows(found), "findings": stage_findings(found),
+    return {"figures": drawn("stages"), "titles": stage_titles(found), "rows": stage_rows(found),
+            "findings": stage_findings(found),
             "steps": [images for stage in found.stages if (images := _stage_images(stage, pictures))]}
 
 
@@ -152,9 +154,6 @@ def matter(found: Audit) -> dict[str, Any]:
 def what_to_change(found: Audit) -> dict[str, Any]:
     """What to try, and what speaks for it."""
     return {"sentences": advice(found), "nothing": "", "note": ""}
-
-
-Shown = Callable[..., list[ShownFigure]]
 
 
 @AUDIT.register("labels", "Labels", order=30, template="figures.html")

@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import matplotlib
 import numpy as np
+from matplotlib.axis import Axis
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.colors import PowerNorm
 from matplotlib.figure import Figure as Canvas
-from matplotlib.ticker import FuncFormatter, LogFormatterSciNotation, NullFormatter, NullLocator, PercentFormatter
+from matplotlib.ticker import FuncFormatter, NullFormatter, NullLocator, PercentFormatter
 
 from distillscope.files.writing import write_atomic
 from distillscope.report.figures.figure import Figure, Grid, Mark, Panel, Series
@@ -28,6 +30,28 @@ STYLE: Any = {"font.size": 8, "axes.titlesize": 8.5, "axes.labelsize": 8, "xtick
               "savefig.facecolor": "white", "text.parse_math": False}  # a "$" in a name is a dollar
 MARKERS = {"circle": "o", "square": "s", "diamond": "D", "triangle-up": "^", "triangle-down": "v", "x": "X", "star": "*"}
 DASHES = {"solid": "-", "dash": "--", "dot": ":", "dashdot": "-."}
+
+
+def _label_powers(axis: Axis, values: list[float], written: Callable[[float], str]) -> None:
+    """Tick labels of a logarithmic axis; Matplotlib's own are formulae, which are not set here (`text.parse_math`)."""
+    decades = math.log10(max(values) / min(values)) if values else 0
+    if decades < 1.5:  # one power of ten alone would leave the axis without a readable number
+        axis.set_minor_formatter(FuncFormatter(lambda v, _: written(v) if f"{v:.0e}"[0] in "125" else ""))
+        axis.set_major_formatter(FuncFormatter(lambda v, _: written(v)))
+        return
+    plain = min(values) >= 1e-4 and max(values) < 1e6
+    axis.set_minor_formatter(NullFormatter())
+    axis.set_major_formatter(FuncFormatter(lambda v, _: written(v) if plain else power_text(v)))
+
+
+def power_text(value: float) -> str:
+    """
+    >>> power_text(1e-8), power_text(1e6), power_text(2e6)
+    ('10⁻⁸', '10⁶', '2·10⁶')
+    """
+    digits, exponent = f"{value:.0e}".split("e")
+    power = "10" + str(int(exponent)).translate(str.maketrans("-0123456789", "⁻⁰¹²³⁴⁵⁶⁷⁸⁹"))
+    return power if digits == "1" else f"{digits}·{power}"
 
 
 def _clean(text: str) -> str:
@@ -113,16 +137,10 @@ def _format_axes(axes, panel: Panel) -> None:
         return
     if panel.x_log:
         axes.set_xscale("log")
-        x = [v for s in panel.series for v in s.x if v > 0]
-        decades = math.log10(max(x) / min(x)) if x else 0
-        if decades < 1.5:  # one power of ten alone would leave the axis without a readable number
-            axes.xaxis.set_minor_formatter(FuncFormatter(lambda v, _: count(v) if f"{v:.0e}"[0] in "125" else ""))
-            axes.xaxis.set_major_formatter(FuncFormatter(lambda v, _: count(v)))
-        else:
-            axes.xaxis.set_minor_formatter(NullFormatter())
-            axes.xaxis.set_major_formatter(FuncFormatter(lambda v, _: count(v)) if max(x) < 1e6 else LogFormatterSciNotation())
+        _label_powers(axes.xaxis, [v for s in panel.series for v in s.x if v > 0], count)
     if panel.y_log:
         axes.set_yscale("log")
+        _label_powers(axes.yaxis, [v for s in panel.series for v in s.y if v > 0], "{:g}".format)
     if panel.x_ticks:
         axes.xaxis.set_minor_locator(NullLocator())
         axes.set_xticks([p for p, _ in panel.x_ticks], [_clean(t) for _, t in panel.x_ticks],

@@ -14,7 +14,8 @@ from distillscope.report.page import AUDIT_FIGURES
 from distillscope.report.sentences.audit import ACCURACIES, RECALLS, capital
 from distillscope.report.sentences.audit_measures import accuracy_sentence, gallery_size, reach, told
 from distillscope.report.sentences.numbers import number
-from distillscope.results.models import NULL_COLOUR, STUDENT_COLOURS, TEACHER_COLOUR, Model, Setting
+from distillscope.report.sentences.stages import stage_titles
+from distillscope.results.models import MARKERS, NULL_COLOUR, STUDENT_COLOURS, TEACHER_COLOUR, Model, Setting
 from distillscope.results.rows import TEACHER
 
 SHARE = "contrastive.retained_share"
@@ -167,6 +168,48 @@ def accuracy(found: Audit) -> Figure:
                   "compare them item by item. More dimensions fit more: read the probe beside the neighbours.", panels,
                   "" if panels else absent(found, ("probe.student.accuracy", "knn.student.accuracy"), "It was not measured."),
                   [f"{capital(ACCURACIES[h])}: {accuracy_sentence(found, h)}" for h in heads])
+
+
+@AUDIT_FIGURES.register("stages", order=5)
+def stages(found: Audit) -> Figure | None:
+    """What is left after each step from the teacher to the files, and what a stage costs; nothing where there are no files."""
+    if not found.stages:
+        return None
+    decisions = [s for i, (key, label) in enumerate(DECISIONS.items()) if (s := _over_stages(found, key, label, i)).y]
+    lacking = [s for i, (key, label) in enumerate(COSINES.items()) if (s := _over_stages(found, key, label, i)).y]
+    axis = {**_categories(stage_titles(found)), "x_tilt": True}
+    panels = [Panel("What is right", "", "share of the items", decisions, y_percent=True, y_range=(-0.02, 1.02), **axis)]
+    if lacking:
+        panels.append(Panel("How far the step moved the embeddings", "", "1 − cosine with the stage before", lacking, y_log=True,
+                            **axis))
+    for key, title, label, scale in COSTS:
+        cost = replace(_over_stages(found, key, label, 3, scale), legend=False)
+        if cost.y:
+            panels.append(Panel(title, "", label, [cost], y_log=True, **axis))
+    return Figure("stages", "From the teacher to what is shipped",
+                  "Every stage embeds the same images. A file is given the student's probe, matrix and index as they are, so "
+                  "what falls from the student to a file is what the file lost. Costs and 1 − cosine are on logarithmic axes.",
+                  panels)
+
+
+DECISIONS = {"accuracy": "probe accuracy", "recall_at_1": "recall at 1", "mapped_recall_at_1": "recall at 1, mapped"}
+COSINES = {"mean_cosine": "1 − mean cosine", "worst_cosine": "1 − worst cosine"}
+COSTS = (("size_bytes", "Size", "MB", 1e-6), ("latency_ms", "Latency of one image", "ms, one thread", 1.0))
+"""Key of a stage's value, title of its panel, its unit and what it is multiplied by."""
+
+
+def _over_stages(found: Audit, key: str, label: str, number: int, scale: float = 1.0) -> Series:
+    """A value of every stage that has it; of cosines what they lack of 1, where that is more than rounding."""
+    model = replace(STUDENT_MODEL, label=label, highlight=label, colour=STUDENT_COLOURS[number], marker=MARKERS[number])
+    cosine = key in COSINES
+    known = [(float(i), v) for i, stage in enumerate(found.stages) if (v := stage.values.get(key))
+             and not (cosine and 1 - v.value < 1e-12)]
+    y = [1 - v.value if cosine else scale * v.value for _, v in known]
+    ends = [(scale * v.low, scale * v.high) for _, v in known if v.low is not None and v.high is not None]
+    bounded = len(ends) == len(known) and not cosine
+    return Series.of(model, [x for x, _ in known], y, kind="points", marker=model.marker,
+                     low=[low for low, _ in ends] if bounded else None, high=[high for _, high in ends] if bounded else None,
+                     n=known[0][1].n if known else None, **ITEMS)
 
 
 MOST_POINTS = 400
