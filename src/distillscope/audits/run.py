@@ -24,7 +24,7 @@ from distillscope.inputs.members import strings
 from distillscope.inputs.pairing import columns_of_ids, distinct_texts, positions
 from distillscope.measure.audit import audit
 from distillscope.measure.classes import partitions_agree, refines
-from distillscope.measure.results import Audit
+from distillscope.measure.results import GROUPS, Audit
 
 if TYPE_CHECKING:
     from distillscope.audits.artefacts import Files
@@ -169,6 +169,9 @@ def audit_inputs(teacher: str, student: str, labels: str | None = None, *, train
     Labels come from ``labels``, else from the files or the data. Errors: a ``UserError`` that names the input.
     """
     images, reading = images or Images(), reading or Reads()
+    for group in groups or ():
+        if group not in GROUPS:  # said before anything is read
+            raise unknown_name("--only", "group of measures", group, GROUPS)
     given = train_teacher or train_student
     refuse_unused(images.preprocess, {"teacher": [teacher, train_teacher], "student": [student, train_student],
                                       "artefact": list(artefacts)})

@@ -180,8 +180,8 @@ def stages(found: Audit) -> Figure | None:
     axis = {**_categories(stage_titles(found)), "x_tilt": True}
     panels = [Panel("What is right", "", "share of the items", decisions, y_percent=True, y_range=(-0.02, 1.02), **axis)]
     if lacking:
-        panels.append(Panel("How far the step moved the embeddings", "", "1 − cosine with the stage before", lacking, y_log=True,
-                            **axis))
+        panels.append(Panel("How far the step moved the embeddings", "", "1 − cosine with the stage before", lacking,
+                            y_log=True, **axis))
     for key, title, label, scale in COSTS:
         cost = replace(_over_stages(found, key, label, 3, scale), legend=False)
         if cost.y:
