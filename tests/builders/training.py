@@ -149,10 +149,14 @@ def make_student(side: int = 16):
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(0)
         student = build_student("paper_cnn", {"width": 1}, 32, Preprocess(side), "S", torch.device("cpu"))
+        norms = [m for m in student.module.modules() if isinstance(m, torch.nn.BatchNorm2d)]
         student.module.train()
-        with torch.no_grad():  # running statistics that fit the images, as training leaves them
-            for _ in range(120):
-                student.module(student.preprocess(make_source(120, split="train").read(range(120))))
+        for norm in norms:  # running statistics that fit the images, as training leaves them: those of one pass
+            norm.momentum = 1.0
+        with torch.no_grad():
+            student.module(student.preprocess(make_source(120, split="train").read(range(120))))
+        for norm in norms:
+            norm.momentum = 0.1
     student.module.eval()
     return student
 
