@@ -1,4 +1,4 @@
-"""The page's tables: python recipes.py FOLDER, which holds screen-SET and test-SET (runs or archives) and processor_time.jsonl.
+"""The page's tables: python recipes.py FOLDER, which holds screen-SET and test-SET (runs or archives) and measured.jsonl.
 
 `screening` is the rule by which the recipe was chosen, `judged` the paired comparisons on the test split with Holm over the
 eight tests of a data set.
@@ -31,16 +31,22 @@ SECONDS = {"seconds": ("train.seconds", "clean", 1)}
 ALPHA, TIE, MOST_TIME = 0.05, 0.5, 3.0
 
 
+def measured(folder: Path, what: str) -> list[dict]:
+    """The lines of measured.jsonl that measured.py wrote of ``what``; none where there is no file."""
+    file = folder / "measured.jsonl"
+    lines = [json.loads(line) for line in file.read_text().splitlines()] if file.is_file() else []
+    return [line for line in lines if line["measured"] == what]
+
+
 def of_seeds(run: Path) -> pd.Series:
     """(arm, measure, condition, seed) -> value of the students, on the split that the run scores.
 
-    With what raw_recall.py wrote beside it, as the measure of that name.
+    With the recall that measured.py found of the run, as the measure `raw_recall`.
     """
     rows = distillscope.load_study(run).results
     found = rows[rows.student != "teacher"].groupby(["arm", "measure", "condition", "seed"]).value.mean()
-    beside = run.with_name(f"{run.name}-recall.jsonl")
-    lines = [json.loads(line) for line in beside.read_text().splitlines()] if beside.is_file() else []
-    raw = {(v["arm"], "raw_recall", "clean", v["seed"]): v["recall_at_1"] for v in lines}
+    raw = {(v["arm"], "raw_recall", "clean", v["seed"]): v["recall_at_1"]
+           for v in measured(run.parent, "recall") if v["run"] == run.name}
     return pd.concat([found, pd.Series(raw).rename_axis(found.index.names)]).sort_index() if raw else found
 
 
@@ -59,8 +65,7 @@ def values(table: pd.Series, arm: str, endpoint: str) -> pd.Series:
 def ratios(folder: Path) -> dict[str, dict[str, float]]:
     """Study's name -> arm -> processor time over plain cosine's."""
     found: dict[str, dict[str, float]] = {}
-    for line in (folder / "processor_time.jsonl").read_text().splitlines():
-        row = json.loads(line)
+    for row in measured(folder, "processor time"):
         found.setdefault(row["study"], {})[row["arm"]] = row["ratio_to_cosine"]
     return found
 

@@ -6,6 +6,7 @@ import importlib.util
 import json
 import math
 import re
+import zipfile
 from functools import cache
 from pathlib import Path
 
@@ -83,7 +84,8 @@ def script(page, name):
 
 
 def audit():
-    found = {size: read("2026-11-23-audit", f"{size}.json")["measures"] for size in "SML"}
+    with zipfile.ZipFile(RESULTS / "2026-11-23-audit" / "audits.zip") as packed:
+        found = {size: json.loads(packed.read(f"{size}.json"))["measures"] for size in "SML"}
 
     def row(key, scale=1.0, teacher=None, plain=False):
         sides = [[scale * found[s][key][k] for k in (("value",) if plain else ("value", "low", "high"))] for s in "SML"]
