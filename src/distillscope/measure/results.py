@@ -97,7 +97,7 @@ class WorstItem:
     id: str = ""
 
 
-@dataclass
+@dataclass(repr=False)
 class Stage:
     """The teacher, the student, or a file made of the student: what it keeps, and what the step to it lost.
 
@@ -112,6 +112,13 @@ class Stage:
     left_out: dict[str, str] = field(default_factory=dict)
     p: dict[str, float] = field(default_factory=dict)
     worst: list[WorstItem] = field(default_factory=list)
+
+    def __repr__(self) -> str:
+        """
+        >>> Stage("artefact", "s.onnx", {"accuracy": Value(0.9, None, None, 300, "", "share")})
+        s.onnx (artefact): accuracy 0.9
+        """
+        return f"{self.name} ({self.kind}): {', '.join(f'{key} {_short(value)}' for key, value in self.values.items())}"
 
     @property
     def lost(self) -> dict[str, Value]:
@@ -260,7 +267,8 @@ class Audit:
         widths = [max(len(row[i]) for row in rows) for i in range(5)]
         lines = ["  ".join([row[0].ljust(widths[0]), *(cell.rjust(w) for cell, w in zip(row[1:], widths[1:], strict=True))])
                  for row in rows]
-        return "\n".join([*(line.rstrip() for line in lines), *(f"note: {note}" for note in self._said())])
+        said = [*map(repr, self.stages), *(f"note: {note}" for note in self._said())]
+        return "\n".join([*(line.rstrip() for line in lines), *said])
 
     def _repr_html_(self) -> str:
         cells = "".join("<tr>" + "".join(f"<td>{html.escape(cell)}</td>" for cell in row) + "</tr>" for row in self.rows())

@@ -82,7 +82,7 @@ class AuditTable:
         """Every stage in a column, what each step changed below its value, and a sentence a step."""
         table = Table(box=SIMPLE_HEAD, padding=(0, 1, 0, 0))
         for title in ["", *stage_titles(self.found)]:
-            table.add_column(title, justify="right" if title else "left", overflow="fold")
+            table.add_column(Text(title), justify="right" if title else "left", overflow="fold")
         for row in stage_rows(self.found):
             cells = [f"{cell.text}\n{cell.below}" if cell.below else cell.text for cell in row.cells]
             table.add_row(*map(Text, [row.title, *cells]))
