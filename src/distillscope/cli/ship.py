@@ -9,6 +9,7 @@ from typing import Annotated, Any
 import typer
 
 from distillscope.cli.root import Json, JsonAfterFiles, JsonAfterFolders, app, print_table, put_json
+from distillscope.progress import tell
 
 
 @app.command(cls=JsonAfterFolders)
@@ -23,6 +24,8 @@ def export(
                                                                         "on [default: those it was distilled on]")] = None,
     split: Annotated[str, typer.Option(help="split of --calibrate")] = "train",
     min_cosine: Annotated[float, typer.Option(help="int8: mean cosine to the network that the file must keep")] = 0.99,
+    qat: Annotated[bool, typer.Option("--qat", help="int8: tune the weights to being rounded first")] = False,
+    qat_steps: Annotated[int, typer.Option(help="of 32 images, with --qat")] = 300,
     licence: Annotated[str | None, typer.Option(help="what the metadata say of it")] = None,
     json_: Json = None,
 ) -> None:
@@ -36,6 +39,7 @@ def export(
 
     - `distillscope export student --out student.onnx`
     - `distillscope export student --precision int8 --min-cosine 0.995 --out student.int8.onnx`
+    - `distillscope export student --precision int8 --qat --min-cosine 0.9999 --out student.int8.onnx`
     - `distillscope export student --precision float16 --input raw --out student.onnx`
     """
     from distillscope.students.export.quantise import BoundMissed
@@ -43,7 +47,7 @@ def export(
 
     try:
         found = export_student(student, out, to=to, precision=precision, input=input_, calibrate=calibrate, split=split,
-                               min_cosine=min_cosine, licence=licence or LICENCE)
+                               min_cosine=min_cosine, qat=qat, qat_steps=qat_steps, licence=licence or LICENCE)
     except BoundMissed as error:
         _print_tried("What int8 gives at each size (images for choosing)", error.frontier)
         raise
@@ -53,10 +57,23 @@ def export(
         counts = found[0].decided["num_images"]
         title = f"int8 (* chosen): ranges from {counts['calibration']} images, cosine on {counts['choosing']} others"
         _print_tried(title, [{**way, "chosen": way == found[0].decided["chosen"]} for way in found[0].decided["tried"]])
+    if "fine_tuning" in found[0].decided:
+        _print_tuning(found[0].decided["fine_tuning"], found[0].images, len(found[0].agreement.ids))
     rows = [(made.path.name, f"{made.size_bytes / 1000:,.1f}", made.batch or "any", f"{made.agreement.mean:.6f}",
              f"{made.agreement.worst:.6f}") for made in found]
     print_table(f"Verified on {len(found[0].agreement.ids)} images of {found[0].images}: cosine to the network",
                 ["file", "kB", "batch", "mean", "worst"], rows)
+
+
+def _print_tuning(tuning: dict[str, Any], images: str, count: int) -> None:
+    """What the tuning won, all layers in int8."""
+    kept = "kept" if tuning["kept"] else "not kept, since it was no better on the images for choosing"
+    rows = [(line["numbers"], f"{line['mean_cosine']:.6f}", f"{line['worst_cosine']:.6f}",
+             "" if line["teacher_cosine"] is None else f"{line['teacher_cosine']:.5f}") for line in tuning["figures"]]
+    print_table(f"Fine-tuned ({kept}): {tuning['said']}; cosines on {count} others of {images}",
+                ["numbers", "mean", "worst", "to teacher"], rows)
+    if tuning["without_teacher"]:
+        tell(f"no cosine to the teacher ({tuning['without_teacher']})")
 
 
 def _print_tried(title: str, ways: list[dict[str, Any]]) -> None:
@@ -85,7 +102,6 @@ def bench(
     - `distillscope bench student student.onnx student.int8.onnx`
     - `distillscope bench student student.onnx --threads 1,2 --batch 1,32`
     """
-    from distillscope.progress import tell
     from distillscope.provenance import hardware
     from distillscope.students.export.bench import bench as timed
     from distillscope.students.export.bench import int8_instructions

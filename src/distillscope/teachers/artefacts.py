@@ -26,7 +26,8 @@ class Facts(BaseModel):
     """What an artefact says of itself, as text values under these names in the file's own metadata.
 
     ``input``: "sized" takes images at the student's size, "raw" of any size, resized in the file as in training. Both take
-    uint8 (b, h, w, 3) and give float32 (b, dimension). ``weights_hash`` names the student's weights.
+    uint8 (b, h, w, 3) and give float32 (b, dimension). ``weights_hash`` names the student's weights, ``fine_tuning`` says
+    how they were moved before they were rounded.
     """
 
     model_config = ConfigDict(frozen=True, extra="ignore")
@@ -41,6 +42,7 @@ class Facts(BaseModel):
     input: Literal["sized", "raw"]
     layout: Literal["NHWC"] = "NHWC"
     batch: Literal["any", "1"] = "any"
+    fine_tuning: str = "none"
     preprocessing: Preprocess
 
     def but(self, **changes: Any) -> Facts:

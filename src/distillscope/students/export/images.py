@@ -51,18 +51,23 @@ def own_images(folder: Path, count: int) -> Source:
 
 def _own_data(folder: Path) -> Any:
     """What a study or `distill` was told of the images, else the title in student.json."""
-    title = read_json(folder / DESCRIPTION, dict, "").get("dataset")
+    title, data = read_json(folder / DESCRIPTION, dict, "").get("dataset"), asked_of(folder).get("data")
+    if not isinstance(data, list) or not data:
+        return title
+    if (folder / REQUEST).is_file():
+        return data[0]
+    of_title = [d for d in data if isinstance(d, str) or title in (d.get("alias"), d.get("name"))]
+    return next((d for d in of_title if d != title), title)
+
+
+def asked_of(folder: Path) -> dict[str, Any]:
+    """The settings of a student's study, as plain values, with the precision of its teacher; nothing where none are there."""
     request, study = folder / REQUEST, folder.resolve().parent.parent / "study.yaml"
-    if request.is_file():
-        said = read_yaml(request)
-        data = said.get("settings", {}).get("data") if isinstance(said, dict) else None
-        return data[0] if isinstance(data, list) and data else title
-    if study.is_file():
-        said = read_yaml(study)
-        named = said.get("data") if isinstance(said, dict) else None
-        of_title = [d for d in named or [] if isinstance(d, str) or title in (d.get("alias"), d.get("name"))]
-        return next((d for d in of_title if d != title), title)
-    return title
+    said = read_yaml(request) if request.is_file() else read_yaml(study) if study.is_file() else {}
+    if not isinstance(said, dict):
+        return {}
+    inner = said.get("settings") if request.is_file() else said
+    return {"precision": said.get("precision"), **inner} if isinstance(inner, dict) else {}
 
 
 def parts_of(source: Source, quantised: bool) -> tuple[Source, Source, Source]:

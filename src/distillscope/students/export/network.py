@@ -35,6 +35,9 @@ class PixelNetwork(torch.nn.Module):
         self.register_buffer("shift", (-torch.tensor(seen.mean) / std).view(1, 3, 1, 1))
         self.eval()
 
+    def colours(self, images: torch.Tensor) -> torch.Tensor:
+        """What the network is shown of the images, (b, 3, size, size)."""
+        return (images.permute(0, 3, 1, 2).float() * self.scale + self.shift).to(self.dtype)
+
     def forward(self, images: torch.Tensor) -> torch.Tensor:
-        colours = images.permute(0, 3, 1, 2).float() * self.scale + self.shift
-        return self.network(colours.to(self.dtype)).float()
+        return self.network(self.colours(images)).float()

@@ -65,8 +65,8 @@ class Quantiser:
     ranges: dict[str, Any] = field(default_factory=dict)
     points: dict[tuple[str, int, tuple[str, ...]], Point] = field(default_factory=dict)
     """Those that were measured."""
-    rounded: dict[tuple[str, int, str, bytes], dict[str, TensorProto]] = field(default_factory=dict)
-    """(method, weight bits, node, scale of its input) -> its int8 weights and bias, their scales and zero points."""
+    rounded: dict[tuple[str, int], dict[tuple[str, bytes], dict[str, TensorProto]]] = field(default_factory=dict)
+    """(method, weight bits) -> (node, scale of its input) -> its int8 weights and bias, their scales and zero points."""
 
     def __post_init__(self) -> None:
         import onnx
@@ -108,17 +108,17 @@ class Quantiser:
         ONNX Runtime takes seconds to round the weights, channel by channel in Python. They are rounded once; other ways are
         made from an outline of the graph with two channels a layer, and what was rounded is put in its place.
         """
+        rounded = self.rounded.setdefault((method, weight_bits), {})
         made = self._made(self.outline, method, weight_bits, in_float)
-        wanted = {(method, weight_bits, *key): names for key, names in _rounded(made).items() if key[0] in self.layers}
-        if wanted.keys() - self.rounded.keys():
+        wanted = [key for key in _rounded(made) if key[0] in self.layers]
+        if not rounded.keys() >= set(wanted):
             made = self._made(self.inferred, method, weight_bits, in_float)
             held = {t.name: t for t in made.graph.initializer}
-            for key, names in _rounded(made).items():
-                self.rounded[(method, weight_bits, *key)] = {n: held[n] for n in names}
+            rounded |= {key: {n: held[n] for n in names} for key, names in _rounded(made).items()}
         else:
             known = dict(self.left_out)
             for key in wanted:
-                known |= self.rounded[key]
+                known |= rounded[key]
             for tensor in made.graph.initializer:
                 if tensor.name in known:
                     tensor.CopyFrom(known[tensor.name])
@@ -147,6 +147,14 @@ class Quantiser:
             size = len(made.SerializeToString())
             self.points[key] = Point(*key, float(np.nanmean(found)), float(np.nanmin(found)), size)
         return self.points[key]
+
+    def all_in_int8(self) -> list[Point]:
+        """Every method with 8-bit and with 7-bit weights, no layer left in float32."""
+        return [self.point(method, bits) for method in METHODS for bits in (8, 7)]
+
+    def best(self) -> Point:
+        """Of these the one with the highest mean cosine."""
+        return max(self.all_in_int8(), key=lambda p: p.mean)
 
     def plain(self, point: Point) -> dict[str, Any]:
         """Plain values of one way, layers named as in the student's module."""
@@ -239,8 +247,7 @@ def choose(quantiser: Quantiser, min_cosine: float, where: str) -> tuple[Point, 
     Methods are compared with all layers in int8. Where the best misses the bound, each layer alone is left in float, and layers
     are left in float one after another by what they win back a byte; then each of them goes back to int8 if the bound allows.
     """
-    tried = [quantiser.point(method, bits) for method in METHODS for bits in (8, 7)]
-    best = max(tried, key=lambda p: p.mean)
+    tried, best = quantiser.all_in_int8(), quantiser.best()
     least = quantiser.float_bytes / TIMES_SMALLER
     smallest = min(p.size_bytes for p in tried)
     if smallest > least:

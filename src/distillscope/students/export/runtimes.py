@@ -14,6 +14,7 @@ import torch
 
 from distillscope.data.source import Source
 from distillscope.errors import UserError
+from distillscope.students.export.fine_tune import Tuning, fine_tuned
 from distillscope.students.export.images import pixels_of
 from distillscope.students.export.network import PixelNetwork
 from distillscope.students.export.onnx_graph import needed, quiet, resizing, signed, traced, with_batch
@@ -42,6 +43,8 @@ class Job:
     min_cosine: float
     own: Source | None = None
     """Images that the student was distilled on, where others were named to calibrate on."""
+    tuning: Tuning | None = None
+    """Of int8: whether, and how, the weights are tuned to being rounded."""
 
 
 @dataclass(frozen=True)
@@ -94,6 +97,9 @@ def _quantised(job: Job, graph: ModelProto) -> tuple[ModelProto, dict[str, Any]]
     seen, name = job.student.preprocess, job.student.name
     pixels = pixels_of(job.choosing, seen)
     quantiser = Quantiser(graph, pixels_of(job.calibration, seen), pixels, network_rows(job.student, pixels), name)
+    fine_tuning: dict[str, Any] = {}
+    if job.tuning is not None:
+        quantiser, fine_tuning = _tuned(job, job.tuning, quantiser)
     chosen, tried = choose(quantiser, job.min_cosine, f"export {name}")
     made = quantiser.quantised(chosen.method, chosen.weight_bits, chosen.in_float)
     if job.own is not None:
@@ -104,21 +110,48 @@ def _quantised(job: Job, graph: ModelProto) -> tuple[ModelProto, dict[str, Any]]
                             f"others: on {len(pixels)} images of {job.own.name} the mean cosine is {mean:.4f}, on these "
                             f"{chosen.mean:.4f}", "Name images like them, or leave --calibrate out.")
     counts = {"calibration": len(job.calibration), "choosing": len(job.choosing), "verification": len(job.verification)}
-    return made, {"chosen": quantiser.plain(chosen), "tried": [quantiser.plain(p) for p in tried], "num_images": counts}
+    return made, {"chosen": quantiser.plain(chosen), "tried": [quantiser.plain(p) for p in tried], "num_images": counts,
+                  **fine_tuning}
+
+
+def _tuned(job: Job, tuning: Tuning, static: Quantiser) -> tuple[Quantiser, dict[str, Any]]:
+    """The student's weights tuned to being rounded, where that is better on the images for choosing, else as they were.
+
+    Both are compared with all layers in int8, and shown on the images for verification, which decide nothing here.
+    """
+    seen, name = job.student.preprocess, job.student.name
+    before = static.best()
+    network = fine_tuned(job.student, tuning, static.calibration, before.weight_bits)
+    tuned = Quantiser(traced(network, seen, name), static.calibration, static.choosing, static.rows, name)
+    after = tuned.best()
+    kept = after.mean > before.mean
+    pixels = pixels_of(job.verification, seen)
+    rows = network_rows(job.student, pixels)
+    shown = {"float32": rows, "int8": run(static.quantised(before.method, before.weight_bits), pixels, name),
+             "int8, fine-tuned": run(tuned.quantised(after.method, after.weight_bits), pixels, name)}
+    figures = [{"numbers": numbers, "mean_cosine": float(cosines(found, rows).mean()),
+                "worst_cosine": float(cosines(found, rows).min()),
+                "teacher_cosine": None if tuning.teacher is None else float(cosines(found, tuning.teacher).mean())}
+               for numbers, found in shown.items()]
+    images = f"{len(tuning.images)} images of {tuning.images.name}/{tuning.images.split}"
+    said = f"{tuning.steps} steps, rounded to int8, towards the float student's embeddings of {images}"
+    return tuned if kept else static, {"fine_tuning": {"kept": kept, "said": said, "without_teacher": tuning.without_teacher,
+                                                       "figures": figures}}
 
 
 def to_onnx(job: Job, path: Path) -> list[Converted]:
     found = []
     graphs, decided = onnx_graphs(job, path)
     for place, graph in graphs:
-        place.write_bytes(signed(graph, _of(job, place, path)).SerializeToString())
+        place.write_bytes(signed(graph, _of(job, decided, place, path)).SerializeToString())
         found.append(Converted(place, _explains(job, graph), decided))
     return found
 
 
-def _of(job: Job, place: Path, dynamic: Path) -> Facts:
-    """The facts of a file: that it is fixed to batch 1 where it is not the dynamic one."""
-    return job.facts if place == dynamic else job.facts.but(batch="1")
+def _of(job: Job, decided: dict[str, Any], place: Path, dynamic: Path) -> Facts:
+    """The facts of a file: that it is fixed to batch 1 where it is not the dynamic one, and how its weights were tuned."""
+    tuning = decided.get("fine_tuning", {"kept": False})
+    return job.facts.but(batch="any" if place == dynamic else "1", fine_tuning=tuning["said"] if tuning["kept"] else "none")
 
 
 def _explains(job: Job, graph: ModelProto) -> Callable[[str, float], str]:
@@ -136,7 +169,7 @@ def to_openvino(job: Job, path: Path) -> list[Converted]:
         source.write_bytes(graph.SerializeToString())
         with converting("OpenVINO", job):
             model = library.convert_model(str(source))
-            for key, value in _of(job, place, path).text().items():
+            for key, value in _of(job, decided, place, path).text().items():
                 model.set_rt_info(value, [MARK, key])
             library.save_model(model, str(place), compress_to_fp16=half)
         source.unlink()

@@ -14,6 +14,7 @@ from distillscope import progress
 from distillscope.data.source import Source
 from distillscope.errors import UserError, unknown_name
 from distillscope.files.writing import write_atomic
+from distillscope.students.export.fine_tune import TUNED_ON, tuning_of
 from distillscope.students.export.images import (
     CALIBRATED,
     CHOOSING,
@@ -31,6 +32,7 @@ from distillscope.students.export.verify import BOUNDS, Agreement, agreement, he
 from distillscope.students.load import load_student
 from distillscope.teachers.artefacts import Facts
 
+MOST_STEPS = 100_000
 LICENCE = "other: follows from the licences of the teacher's weights and of the images"
 
 
@@ -55,12 +57,13 @@ class Exported:
 
 def export_student(folder: Path | str, out: Path | str, *, to: str = "onnx", precision: str = "float32", input: str = "sized",
                    calibrate: str | None = None, split: str = "train", min_cosine: float = 0.99,
-                   licence: str = LICENCE) -> list[Exported]:
+                   qat: bool = False, qat_steps: int = 300, licence: str = LICENCE) -> list[Exported]:
     """Export the student of a folder to ``out``; beside a dynamic file stands one of batch 1, NAME.batch1.SUFFIX (sized input).
 
     The images are the student's own unless ``calibrate`` names others (``split`` of them): 256 are shown to the file's runtime
     and to the network, and nothing is written where a cosine falls below the bound: worst 0.9999 in float32, 0.999 in float16.
-    In int8 the *mean* must reach ``min_cosine``; calibration and choices are made on other images than those.
+    In int8 the *mean* must reach ``min_cosine``; calibration and choices are made on other images than those. ``qat``: before
+    that the weights are tuned to being rounded, for ``qat_steps``, towards the student's own embeddings.
     """
     folder, out = Path(folder), Path(out)
     for option, given, known in (("--to", to, list(RUNTIMES)), ("--precision", precision, ["float32", "float16", "int8"]),
@@ -69,6 +72,10 @@ def export_student(folder: Path | str, out: Path | str, *, to: str = "onnx", pre
             raise unknown_name(option, option.removeprefix("--"), given, known)
     if not 0 < min_cosine < 1:
         raise UserError("--min-cosine", "a number between 0 and 1", f"{min_cosine:g}", "0.99 is usual.")
+    if qat and precision != "int8":
+        raise UserError("--qat", "--precision int8, which it tunes the weights for", precision, "Add --precision int8.")
+    if not 1 <= qat_steps <= MOST_STEPS:
+        raise UserError("--qat-steps", f"a whole number from 1 to {MOST_STEPS}", f"{qat_steps}", "300 are usual.")
     runtime = RUNTIMES[to]
     runtime.check(precision, input)
     check_out(out, runtime.suffixes)
@@ -82,7 +89,12 @@ def export_student(folder: Path | str, out: Path | str, *, to: str = "onnx", pre
         "dataset": str(said.get("dataset", "")), "weights_hash": name_of_weights(student), "licence": licence,
         "dimension": student.dim, "precision": precision, "input": input, "preprocessing": student.preprocess})
     own = _own(folder) if calibrate is not None and precision == "int8" else None
-    job = Job(student, facts, calibration, choosing, verification, min_cosine, own)
+    tuning = None
+    if qat:
+        more = count + TUNED_ON
+        images = own_images(folder, more) if calibrate is None else named_images(calibrate, split, more)
+        tuning = tuning_of(folder, student, images, (choosing, verification), verification, qat_steps)
+    job = Job(student, facts, calibration, choosing, verification, min_cosine, own, tuning)
     with tempfile.TemporaryDirectory(prefix="distillscope-export-") as scratch:
         verified = [_verified(job, made) for made in runtime.convert(job, Path(scratch) / out.name)]
         for made in verified:
