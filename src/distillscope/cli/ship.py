@@ -16,7 +16,7 @@ from distillscope.progress import tell
 def export(
     student: Annotated[Path, typer.Argument(metavar="DIR", help="a distilled student's folder")],
     out: Annotated[Path, typer.Option(metavar="FILE", help="the file to write")],
-    to: Annotated[str, typer.Option(metavar="onnx|openvino|executorch|litert")] = "onnx",
+    to: Annotated[str, typer.Option(metavar="onnx|openvino|executorch|litert|coreml")] = "onnx",
     precision: Annotated[str, typer.Option(metavar="float32|float16|int8")] = "float32",
     input_: Annotated[str, typer.Option("--input", metavar="sized|raw", help="images at the student's size, or of any, "
                                                                              "resized in the file as in training")] = "sized",
@@ -61,8 +61,11 @@ def export(
         _print_tuning(found[0].decided["fine_tuning"], found[0].images, len(found[0].agreement.ids))
     rows = [(made.path.name, f"{made.size_bytes / 1000:,.1f}", made.batch or "any", f"{made.agreement.mean:.6f}",
              f"{made.agreement.worst:.6f}") for made in found]
-    print_table(f"Verified on {len(found[0].agreement.ids)} images of {found[0].images}: cosine to the network",
-                ["file", "kB", "batch", "mean", "worst"], rows)
+    not_run = found[0].decided.get("not_run")
+    print_table(f"{'Its source verified' if not_run else 'Verified'} on {len(found[0].agreement.ids)} images of "
+                f"{found[0].images}: cosine to the network", ["file", "kB", "batch", "mean", "worst"], rows)
+    if not_run:
+        tell(f"{found[0].path.name}: {not_run}")
 
 
 def _print_tuning(tuning: dict[str, Any], images: str, count: int) -> None:

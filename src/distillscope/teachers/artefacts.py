@@ -40,7 +40,7 @@ class Facts(BaseModel):
     dimension: int = Field(ge=1)
     precision: Literal["float32", "float16", "int8"]
     input: Literal["sized", "raw"]
-    layout: Literal["NHWC"] = "NHWC"
+    layout: Literal["NHWC", "RGB image"] = "NHWC"
     batch: Literal["any", "1"] = "any"
     fine_tuning: str = "none"
     preprocessing: Preprocess

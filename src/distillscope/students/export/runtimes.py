@@ -14,6 +14,7 @@ import torch
 
 from distillscope.data.source import Source
 from distillscope.errors import UserError
+from distillscope.students.export.coreml import NOT_RUN, save_package
 from distillscope.students.export.fine_tune import Tuning, fine_tuned
 from distillscope.students.export.images import pixels_of
 from distillscope.students.export.network import PixelNetwork
@@ -54,6 +55,8 @@ class Converted:
     path: Path
     explain: Callable[[str, float], str]
     decided: dict[str, Any] = field(default_factory=dict)
+    source: Callable[[np.ndarray], np.ndarray] | None = None
+    """Of a file that nothing here can run: what embeds images (n, size, size, 3) as that does which it was made from."""
 
 
 @dataclass(frozen=True)
@@ -202,6 +205,14 @@ def to_litert(job: Job, path: Path) -> list[Converted]:
     return [Converted(path, _unknown_layer)]
 
 
+def to_coreml(job: Job, path: Path) -> list[Converted]:
+    """A Core ML package with an image as its input, fixed to batch 1; nothing here runs it."""
+    needed("coremltools", "coreml")
+    with converting("Core ML", job):
+        source = save_package(_fixed(job)[0], job.facts.but(batch="1", layout="RGB image"), path)
+    return [Converted(path, _unknown_layer, {"not_run": NOT_RUN}, source)]
+
+
 def _fixed(job: Job) -> tuple[PixelNetwork, torch.Tensor]:
     """The network, and one image for it."""
     size = job.student.preprocess.size
@@ -247,5 +258,6 @@ RUNTIMES = {
     "openvino": Runtime((".xml", ".bin"), to_openvino, inputs=("sized",)),
     "executorch": Runtime((".pte",), to_executorch, ("float32",), ("sized",)),
     "litert": Runtime((".tflite",), to_litert, ("float32",), ("sized",)),
+    "coreml": Runtime((".mlpackage",), to_coreml, ("float32",), ("sized",)),
 }
 """What --to takes."""

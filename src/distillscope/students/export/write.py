@@ -28,7 +28,7 @@ from distillscope.students.export.images import (
 )
 from distillscope.students.export.load import load_artefact, name_of_weights
 from distillscope.students.export.runtimes import RUNTIMES, Converted, Job, beside
-from distillscope.students.export.verify import BOUNDS, Agreement, agreement, held, network_rows
+from distillscope.students.export.verify import BOUNDS, Agreement, agreement, cosines, held, network_rows
 from distillscope.students.load import load_student
 from distillscope.teachers.artefacts import Facts
 
@@ -97,11 +97,26 @@ def export_student(folder: Path | str, out: Path | str, *, to: str = "onnx", pre
     job = Job(student, facts, calibration, choosing, verification, min_cosine, own, tuning)
     with tempfile.TemporaryDirectory(prefix="distillscope-export-") as scratch:
         verified = [_verified(job, made) for made in runtime.convert(job, Path(scratch) / out.name)]
-        for made in verified:
-            for file in [made.path, *([made.path.with_suffix(".bin")] if ".bin" in runtime.suffixes else [])]:
-                write_atomic(out.parent / file.name, functools.partial(shutil.copyfile, file))
+        _put([made.path.with_suffix(suffix) for made in verified for suffix in reversed(runtime.suffixes)], out.parent)
     return [Exported(out.parent / m.path.name, m.facts, m.batch, m.size_bytes, m.agreement, m.images, m.decided)
             for m in verified]
+
+
+def _put(files: list[Path], folder: Path) -> None:
+    """All files, or none: what was put is taken away again where the next cannot be, or Ctrl-C comes between."""
+    placed: list[Path] = []
+    try:
+        for file in files:
+            placed.append(folder / file.name)
+            if file.is_dir():
+                with tempfile.TemporaryDirectory(prefix=f".{file.name}.", dir=folder) as beside_it:
+                    shutil.copytree(file, Path(beside_it) / file.name).rename(placed[-1])
+            else:
+                write_atomic(placed[-1], functools.partial(shutil.copyfile, file))
+    except BaseException:
+        for path in placed:
+            shutil.rmtree(path) if path.is_dir() else path.unlink(missing_ok=True)
+        raise
 
 
 def _own(folder: Path) -> Source | None:
@@ -115,9 +130,15 @@ def _own(folder: Path) -> Source | None:
 
 def _verified(job: Job, made: Converted) -> Exported:
     """What the file's own runtime gives for the images that nothing was chosen on; below the bound it is refused."""
-    artefact = load_artefact(made.path, job.student)
     pixels = pixels_of(job.verification, job.student.preprocess)
-    found = agreement(artefact, job.verification, pixels, network_rows(job.student, pixels))
+    rows, images = network_rows(job.student, pixels), f"{job.verification.name}/{job.verification.split}"
+    if made.source is not None:
+        found = Agreement(cosines(made.source(pixels), rows), job.verification.ids)
+        held(found, BOUNDS[job.facts.precision], f"export {made.path.name}", made.explain)
+        size = sum(f.stat().st_size for f in made.path.rglob("*") if f.is_file())
+        return Exported(made.path, job.facts.but(batch="1", layout="RGB image"), 1, size, found, images, made.decided)
+    artefact = load_artefact(made.path, job.student)
+    found = agreement(artefact, job.verification, pixels, rows)
     if job.facts.input == "raw":  # stored images may all be small, or all be large: the resizing is seen both ways
         large = enlarged(job.verification.take(range(ENLARGED)), job.student.preprocess.size)
         pixels = pixels_of(large, job.student.preprocess)
@@ -128,7 +149,6 @@ def _verified(job: Job, made: Converted) -> Exported:
     elif not found.mean >= job.min_cosine:
         raise UserError(where, f"mean cosine {job.min_cosine:g} to the network on {len(found.ids)} images kept apart",
                         f"{found.mean:.4f}", "Nothing was written. Give more images (--calibrate), or a lower --min-cosine.")
-    images = f"{job.verification.name}/{job.verification.split}"
     return Exported(made.path, artefact.facts, artefact.batch, artefact.size_bytes, found, images, made.decided)
 
 
