@@ -27,7 +27,7 @@ from distillscope.report.context.verdicts import advised, recommended
 from distillscope.report.draw.with_matplotlib import draw
 from distillscope.report.draw.with_plotly import to_plotly
 from distillscope.report.figures.pareto import pareto
-from distillscope.report.page import render
+from distillscope.report.page import section_html
 from distillscope.report.recommendation import advice_tables, advise, arms_compared
 from distillscope.report.sentences.recommendation import marked, notes, sentence
 from distillscope.results.arms import arms_of
@@ -37,8 +37,8 @@ from distillscope.results.statistics import paired
 
 def section(advice, figure=None) -> str:
     """"What to change" as the page has it."""
-    return render("study/advice.html",
-                  **advised(advice, {"pareto": figure} if figure and figure.panels else {}, Path("nowhere")))
+    return section_html("study", "advice",
+                        **advised(advice, {"pareto": figure} if figure and figure.panels else {}, Path("nowhere")))
 
 
 def only(found, purpose="balance"):

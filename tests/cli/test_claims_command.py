@@ -23,7 +23,7 @@ from distillscope.config.load import load_preset, study_from
 from distillscope.errors import UserError
 from distillscope.report.claims import claims_of, decide_claims, markdown, write_claims
 from distillscope.report.context.verdicts import decided, effect_of, shown_claim
-from distillscope.report.page import render
+from distillscope.report.page import section_html
 from distillscope.results.run import read_run
 from distillscope.visible import markdown_text
 
@@ -32,7 +32,7 @@ RANKS = {2: 12.0, 5: 18.0}
 
 def section(run_dir: Path) -> str:
     """"Claims" as the page has it."""
-    return render("study/claims.html", **decided(claims_of(read_run(run_dir))))
+    return section_html("study", "claims", **decided(claims_of(read_run(run_dir))))
 
 
 def call(*arguments: object):

@@ -149,15 +149,15 @@ def _album(teacher: bool) -> Album:
 
 def test_names_from_data_are_escaped_in_every_picture():
     kept = [Kept(SimpleNamespace(title=NAME), _album(True), (_album(False),), (NAME,))]
-    macros = environment().get_template("study/_images.html").module
-    for made in (macros.lost(lost_images(kept)), macros.neighbours(neighbours(kept)), macros.card(cards(kept)[0])):
+    macros = environment().get_template("study/sections.html").module
+    for made in (macros.lost_images(lost_images(kept)), macros.nearest(neighbours(kept)), macros.card(cards(kept)[0])):
         assert ESCAPED in made
         assert "<b>" not in made and '"x"' not in made
 
 
 def test_where_there_are_no_labels_the_lost_images_say_so():
     album = _album(True)
-    assert "without labels" in environment().get_template("study/_images.html").module.lost(
+    assert "without labels" in environment().get_template("study/sections.html").module.lost_images(
         lost_images([Kept(SimpleNamespace(title=NAME), album, ())]))
 
 

@@ -104,9 +104,9 @@ class Sections(_Registered):
                  folder: Path | None = None) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
         """Register the decorated function: what its signature names is handed over.
 
-        ``question`` stands before the title ("Why?") and joins neighbours in the list of contents. The template is
-        ``name``.html in the page's folder of report/templates, or in ``folder``; or ``template``, one that sections share
-        (figures.html, findings.html, table.html, provenance.html).
+        ``question`` stands before the title ("Why?") and joins neighbours in the list of contents. The template is the macro
+        ``name`` of sections.html in the page's folder of report/templates, or else a file ``name``.html there or in
+        ``folder``; or ``template``, a macro of _sections.html (figures, findings, table, provenance).
         """
         return self._add(name, order, {"title": title, "question": question, "template": template, "folder": folder})
 
@@ -116,11 +116,20 @@ class Sections(_Registered):
         for entry in self._ordered():
             values = made(entry.make, pool)
             if values is not None:
-                title, question, folder = (entry.facts[k] for k in ("title", "question", "folder"))
-                own = f"{self.page}/{entry.name}.html" if folder is None else f"{entry.name}.html"
-                html = render(entry.facts["template"] or own, folder, **values)
+                title, question, shared, folder = (entry.facts[k] for k in ("title", "question", "template", "folder"))
+                if folder is not None:
+                    html = render(f"{entry.name}.html", folder, **values)
+                else:
+                    html = section_html("" if shared else self.page, shared or entry.name, **values)
                 found.append(ShownSection(entry.name, title, question, html))
         return found
+
+
+def section_html(page: str, name: str, **values: Any) -> Markup:
+    """A section of ``page`` with ``values`` put in; without a page, one that pages share."""
+    macros = environment().get_template(f"{page}/sections.html" if page else "_sections.html").module
+    macro = getattr(macros, name.replace("-", "_"), None)
+    return Markup(macro(**values)) if macro is not None else render(f"{page}/{name}.html", **values)
 
 
 STATIC = Path(__file__).parent / "static"

@@ -137,50 +137,50 @@ def _stage_images(stage: Stage, pictures: dict[str, Any]) -> StageImages | None:
     return StageImages(stage.name, f"the images that the step changed most, by {by}; “wrong” was right before it.", tiles)
 
 
-@AUDIT.register("lost", "What was lost", order=10, template="findings.html")
+@AUDIT.register("lost", "What was lost", order=10, template="findings")
 def lost(found: Audit) -> dict[str, Any]:
     """A sentence for each way to lose, and what the verdict's words stand for."""
     return {"sentences": [loss.sentence for loss in losses(found)], "nothing": "", "note": bands()}
 
 
-@AUDIT.register("matter", "Does it matter?", order=20, template="findings.html")
+@AUDIT.register("matter", "Does it matter?", order=20, template="findings")
 def matter(found: Audit) -> dict[str, Any]:
     """What it costs a classifier and a search index."""
     nothing = "Nothing that was measured tells: there are no labels, and no search index."
     return {"sentences": does_it_matter(found), "nothing": nothing, "note": ""}
 
 
-@AUDIT.register("advice", "What to change", order=80, template="findings.html")
+@AUDIT.register("advice", "What to change", order=80, template="findings")
 def what_to_change(found: Audit) -> dict[str, Any]:
     """What to try, and what speaks for it."""
     return {"sentences": advice(found), "nothing": "", "note": ""}
 
 
-@AUDIT.register("labels", "Labels", order=30, template="figures.html")
+@AUDIT.register("labels", "Labels", order=30, template="figures")
 def labels(drawn: Shown) -> dict[str, Any]:
     """Accuracies of both sides."""
     return {"rows": [drawn("accuracy")]}
 
 
-@AUDIT.register("directions", "Directions", order=40, template="figures.html")
+@AUDIT.register("directions", "Directions", order=40, template="figures")
 def directions(drawn: Shown) -> dict[str, Any]:
     """How many directions each side fills."""
     return {"rows": [drawn("spectrum"), drawn("rank_by_n")]}
 
 
-@AUDIT.register("alignment", "What of the teacher is in it", order=50, template="figures.html")
+@AUDIT.register("alignment", "What of the teacher is in it", order=50, template="figures")
 def alignment(drawn: Shown) -> dict[str, Any]:
     """Whose directions they are, and which of the teacher's can be predicted."""
     return {"rows": [drawn("alignment", "component_r2")]}
 
 
-@AUDIT.register("search", "Search and similarity", order=60, template="figures.html")
+@AUDIT.register("search", "Search and similarity", order=60, template="figures")
 def search(drawn: Shown) -> dict[str, Any]:
     """Recall in a search index, and similarities up to a rotation."""
     return {"rows": [drawn("retrieval", "similarity")]}
 
 
-@AUDIT.register("items", "Telling items apart", order=70, template="figures.html")
+@AUDIT.register("items", "Telling items apart", order=70, template="figures")
 def items(drawn: Shown) -> dict[str, Any]:
     """How many nats the embeddings hold of which item is which."""
     return {"rows": [drawn("contrastive")]}
@@ -236,7 +236,7 @@ def left_out(found: Audit) -> dict[str, Any]:
     return {"reasons": found.reasons}
 
 
-@AUDIT.register("provenance", "Provenance", order=110, template="provenance.html")
+@AUDIT.register("provenance", "Provenance", order=110, template="provenance")
 def provenance(provenance: dict[str, Any], teacher: str, student: str, command: str) -> dict[str, Any]:
     """Where the numbers come from, and the command that makes them again."""
     facts: dict[str, Any] = {"teacher": teacher, "student": student}

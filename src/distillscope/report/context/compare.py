@@ -127,32 +127,32 @@ def _cells(d: Difference, items: bool) -> list[str]:
             sentences.interval_text(d), *over_items, sentences.n_text(d), sentences.p_text(d.p_holm)]
 
 
-@COMPARISON.register("matter", "Does it matter?", order=20, template="figures.html")
+@COMPARISON.register("matter", "Does it matter?", order=20, template="figures")
 def matter(found: Comparison, present: Shown) -> dict[str, Any] | None:
     """Accuracy under noise."""
     return {"rows": [present("noise")]} if found.kind == "study" else None
 
 
-@COMPARISON.register("geometry", "Geometry", order=30, template="figures.html")
+@COMPARISON.register("geometry", "Geometry", order=30, template="figures")
 def geometry(present: Shown) -> dict[str, Any]:
     """How many directions the students fill, and whose."""
     return {"rows": [present("cumulative_variance"), present("effective_rank", "cosine_rank"), present("alignment"),
                      present("component_r2")]}
 
 
-@COMPARISON.register("information", "Information", order=40, template="figures.html")
+@COMPARISON.register("information", "Information", order=40, template="figures")
 def information(found: Comparison, present: Shown) -> dict[str, Any] | None:
     """How well one image can be distinguished from the others."""
     return {"rows": [present("information")]} if found.kind == "study" else None
 
 
-@COMPARISON.register("training", "Training", order=50, template="figures.html")
+@COMPARISON.register("training", "Training", order=50, template="figures")
 def training(found: Comparison, present: Shown) -> dict[str, Any] | None:
     """The course of training."""
     return {"rows": [present("training")]} if found.kind == "study" else None
 
 
-@COMPARISON.register("settings", "What was set otherwise", order=60, template="table.html")
+@COMPARISON.register("settings", "What was set otherwise", order=60, template="table")
 def settings(found: Comparison) -> dict[str, Any] | None:
     """Every setting in which the configurations differ, a column a run."""
     if found.kind != "study":
@@ -163,7 +163,7 @@ def settings(found: Comparison) -> dict[str, Any] | None:
     return {"table": table, "notes": [], "nothing": "The configurations are the same, seeds apart."}
 
 
-@COMPARISON.register("table", "All numbers", order=70, template="table.html")
+@COMPARISON.register("table", "All numbers", order=70, template="table")
 def table(found: Comparison, table: Table | None) -> dict[str, Any]:
     """The main table of the studies, or every measure of the audits."""
     if table is not None:
@@ -183,7 +183,7 @@ def audits_table(sides: Sequence[AuditSide]) -> PageTable:
     return PageTable("All measures", heads("measure", ["teacher", *(s.label for s in sides)]), rows)
 
 
-@COMPARISON.register("provenance", "Provenance", order=80, template="provenance.html")
+@COMPARISON.register("provenance", "Provenance", order=80, template="provenance")
 def provenance(found: Comparison, command: str) -> dict[str, Any]:
     """Where each run is and how it was made, and the command of this page."""
     return {"sides": [{"label": side.label, "facts": _facts(side), "made_by": _made_by(side)} for side in found.sides],

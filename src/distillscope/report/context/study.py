@@ -250,7 +250,7 @@ def noise_probe_of(setting: Setting, summary: Summary, kind: str) -> StressTable
     return StressTable.of("What noise moves, and what it destroys", head, rows) if rows else None
 
 
-@STUDY.register("geometry", "Directions", order=30, question=WHY, template="figures.html")
+@STUDY.register("geometry", "Directions", order=30, question=WHY, template="figures")
 def geometry(drawn: Shown, measured: Shown) -> dict[str, Any]:
     """How many directions the embeddings fill, and whose."""
     return {"rows": [measured("cumulative_variance", "spectrum"), drawn("effective_rank", "cosine_rank"), drawn("alignment"),
@@ -265,27 +265,27 @@ def neighbourhoods(measured: Shown, albums: list[Kept]) -> dict[str, Any] | None
     return {"map": shown[0], "cards": found} if shown else None
 
 
-@STUDY.register("detail", "Fine detail", order=50, question=WHY, template="figures.html")
+@STUDY.register("detail", "Fine detail", order=50, question=WHY, template="figures")
 def detail(measured: Shown) -> dict[str, Any] | None:
     """Which frequencies a model listens to."""
     pair, fourier = measured("bands", "gradient"), measured("fourier")
     return {"rows": [pair, fourier]} if pair or fourier else None
 
 
-@STUDY.register("information", "Information", order=60, question=WHY, template="figures.html")
+@STUDY.register("information", "Information", order=60, question=WHY, template="figures")
 def information(drawn: Shown) -> dict[str, Any]:
     """How well one image can be distinguished from the others."""
     return {"rows": [drawn("information")]}
 
 
-@STUDY.register("training", "Training", order=70, question=WHY, template="figures.html")
+@STUDY.register("training", "Training", order=70, question=WHY, template="figures")
 def training(drawn: Shown, figures: dict[str, Figure]) -> dict[str, Any]:
     """The course of training, and the stresses that this study did not run."""
     return {"rows": [drawn("training")],
             "unmeasured": [figures[k] for k in STRESSES if k in figures and not figures[k].panels]}
 
 
-@STUDY.register("table", "All numbers", order=100, template="table.html")
+@STUDY.register("table", "All numbers", order=100, template="table")
 def numbers(table: Table) -> dict[str, Any]:
     """The main table, with intervals and seeds in every cell."""
     return {"table": page_table(table) if table.rows else None, "notes": notes_of(table), "results": True,
@@ -318,7 +318,7 @@ def _cell(cell: Cell, column: Column, table: Table, of_teacher: bool) -> PageCel
     return PageCell(table.measured(cell, column), lines, paper=table.published(cell, column) or None)
 
 
-@STUDY.register("provenance", "Provenance", order=110, template="provenance.html")
+@STUDY.register("provenance", "Provenance", order=110, template="provenance")
 def provenance(run: Run, summary: Summary) -> dict[str, Any]:
     """Where the numbers come from, and the command that makes them again."""
     known = run.provenance
