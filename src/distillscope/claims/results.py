@@ -95,31 +95,43 @@ class Results:
         Independent noise draws are averaged first; values that are not finite are dropped.
         """
         def means() -> pd.Series:
-            rows = self._rows(student, measure, condition, arm.key)
-            rows = rows[np.isfinite(rows["value"]) & rows["seed"].notna()]
-            return rows.groupby(rows["seed"].astype(int))["value"].mean() if len(rows) else pd.Series(dtype=float)
+            every_value, every_seed = self.once("numbers", lambda: (
+                self.frame["value"].to_numpy(float), self.frame["seed"].astype("Int64").to_numpy(float, na_value=np.nan)))
+            places = self._places(student, measure, condition, arm.key)
+            value, seed = every_value[places], every_seed[places]
+            known = np.isfinite(value) & np.isfinite(seed)
+            value, seed = value[known], seed[known].astype(np.int64)
+            if not len(value):
+                return pd.Series(dtype=float)
+            return pd.Series(value, name="value").groupby(pd.Series(seed, name="seed")).mean()
 
         return self.once(("values", student, measure, condition, arm.key), means).copy()
 
     def teacher_values(self, measure: str, condition: str = CLEAN, target: str | None = None) -> pd.Series:
         """The teacher's own numbers by draw (0 where there is none), as ``target`` shows it to the students."""
-        rows = self._rows(TEACHER, measure, condition)
-        target = self.target_title(self.baseline()) if target is None else target
-        if target in set(rows["target"]):
-            rows = rows[rows["target"] == target]
-        elif rows["target"].nunique() > 1:
-            rows = rows[rows["target"] == "none"]
-        found = pd.Series(rows["value"].to_numpy(float), index=rows["draw"].fillna(0).astype(int), dtype=float)
-        return found[np.isfinite(found)].groupby(level=0).mean()
+        def means(shown_as: str) -> pd.Series:
+            rows = self.once("teacher's", lambda: self.frame[["value", "draw", "target"]])
+            rows = rows.iloc[self._places(TEACHER, measure, condition)]
+            if shown_as in set(rows["target"]):
+                rows = rows[rows["target"] == shown_as]
+            elif rows["target"].nunique() > 1:
+                rows = rows[rows["target"] == "none"]
+            found = pd.Series(rows["value"].to_numpy(float), index=rows["draw"].fillna(0).astype(int), dtype=float)
+            return found[np.isfinite(found)].groupby(level=0).mean()
 
-    def _rows(self, student: str, measure: str, condition: str, arm: str = "") -> pd.DataFrame:
-        """What stands in the rows under one name: value, seed, draw and target."""
-        def places() -> dict[tuple, np.ndarray]:
-            keys = [self.frame[k].fillna("") for k in ("student", "measure", "condition", "arm_key")]
-            return self.frame.reset_index(drop=True).groupby([k.to_numpy() for k in keys]).indices
+        title = self.target_title(self.baseline()) if target is None else target
+        return self.once(("teacher's", measure, condition, title), lambda: means(title)).copy()
 
-        frame = self.once("frame", lambda: self.frame[["value", "seed", "draw", "target"]])
-        return frame.iloc[self.once("places", places).get((student, measure, condition, arm), [])]
+    def _places(self, student: str, measure: str, condition: str, arm: str = "") -> list[int]:
+        """Which rows stand under one name."""
+        def places() -> dict[tuple, list[int]]:
+            found: dict[tuple, list[int]] = {}
+            keys = (self.frame[k].fillna("").tolist() for k in ("student", "measure", "condition", "arm_key"))
+            for place, key in enumerate(zip(*keys, strict=True)):
+                found.setdefault(key, []).append(place)
+            return found
+
+        return self.once("places", places).get((student, measure, condition, arm), [])
 
     def curve(self, arm: Arm, student: str, key: str) -> dict[int, tuple[np.ndarray, np.ndarray]]:
         """Seed -> (x, y) of a curve that trials wrote."""
@@ -241,8 +253,11 @@ class Results:
 
     def target_title(self, arm: Arm) -> str:
         """What results call the arm's target."""
-        rows = self.frame[self.frame["arm_key"] == arm.key]
-        return str(rows["target"].iloc[0]) if len(rows) else "none"
+        def title() -> str:
+            rows = self.frame[self.frame["arm_key"] == arm.key]
+            return str(rows["target"].iloc[0]) if len(rows) else "none"
+
+        return self.once(("target", arm.key), title)
 
     def sigma(self) -> Condition:
         """The noise condition at which robustness claims are decided."""
@@ -344,7 +359,8 @@ def results_of(runs: Sequence[Read], command: str = "claims") -> list[Results]:
     for dataset, teacher in frame[["dataset", "teacher"]].drop_duplicates().itertuples(index=False):
         here = frame[(frame["dataset"] == dataset) & (frame["teacher"] == teacher)]
         own = log[(log["dataset"] == dataset) & (log["teacher"] == teacher)] if len(log) else log
-        run_arms = [a for a in distinct(arms) if a.key in set(here["arm_key"].dropna().unique())]
+        run_keys = set(here["arm_key"].dropna())
+        run_arms = [a for a in distinct(arms) if a.key in run_keys]
         found.append(Results(dataset, teacher, runs[0].study, tuple(run_arms), students, here, own,
                              curves.get((dataset, teacher), {}), references.get((dataset, teacher), {}), said))
     return found

@@ -9,8 +9,7 @@ from pathlib import Path
 
 import numpy as np
 
-from distillscope.data.missing_split import data_option
-from distillscope.data.source import Source
+from distillscope.data.source import Source, data_option
 from distillscope.errors import UserError
 
 

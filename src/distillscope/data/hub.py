@@ -11,8 +11,7 @@ import numpy as np
 
 from distillscope.data.classes import class_labels, need_column, pick_column
 from distillscope.data.decode import BrokenImage, Decoding, passed_over, read_file
-from distillscope.data.missing_split import MissingSplit, data_option, near_splits
-from distillscope.data.source import Source, encoded_source
+from distillscope.data.source import MissingSplit, Source, data_option, encoded_source, near_splits
 from distillscope.errors import UserError
 from distillscope.registry import datasets
 

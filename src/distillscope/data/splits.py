@@ -10,8 +10,7 @@ import numpy as np
 
 from distillscope import progress
 from distillscope.data.classes import name_classes
-from distillscope.data.missing_split import MissingSplit
-from distillscope.data.source import Looked, Source, checked, load_in_memory, stratified
+from distillscope.data.source import Looked, MissingSplit, Source, checked, load_in_memory, stratified
 from distillscope.errors import UserError
 from distillscope.registry import datasets
 

@@ -13,8 +13,7 @@ import numpy as np
 
 from distillscope.data.classes import numbered, sorted_names
 from distillscope.data.decode import MAX_FILE_BYTES, BrokenImage, Decoding, is_image, other_kinds, passed_over
-from distillscope.data.missing_split import MissingSplit, data_option, near_splits
-from distillscope.data.source import Source, encoded_source
+from distillscope.data.source import MissingSplit, Source, data_option, encoded_source, near_splits
 from distillscope.errors import UserError
 from distillscope.registry import datasets
 

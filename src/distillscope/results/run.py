@@ -107,15 +107,17 @@ def name_train_rank(frame: pd.DataFrame) -> pd.DataFrame:
     Runs before 2026-11-26 wrote it under the key of the rank on test images, where only `split` differs: it is the row on
     another split than the data set's other measures, or, where train and test share a name, the later of two.
     """
-    rank = frame["measure"] == RANK
-    elsewhere = frame.loc[~rank & ~frame["measure"].isin(OF_TRAIN), ["dataset", "split"]].drop_duplicates()
-    if not rank.any() or elsewhere.empty:
+    measures, where = frame["measure"].tolist(), list(zip(frame["dataset"].tolist(), frame["split"].tolist(), strict=True))
+    ranks = [i for i, measure in enumerate(measures) if measure == RANK]
+    tested = {pair for pair, measure in zip(where, measures, strict=True) if measure != RANK and measure not in OF_TRAIN}
+    if not ranks or not tested:
         return frame
-    tested = set(elsewhere.itertuples(index=False, name=None))
-    on_train = pd.Series([pair not in tested for pair in zip(frame["dataset"], frame["split"], strict=True)], index=frame.index)
-    again = frame.duplicated(["dataset", "teacher", "student", "target", "arm", "seed", "split", "condition", "draw",
-                              "measure"])
-    return frame.assign(measure=frame["measure"].mask(rank & (on_train | again), TRAIN_RANK))
+    again = frame.iloc[ranks].duplicated(["dataset", "teacher", "student", "target", "arm", "seed", "split", "condition",
+                                          "draw"]) if len(ranks) > 1 else [False]
+    on_train = {i for i, later in zip(ranks, again, strict=True) if later or where[i] not in tested}
+    if not on_train:
+        return frame
+    return frame.assign(measure=[TRAIN_RANK if i in on_train else measure for i, measure in enumerate(measures)])
 
 
 def of_test(frame: pd.DataFrame) -> pd.DataFrame:

@@ -231,12 +231,13 @@ def typed(frame: pd.DataFrame) -> pd.DataFrame:
         frame["arm"] = ""
     frame = frame[list(COLUMNS)].fillna("")
     for column in ("dataset", "teacher", "student", "measure"):
-        if (frame[column] == "").any():
+        if "" in frame[column].tolist():
             raise ValueError(f"column {column!r} has an empty cell")
-    frame["value"] = [_float("value", v) if v.strip() else math.nan for v in frame["value"]]
+    numbers: dict[str, Any] = {"value": [_float("value", v) if v.strip() else math.nan for v in frame["value"].tolist()]}
     for column, least in (("seed", -LARGEST), ("draw", 0), ("n", 0)):
-        frame[column] = pd.array([_whole(column, v, least) if v.strip() else pd.NA for v in frame[column]], dtype="Int64")
-    return frame
+        read = {v: _whole(column, v, least) if v.strip() else pd.NA for v in dict.fromkeys(frame[column].tolist())}
+        numbers[column] = pd.array([read[v] for v in frame[column].tolist()], dtype="Int64")
+    return frame.assign(**numbers)
 
 
 def _float(column: str, text: str) -> float:
