@@ -238,7 +238,7 @@ def test_a_section_is_a_function_and_a_template(toys):
     assert list(toys) == ["nothing", "toy"] and shown.name == "toy"
     assert "<li>&lt;one&gt;</li><li>two</li>" in shown.html and "<p>of S &amp; M</p>" in shown.html
     assert '<section id="toy" aria-labelledby="toy-title"><h2 id="toy-title">Why? A toy</h2>' in environment().get_template(
-        "_frame.html").module.section(shown)
+        "_parts.html").module.section(shown)
 
 
 def test_a_value_that_the_template_lacks_raises(toys, tmp_path):

@@ -1,4 +1,4 @@
-"""Hugging Face data sets by name, local parquet in the Hub's layout, and folders that `save_to_disk` wrote."""
+"""Data sets by name: scikit-learn's digits, and the Hub's, also local parquet in its layout and what `save_to_disk` wrote."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ import numpy as np
 
 from distillscope.data.classes import class_labels, need_column, pick_column
 from distillscope.data.decode import BrokenImage, Decoding, passed_over, read_file
-from distillscope.data.source import MissingSplit, Source, data_option, encoded_source, near_splits
+from distillscope.data.source import MissingSplit, Source, data_option, encoded_source, near_splits, stratified
 from distillscope.errors import UserError
 from distillscope.registry import datasets
 
@@ -124,6 +124,21 @@ def _other_texts(path: Path, table: Any, split: str, label: str | None) -> dict[
     own = set(_files(path, split))
     other = [f for f in _files(path) if f not in own]
     return {"": _table(other, columns=[column])} if other else {}
+
+
+@datasets.register("digits")
+def digits(split: str, *, test_items: int = 360) -> Source:
+    """1,797 real handwritten digits of 8x8, ten classes, from scikit-learn (no download)."""
+    from sklearn.datasets import load_digits
+
+    bunch = load_digits()
+    grey = np.rint(bunch.images * (255 / 16)).astype(np.uint8)
+    pixels = np.repeat(grey[..., None], 3, axis=-1)
+    ids = np.array([f"digits/{i:04d}" for i in range(len(pixels))])
+    whole = Source("digits", split, ids, pixels.__getitem__, bunch.target.astype(np.int64), tuple("0123456789"), pixels)
+    held_out = np.zeros(len(pixels), dtype=bool)
+    held_out[stratified(Source("digits", "all", ids, whole.fetch, whole.labels), test_items, "test split")] = True
+    return whole.take(np.flatnonzero(held_out if split == "test" else ~held_out))
 
 
 @datasets.register("parquet")
