@@ -5,6 +5,9 @@ VENV ?= .venv
 JOBS ?= 2
 BIN := $(VENV)/bin
 
+# Compiled modules and tests are kept: without them each test process, and each that a test starts, compiles all of them again.
+unexport PYTHONDONTWRITEBYTECODE
+
 .PHONY: quickstart test torture browser lint clean
 
 quickstart: $(VENV)/.installed

@@ -44,9 +44,9 @@ if os.environ.get("DISTILLSCOPE_NOTEBOOK_SHRINK"):  # the tests' version: minute
     overrides = [
         "training.epochs=1",
         "seeds=[42]",
-        "limit=90",
+        "limit=60",
         "limit_test=60",
-        "validation=30",
+        "validation=20",
         "target.dim=32",
         "training.batch_size=32",
         "noise.sigmas=[0.1]",
