@@ -129,6 +129,7 @@ def test_what_is_said_of_a_dead_worker():
 @pytest.fixture
 def running(tmp_path, monkeypatch):
     """(process, config, run directory) of a study of six long trials, two at once, in a session of its own as a job is."""
+    import distillscope.study.run  # noqa: F401 - now: later the trials would train while this process loads it
     from builders.tiny import scratch, tiny_values
 
     monkeypatch.setenv("DISTILLSCOPE_CACHE", str(scratch() / "cache"))

@@ -157,7 +157,7 @@ def loss_interval(before: np.ndarray, after: np.ndarray, *, level: float = 0.95,
     has a width where no item changed. ``count`` is the number of independent items where that is not n.
 
     >>> [round(v, 3) for v in loss_interval(np.ones(100, bool), np.arange(100) >= 10)]
-    [0.035, 0.161]
+    [0.037, 0.159]
     """
     from scipy.special import ndtri
 
