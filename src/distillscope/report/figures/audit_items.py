@@ -34,8 +34,8 @@ def contrastive(found: Audit) -> Figure:
         panels += [panel] if panel else []
         findings += [sentence] if sentence else []
     return Figure("contrastive", "Contrastive retention",
-                  "Can an item be told from K − 1 others by its student embedding? What is kept can never exceed log K, so it "
-                  "is no mutual information; a curve that hugs the ceiling says that K is too small.", panels,
+                  "Can an item be distinguished from K − 1 others by its student embedding? What is kept can never exceed "
+                  "log K, so it is no mutual information; a curve that hugs the ceiling says that K is too small.", panels,
                   "" if panels else absent(found, ("contrastive.infonce",), "It was not measured."), findings)
 
 

@@ -155,7 +155,7 @@ def by_class(run: Run, albums: list[Kept]) -> Figure:
         findings += _widest_gap(albums, kept)
     return Figure("by_class", "Which classes",
                   "Accuracy of the probe on clean test images, class by class. A class where a student falls far below the "
-                  "teacher lost what told it from its neighbours; the confusion below says what it is taken "
+                  "teacher lost what distinguishes it from its neighbours; the confusion below says what it is taken "
                   "for.", panels, "" if panels else why_absent(run), findings)
 
 
