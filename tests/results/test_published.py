@@ -345,6 +345,21 @@ def ship():
             rows.append([[one["median_ms"]], [one["p90_ms"]], [one["ratio"]], *of_many, [one["size_bytes"] / 1000],
                          [one["peak_mib"]]])
         yield rows
+    yield [None] * 3  # of fine-tuning, the files were not kept, as the page says
+
+
+def chain():
+    for found in read("2026-11-27-chain", "stages.json").values():
+        rows = []
+        for stage in found[1:]:
+            value = stage["values"]
+            shares = [[100 * value[key][end] for end in ("value", "low", "high")]
+                      for key in ("accuracy_lost", "mapped_recall_at_1_lost", "negative_flips")]
+            own = [100 * value["student_recall_at_1"]["value"]] if "student_recall_at_1" in value else []
+            rows.append([[100 * value["accuracy"]["value"]], *shares, [value["mean_cosine"]["value"]],
+                         [value["worst_cosine"]["value"]], own, [value["size_bytes"]["value"] / 1e6],
+                         [value["latency_ms"]["value"]]])
+        yield rows
 
 
 TABLES = {
@@ -360,6 +375,7 @@ TABLES = {
     "2026-11-25-frontier": frontier,
     "2026-11-26-recipes": recipes,
     "2026-11-26-ship": ship,
+    "2026-11-27-chain": chain,
 }
 WORDS = {"open": r"not told|undecided"}
 
