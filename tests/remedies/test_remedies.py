@@ -201,10 +201,10 @@ def test_re_estimation_gives_the_moments_of_what_the_layer_sees():
 def test_re_estimation_without_noise_leaves_the_student_nearly_as_it_was(test_items):
     student = make_student()  # its statistics come from the same train images
     changed = bn_reestimated(student, make_source(120, split="train"), noise(sigma=0.0, fixed=True))
-    a, b = student.embed(test_items), changed.embed(test_items)
+    a, b = student.embed_source(test_items), changed.embed_source(test_items)
     cosines = (a * b).sum(axis=1) / np.linalg.norm(a, axis=1) / np.linalg.norm(b, axis=1)
     assert cosines.min() > 0.99
-    noisy = bn_reestimated(student, make_source(120, split="train"), noise(sigma=2.0, fixed=True)).embed(test_items)
+    noisy = bn_reestimated(student, make_source(120, split="train"), noise(sigma=2.0, fixed=True)).embed_source(test_items)
     assert np.abs(noisy - a).mean() > 10 * np.abs(b - a).mean()
 
 
@@ -245,14 +245,14 @@ def test_the_layer_gives_the_numbers_of_the_target_and_is_stored_with_the_studen
     changed = remedies.call("posthoc", {"target": name, **SETTINGS.get(name, {})}, student, train, 0)
     if name == "standardise" and isinstance(changed, str):  # dead units
         pytest.skip(changed)
-    twin = posthoc_twin(name, SETTINGS.get(name, {}), student.embed(train))
-    wanted = twin(student.embed(test_items))
-    found = changed.embed(test_items)
+    twin = posthoc_twin(name, SETTINGS.get(name, {}), student.embed_source(train))
+    wanted = twin(student.embed_source(test_items))
+    found = changed.embed_source(test_items)
     assert found.shape == wanted.shape == (len(test_items), changed.dim)
     assert np.allclose(found, wanted, atol=2e-3 * np.abs(wanted).max())
     save_student(changed, tmp_path, {"remedy": {"name": "posthoc"}})
     again = load_student(tmp_path, "cpu")
-    assert np.array_equal(again.embed(test_items), found) and again.dim == changed.dim
+    assert np.array_equal(again.embed_source(test_items), found) and again.dim == changed.dim
     assert capacity(again.module, 16)["parameters"] == again.num_parameters > student.num_parameters
     assert sorted(p.name for p in tmp_path.iterdir()) == ["student.json", "weights.safetensors"]
 
@@ -260,13 +260,14 @@ def test_the_layer_gives_the_numbers_of_the_target_and_is_stored_with_the_studen
 def test_whitened_train_embeddings_are_white_and_the_student_is_left_alone(student, train):
     before = {k: v.clone() for k, v in student.module.state_dict().items()}
     changed = posthoc(student, train, 0, target="whiten", exponent=1.0, dim=4)
-    assert np.allclose(np.cov(changed.embed(train).T, bias=True), np.eye(4), atol=0.01)
+    assert np.allclose(np.cov(changed.embed_source(train).T, bias=True), np.eye(4), atol=0.01)
     assert all(torch.equal(v, before[k]) for k, v in student.module.state_dict().items())
     assert "transform" not in student.described
 
 
 def test_labels_are_not_asked_for(student):
-    z = [posthoc(student, make_source(120, labels=has, split="train"), 0, dim=4).embed(make_source()) for has in (True, False)]
+    z = [posthoc(student, make_source(120, labels=has, split="train"), 0, dim=4).embed_source(make_source())
+         for has in (True, False)]
     assert np.array_equal(*z)
 
 
@@ -307,7 +308,7 @@ def test_a_broken_description_is_one_line(student, train, tmp_path):
 
 def test_a_timm_student_takes_it_too(train):
     other = build_student("timm", {"model": "test_vit"}, 8, Preprocess(32), "V", torch.device("cpu"))
-    assert posthoc(other, train, 0, target="centre").embed(train).mean(axis=0) == pytest.approx(0, abs=1e-5)
+    assert posthoc(other, train, 0, target="centre").embed_source(train).mean(axis=0) == pytest.approx(0, abs=1e-5)
 
 
 def test_in_a_study_it_is_an_arm_with_probes_of_its_own(tmp_path, monkeypatch):

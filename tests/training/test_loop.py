@@ -139,7 +139,7 @@ def test_health_without_labels_leaves_knn_out():
 def test_health_says_how_much_of_the_target_the_student_explains():
     """The target as a linear map of the student: all of it. Targets of other images: none of it."""
     one = student()
-    z = one.embed(source())
+    z = one.embed_source(source())
     linear = z @ np.random.default_rng(0).normal(size=(DIM, DIM)).astype(np.float32)
     linear = linear / np.linalg.norm(z, axis=1, keepdims=True) + 3  # of the unit rows, which is what health compares
     half = np.arange(len(z)) < len(z) // 2

@@ -34,7 +34,7 @@ def posthoc(student: StudentEncoder, train: Source, seed: int, *, target: str = 
     (a student of lower rank than a whitening asks for) is left out with the reason.
     """
     try:
-        fitted = posthoc_twin(target, settings, student.embed(train), student.precision)
+        fitted = posthoc_twin(target, settings, student.embed_source(train), student.precision)
     except UserError as error:
         return str(error)
     if fitted.mean is None:

@@ -16,7 +16,8 @@ import distillscope
 from distillscope import progress
 from distillscope.config.parts import DESCRIPTION, Part
 from distillscope.config.study import Arm, Study, Training
-from distillscope.data.preprocess import Preprocess
+from distillscope.data.decode import is_image
+from distillscope.data.preprocess import Preprocess, gathered
 from distillscope.data.source import Source, read_batches
 from distillscope.data.splits import Splits
 from distillscope.devices import kept_memory
@@ -50,10 +51,46 @@ class StudentEncoder(Encoder):
              workers: int = 0) -> np.ndarray:
         """Embeddings (n, dim) float32 of every item, with a line of progress; the cache keeps teachers only."""
         with progress.task(label or f"student {source.name}/{source.split}", len(source)) as advance:
-            return self.embed(source, perturbation, advance, workers=workers)
+            return self.embed_source(source, perturbation, advance, workers=workers)
+
+    def embed(self, images: Any, *, batch_size: int = 256) -> np.ndarray:
+        """Embeddings (n, dim) float32 of images of any kind and number, read a batch at a time, with a line of progress.
+
+        A `Source`, paths, Pillow images, encoded bytes, NumPy arrays or tensors (uint8, or floats in [0, 1]), one or many,
+        also as a column of a data frame; a folder stands for all images below it, in the order of their paths. Nothing else is
+        asked for. An image that cannot be decoded is a `UserError` that names it.
+        """
+        if isinstance(images, Source):
+            return self.rows(images)
+        held = gathered(_files_below(Path(images)) if isinstance(images, (str, Path)) and Path(images).is_dir() else images)
+        found = [np.empty((0, self.dim), np.float32)]
+        self.module.eval()
+        with progress.task(f"student {self.name}", len(held)) as advance:
+            for start in range(0, len(held), batch_size):
+                found.append(self.encode(held[start : start + batch_size]))
+                advance(len(found[-1]))
+        return np.concatenate(found)
+
+    def fit(self, images: Any = None, labels: Any = None) -> StudentEncoder:
+        """Itself, since it is trained: for scikit-learn's pipelines."""
+        return self
+
+    def transform(self, images: Any) -> np.ndarray:
+        """`embed`, as scikit-learn calls it."""
+        return self.embed(images)
+
+    def get_feature_names_out(self, input_features: Any = None) -> np.ndarray:
+        """Names (dim,) of the embedding's columns."""
+        return np.array([f"embedding_{i}" for i in range(self.dim)], dtype=object)
+
+    def __sklearn_clone__(self) -> StudentEncoder:
+        return self
+
+    def __sklearn_is_fitted__(self) -> bool:
+        return True
 
     @kept_memory()
-    def embed(self, source: Source, perturbation: Perturbation | None = None,
+    def embed_source(self, source: Source, perturbation: Perturbation | None = None,
               advance: Callable[[int], None] | None = None, batch_size: int = 256, workers: int = 0) -> np.ndarray:
         """Embeddings (n, dim) float32 of every item, in evaluation mode."""
         was_training = self.module.training
@@ -66,6 +103,14 @@ class StudentEncoder(Encoder):
                 advance(len(indices))
         self.module.train(was_training)
         return out
+
+
+def _files_below(folder: Path) -> list[Path]:
+    """The image files in a folder and in those below it, in the order of their paths."""
+    found = sorted(path for path in folder.rglob("*") if path.is_file() and is_image(path.name))
+    if not found:
+        raise UserError(f"embed {folder}", "a folder with images", "none", "Name another.")
+    return found
 
 
 @contextmanager

@@ -56,17 +56,17 @@ class Fitted:
 
 def fit_student(study: Study, splits: Splits, student: StudentEncoder, streams: KeyedStreams) -> Fitted:
     """The probes of a student; none where the data has no labels."""
-    train = student.embed(splits.train)
+    train = student.embed_source(splits.train)
     if not splits.labelled:
         return Fitted(train, {}, ["probe, knn and accuracy under noise: the data has no labels"])
-    validation = None if splits.validation is None else student.embed(splits.validation)
+    validation = None if splits.validation is None else student.embed_source(splits.validation)
     return Fitted(train, *fit_probes(study, train, splits, validation, streams.probe_items(len(train))))
 
 
 def evaluate(study: Study, splits: Splits, prepared: Prepared, student: StudentEncoder, streams: KeyedStreams,
              fitted: Fitted, folder: Path) -> tuple[list[Row], dict[str, Any], list[str]]:
     """Rows, curves, and what was left out with the reason."""
-    clean, size = student.embed(splits.test), capacity(student.module, student.preprocess.size)
+    clean, size = student.embed_source(splits.test), capacity(student.module, student.preprocess.size)
     save_embeddings(folder / "embeddings_test", clean, splits.test)
     found = audit(prepare(np.asarray(prepared.rows("test")), normalize="l2"), clean, splits.test.labels, normalize="l2",
                   groups=GROUPS, intervals=False)
@@ -82,7 +82,7 @@ def evaluate(study: Study, splits: Splits, prepared: Prepared, student: StudentE
     probes = fitted.probes
 
     def embedded(items: Source, perturbation: Any, label: str) -> np.ndarray:
-        return student.embed(items, perturbation)
+        return student.embed_source(items, perturbation)
 
     model = Subject("student", embedded, heads(probes), splits.train, refit(study, probes), student.module,
                     student.preprocess, student.device)
@@ -97,7 +97,7 @@ def accuracies(study: Study, splits: Splits, student: StudentEncoder, streams: K
     noises = dict(zip(conditions, streams.noise(list(conditions.values()), len(splits.test)), strict=True))
     predictions: dict[tuple, np.ndarray] = {}
     for key in [(CLEAN, None), *conditions]:
-        z = student.embed(splits.test, noises[key]) if key in noises else clean
+        z = student.embed_source(splits.test, noises[key]) if key in noises else clean
         predictions.update({(name, *key): probe.predict(z) for name, probe in fitted.probes.items()})
     save_predictions(folder / "predictions.parquet", predictions, splits.test)
     labels = labels_of(splits.test)

@@ -49,9 +49,9 @@ class Health:
         ``teacher_r2`` is the share of the held-out targets' variance that a ridge map from the student explains which was
         fitted to the gallery; None without the gallery's targets.
         """
-        z = student.embed(self.held_out)
+        z = student.embed_source(self.held_out)
         wanted = len(self.gallery) and (self.held_out.labels is not None or self.gallery_targets is not None)
-        gallery = student.embed(self.gallery) if wanted else None
+        gallery = student.embed_source(self.gallery) if wanted else None
         record: dict[str, Any] = {
             "cosine": float((unit_rows(z) * unit_rows(self.targets)).sum(axis=1).mean()),
             "effective_rank": _rank(z),
