@@ -214,7 +214,7 @@ def audit_inputs(teacher: str, student: str, labels: str | None = None, *, train
 
 
 def refuse_unused(preprocess: Mapping[str, dict[str, Any]], sides: Mapping[str, Sequence[str | None]]) -> None:
-    """Refuse what was said of a preprocessing that no model file is told: names and folders bring their own."""
+    """Refuse a preprocessing option where no side is a model file: named models and students' folders bring their own."""
     takes = {side: any(spec is not None and model_file(spec) for spec in specs) for side, specs in sides.items()}
     for key in dict.fromkeys(key for said in preprocess.values() for key in said):
         told = [side for side, said in preprocess.items() if key in said]

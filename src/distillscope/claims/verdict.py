@@ -16,7 +16,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from typing import Any, NamedTuple
 
-from distillscope.claims.results import Read, Results, Undecided, results_of
+from distillscope.claims.results import Results, Undecided, results_of
+from distillscope.claims.same_setting import Read
 from distillscope.claims.statements import Outcome, Statement
 from distillscope.files.writing import finite
 from distillscope.measure.intervals import holm
