@@ -167,8 +167,8 @@ def make_subject(student=None, side: str = "student") -> Subject:
     def fit(z, labels):
         return {"paper.probe": linear_probe(z, labels)}
 
-    return Subject(side, lambda items, perturbation, label: student.embed(items, perturbation),
-                   fit(student.embed(train), train.labels),
+    return Subject(side, lambda items, perturbation, label: student.embed_source(items, perturbation),
+                   fit(student.embed_source(train), train.labels),
                    train, fit, student.module, student.preprocess)
 
 
