@@ -10,15 +10,14 @@ import argparse
 import sys
 from pathlib import Path
 
-# In place of this folder, whose runs would else be found as modules: pandas looks for one that is called bottleneck.
-sys.path[0] = str(Path(__file__).parents[1] / "2026-11-25-four")
+sys.path.insert(0, str(Path(__file__).parents[1] / "2026-11-25-four"))
 
-import matplotlib.pyplot as plt  # noqa: E402
-import pandas as pd  # noqa: E402
-from conditions import quantities  # noqa: E402
+import matplotlib.pyplot as plt
+import pandas as pd
+from conditions import quantities
 
-import distillscope  # noqa: E402
-from distillscope.results.statistics import paired  # noqa: E402
+import distillscope
+from distillscope.results.statistics import paired
 
 ARMS = {"contrast": "#0072B2", "contrast+half": "#009E73", "similarity": "#D55E00", "similarity+half": "#CC79A7"}
 PROBES = {"paper's probe": "paper.probe", "tuned probe": "probe"}

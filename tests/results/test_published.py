@@ -14,6 +14,7 @@ import numpy as np
 import pytest
 
 import distillscope
+from builders.tiny import once, scratch
 from distillscope.results.statistics import paired
 
 RESULTS = Path(__file__).parents[2] / "results"
@@ -37,8 +38,17 @@ def numbers(cell):
 
 
 @cache
+def unpacked(page):
+    """The folder that a page's runs.zip makes, or the page's own where its one run needs no such file."""
+    if not (packed := RESULTS / page / "runs.zip").is_file():
+        return RESULTS / page
+    return once(scratch() / page, zipfile.ZipFile(packed).extractall)
+
+
+@cache
 def results(archive):
-    return distillscope.load_study(RESULTS / archive).results  # of the test split alone
+    page, _, run = archive.partition("/")
+    return distillscope.load_study(unpacked(page) / run).results  # of the test split alone
 
 
 @cache
@@ -311,7 +321,7 @@ def frontier():
 
 
 def recipes():
-    folder, page = RESULTS / "2026-11-26-recipes", script("2026-11-26-recipes", "recipes")
+    folder, page = unpacked("2026-11-26-recipes"), script("2026-11-26-recipes", "recipes")
     found, chosen = page.screening(folder)
     yield [
         [*([row[name, c] for c in ("clean", "noisy", "gain", "recall", "rank", "time")] for name in page.SETS),
