@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from functools import partial
 from importlib import util
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
@@ -32,6 +32,9 @@ from distillscope.training.health import Health, warnings_of
 from distillscope.training.loss import Terms, check_arm
 from distillscope.training.muon import Muon
 from distillscope.training.streams import KeyedStreams
+
+if TYPE_CHECKING:
+    from accelerate import Accelerator
 
 CHECKPOINT_SECONDS = 30.0
 TRACKERS = ("tensorboard", "wandb", "mlflow")
@@ -93,151 +96,196 @@ def distill(student: StudentEncoder, training_set: TrainingSet, arm: Arm, settin
     (accelerate launch) each take their part of every batch, and the loss of the whole of it. Losses are computed in float32
     whatever the network's precision.
     """
-    from accelerate import Accelerator
-    from accelerate.state import AcceleratorState
-
-    AcceleratorState._reset_state()  # else a process could never train in a second precision
-    source = training_set.source
-    check_arm(arm, settings, source)
-    batch = settings.batch_size
-    per_epoch = settings.num_steps(len(source))
-    if per_epoch == 0:
-        raise UserError("training.batch_size", f"at most the {len(source)} training images", str(batch), "Set a smaller one.")
-    mixed = {"float32": "no", "bfloat16": "bf16", "float16": "fp16"}[student.precision]
-    accelerator = Accelerator(cpu=student.device.type == "cpu", mixed_precision=mixed, log_with=track, project_dir=folder)
-    launched = int(os.environ.get("WORLD_SIZE", "1"))
-    if accelerator.num_processes != launched:
-        raise UserError("distill", f"the {launched} processes of the launcher as one group", f"{accelerator.num_processes}",
-                        "Start them with torchrun --nproc-per-node 2 -m distillscope.cli distill ..., or start one alone.")
-    if batch % accelerator.num_processes:
-        multiple = f"a multiple of the {accelerator.num_processes} processes"
-        raise UserError("training.batch_size", multiple, str(batch), "Change it.")
-    rank, world, writes = accelerator.process_index, accelerator.num_processes, accelerator.is_main_process
-    if not settings.drop_last and 0 < len(source) % batch < world:
-        raise UserError("training.drop_last", f"true, since the last batch is smaller than the {world} processes", "false",
-                        "Set it to true, or change training.batch_size.")
-    if track:
-        accelerator.init_trackers("distillscope")
-    terms = Terms(arm, student.dim, training_set.targets(0).shape[1], num_classes(source), seed=streams.seed,
-                  gather=BatchGather(rank, world)).to(student.device)
-    needs, module = terms.needs, student.module
-    module, optimizer = accelerator.prepare(module, make_optimizer([*module.parameters(), *terms.parameters()], settings))
-
-    folder.mkdir(parents=True, exist_ok=True)
-    checkpoint, history, start, total, seen = folder / "checkpoint.pt", [], 0, 0.0, 0.0
-    torch.manual_seed(keyed_seed(streams.seed, "training"))
-    if state := load_checkpoint(checkpoint):
-        try:
-            accelerator.unwrap_model(module).load_state_dict(state["module"])
-            terms.restore(state["terms"])
-            optimizer.load_state_dict(state["optimizer"])
-            history, start = list(state["history"]), int(state["step"])
-            total, seen = float(state["total"]), float(state["seconds"])
-        except (RuntimeError, ValueError, TypeError, KeyError, AttributeError, IndexError) as error:
-            another = f"another one ({str(error).splitlines()[0][:100]})"
-            raise UserError(str(checkpoint), "a checkpoint of this student", another,
-                            "Delete it to train from the beginning, or name another --out.") from None
-        advance(start // per_epoch * settings.num_seen(len(source)) // settings.epochs + start % per_epoch * batch)
-    student.module = accelerator.unwrap_model(module)
-    shared = shared_batch_norms(student.module, terms) if world > 1 else contextlib.nullcontext()
-
-    step, began = start, time.monotonic()
-    saved = began
-
-    def save() -> None:
-        nonlocal saved
-        if writes:
-            _check_there(folder)
-            seconds = seen + time.monotonic() - began
-            save_checkpoint(checkpoint, {"module": student.module.state_dict(), "terms": terms.state(),
-                                         "optimizer": optimizer.state_dict(), "history": history, "step": step, "total": total,
-                                         "seconds": seconds})
-        saved = time.monotonic()
-
-    def embeddings_of(images: Any, ids: np.ndarray, view: View | None) -> torch.Tensor:
-        if view and view.where == "source":
-            images = view(images, ids)
-        inputs: Any = student.preprocess(_to(images, student.device))
-        if view and view.where == "input":
-            inputs = view(inputs, ids)
-        with accelerator.autocast():
-            return module(inputs).float()
-
-    def train_step(indices: np.ndarray, images: Any, epoch: int) -> float:
-        """One batch; the loss of the whole of it, also where each process takes its part."""
-        factor = learning_rate_factor(settings.schedule, step, settings.epochs * per_epoch)
-        for group in optimizer.param_groups:
-            group["lr"] = settings.learning_rate * factor
-        ids = source.ids[indices]
-        embeddings = {"student": embeddings_of(images, ids, views[0]),
-                      "teacher": torch.from_numpy(np.ascontiguousarray(targets[indices])).float().to(student.device)}
-        if "other" in needs:
-            embeddings["other"] = embeddings_of(images, ids, views[1])
-        if needs & {"labels", "logits"} and source.labels is not None:
-            embeddings["labels"] = torch.from_numpy(source.labels[indices]).to(student.device)
-        num_in_all = min(batch, len(source) - step % per_epoch * batch)
-        loss = terms(embeddings, torch.from_numpy(indices).to(student.device), num_in_all)
-        optimizer.zero_grad(set_to_none=True)
-        accelerator.backward(loss)
-        terms.share_gradients()
-        optimizer.step()
-        terms.remember()
-        shown = float(accelerator.reduce(loss.detach(), "mean") if world > 1 else loss.detach())
-        if not math.isfinite(shown):
-            raise UserError(f"training of {student.name}, epoch {epoch + 1}, step {step + 1}", "a finite loss", str(shown),
-                            "Lower training.learning_rate, or train in float32; the checkpoint before it is kept.")
-        return shown
-
-    def record(epoch: int) -> None:
-        """What an epoch that is over came to."""
-        nonlocal total
-        seconds = seen + time.monotonic() - began
-        found = {"epoch": epoch + 1, "step": step, "seconds": round(seconds, 3), "loss": total / per_epoch,
-                 "lr": optimizer.param_groups[0]["lr"],
-                 "images_per_second": (step - start) * batch / max(1e-9, time.monotonic() - began)}
-        if health is not None:
-            found.update(health.check(student))
-        history.append(found)
-        warned = warnings_of(history, settings.epochs)
-        found.update(warnings=list(warned.values()), warned=list(warned))
-        total = 0.0
-        if writes:
-            _check_there(folder)
-            write_text(folder / "metrics.jsonl", "".join(json.dumps(r) + "\n" for r in history))
-            for warning in found["warnings"]:
-                warn(warning)
-        if track:
-            accelerator.log({k: v for k, v in found.items() if isinstance(v, (int, float))}, step=step)
-
+    check_arm(arm, settings, training_set.source)
+    accelerator = _accelerator(student, len(training_set.source), settings, folder, track)
+    loop = _Loop(accelerator, student, training_set, arm, settings, streams, folder)
+    advance(loop.resume())
+    shared = shared_batch_norms(student.module, loop.terms) if accelerator.num_processes > 1 else contextlib.nullcontext()
     with shared, HeldBack() as interrupts:
         try:
             while True:
-                epoch, first = divmod(step, per_epoch)
-                if first == 0 and epoch > (history[-1]["epoch"] if history else 0):
-                    record(epoch - 1)
-                    save()
+                if loop.epoch_is_over():
+                    record = loop.record(health)
+                    for warning in record["warnings"] if accelerator.is_main_process else ():
+                        warn(warning)
+                    if track:
+                        accelerator.log({k: v for k, v in record.items() if isinstance(v, (int, float))}, step=loop.step)
+                    loop.save()
                     interrupts.check()
-                if step == settings.epochs * per_epoch:
+                if loop.step == loop.num_steps:
                     break
-                order, targets = streams.order(epoch, len(source)), training_set.targets(epoch)
-                views = training_set.view(epoch), training_set.view(f"{epoch} second") if "other" in needs else None
-                batches = [order[i * batch : (i + 1) * batch][rank::world] for i in range(first, per_epoch)]
-                module.train()
-                for indices, images in interrupts.during(read_batches(source, batches, workers)):
-                    loss, size = train_step(indices, images, epoch), min(batch, len(source) - step % per_epoch * batch)
-                    total, step = total + loss, step + 1
-                    advance(size)
+                loop.begin_epoch()
+                for indices, images in interrupts.during(read_batches(loop.source, loop.batches_left(), workers)):
+                    advance(loop.train_on(indices, images))
                     interrupts.check()
-                    if time.monotonic() - saved > CHECKPOINT_SECONDS:
-                        save()
+                    if time.monotonic() - loop.saved > CHECKPOINT_SECONDS:
+                        loop.save()
         except KeyboardInterrupt:
             if not interrupts.forced:
-                save()
+                loop.save()
             raise
     if track:
         accelerator.end_training()
     student.module.eval()
-    return history
+    return loop.history
+
+
+def _accelerator(student: StudentEncoder, num_images: int, settings: Training, folder: Path, track: str | None) -> Accelerator:
+    """The processes that train as one, once their batches are known to fit the images."""
+    from accelerate import Accelerator
+    from accelerate.state import AcceleratorState
+
+    AcceleratorState._reset_state()  # else a process could never train in a second precision
+    batch = settings.batch_size
+    if settings.num_steps(num_images) == 0:
+        raise UserError("training.batch_size", f"at most the {num_images} training images", str(batch), "Set a smaller one.")
+    mixed = {"float32": "no", "bfloat16": "bf16", "float16": "fp16"}[student.precision]
+    accelerator = Accelerator(cpu=student.device.type == "cpu", mixed_precision=mixed, log_with=track, project_dir=folder)
+    world, launched = accelerator.num_processes, int(os.environ.get("WORLD_SIZE", "1"))
+    if world != launched:
+        raise UserError("distill", f"the {launched} processes of the launcher as one group", f"{world}",
+                        "Start them with torchrun --nproc-per-node 2 -m distillscope.cli distill ..., or start one alone.")
+    if batch % world:
+        raise UserError("training.batch_size", f"a multiple of the {world} processes", str(batch), "Change it.")
+    if not settings.drop_last and 0 < num_images % batch < world:
+        raise UserError("training.drop_last", f"true, since the last batch is smaller than the {world} processes", "false",
+                        "Set it to true, or change training.batch_size.")
+    if track:
+        accelerator.init_trackers("distillscope")
+    return accelerator
+
+
+class _Loop:
+    """Where a training stands: network, loss, optimizer, steps done; what one step does, and what a checkpoint holds of it."""
+
+    def __init__(self, accelerator: Accelerator, student: StudentEncoder, training_set: TrainingSet, arm: Arm,
+                 settings: Training, streams: KeyedStreams, folder: Path) -> None:
+        self.accelerator, self.student, self.training_set = accelerator, student, training_set
+        self.settings, self.streams, self.folder = settings, streams, folder
+        self.source, self.batch = training_set.source, settings.batch_size
+        self.per_epoch = settings.num_steps(len(self.source))
+        self.num_steps = settings.epochs * self.per_epoch
+        gather = BatchGather(accelerator.process_index, accelerator.num_processes)
+        self.terms = Terms(arm, student.dim, training_set.targets(0).shape[1], num_classes(self.source), seed=streams.seed,
+                           gather=gather).to(student.device)
+        optimizer = make_optimizer([*student.module.parameters(), *self.terms.parameters()], settings)
+        self.module, self.optimizer = accelerator.prepare(student.module, optimizer)
+        self.checkpoint = folder / "checkpoint.pt"
+        self.history: list[dict[str, Any]] = []
+        self.step, self.first_step = 0, 0  # done in all; where this process began
+        self.total, self.seconds_before = 0.0, 0.0  # summed loss of the epoch; seconds of earlier processes
+        folder.mkdir(parents=True, exist_ok=True)
+
+    def resume(self) -> int:
+        """Go on from the folder's checkpoint, if there is one; images that were already seen."""
+        torch.manual_seed(keyed_seed(self.streams.seed, "training"))
+        state = load_checkpoint(self.checkpoint)
+        if state:
+            try:
+                self.accelerator.unwrap_model(self.module).load_state_dict(state["module"])
+                self.terms.restore(state["terms"])
+                self.optimizer.load_state_dict(state["optimizer"])
+                self.history, self.step = list(state["history"]), int(state["step"])
+                self.total, self.seconds_before = float(state["total"]), float(state["seconds"])
+            except (RuntimeError, ValueError, TypeError, KeyError, AttributeError, IndexError) as error:
+                another = f"another one ({str(error).splitlines()[0][:100]})"
+                raise UserError(str(self.checkpoint), "a checkpoint of this student", another,
+                                "Delete it to train from the beginning, or name another --out.") from None
+        self.student.module = self.accelerator.unwrap_model(self.module)
+        self.first_step, self.began = self.step, time.monotonic()
+        self.saved = self.began
+        epochs, steps = divmod(self.step, self.per_epoch)
+        return epochs * self.settings.num_seen(len(self.source)) // self.settings.epochs + steps * self.batch
+
+    def seconds(self) -> float:
+        return self.seconds_before + time.monotonic() - self.began
+
+    def save(self) -> None:
+        if self.accelerator.is_main_process:
+            _check_there(self.folder)
+            save_checkpoint(self.checkpoint, {"module": self.student.module.state_dict(), "terms": self.terms.state(),
+                                              "optimizer": self.optimizer.state_dict(), "history": self.history,
+                                              "step": self.step, "total": self.total, "seconds": self.seconds()})
+        self.saved = time.monotonic()
+
+    def epoch_is_over(self) -> bool:
+        """An epoch has ended that has no record yet."""
+        epoch, steps = divmod(self.step, self.per_epoch)
+        return steps == 0 and epoch > (self.history[-1]["epoch"] if self.history else 0)
+
+    def record(self, health: Health | None) -> dict[str, Any]:
+        """What the epoch that is over came to, also written to metrics.jsonl."""
+        here = time.monotonic() - self.began
+        found = {"epoch": self.step // self.per_epoch, "step": self.step, "seconds": round(self.seconds(), 3),
+                 "loss": self.total / self.per_epoch, "lr": self.optimizer.param_groups[0]["lr"],
+                 "images_per_second": (self.step - self.first_step) * self.batch / max(1e-9, here)}
+        if health is not None:
+            found.update(health.check(self.student))
+        self.history.append(found)
+        warned = warnings_of(self.history, self.settings.epochs)
+        found.update(warnings=list(warned.values()), warned=list(warned))
+        self.total = 0.0
+        if self.accelerator.is_main_process:
+            _check_there(self.folder)
+            write_text(self.folder / "metrics.jsonl", "".join(json.dumps(r) + "\n" for r in self.history))
+        return found
+
+    def begin_epoch(self) -> None:
+        epoch, needs = self.step // self.per_epoch, self.terms.needs
+        self.targets = self.training_set.targets(epoch)
+        self.view = self.training_set.view(epoch)
+        self.other_view = self.training_set.view(f"{epoch} second") if "other" in needs else None
+        self.module.train()
+
+    def batches_left(self) -> list[np.ndarray]:
+        """This process's part of each batch that the epoch has left."""
+        epoch, first = divmod(self.step, self.per_epoch)
+        order = self.streams.order(epoch, len(self.source))
+        rank, world = self.accelerator.process_index, self.accelerator.num_processes
+        return [order[i * self.batch : (i + 1) * self.batch][rank::world] for i in range(first, self.per_epoch)]
+
+    def train_on(self, indices: np.ndarray, images: Any) -> int:
+        """One step on a batch; the number of images in the whole of it."""
+        factor = learning_rate_factor(self.settings.schedule, self.step, self.num_steps)
+        for group in self.optimizer.param_groups:
+            group["lr"] = self.settings.learning_rate * factor
+        size = min(self.batch, len(self.source) - self.step % self.per_epoch * self.batch)
+        loss = self.terms(self.embeddings(indices, images), torch.from_numpy(indices).to(self.student.device), size)
+        self.optimizer.zero_grad(set_to_none=True)
+        self.accelerator.backward(loss)
+        self.terms.share_gradients()
+        self.optimizer.step()
+        self.terms.remember()
+        several = self.accelerator.num_processes > 1
+        shown = float(self.accelerator.reduce(loss.detach(), "mean") if several else loss.detach())
+        if not math.isfinite(shown):
+            where = f"training of {self.student.name}, epoch {self.step // self.per_epoch + 1}, step {self.step + 1}"
+            raise UserError(where, "a finite loss", str(shown),
+                            "Lower training.learning_rate, or train in float32; the checkpoint before it is kept.")
+        self.total, self.step = self.total + shown, self.step + 1
+        return size
+
+    def embeddings(self, indices: np.ndarray, images: Any) -> dict[str, torch.Tensor]:
+        """What the loss compares: the student's and the teacher's (b, d), and what else it asks for."""
+        ids, needs = self.source.ids[indices], self.terms.needs
+        targets = np.ascontiguousarray(self.targets[indices])
+        found = {"student": self.student_sees(images, ids, self.view),
+                 "teacher": torch.from_numpy(targets).float().to(self.student.device)}
+        if "other" in needs:
+            found["other"] = self.student_sees(images, ids, self.other_view)
+        if needs & {"labels", "logits"} and self.source.labels is not None:
+            found["labels"] = torch.from_numpy(self.source.labels[indices]).to(self.student.device)
+        return found
+
+    def student_sees(self, images: Any, ids: np.ndarray, view: View | None) -> torch.Tensor:
+        """The student's embeddings (b, d) of a view of the images."""
+        if view and view.where == "source":
+            images = view(images, ids)
+        inputs: Any = self.student.preprocess(_to(images, self.student.device))
+        if view and view.where == "input":
+            inputs = view(inputs, ids)
+        with self.accelerator.autocast():
+            return self.module(inputs).float()
 
 
 def num_classes(source: Source) -> int | None:
