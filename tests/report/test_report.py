@@ -19,7 +19,7 @@ from jinja2 import UndefinedError
 
 from builders import refused
 from distillscope.errors import UserError
-from distillscope.report.context.study import beside_teacher, corruption_table, of_suite
+from distillscope.report.context.study import beside_teacher, corruption_table
 from distillscope.report.figures.figure import Figure
 from distillscope.report.page import STUDY, STUDY_FIGURES, Figures, Sections, environment, render
 from distillscope.report.study_page import write_report
@@ -27,7 +27,7 @@ from distillscope.report.tables import terminal_table
 from distillscope.results.models import settings_of
 from distillscope.results.robustness import against_teacher, mean_corruption_error
 from distillscope.results.run import read_run
-from distillscope.results.summary import Summary
+from distillscope.results.summary import Summary, suite_over_seeds
 
 FIGURES = ["noise", "cumulative_variance", "effective_rank", "cosine_rank", "alignment", "information", "training"]
 
@@ -180,7 +180,7 @@ def parts(folder):
 
 def test_the_numbers_are_those_of_the_measures(tmp_path, make):
     run, (setting,), _ = parts(stressed(tmp_path / "run", make))
-    found = of_suite(setting.students[0], corruption_table(run, "paper.probe"))
+    found = suite_over_seeds(setting.students[0], corruption_table(run, "paper.probe"))
     assert found["accuracy"].mean == pytest.approx((0.6 + 0.4 + 0.3) / 3 + 0.01) and found["accuracy"].n_seeds == 3
     assert found["accuracy"].n == 500
     teacher = [[0.8, 0.5], [0.7]]

@@ -184,7 +184,7 @@ def test_it_goes_on_to_the_same_numbers(older):
     renamed = [key for key in before.index if key[5] == "train"]  # the rank on train images has a key of its own since
     shared = before.drop(since + renamed)
     assert len(shared) > 50
-    another_order = 1e-4  # another processor sums in another order
+    another_order = 0.01  # a training on another processor sums in another order: 0.0043 from oneDNN's AVX2 to its AVX-512
     for key in shared.index:
         assert after[key] == pytest.approx(before[key], rel=another_order, abs=another_order, nan_ok=True), key
     assert len(load_study(older).results) > 0

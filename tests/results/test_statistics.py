@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 from scipy import stats
 
 from distillscope.measure.intervals import holm
-from distillscope.report.figures.noise import crossovers, paired_difference
+from distillscope.report.figures.noise import crossovers
 from distillscope.results.models import settings_of
 from distillscope.results.rows import Condition
 from distillscope.results.run import read_run
@@ -242,7 +242,7 @@ def test_models_are_paired_by_seed(make, tmp_path):
     summary, setting = Summary.of(run), settings_of(run)[0]
     small, large = setting.students[0], setting.students[-1]
     key = "student.effective_rank"
-    found = paired_difference(summary, large, small, key, "clean")
+    found = summary.difference(large, small, key)
     values = {m.student: summary.per_seed(m, key) for m in (small, large)}
     assert found.n_seeds == 2
     assert found.mean == pytest.approx(np.mean([values["L"][s] - values["S"][s] for s in (123, 456)]))

@@ -330,7 +330,7 @@ def _similarities(found: Audit) -> list[tuple[str, bool]]:
     for name, title in SIMILARITIES.items():
         value, null = found.values.get(f"similarity.{name}"), found.values.get(f"similarity.{name}_null")
         if value and null and null.low is not None and null.high is not None:
-            taken.append((title, value.value <= null.high + (null.high - null.low) / 2))
+            taken.append((title, value.value <= null.high + (null.high - null.low)))  # the null has a long upper tail
     return taken
 
 
@@ -345,9 +345,16 @@ def _recalls(found: Audit) -> list[tuple[str, bool]]:
 
 
 def _at_chance(recall: Value) -> bool:
-    """Whether as few queries find their own item as by chance: two expected at most, or the interval holds the chance."""
-    chance = 1 / recall.n
-    return recall.value * recall.n <= 2 or (recall.low is not None and recall.low <= chance)
+    """Whether so few queries find their own item that shuffled items give as many in one of a thousand pairs, or the interval
+    holds the chance.
+
+    n queries find one of n items by chance, on average 1 (Poisson): up to 5 in all. A narrower bound would go unasked now and
+    then where items are shuffled, since each of several measures must lie at its null.
+    """
+    from scipy.special import pdtrc
+
+    by_chance = pdtrc(max(0.0, round(recall.value * recall.n) - 1), 1.0) > 1e-3  # P(as many or more)
+    return bool(by_chance) or (recall.low is not None and recall.low <= 1 / recall.n)
 
 
 def _content(found: Audit) -> list[tuple[str, bool]]:

@@ -15,6 +15,8 @@ from dataclasses import dataclass, replace
 import numpy as np
 import pandas as pd
 
+from distillscope.results.models import Model
+from distillscope.results.robustness import MEAN
 from distillscope.results.rows import CLEAN, TEACHER, Condition, in_order
 from distillscope.results.run import Finished, Run, measured_split, of_test
 from distillscope.results.statistics import half_width
@@ -160,6 +162,28 @@ class Summary:
     def measures(self) -> set[str]:
         return {key[-1] for key in self._rows}
 
+    def difference(self, a: Model, b: Model, measure: str, condition: str = CLEAN) -> Statistic | None:
+        """a - b over the seeds that both have (they share order and noise draws); None without a common seed."""
+        left, right = self.per_seed(a, measure, condition), self.per_seed(b, measure, condition)
+        shared = [s for s in left if s in right]
+        return statistic([left[s] - right[s] for s in shared]) if shared else None
+
+    def noise_probe(self, model: Model, kind: str, condition: Condition) -> dict[str, Statistic]:
+        """What noise moves and what it destroys, by the 'paper' or the 'tuned' probe; empty where it was not measured.
+
+        ``clean``: accuracy without noise. ``noisy``: the clean probe's under noise. ``won_back``: what a probe that was
+        fitted to noise adds to that. ``lost``: what it still lacks to ``clean``.
+        """
+        key, none = f"noise_probe.{kind}.student", Condition.of("noise_probe", level=0)
+        clean, noisy, fitted = (self.per_seed(model, f"{key}.{what}", c) for what, c in (
+            ("accuracy", none), ("clean_fit_accuracy", condition), ("accuracy", condition)))
+        shared = [s for s in fitted if s in clean and s in noisy]
+        if not shared:
+            return {}
+        return {"clean": statistic(clean[s] for s in shared), "noisy": statistic(noisy[s] for s in shared),
+                "won_back": statistic(fitted[s] - noisy[s] for s in shared),
+                "lost": statistic(clean[s] - fitted[s] for s in shared)}
+
     def conditions(self) -> list[Condition]:
         """'clean' first, then the noise conditions by sigma, then the others."""
         return in_order(key[-2] for key in self._rows)
@@ -170,6 +194,30 @@ class Summary:
             measure = teacher_key(measure)
         key = (model.dataset, model.teacher, model.target, model.arm, model.student, condition, measure)
         return dict(zip(*self._per_seed.get(key, ((), ())), strict=False))
+
+
+def training_curve(log: pd.DataFrame, model: Model, column: str) -> list[tuple[int, Statistic]]:
+    """A column of a run's training log over the epochs of a model's trials: (epoch, over seeds), where it was measured."""
+    own = log[(log["dataset"] == model.dataset) & (log["teacher"] == model.teacher) & (log["arm"] == model.arm)
+              & (log["student"] == model.student)]
+    epochs = own.drop_duplicates(["epoch", "seed"], keep="last").groupby("epoch")[column]
+    found = [(int(e), statistic(values.astype(float))) for e, values in epochs]
+    return [(e, s) for e, s in found if s.n_seeds]
+
+
+def suite_over_seeds(model: Model, suite: pd.DataFrame) -> dict[str, Statistic]:
+    """`robustness.against_teacher`'s corruptions of one model: the means over them all, over seeds; empty without any.
+
+    ``accuracy``; ``relative_retention``: its share of the clean one, relative to the teacher's share; ``error``: the error
+    relative to the teacher's.
+    """
+    own = suite[(suite["dataset"] == model.dataset) & (suite["teacher"] == model.teacher) & (suite["target"] == model.target)
+                & (suite["arm"] == model.arm) & (suite["student"] == model.student)]
+    if not len(own):
+        return {}
+    whole, n = own["condition"] == MEAN, int(own["n"].max())
+    each = own[~whole].groupby("seed")[["accuracy", "relative_retention"]].mean()
+    return {**{c: statistic(each[c], n) for c in each}, "error": statistic(own.loc[whole, "mean_corruption_error"], n)}
 
 
 def teacher_key(measure: str) -> str:

@@ -36,12 +36,10 @@ from distillscope.report.sentences import study as sentences
 from distillscope.report.sentences.numbers import accuracy_of, interval_text, number
 from distillscope.report.tables import Cell, Column, Table, interval_line
 from distillscope.results.keys import OLD_FIT, OLD_FIT_SAYS
-from distillscope.results.models import Model, Setting
-from distillscope.results.robustness import MEAN, against_teacher
-from distillscope.results.robustness import of_suite as rows_of_suite
-from distillscope.results.rows import Condition
+from distillscope.results.models import Setting
+from distillscope.results.robustness import MEAN, against_teacher, of_suite
 from distillscope.results.run import Run, of_test
-from distillscope.results.summary import Statistic, Summary, statistic
+from distillscope.results.summary import Statistic, Summary, suite_over_seeds
 
 Shown = Callable[..., list[ShownFigure]]
 WHY = "Why?"
@@ -198,27 +196,15 @@ def beside_teacher(run: Run, settings: list[Setting], summary: Summary) -> list[
 def corruption_table(run: Run, probe: str) -> pd.DataFrame:
     """`results.robustness.against_teacher` for one probe, on the split that the report shows, for the corruptions alone."""
     results = run.all_results
-    if not rows_of_suite(results).any():
+    if not of_suite(results).any():
         return pd.DataFrame()
     table = against_teacher(of_test(results))
-    return table[(table["probe"] == probe) & (rows_of_suite(table) | (table["condition"] == MEAN))]
-
-
-def of_suite(model: Model, suite: pd.DataFrame) -> dict[str, Statistic]:
-    """Over seeds: the mean accuracy, its share of the clean one relative to the teacher's share, and the relative error."""
-    own = suite[(suite["dataset"] == model.dataset) & (suite["teacher"] == model.teacher) & (suite["target"] == model.target)
-                & (suite["arm"] == model.arm) & (suite["student"] == model.student)]
-    whole = own["condition"] == MEAN
-    n = int(own["n"].max()) if len(own) else None
-    each = own[~whole].groupby("seed")[["accuracy", "relative_retention"]].mean()
-    if not len(own):
-        return {}
-    return {**{c: statistic(each[c], n) for c in each}, "error": statistic(own.loc[whole, "mean_corruption_error"], n)}
+    return table[(table["probe"] == probe) & (of_suite(table) | (table["condition"] == MEAN))]
 
 
 def corruptions_of(setting: Setting, suite: pd.DataFrame) -> StressTable | None:
     """The mean over all corruptions and severities, beside the teacher's."""
-    found = [] if suite.empty else [(m, s) for m in setting.students if (s := of_suite(m, suite))]
+    found = [] if suite.empty else [(m, s) for m in setting.students if (s := suite_over_seeds(m, suite))]
     if not found:
         return None
     rows = [PageRow.of(m, [mean_cell(s["accuracy"], 1, 100), mean_cell(s["error"]), mean_cell(s["relative_retention"]),
@@ -232,20 +218,13 @@ def corruptions_of(setting: Setting, suite: pd.DataFrame) -> StressTable | None:
 
 def noise_probe_of(setting: Setting, summary: Summary, kind: str) -> StressTable | None:
     """Accuracy under noise with the clean probe, and with one that was fitted to noise: what noise moves, what it destroys."""
-    key = f"noise_probe.{kind}.student"
     levels = sorted((c for c in summary.conditions() if c.kind == "noise_probe" and c.strength), key=lambda c: c.strength or 0)
     rows = []
     for condition in levels:
         for model in setting.models:
-            clean, under, fitted = (summary.per_seed(model, f"{key}.{what}", c) for what, c in (
-                ("accuracy", Condition.of("noise_probe", level=0)), ("clean_fit_accuracy", condition), ("accuracy", condition)))
-            shared = [s for s in fitted if s in clean and s in under]
-            if shared:
-                columns = [[d[s] for s in shared] for d in (clean, under)]
-                columns += [[fitted[s] - under[s] for s in shared], [clean[s] - fitted[s] for s in shared]]
-                rows.append(PageRow.of(model, [PageCell(condition.level),
-                                               *(mean_cell(statistic(c), 1, 100) for c in columns),
-                                               PageCell(str(len(shared)))]))
+            if found := summary.noise_probe(model, kind, condition):
+                rows.append(PageRow.of(model, [PageCell(condition.level), *(mean_cell(s, 1, 100) for s in found.values()),
+                                               PageCell(str(found["clean"].n_seeds))]))
     head = ["σ", "clean probe, no noise, %", "clean probe under noise, %", "won back", "lost", "seeds"]
     return StressTable.of("What noise moves, and what it destroys", head, rows) if rows else None
 

@@ -13,7 +13,7 @@ from distillscope.report.sentences.numbers import interval_text, number, seeds_t
 from distillscope.results.models import Model, Setting
 from distillscope.results.rows import CLEAN, Condition
 from distillscope.results.run import Run
-from distillscope.results.summary import Statistic, Summary, statistic
+from distillscope.results.summary import Summary
 
 
 @dataclass(frozen=True)
@@ -125,13 +125,6 @@ def by_size(setting: Setting, summary: Summary, arm: str) -> list[Model]:
     return [m for _, m in sorted(sizes, key=lambda pair: pair[0])] if len(sizes) == len(models) else models
 
 
-def paired_difference(summary: Summary, a: Model, b: Model, key: str, condition: str) -> Statistic | None:
-    """a - b over the seeds that both have (they share order and noise draws); None without a common seed."""
-    left, right = summary.per_seed(a, key, condition), summary.per_seed(b, key, condition)
-    shared = [s for s in left if s in right]
-    return statistic([left[s] - right[s] for s in shared]) if shared else None
-
-
 def crossovers(setting: Setting, summary: Summary, key: str) -> list[Crossover]:
     """Where the smallest and the largest student of the first arm cross, by linear interpolation of the means."""
     arms = list(dict.fromkeys(m.arm for m in setting.students))
@@ -151,7 +144,7 @@ def crossovers(setting: Setting, summary: Summary, key: str) -> list[Crossover]:
             continue
         sigma = s0 + (s1 - s0) * d0 / (d0 - d1)
         up, down = (small, large) if d1 > 0 else (large, small)
-        difference = paired_difference(summary, up, down, key, after)
+        difference = summary.difference(up, down, key, after)
         evidence = ""
         if difference:
             interval = interval_text(difference, 1, 100)

@@ -11,7 +11,7 @@ from distillscope.report.page import STUDY_FIGURES
 from distillscope.report.sentences.numbers import INFONCE, UNIFORMITY, accuracy_of, first_known, number, seeds_text, shortened
 from distillscope.results.models import NULL_COLOUR, TEACHER_COLOUR, Model, Setting, shared_curve
 from distillscope.results.run import Run
-from distillscope.results.summary import Summary, statistic, within_unit
+from distillscope.results.summary import Summary, training_curve, within_unit
 
 MOST_TICKS = 6  # bars of which each can say its arm
 
@@ -153,11 +153,7 @@ def training(run: Run, settings: list[Setting], summary: Summary) -> Figure:
                 continue
             series = []
             for model in setting.students:
-                own = log[(log["dataset"] == model.dataset) & (log["teacher"] == model.teacher)
-                          & (log["arm"] == model.arm) & (log["student"] == model.student)]
-                points = [(int(e), statistic(g.drop_duplicates("seed", keep="last")[column].astype(float)))
-                          for e, g in own.groupby("epoch")]
-                points = [(e, within_unit(s) if as_percent else s) for e, s in points if s.n_seeds]
+                points = [(e, within_unit(s) if as_percent else s) for e, s in training_curve(log, model, column)]
                 if points:
                     known = all(math.isfinite(s.low) for _, s in points)
                     series.append(Series.of(model, [e for e, _ in points], [s.mean for _, s in points],

@@ -6,7 +6,7 @@ import math
 from dataclasses import dataclass
 from typing import NamedTuple
 
-from distillscope.report.figures.noise import Sigma, by_size, noise_conditions, paired_difference
+from distillscope.report.figures.noise import Sigma, by_size, noise_conditions
 from distillscope.report.sentences.numbers import NBSP, accuracy_of, count, interval_text, number, percent, seeds_text, span
 from distillscope.report.tables import sample_note, undersampled
 from distillscope.results.keys import COSINE, LATENCY, PARAMETERS, RANK, facts_of
@@ -102,14 +102,14 @@ def other_arms(run: Run, setting: Setting, summary: Summary) -> list[tuple[Model
     for model in setting.students[len(first):]:
         plain = first.get(model.student)
         found = {title: (d, facts_of(key).num_few, facts_of(key).scale) for title, key, condition in wanted
-                 if plain and (d := paired_difference(summary, model, plain, key, condition)) and d.n_seeds}
+                 if plain and (d := summary.difference(model, plain, key, condition)) and d.n_seeds}
         rows += [(model, plain, found)] if plain and found else []
     return rows
 
 
 def _difference(summary: Summary, a: Model, b: Model, key: str, subject: str, digits: int, scale: float, unit: str) -> str:
     """'<subject> changes by +0.75 [0.1, 1.4], paired over n = 3 seeds.' and what such an interval can and cannot say."""
-    d = paired_difference(summary, a, b, key, "clean")
+    d = summary.difference(a, b, key)
     if d is None:
         return ""
     sign = "+" if d.mean > 0 else ""
