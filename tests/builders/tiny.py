@@ -135,3 +135,44 @@ def of_two_dimensions() -> Audit:
     """No labels, and the student has 20 dimensions."""
     teacher, student, _ = pixels()
     return audit(teacher, student[:, :20], settings=FEW)
+
+
+SMALL_DIM, SMALL_SIZE = 8, 16
+
+
+def save_small_student(folder: Path, seed: int = 0, **preprocess: Any) -> None:
+    """A student of digits, of random weights and statistics, as a folder."""
+    import torch
+
+    from distillscope.data.preprocess import Preprocess
+    from distillscope.students.load import build_student, save_student
+
+    folder.mkdir(parents=True)
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        seen = Preprocess(SMALL_SIZE, **preprocess)
+        student = build_student("paper_cnn", {"width": 1}, SMALL_DIM, seen, "S", torch.device("cpu"))
+        for module in student.module.modules():
+            if isinstance(module, torch.nn.BatchNorm2d):
+                module.running_mean.normal_(0, 0.1)
+                module.running_var.uniform_(0.05, 0.2)
+    save_student(student, folder, {"teacher": "efficientnet_lite0", "dataset": "digits"})
+
+
+def small_student() -> Path:
+    """The folder of a `save_small_student`."""
+    return once(scratch() / "export-student", save_small_student)
+
+
+def small_files() -> Path:
+    """A folder with files that were exported from it as in use: s.onnx, s.batch1.onnx; raw.onnx in float16."""
+    student = small_student()
+
+    def make(folder: Path) -> None:
+        from distillscope.students.export.write import export_student
+
+        folder.mkdir()
+        export_student(student, folder / "s.onnx")
+        export_student(student, folder / "raw.onnx", precision="float16", input="raw", licence="CC0-1.0")
+
+    return once(scratch() / "exported", make)

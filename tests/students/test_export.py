@@ -18,7 +18,7 @@ import torch
 from typer.testing import CliRunner
 
 from builders import refused
-from builders.tiny import once, scratch
+from builders.tiny import SMALL_DIM, SMALL_SIZE, once, save_small_student, scratch, small_files, small_student
 from distillscope import cli, load_artefact, load_student
 from distillscope.data.preprocess import Preprocess
 from distillscope.students.export import images, quantise, runtimes, write
@@ -26,40 +26,21 @@ from distillscope.students.export.bench import bench, peak_memory
 from distillscope.students.export.onnx_graph import resizing, traced
 from distillscope.students.export.quantise import METHODS
 from distillscope.students.export.write import export_student
-from distillscope.students.load import build_student, save_student
+from distillscope.students.load import build_student
 
-DIM, SIZE = 8, 16
-
-
-def _made(folder, **preprocess):
-    folder.mkdir()
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(0)
-        student = build_student("paper_cnn", {"width": 1}, DIM, Preprocess(SIZE, **preprocess), "S", torch.device("cpu"))
-        for module in student.module.modules():
-            if isinstance(module, torch.nn.BatchNorm2d):
-                module.running_mean.normal_(0, 0.1)
-                module.running_var.uniform_(0.05, 0.2)
-    save_student(student, folder, {"teacher": "efficientnet_lite0", "dataset": "digits"})
+DIM, SIZE = SMALL_DIM, SMALL_SIZE
 
 
 @pytest.fixture(scope="module")
 def student():
     """A student of digits with random weights."""
-    return once(scratch() / "export-student", _made)
-
-
-def _exported(folder):
-    """With everything as it is in use."""
-    folder.mkdir()
-    export_student(scratch() / "export-student", folder / "s.onnx")
-    export_student(scratch() / "export-student", folder / "raw.onnx", precision="float16", input="raw", licence="CC0-1.0")
+    return small_student()
 
 
 @pytest.fixture(scope="module")
 def files(student):
     """s.onnx, s.batch1.onnx; raw.onnx in float16."""
-    return once(scratch() / "exported", _exported)
+    return small_files()
 
 
 TRACED = {}
@@ -137,7 +118,7 @@ def test_images_that_a_file_does_not_take(files):
 
 
 def test_a_file_of_another_student(student, files, tmp_path):
-    _made(tmp_path / "cropped", crop_fraction=0.9)
+    save_small_student(tmp_path / "cropped", crop_fraction=0.9)
     with refused(where="crop_fraction", expected="0.9", got="1.0"):
         load_artefact(files / "s.onnx", tmp_path / "cropped")
     other = build_student("paper_cnn", {"width": 1}, DIM, Preprocess(SIZE), "other", torch.device("cpu"))
@@ -192,7 +173,7 @@ def test_a_resizing_that_is_none_of_trainings_is_found_though_the_images_are_sma
         return made
 
     monkeypatch.setattr(runtimes, "resizing", plain)
-    _made(tmp_path / "bilinear", interpolation="bilinear")
+    save_small_student(tmp_path / "bilinear", interpolation="bilinear")
     with refused(got=["enlarged", "the resizing"]):
         export_student(tmp_path / "bilinear", tmp_path / "s.onnx", input="raw")
 

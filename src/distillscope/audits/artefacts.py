@@ -11,7 +11,7 @@ import numpy as np
 
 from distillscope import progress
 from distillscope.audits.models import model_teacher
-from distillscope.config.parts import DESCRIPTION, MODEL_FILES, model_file
+from distillscope.config.parts import DESCRIPTION, MODEL_FILES, model_file, on_hub
 from distillscope.data.source import Source
 from distillscope.devices import choose_device
 from distillscope.errors import UserError
@@ -20,6 +20,7 @@ from distillscope.measure.results import Audit, Stage, Value
 from distillscope.registry import teachers
 from distillscope.students.export.bench import Timing, bench
 from distillscope.students.export.load import check_same_student
+from distillscope.students.hub import is_folder
 from distillscope.students.load import StudentEncoder, load_student
 from distillscope.teachers.artefacts import Artefact
 from distillscope.teachers.encoder import Encoder
@@ -75,9 +76,8 @@ def _short(spec: str, others: Sequence[str]) -> str:
 
 
 def _student(spec: str, shown: Mapping[str, Any]) -> StudentEncoder | Encoder | None:
-    path = split_key(spec)[0]
-    if path.is_dir() and (path / DESCRIPTION).is_file():
-        return load_student(path, "cpu")
+    if on_hub(spec) is not None or (split_key(spec)[0] / DESCRIPTION).is_file():
+        return load_student(spec, "cpu")
     return _opened(spec, shown, f"--student {spec}") if model_file(spec) else None
 
 
@@ -133,7 +133,7 @@ def add_costs(stages: Sequence[Stage], teacher: str | None, student: str, files:
         stages_of.setdefault(teacher, []).append(stages[0])
         if teacher in models:
             pass  # timed as the other stage that it is
-        elif split_key(teacher)[0].is_dir():
+        elif is_folder(teacher):
             paths.append(teacher)
         else:
             others[teacher] = partial(_opened, teacher, shown, f"--teacher {teacher}")

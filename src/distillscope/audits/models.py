@@ -13,9 +13,9 @@ from distillscope.data.preprocess import Preprocess
 from distillscope.data.source import Source
 from distillscope.data.splits import load_split
 from distillscope.inputs.embeddings import Embeddings
-from distillscope.inputs.formats import split_key
 from distillscope.inputs.members import strings
 from distillscope.inputs.reading import Reading
+from distillscope.students.hub import is_folder, title_of
 from distillscope.students.load import load_student
 from distillscope.teachers.encoder import load_teacher
 
@@ -31,20 +31,20 @@ def embed_model(spec: str, data: str | Source, split: str = "test", *, limit: in
     images.
     """
     source = data if isinstance(data, Source) else load_images(data, split, limit)
-    path = split_key(spec)[0]
+    name = title_of(spec)
     remarks: tuple[str, ...] = ()
-    if path.is_dir():
-        student = load_student(path, device, precision or "float32")
-        rows = student.rows(source, label=f"{path.name}, {source.name}/{split}", workers=workers)
+    if is_folder(spec):
+        student = load_student(spec, device, precision or "float32")
+        rows = student.rows(source, label=f"{name}, {source.name}/{split}", workers=workers)
     else:
         encoder = load_teacher(model_teacher(spec, preprocess), device, precision)
-        rows = encoder.rows(source, label=f"{path.name}, {source.name}/{split}", workers=workers)
+        rows = encoder.rows(source, label=f"{name}, {source.name}/{split}", workers=workers)
         remarks = (encoder.reading.partition(": ")[2],) if encoder.reading else ()
     labels, images = source.labels, shown or f"{source.name}/{split}"
     count, dims = rows.shape
     reading = Reading(spec, "the model's output", count, dims, images, None if labels is None else images, remarks=remarks,
                       unlabelled=0 if labels is None else int(np.ma.getmaskarray(labels).sum()))
-    return Embeddings(rows, strings(source.ids, f"{source.name}/{split} ids"), source.labels, path.name, reading)
+    return Embeddings(rows, strings(source.ids, f"{source.name}/{split} ids"), source.labels, name, reading)
 
 
 def load_images(data: str, split: str, limit: int | None, corrupt: str = "error", option: str = "--split") -> Source:

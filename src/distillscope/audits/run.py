@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from distillscope import progress, registry
-from distillscope.config.parts import DESCRIPTION, MODEL_FILES, Teacher, model_file
+from distillscope.config.parts import DESCRIPTION, MODEL_FILES, Teacher, model_file, on_hub
 from distillscope.errors import UserError, unknown_name
 from distillscope.inputs.arrays import is_torchscript
 from distillscope.inputs.embeddings import Embeddings, align, read_embeddings, read_text, with_ids
@@ -169,6 +169,7 @@ def audit_inputs(teacher: str, student: str, labels: str | None = None, *, train
     Labels come from ``labels``, else from the files or the data. Errors: a ``UserError`` that names the input.
     """
     images, reading = images or Images(), reading or Reads()
+    teacher, student = map(_pinned, (teacher, student))
     for group in groups or ():
         if group not in GROUPS:  # said before anything is read
             raise unknown_name("--only", "group of measures", group, GROUPS)
@@ -213,6 +214,15 @@ def audit_inputs(teacher: str, student: str, labels: str | None = None, *, train
     return found
 
 
+def _pinned(spec: str) -> str:
+    """A name on the Hub with its commit, so that all of an audit is of one; any other input as it is."""
+    if on_hub(spec) is None:
+        return spec
+    from distillscope.students.hub import pinned
+
+    return pinned(spec)
+
+
 def refuse_unused(preprocess: Mapping[str, dict[str, Any]], sides: Mapping[str, Sequence[str | None]]) -> None:
     """Refuse a preprocessing option where no side is a model file: named models and students' folders bring their own."""
     takes = {side: any(spec is not None and model_file(spec) for spec in specs) for side, specs in sides.items()}
@@ -249,9 +259,10 @@ def _finish_stages(found: Audit, files: Files, specs: tuple[str, str], student: 
                    timed: bool) -> list[str]:
     """Ids of the worst items and costs into the stages; what a reader must know of them."""
     from distillscope.audits.artefacts import add_costs, add_ids, doubts
+    from distillscope.students.hub import title_of
 
     for stage, spec in zip(found.stages, specs, strict=False):
-        stage.name = split_key(spec)[0].name
+        stage.name = title_of(spec)
     if student.ids is not None:
         add_ids(found.stages, student.ids)
     if timed:
@@ -356,13 +367,15 @@ def _text(spec: str, images: Images) -> np.ndarray:
 
 
 def is_model(spec: str, *, with_images: bool = True) -> bool:
-    """Whether ``spec`` names a model: timm/MODEL, open_clip/MODEL:WEIGHTS, a teacher, a distilled student's folder, or a
-    model file (ONNX, TorchScript, torch.export, LiteRT). A trial's folder holds embeddings too, and is a model only where
-    there are images to embed (``with_images``).
+    """Whether ``spec`` names a model: timm/MODEL, open_clip/MODEL:WEIGHTS, a teacher, a distilled student's folder or its
+    name on the Hub, or a model file (ONNX, TorchScript, torch.export, LiteRT). A trial's folder holds embeddings too, and is a
+    model only where there are images to embed (``with_images``).
 
     >>> is_model("timm/resnet18"), is_model("student.onnx"), is_model("teacher.npy")
     (True, True, False)
     """
+    if on_hub(spec) is not None:
+        return True
     path = split_key(spec)[0]
     if path.is_dir():
         return (path / DESCRIPTION).is_file() and (with_images or not (path / "embeddings_test").is_dir())

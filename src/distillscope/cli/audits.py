@@ -27,7 +27,8 @@ class WithArtefacts(WithJson):
 def audit(
     teacher: Annotated[str, typer.Option(metavar="FILE[:ARRAY][@IDS]",
                                          help="embeddings (file or folder), or a model with --data")],
-    student: Annotated[str, typer.Option(help="the same items by the student")],
+    student: Annotated[str, typer.Option(help="the same items by the student; a model's folder or file, or "
+                                              "hf-hub:owner/name[@revision]")],
     labels: Annotated[str | None, typer.Option(metavar="FILE[:COLUMN]",
                                                help="labels, in row order or by id; else the inputs' own")] = None,
     ids: Annotated[str | None, typer.Option(metavar="FILE[:COLUMN]", help="ids of the rows of both sides")] = None,

@@ -122,7 +122,7 @@ class JsonAfterFolders(WithJson):
     """A command whose inputs are folders: a word after ``--json`` that is one is an input."""
 
     def is_file(self, word: str) -> bool:
-        return not Path(word).is_dir()
+        return not (Path(word).is_dir() or word.startswith("hf-hub:"))
 
 
 class JsonAfterFiles(WithJson):

@@ -14,7 +14,7 @@ from distillscope.progress import tell
 
 @app.command(cls=JsonAfterFolders)
 def export(
-    student: Annotated[Path, typer.Argument(metavar="DIR", help="a distilled student's folder")],
+    student: Annotated[str, typer.Argument(metavar="DIR", help="a distilled student's folder, or hf-hub:owner/name")],
     out: Annotated[Path, typer.Option(metavar="FILE", help="the file to write")],
     to: Annotated[str, typer.Option(metavar="onnx|openvino|executorch|litert|coreml")] = "onnx",
     precision: Annotated[str, typer.Option(metavar="float32|float16|int8")] = "float32",
@@ -89,7 +89,8 @@ def _print_tried(title: str, ways: list[dict[str, Any]]) -> None:
 
 @app.command(cls=JsonAfterFiles)
 def bench(
-    models: Annotated[list[Path], typer.Argument(metavar="FILE_OR_DIR...", help="exported files, and students' folders")],
+    models: Annotated[list[str], typer.Argument(metavar="FILE_OR_DIR...",
+                                                help="exported files, and students' folders or names on the Hub")],
     threads: Annotated[str, typer.Option(metavar="N,N", help="numbers of threads")] = "1",
     batch: Annotated[str, typer.Option(metavar="N,N", help="images a call")] = "1,32",
     seconds: Annotated[float, typer.Option(help="for each model, batch and number of threads")] = 1.0,
@@ -108,6 +109,7 @@ def bench(
     from distillscope.provenance import hardware
     from distillscope.students.export.bench import bench as timed
     from distillscope.students.export.bench import int8_instructions
+    from distillscope.students.hub import title_of
 
     found = timed(models, threads=_numbers("--threads", threads), batches=_numbers("--batch", batch), seconds=seconds)
     machine = f"{hardware()}; {int8_instructions()}"
@@ -115,7 +117,7 @@ def bench(
         return
     tell(machine)
     for count, size in dict.fromkeys((t.threads, t.batch) for t in found):
-        rows = [(Path(t.name).name, t.precision, f"{t.median_ms:.2f}", f"{t.p90_ms:.2f}", f"{t.images_per_second:,.0f}",
+        rows = [(title_of(t.name), t.precision, f"{t.median_ms:.2f}", f"{t.p90_ms:.2f}", f"{t.images_per_second:,.0f}",
                  f"{t.ratio:.2f}", f"{t.size_bytes / 1000:,.0f}", "" if t.peak_mib is None else f"{t.peak_mib:.0f}")
                 for t in found if (t.threads, t.batch) == (count, size)]
         print_table(f"batch {size}, {count} thread{'s' if count > 1 else ''}",

@@ -139,7 +139,7 @@ def distill(
 def embed(
     data: Annotated[str, typer.Option(help="images to embed")],
     teacher: Annotated[str | None, typer.Option(help="a teacher's name")] = None,
-    student: Annotated[Path | None, typer.Option(help="a distilled student's folder")] = None,
+    student: Annotated[str | None, typer.Option(help="a distilled student's folder, or hf-hub:owner/name")] = None,
     split: Annotated[str, typer.Option()] = "test",
     out: Annotated[Path | None, typer.Option(help="folder for img_emb/ and metadata/ [default: only the cache]")] = None,
     limit: Annotated[int | None, typer.Option(help="a stratified part")] = None,

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, NamedTuple
 
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, model_validator
@@ -18,6 +19,8 @@ FILE_KINDS = {".parquet": "parquet", ".tar": "webdataset",
 """Suffix of a file that holds or lists images -> the data set that reads it."""
 DESCRIPTION = "student.json"
 """The file of a distilled student's folder that says what the student is."""
+WEIGHTS = "weights.safetensors"
+"""The file beside it with the student's weights."""
 REQUEST = "distill.yaml"
 """In a student's folder: what was asked for when it was begun, precision and fingerprint of images and weights with it."""
 MODEL_FILES = {".onnx": "onnx", ".ts": "torchscript", ".torchscript": "torchscript", ".pt2": "exported", ".tflite": "tflite",
@@ -26,6 +29,44 @@ MODEL_FILES = {".onnx": "onnx", ".ts": "torchscript", ".torchscript": "torchscri
 CLIP_MEAN = (0.48145466, 0.4578275, 0.40821073)
 CLIP_STD = (0.26862954, 0.26130258, 0.27577711)
 """The channel statistics that CLIP's images are normalised with: the default mean and std of models and of noise."""
+
+
+HUB = "hf-hub:"
+"""What the name of a student on the Hugging Face Hub begins with: hf-hub:owner/name[@revision]."""
+COMMIT = re.compile("[0-9a-f]{40}")
+
+
+class OnHub(NamedTuple):
+    """A student's repository on the Hub, and the revision that is asked for: a branch, a tag or a commit."""
+
+    repo: str
+    revision: str | None
+
+    @property
+    def title(self) -> str:
+        """What tables call it.
+
+        >>> OnHub("ann/digits", "v1").title, OnHub("ann/digits", 40 * "a").title
+        ('digits@v1', 'digits@aaaaaaa')
+        """
+        revision = self.revision or ""
+        return self.repo.split("/")[1] + (f"@{revision[:7] if COMMIT.fullmatch(revision) else revision}" if revision else "")
+
+
+def on_hub(spec: str | Path) -> OnHub | None:
+    """The repository that ``spec`` names on the Hub; None where it names none there. Nothing is asked of the Hub.
+
+    >>> on_hub("hf-hub:ann/digits@v1"), on_hub("student")
+    (OnHub(repo='ann/digits', revision='v1'), None)
+    """
+    text = str(spec)
+    if not text.startswith(HUB):
+        return None
+    found = re.fullmatch(r"([\w.-]+/[\w.-]+)(?:@(\S+))?", text.removeprefix(HUB), re.ASCII)
+    if found is None:
+        raise UserError(text, f"{HUB}owner/name or {HUB}owner/name@revision", f"'{text.removeprefix(HUB)}'",
+                        f"For instance {HUB}ann/digits-student@main.")
+    return OnHub(found[1], found[2])
 
 
 class Part(BaseModel):
@@ -181,6 +222,8 @@ def model_file(text: str) -> dict[str, Any] | None:
     >>> model_file("clip.onnx:image_embeds")
     {'name': 'onnx', 'path': 'clip.onnx', 'output': 'image_embeds'}
     """
+    if on_hub(text) is not None:
+        return None
     path, key = Path(text).expanduser(), ""
     head, _, rest = text.partition(":")
     if rest and not path.exists() and Path(head).suffix.lower() in (*MODEL_FILES, ".pt", ".pth"):

@@ -55,7 +55,7 @@ def read_embeddings(path: str | Path, *, split: str = "test", where: str = "teac
         refuse_archive(file, name)
         raise UserError(name, "a file or folder that exists", "none",
                         (f"Did you mean the model '{close[0]}'?" if close else "Check the path.")
-                        + " A model is named timm/MODEL, open_clip/MODEL:WEIGHTS or by its file.")
+                        + " A model is named timm/MODEL, open_clip/MODEL:WEIGHTS, hf-hub:OWNER/STUDENT or by its file.")
     if scale is not None and not (np.isfinite(scale) and scale > 0):
         raise UserError("--scale", "a number above 0", f"{scale:g}", "For instance --scale 127.")
     asked = Asked(spec.key, spec.ids, scale, where.startswith("--"))

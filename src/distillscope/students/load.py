@@ -14,7 +14,7 @@ import torch
 
 import distillscope
 from distillscope import progress
-from distillscope.config.parts import DESCRIPTION, Part
+from distillscope.config.parts import DESCRIPTION, WEIGHTS, Part, on_hub
 from distillscope.config.study import Arm, Study, Training
 from distillscope.data.decode import is_image
 from distillscope.data.preprocess import Preprocess, gathered
@@ -27,11 +27,11 @@ from distillscope.files.writing import write_atomic, write_json
 from distillscope.provenance import hardware
 from distillscope.registry import students
 from distillscope.students.description import AGAIN, Description, read_description, stored_shapes
+from distillscope.students.hub import named_by_hub, student_folder
 from distillscope.students.networks import HIDDEN, Transform, capacity, own_network
 from distillscope.teachers.encoder import Encoder, Perturbation, hash_state, load_state, read_state
 from distillscope.visible import markdown_code, markdown_text, visible
 
-WEIGHTS = "weights.safetensors"
 MOST_PARAMETERS = 2_000_000_000
 HEAD = """---
 license: other
@@ -217,12 +217,17 @@ def load_student(folder: Path | str, device: str = "auto", precision: str = "flo
                  module: torch.nn.Module | None = None) -> StudentEncoder:
     """The student that a folder holds, in evaluation mode: ``load_student(DIR).encode(images)``.
 
-    ``folder`` is what `distillscope distill --out` wrote, or one trial of a study. ``module``, with any weights, for a student
-    that was made of a caller's own network (`distillscope.distill`); it is copied.
+    ``folder`` is what `distillscope distill --out` wrote, one trial of a study, or ``hf-hub:owner/name[@revision]`` on the
+    Hub. ``module``, with any weights, for a student that was made of a caller's own network (`distillscope.distill`); it is
+    copied.
     """
     from distillscope.devices import choose_device
 
-    folder = Path(folder)
+    if on_hub(folder) is not None:
+        fetched = student_folder(folder)
+        with named_by_hub(folder, fetched):
+            return load_student(fetched, device, precision, module=module)
+    folder = student_folder(folder)
     description = folder / DESCRIPTION
     if not description.is_file():
         refuse_archive(folder, f"student {folder}")

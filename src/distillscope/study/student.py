@@ -256,9 +256,9 @@ def _of_description(said: dict[str, Any]) -> dict[str, Any]:
     return {k: said[k] for k in ("name", "settings", "label", "objective", "seed", "teacher", "dataset") if k in said}
 
 
-def embed_dataset(data: str, split: str, *, teacher: str | None = None, student: Path | None = None, out: Path | None = None,
-                  limit: int | None = None, corrupt: str = "error", device: str = "auto", precision: str | None = None,
-                  workers: int = 0, preprocess: Mapping[str, Any] | None = None) -> str:
+def embed_dataset(data: str, split: str, *, teacher: str | None = None, student: Path | str | None = None,
+                  out: Path | None = None, limit: int | None = None, corrupt: str = "error", device: str = "auto",
+                  precision: str | None = None, workers: int = 0, preprocess: Mapping[str, Any] | None = None) -> str:
     """Embed one split; says where the embeddings are. ``out`` gets clip-retrieval's layout, in float32.
 
     ``preprocess``: what is known of a model file's size, mean and std.

@@ -17,6 +17,7 @@ import torch
 from distillscope import progress
 from distillscope.errors import UserError
 from distillscope.students.export.load import load_artefact
+from distillscope.students.hub import is_folder, pinned, student_folder
 from distillscope.students.load import StudentEncoder, load_student
 from distillscope.teachers.artefacts import Artefact
 from distillscope.teachers.encoder import Encoder
@@ -71,12 +72,13 @@ def bench(paths: Sequence[Path | str], *, threads: Sequence[int] = (1,), batches
         raise UserError("bench", "students' folders or exported files", "none", "Name one.")
     if not seconds > 0:
         raise UserError("--seconds", "a time above 0", f"{seconds:g}", "1 is usual.")
+    names = [pinned(path) for path in paths]
     before = torch.get_num_threads()
     found: list[Timing] = []
     try:
         for count in threads:
             torch.set_num_threads(count)  # what runtimes open their files with, too
-            models: dict[str, Model] = {str(path): _load(Path(path)) for path in paths}
+            models: dict[str, Model] = {name: _load(name) for name in names}
             models |= {name: open_one() for name, open_one in (others or {}).items()}
             for batch in batches:
                 fit = {name: m for name, m in models.items() if not isinstance(m, Artefact) or m.batch in (None, batch)}
@@ -85,14 +87,14 @@ def bench(paths: Sequence[Path | str], *, threads: Sequence[int] = (1,), batches
                 if not fit:
                     raise UserError(f"bench --batch {batch}", "a model that takes this batch", "only files fixed to another",
                                     "Name a file with a dynamic batch, or another --batch.")
-                found += _timed(fit, count, batch, seconds, set(map(str, paths)) if memory else set())
+                found += _timed(fit, count, batch, seconds, set(names) if memory else set())
     finally:
         torch.set_num_threads(before)
     return found
 
 
-def _load(path: Path) -> Model:
-    return load_student(path, "cpu") if path.is_dir() else load_artefact(path)
+def _load(path: Path | str) -> Model:
+    return load_student(path, "cpu") if is_folder(path) else load_artefact(path)
 
 
 def _timed(models: dict[str, Model], threads: int, batch: int, seconds: float, memory: set[str]) -> list[Timing]:
@@ -181,7 +183,8 @@ def peak_memory(path: str, threads: int, batch: int) -> float | None:
     """MiB that a process of its own needs at most to load and call the model, above what its libraries take."""
     if not Path("/proc/self/clear_refs").exists():
         return None
-    done = subprocess.run([sys.executable, "-c", PROBE, path, str(threads), str(batch)], capture_output=True, text=True)
+    place = str(student_folder(path))
+    done = subprocess.run([sys.executable, "-c", PROBE, place, str(threads), str(batch)], capture_output=True, text=True)
     last = done.stdout.strip().splitlines()
     return max(float(last[-1]), 0.0) if done.returncode == 0 and last else None
 

@@ -29,6 +29,7 @@ from distillscope.students.export.images import (
 from distillscope.students.export.load import load_artefact, name_of_weights
 from distillscope.students.export.runtimes import RUNTIMES, Converted, Job, beside
 from distillscope.students.export.verify import BOUNDS, Agreement, agreement, cosines, held, network_rows
+from distillscope.students.hub import student_folder
 from distillscope.students.load import load_student
 from distillscope.teachers.artefacts import Facts
 
@@ -65,7 +66,7 @@ def export_student(folder: Path | str, out: Path | str, *, to: str = "onnx", pre
     In int8 the *mean* must reach ``min_cosine``; calibration and choices are made on other images than those. ``qat``: before
     that the weights are tuned to being rounded, for ``qat_steps``, towards the student's own embeddings.
     """
-    folder, out = Path(folder), Path(out)
+    out = Path(out)
     for option, given, known in (("--to", to, list(RUNTIMES)), ("--precision", precision, ["float32", "float16", "int8"]),
                                  ("--input", input, ["sized", "raw"])):
         if given not in known:
@@ -79,6 +80,7 @@ def export_student(folder: Path | str, out: Path | str, *, to: str = "onnx", pre
     runtime = RUNTIMES[to]
     runtime.check(precision, input)
     check_out(out, runtime.suffixes)
+    folder = student_folder(folder)
     student = load_student(folder, "cpu")
     count = VERIFIED + CHOOSING + CALIBRATED
     source = own_images(folder, count) if calibrate is None else named_images(calibrate, split, count)
