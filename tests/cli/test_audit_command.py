@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import os
+import subprocess
 import sys
 
 import numpy as np
@@ -53,6 +55,22 @@ def test_two_files_give_a_table_and_json_equal_to_the_function(files, tmp_path):
         assert written["measures"][key]["value"] == pytest.approx(value.value, rel=1e-9, abs=1e-12), key
     assert {"value", "low", "high", "n", "definition"} <= set(written["measures"]["student.effective_rank"])
     assert {"x", "y", "low", "high", "unit"} <= set(written["curves"]["alignment.student_on_teacher"])
+
+
+IMPORTED = """
+import sys
+from distillscope.cli import app
+app(["audit", "--teacher", sys.argv[1], "--student", sys.argv[2], "--json"], standalone_mode=False)
+for name in ("torch", "pandas", "pyarrow", "sklearn", "scipy.stats", "scipy.optimize", "matplotlib", "plotly", "jinja2", "PIL"):
+    assert name not in sys.modules, name
+"""
+
+
+def test_two_files_import_only_what_measures_them(files):
+    """What they need not took a second of processor time, more than measuring a thousand items."""
+    done = subprocess.run([sys.executable, "-c", IMPORTED, str(files / "teacher.npy"), str(files / "student.npy")],
+                          capture_output=True, text=True, env={**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)})
+    assert done.returncode == 0, done.stderr[-2000:]
 
 
 def test_a_missed_bound_exits_with_1_and_says_which(files):

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from scipy.spatial import procrustes as scipy_procrustes
 from scipy.spatial.distance import pdist
-from scipy.stats import spearmanr
+from scipy.stats import rankdata, spearmanr
 
 from builders import refused
 from builders.planted import cloud, rotation, student_of
@@ -17,7 +17,8 @@ from distillscope.measure import neighbours
 from distillscope.measure.audit import audit
 from distillscope.measure.contrastive import batch_uniformity, infonce_losses
 from distillscope.measure.neighbours import knn_accuracy, knn_predictions, nearest, own_ranks, top_positions
-from distillscope.measure.pool import Settings
+from distillscope.measure.pool import Settings, kept_pairs
+from distillscope.measure.similarity import Sorted
 
 KEYS = ("linear_cka", "linear_cka_debiased", "procrustes", "rsa_spearman", "mutual_knn_10")
 CONTRASTIVE = {"contrastive", "paper"}
@@ -76,6 +77,20 @@ def test_procrustes_is_scipys_disparity(teacher, student):
 
 def test_rsa_is_scipys_spearman_of_distances(teacher, student):
     assert run(teacher, student)["similarity.rsa_spearman"] == pytest.approx(spearmanr(pdist(teacher), pdist(student))[0])
+
+
+@pytest.mark.parametrize("levels", [3, 40, 10**9])
+def test_ranks_of_any_part_of_sorted_values_are_scipys(levels):
+    rng = np.random.default_rng(levels)
+    values, kept = rng.integers(0, levels, 2000).astype(float), rng.random(2000) < 0.9
+    assert (Sorted(values).ranks() == rankdata(values)).all()
+    assert (Sorted(values).ranks(kept) == rankdata(values[kept])).all()
+
+
+def test_pairs_of_kept_items_are_in_pdists_order():
+    rng = np.random.default_rng(0)
+    rows, kept = rng.normal(size=(30, 4)), rng.random(30) < 0.8
+    assert pdist(rows)[kept_pairs(kept)].tolist() == pdist(rows[kept]).tolist()
 
 
 def test_mutual_knn_is_brute_force(teacher, student):

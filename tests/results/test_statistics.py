@@ -16,6 +16,7 @@ from scipy import stats
 
 from distillscope.measure.intervals import holm
 from distillscope.report.figures.noise import crossovers
+from distillscope.results.keys import teacher_key
 from distillscope.results.models import settings_of
 from distillscope.results.rows import Condition
 from distillscope.results.run import read_run
@@ -31,7 +32,7 @@ from distillscope.results.statistics import (
     welch,
     welch_from_summaries,
 )
-from distillscope.results.summary import Summary, statistic, summarise, teacher_key
+from distillscope.results.summary import Summary, statistic, summarise
 
 RNG = np.random.default_rng(0)
 A, B = RNG.normal(1.0, 2.0, 9), RNG.normal(0.0, 1.0, 9)

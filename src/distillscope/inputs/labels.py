@@ -6,7 +6,6 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import numpy as np
-import pandas as pd
 
 from distillscope.errors import UserError, unknown_name
 from distillscope.inputs.formats import Spec, parse_spec, read_contents
@@ -164,6 +163,8 @@ def _ids_column(lists: list[Member], asked: str | None, label: str | None, ids: 
 
 def _rows_of(wanted: np.ndarray, own: np.ndarray) -> tuple[np.ndarray, str]:
     """Row of each of ``wanted`` in a column that may name an item twice: its first."""
+    import pandas as pd
+
     first = ~pd.Index(own, dtype=object).duplicated()
     at, how = positions_of(wanted, own[first])
     return np.where(at >= 0, np.flatnonzero(first)[at], -1), how
@@ -171,6 +172,8 @@ def _rows_of(wanted: np.ndarray, own: np.ndarray) -> tuple[np.ndarray, str]:
 
 def _one_label_each(member: Member, own: np.ndarray, lists: list[Member], label: str | None, where: str) -> None:
     """An item that is named twice must have one label."""
+    import pandas as pd
+
     repeated = pd.Index(own, dtype=object).duplicated(keep=False)
     if not repeated.any():
         return

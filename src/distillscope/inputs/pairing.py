@@ -9,7 +9,6 @@ from dataclasses import replace
 from functools import partial
 
 import numpy as np
-import pandas as pd
 
 from distillscope.errors import UserError
 from distillscope.inputs.choosing import Embeddings, Ids
@@ -188,6 +187,8 @@ def positions_of(wanted: np.ndarray, ids: np.ndarray) -> tuple[np.ndarray, str]:
     >>> positions_of(np.array(["001", "002"], object), np.array(["2", "1"], object))
     (array([1, 0]), ' as whole numbers')
     """
+    import pandas as pd
+
     best, said = pd.Index(ids, dtype=object).get_indexer(wanted), ""
     for what, form in FORMS:
         matched = int((best >= 0).sum())
@@ -220,6 +221,8 @@ def positions(ids: np.ndarray, wanted: np.ndarray, where: str, what: str = "an e
 
 def unique_ids(ids: np.ndarray, where: str) -> None:
     """Each id must be there once."""
+    import pandas as pd
+
     index = pd.Index(ids, dtype=object)
     if not index.is_unique:
         repeated = index.duplicated()

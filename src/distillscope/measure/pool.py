@@ -20,6 +20,7 @@ from distillscope.measure.neighbours import first_kept, nearest, nearest_by_dist
 from distillscope.measure.results import NotMeasured
 from distillscope.measure.rows import Accumulator, Moments, Rows, merged, unit
 from distillscope.measure.scan import Items, row_keys, scan
+from distillscope.measure.similarity import Sorted
 from distillscope.measure.spectrum import algebraic_rank, kernel_sums, rounding_energy
 
 T = TypeVar("T")
@@ -292,16 +293,20 @@ class Side:
         return np.flatnonzero(np.isin(self.group_of[chosen], self.kept))
 
     @of_whole
-    def _rsa_square(self) -> np.ndarray:
-        from scipy.spatial.distance import pdist, squareform
+    def _rsa_sorted(self) -> Sorted:
+        """Euclidean distances between the first items in content order, sorted."""
+        from scipy.spatial.distance import pdist
 
-        return squareform(pdist(self.rows.take(self.order[: self.settings.rsa_items])))
+        return Sorted(pdist(self.rows.take(self.order[: self.settings.rsa_items])))
 
     @cached_property
-    def rsa_distances(self) -> np.ndarray:
-        """Euclidean distances (m (m - 1) / 2,) between the first items in content order."""
-        square = self._rsa_square[np.ix_(self._rsa_kept, self._rsa_kept)]
-        return square[np.triu_indices(len(square), 1)]
+    def rsa_ranks(self) -> np.ndarray:
+        """Ranks (m (m - 1) / 2,) of the Euclidean distances between the first items in content order that are kept."""
+        if self is self._whole:
+            return self._rsa_sorted.ranks()
+        kept = np.zeros(len(self._whole._rsa_kept), bool)
+        kept[self._rsa_kept] = True
+        return self._rsa_sorted.ranks(kept_pairs(kept))
 
     @cached_property
     def unit_sample(self) -> np.ndarray:
@@ -323,6 +328,15 @@ class Side:
         if not z.any(axis=1).all():
             raise NotMeasured("a row is all zeros, so it has no direction")
         return unit(z)
+
+
+def kept_pairs(kept: np.ndarray) -> np.ndarray:
+    """Whether both items of each pair i < j are ``kept`` (n,), in the order of `scipy.spatial.distance.pdist`.
+
+    >>> kept_pairs(np.array([True, True, False])).tolist()
+    [True, False, False]
+    """
+    return np.concatenate([kept[i + 1 :] & kept[i] for i in range(len(kept))])
 
 
 def span(rows: Rows, num_groups: int) -> int:

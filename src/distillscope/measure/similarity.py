@@ -74,16 +74,38 @@ def procrustes(cross_scatter: np.ndarray, teacher_scatter: np.ndarray, student_s
 
 @measures.register("similarity.rsa_spearman", unit="correlation", group="similarity", interval="jackknife", n="rsa_count",
                    title="RSA", better="higher")
-def rsa_spearman(teacher_rsa_distances: np.ndarray, student_rsa_distances: np.ndarray) -> float:
+def rsa_spearman(teacher_rsa_ranks: np.ndarray, student_rsa_ranks: np.ndarray) -> float:
     """RSA: Spearman correlation of the two sides' Euclidean distances over all pairs of at most 1,024 items.
 
     Kriegeskorte et al. (2008) with Euclidean distances. Between -1 and 1.
     """
-    from scipy.stats import rankdata
-
-    first, second = (rankdata(d) for d in (teacher_rsa_distances, student_rsa_distances))
-    first, second = first - first.mean(), second - second.mean()
+    first, second = (ranks - ranks.mean() for ranks in (teacher_rsa_ranks, student_rsa_ranks))
     return _ratio(first @ second, np.linalg.norm(first) * np.linalg.norm(second))
+
+
+class Sorted:
+    """``values`` (n,) sorted once, for the ranks of any part of them.
+
+    >>> in_order = Sorted(np.array([0.3, 0.1, 0.3, 0.2]))
+    >>> in_order.ranks().tolist(), in_order.ranks(np.array([True, False, True, True])).tolist()
+    ([3.5, 1.0, 3.5, 2.0], [2.5, 2.5, 1.0])
+    """
+
+    def __init__(self, values: np.ndarray) -> None:
+        self._order = np.argsort(values)
+        ordered = values[self._order]
+        self._level = np.cumsum(np.append(False, ordered[1:] != ordered[:-1]))  # equal values share one
+
+    def ranks(self, kept: np.ndarray | None = None) -> np.ndarray:
+        """Ranks (k,) from 1 of the values that are ``kept`` (n,) among themselves, in their own order; ties have their mean."""
+        order, level = self._order, self._level
+        if kept is not None:
+            inside = kept[order]
+            order, level = order[inside], level[inside]
+        counts = np.bincount(level)
+        found = np.empty(len(self._order))
+        found[order] = (np.cumsum(counts) - (counts - 1) / 2)[level]
+        return found if kept is None else found[kept]
 
 
 @measures.register("similarity.mutual_knn_10", unit="share", group="similarity", interval="jackknife", n="sample_count",

@@ -14,11 +14,11 @@ from distillscope.files.writing import write_text
 from distillscope.report.figures.noise import Sigma, noise_conditions
 from distillscope.report.sentences import numbers as words
 from distillscope.report.sentences.numbers import accuracy_of, count, first_known, interval_text, number, seeds_text
-from distillscope.results.keys import COSINE, facts_of
+from distillscope.results.keys import COSINE, facts_of, teacher_key
 from distillscope.results.models import Model, Setting, settings_of
 from distillscope.results.rows import CLEAN, TEACHER
 from distillscope.results.run import Run, read_run
-from distillscope.results.summary import Statistic, Summary, teacher_key
+from distillscope.results.summary import Statistic, Summary
 from distillscope.visible import markdown_text, sheet_cell, visible
 
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 from rich.box import SIMPLE_HEAD
 from rich.console import Console, ConsoleOptions
@@ -16,16 +17,17 @@ from rich.padding import Padding
 from rich.table import Table
 from rich.text import Text
 
-from distillscope.compare.differences import WELCH, Difference, Pair
-from distillscope.compare.runs import Comparison
 from distillscope.measure.results import Audit, Line, Value
-from distillscope.report.sentences import compare as words
 from distillscope.report.sentences.audit import headline
 from distillscope.report.sentences.audit_measures import between, meaning, read_as, title_of, told
 from distillscope.report.sentences.numbers import percent
 from distillscope.report.sentences.stages import stage_findings, stage_rows, stage_titles
 from distillscope.results.keys import NBSP
 from distillscope.visible import joined
+
+if TYPE_CHECKING:
+    from distillscope.compare.differences import Difference, Pair
+    from distillscope.compare.runs import Comparison
 
 HEAD = ("", "teacher", "student", "kept", f"95{NBSP}% interval")
 GROUPS = {"spectrum": "Directions", "alignment": "Alignment with the teacher", "contrastive": "Telling items apart",
@@ -202,6 +204,8 @@ def shown_line(line: Line, found: Audit) -> ShownLine:
 
 def comparison_tables(found: Comparison, width: int = NARROW) -> Iterator:
     """Rich renderables for a terminal of that width: headline, warnings, a table for each pair of runs, what it says."""
+    from distillscope.report.sentences import compare as words
+
     yield Text(words.headline(found.labels, found.differences), style="bold")
     for warning in found.warnings:
         yield Text(f"! {warning}", style="yellow")
@@ -216,11 +220,15 @@ def comparison_tables(found: Comparison, width: int = NARROW) -> Iterator:
 
 def seeds_line(found: Comparison) -> str:
     """What the intervals are over and what n counts, for the ways in which this comparison counts."""
+    from distillscope.compare.differences import WELCH
+
     hows = {d.how for d in found.differences if d.known and d.n}
     return ", ".join([SEEDS, *([SHARED] if hows - {WELCH} else []), *([APART] if WELCH in hows else [])])
 
 
 def _table(pair: Pair, items: bool):
+    from distillscope.report.sentences import compare as words
+
     table = Table(title=Text(f"A = {pair.first}, B = {pair.second}"), title_justify="left", box=SIMPLE_HEAD,
                   padding=(0, 1, 0, 0))
     for title in ["", "A", "B", "B - A", "95 % interval", *(["over items"] if items else []), "n", "p"]:

@@ -65,6 +65,15 @@ def facts_of(measure: str) -> Shown:
     return Shown(title=last.replace("_", " "))
 
 
+def teacher_key(measure: str) -> str:
+    """The key under which the teacher's rows hold the same quantity.
+
+    >>> teacher_key("paper.probe.student.accuracy")
+    'paper.probe.teacher.accuracy'
+    """
+    return ".".join("teacher" if part == "student" else part for part in measure.split("."))
+
+
 RANK = "student.effective_rank"
 COSINE = "alignment.mean_cosine"
 PARAMETERS = "capacity.parameters"

@@ -15,6 +15,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 import pandas as pd
 
+from distillscope.results.keys import teacher_key
 from distillscope.results.models import Model
 from distillscope.results.robustness import MEAN
 from distillscope.results.rows import CLEAN, TEACHER, Condition, in_order
@@ -218,8 +219,3 @@ def suite_over_seeds(model: Model, suite: pd.DataFrame) -> dict[str, Statistic]:
     whole, n = own["condition"] == MEAN, int(own["n"].max())
     each = own[~whole].groupby("seed")[["accuracy", "relative_retention"]].mean()
     return {**{c: statistic(each[c], n) for c in each}, "error": statistic(own.loc[whole, "mean_corruption_error"], n)}
-
-
-def teacher_key(measure: str) -> str:
-    """The key under which the teacher's rows hold the same quantity."""
-    return ".".join(TEACHER if part == "student" else part for part in measure.split("."))

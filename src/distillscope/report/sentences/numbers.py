@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable
+from typing import TYPE_CHECKING
 
 from distillscope.results import keys
-from distillscope.results.keys import ACCURACIES, NBSP, facts_of
-from distillscope.results.summary import Statistic, Summary, teacher_key
+from distillscope.results.keys import ACCURACIES, NBSP, facts_of, teacher_key
+
+if TYPE_CHECKING:
+    from distillscope.results.summary import Statistic, Summary
 
 INFONCE = [(loss, ceiling, facts_of(loss).hint) for loss, ceiling in keys.INFONCE]
 UNIFORMITY = [(spread, facts_of(spread).hint) for spread in keys.UNIFORMITY]
