@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import functools
+
 import numpy as np
 import pandas as pd
 import pytest
@@ -12,7 +14,17 @@ from builders.planted import rotation
 from distillscope.errors import UserError
 from distillscope.measure.audit import audit
 from distillscope.measure.classes import classes, partitions_agree
-from distillscope.measure.probe import PENALTIES, linear_probe, ridge_map, tuned_probe
+from distillscope.measure.probe import (
+    CS,
+    PENALTIES,
+    TOLERANCE,
+    cross_validated_probes,
+    linear_probe,
+    ridge_map,
+    standardised_probe,
+    standardised_probes,
+    tuned_probe,
+)
 
 
 def class_clouds(seed: int, n: int = 240, d: int = 8, num: int = 3, spread: float = 1.0) -> tuple[np.ndarray, np.ndarray]:
@@ -41,11 +53,13 @@ def test_the_papers_probe_is_scikit_learns(num):
 
 
 @pytest.mark.parametrize("num", [2, 4])
-def test_the_gradient_norm_is_autograds(num):
+@pytest.mark.parametrize("standard", [False, True])
+def test_the_gradient_norm_is_autograds(num, standard):
     torch = pytest.importorskip("torch")
     z, labels = class_clouds(0, num=num)
-    probe = linear_probe(z, labels, c=0.3, standardise=True, unit_norm=False, tol=0.01)
-    x = torch.tensor((z - z.mean(axis=0)) / z.std(axis=0))
+    fit = standardised_probe if standard else functools.partial(linear_probe, unit_norm=False)
+    probe = fit(z, labels, c=0.3, tol=0.01)
+    x = torch.tensor((z - z.mean(axis=0)) / z.std(axis=0) if standard else z)
     two = num == 2  # there scikit-learn has one row of weights, twice ours
     weights = torch.tensor(2 * probe.weights[1:] if two else probe.weights, requires_grad=True)
     bias = torch.tensor(2 * probe.bias[1:] if two else probe.bias, requires_grad=True)
@@ -68,8 +82,7 @@ def test_tuning_chooses_c_by_validation_alone():
     z, labels = class_clouds(0, n=60, d=30, spread=1.5)
     validation, validation_labels = class_clouds(1, n=300, d=30, spread=1.5)
     cs = (1e-4, 1e-2, 1.0)
-    accuracy = {c: np.mean(linear_probe(z, labels, c=c, standardise=True, unit_norm=False, tol=1e-5).predict(validation)
-                           == validation_labels) for c in cs}
+    accuracy = {c: np.mean(standardised_probe(z, labels, c).predict(validation) == validation_labels) for c in cs}
     best = max(accuracy.values())
     assert tuned_probe(z, labels, validation, validation_labels, cs=cs).c == min(c for c in cs if accuracy[c] == best)
 
@@ -83,9 +96,127 @@ def test_the_tuned_probe_ignores_scale_and_shift_of_columns_which_the_papers_doe
     assert paper[1] < paper[0] - 0.1
 
 
-def test_one_class_is_refused():
+@pytest.mark.parametrize("fit", [linear_probe, standardised_probe])
+def test_one_class_is_refused(fit):
     with refused(where="probe labels", got="one"):
-        linear_probe(np.eye(3), np.zeros(3))
+        fit(np.eye(3), np.zeros(3))
+
+
+def folds(n: int) -> list[np.ndarray]:
+    """Rows of two of three random folds."""
+    return [np.flatnonzero(np.random.default_rng(3).permutation(n) % 3 != fold) for fold in range(3)]
+
+
+def degenerate(case: str) -> tuple[np.ndarray, np.ndarray]:
+    """Rows on which a solver may stumble, with labels."""
+    z, labels = class_clouds(2, n=90, d=6)
+    if case == "more dimensions than items":
+        return class_clouds(2, n=60, d=150, spread=2.0)
+    if case == "two classes":
+        return z, labels % 2
+    if case == "a class with one item, in two folds only":
+        labels[7] = 9
+    if case == "duplicate columns":
+        z[:, 1] = z[:, 0]
+    if case == "columns of zeros and of one value":
+        z[:, 1:3] = 0, 0.1
+    if case == "a column constant in a fold":
+        z[:, 1] = 0.1
+        z[np.setdiff1d(np.arange(90), folds(90)[0]), 1] = 7
+    if case == "collinear":
+        z = np.outer(z[:, 0], np.arange(1.0, 7))
+    if case == "scales of columns":
+        z *= 10.0 ** np.array([-30, -3, 0, 3, 30, 120])
+    if case == "far from the origin":
+        z += 1e6
+    if case == "separable":
+        z += 40 * np.eye(6)[labels]
+    if case == "constant":
+        z[:] = 0.1
+    if case == "one column":
+        z = z[:, :1]
+    return z, labels
+
+
+@pytest.mark.parametrize("case", [
+    "well posed", "more dimensions than items", "two classes", "a class with one item, in two folds only", "duplicate columns",
+    "columns of zeros and of one value", "a column constant in a fold", "collinear", "scales of columns", "far from the origin",
+    "separable", "constant", "one column"])
+def test_folds_along_c_are_scikit_learns_optima(case):
+    """A second-order solver at a tight tolerance, of each fold and C alone, on columns that scikit-learn standardises."""
+    from sklearn.linear_model import LogisticRegression
+    from sklearn.preprocessing import StandardScaler
+
+    z, labels = degenerate(case)
+    for rows, probes in zip(folds(len(z)), standardised_probes(z, labels, folds(len(z)), tol=1e-6), strict=True):
+        x = StandardScaler().fit_transform(z[rows])
+        for c, probe in zip(CS, probes, strict=True):
+            theirs = LogisticRegression(C=c, solver="newton-cholesky", tol=1e-10, max_iter=500).fit(x, labels[rows])
+            assert probe.classes.tolist() == theirs.classes_.tolist() and probe.converged and probe.gradient_norm <= 1e-6
+            expected, scores = theirs.predict_log_proba(x), probe.scores(z[rows])
+            scores -= np.logaddexp.reduce(scores, axis=1, keepdims=True)
+            np.testing.assert_allclose(scores, expected, rtol=1e-4, atol=1e-4)
+            loss = [-p[np.arange(len(rows)), np.searchsorted(probe.classes, labels[rows])].mean()
+                    + np.square(w).sum() * (2 if len(w) == 2 else 1) / (2 * c * len(rows))
+                    for p, w in ((scores, probe.weights), (expected, theirs.coef_))]
+            if len(theirs.classes_) > 2:
+                assert loss[0] <= loss[1] + 1e-10
+
+
+def test_the_closed_form_of_equal_clouds():
+    """Two items a class at -1 and 1: by symmetry the bias is 0, and the slope w solves w = c n / (1 + exp(w))."""
+    z, labels = np.array([[-1.0], [-1], [1], [1]]), np.array([0, 0, 1, 1])
+    for c in (0.1, 1.0):
+        probe = standardised_probe(z, labels, c, tol=1e-9)
+        w = float((probe.weights[1] - probe.weights[0])[0])
+        assert w == pytest.approx(4 * c / (1 + np.exp(w)), abs=1e-7) and np.abs(probe.bias).max() < 1e-9
+
+
+def test_probes_of_many_parts_are_those_of_each_alone_whatever_the_blocks(monkeypatch):
+    from distillscope.measure import logistic
+
+    z, labels = class_clouds(0, n=300, d=12, num=4, spread=2.0)
+    together = standardised_probes(z, labels, folds(300), tol=1e-8)
+    monkeypatch.setattr(logistic, "BLOCK", 100)
+    monkeypatch.setattr(logistic, "MOST_WEIGHTS", 1)
+    alone = standardised_probes(z, labels, folds(300), tol=1e-8)
+    for some, others in zip(together, alone, strict=True):
+        for one, other in zip(some, others, strict=True):
+            np.testing.assert_allclose(one.weights, other.weights, atol=1e-5)
+            assert np.array_equal(one.predict(z), other.predict(z))
+
+
+def test_all_folds_share_one_scatter_and_few_passes(monkeypatch):
+    """What made the audit fast: one scatter of the rows for all folds and C, and a fraction of lbfgs's passes."""
+    from distillscope.measure import logistic
+
+    made, passes = [], []
+
+    class Counted(logistic._Losses):
+        def __init__(self, x, parts):
+            made.append(len(parts))
+            super().__init__(x, parts)
+
+        def __call__(self, *given):
+            passes.append(1)
+            return super().__call__(*given)
+
+    monkeypatch.setattr(logistic, "_Losses", Counted)
+    z, labels = class_clouds(0, n=1500, d=40, num=5, spread=1.5)
+    z = z @ np.diag(np.arange(1.0, 41) ** -1.5) @ rotation(0, 40)  # correlated columns
+    found = audit(z, z + 0.1 * np.random.default_rng(1).normal(size=z.shape), labels, groups={"probe"}, intervals=False)
+    assert made == [5, 5] and found["probe.student.gradient_norm"] <= TOLERANCE
+    x = (z - z.mean(axis=0)) / z.std(axis=0)
+    cold = sum(linear_probe(x, labels, c=c, unit_norm=False, tol=1e-6).n_iter for c in CS)
+    assert len(passes) / 2 < cold / 2  # for five folds, where each alone would take as many
+
+
+def test_cross_validated_probes_choose_on_the_last_fifth_of_their_rows():
+    z, labels = class_clouds(0, n=120, d=10, spread=2.0)
+    for rows, probe in zip(folds(120), cross_validated_probes(z, labels, folds(120)), strict=True):
+        fitted, held = rows[:64], rows[64:]
+        alone = tuned_probe(z[fitted], labels[fitted], z[held], labels[held])
+        assert probe.c == alone.c and np.array_equal(probe.predict(z), alone.predict(z))
 
 
 def test_audit_fits_to_train_and_tests_on_the_items():

@@ -11,7 +11,7 @@ from builders.training import make_source, make_subject
 from distillscope.config.parts import CLIP_STD
 from distillscope.data.preprocess import Preprocess
 from distillscope.data.source import Source
-from distillscope.measure.probe import linear_probe
+from distillscope.measure.probe import linear_probe, standardised_probe
 from distillscope.registry import stresses
 from distillscope.stress.attack import Classifier, accuracy_under_pgd
 from distillscope.stress.frequencies import FourierNoise, by_third, energy_by_frequency, fourier_basis, half_plane, heat_map
@@ -119,8 +119,8 @@ def test_the_margins_gradient_against_finite_differences(subject, test_items):
 def test_probe_logits_are_the_probes_scores():
     rng = np.random.default_rng(0)
     z, labels = rng.normal(size=(90, 6)) + 1, np.repeat([2, 5, 9], 30)
-    for settings in ({}, {"standardise": True, "unit_norm": False}):
-        probe = linear_probe(z, labels, **settings)
+    for fit in (linear_probe, standardised_probe):
+        probe = fit(z, labels)
         layer = probe_logits(probe)
         assert layer(torch.from_numpy(z).float()).numpy() == pytest.approx(probe.scores(z), abs=1e-4)
         assert layer.places(np.array([9, 2])).tolist() == [2, 0]

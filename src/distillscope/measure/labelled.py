@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from functools import cached_property
 
 import numpy as np
@@ -12,12 +11,11 @@ from distillscope.measure.comparison import Comparison
 from distillscope.measure.neighbours import knn_predictions, voted
 from distillscope.measure.pair import Pair
 from distillscope.measure.pool import Side
-from distillscope.measure.probe import FOLDS, LinearProbe, linear_probe, tuned_probe
+from distillscope.measure.probe import FOLDS, LinearProbe, cross_validated_probes, linear_probe
 from distillscope.measure.results import NotMeasured
 from distillscope.measure.rows import unit
 from distillscope.measure.scan import Items
 
-VALIDATION = 0.2
 BETWEEN_ITEMS = ("similarity", "retrieval", "contrastive")
 CLASSIFIED = ("probe", "knn")
 
@@ -152,13 +150,16 @@ class LabelledPair(Comparison):
 
     def _probes(self, side: str, kind: str) -> list[LinearProbe]:
         """One fitted to the training items, else one a fold, fitted to the items of the others."""
-        fit: Callable[..., LinearProbe] = linear_probe if kind == "paper" else _tuned
         if self.train is not None:
-            chosen = self.train.teacher.order[: self.settings.probe_items]
-            return [fit(getattr(self.train, side).rows.take(chosen), self._train_labels[chosen])]
-        index = self.probe_index
-        z, y, fold_of = getattr(self, side).rows.take(index), self.labels[index], np.arange(len(index)) % FOLDS
-        return [fit(z[fold_of != fold], y[fold_of != fold]) for fold in range(FOLDS)]
+            index, pair, labels = self.train.teacher.order[: self.settings.probe_items], self.train, self._train_labels
+            parts = [np.arange(len(index))]
+        else:
+            index, pair, labels = self.probe_index, self, self.labels
+            parts = [np.flatnonzero(np.arange(len(index)) % FOLDS != fold) for fold in range(FOLDS)]
+        z, labels = getattr(pair, side).rows.take(index), labels[index]
+        if kind == "paper":
+            return [linear_probe(z[part], labels[part]) for part in parts]
+        return cross_validated_probes(z, labels, parts)
 
     def _classified_rightly(self, side: str, probes: list[LinearProbe]) -> np.ndarray:
         labels, rows, index = self.labels, getattr(self, side).rows, self.probe_index
@@ -258,9 +259,3 @@ class LabelledPair(Comparison):
     @cached_property
     def student_zero_shot_correct(self) -> np.ndarray:
         return self._zero_shot_correct("student")
-
-
-def _tuned(z: np.ndarray, labels: np.ndarray) -> LinearProbe:
-    """Tuned probe whose validation split is the last fifth of ``z``, which comes in content order: a random fifth."""
-    cut = len(z) - max(1, round(VALIDATION * len(z)))
-    return tuned_probe(z[:cut], labels[:cut], z[cut:], labels[cut:])

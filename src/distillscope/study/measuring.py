@@ -26,7 +26,7 @@ from distillscope.data.splits import Splits
 from distillscope.files.writing import write_atomic
 from distillscope.measure.audit import audit, prepare
 from distillscope.measure.neighbours import knn_accuracy
-from distillscope.measure.probe import FOLDS, LinearProbe, linear_probe, ridge_map, tuned_probe
+from distillscope.measure.probe import FOLDS, LinearProbe, linear_probe, ridge_map, standardised_probe, tuned_probe
 from distillscope.measure.rows import Accumulator, unit
 from distillscope.measure.spectrum import effective_rank
 from distillscope.results.keys import TRAIN_RANK
@@ -154,9 +154,9 @@ def fit_probes(study: Study, train: np.ndarray, splits: Splits, validation: np.n
 def refit(study: Study, probes: Mapping[str, LinearProbe]) -> Callable[[np.ndarray, np.ndarray], dict[str, LinearProbe]]:
     """Fits the same kinds of probe to other embeddings; the tuned one keeps its C."""
     def fit(z: np.ndarray, labels: np.ndarray) -> dict[str, LinearProbe]:
-        own: dict[str, dict[str, Any]] = {"paper": {}, "tuned": {"standardise": True, "unit_norm": False, "tol": 1e-5}}
-        return heads({name: linear_probe(z, labels, c=probe.c, max_iter=study.probes.max_iter, **own[name])
-                      for name, probe in probes.items()})
+        most = study.probes.max_iter
+        return heads({name: linear_probe(z, labels, max_iter=most) if name == "paper"
+                      else standardised_probe(z, labels, probe.c, max_iter=most) for name, probe in probes.items()})
 
     return fit
 
