@@ -11,12 +11,14 @@ import signal
 import subprocess
 import sys
 import time
+from multiprocessing import get_context
 from pathlib import Path
 
 import pytest
 import yaml
 
 from distillscope.errors import UserError
+from distillscope.processes import workers
 from distillscope.processes.interrupts import Terminated
 from distillscope.processes.workers import died, run_in_workers
 
@@ -31,13 +33,6 @@ if __name__ == "__main__":
         test_workers.go(Path(sys.argv[1]), 2, a="long", b="long")
     except KeyboardInterrupt:
         sys.exit(130)
-"""
-IMPATIENT = """
-from distillscope.training import loop
-loop.CHECKPOINT_SECONDS = 0.5  # also where a worker imports this file: with half a minute the test would wait for that long
-if __name__ == "__main__":
-    from distillscope.cli import main
-    main()
 """
 _given: list[str] = []
 
@@ -126,9 +121,26 @@ def test_what_is_said_of_a_dead_worker():
     assert str(died("", -9)).startswith("a process")
 
 
+def command(words: list[str], errors: Path) -> None:
+    """The command in a session of its own, as a job is; it and its workers are forked: else each would import torch again."""
+    import torch
+
+    from distillscope.cli import main
+    from distillscope.training import loop
+
+    os.setsid()
+    signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell's background jobs ignore it
+    torch.set_num_threads(1)  # OpenMP's threads do not outlive a fork
+    loop.CHECKPOINT_SECONDS = 0.5  # with half a minute the test would wait for that long
+    workers.get_context = lambda how: get_context("fork")
+    sys.argv = ["distillscope", *words]
+    with open(os.devnull, "w") as sys.stdout, open(errors, "w", buffering=1) as sys.stderr:
+        main()
+
+
 @pytest.fixture
 def running(tmp_path, monkeypatch):
-    """(process, config, run directory) of a study of six long trials, two at once, in a session of its own as a job is."""
+    """(process, config, run directory, its errors) of a study of six long trials, two at once."""
     import distillscope.study.run  # noqa: F401 - now: later the trials would train while this process loads it
     from builders.tiny import scratch, tiny_values
 
@@ -136,20 +148,17 @@ def running(tmp_path, monkeypatch):
     config, out = tmp_path / "tiny.yaml", tmp_path / "run"
     long = tiny_values(seeds=[1, 2, 3, 4, 5, 6], noise={"sigmas": []}, training={"epochs": 5000, "batch_size": 16})
     config.write_text(yaml.safe_dump(long))
-    script = tmp_path / "impatient.py"
-    script.write_text(IMPATIENT)
-    process = subprocess.Popen(
-        [sys.executable, str(script), "run", str(config), "--out", str(out), "--jobs", "2"],
-        stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True, start_new_session=True,
-        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL))  # a shell's background jobs ignore it
+    errors = tmp_path / "errors"
+    process = get_context("fork").Process(target=command, args=(["run", str(config), "--out", str(out), "--jobs", "2"], errors))
+    process.start()
     until = time.monotonic() + 120
     while len(list(out.glob("trials/*/checkpoint.pt"))) < 2:  # both train, and have something to go on from
-        assert process.poll() is None and time.monotonic() < until, process.stderr.read()
+        assert process.is_alive() and time.monotonic() < until, errors.read_text()
         time.sleep(0.2)
-    yield process, config, out
-    if process.poll() is None:
+    yield process, config, out, errors
+    if process.is_alive():
         os.killpg(process.pid, signal.SIGKILL)
-    process.stderr.close()
+        process.join()
 
 
 @pytest.mark.slow
@@ -157,14 +166,15 @@ def test_a_study_is_held_by_one_process_and_ends_when_interrupted(running):
     from distillscope.config.load import load_preset
     from distillscope.study.run import run_study
 
-    process, config, out = running
+    process, config, out, errors = running
     with pytest.raises(UserError) as refused:
         run_study(load_preset(str(config)), out, resume=True)
-    assert "going on" in refused.value.got and process.poll() is None
+    assert "going on" in refused.value.got and process.is_alive()
 
     os.killpg(process.pid, signal.SIGINT)  # as Ctrl-C does; above, the first process alone gets it
-    _, err = process.communicate(timeout=60)  # a trial takes minutes
-    assert process.returncode == 130
+    process.join(timeout=60)  # a trial takes minutes
+    err = errors.read_text()
+    assert process.exitcode == 130
     assert err.splitlines()[-1].startswith("distillscope: interrupted;") and "Traceback" not in err, err
     begun = sorted(out.glob("trials/*"))
     assert len(begun) == 2 and all((t / "checkpoint.pt").exists() and not (t / "complete.json").exists() for t in begun)
