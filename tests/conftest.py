@@ -1,4 +1,7 @@
-"""What all tests share: a cache of their own, figures drawn where asked, and the real data where it is within reach."""
+"""What all tests share: a cache of their own, figures drawn where asked, and the real data where it is within reach.
+
+The process that only deals tests out to others loads this file too: what takes long to import is imported where it is used.
+"""
 
 import itertools
 import os
@@ -9,11 +12,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from builders.browser import CHROMIUM, Browser, leave_undrawn
-from builders.planted import cloud, student_of
-from builders.synthetic_run import make_run
-from builders.tiny import SCRATCH, once, scratch
-from distillscope.report.study_page import write_report
+from builders import SCRATCH
 
 _numbers = itertools.count()
 
@@ -57,6 +56,8 @@ def laid():
 @pytest.fixture(autouse=True)
 def undrawn(request, monkeypatch):
     """Reports are written without drawings, most of their time, but for tests that ask for ``drawn`` or ``laid``."""
+    from builders.browser import leave_undrawn
+
     if "drawn" not in request.fixturenames:
         leave_undrawn(monkeypatch, laid="laid" in request.fixturenames)
 
@@ -64,6 +65,8 @@ def undrawn(request, monkeypatch):
 @pytest.fixture(scope="session")
 def browser(tmp_path_factory):
     """Chromium, started once for the pages of all tests; skipped where there is none."""
+    from builders.browser import CHROMIUM, Browser
+
     if CHROMIUM is None:
         pytest.skip("needs Chromium to open the page (Debian: apt-get install chromium)")
     started = Browser(tmp_path_factory.mktemp("chromium"))
@@ -83,10 +86,15 @@ def cifar10_dir():
 @pytest.fixture(scope="session")
 def reported() -> Path:
     """A complete study with an augmented arm and a reduced target, with its report written; all test processes read one."""
+    from builders.tiny import once, scratch
+
     return once(scratch() / "reported", _report)
 
 
 def _report(folder: Path) -> None:
+    from builders.synthetic_run import make_run
+    from distillscope.report.study_page import write_report
+
     published = [{"student": "S", "condition": "clean", "measure": "student.effective_rank", "value": 15.91},
                  {"student": "L", "condition": "noise=0.1", "measure": "paper.probe.student.accuracy", "value": 0.4376,
                   "std": 0.061}]
@@ -96,12 +104,14 @@ def _report(folder: Path) -> None:
 @pytest.fixture
 def make():
     """The builder, for tests that need a run of their own."""
+    from builders.synthetic_run import make_run
+
     return make_run
 
 
 @pytest.fixture(scope="session")
 def subject():
-    from builders.training import make_subject  # torch, of which most tests need nothing
+    from builders.training import make_subject
 
     return make_subject()
 
@@ -116,10 +126,14 @@ def test_items():
 @pytest.fixture
 def teacher() -> np.ndarray:
     """Embeddings (200, 12) for the tests that need no special data."""
+    from builders.planted import cloud
+
     return cloud(0)
 
 
 @pytest.fixture
 def student(teacher) -> np.ndarray:
     """Those of a student of ``teacher``, with noise."""
+    from builders.planted import student_of
+
     return student_of(teacher, 1)

@@ -12,6 +12,9 @@ import pytest
 
 from distillscope.errors import UserError
 
+SCRATCH = "DISTILLSCOPE_TESTS"
+"""The variable with the folder that test processes share; conftest.py sets it and removes the folder at the end."""
+
 
 @contextmanager
 def refused(*, where: object = "", got: object = "", expected: object = "",

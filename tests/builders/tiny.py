@@ -17,6 +17,7 @@ import pytest
 from filelock import FileLock
 from sklearn.datasets import load_digits
 
+from builders import SCRATCH
 from builders.browser import undrawn
 from distillscope.config.load import study_from
 from distillscope.config.study import Study
@@ -26,10 +27,6 @@ from distillscope.measure.results import Audit
 from distillscope.results.rows import COLUMNS
 
 TEACHER = "test_resnet"
-
-
-SCRATCH = "DISTILLSCOPE_TESTS"
-"""The variable with the folder that test processes share; conftest.py sets it and removes the folder at the end."""
 
 
 @functools.cache
