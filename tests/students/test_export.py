@@ -182,6 +182,10 @@ REFUSED = {
     "unknown runtime": (["--to", "onx"], "Did you mean 'onnx'"),
     "unknown precision": (["--precision", "int4"], "known precision"),
     "another suffix": (["--out", "s.tflite"], "s.onnx"),
+    "a suffix in capitals": (["--out", "s.ONNX"], "s.onnx"),
+    "a split of no data": (["--split", "test"], "--calibrate DATA beside it"),
+    "a bound of int8 in float32": (["--min-cosine", "0.9"], "--precision int8 beside it"),
+    "steps of no tuning": (["--precision", "int8", "--qat-steps", "9"], "--qat beside it"),
     "no folder": (["--out", "none/s.onnx"], "Make it first"),
     "a file that is there": (["--out", "there.onnx"], "there.onnx, which is there"),
     "too few images": (["--calibrate", "few"], "at least 256 images"),
@@ -299,8 +303,11 @@ def test_students_and_files_are_timed_in_turn(student, files):
                                                      (4, "torch"), (4, "onnxruntime")]
     assert all(t.ratio == 1 for t in found[::3]) and all(0 < t.median_ms <= t.p90_ms and t.calls >= 45 for t in found)
     assert found[1].size_bytes == (files / "s.onnx").stat().st_size
+    assert [t.batch for t in bench([files / "s.batch1.onnx"], batches=(1, 4), seconds=0.01, memory=False)] == [1]
     with refused(where="--batch 4", got="fixed to another"):
         bench([files / "s.batch1.onnx"], batches=(4,), seconds=0.01, memory=False)
+    with refused(expected="export", got=".npy"):
+        bench([files / "s.npy"])
     with refused(where="--threads", got="0"):
         bench([student], threads=(0,))
 

@@ -22,10 +22,11 @@ def export(
                                                                              "resized in the file as in training")] = "sized",
     calibrate: Annotated[str | None, typer.Option(metavar="DATA", help="images to calibrate int8 and to verify "
                                                                         "on [default: those it was distilled on]")] = None,
-    split: Annotated[str, typer.Option(help="split of --calibrate")] = "train",
-    min_cosine: Annotated[float, typer.Option(help="int8: mean cosine to the network that the file must keep")] = 0.99,
+    split: Annotated[str | None, typer.Option(help="split of --calibrate [default: train]")] = None,
+    min_cosine: Annotated[float | None, typer.Option(help="int8: mean cosine to the network that the file must keep "
+                                                          "[default: 0.99]")] = None,
     qat: Annotated[bool, typer.Option("--qat", help="int8: tune the weights to being rounded first")] = False,
-    qat_steps: Annotated[int, typer.Option(help="of 32 images, with --qat")] = 300,
+    qat_steps: Annotated[int | None, typer.Option(help="of 32 images, with --qat [default: 300]")] = None,
     licence: Annotated[str | None, typer.Option(help="what the metadata say of it")] = None,
     json_: Json = None,
 ) -> None:

@@ -62,7 +62,7 @@ def bench(paths: Sequence[Path | str], *, threads: Sequence[int] = (1,), batches
     """Time students (folders) and artefacts (files) against one another: about ``seconds`` each, batch and number of threads.
 
     ``others`` open what is neither, by name; their memory is not measured. A file that is fixed to another batch is left out
-    there, and said; where none is left, refused.
+    there, and said; where none is left at any batch, refused.
     """
     for option, values in (("--threads", threads), ("--batch", batches)):
         if not values or min(values) < 1:
@@ -80,16 +80,25 @@ def bench(paths: Sequence[Path | str], *, threads: Sequence[int] = (1,), batches
             torch.set_num_threads(count)  # what runtimes open their files with, too
             models: dict[str, Model] = {name: _load(name) for name in names}
             models |= {name: open_one() for name, open_one in (others or {}).items()}
-            for batch in batches:
-                fit = {name: m for name, m in models.items() if not isinstance(m, Artefact) or m.batch in (None, batch)}
-                for name in sorted(models.keys() - fit.keys()) if count == threads[0] else ():
-                    progress.say(f"bench {name}: fixed to batch {getattr(models[name], 'batch', 1)}, left out at {batch}")
-                if not fit:
-                    raise UserError(f"bench --batch {batch}", "a model that takes this batch", "only files fixed to another",
-                                    "Name a file with a dynamic batch, or another --batch.")
+            for batch, fit in _fitting(models, batches, say=count == threads[0]):
                 found += _timed(fit, count, batch, seconds, set(names) if memory else set())
     finally:
         torch.set_num_threads(before)
+    return found
+
+
+def _fitting(models: Mapping[str, Model], batches: Sequence[int], say: bool) -> list[tuple[int, dict[str, Model]]]:
+    """The batches, each with the models that take it, without those that none does; what is left out is said."""
+    found = []
+    for batch in batches:
+        fit = {name: m for name, m in models.items() if not isinstance(m, Artefact) or m.batch in (None, batch)}
+        for name in sorted(models.keys() - fit.keys()) if say else ():
+            progress.say(f"bench {name}: fixed to batch {getattr(models[name], 'batch', 1)}, left out at {batch}")
+        if fit:
+            found.append((batch, fit))
+    if not found:
+        raise UserError(f"bench --batch {','.join(map(str, batches))}", "a model that takes this batch",
+                        "only files fixed to another", "Name a file with a dynamic batch, or another --batch.")
     return found
 
 

@@ -24,13 +24,13 @@ def load_artefact(path: Path | str, student: StudentEncoder | Path | str | None 
     where = f"artefact {path}"
     kind = MODEL_FILES.get(path.suffix.lower())
     if kind is None:
-        raise UserError(where, f"a file of a kind that export writes ({', '.join(MODEL_FILES)})", f"'{path.suffix}'",
-                        "Name what `distillscope export --out` wrote.")
+        raise UserError(where, "a file that `distillscope export` wrote (.onnx, .xml, .pte, .tflite)", f"'{path.suffix}'",
+                        "Name one of these, or a student's folder.")
     settings: dict[str, Any] = {"path": path}
     found = teachers.call(kind, settings, where=where)
     if not isinstance(found, Artefact):
         raise UserError(where, "metadata that `distillscope export` wrote", "none",
-                        f"Export it, or pass it as a model file of your own: --teacher or --student {path}.")
+                        "Export it, or pass it to `distillscope audit`, whose --teacher and --student may be any model file.")
     if student is not None:
         check_same_student(found, student if isinstance(student, StudentEncoder) else load_student(student, "cpu"), where)
     return found

@@ -249,7 +249,7 @@ def converting(name: str, job: Job) -> Iterator[None]:
         raise
     except Exception as error:  # every converter raises its own, without a common base
         raise UserError(f"export {job.student.name}", f"operators that {name} has", plain_line(error),
-                        "Use --to onnx, or --input sized where it was raw.") from None
+                        "Use --to onnx.") from None
 
 
 RUNTIMES = {

@@ -78,14 +78,16 @@ def agreement(artefact: Artefact, source: Source, pixels: np.ndarray, rows: np.n
     return Agreement(cosines(found, rows), source.ids)
 
 
-def held(found: Agreement, bound: float, where: str, explain: Callable[[str, float], str]) -> None:
-    """Refuse a file that falls below the bound on its worst image: which images, and which layer ``explain`` says it is."""
+def held(found: Agreement, precision: str, where: str, explain: Callable[[str, float], str]) -> None:
+    """Refuse a file that falls below its bound on its worst image: which images, and which layer ``explain`` says it is."""
+    bound = BOUNDS[precision]
     bad = found.below(bound)
+    advice = "Report the layer." if precision == "float32" else "Export it in float32, or report the layer."
     if bad:
         more = f" and {len(bad) - 3} more" if len(bad) > 3 else ""
         raise UserError(where, f"cosine {bound} to the network or more for each of {len(found.ids)} images",
                         f"{found.worst:.6f} for {', '.join(bad[:3])}{more}; first to deviate: {explain(bad[0], bound)}",
-                        "Nothing was written. Export it in float32, or report the layer.")
+                        f"Nothing was written. {advice}")
 
 
 def first_deviation(graph: ModelProto, student: StudentEncoder, preprocess: Preprocess, source: Source, item: str,

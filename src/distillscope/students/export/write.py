@@ -33,7 +33,8 @@ from distillscope.students.hub import student_folder
 from distillscope.students.load import load_student
 from distillscope.teachers.artefacts import Facts
 
-MOST_STEPS = 100_000
+MIN_COSINE = 0.99
+QAT_STEPS, MOST_STEPS = 300, 100_000
 LICENCE = "other: follows from the licences of the teacher's weights and of the images"
 
 
@@ -57,26 +58,20 @@ class Exported:
 
 
 def export_student(folder: Path | str, out: Path | str, *, to: str = "onnx", precision: str = "float32", input: str = "sized",
-                   calibrate: str | None = None, split: str = "train", min_cosine: float = 0.99,
-                   qat: bool = False, qat_steps: int = 300, licence: str = LICENCE) -> list[Exported]:
+                   calibrate: str | None = None, split: str | None = None, min_cosine: float | None = None,
+                   qat: bool = False, qat_steps: int | None = None, licence: str = LICENCE) -> list[Exported]:
     """Export the student of a folder to ``out``; beside a dynamic file stands one of batch 1, NAME.batch1.SUFFIX (sized input).
 
-    The images are the student's own unless ``calibrate`` names others (``split`` of them): 256 are shown to the file's runtime
-    and to the network, and nothing is written where a cosine falls below the bound: worst 0.9999 in float32, 0.999 in float16.
-    In int8 the *mean* must reach ``min_cosine``; calibration and choices are made on other images than those. ``qat``: before
-    that the weights are tuned to being rounded, for ``qat_steps``, towards the student's own embeddings.
+    The images are the student's own unless ``calibrate`` names others (``split`` of them, by default train): 256 are shown to
+    the file's runtime and to the network, and nothing is written where a cosine falls below the bound: worst 0.9999 in
+    float32, 0.999 in float16. In int8 the *mean* must reach ``min_cosine`` (0.99); calibration and choices are made on other
+    images than those. ``qat``: before that the weights are tuned to being rounded, for ``qat_steps`` (300), towards the
+    student's own embeddings.
     """
     out = Path(out)
-    for option, given, known in (("--to", to, list(RUNTIMES)), ("--precision", precision, ["float32", "float16", "int8"]),
-                                 ("--input", input, ["sized", "raw"])):
-        if given not in known:
-            raise unknown_name(option, option.removeprefix("--"), given, known)
-    if not 0 < min_cosine < 1:
-        raise UserError("--min-cosine", "a number between 0 and 1", f"{min_cosine:g}", "0.99 is usual.")
-    if qat and precision != "int8":
-        raise UserError("--qat", "--precision int8, which it tunes the weights for", precision, "Add --precision int8.")
-    if not 1 <= qat_steps <= MOST_STEPS:
-        raise UserError("--qat-steps", f"a whole number from 1 to {MOST_STEPS}", f"{qat_steps}", "300 are usual.")
+    _check_names(to, precision, input)
+    _check_needed(precision, calibrate, split, min_cosine, qat, qat_steps)
+    split, min_cosine, qat_steps = split or "train", MIN_COSINE if min_cosine is None else min_cosine, qat_steps or QAT_STEPS
     runtime = RUNTIMES[to]
     runtime.check(precision, input)
     check_out(out, runtime.suffixes)
@@ -102,6 +97,30 @@ def export_student(folder: Path | str, out: Path | str, *, to: str = "onnx", pre
         _put([made.path.with_suffix(suffix) for made in verified for suffix in reversed(runtime.suffixes)], out.parent)
     return [Exported(out.parent / m.path.name, m.facts, m.batch, m.size_bytes, m.agreement, m.images, m.decided)
             for m in verified]
+
+
+def _check_names(to: str, precision: str, images: str) -> None:
+    """Refuse what is no name of these."""
+    for option, given, known in (("--to", to, list(RUNTIMES)), ("--precision", precision, ["float32", "float16", "int8"]),
+                                 ("--input", images, ["sized", "raw"])):
+        if given not in known:
+            raise unknown_name(option, option.removeprefix("--"), given, known)
+
+
+def _check_needed(precision: str, calibrate: str | None, split: str | None, min_cosine: float | None, qat: bool,
+                  qat_steps: int | None) -> None:
+    """Refuse values out of range, and an option that would be ignored for want of another."""
+    if min_cosine is not None and not 0 < min_cosine < 1:
+        raise UserError("--min-cosine", "a number between 0 and 1", f"{min_cosine:g}", f"{MIN_COSINE} is usual.")
+    if qat and precision != "int8":
+        raise UserError("--qat", "--precision int8, which it tunes the weights for", precision, "Add --precision int8.")
+    if qat_steps is not None and not 1 <= qat_steps <= MOST_STEPS:
+        raise UserError("--qat-steps", f"a whole number from 1 to {MOST_STEPS}", f"{qat_steps}", f"{QAT_STEPS} are usual.")
+    for option, given, needs, there in (("--split", split, "--calibrate DATA", calibrate is not None),
+                                        ("--min-cosine", min_cosine, "--precision int8", precision == "int8"),
+                                        ("--qat-steps", qat_steps, "--qat", qat)):
+        if given is not None and not there:
+            raise UserError(option, f"{needs} beside it", f"{option} alone", f"Add {needs}, or leave it out.")
 
 
 def _put(files: list[Path], folder: Path) -> None:
@@ -136,7 +155,7 @@ def _verified(job: Job, made: Converted) -> Exported:
     rows, images = network_rows(job.student, pixels), f"{job.verification.name}/{job.verification.split}"
     if made.source is not None:
         found = Agreement(cosines(made.source(pixels), rows), job.verification.ids)
-        held(found, BOUNDS[job.facts.precision], f"export {made.path.name}", made.explain)
+        held(found, job.facts.precision, f"export {made.path.name}", made.explain)
         size = sum(f.stat().st_size for f in made.path.rglob("*") if f.is_file())
         return Exported(made.path, job.facts.but(batch="1", layout="RGB image"), 1, size, found, images, made.decided)
     artefact = load_artefact(made.path, job.student)
@@ -147,7 +166,7 @@ def _verified(job: Job, made: Converted) -> Exported:
         found = found.joined(agreement(artefact, large, pixels, network_rows(job.student, pixels)))
     where, precision = f"export {made.path.name}", job.facts.precision
     if precision in BOUNDS:
-        held(found, BOUNDS[precision], where, made.explain)
+        held(found, precision, where, made.explain)
     elif not found.mean >= job.min_cosine:
         raise UserError(where, f"mean cosine {job.min_cosine:g} to the network on {len(found.ids)} images kept apart",
                         f"{found.mean:.4f}", "Nothing was written. Give more images (--calibrate), or a lower --min-cosine.")
@@ -156,7 +175,7 @@ def _verified(job: Job, made: Converted) -> Exported:
 
 def check_out(out: Path, suffixes: tuple[str, ...]) -> None:
     """Refuse a place that cannot be written to, or where something is, before any work."""
-    if out.suffix.lower() != suffixes[0]:
+    if out.suffix != suffixes[0]:
         raise UserError(f"--out {out}", f"a name that ends in {suffixes[0]}", f"'{out.suffix}'",
                         f"Name it {out.stem or 'student'}{suffixes[0]}.")
     if not out.parent.is_dir():
