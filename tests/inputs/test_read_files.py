@@ -6,6 +6,7 @@ And folders (clip-retrieval's layout, splits, our cache, trials, runs), and any 
 from __future__ import annotations
 
 import functools
+import json
 import warnings
 from pathlib import Path
 
@@ -343,13 +344,28 @@ def try_to_read(path: Path) -> None:
             assert "\n" not in str(error)
 
 
-@pytest.mark.parametrize(("line", "got"), [(b'{"id": "b", ', "no JSON"), (b"[1, 2]", "a list"), (b'{"id": "\xff"}', "UTF-8"),
-                                           (b"[" * 100_000, "no JSON")])
+@pytest.mark.parametrize(("line", "got"), [(b'{"id": "b", ', "Expecting"), (b"[1, 2]", "[1, 2]"),
+                                           (b'{"id": "\xff"}', "other bytes"), (b"[" * 100_000, "too deep")])
 def test_a_line_that_is_no_json_object_is_named_before_arrow_reads_it(tmp_path, line, got):
     path = tmp_path / "rows.jsonl"
     path.write_bytes(b'{"id": "a", "embedding": [1.0, 2.0]}\n\n' + line + b"\n")
-    with refused(where="line 3", expected="one JSON object a line", got=got):
+    with refused(where="line 3", got=got, advice="on each line"):
         read_embeddings(path)
+
+
+@pytest.mark.parametrize("name", ["rows.jsonl", "rows.json"])
+def test_nan_beside_the_embeddings_is_read_though_json_has_none(tmp_path, name):
+    rows = [{"id": f"a{i}", "embedding": [1.0, i], "score": float("nan")} for i in range(3)]
+    text = json.dumps(rows) if name == "rows.json" else "\n".join(map(json.dumps, rows))
+    (tmp_path / name).write_text(text)
+    assert read_embeddings(tmp_path / name).ids.tolist() == ["a0", "a1", "a2"]
+
+
+def test_a_damaged_state_of_a_saved_data_set_is_named(tmp_path):
+    (tmp_path / "dataset_info.json").write_text("{}")
+    (tmp_path / "state.json").write_text('{"_data_files": [{"name": "data.arrow"}]}')
+    with refused(where=["state.json", "_data_files.0.filename"], advice="save_to_disk"):
+        read_embeddings(tmp_path)
 
 
 @functools.cache

@@ -5,7 +5,6 @@ from __future__ import annotations
 import csv
 import gzip
 import itertools
-import json
 import zlib
 from collections.abc import Iterator
 from pathlib import Path
@@ -17,6 +16,7 @@ from distillscope.data.classes import class_labels, need_column, numbered, pick_
 from distillscope.data.decode import Decoding, files_in, folders_in, is_image, other_kinds, read_file, suffixes
 from distillscope.data.source import MissingSplit, Source, data_option, encoded_source, near_splits
 from distillscope.errors import UserError
+from distillscope.files.json_reader import parse_json
 from distillscope.registry import datasets
 
 
@@ -136,9 +136,11 @@ def _rows(path: Path) -> dict[str, list[str]]:
     names = [s.lower() for s in path.suffixes]
     try:
         with (gzip.open if names[-1] == ".gz" else open)(path, "rt", encoding="utf-8-sig", newline="") as file:
-            lines = _json_lines(file) if {".jsonl", ".ndjson"} & set(names) else _separated(file)
+            lines = _json_lines(file, path) if {".jsonl", ".ndjson"} & set(names) else _separated(file)
             columns, *rows = lines
-    except (OSError, EOFError, ValueError, RecursionError, zlib.error, csv.Error) as error:
+    except UserError:
+        raise
+    except (OSError, EOFError, ValueError, zlib.error, csv.Error) as error:
         raise UserError(f"data {path}", "a CSV, TSV or JSONL file in UTF-8 with a header line or keys",
                         f"{type(error).__name__}: {' '.join(str(error).split())[:120]}", "Mend or save it again.") from None
     if not rows:
@@ -162,11 +164,10 @@ def _separated(file: TextIO) -> Iterator[list[str]]:
         yield [cell.strip() for cell in row]
 
 
-def _json_lines(file: TextIO) -> Iterator[list[str]]:
+def _json_lines(file: TextIO, path: Path) -> Iterator[list[str]]:
     """The keys of all lines, then the values of each."""
-    rows = [json.loads(line) for line in file if line.strip()]
-    if not all(isinstance(row, dict) for row in rows):
-        raise ValueError("a line that is no {...}")
+    rows = [parse_json(line, f"data {path}, line {number}", dict, "Mend or drop that line.", nan=True)
+            for number, line in enumerate(file, 1) if line.strip()]
     keys = list(dict.fromkeys(key for row in rows for key in row))
     yield keys
     for row in rows:

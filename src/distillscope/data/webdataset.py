@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import re
 import tarfile
 from collections.abc import Sequence
@@ -15,6 +14,7 @@ from distillscope.data.classes import numbered, sorted_names
 from distillscope.data.decode import MAX_FILE_BYTES, BrokenImage, Decoding, is_image, other_kinds, passed_over
 from distillscope.data.source import MissingSplit, Source, data_option, encoded_source, near_splits
 from distillscope.errors import UserError
+from distillscope.files.json_reader import parse_json
 from distillscope.registry import datasets
 
 Member = tuple[Path, int, int]
@@ -144,13 +144,11 @@ def _read(shard: Path, offset: int, size: int) -> bytes:
 
 def _label(content: bytes, suffix: str, field_name: str, where: str, given: Path) -> str | None:
     """The label as it is written, or None where a JSON has none."""
-    try:
-        value = content.decode().strip() if suffix == "cls" else json.loads(content).get(field_name)
-    except (ValueError, AttributeError, RecursionError):
-        value = content[:40]
+    todo = f"Mend it, or take the images without labels: {data_option(given, label='none')}."
+    value = (content.decode(errors="replace").strip() if suffix == "cls" else
+             parse_json(content, where, dict, todo, nan=True).get(field_name))
     if isinstance(value, float) and value.is_integer():
         value = int(value)
     if isinstance(value, bool) or not isinstance(value, (int, str, type(None))) or value == "":
-        raise UserError(where, "a whole number or a name as label", repr(content[:40]),
-                        f"Mend it, or take the images without labels: {data_option(given, label='none')}.")
+        raise UserError(where, "a whole number or a name as label", repr(content[:40]), todo)
     return None if value is None else str(value)

@@ -1,4 +1,4 @@
-"""The one reader of JSON that this program wrote: what is damaged, foreign or hostile is one line that names the file."""
+"""The one reader of JSON, of this program's files and of others: what is damaged or hostile is one line that names the file."""
 
 from __future__ import annotations
 
@@ -54,17 +54,21 @@ def unreadable(error: Exception) -> str:
     return said.get(type(error)) or told.split("\n")[0].rstrip(".")
 
 
-def parse_json(content: bytes | str, where: str, expected: Any = dict, todo: str = AGAIN) -> Any:
+def parse_json(content: bytes | str, where: str, expected: Any = dict, todo: str = AGAIN, *, nan: bool = False) -> Any:
     """``content`` as ``expected``; ``where`` names it in the one line of what is wrong.
+
+    ``nan``: NaN and infinity are taken, for files of others, since Python writes them though JSON has none.
 
     >>> parse_json("[1, NaN]", "a.json", list)
     Traceback (most recent call last):
     distillscope.errors.UserError: a.json: expected JSON, got NaN, which JSON does not have.
         Write it again with the command that made it.
+    >>> parse_json("[1, NaN]", "a.json", list, nan=True)
+    [1, nan]
     """
     try:
         text = content.decode("utf-8-sig") if isinstance(content, bytes) else content
-        value = json.loads(text, parse_constant=_no_constant, object_pairs_hook=no_repeat)
+        value = json.loads(text, parse_constant=float if nan else _no_constant, object_pairs_hook=_no_repeat)
     except UnicodeDecodeError:
         raise UserError(where, "JSON in UTF-8", "other bytes", todo) from None
     except RecursionError:
@@ -104,7 +108,7 @@ def shown(value: Any, room: int = 80) -> str:
     return text if len(text) <= room else f"{text[: room - 1]}…"
 
 
-def no_repeat(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+def _no_repeat(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     """An object, whose keys must differ: JSON itself would keep the last value without a word."""
     found = dict(pairs)
     if len(found) != len(pairs):

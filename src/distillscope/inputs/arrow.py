@@ -13,8 +13,10 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from pydantic import BaseModel, Field
 
 from distillscope.errors import UserError
+from distillscope.files.json_reader import parse_json, read_json
 from distillscope.inputs.members import Contents, Kept, Member, check_memory, opened
 from distillscope.inputs.naming import id_rank, is_index, label_rank, runs
 from distillscope.measure.rows import Stored
@@ -129,22 +131,10 @@ def read_jsonl(path: Path, where: str) -> Contents:
 def _check_lines(path: Path, where: str) -> None:
     """Refuse what is no JSON before Arrow sees it: its reader crashed the process on random bytes (seen three times in tests,
     pyarrow 26.0.1; once on one thread)."""
-    import json
-
     with opened(path, where) as handle:
         for number, line in enumerate(handle, 1):
-            if number == 1:
-                line = line.removeprefix(b"\xef\xbb\xbf")
-            if not line.strip():
-                continue
-            try:
-                found = json.loads(line.decode("utf-8"))
-            except (ValueError, RecursionError) as error:
-                got = "bytes that are no UTF-8" if isinstance(error, UnicodeDecodeError) else "no JSON"
-                raise UserError(f"{where}, line {number}", "one JSON object a line", got, "Mend or drop that line.") from None
-            if not isinstance(found, dict):
-                raise UserError(f"{where}, line {number}", "one JSON object a line", f"a {type(found).__name__}",
-                                'Write {"field": value, ...} on each line.')
+            if line.strip():
+                parse_json(line, f"{where}, line {number}", dict, 'Write {"field": value, ...} on each line.', nan=True)
 
 
 def in_memory(table: Any) -> Table:
@@ -157,12 +147,19 @@ def joined(tables: Sequence[Table]) -> Table:
     return Table(tables[0].schema, sum(t.count for t in tables), lambda names: (b for t in tables for b in t.batches(names)))
 
 
+class _Part(BaseModel):
+    filename: str
+
+
+class _State(BaseModel):
+    """What the state.json of a saved data set says of its files."""
+
+    data_files: list[_Part] = Field(alias="_data_files")
+
+
 def read_saved(folder: Path, where: str) -> Contents:
     """The folder that `Dataset.save_to_disk` writes: Arrow streams, in the order of its state.json."""
-    import json
-
-    state = json.loads((folder / "state.json").read_text(encoding="utf-8"))
-    names = [part["filename"] for part in state["_data_files"]]
+    names = [part.filename for part in read_json(folder / "state.json", _State, "Save it again with save_to_disk.").data_files]
     outside = next((n for n in names if Path(n).name != n), None)
     if outside is not None or not names:
         raise UserError(f"{where}/state.json", "files of this folder", f"'{outside}'" if names else "none",

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from functools import partial
@@ -12,7 +11,7 @@ from typing import Any
 import numpy as np
 
 from distillscope.errors import UserError
-from distillscope.files.json_reader import no_repeat
+from distillscope.files.json_reader import parse_json
 from distillscope.inputs.arrays import kind_of
 from distillscope.inputs.arrow import contents_of, in_memory
 from distillscope.inputs.members import Contents, Member, check_memory, size_of
@@ -150,7 +149,7 @@ def _unnamed(member: Member) -> Member:
 
 def read_json(path: Path, where: str) -> Contents:
     """The lists of a JSON file. An id given twice is refused: JSON itself would keep its last embedding alone."""
-    held = json.loads(path.read_text(encoding="utf-8-sig"), object_pairs_hook=no_repeat)
+    held = parse_json(path.read_bytes(), where, Any, "Mend it, or save it again.", nan=True)
     if isinstance(held, list) and held and all(isinstance(item, dict) for item in held):
         import pyarrow as pa
 

@@ -15,6 +15,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from distillscope.data.preprocess import Names, Preprocess, gathered
 from distillscope.data.source import Images, Source
 from distillscope.errors import UserError
+from distillscope.files.json_reader import parse_json
 from distillscope.teachers.encoder import Encoder, Perturbation
 from distillscope.teachers.model_files import FileNetwork, HostEncoder, file_encoder
 
@@ -60,11 +61,12 @@ class Facts(BaseModel):
         if MARK not in told:
             return None
         try:
-            return cls.model_validate({**told, "preprocessing": json.loads(told.get("preprocessing", "null"))})
-        except (ValidationError, json.JSONDecodeError) as error:
-            first = error.errors()[0] if isinstance(error, ValidationError) else None
-            got = f"{'.'.join(map(str, first['loc']))}: {first['msg']}" if first else "preprocessing: no JSON"
-            raise UserError(where, "the metadata that `distillscope export` wrote", got, "Export it again.") from None
+            seen = parse_json(told.get("preprocessing", "null"), f"{where} preprocessing", dict, "Export it again.")
+            return cls.model_validate({**told, "preprocessing": seen})
+        except ValidationError as error:
+            first = error.errors()[0]
+            raise UserError(where, "the metadata that `distillscope export` wrote",
+                            f"{'.'.join(map(str, first['loc']))}: {first['msg']}", "Export it again.") from None
 
 
 @dataclass

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 from typing import Any
 
@@ -10,6 +9,7 @@ import numpy as np
 import torch
 
 from distillscope.errors import UserError
+from distillscope.files.json_reader import parse_json
 from distillscope.registry import teachers
 from distillscope.teachers.artefacts import MARK, opened
 from distillscope.teachers.encoder import Encoder, plain_line
@@ -113,7 +113,7 @@ class ExecuTorchNetwork(FileNetwork):
     def told(self) -> dict[str, str]:
         if MARK not in self.program.method_names:
             return {}
-        return dict(json.loads(self.program.load_method(MARK).execute([])[0]))
+        return parse_json(self.program.load_method(MARK).execute([])[0], self.where, dict[str, str], "Export it again.")
 
     def open_on(self, device: torch.device) -> bool:
         return device.type == "cpu"

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import json
 import os
 import shutil
 from collections.abc import Callable, Sequence
@@ -18,6 +17,7 @@ from filelock import Timeout
 from distillscope import progress
 from distillscope.errors import UserError
 from distillscope.files import locks
+from distillscope.files.json_reader import read_json
 from distillscope.teachers.cache import cache_root
 
 
@@ -39,10 +39,11 @@ def _listed(folder: Path, prefix: str, read: Callable[[Path, dict], tuple[int, d
             if path.is_symlink():
                 raise ValueError(f"a link to {os.readlink(path)}")
             record["bytes"] = sum(f.lstat().st_size for f in path.rglob("*") if f.is_file() and not f.is_symlink())
-            described = json.loads((path / "entry.json").read_text(encoding="utf-8"))
-            record["rows"], said = read(path, described)
+            record["rows"], said = read(path, read_json(path / "entry.json"))
             record.update(said)
-        except (OSError, ValueError, KeyError, TypeError, AttributeError, EOFError, RecursionError, pa.ArrowException) as error:
+        except UserError as error:
+            record["damaged"] = f"entry.json: {error.got}"
+        except (OSError, ValueError, KeyError, TypeError, AttributeError, EOFError, pa.ArrowException) as error:
             record["damaged"] = str(error).splitlines()[0][:120] if str(error) else type(error).__name__
         found.append(record)
     return found

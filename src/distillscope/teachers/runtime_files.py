@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import json
 import mmap
 import os
 import re
@@ -16,6 +15,7 @@ import numpy as np
 import torch
 
 from distillscope.errors import UserError
+from distillscope.files.json_reader import parse_json
 from distillscope.registry import teachers
 from distillscope.teachers.artefacts import MARK, opened
 from distillscope.teachers.encoder import Encoder, plain_line
@@ -259,7 +259,9 @@ class LiteNetwork(FileNetwork):
         model = schema.Model.GetRootAsModel(self.path.read_bytes(), 0)
         entries = [model.Metadata(i) for i in range(model.MetadataLength())]
         ours = next((e for e in entries if e.Name() == MARK.encode()), None)
-        return {} if ours is None else dict(json.loads(model.Buffers(ours.Buffer()).DataAsNumpy().tobytes()))
+        if ours is None:
+            return {}
+        return parse_json(model.Buffers(ours.Buffer()).DataAsNumpy().tobytes(), self.where, dict[str, str], "Export it again.")
 
     def open_on(self, device: torch.device) -> bool:
         """It stays on the CPU."""
