@@ -1,6 +1,6 @@
 """Similarity and retrieval: explicit kernels, SciPy's Procrustes and Spearman, scikit-learn and brute force; nulls, ties.
 
-And contrastive measures, against loops and torch's cross-entropy.
+And contrastive measures, against loops and torch's cross-entropy; few items, against all dimensions and scikit-learn's ridge.
 """
 
 from __future__ import annotations
@@ -17,7 +17,9 @@ from distillscope.measure import neighbours
 from distillscope.measure.audit import audit
 from distillscope.measure.contrastive import batch_uniformity, infonce_losses
 from distillscope.measure.neighbours import knn_accuracy, knn_predictions, nearest, own_ranks, top_positions
-from distillscope.measure.pool import Settings, kept_pairs
+from distillscope.measure.pair import Pair
+from distillscope.measure.pool import Settings, Side, kept_pairs
+from distillscope.measure.rows import Frame, Rows
 from distillscope.measure.similarity import Sorted
 
 KEYS = ("linear_cka", "linear_cka_debiased", "procrustes", "rsa_spearman", "mutual_knn_10")
@@ -324,3 +326,41 @@ def test_what_it_sees_and_what_not(teacher, student):
     assert contrasted(teacher, student @ q)["contrastive.infonce"] > base["contrastive.infonce"] + 0.5
     shuffled = contrasted(teacher, student[np.random.default_rng(1).permutation(200)])
     assert shuffled["contrastive.retained_share"] < 0.05
+
+
+@pytest.mark.parametrize("case", ["plain", "as many", "collinear", "two values", "far away"])
+def test_few_items_measure_in_their_span_as_in_all_dimensions(case, monkeypatch):
+    """Scatters of n - 1 coordinates say what those of d dimensions do, in a file's step too, whose rows leave the span."""
+    n, d = (64, 64) if case == "as many" else (60, 90)
+    teacher, student = cloud(0, n=n, d=d) + (1e3 if case == "far away" else 0), student_of(cloud(0, n=n, d=d), 1)
+    if case == "collinear":
+        teacher = teacher[:, :30] @ cloud(2, n=30, d=d)
+    if case == "two values":
+        student = np.where(student > 0, 1.0, 0.5)
+    given = {"artefacts": {"file": student + 0.3 * cloud(3, n=n, d=d)},
+             "groups": {"spectrum", "alignment", "similarity", "retrieval"}}
+    few = audit(teacher, student, **given)
+    monkeypatch.setattr(Frame, "of", classmethod(lambda cls, rows: cls()))
+    all_dimensions = audit(teacher, student, **given)
+    assert few.left_out == all_dimensions.left_out and few.values.keys() == all_dimensions.values.keys()
+    for key, value in all_dimensions.values.items():
+        found, expected = (np.array([v.value, v.low, v.high], float) for v in (few.values[key], value))
+        np.testing.assert_allclose(found, expected, rtol=2e-5, atol=1e-7, err_msg=key)
+    for stage, other in zip(few.stages, all_dimensions.stages, strict=True):
+        assert {k: v.value for k, v in stage.values.items()} == pytest.approx({k: v.value for k, v in other.values.items()})
+    for key, curve in all_dimensions.curves.items():
+        rank = slice(None) if "_on_" not in key else slice(29 if case == "collinear" else 50)  # past the rank: anywhere
+        np.testing.assert_allclose(few.curves[key].y[rank], curve.y[rank], rtol=1e-6, atol=1e-5 * curve.y[0], err_msg=key)
+
+
+def test_fold_maps_of_few_items_are_scikit_learns_ridge():
+    from sklearn.linear_model import Ridge
+
+    teacher, student = cloud(0, n=40, d=50), student_of(cloud(0, n=40, d=50), 1)[:, :45]
+    pair = Pair(*(Side(Rows(z), items=Side(Rows(teacher)).items, precision="float64") for z in (teacher, student)))
+    assert pair.cross_scatter.shape == pair.teacher.scatter.shape == (39, 39)  # what made the audit of few items fast
+    new = cloud(5, n=7, d=45)
+    for fold, found in zip(pair.folds, pair.fold_maps, strict=True):
+        seen = ~np.isin(pair.teacher.group_of, fold)
+        theirs = Ridge(alpha=found.penalty).fit(student[seen], teacher[seen])
+        np.testing.assert_allclose(found(new), theirs.predict(new), rtol=1e-6, atol=1e-7)

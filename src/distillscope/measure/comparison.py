@@ -32,7 +32,7 @@ class Comparison(Pair):
     @cached_property
     def _moment_draws(self) -> dict[str, np.ndarray]:
         index = self.teacher.order[: self.null_count]
-        return shuffled_moments(self.teacher.rows.take(index), self.student.rows.take(index),
+        return shuffled_moments(self.teacher.coordinates(index), self.student.coordinates(index),
                                 self.settings.null_draws, self.settings.seed)
 
     @property

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from distillscope.measure import alignment, contrastive
-from distillscope.measure.pool import Side, by_group, energy_along, of_whole, span
+from distillscope.measure.pool import Side, by_group, energy_along, of_whole, padded, span
 from distillscope.measure.probe import Map, fold_groups, residual_energy, ridge
 from distillscope.measure.results import Audit, NotMeasured, Value
 from distillscope.measure.rows import SMALLEST_NORM, Accumulator, Moments, merged, unit
@@ -63,7 +63,7 @@ class Pair:
         size = max(span(side.rows, len(parts)) for side in (self.teacher, self.student))
         for start in range(0, self.teacher.rows.count, size):
             for part, index in zip(parts, by_group(self.teacher.group_of[start : start + size], len(parts)), strict=True):
-                part.add(self.student.rows.take(start + index), self.teacher.rows.take(start + index))
+                part.add(self.student.coordinates(start + index), self.teacher.coordinates(start + index))
         return [part.result() for part in parts]
 
     def cross_moments_of(self, groups: tuple[int, ...]) -> Moments:
@@ -76,7 +76,7 @@ class Pair:
 
     @property
     def cross_scatter(self) -> np.ndarray:
-        """Centred cross scatter (student's d, teacher's d)."""
+        """Centred cross scatter (student's r, teacher's r)."""
         return self.cross_moments.scatter
 
     @cached_property
@@ -97,19 +97,29 @@ class Pair:
     @cached_property
     def student_energy_on_teacher(self) -> np.ndarray:
         """Energy (d,) of the centred student along each of the teacher's principal directions."""
-        self.need_one_dim()
-        return energy_along(self.teacher.components, self.student.moments.scatter)
+        return self._energy(self.student, self.teacher)
 
     @cached_property
     def teacher_energy_on_student(self) -> np.ndarray:
         """Energy (d,) of the centred teacher along each of the student's principal directions."""
-        self.need_one_dim()
-        return energy_along(self.student.components, self.teacher.moments.scatter)
+        return self._energy(self.teacher, self.student)
+
+    def _energy(self, of: Side, along: Side) -> np.ndarray:
+        """Energy (d,) of ``of`` along the components of ``along``; what has no part in those is spread over the rest evenly.
+
+        Where there are as many items as dimensions or fewer, the components that the items do not fix may lie anywhere.
+        """
+        dim = self.need_one_dim()
+        found = energy_along(of.frame.along(along.components), of.scatter)
+        if len(found) == dim:
+            return found
+        rest = max(float(np.trace(of.scatter) - found.sum()), 0.0)
+        return np.append(found, np.full(dim - len(found), rest / (dim - len(found))))
 
     @cached_property
     def principal_angles(self) -> np.ndarray:
-        """Principal angles (k,) in degrees between the spans of the first k = 20 components of both sides."""
-        k = min(alignment.TOP, self.need_one_dim())
+        """Principal angles (k,) in degrees between the spans of the first k = 20 components of both sides, or fewer."""
+        k = min(alignment.TOP, self.need_one_dim(), *(side.axes.shape[1] for side in (self.teacher, self.student)))
         return alignment.angles_between(self.teacher.components[:, :k], self.student.components[:, :k])
 
     # -- the cross-validated linear map ------------------------------------------------------------------------------
@@ -125,7 +135,12 @@ class Pair:
 
     @cached_property
     def fold_maps(self) -> list[Map]:
-        """For each fold, the ridge map student -> teacher fitted on the other folds."""
+        """For each fold, the ridge map student -> teacher fitted on the other folds, between rows."""
+        return [model.between(self.student.frame, self.teacher.frame) for model in self._inner_maps]
+
+    @cached_property
+    def _inner_maps(self) -> list[Map]:
+        """The same maps between coordinates."""
         return [ridge(self.student.moments_of(train), self.cross_moments_of(train),
                       float(np.trace(self.teacher.moments_of(train).scatter)), self.teacher.items_in(train))
                 for train in self._training_folds]
@@ -133,11 +148,11 @@ class Pair:
     @cached_property
     def teacher_residual_energy(self) -> np.ndarray:
         """Out-of-fold squared error (d,) of the linear map along each of the teacher's principal directions."""
-        total = np.zeros(self.teacher.dim)
-        for fold, model in zip(self.folds, self.fold_maps, strict=True):
-            total += residual_energy(model, self.teacher.components, self.student.moments_of(fold),
+        total = np.zeros(self.teacher.axes.shape[1])
+        for fold, model in zip(self.folds, self._inner_maps, strict=True):
+            total += residual_energy(model, self.teacher.axes, self.student.moments_of(fold),
                                      self.cross_moments_of(fold), self.teacher.moments_of(fold))
-        return total
+        return padded(total, self.teacher.dim)
 
     @cached_property
     def teacher_own_r2(self) -> float:
@@ -148,7 +163,7 @@ class Pair:
         for fold, train in zip(self.folds, self._training_folds, strict=True):
             seen, unseen = self.teacher.moments_of(train), self.teacher.moments_of(fold)
             model = ridge(seen, seen, float(np.trace(seen.scatter)), self.teacher.items_in(train))
-            missed += residual_energy(model, self.teacher.components, unseen, unseen, unseen).sum()
+            missed += residual_energy(model, self.teacher.axes, unseen, unseen, unseen).sum()
         total = self.teacher.eigenvalues.sum()
         return float(1 - missed / total) if total > 0 else 1.0
 

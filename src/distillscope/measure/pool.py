@@ -18,7 +18,7 @@ import numpy as np
 from distillscope.measure import tolerances
 from distillscope.measure.neighbours import first_kept, nearest, nearest_by_distance
 from distillscope.measure.results import NotMeasured
-from distillscope.measure.rows import Accumulator, Moments, Rows, merged, unit
+from distillscope.measure.rows import Accumulator, Frame, Moments, Rows, merged, unit
 from distillscope.measure.scan import Items, row_keys, scan
 from distillscope.measure.similarity import Sorted
 from distillscope.measure.spectrum import algebraic_rank, kernel_sums, rounding_energy
@@ -127,7 +127,15 @@ class Side:
     def sample_count(self) -> int:
         return len(self.sample)
 
-    # -- moments and spectrum ----------------------------------------------------------------------------------------
+    # -- moments and spectrum, in the coordinates of ``frame`` ---------------------------------------------------------
+
+    @of_whole
+    def frame(self) -> Frame:
+        return Frame.of(self.rows)
+
+    def coordinates(self, index: np.ndarray | slice) -> np.ndarray:
+        """The rows of ``index`` in float64, in coordinates (m, r)."""
+        return self.frame.inside(self.rows.take(index))
 
     @of_whole
     def group_moments(self) -> list[Moments]:
@@ -136,7 +144,7 @@ class Side:
         size = span(self.rows, len(parts))
         for start in range(0, self.rows.count, size):
             for part, index in zip(parts, by_group(self.group_of[start : start + size], len(parts)), strict=True):
-                part.add(self.rows.take(start + index))
+                part.add(self.coordinates(start + index))
         return [part.result() for part in parts]
 
     def moments_of(self, groups: tuple[int, ...]) -> Moments:
@@ -149,17 +157,18 @@ class Side:
 
     @cached_property
     def mean(self) -> np.ndarray:
-        return self.moments.mean
+        """Mean (d,) of the rows."""
+        return self.frame.outside(self.moments.mean)
 
     @cached_property
     def eigenvalues(self) -> np.ndarray:
-        """Squared singular values of the centred embeddings, descending."""
-        return descending_eigenvalues(self.scatter)
+        """Squared singular values (d,) of the centred embeddings, descending."""
+        return padded(descending_eigenvalues(self.scatter), self.dim)
 
     @of_whole
     def resolved_rank(self) -> int:
         """How many leading components stand out of what rounding to this side's precision adds; of the whole, always."""
-        energy = np.diag(self.scatter) + self.count * np.square(self.mean)
+        energy = self.frame.diagonal(self.scatter) + self.count * np.square(self.mean)
         scale = 0.0 if self.rows.normalize else 2.0**self.rows.exponent
         noise = rounding_energy(energy, self.count, self.precision, scale)
         noise = noise * tolerances.ROUNDED * (1 + np.sqrt(self.dim / self.count)) ** 2
@@ -170,14 +179,23 @@ class Side:
         return int(np.argmax(lost)) if lost.any() else told
 
     @cached_property
-    def components(self) -> np.ndarray:
-        """Principal directions (d, d) as columns: right singular vectors of the centred embeddings."""
+    def axes(self) -> np.ndarray:
+        """Principal directions (r, r) in coordinates."""
         return np.linalg.eigh(self.scatter)[1][:, ::-1]
 
     @cached_property
+    def components(self) -> np.ndarray:
+        """Principal directions (d, r) as columns: right singular vectors of the centred embeddings."""
+        return self.frame.turned(self.axes)
+
+    @cached_property
     def uncentred_eigenvalues(self) -> np.ndarray:
-        """Squared singular values of the embeddings as they are."""
-        return descending_eigenvalues(self.moments.scatter + self.count * np.outer(self.mean, self.mean))
+        """Squared singular values (d,) of the embeddings as they are."""
+        mean, scatter = self.frame.along(self.mean), self.scatter
+        if len(mean) < self.dim:  # what the mean has outside the span of the rows' differences is one coordinate more
+            mean = np.append(mean, np.linalg.norm(self.mean - self.frame.turned(mean)))
+            scatter = np.pad(scatter, (0, 1))
+        return padded(descending_eigenvalues(scatter + self.count * np.outer(mean, mean)), self.dim)
 
     @cached_property
     def _halves(self) -> list[Moments]:
@@ -211,7 +229,7 @@ class Side:
 
     @property
     def scatter(self) -> np.ndarray:
-        """Centred scatter (d, d)."""
+        """Centred scatter (r, r)."""
         return self.moments.scatter
 
     @cached_property
@@ -352,6 +370,11 @@ def by_group(groups: np.ndarray, num_groups: int) -> list[np.ndarray]:
 def descending_eigenvalues(scatter: np.ndarray) -> np.ndarray:
     """Eigenvalues of a symmetric positive matrix, descending; rounding below zero is zero."""
     return np.linalg.eigvalsh(scatter)[::-1].clip(min=0)
+
+
+def padded(values: np.ndarray, count: int) -> np.ndarray:
+    """``values`` (k,) with zeros after them: (count,)."""
+    return np.pad(values, (0, count - len(values)))
 
 
 def energy_along(directions: np.ndarray, scatter: np.ndarray) -> np.ndarray:

@@ -19,7 +19,7 @@ import numpy as np
 
 from distillscope.errors import UserError
 from distillscope.measure.logistic import Part, paths
-from distillscope.measure.rows import Accumulator, Moments, unit
+from distillscope.measure.rows import Accumulator, Frame, Moments, unit
 
 if TYPE_CHECKING:
     from threadpoolctl import ThreadpoolController
@@ -193,6 +193,11 @@ class Map:
 
     def __call__(self, x: np.ndarray) -> np.ndarray:
         return self.target_mean + (x - self.mean) @ self.weights
+
+    def between(self, inputs: Frame, targets: Frame) -> Map:
+        """A map of coordinates of both frames as one of rows; what lies outside the span of ``inputs`` changes nothing."""
+        weights = targets.turned(inputs.turned(self.weights).T).T
+        return Map(inputs.outside(self.mean), weights, targets.outside(self.target_mean), self.penalty)
 
 
 def ridge(x: Moments, cross: Moments, y_energy: float, items: int | None = None) -> Map:

@@ -134,6 +134,51 @@ def unit(z: np.ndarray) -> np.ndarray:
 
 
 @dataclass(frozen=True)
+class Frame:
+    """Coordinates of rows: as they are, or where there are no more rows than dimensions, in the span of their differences.
+
+    There a row is ``origin`` (d,) + ``basis`` (d, r) @ its coordinates, with orthonormal columns and r = n - 1: scatters keep
+    their spectrum, and cost n instead of d. Equal rows stay equal to the last digit.
+
+    >>> rows = Rows(np.array([[1.0, 2, 3], [1, 2, 5]]))
+    >>> frame = Frame.of(rows)
+    >>> np.abs(frame.inside(rows.take([0, 1]))).tolist(), frame.outside(frame.inside(rows.take([1]))).tolist()
+    ([[0.0], [2.0]], [[1.0, 2.0, 5.0]])
+    """
+
+    origin: np.ndarray | None = None
+    basis: np.ndarray | None = None
+
+    @classmethod
+    def of(cls, rows: Rows) -> Frame:
+        """The frame in which ``rows`` have fewest coordinates."""
+        if rows.count > rows.dim:
+            return cls()
+        z = rows.take(slice(None))
+        return cls(z[0], np.linalg.qr((z[1:] - z[0]).T)[0])
+
+    def inside(self, z: np.ndarray) -> np.ndarray:
+        """Coordinates (n, r) of rows ``z`` (n, d); what lies outside the span is dropped."""
+        return z if self.basis is None else (z - self.origin) @ self.basis
+
+    def outside(self, coordinates: np.ndarray) -> np.ndarray:
+        """The rows (..., d) at ``coordinates`` (..., r)."""
+        return coordinates if self.basis is None else self.origin + coordinates @ self.basis.T
+
+    def diagonal(self, scatter: np.ndarray) -> np.ndarray:
+        """What a ``scatter`` (r, r) of coordinates has in each dimension (d,) of the rows."""
+        return np.diag(scatter) if self.basis is None else ((self.basis @ scatter) * self.basis).sum(axis=1)
+
+    def turned(self, directions: np.ndarray) -> np.ndarray:
+        """Directions (r, k) of the coordinates as those of the rows, (d, k)."""
+        return directions if self.basis is None else self.basis @ directions
+
+    def along(self, directions: np.ndarray) -> np.ndarray:
+        """What of the rows' ``directions`` (d, k) lies in the span, in coordinates: (r, k)."""
+        return directions if self.basis is None else self.basis.T @ directions
+
+
+@dataclass(frozen=True)
 class Moments:
     """``count`` rows, their mean (d,), and their centred scatter sum (x - mean)(x - mean)^T (d, d), in float64.
 
