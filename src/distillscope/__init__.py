@@ -27,6 +27,7 @@ _PUBLIC = {
     "run_study": "study.run",
     "load_study": "study.run",
     "load_student": "students.load",
+    "StudentEncoder": "students.load",
     "load_artefact": "students.export.load",
     "export_student": "students.export.write",
     "audit": "measure.audit",
@@ -40,6 +41,7 @@ if TYPE_CHECKING:
     from distillscope.registry import list_parts as list_parts
     from distillscope.students.export.load import load_artefact as load_artefact
     from distillscope.students.export.write import export_student as export_student
+    from distillscope.students.load import StudentEncoder as StudentEncoder
     from distillscope.students.load import load_student as load_student
     from distillscope.study.in_python import distill as distill
     from distillscope.study.run import load_study as load_study

@@ -50,6 +50,7 @@ def test_the_commands_are_those_of_the_documentation():
         "run",
         "distill",
         "bench",
+        "push",
         "embed",
         "export",
         "report",

@@ -36,7 +36,6 @@ from PIL import Image
 from builders.browser import outline
 from builders.planted import planted_run, write_run
 from builders.synthetic_run import keep_pictures, make_run
-from distillscope.compare.read import read_audit
 from distillscope.compare.runs import compare_runs
 from distillscope.measure.results import Audit
 from distillscope.progress import Terminal
@@ -44,6 +43,7 @@ from distillscope.report import audit_page, compare_page, study_page
 from distillscope.report.claims import claims_of, claims_table, markdown
 from distillscope.report.study_page import write_results
 from distillscope.report.tables import build_table, terminal_table, to_csv, to_latex, to_markdown
+from distillscope.results.audit_file import read_audit
 from distillscope.results.models import settings_of
 from distillscope.results.run import read_run
 from distillscope.results.summary import Summary
@@ -137,7 +137,7 @@ def recorded_audit(folder: Path, name: str, **changes: Any) -> Audit:
     """One of the recorded audits, each the text of its .json, with some fields changed."""
     path = folder / f"{name}.json"
     path.write_text(json.loads(lzma.decompress(AUDITS.read_bytes()))[name])
-    held, found = json.loads(path.read_text()), read_audit(path)
+    held, found = json.loads(path.read_text()), read_audit(path, name)
     for part in ("repeats", "precision", "scaled", "labels"):
         setattr(found, part, held[part])
     for part, value in changes.items():

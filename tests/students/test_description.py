@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import shutil
-from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
@@ -14,7 +13,8 @@ import yaml
 from distillscope.config.load import study_from
 from distillscope.data.preprocess import Preprocess
 from distillscope.errors import UserError
-from distillscope.students.load import build_student, load_student, model_card, save_student, with_transform
+from distillscope.students.card import model_card, training_rows
+from distillscope.students.load import build_student, load_student, save_student, with_transform
 from distillscope.students.networks import Transform
 
 HOSTILE = [None, "", "x", -1, 0, 1.5, 10**6, 10**9, 10**12, 10**30, [], {}, [1], [1, 2, 3], True, "../../x", 1e308,
@@ -59,13 +59,13 @@ def test_students_that_are_whole_load(students):
     assert all(works(students / name) for name in ("plain", "other", "transformed"))
 
 
-@pytest.mark.parametrize("key",
-                         ["name", "settings", "embedding_dim", "preprocess", "label", "transform", "weights_hash", "seed"])
+@pytest.mark.parametrize("key", ["name", "settings", "embedding_dim", "preprocess", "label", "transform", "weights_hash",
+                                 "seed", "card"])
 def test_hostile_values(students, tmp_path, key):
     loaded = [value for value in [*HOSTILE, float("nan"), float("inf")]
               if works(changed(students / "plain", tmp_path, **{key: value}))]
     right = {"label": [v for v in HOSTILE if v is None or isinstance(v, str)], "seed": HOSTILE, "weights_hash": [""],
-             "transform": [None],
+             "transform": [None], "card": [{}],
              "settings": [{}]}  # the default width is the one that was saved
     assert [v for v in loaded if v not in right.get(key, [])] == []
 
@@ -148,7 +148,8 @@ def card():
     student = build_student("paper_cnn", {}, 8, Preprocess(size=16), NASTY, torch.device("cpu"))
     splits = SimpleNamespace(title=NASTY, train=range(90), validation=range(10), whole_train=SimpleNamespace(note="1 left out"))
     last = {"n": 10, "cosine": 0.5, "target_rank": 3.0, "effective_rank": 2.0, "knn_accuracy": 0.9}
-    return model_card(study, splits, student, [last], f"distillscope distill --data '{NASTY}'", Path(f"/students/a b{NASTY}"))
+    student.described |= {"teacher": NASTY, "card": training_rows(study, splits, [last])}
+    return model_card(student, f"/students/a b{NASTY}", command=f"distillscope distill --data '{NASTY}'")
 
 
 def test_names_make_no_markdown(card):

@@ -367,7 +367,7 @@ def test_the_documents_snippet_needs_neither_torch_nor_this_package(files, stude
     page = (Path(__file__).parents[2] / "docs" / "ship.md").read_text()
     snippet = next(b for b in re.findall(r"```python\n(.*?)```", page, re.DOTALL) if "onnxruntime" in b)
     shutil.copy(files / "s.onnx", tmp_path / "student.onnx")
-    Image.fromarray(photos()[0]).resize((48, 48)).save(tmp_path / "photo.png")
+    Image.fromarray(photos()[0]).resize((70, 48)).save(tmp_path / "photo.png")
     (tmp_path / "photo.png").rename(tmp_path / "photo.jpg")
     code = f"import sys; sys.modules['torch'] = sys.modules['distillscope'] = None\n{snippet}\nnp.save('rows.npy', embeddings)"
     subprocess.run([sys.executable, "-c", code], cwd=tmp_path, check=True, timeout=60)

@@ -3,18 +3,31 @@
 from __future__ import annotations
 
 import json
+import os
+import re
 import socket
+import subprocess
+import sys
+from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
+from huggingface_hub import ModelCard
+from PIL import Image
 from typer.testing import CliRunner
 
 from builders import refused
-from builders.hub import MAY_READ, Repo, running_hub
+from builders.hub import MAY_READ, MAY_WRITE, Repo, running_hub
 from builders.tiny import SMALL_DIM, once, save_small_student, scratch, small_files, small_student
-from distillscope import cli, export_student, load_artefact, load_student
-from distillscope.audits.run import audit_inputs
+from distillscope import StudentEncoder, audit, cli, export_student, load_artefact, load_student
+from distillscope.audits.run import Images, audit_inputs
+from distillscope.data.preprocess import Preprocess
+from distillscope.errors import UserError
+from distillscope.measure.results import Value
+from distillscope.students.card import _resizing, model_card
 from distillscope.students.hub import pinned, student_folder
+from distillscope.students.load import build_own
 
 
 @pytest.fixture(scope="module")
@@ -172,3 +185,188 @@ def test_every_command_takes_a_name_where_it_takes_a_folder(published, hub, made
     np.save(tmp_path / "t.npy", rows)
     with refused(where="--student", expected="--data with the images"):
         audit_inputs(str(tmp_path / "t.npy"), name)
+
+
+def blocks(card):
+    return re.findall(r"```python\n(.*?)```", card, re.DOTALL)
+
+
+def test_pushed_and_pulled_it_is_the_same_student(hub, made, monkeypatch):
+    monkeypatch.setenv("HF_TOKEN", MAY_WRITE)
+    student = load_student(made["one"], "cpu")
+    address = student.push_to_hub("ann/digits", private=True, commit_message="first", artefacts=[small_files() / "s.onnx"])
+    repo = hub.repos["ann/digits"]
+    assert repo.private and hub.summaries == ["first"] and address.endswith(repo.branches["main"])
+    assert sorted(repo.files()) == ["README.md", "s.onnx", "student.json", "weights.safetensors"]
+    assert set(hub.lfs.values()) == {repo.files()[name] for name in ("s.onnx", "weights.safetensors")}
+    again = StudentEncoder.from_pretrained("ann/digits", device="cpu")
+    assert np.array_equal(again.encode(images()), student.encode(images())) and again.weights_hash == student.weights_hash
+    assert "load_student('hf-hub:ann/digits')" in repo.files()["README.md"].decode()
+
+
+def test_a_branch_is_made_and_the_namespace_found_out(hub, made, monkeypatch, capsys):
+    monkeypatch.setenv("HF_TOKEN", MAY_WRITE)
+    one, two = (load_student(made[name], "cpu") for name in ("one", "two"))
+    one.push_to_hub("digits", artefacts=[small_files() / "s.onnx"])
+    two.push_to_hub("hf-hub:ann/digits", branch="new")
+    assert "still holds s.onnx of an earlier push" in capsys.readouterr().err
+    for revision, student in ((None, one), ("new", two)):
+        found = StudentEncoder.from_pretrained("ann/digits", revision=revision, device="cpu")
+        assert np.array_equal(found.encode(images()), student.encode(images()))
+    assert "load_student('hf-hub:ann/digits@new')" in hub.repos["ann/digits"].files("new")["README.md"].decode()
+
+
+@pytest.mark.parametrize(("token", "refuse", "repo", "said"), [
+    (None, {}, "ann/x", {"got": "401", "advice": ["Nothing was pushed", "hf auth login"]}),
+    (MAY_READ, {}, "ann/x", {"got": "403 (You don't have the rights", "advice": "HF_TOKEN"}),
+    (MAY_WRITE, {}, "ann/a--b", {"expected": "what the Hub takes"}),
+    (MAY_WRITE, {"validate-yaml": (500, "overloaded")}, "ann/x", {"got": "500 (overloaded)"}),
+    (MAY_WRITE, {"preupload": (403, "no write access")}, "ann/x", {"got": "403 (no write access)"}),
+    (MAY_WRITE, {"/commit/": (500, "overloaded")}, "ann/x", {"got": "500 (overloaded)", "advice": "later"}),
+    (MAY_WRITE, {"PUT /lfs": (403, "expired")}, "ann/x", {"got": "403", "advice": "Nothing was pushed"})])
+def test_what_the_hub_refuses_to_take_is_one_line(hub, made, monkeypatch, token, refuse, repo, said):
+    if token:
+        monkeypatch.setenv("HF_TOKEN", token)
+    hub.refuse |= refuse
+    with refused(where=f"push to {repo}", **said):
+        load_student(made["one"], "cpu").push_to_hub(repo)
+    assert not any(files for found in hub.repos.values() for files in found.commits.values())
+
+
+BLOCKED = """
+import sys
+
+class Blocker:
+    def find_spec(self, name, path=None, target=None):
+        if name.split(".")[0] in ("torch", "torchvision", "timm", "distillscope", "huggingface_hub"):
+            raise ImportError(f"{name} is not there")
+
+sys.meta_path.insert(0, Blocker())
+"""
+
+
+@pytest.mark.parametrize(("file", "size"), [("s.onnx", (90, 61)), ("s.batch1.onnx", (16, 16)), ("raw.onnx", (37, 64))])
+def test_the_cards_code_needs_neither_torch_nor_this_package(made, tmp_path, file, size):
+    student = load_student(made["one"], "cpu")
+    student.save_pretrained(tmp_path / "card", artefacts=[small_files() / file])
+    code, package = blocks((tmp_path / "card" / "README.md").read_text())
+    x, y = np.meshgrid(np.arange(size[0]), np.arange(size[1]))
+    Image.fromarray(np.stack([2 * x, 3 * y, x + y], axis=-1).astype(np.uint8)).save(tmp_path / "card" / "photo.jpg", quality=95)
+    run = [sys.executable, "-c", f"{BLOCKED}{code}\nnp.save('rows.npy', embeddings)"]
+    subprocess.run(run, cwd=tmp_path / "card", check=True, timeout=60)
+    rows, own = np.load(tmp_path / "card" / "rows.npy"), student.embed([tmp_path / "card" / "photo.jpg"])
+    assert rows.shape == own.shape == (1, SMALL_DIM)
+    assert (rows * own).sum() / np.linalg.norm(rows) / np.linalg.norm(own) > 0.9999
+    assert "distillscope.load_student(" in package
+    assert len(blocks(model_card(student, "here"))) == 1  # without a file, the package's own
+
+
+@pytest.mark.parametrize("interpolation", ["nearest", "nearest-exact", "bilinear", "bicubic"])
+@pytest.mark.parametrize(("crop", "size"), [(0.875, (50, 31)), (1.0, (31, 50)), (0.6, (16, 17)), (1.0, (24, 24))])
+def test_the_cards_resizing_is_that_of_the_student(interpolation, crop, size):
+    """Pillow against torchvision: the same grid of pixels, at most one level apart where they blend."""
+    seen = Preprocess(16, interpolation=interpolation, crop_fraction=crop)
+    x, y = np.meshgrid(np.arange(size[0]), np.arange(size[1]))
+    pixels = np.stack([5 * x, 5 * y, 2 * (x + y)], axis=-1).astype(np.uint8)
+    held = {"np": np, "Image": Image, "image": Image.fromarray(pixels)}
+    exec(_resizing(seen), held)
+    own = seen.resize(torch.from_numpy(pixels).permute(2, 0, 1)[None]).mul(255).round()[0].permute(1, 2, 0).numpy()
+    assert np.abs(np.asarray(held["image"]).astype(int) - own).max() <= (0 if "nearest" in interpolation else 1)
+
+
+@pytest.fixture(scope="module")
+def audited(made):
+    """An audit of student one with its file, on digits; without latencies but with sizes."""
+    images = Images("digits", limit=80)
+    found = audit_inputs(str(made["two"]), str(made["one"]), images=images, groups=["alignment", "knn"], timed=False,
+                         artefacts=[str(small_files() / "s.onnx")])
+    found.stages[2].values["size_bytes"] = Value((small_files() / "s.onnx").stat().st_size, None, None, 1, "", "bytes")
+    return found
+
+
+def test_the_card_holds_the_audits_figures_and_the_hub_reads_them(made, audited, tmp_path):
+    student = load_student(made["one"], "cpu")
+    audited.to_json(tmp_path / "a.json")
+    student.save_pretrained(tmp_path / "card", audit=tmp_path / "a.json", artefacts=[small_files() / "s.onnx"], licence="mit")
+    card = ModelCard.load(tmp_path / "card" / "README.md")
+    assert (card.data.license, card.data.library_name) == ("mit", "distillscope")
+    assert card.data.pipeline_tag == "image-feature-extraction" and "onnx" in card.data.tags
+    held = {r.metric_name.split(" (95")[0]: r for r in card.data.eval_results}
+    cosine, knn = held["mean cosine"], held["accuracy, nearest neighbours"]
+    value = audited.values["alignment.mean_cosine"]
+    assert cosine.metric_value == pytest.approx(value.value, abs=1e-6) and cosine.metric_type == "alignment.mean_cosine"
+    assert cosine.metric_name == f"mean cosine (95 % interval {value.low:.4g} to {value.high:.4g}, n 80)"
+    assert (knn.dataset_name, knn.dataset_split, knn.metric_type) == ("digits", "test", "accuracy")
+    assert held["s.onnx: mean cosine to the student"].metric_value == pytest.approx(1, abs=1e-4)
+    assert f"| mean cosine | cosine |  | {value.value:.4g} |" in card.text
+    for given in (audited, audited.to_dict()):
+        student.save_pretrained(tmp_path / "again", audit=given, artefacts=[small_files() / "s.onnx"], licence="mit")
+        assert (tmp_path / "again" / "README.md").read_text() == (tmp_path / "card" / "README.md").read_text().replace(
+            str(tmp_path / "card"), str(tmp_path / "again"))
+    shown = ModelCard(model_card(student, "here", audit=audited)).data.eval_results
+    assert not any("s.onnx" in r.metric_name for r in shown)  # a file that does not go along
+
+
+def test_a_wrong_audit_or_file_is_refused_before_anything_is_written(made, audited, tmp_path):
+    student, files = load_student(made["two"], "cpu"), small_files()
+    audited.to_json(tmp_path / "a.json")
+    (tmp_path / "none.json").write_text("{}")
+    (tmp_path / "s.onnx").write_bytes((files / "s.batch1.onnx").read_bytes())
+    one = load_student(made["one"], "cpu")
+    for found, said, given in (
+            (student, {"where": "a.json", "got": "other weights"}, {"audit": tmp_path / "a.json"}),
+            (one, {"where": "none.json", "advice": "audit"}, {"audit": tmp_path / "none.json"}),
+            (one, {"where": "gone.json"}, {"audit": tmp_path / "gone.json"}),
+            (one, {"where": "s.onnx", "expected": "bytes"}, {"audit": audited, "artefacts": [tmp_path / "s.onnx"]}),
+            (student, {"where": "s.onnx", "got": "one of S"}, {"artefacts": [files / "s.onnx"]}),
+            (one, {"where": "artefacts", "got": "one twice"}, {"artefacts": [files / "s.onnx", tmp_path / "s.onnx"]}),
+            (one, {"where": "licence", "advice": "apache-2.0"}, {"licence": "As the teacher's"})):
+        with refused(**said):
+            found.save_pretrained(tmp_path / "card", **given)
+    assert not (tmp_path / "card").exists()
+
+
+def test_what_the_card_says_where_the_audit_cannot_know_the_student(made):
+    student = load_student(made["one"], "cpu")
+    rows = np.random.default_rng(0).normal(size=(60, 4))
+    card = model_card(student, "here", audit=audit(rows, rows + 0.1, groups=["alignment"]))
+    assert "that they are this student's was not checked" in card and "on embeddings, 60 items" in card
+
+
+@pytest.mark.parametrize(("name", "revision", "said"), [
+    ("nowhere", None, {"expected": "owner/name", "got": "neither"}), ("ann/a@b", "c", {"got": "'c' and 'b'"}),
+    (Path(__file__).parent, "v1", {"got": "'v1' for a folder"})])
+def test_what_from_pretrained_does_not_take(name, revision, said):
+    with refused(where=f"from_pretrained {name}", **said):
+        StudentEncoder.from_pretrained(name, revision=revision)
+
+
+def test_the_command_pushes_with_its_card(hub, made, tmp_path, monkeypatch):
+    monkeypatch.setenv("HF_TOKEN", MAY_WRITE)
+    said = said_by("push", made["one"], "digits", "--artefact", small_files() / "s.onnx", "--revision", "v2",
+                   "--licence", "mit")
+    assert "load_student('hf-hub:ann/digits@v2')" in said and hub.repos["ann/digits"].branches["v2"][:7] in said
+    assert "license: mit" in hub.repos["ann/digits"].files("v2")["README.md"].decode()
+    (tmp_path / "empty").mkdir()
+    done = CliRunner().invoke(cli.app, ["push", str(tmp_path / "empty"), "ann/digits"])
+    assert isinstance(done.exception, UserError) and "student.json" in str(done.exception)
+
+
+def test_a_refusal_by_the_real_client_is_one_line_and_exit_code_2(hub, made, tmp_path):
+    """With the variables as a user sets them, which the library reads when it is imported."""
+    env = {**os.environ, "HF_ENDPOINT": hub.endpoint, "HF_HUB_OFFLINE": "0", "HF_HOME": str(tmp_path)}
+    done = subprocess.run([sys.executable, "-m", "distillscope.cli", "push", made["one"], "ann/digits"], env=env,
+                          capture_output=True, text=True, timeout=100)
+    assert done.returncode == 2 and done.stdout == "" and len(done.stderr.splitlines()) == 1
+    assert "401 (You don't have the rights" in done.stderr and hub.repos == {}
+
+
+def test_a_students_own_network_is_named_where_it_is_needed(hub, made, monkeypatch):
+    monkeypatch.setenv("HF_TOKEN", MAY_WRITE)
+    network = torch.nn.Sequential(torch.nn.Conv2d(3, 4, 3), torch.nn.Flatten(), torch.nn.Linear(4 * 36, 5))
+    student = build_own(network, 5, Preprocess(8), "Tiny", torch.device("cpu"))
+    student.push_to_hub("ann/own")
+    with refused(where="hf-hub:ann/own", advice="load_student('hf-hub:ann/own', module=Tiny())"):
+        load_student("hf-hub:ann/own")
+    again = StudentEncoder.from_pretrained("ann/own", module=network, device="cpu")
+    assert np.array_equal(again.encode(images()), student.encode(images()))

@@ -15,8 +15,10 @@ from distillscope.data.splits import load_split
 from distillscope.inputs.embeddings import Embeddings
 from distillscope.inputs.members import strings
 from distillscope.inputs.reading import Reading
+from distillscope.students.export.load import name_of_weights
 from distillscope.students.hub import is_folder, title_of
 from distillscope.students.load import load_student
+from distillscope.teachers.artefacts import Artefact
 from distillscope.teachers.encoder import load_teacher
 
 
@@ -35,15 +37,18 @@ def embed_model(spec: str, data: str | Source, split: str = "test", *, limit: in
     remarks: tuple[str, ...] = ()
     if is_folder(spec):
         student = load_student(spec, device, precision or "float32")
+        weights = name_of_weights(student)
         rows = student.rows(source, label=f"{name}, {source.name}/{split}", workers=workers)
     else:
         encoder = load_teacher(model_teacher(spec, preprocess), device, precision)
         rows = encoder.rows(source, label=f"{name}, {source.name}/{split}", workers=workers)
         remarks = (encoder.reading.partition(": ")[2],) if encoder.reading else ()
+        own = encoder.network
+        weights = own.facts.weights_hash if isinstance(own, Artefact) else own.weights_hash if own else ""
     labels, images = source.labels, shown or f"{source.name}/{split}"
     count, dims = rows.shape
     reading = Reading(spec, "the model's output", count, dims, images, None if labels is None else images, remarks=remarks,
-                      unlabelled=0 if labels is None else int(np.ma.getmaskarray(labels).sum()))
+                      unlabelled=0 if labels is None else int(np.ma.getmaskarray(labels).sum()), weights=weights)
     return Embeddings(rows, strings(source.ids, f"{source.name}/{split} ids"), source.labels, name, reading)
 
 

@@ -1,4 +1,4 @@
-"""Commands that take a student to a device: export, bench."""
+"""Commands that take a student to a device, or to the Hub: export, bench, push."""
 
 from __future__ import annotations
 
@@ -123,6 +123,39 @@ def bench(
                 for t in found if (t.threads, t.batch) == (count, size)]
         print_table(f"batch {size}, {count} thread{'s' if count > 1 else ''}",
                     ["model", "numbers", "ms", "p90", "images/s", "times", "kB", "MiB"], rows)
+
+
+@app.command()
+def push(
+    student: Annotated[str, typer.Argument(metavar="DIR", help="a distilled student's folder")],
+    repo: Annotated[str, typer.Argument(metavar="OWNER/NAME", help="a repository on the Hugging Face Hub; made if missing")],
+    audit: Annotated[Path | None, typer.Option(metavar="FILE.json", help="of `audit --json` of this student")] = None,
+    artefact: Annotated[list[Path] | None, typer.Option(metavar="FILE", help="an exported file of it that goes along; "
+                                                                              "repeatable")] = None,
+    licence: Annotated[str | None, typer.Option(metavar="NAME", help="as the Hub calls it [default: other]")] = None,
+    private: Annotated[bool | None, typer.Option("--private/--public", help="of a repository that is made [default: as its "
+                                                                            "owner's are]")] = None,
+    revision: Annotated[str | None, typer.Option(metavar="BRANCH", help="made if missing [default: main]")] = None,
+    message: Annotated[str, typer.Option(help="of the commit")] = "A student by distillscope",
+) -> None:
+    """Push a student to the Hugging Face Hub: weights, description and model card, as one commit.
+
+    The card holds the audit's figures, also as the Hub's model-index, and code that uses the student, with an .onnx file by
+    NumPy, Pillow and ONNX Runtime alone. Log in with `hf auth login`, or set HF_TOKEN.
+
+    Examples:
+
+    - `distillscope push student ann/digits-student --private`
+    - `distillscope push student ann/digits-student --audit audit.json --artefact student.onnx --licence apache-2.0`
+    """
+    from distillscope.students.card import OTHER
+    from distillscope.students.hub import spec_of
+    from distillscope.students.load import load_student
+
+    found = load_student(student, "cpu")
+    address = found.push_to_hub(repo, private=private, commit_message=message, revision=revision, audit=audit,
+                                artefacts=artefact or [], licence=licence or OTHER)
+    tell(f"pushed: {address}\nuse it: distillscope.load_student('{spec_of('/'.join(address.split('/')[-4:-2]), revision)}')")
 
 
 def _numbers(option: str, text: str) -> list[int]:

@@ -2,24 +2,19 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
-from typing import Annotated, Any
-
-import numpy as np
-from pydantic import BaseModel, BeforeValidator, ConfigDict, model_validator
+from typing import Any
 
 from distillscope.errors import UserError
-from distillscope.files.json_reader import parse_json, read_bytes
-from distillscope.measure.results import Audit, Curve, Value
+from distillscope.measure.results import Audit
+from distillscope.results.audit_file import read_audit
 from distillscope.results.models import Setting, settings_of
 from distillscope.results.run import Run, read_run
 from distillscope.results.summary import Summary
 
-MAKE_AUDIT = "Make it with `distillscope audit ... --json FILE` or --out FOLDER."
 MAKE = "Name folders that `distillscope run` or `distillscope audit --out` made."
 
 
@@ -91,7 +86,7 @@ def read_sides(paths: Sequence[Path]) -> list[StudySide] | list[AuditSide]:
     labels = unique_labels(named if len(set(named)) == len(named) else places)
     if kinds[0] == "study":
         return [StudySide(label, read_run(p)) for label, p in zip(labels, places, strict=True)]
-    return [AuditSide(label, p, read_audit(p)) for label, p in zip(labels, places, strict=True)]
+    return [AuditSide(label, p, read_audit(p, f"compare {p}")) for label, p in zip(labels, places, strict=True)]
 
 
 def _kind(kind: str) -> str:
@@ -113,64 +108,3 @@ def _place(path: Path) -> Path:
         return path.resolve()
     raise UserError(f"compare {path}", "a run directory, or an audit's folder, .json or page",
                     "another file" if path.exists() else "nothing there", MAKE)
-
-
-def read_audit(path: Path) -> Audit:
-    """An audit from its .json, or from its page, which holds the values but no curves."""
-    content = read_bytes(path, MAKE_AUDIT)
-    if path.suffix == ".html":
-        found = re.search(rb'<script type="application/json" id="distillscope-data">(.*?)</script>', content, re.DOTALL)
-        content = found[1] if found else b"null"
-    try:
-        held = parse_json(content, f"compare {path}", _Audit, MAKE_AUDIT)
-    except UserError as error:
-        raise UserError(error.where, "the values of an audit", f"a file without them ({error.expected}, got {error.got})",
-                        MAKE_AUDIT) from None
-    values = {key: Value(v.value, v.low, v.high, v.n, v.definition, v.unit) for key, v in held.measures.items()}
-    curves = {key: Curve(c.x, c.y, c.low, c.high, c.unit, c.definition) for key, c in held.curves.items()}
-    return Audit(values, curves, held.left_out, held.notes, held.inputs)
-
-
-def _array(value: Any) -> np.ndarray:
-    try:
-        return np.asarray(value, np.float64)
-    except TypeError:
-        raise ValueError("numbers") from None
-
-
-Numbers = Annotated[np.ndarray, BeforeValidator(_array)]
-
-
-class _Value(BaseModel):
-    value: float
-    low: float | None = None
-    high: float | None = None
-    n: int
-    definition: str = ""
-    unit: str
-
-
-class _Curve(BaseModel):
-    model_config = ConfigDict(arbitrary_types_allowed=True)
-    x: Numbers
-    y: Numbers
-    low: Numbers | None = None
-    high: Numbers | None = None
-    unit: str = ""
-    definition: str = ""
-
-    @model_validator(mode="after")
-    def _as_long(self) -> _Curve:
-        if any(v.shape[:1] != self.x.shape[:1] for v in (self.y, self.low, self.high) if v is not None):
-            raise ValueError("x, y, low and high of one length")
-        return self
-
-
-class _Audit(BaseModel):
-    """What audit.json holds, as far as it is compared."""
-
-    measures: dict[str, _Value]
-    curves: dict[str, _Curve] = {}
-    left_out: dict[str, str] = {}
-    notes: list[str] = []
-    inputs: dict[str, dict[str, Any]] = {}

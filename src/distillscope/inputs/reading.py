@@ -13,7 +13,8 @@ class Reading:
     """What one file or folder was taken to hold: ``embedding``, ``ids`` and ``labels`` name an array or columns of it.
 
     ``rows`` of ``dims`` values were read; ``dropped`` more had no embedding. ``unlabelled`` of them have no class, ``repeated``
-    are a second time the same. ``unused`` is what else the file holds, ``remarks`` what else a reader must know.
+    are a second time the same. ``unused`` is what else the file holds, ``remarks`` what else a reader must know. ``weights``
+    names the weights of the model that made them, where one did.
     """
 
     file: str
@@ -27,6 +28,7 @@ class Reading:
     unlabelled: int = 0
     repeated: int = 0
     remarks: tuple[str, ...] = ()
+    weights: str = ""
 
     def said(self) -> str:
         """The reading in one line.

@@ -65,6 +65,9 @@ class Description(BaseModel):
     label: str | None = None
     transform: Last | None = None
     weights_hash: str = ""
+    teacher: str = ""
+    teacher_id: str = ""
+    card: dict[str, str] = {}
 
     @model_validator(mode="after")
     def _fit(self) -> Description:

@@ -1,20 +1,33 @@
-"""Students on the Hugging Face Hub, fetched by their names; whatever it refuses is one line."""
+"""Students on the Hugging Face Hub: fetched by their names, pushed with their card; whatever it refuses is one line."""
 
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
+import shutil
+import tempfile
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 from types import NoneType
+from typing import TYPE_CHECKING, Any
 
 from distillscope import progress
-from distillscope.config.parts import COMMIT, DESCRIPTION, HUB, WEIGHTS, OnHub, on_hub
+from distillscope.config.parts import COMMIT, DESCRIPTION, HUB, MODEL_FILES, WEIGHTS, OnHub, on_hub
 from distillscope.errors import UserError
-from distillscope.files.writing import said_of
+from distillscope.files.writing import said_of, write_atomic, write_text
 from distillscope.inputs.formats import split_key
+from distillscope.measure.results import Audit
+from distillscope.results.audit_file import audit_of, read_audit
+from distillscope.students.card import model_card
 from distillscope.students.description import AGAIN
+from distillscope.teachers.artefacts import Artefact
 from distillscope.teachers.encoder import plain_line
+
+if TYPE_CHECKING:
+    from distillscope.students.load import StudentEncoder
+
+CARD = "README.md"
 
 FILES = [DESCRIPTION, WEIGHTS]
 """All that is ever fetched: nothing that is pickled can come with it."""
@@ -80,7 +93,104 @@ def title_of(spec: Path | str) -> str:
 def pinned(spec: Path | str, token: str | bool | None = None) -> str:
     """The name of a student on the Hub with the commit that it stands for now, which is fetched; any other name as it is."""
     name = on_hub(spec)
-    return str(spec) if name is None else f"{HUB}{name.repo}@{student_folder(spec, token).name}"
+    return str(spec) if name is None else spec_of(name.repo, student_folder(spec, token).name)
+
+
+def pretrained_name(name_or_path: Path | str, revision: str | None) -> str:
+    """What `load_student` takes for a folder, or for owner/name on the Hub, with or without its prefix.
+
+    >>> pretrained_name("ann/digits", "v1"), pretrained_name("hf-hub:ann/digits@v1", None)
+    ('hf-hub:ann/digits@v1', 'hf-hub:ann/digits@v1')
+    """
+    text = str(name_or_path)
+    folder = on_hub(text) is None and Path(text).expanduser().is_dir()
+    if not folder and "/" not in text:
+        raise UserError(f"from_pretrained {text}", "a student's folder, or owner/name on the Hub", "neither", "Check the name.")
+    name = None if folder else on_hub(text if text.startswith(HUB) else f"{HUB}{text}")
+    if revision is not None and (name is None or name.revision not in (None, revision)):
+        got = f"'{revision}' for a folder" if name is None else f"'{revision}' and '{name.revision}'"
+        raise UserError(f"from_pretrained {text}", "one revision, of a student on the Hub", got, "Leave one out.")
+    return text if name is None else spec_of(name.repo, revision or name.revision)
+
+
+def spec_of(repo: str, revision: str | None) -> str:
+    """The name of a student on the Hub, as `load_student` and every command take it."""
+    return f"{HUB}{repo}" + (f"@{revision}" if revision else "")
+
+
+def write_pretrained(student: StudentEncoder, folder: Path, place: str, *, audit: Any, artefacts: Sequence[Path | str],
+                     licence: str) -> list[str]:
+    """The student, its card and its files into ``folder``, after every check; the names of what was written.
+
+    ``place`` is what the card says to load it from.
+    """
+    from distillscope.students.export.load import load_artefact
+    from distillscope.students.load import save_student
+
+    opened = [load_artefact(path, student) for path in artefacts]
+    files = [file for artefact in opened for file in artefact.module.files()]
+    if len({file.name for file in files}) < len(files):
+        raise UserError("artefacts", "files of different names", "one twice", "Rename it, or leave it out.")
+    found = None if audit is None else _audit_of(audit, student, opened)
+    card = model_card(student, place, audit=found, artefacts=opened, licence=licence)
+    save_student(student, folder)
+    for file in files:
+        write_atomic(folder / file.name, partial(shutil.copyfile, file))
+    write_text(folder / CARD, card)
+    return [*FILES, CARD, *(file.name for file in files)]
+
+
+def _audit_of(given: Any, student: StudentEncoder, artefacts: Sequence[Artefact]) -> Audit:
+    """The audit, refused where it says that it is of other weights or of other files."""
+    from distillscope.students.export.load import name_of_weights
+
+    where = f"audit {given}" if isinstance(given, (str, Path)) else "audit"
+    if isinstance(given, Audit):
+        found = given
+    elif isinstance(given, (str, Path)):
+        found = read_audit(Path(given).expanduser(), where)
+    else:
+        found = audit_of(json.dumps(given, default=str), where)
+    own, said = name_of_weights(student), found.inputs.get("student", {}).get("weights")
+    if said and said != own:
+        raise UserError(where, f"an audit of student {student.name} ({own[:12]})", f"one of other weights ({str(said)[:12]})",
+                        "Audit this student: `distillscope audit --teacher T --student DIR --data D --json FILE`.")
+    stages = {stage.name: stage.values.get("size_bytes") for stage in found.stages if stage.kind == "artefact"}
+    for artefact in artefacts:
+        size = stages.get(artefact.path.name)
+        if size is not None and size.value != artefact.size_bytes:
+            raise UserError(f"{where}, {artefact.path.name}", f"{artefact.size_bytes:,} bytes, as the file has",
+                            f"{size.value:,.0f}", "Audit this file: --artefact FILE.")
+    return found
+
+
+def push(student: StudentEncoder, repo_id: str, *, private: bool | None, token: str | bool | None, message: str,
+         revision: str | None, create_pr: bool, audit: Any, artefacts: Sequence[Path | str], licence: str) -> str:
+    """The student, its card and its files as one commit on the Hub, all of it or nothing; the commit's address."""
+    from huggingface_hub import HfApi
+    from huggingface_hub.utils import validate_repo_id
+
+    api, repo = HfApi(token=token), repo_id.removeprefix(HUB)
+    with tempfile.TemporaryDirectory(prefix="distillscope-push-") as scratch:
+        try:
+            with asking(f"push to {repo_id}"):
+                repo = repo if "/" in repo else f"{api.whoami()['name']}/{repo}"
+                validate_repo_id(repo)
+                files = write_pretrained(student, Path(scratch), spec_of(repo, revision), audit=audit, artefacts=artefacts,
+                                         licence=licence)
+                api.create_repo(repo, private=private, exist_ok=True)
+                if revision and not revision.startswith("refs/"):
+                    api.create_branch(repo, branch=revision, exist_ok=True)
+                there = api.list_repo_files(repo, revision=revision)
+                made = api.upload_folder(repo_id=repo, folder_path=scratch, commit_message=message, revision=revision,
+                                         create_pr=create_pr)
+        except UserError as error:
+            raise UserError(error.where, error.expected, error.got, f"Nothing was pushed. {error.todo}") from None
+    older = [file for file in there if Path(file).suffix.lower() in MODEL_FILES and file not in files]
+    if older:
+        progress.say(f"{repo}: still holds {', '.join(older)} of an earlier push, maybe of other weights: push it with this "
+                     "student, or delete it there")
+    return str(made.commit_url)
 
 
 @contextmanager
@@ -103,9 +213,9 @@ def asking(where: str) -> Iterator[None]:
     except UserError:
         raise
     except Exception as error:  # the library passes on what its HTTP client raises, which has changed twice
-        cause = error.__cause__  # of what is not in the cache either: why it was looked for there
-        reason = cause if isinstance(error, LocalEntryNotFoundError) and isinstance(cause, Exception) else error
-        raise refusal(where, reason) from reason
+        if isinstance(error, (LocalEntryNotFoundError, RuntimeError)) and isinstance(error.__cause__, Exception):
+            error = error.__cause__  # of "not in the cache either", and of "error while uploading"
+        raise refusal(where, error) from error
     finally:
         logging.set_verbosity(verbosity)
         if bars:
@@ -138,7 +248,7 @@ def _out_of_reach(error: BaseException | None) -> bool:
 def refusal(where: str, error: Exception) -> UserError:
     """What the Hub, its client or the way to it raised, as the one line for the user."""
     from huggingface_hub import constants
-    from huggingface_hub.utils import GatedRepoError, RevisionNotFoundError
+    from huggingface_hub.utils import GatedRepoError, RepositoryNotFoundError, RevisionNotFoundError
 
     status = _status(error)
     said = str(getattr(error, "server_message", None) or "").strip().split("\n")[0][:200].rstrip(".")
@@ -147,9 +257,9 @@ def refusal(where: str, error: Exception) -> UserError:
         return UserError(where, "access to the repository", f"{got}: it is gated", f"Ask for access on its page. {LOG_IN}")
     if isinstance(error, RevisionNotFoundError):
         return UserError(where, "a revision that is there", f"none of that name ({got})", "Name a branch, a tag or a commit.")
-    if status in (401, 404):
+    if isinstance(error, RepositoryNotFoundError) or status == 404:
         return UserError(where, "a model repository that is there and that you may see", got, f"Check the name. {LOG_IN}")
-    if status == 403:
+    if status in (401, 403):
         return UserError(where, "a token that may do this", got, LOG_IN)
     if status is not None:
         fault = status >= 500

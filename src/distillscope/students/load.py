@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -12,32 +12,23 @@ from typing import Any
 import numpy as np
 import torch
 
-import distillscope
 from distillscope import progress
-from distillscope.config.parts import DESCRIPTION, WEIGHTS, Part, on_hub
-from distillscope.config.study import Arm, Study, Training
+from distillscope.config.parts import DESCRIPTION, WEIGHTS, on_hub
 from distillscope.data.decode import is_image
 from distillscope.data.preprocess import Preprocess, gathered
 from distillscope.data.source import Source, read_batches
-from distillscope.data.splits import Splits
 from distillscope.devices import kept_memory
 from distillscope.errors import UserError
 from distillscope.files.folders import refuse_archive
 from distillscope.files.writing import write_atomic, write_json
-from distillscope.provenance import hardware
 from distillscope.registry import students
+from distillscope.students.card import OTHER, OWN
 from distillscope.students.description import AGAIN, Description, read_description, stored_shapes
-from distillscope.students.hub import named_by_hub, student_folder
-from distillscope.students.networks import HIDDEN, Transform, capacity, own_network
+from distillscope.students.hub import named_by_hub, pretrained_name, push, student_folder, write_pretrained
+from distillscope.students.networks import HIDDEN, Transform, own_network
 from distillscope.teachers.encoder import Encoder, Perturbation, hash_state, load_state, read_state
-from distillscope.visible import markdown_code, markdown_text, visible
 
 MOST_PARAMETERS = 2_000_000_000
-HEAD = """---
-license: other
-tags: [distillscope, image-feature-extraction, knowledge-distillation]
----
-"""
 
 
 @dataclass
@@ -70,6 +61,35 @@ class StudentEncoder(Encoder):
                 found.append(self.encode(held[start : start + batch_size]))
                 advance(len(found[-1]))
         return np.concatenate(found)
+
+    def save_pretrained(self, folder: Path | str, *, audit: Any = None, artefacts: Sequence[Path | str] = (),
+                        licence: str = OTHER) -> None:
+        """Write the student and its card into ``folder``, which `load_student` and `from_pretrained` take.
+
+        ``audit`` of this student (a file of ``distillscope audit --json``, or what `distillscope.audit` gave) goes into the
+        card, and into its metadata as a model-index; ``artefacts``, files that were exported from this student, go along.
+        ``licence`` is an identifier of the Hub. Everything is checked before anything is written.
+        """
+        write_pretrained(self, Path(folder), str(folder), audit=audit, artefacts=artefacts, licence=licence)
+
+    def push_to_hub(self, repo_id: str, *, private: bool | None = None, token: str | bool | None = None,
+                    commit_message: str = "A student by distillscope", revision: str | None = None, branch: str | None = None,
+                    create_pr: bool = False, audit: Any = None, artefacts: Sequence[Path | str] = (),
+                    licence: str = OTHER) -> str:
+        """What `save_pretrained` writes, as one commit to ``owner/name`` on the Hugging Face Hub; gives the commit's address.
+
+        The repository is made where there is none, ``private`` where that is said; so is ``revision``, a branch (``branch`` is
+        the same). ``token``: by default that of `hf auth login` or HF_TOKEN. What the Hub refuses is a `UserError`.
+        """
+        return push(self, repo_id, private=private, token=token, message=commit_message, revision=revision or branch,
+                    create_pr=create_pr, audit=audit, artefacts=artefacts, licence=licence)
+
+    @classmethod
+    def from_pretrained(cls, name_or_path: Path | str, *, revision: str | None = None, token: str | bool | None = None,
+                        device: str = "auto", precision: str = "float32",
+                        module: torch.nn.Module | None = None) -> StudentEncoder:
+        """`load_student`, of a folder or of ``owner/name`` on the Hub at a ``revision`` (a branch, a tag or a commit)."""
+        return load_student(pretrained_name(name_or_path, revision), device, precision, module=module, token=token)
 
     def fit(self, images: Any = None, labels: Any = None) -> StudentEncoder:
         """Itself, since it is trained: for scikit-learn's pipelines."""
@@ -136,10 +156,6 @@ def build_student(name: str, settings: dict[str, Any], embedding_dim: int, prepr
     settings = {"hidden": HIDDEN, **settings} if name == "paper_cnn" else settings
     described = {"name": name, "settings": settings, "embedding_dim": embedding_dim, "preprocess": preprocess.describe()}
     return StudentEncoder(label, module, embedding_dim, preprocess, "", precision, device=device, described=described)
-
-
-OWN = "own"
-"""The name of a student whose network is the caller's own: no code of this package or of timm builds it."""
 
 
 def build_own(body: torch.nn.Module, embedding_dim: int, preprocess: Preprocess, label: str, device: torch.device,
@@ -214,17 +230,17 @@ def with_transform(student: StudentEncoder, last: Transform) -> StudentEncoder:
 
 
 def load_student(folder: Path | str, device: str = "auto", precision: str = "float32", *,
-                 module: torch.nn.Module | None = None) -> StudentEncoder:
+                 module: torch.nn.Module | None = None, token: str | bool | None = None) -> StudentEncoder:
     """The student that a folder holds, in evaluation mode: ``load_student(DIR).encode(images)``.
 
     ``folder`` is what `distillscope distill --out` wrote, one trial of a study, or ``hf-hub:owner/name[@revision]`` on the
-    Hub. ``module``, with any weights, for a student that was made of a caller's own network (`distillscope.distill`); it is
-    copied.
+    Hub (with ``token``). ``module``, with any weights, for a student that was made of a caller's own network
+    (`distillscope.distill`); it is copied.
     """
     from distillscope.devices import choose_device
 
     if on_hub(folder) is not None:
-        fetched = student_folder(folder)
+        fetched = student_folder(folder, token)
         with named_by_hub(folder, fetched):
             return load_student(fetched, device, precision, module=module)
     folder = student_folder(folder)
@@ -265,77 +281,3 @@ def load_student(folder: Path | str, device: str = "auto", precision: str = "flo
     student.described, student.weights_hash = written, described.weights_hash
     student.module.eval()
     return student
-
-
-def model_card(study: Study, splits: Splits, student: StudentEncoder, history: Sequence[Mapping[str, Any]], command: str,
-               folder: Path) -> str:
-    """README.md of ``folder``. Whatever names hold, the front matter and the table stay what they are."""
-    size, arm = capacity(student.module, student.preprocess.size), study.arms[0]
-    note = f" ({splits.whole_train.note})" if splits.whole_train.note else ""
-    held_out = 0 if splits.validation is None else len(splits.validation)
-    rows = {
-        "images": f"{splits.title}, {len(splits.train):,} for training, {held_out:,} held out{note}",
-        "recipe": recipe_text(study), "objective": arm.objective_name, "target": part_text(study.target_of(arm)),
-        "view": view_text(arm), "training": training_text(study.training_of(arm)), **_known(history[-1]),
-        "preprocessing": str(student.preprocess.describe()),
-        "made by": f"distillscope {distillscope.__version__} on {hardware()}"}
-    own = f", module={visible(student.name)}()" if (student.described or {}).get("name") == OWN else ""
-    table = "".join(f"| {markdown_text(key)} | {markdown_text(value)} |\n" for key, value in rows.items())
-    return f"""{HEAD}# {markdown_text(student.name)}, distilled from {markdown_text(study.teacher[0].title)}
-
-A student of {size["parameters"]:,} parameters and {size["multiply_adds"]:,} multiply-adds an image, with {student.dim}-d
-embeddings. Its licence follows from the teacher's weights and the images.
-
-| | |
-| --- | --- |
-{table}| command | {markdown_code(command)} |
-
-```python
-import distillscope
-student = distillscope.load_student({visible(repr(str(folder)))}{own})    # holds {WEIGHTS} and {DESCRIPTION}
-embeddings = student.encode(["photo.jpg"])    # or PIL images; NumPy (b, h, w, 3), torch (b, 3, h, w): uint8, floats in [0, 1]
-```
-
-What it lost beyond these figures has not been measured: run a study, or an audit, on data that it has not seen.
-"""
-
-
-def _known(last: Mapping[str, Any]) -> dict[str, str]:
-    """What the last epoch's health says."""
-    rank = f"effective rank (s^2, centred; n {last['n']}), teacher's {last['target_rank']:.1f}"
-    found = {f"mean cosine to the teacher, held-out part of train (n {last['n']})": f"{last['cosine']:.4f}",
-             rank: f"{last['effective_rank']:.1f}"}
-    if last.get("knn_accuracy") is not None:
-        found[f"kNN accuracy, held-out part of train (k 10, n {last['n']})"] = f"{last['knn_accuracy']:.4f}"
-    return found
-
-
-def recipe_text(study: Study) -> str:
-    """The recipe of a study of one student, what was changed in it, and what was assumed (`config.recipe.one_student`)."""
-    return study.description or study.arms[0].name
-
-
-def part_text(part: Part | None) -> str:
-    """A part with its settings.
-
-    >>> part_text(Part(name="pca", dim=128)), part_text(None)
-    ('pca, dim 128', 'none')
-    """
-    return "none" if part is None else ", ".join([part.name, *(f"{key} {value}" for key, value in part.settings.items())])
-
-
-def view_text(arm: Arm) -> str:
-    """What the student was shown, and the embedding of which view it learned."""
-    if arm.view is None:
-        return "none: the images as they are"
-    bank = f", {arm.view_bank} versions of each image" if arm.view_bank else ""
-    return f"{part_text(arm.view)}{bank}; the teacher's embedding of the {arm.view_target} image"
-
-
-def training_text(settings: Training) -> str:
-    """
-    >>> training_text(Training(epochs=1, schedule="cosine"))
-    '1 epoch, batch 64, adam, lr 0.001 (cosine), weight decay 0'
-    """
-    return (f"{settings.epochs} epoch{'' if settings.epochs == 1 else 's'}, batch {settings.batch_size}, {settings.optimizer}, "
-            f"lr {settings.learning_rate:g} ({settings.schedule}), weight decay {settings.weight_decay:g}")

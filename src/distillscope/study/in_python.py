@@ -19,7 +19,8 @@ from distillscope.data.source import Source
 from distillscope.data.splits import named_split
 from distillscope.devices import choose_device
 from distillscope.errors import UserError
-from distillscope.students.load import OWN, StudentEncoder, load_student
+from distillscope.students.card import OWN
+from distillscope.students.load import StudentEncoder, load_student
 from distillscope.students.own_network import read_network
 from distillscope.study.preflight import Work
 from distillscope.study.student import Given, distil

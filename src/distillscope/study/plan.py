@@ -10,6 +10,7 @@ from typing import Any
 
 import torch
 
+from distillscope.config.parts import DESCRIPTION
 from distillscope.config.resolve import with_noise
 from distillscope.config.study import Study
 from distillscope.data.preprocess import Preprocess
@@ -19,7 +20,8 @@ from distillscope.devices import choose_device
 from distillscope.results.run_files import trials_of
 from distillscope.results.rundir import as_begun, is_complete, trial_folder
 from distillscope.stress.subject import rehearse
-from distillscope.students.load import DESCRIPTION, build_student, part_text, recipe_text, training_text, view_text
+from distillscope.students.card import part_text, recipe_text, training_text, view_text
+from distillscope.students.load import build_student
 from distillscope.students.networks import capacity
 from distillscope.study.preflight import Work, check_data, check_study, check_teacher
 from distillscope.study.prepared import embedded_views, load_data, noise_conditions

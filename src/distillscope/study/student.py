@@ -14,7 +14,7 @@ import yaml
 from distillscope import progress
 from distillscope.audits.models import model_teacher
 from distillscope.config.load import study_from
-from distillscope.config.parts import REQUEST, Student
+from distillscope.config.parts import DESCRIPTION, REQUEST, Student
 from distillscope.config.recipe import FIRST_RECIPE
 from distillscope.config.resolve import named_dataset, with_noise
 from distillscope.config.study import Arm, Study
@@ -26,16 +26,9 @@ from distillscope.files.locks import RunLock
 from distillscope.files.writing import said_if_deleted, sweep, write_text
 from distillscope.files.yaml_reader import read_yaml
 from distillscope.results.run_files import trials_of
-from distillscope.students.load import (
-    DESCRIPTION,
-    StudentEncoder,
-    load_student,
-    model_card,
-    recipe_text,
-    save_student,
-    training_text,
-    view_text,
-)
+from distillscope.students.card import model_card, recipe_text, teacher_id, training_rows, training_text, view_text
+from distillscope.students.hub import CARD
+from distillscope.students.load import StudentEncoder, load_student, save_student
 from distillscope.students.own_network import OwnNetwork
 from distillscope.study.measuring import save_embeddings
 from distillscope.study.preflight import Work, check_data, check_study, check_teacher
@@ -162,10 +155,13 @@ def _distil(begun: Begun, written: Arm, out: Path, given: Given, workers: int, c
                               make_health(splits, prepared), track=begun.work.track, workers=workers, advance=advance,
                               warn=progress.say)
         prepared.copy_target(out)
-        write_text(out / "README.md", model_card(study, splits, student, history, command, out))
-        save_student(student, out, {"target": prepared.target_name, "teacher": teacher.title, "dataset": data.title,
-                                    **({"images": splits.whole_train.note} if splits.whole_train.note else {}),
-                                    "recipe": arm.name, "objective": arm.objective_name, "seed": trial.seed})
+        student.described = {**(student.described or {}), "target": prepared.target_name, "teacher": teacher.title,
+                             "teacher_id": teacher_id(teacher), "dataset": data.title,
+                             **({"images": splits.whole_train.note} if splits.whole_train.note else {}),
+                             "recipe": arm.name, "objective": arm.objective_name, "seed": trial.seed,
+                             "card": training_rows(study, splits, history)}
+        write_text(out / CARD, model_card(student, str(out), command=command))
+        save_student(student, out)
         (out / "checkpoint.pt").unlink(missing_ok=True)
     finally:
         if held:

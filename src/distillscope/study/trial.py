@@ -23,6 +23,7 @@ from distillscope.results.keys import FIT
 from distillscope.results.rows import Row, tidy
 from distillscope.results.run_files import Trial
 from distillscope.results.rundir import write_results
+from distillscope.students.card import teacher_id
 from distillscope.students.load import StudentEncoder, build_own, build_student, save_student
 from distillscope.students.own_network import OwnNetwork
 from distillscope.study.measuring import Fitted, evaluate, fit_student, train_rank
@@ -44,8 +45,9 @@ def run_trial(study: Study, trial: Trial, splits: Splits, prepared: Prepared, fo
     student, streams = fresh_student(study, arm, spec, trial.seed, prepared, device, precision)
     history = distill(student, training_set(arm, trial.seed, splits, prepared), arm, settings, streams, folder,
                       make_health(splits, prepared), track=track, workers=workers, advance=advance)
-    save_student(student, folder, {"target": prepared.target_name, "teacher": trial.teacher, "dataset": trial.dataset,
-                                   "objective": arm.objective_name, "seed": trial.seed})
+    taught_by = next((teacher_id(teacher) for teacher in study.teacher if teacher.title == trial.teacher), "")
+    save_student(student, folder, {"target": prepared.target_name, "teacher": trial.teacher, "teacher_id": taught_by,
+                                   "dataset": trial.dataset, "objective": arm.objective_name, "seed": trial.seed})
     prepared.copy_target(folder)
     fitted = fit_student(study, splits, student, streams)
     rows, curves, skipped = evaluate(study, splits, prepared, student, streams, fitted, folder)
