@@ -219,6 +219,11 @@ def test_recommend_prints_the_table_the_sentence_and_the_yaml(gaining_dir, tmp_p
     found = recommended(gaining_dir, "--for", "robustness", "--yaml", tmp_path / "robust.yaml")
     assert "view_target: clean" in (tmp_path / "robust.yaml").read_text() and "view_target" not in found.output
     assert "--yaml FILE writes it" in recommended(gaining_dir).output
+    (tmp_path / "next.yaml").write_text("name: changed since")
+    with refused(where="next.yaml", got="which is there"):
+        CliRunner().invoke(cli.app, ["recommend", str(gaining_dir), "--yaml", str(tmp_path / "next.yaml")],
+                           catch_exceptions=False)
+    assert (tmp_path / "next.yaml").read_text() == "name: changed since"
 
 
 def test_recommend_prints_json(gaining_dir):

@@ -148,7 +148,7 @@ def test_every_image_goes_through_the_teacher_once(monkeypatch, tmp_path):
 def test_an_existing_directory_is_refused_and_resuming_runs_nothing_twice(tmp_path):
     run = tmp_path / "run"
     run_study(tiny_study(seeds=[1]), run, jobs=1, report=False)
-    with pytest.raises(UserError, match="expected a new or empty directory, got one with files. Add --resume"):
+    with pytest.raises(UserError, match="expected a new or empty folder, got one with files. Add --resume"):
         run_study(tiny_study(seeds=[1]), run, jobs=1)
     before = {f: (f.stat().st_mtime_ns, f.stat().st_size) for f in run.glob("[rt]*/*/**/*")
               if f.is_file() and "keepsakes" not in f.parts}  # those are of all seeds

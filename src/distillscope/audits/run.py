@@ -16,6 +16,7 @@ import numpy as np
 from distillscope import progress, registry
 from distillscope.config.parts import DESCRIPTION, MODEL_FILES, Teacher, model_file, on_hub
 from distillscope.errors import UserError, unknown_name
+from distillscope.files.folders import check_fresh
 from distillscope.inputs.arrays import is_torchscript
 from distillscope.inputs.embeddings import Embeddings, align, read_embeddings, read_text, with_ids
 from distillscope.inputs.formats import split_key
@@ -271,6 +272,11 @@ def _finish_stages(found: Audit, files: Files, specs: tuple[str, str], student: 
     return doubts(found)
 
 
+def check_out(folder: Path) -> Path:
+    """``folder``, if an audit may be written there: new, empty, or an earlier audit's."""
+    return check_fresh(f"--out {folder}", folder, mark="audit.json", whose="an earlier audit's")
+
+
 def publish(found: Audit, folder: Path, teacher: str, student: str, command: str, images: Images | None = None) -> Path:
     """The audit's page, figures and values in ``folder``; an audit that stood there is replaced.
 
@@ -279,9 +285,7 @@ def publish(found: Audit, folder: Path, teacher: str, student: str, command: str
     from distillscope.provenance import provenance
     from distillscope.report.audit_page import write_audit
 
-    if folder.is_dir() and any(folder.iterdir()) and not (folder / "audit.json").is_file():
-        raise UserError(f"--out {folder}", "a new or empty folder, or an earlier audit's", "one with other files",
-                        "Name another.")
+    check_out(folder)
     seen: dict[str, np.ndarray] = {}
     if images is not None and any(stage.worst for stage in found.stages):
         from distillscope.audits.artefacts import pictures

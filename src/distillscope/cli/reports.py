@@ -162,6 +162,7 @@ def recommend_(
     """
     from distillscope.advice.axes import PURPOSES
     from distillscope.errors import unknown_name
+    from distillscope.files.folders import check_absent
     from distillscope.files.writing import write_text
     from distillscope.progress import Terminal, tell
     from distillscope.report.recommendation import advice_tables, recommend_runs
@@ -169,6 +170,8 @@ def recommend_(
 
     if for_ not in PURPOSES:
         raise unknown_name("--for", "purpose", for_, PURPOSES)
+    if yaml_ is not None:
+        check_absent(f"--yaml {yaml_}", yaml_)
     advice = recommend_runs(run_dirs, for_)
     if yaml_ is not None:
         write_text(yaml_, advice.yaml)

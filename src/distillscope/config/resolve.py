@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import difflib
 import importlib
 from collections.abc import Container
 from typing import Any
@@ -15,22 +16,28 @@ from distillscope.errors import UserError
 from distillscope.files.json_reader import problem_of, unreadable
 
 
-def named_dataset(value: Any) -> Dataset:
-    """The data set that a name, a path, ``owner/name`` of the Hub, or a mapping stands for.
+def named_dataset(value: Any, option: str = "--data") -> Dataset:
+    """The data set that a name, a path, ``owner/name`` of the Hub, or a mapping stands for; ``option`` is how it was given.
 
     >>> named_dataset("digits").name, named_dataset("somebody/pictures").settings
     ('digits', {'path': 'somebody/pictures'})
     """
     try:
-        return _read_by(Dataset.model_validate(value))
+        found = _read_by(Dataset.model_validate(value))
     except ValidationError as error:
         refused = error.errors()[0].get("ctx", {}).get("error")  # what a validator refuses itself comes wrapped
         if isinstance(refused, UserError):
             raise refused from None
         at, expected, got = problem_of(error)
-        raise UserError(f"--data {at}".strip(), expected, got, "Give a name, a path, or {path: ..., label: ...}.") from None
+        raise UserError(f"{option} {at}".strip(), expected, got, "Give a name, a path, or {path: ..., label: ...}.") from None
     except (OSError, RuntimeError) as error:
-        raise UserError("--data", "a name, or a path that can be looked up", unreadable(error), "Mend the path.") from None
+        raise UserError(option, "a name, or a path that can be looked up", unreadable(error), "Mend the path.") from None
+    if found.name not in registry.datasets:
+        near = difflib.get_close_matches(found.name, registry.datasets, n=1)
+        raise UserError(option, f"images: a folder, a file that lists or holds them, owner/name on the Hub, or one of "
+                        f"{', '.join(sorted(registry.datasets))}", f"'{found.name}'", f"Did you mean '{near[0]}'?" if near else
+                        "Images go into a folder, or are listed in a .csv or .jsonl file.")
+    return found
 
 
 def _read_by(data: Dataset) -> Dataset:

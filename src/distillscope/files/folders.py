@@ -71,6 +71,29 @@ def _is_allowed(name: str) -> bool:
     return not name.startswith(".") and not name.endswith(".") and name.split(".")[0].casefold() not in RESERVED
 
 
+def is_filled(folder: Path) -> bool:
+    """Whether a folder holds anything but hidden files."""
+    return folder.is_dir() and any(not path.name.startswith(".") for path in folder.iterdir())
+
+
+def check_fresh(where: str, folder: Path, todo: str = "Name another.", *, going_on: bool = False, mark: str = "",
+                whose: str = "") -> Path:
+    """``folder``, if it may be filled: new, empty, gone on with, or ``whose`` it is where the file ``mark`` is in it."""
+    expected = f"a new or empty folder{f', or {whose}' if mark else ''}"
+    if folder.exists() and not folder.is_dir():
+        raise UserError(where, expected, "a file", "Name another.")
+    if is_filled(folder) and not going_on and not (mark and (folder / mark).is_file()):
+        raise UserError(where, expected, "one with other files" if mark else "one with files", todo)
+    return folder
+
+
+def check_absent(where: str, file: Path) -> Path:
+    """``file``, if nothing is there: what its owner may have changed since is not written over."""
+    if file.exists():
+        raise UserError(where, "a new file", f"{file.name}, which is there", "Name another, or remove it.")
+    return file
+
+
 PACKED = "run.zip"
 """Of an archive: written last, so that the archive is complete where this is there."""
 

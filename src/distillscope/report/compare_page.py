@@ -10,7 +10,7 @@ from pathlib import Path
 from distillscope.compare.overlay import joined_run, joined_settings
 from distillscope.compare.read import AuditSide, StudySide
 from distillscope.compare.runs import Comparison
-from distillscope.errors import UserError
+from distillscope.files.folders import check_fresh
 from distillscope.files.writing import write_json, write_text
 from distillscope.report.context.compare import merits
 from distillscope.report.context.figure import ShownFigure, legend_of, shown_figures
@@ -72,12 +72,7 @@ def default_out(found: Comparison) -> str:
 
 def check_out(folder: Path) -> Path:
     """``folder``, if a comparison may be written there: new, empty, or an earlier comparison's."""
-    expected = "a new or empty folder, or an earlier comparison's"
-    if folder.exists() and not folder.is_dir():
-        raise UserError(f"--out {folder}", expected, "a file", "Name another.")
-    if folder.is_dir() and any(folder.iterdir()) and not (folder / VALUES).is_file():
-        raise UserError(f"--out {folder}", expected, "one with other files", "Name another.")
-    return folder
+    return check_fresh(f"--out {folder}", folder, mark=VALUES, whose="an earlier comparison's")
 
 
 def write_comparison(found: Comparison, folder: Path, command: str = "") -> Path:

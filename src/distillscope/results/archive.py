@@ -32,7 +32,7 @@ import pandas as pd
 
 from distillscope import progress
 from distillscope.errors import UserError
-from distillscope.files.folders import PACKED, is_archive
+from distillscope.files.folders import PACKED, check_fresh, is_archive
 from distillscope.files.json_reader import parse_json, read_bytes, read_json
 from distillscope.files.writing import write_atomic, write_json
 from distillscope.results import run_files
@@ -62,9 +62,7 @@ def write_archive(run_dir: Path, out: Path) -> list[Path]:
     config = study_of(run_dir)
     if is_archive(run_dir):
         raise UserError(f"archive {run_dir}", "a run directory", "an archive already", "Copy the folder.")
-    if out.exists() and (not out.is_dir() or any(out.iterdir())):
-        raise UserError(f"archive {out}", "a new or empty folder", "one with files" if out.is_dir() else "a file",
-                        "Name another.")
+    check_fresh(f"archive {out}", out)
     records = _finished(run_dir)
     rows = pd.concat([r.results.assign(folder=_path_of(r)) for r in records])[[FOLDER, *COLUMNS]]
     packed = {RESULTS: rows.to_csv(index=False, lineterminator="\n"), TRIALS: _csv(map(_line, records))}

@@ -26,6 +26,7 @@ from distillscope import progress
 from distillscope.config.study import Study, Training
 from distillscope.errors import UserError
 from distillscope.files.folders import (
+    check_fresh,
     composed,
     folder_name,
     is_printable,
@@ -115,10 +116,7 @@ def check_folder(study: Study, run: Path, resume: bool, taken: str = "Add --resu
     """Check that the directory is new, or holds the same study and may go on; ``taken`` says what to do where neither is so."""
     refuse_archive(run, f"--out {run}")
     config = run / "study.yaml"
-    if run.exists() and not run.is_dir():
-        raise UserError(f"--out {run}", "a new or empty directory", "a file", "Name another.")
-    if run.exists() and any(run.iterdir()) and not resume:
-        raise UserError(f"--out {run}", "a new or empty directory", "one with files", taken)
+    check_fresh(f"--out {run}", run, taken, going_on=resume)
     if config.exists():
         before, now = load_config(run), study.dump()
         for found in unlike(before, now):

@@ -106,7 +106,7 @@ def _teacher(teacher: Any, preprocess: Any, images: Any, source: Source | None, 
         return {"name": str(teacher), **(preprocess or {})}, None
     if isinstance(teacher, (np.ndarray, torch.Tensor)):
         if source is None:  # ids of all items, before any part of them is taken
-            part = named_dataset(str(images))
+            part = named_dataset(str(images), "images")
             source = named_split(part.name, part.settings, part.train_split)
         rows = GivenRows(teacher, source.ids)
         return {"name": OWN, "label": rows.name}, lambda seen: rows

@@ -13,6 +13,7 @@ import yaml
 
 from distillscope import progress
 from distillscope.audits.models import model_teacher
+from distillscope.audits.run import refuse_unused
 from distillscope.config.load import study_from
 from distillscope.config.parts import DESCRIPTION, REQUEST, Student
 from distillscope.config.recipe import FIRST_RECIPE
@@ -21,6 +22,7 @@ from distillscope.config.study import Arm, Study
 from distillscope.data.source import Source
 from distillscope.data.splits import Splits, load_split
 from distillscope.errors import UserError
+from distillscope.files.folders import check_fresh, is_filled
 from distillscope.files.json_reader import read_json
 from distillscope.files.locks import RunLock
 from distillscope.files.writing import said_if_deleted, sweep, write_text
@@ -91,12 +93,9 @@ def distil(work: Work, out: Path, given: Given = Given(), *, workers: int = 0, c
 
 def begin(work: Work, out: Path, given: Given = Given()) -> Begun:
     """What `distill` does before any work, and all that its plan does: everything that may be refused is refused here."""
-    if out.exists() and not out.is_dir():
-        raise UserError(f"--out {out}", "a new or empty directory", "a file", "Name another.")
     first = progress.speaks()  # of several processes that share the work, the one that compares and writes
-    there = first and out.is_dir() and any(not p.name.startswith(".") for p in out.iterdir())
-    if there and not work.resume:
-        raise UserError(f"--out {out}", "a new or empty directory", "one with files", "Add --resume, or name another.")
+    check_fresh(f"--out {out}", out, "Add --resume, or name another.", going_on=work.resume or not first)
+    there = first and is_filled(out)
     settings = {k: v for k, v in work.study.dump().items() if k not in IGNORED}
     request: dict[str, Any] = {"settings": settings, "precision": work.precision or "float32"}
     if there:
@@ -257,14 +256,15 @@ def embed_dataset(data: str, split: str, *, teacher: str | None = None, student:
                   precision: str | None = None, workers: int = 0, preprocess: Mapping[str, Any] | None = None) -> str:
     """Embed one split; says where the embeddings are. ``out`` gets clip-retrieval's layout, in float32.
 
-    ``preprocess``: what is known of a model file's size, mean and std.
+    ``preprocess``: what is known of a model file's size, mean and std; with anything else it is refused.
     """
     if student is None and teacher is None:
         raise UserError("embed", "one of --teacher and --student", "neither", "Name one.")
     if student is not None and teacher is not None:
         raise UserError("embed", "one of --teacher and --student", "both", "Name one.")
-    if out is not None and out.exists() and any(out.iterdir()):
-        raise UserError(f"--out {out}", "a new or empty directory", "one with files", "Name another.")
+    refuse_unused({"teacher": dict(preprocess or {})}, {"teacher": [teacher]})
+    if out is not None:
+        check_fresh(f"--out {out}", out)
     part = named_dataset(data)
     source = load_split(part.name, part.settings, split, limit, corrupt)
     if student is None:

@@ -18,7 +18,6 @@ from distillscope.draws import keyed_rng
 from distillscope.errors import UserError
 from distillscope.files.json_reader import read_json
 from distillscope.files.yaml_reader import read_yaml
-from distillscope.registry import datasets
 
 VERIFIED = 256
 """Images through the file and the network before it is written."""
@@ -33,11 +32,7 @@ FEWEST_CALIBRATED = 64
 
 def named_images(data: str, split: str, count: int) -> Source:
     """Up to ``count`` images of ``data``, a stratified part."""
-    part = named_dataset(data)
-    if part.name not in datasets:
-        known = ", ".join(sorted(datasets))
-        raise UserError("--calibrate", f"images: a folder, a file that lists or holds them, or one of {known}", f"'{data}'",
-                        "Images go into a folder, or are listed in a .csv or .jsonl file.")
+    part = named_dataset(data, "--calibrate")
     return load_split(part.name, part.settings, split, count, "error")
 
 

@@ -13,6 +13,7 @@ import distillscope
 from distillscope import progress
 from distillscope.data.source import Source
 from distillscope.errors import UserError, unknown_name
+from distillscope.files.folders import check_absent
 from distillscope.files.writing import write_atomic
 from distillscope.students.export.fine_tune import TUNED_ON, tuning_of
 from distillscope.students.export.images import (
@@ -181,5 +182,4 @@ def check_out(out: Path, suffixes: tuple[str, ...]) -> None:
     if not out.parent.is_dir():
         raise UserError(f"--out {out}", "a folder that exists", f"no {out.parent}", "Make it first.")
     for path in (place.with_suffix(suffix) for place in (out, beside(out)) for suffix in suffixes):
-        if path.exists():
-            raise UserError(f"--out {out}", "a new file", f"{path.name}, which is there", "Name another, or remove it.")
+        check_absent(f"--out {out}", path)
