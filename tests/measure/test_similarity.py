@@ -8,19 +8,21 @@ from __future__ import annotations
 import numpy as np
 import pytest
 from scipy.spatial import procrustes as scipy_procrustes
-from scipy.spatial.distance import pdist
+from scipy.spatial.distance import pdist, squareform
 from scipy.stats import rankdata, spearmanr
 
 from builders import refused
 from builders.planted import cloud, rotation, student_of
-from distillscope.measure import neighbours
+from distillscope.measure import search
 from distillscope.measure.audit import audit
 from distillscope.measure.contrastive import batch_uniformity, infonce_losses
-from distillscope.measure.neighbours import knn_accuracy, knn_predictions, nearest, own_ranks, top_positions
+from distillscope.measure.neighbours import knn_accuracy, knn_predictions, nearest
 from distillscope.measure.pair import Pair
 from distillscope.measure.pool import Settings, Side, kept_pairs
-from distillscope.measure.rows import Frame, Rows
+from distillscope.measure.rows import Frame, Rows, unit
+from distillscope.measure.search import Directions, ahead_of_own, nearest_by_distance, nearest_rows, own_ranks, top_positions
 from distillscope.measure.similarity import Sorted
+from distillscope.measure.tolerances import TIE
 
 KEYS = ("linear_cka", "linear_cka_debiased", "procrustes", "rsa_spearman", "mutual_knn_10")
 CONTRASTIVE = {"contrastive", "paper"}
@@ -201,12 +203,96 @@ def test_gallery_and_queries_are_capped_and_stated(teacher, student):
 
 @pytest.mark.parametrize("exclude_self", [False, True])
 def test_nearest_in_blocks_is_a_full_sort(monkeypatch, exclude_self):
-    monkeypatch.setattr(neighbours, "BLOCK_PAIRS", 7 * 40)
+    monkeypatch.setattr(search, "BLOCK_PAIRS", 7 * 40)
     z = cloud(0, n=40)
     z /= np.linalg.norm(z, axis=1, keepdims=True)
     similarity = z @ z.T - (10 * np.eye(40) if exclude_self else 0)
     expected = np.argsort(-similarity, axis=1, kind="stable")[:, :6]
     assert (nearest(z, z, 6, exclude_self=exclude_self) == expected).all()
+
+
+def awkward(name):
+    """Rows (150, 24) whose similarities float32 tells apart only in part, or not at all."""
+    rng, z = np.random.default_rng(5), cloud(2, n=150, d=24)
+    few = z[rng.integers(0, 40, 150)]
+    return {
+        "plain": z, "repeats": few, "tiny gaps": few + 1e-9 * rng.normal(size=z.shape),
+        "gaps of rounding": few * rng.uniform(0.5, 2, (150, 1)), "large mean": z + 1000,
+        "one direction": np.outer(rng.uniform(1, 2, 150), z[0]), "integers": rng.integers(0, 2, (150, 24)) + np.eye(150, 24),
+        "two values": np.sign(rng.normal(size=(150, 24))),
+    }[name]
+
+
+AWKWARD = ("plain", "repeats", "tiny gaps", "gaps of rounding", "large mean", "one direction", "integers", "two values")
+
+
+def levels(similarity):
+    """Similarities (n,) as whole numbers, the same for those within a tie."""
+    order = np.argsort(-similarity, kind="stable")
+    found = np.empty(len(order), int)
+    found[order] = np.cumsum(np.append(0, -np.diff(similarity[order]) > TIE))
+    return found
+
+
+@pytest.mark.parametrize("case", AWKWARD)
+def test_neighbours_are_those_of_float64_brute_force(case, monkeypatch):
+    z = unit(awkward(case))
+    similarity = z @ z.T - 10 * np.eye(len(z))
+    for block in (150 * 7, 2**22):
+        monkeypatch.setattr(search, "BLOCK_PAIRS", block)
+        rows = Directions.of(z)
+        found = nearest_rows(rows, rows, {150: 150, 90: 60}, 12, exclude_self=True)
+        for size, count in ((150, 150), (90, 60)):
+            expected = [np.lexsort((np.arange(size), levels(row[:size])))[:12] for row in similarity[:count]]
+            assert (found[size] == np.array(expected)).all()
+
+
+@pytest.mark.parametrize("case", AWKWARD)
+@pytest.mark.parametrize("noise", [0.0, 1e-10, 0.3])
+def test_ranks_of_own_items_are_those_of_float64_brute_force(case, noise, monkeypatch):
+    z = awkward(case)
+    gallery, queries = unit(z), unit(z + noise * np.abs(z).mean() * np.random.default_rng(7).normal(size=z.shape))
+    own, groups = np.arange(150), np.arange(150) % 3
+    expected = np.zeros((150, 3), int)
+    for i in range(150):
+        right = queries[i] @ gallery[i]
+        before = (gallery @ queries[i] >= right - TIE) & (own != i)
+        before &= (gallery @ queries[i] > right + TIE) | (gallery @ gallery[i] < 1 - TIE)
+        expected[i] = np.bincount(groups[before], minlength=3)
+    for block in (150 * 7, 2**22):
+        monkeypatch.setattr(search, "BLOCK_PAIRS", block)
+        assert (ahead_of_own(Directions.of(gallery), Directions.of(queries), own, groups, 3) == expected).all()
+
+
+@pytest.mark.parametrize("case", AWKWARD)
+def test_nearest_by_distance_are_those_of_float64_brute_force(case):
+    z = awkward(case)
+    _, distances = nearest_by_distance(z, 5)
+    square = squareform(pdist(z)) + np.diag(np.full(len(z), np.inf))
+    np.testing.assert_allclose(distances, np.sort(square, axis=1)[:, :5], rtol=1e-12, atol=1e-12)
+
+
+def test_threads_change_no_neighbour(monkeypatch):
+    z = cloud(0, n=500, d=24)
+    found = []
+    for threads in (1, 3):
+        monkeypatch.setattr("distillscope.measure.threads._blas_threads", lambda n=threads: n)
+        monkeypatch.setattr(search, "BLOCK_PAIRS", 500 * 40)
+        found.append(audit(z, student_of(z, 1), groups={"similarity", "retrieval", "spectrum"}).to_dict()["measures"])
+    assert found[0] == found[1]
+
+
+def test_each_side_is_searched_once(monkeypatch):
+    searched = []
+
+    def counted(gallery, queries, wanted, *args, **kwargs):
+        searched.append(dict(wanted))
+        return nearest_rows(gallery, queries, wanted, *args, **kwargs)
+
+    monkeypatch.setattr("distillscope.measure.pool.nearest_rows", counted)
+    z = cloud(0, n=300)
+    audit(z, student_of(z, 1), np.arange(300) % 3, settings=Settings(max_items=100))
+    assert searched == [{100: 100, 300: 300}] * 2
 
 
 def test_ties_go_by_position():

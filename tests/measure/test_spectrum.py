@@ -18,11 +18,11 @@ from builders.planted import cloud, rotation, student_of
 from distillscope.measure import spectrum
 from distillscope.measure.alignment import angles_between
 from distillscope.measure.audit import audit, audit_one
-from distillscope.measure.neighbours import nearest_by_distance
 from distillscope.measure.pool import Settings
 from distillscope.measure.probe import PENALTIES, ridge
 from distillscope.measure.results import NotMeasured
 from distillscope.measure.rows import moments
+from distillscope.measure.search import nearest_by_distance
 from distillscope.measure.spectrum import eigenvalues_of, twonn_dimension
 
 CENTRED = ("effective_rank", "effective_rank_by_s", "participation_ratio", "stable_rank", "dims_90", "dims_95", "dims_99",

@@ -109,6 +109,8 @@ def _chosen(groups: Collection[str] | None) -> set[str]:
 def _measure(pool: LabelledPair | Side, groups: set[str], intervals: bool, side: str | None = None) -> Audit:
     """Every registered measure and curve of ``groups``: those of one side once a side, the others once."""
     result, jackknifed = Audit(), {}
+    if isinstance(pool, LabelledPair):
+        pool.expect_groups(groups)
     for name in measures:
         measure = Measure(measures[name], measures.facts(name))
         for key, at in _targets(name, measure.facts.group, pool, groups, side):

@@ -7,11 +7,11 @@ from functools import cached_property
 import numpy as np
 
 from distillscope.draws import keyed_rng
-from distillscope.measure.neighbours import ahead_of_own
 from distillscope.measure.pair import Pair
 from distillscope.measure.pool import of_whole
 from distillscope.measure.results import NotMeasured
 from distillscope.measure.rows import moments, unit
+from distillscope.measure.search import Directions, ahead_of_own
 from distillscope.measure.similarity import linear_cka, linear_cka_debiased, overlap, procrustes
 
 
@@ -70,6 +70,11 @@ class Comparison(Pair):
         gallery = len(self.gallery_index)
         return min(gallery, max(1, self.settings.retrieval_pairs // gallery))
 
+    def expect(self, gallery: int, queries: int) -> None:
+        """Say to both sides which neighbours will be asked for."""
+        for side in (self.teacher, self.student):
+            side.expect(gallery, queries)
+
     @cached_property
     def _kept_queries(self) -> np.ndarray:
         return np.isin(self.teacher.group_of[self.gallery_index[: self.num_queries]], self.kept)
@@ -78,15 +83,11 @@ class Comparison(Pair):
     def retrieval_count(self) -> int:
         return int(self._kept_queries.sum())
 
-    @cached_property
-    def _teacher_gallery(self) -> np.ndarray:
-        return self.teacher.unit_rows(self.gallery_index)
-
     @of_whole
     def _ahead(self) -> np.ndarray:
         """Items (m, g) that come before each student query's own one in the teacher's gallery, by group."""
         self.need_one_dim()
-        return self._ahead_of_own(self.student.unit_rows(self.gallery_index[: self.num_queries]))
+        return self._ahead_of_own(self.student.directions(self.num_queries))
 
     @of_whole
     def _mapped_ahead(self) -> np.ndarray:
@@ -99,11 +100,11 @@ class Comparison(Pair):
         for fold, model in zip(self.folds, self.fold_maps, strict=True):
             inside = np.isin(self.teacher.group_of[index], fold)
             queries[inside] = model(self.student.rows.take(index[inside]))
-        return self._ahead_of_own(unit(queries))
+        return self._ahead_of_own(Directions.of(unit(queries)))
 
-    def _ahead_of_own(self, queries: np.ndarray) -> np.ndarray:
-        return ahead_of_own(self._teacher_gallery, queries, np.arange(len(queries)), self.teacher.group_of[self.gallery_index],
-                            len(self.kept))
+    def _ahead_of_own(self, queries: Directions) -> np.ndarray:
+        return ahead_of_own(self.teacher.directions(len(self.gallery_index)), queries, np.arange(queries.count),
+                            self.teacher.group_of[self.gallery_index], len(self.kept))
 
     def _ranks(self, ahead: np.ndarray) -> np.ndarray:
         return 1 + ahead[np.ix_(self._kept_queries, np.asarray(self.kept, dtype=np.intp))].sum(axis=1)

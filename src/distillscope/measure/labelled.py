@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from functools import cached_property
 
 import numpy as np
@@ -66,6 +67,16 @@ class LabelledPair(Comparison):
         if group in BETWEEN_ITEMS:
             return self.distinct
         return self.classified if group in CLASSIFIED and self.train is None and self._labels is not None else self
+
+    def expect_groups(self, groups: Collection[str]) -> None:
+        """Say which neighbours measures of ``groups`` will ask for: each side is searched once for all of them."""
+        similar, sought, voting = (self.over(group) for group in ("similarity", "retrieval", "knn"))
+        if "similarity" in groups:
+            similar.expect(similar.sample_count, similar.sample_count)
+        if "retrieval" in groups:
+            sought.expect(len(sought.gallery_index), sought.num_queries)
+        if "knn" in groups and self._labels is not None and self.train is None:
+            voting.expect(voting.knn_count, voting.knn_count)
 
     @property
     def row_items(self) -> np.ndarray:

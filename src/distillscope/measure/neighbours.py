@@ -1,4 +1,4 @@
-"""Nearest neighbours by cosine or by distance, in blocks: never an n x n matrix at once.
+"""Nearest neighbours by cosine: what they vote for, and whether the student's are the teacher's.
 
 Retrieval asks whether the student can replace the teacher in a search index of the teacher's embeddings: student queries are
 searched for among the teacher's embeddings of the same items (at most 50,000, and as many queries as keep the pairs below
@@ -10,12 +10,10 @@ from __future__ import annotations
 import numpy as np
 
 from distillscope.errors import UserError
-from distillscope.measure import tolerances
 from distillscope.measure.results import NotMeasured
 from distillscope.measure.rows import unit
+from distillscope.measure.search import Directions, nearest_rows
 from distillscope.registry import measures
-
-BLOCK_PAIRS = 2**23  # similarities in one block: 64 MiB, and as much again for sorting them
 
 
 def nearest(gallery: np.ndarray, queries: np.ndarray, k: int, *, exclude_self: bool = False) -> np.ndarray:
@@ -24,65 +22,15 @@ def nearest(gallery: np.ndarray, queries: np.ndarray, k: int, *, exclude_self: b
     Most similar first; equal similarities go by position. ``exclude_self``: queries are the gallery itself, and row i is
     no neighbour of row i.
 
-    >>> nearest(np.eye(3), np.array([[0.9, 0.1, 0.0]]), 2).tolist()
+    >>> nearest(np.eye(3), np.array([[0.8, 0.6, 0.0]]), 2).tolist()
     [[0, 1]]
     """
     available = len(gallery) - exclude_self
     if not 1 <= k <= available:
         raise UserError("neighbours k", f"a number from 1 to {available}", str(k), "Choose a smaller k or pass more items.")
-    found = np.empty((len(queries), k), np.intp)
-    size = block_queries(gallery)
-    for start in range(0, len(queries), size):
-        similarity = queries[start : start + size] @ gallery.T
-        if exclude_self:
-            rows = np.arange(len(similarity))
-            similarity[rows, start + rows] = -np.inf
-        found[start : start + size] = top_positions(similarity, k)
-    return found
-
-
-def block_queries(gallery: np.ndarray) -> int:
-    """How many queries to compare with the ``gallery`` at a time."""
-    return max(1, min(1024, BLOCK_PAIRS // len(gallery)))
-
-
-def top_positions(scores: np.ndarray, k: int) -> np.ndarray:
-    """Positions (m, k) of the k largest of each row of ``scores`` (m, n), largest first, ties by position."""
-    count = scores.shape[1]
-    if k < count:
-        chosen = np.sort(np.argpartition(scores, count - k, axis=1)[:, count - k :], axis=1)
-        edge = np.take_along_axis(scores, chosen, axis=1).min(axis=1, keepdims=True)
-        for row in np.flatnonzero((scores >= edge).sum(axis=1) > k):  # argpartition picks among equals as it likes
-            chosen[row] = np.sort(np.argsort(-scores[row], kind="stable")[:k])
-    else:
-        chosen = np.broadcast_to(np.arange(k), scores.shape)
-    order = np.argsort(-np.take_along_axis(scores, chosen, axis=1), axis=1, kind="stable")
-    return np.take_along_axis(chosen, order, axis=1)
-
-
-def nearest_by_distance(z: np.ndarray, k: int) -> tuple[np.ndarray, np.ndarray]:
-    """Positions (n, k') and Euclidean distances (n, k') of the k' = min(k, n - 1) nearest other rows of ``z`` (n, d).
-
-    Found through inner products, then measured again from the differences, since |a|^2 + |b|^2 - 2 ab loses the digits
-    of small distances.
-    """
-    k = min(k, len(z) - 1)
-    if k < 1:
-        return np.empty((len(z), 0), np.intp), np.empty((len(z), 0))
-    energy = np.square(z).sum(axis=1)
-    positions, distances = np.empty((len(z), k), np.intp), np.empty((len(z), k))
-    size = max(1, 2**22 // (k * z.shape[1]))
-    for start in range(0, len(z), size):
-        block = z[start : start + size]
-        closeness = 2 * (block @ z.T) - energy
-        rows = np.arange(len(block))
-        closeness[rows, start + rows] = -np.inf
-        found = top_positions(closeness, k)
-        measured = np.linalg.norm(block[:, None, :] - z[found], axis=2)
-        order = np.argsort(measured, axis=1, kind="stable")
-        positions[start : start + size] = np.take_along_axis(found, order, axis=1)
-        distances[start : start + size] = np.take_along_axis(measured, order, axis=1)
-    return positions, distances
+    index = Directions.of(gallery)
+    asked = index if exclude_self else Directions.of(queries)
+    return nearest_rows(index, asked, {len(gallery): len(queries)}, k, exclude_self)[len(gallery)]
 
 
 def first_kept(positions: np.ndarray, kept: np.ndarray, k: int) -> np.ndarray:
@@ -131,39 +79,6 @@ def knn_accuracy(gallery: np.ndarray, gallery_labels: np.ndarray, queries: np.nd
     """
     predicted = knn_predictions(gallery, gallery_labels, queries, k, exclude_self)
     return float(np.mean(predicted == np.asarray(query_labels)))
-
-
-def own_ranks(gallery: np.ndarray, queries: np.ndarray, own: np.ndarray) -> np.ndarray:
-    """Rank (m,), from 1, of each query's own item in the gallery by inner product of unit rows.
-
-    ``gallery`` (n, d), ``queries`` (m, d), ``own`` (m,) positions of the right answers. Rows of the gallery in the very
-    direction of the right one are the right one: no query can tell them apart, and finding either is a hit. Other ties count
-    against the query, so that a query that is equally near to different items finds none.
-
-    >>> own_ranks(np.eye(2), np.array([[1.0, 0.0], [1.0, 1.0]]), np.array([0, 1])).tolist()
-    [1, 2]
-    >>> own_ranks(np.ones((2, 1)), np.ones((2, 1)), np.array([0, 1])).tolist()
-    [1, 1]
-    """
-    return 1 + ahead_of_own(gallery, queries, own, np.zeros(len(gallery), np.intp), 1)[:, 0]
-
-
-def ahead_of_own(gallery: np.ndarray, queries: np.ndarray, own: np.ndarray, groups: np.ndarray, num_groups: int) -> np.ndarray:
-    """How many rows (m, g) of the gallery come before each query's own item, by the gallery's groups (n,)."""
-    ahead = np.empty((len(queries), num_groups), np.int64)
-    member = np.eye(num_groups, dtype=np.float32)[groups]
-    size = block_queries(gallery)
-    for start in range(0, len(queries), size):
-        similarity, mine = queries[start : start + size] @ gallery.T, own[start : start + size]
-        right = similarity[np.arange(len(similarity)), mine][:, None]
-        before = similarity >= right - tolerances.TIE
-        tied = before & (similarity <= right + tolerances.TIE)
-        for row in np.flatnonzero(tied.sum(axis=1) > 1):
-            rivals = np.flatnonzero(tied[row])
-            before[row, rivals[gallery[rivals] @ gallery[mine[row]] >= 1 - tolerances.TIE]] = False
-        before[np.arange(len(before)), mine] = False
-        ahead[start : start + size] = before.astype(np.float32) @ member
-    return ahead
 
 
 @measures.register("retrieval.recall_at_1", unit="share", group="retrieval", interval="dependent", n="retrieval_count",

@@ -16,15 +16,17 @@ from typing import Any, TypeVar
 import numpy as np
 
 from distillscope.measure import tolerances
-from distillscope.measure.neighbours import first_kept, nearest, nearest_by_distance
+from distillscope.measure.neighbours import first_kept
 from distillscope.measure.results import NotMeasured
 from distillscope.measure.rows import Accumulator, Frame, Moments, Rows, merged, unit
 from distillscope.measure.scan import Items, row_keys, scan
+from distillscope.measure.search import Directions, nearest_by_distance, nearest_rows
 from distillscope.measure.similarity import Sorted
 from distillscope.measure.spectrum import algebraic_rank, kernel_sums, rounding_energy
 
 T = TypeVar("T")
-SPARE = 30  # neighbours kept in reserve, so that leaving a tenth of the items out needs no new search
+SPARE = 20  # neighbours kept in reserve, so that leaving a tenth of the items out needs no new search
+FEW_SPARE = 10  # the same where two are asked for
 
 
 @dataclass(frozen=True)
@@ -72,7 +74,9 @@ class Side:
             items, precision = items or Items.of(found.keys), precision or found.precision
         self.items, self.order, self.precision = items, items.order, precision
         self.kept = tuple(range(min(self.settings.groups, items.count)))
-        self._tables: dict[tuple[int, int], np.ndarray] = {}
+        self._tables: dict[int, np.ndarray] = {}
+        self._expected: dict[int, int] = {}
+        self._directions: dict[int, Directions] = {}
         self._whole = self
 
     def without(self, group: int) -> Side:
@@ -264,7 +268,7 @@ class Side:
     @of_whole
     def _distance_table(self) -> tuple[np.ndarray, np.ndarray]:
         """Positions among the distinct rows, and distances, of each distinct row's nearest ones."""
-        return nearest_by_distance(self.sample_rows[self._distinct] - self.mean, SPARE)
+        return nearest_by_distance(self.sample_rows[self._distinct] - self.mean, 2 + FEW_SPARE)
 
     @cached_property
     def two_nearest(self) -> np.ndarray:
@@ -275,6 +279,21 @@ class Side:
         first = first_kept(positions, self._kept_distinct, 2)
         return np.take_along_axis(distances, first, axis=1)[self._kept_distinct]
 
+    def directions(self, count: int) -> Directions:
+        """The first ``count`` rows in content order, of unit norm."""
+        if self is not self._whole:
+            return self._whole.directions(count)
+        if count not in self._directions:
+            self._directions[count] = Directions(lambda index: self.unit_rows(self.order[:count][index]), count, self.dim)
+        return self._directions[count]
+
+    def expect(self, gallery: int, queries: int) -> None:
+        """Say that the nearest of the first ``queries`` rows among the first ``gallery`` will be asked for.
+
+        All that was said is found by one search.
+        """
+        self._expected[gallery] = max(queries, self._expected.get(gallery, 0))
+
     def neighbour_table(self, gallery: int, queries: int) -> np.ndarray:
         """Positions (queries, k) in content order of the nearest by cosine, among the first ``gallery`` rows, of the first.
 
@@ -282,11 +301,12 @@ class Side:
         """
         if self is not self._whole:
             return self._whole.neighbour_table(gallery, queries)
-        if (gallery, queries) not in self._tables:
-            z = self.unit_sample if gallery == len(self.sample) else self.unit_rows(self.order[:gallery])
-            k = min(self.settings.neighbours + SPARE, gallery - 1)
-            self._tables[gallery, queries] = nearest(z, z[:queries], k, exclude_self=True)
-        return self._tables[gallery, queries]
+        if len(self._tables.get(gallery, ())) < queries:
+            self.expect(gallery, queries)
+            wanted = {size: count for size, count in self._expected.items() if len(self._tables.get(size, ())) < count}
+            rows = self.directions(max(wanted))
+            self._tables |= nearest_rows(rows, rows, wanted, self.settings.neighbours + SPARE, exclude_self=True)
+        return self._tables[gallery][:queries]
 
     def nearest_kept(self, gallery: int, queries: int) -> np.ndarray:
         """Positions (m, k) in content order of the k nearest of each kept query, among the kept rows of the gallery."""
