@@ -175,7 +175,8 @@ def test_algebra_of_a_contrast():
     shifted, scaled = paired(A - B + 3), paired(7 * (A - B))
     assert shifted.p(3.2) == pytest.approx(d.p(0.2)) and scaled.p(1.4) == pytest.approx(d.p(0.2))
     constant = paired([0.1 + 0.2] * 5)
-    assert constant.error == 0 and constant.p_above(0.2) == 0 and constant.p_below(0.2) == 1
+    assert constant.error == 0 and constant.p_above(0.2) == 1 / 32 and constant.p_below(0.2) == 31 / 32
+    assert constant.p(0.2) == sign_flip_p([0.3] * 5, 0.2) and all(map(math.isnan, constant.interval()))
     assert Contrast(0.0, 0.0, 4, 5, "paired t").p() == 1.0
 
 

@@ -21,6 +21,7 @@ import pandas as pd
 
 from distillscope.advice.axes import FLOOR, NEIGHBOURS, Axis, axes_of, axis_values, mean_of
 from distillscope.claims.results import Results, Undecided
+from distillscope.files.writing import finite
 from distillscope.registry import objectives
 from distillscope.results.arms import Arm
 from distillscope.results.keys import LATENCY, PARAMETERS, RANK, TRAIN_RANK
@@ -289,8 +290,11 @@ def front(points: Mapping[str, tuple[float, float]]) -> tuple[str, ...]:
 
 
 def to_dict(found: Recommendation) -> dict[str, Any]:
-    """Plain values for JSON. ``low`` and ``high`` are 95 % t intervals before selection; of a score, ``simultaneous`` holds for
-    all ranked arms at once, and so for one that was picked by it."""
+    """Plain values for JSON, null where unknown.
+
+    ``low`` and ``high`` are 95 % t intervals before selection; of a score, ``simultaneous`` holds for all ranked arms at once,
+    and so for one that was picked by it.
+    """
     def ranked(r: Ranking, e: Entry) -> dict[str, Any]:
         if r.rivals < 1 or e.score is None or e.arm.name == r.plain:
             return entry(e)
@@ -309,12 +313,14 @@ def to_dict(found: Recommendation) -> dict[str, Any]:
                 "gains": {k: effect(c, scales[k]) for k, c in e.gains.items()}, "costs": dict(e.costs), "apart": e.apart,
                 "knn": effect(e.neighbours, 100.0) if e.neighbours else None}
 
-    return {"dataset": found.dataset, "teacher": found.teacher, "purpose": found.purpose, "split": found.split,
-            "intervals": "95 % t, paired over seeds, before selection; score.simultaneous holds for all ranked arms at once",
-            "axes": [{"name": a.name, "title": a.title, "key": a.measure, "conditions": list(a.conditions), "unit": a.unit,
-                      "teacher": None if a.teacher is None else a.scale * a.teacher} for a in found.axes],
-            "missing": dict(found.missing),
-            "students": [{"student": r.student, "plain": r.plain, "reason": r.reason, "leaders": list(r.leaders),
-                          "caught_up": list(r.caught_up), "not_run": list(r.not_run),
-                          "fronts": {k: list(v) for k, v in r.fronts.items()}, "ranked": [ranked(r, e) for e in r.entries],
-                          "apart": [entry(e) for e in r.apart]} for r in found.rankings]}
+    values: dict[str, Any] = finite({
+        "dataset": found.dataset, "teacher": found.teacher, "purpose": found.purpose, "split": found.split,
+        "intervals": "95 % t, paired over seeds, before selection; score.simultaneous holds for all ranked arms at once",
+        "axes": [{"name": a.name, "title": a.title, "key": a.measure, "conditions": list(a.conditions), "unit": a.unit,
+                  "teacher": None if a.teacher is None else a.scale * a.teacher} for a in found.axes],
+        "missing": dict(found.missing),
+        "students": [{"student": r.student, "plain": r.plain, "reason": r.reason, "leaders": list(r.leaders),
+                      "caught_up": list(r.caught_up), "not_run": list(r.not_run),
+                      "fronts": {k: list(v) for k, v in r.fronts.items()}, "ranked": [ranked(r, e) for e in r.entries],
+                      "apart": [entry(e) for e in r.apart]} for r in found.rankings]})
+    return values

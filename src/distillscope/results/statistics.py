@@ -45,7 +45,7 @@ class Contrast:
         return self.error * math.sqrt(self.n)
 
     def interval(self, level: float = 0.95) -> tuple[float, float]:
-        """Student's t interval of the mean.
+        """Student's t interval of the mean; NaN where every seed gave the same number, which tells nothing of their spread.
 
         >>> low, high = paired([15.0, 16.0, 17.0]).interval()
         >>> round(low, 3), round(high, 3)
@@ -53,15 +53,24 @@ class Contrast:
         """
         from scipy.special import stdtrit
 
+        if self.error == 0:
+            return math.nan, math.nan
         reach = float(stdtrit(self.df, (1 + level) / 2)) * self.error
         return self.mean - reach, self.mean + reach
 
     def p_above(self, bound: float = 0.0) -> float:
-        """One-sided p of the hypothesis that the mean is at most ``bound``: small where it is shown to lie above."""
+        """One-sided p of the hypothesis that the mean is at most ``bound``: small where it is shown to lie above.
+
+        Where every seed gave the same number the spread is unknown, not 0 (shares of few items often agree by chance), and p is
+        that of sign flips: n numbers on one side of ``bound`` happen once in 2^n.
+
+        >>> paired([0.1, 0.1, 0.1]).p_above(0)
+        0.125
+        """
         from scipy.special import stdtr  # what scipy.stats.t calls, without the second that importing that takes
 
-        if self.error == 0:  # every seed gave the same number
-            return 0.5 if self.mean == bound else float(self.mean < bound)
+        if self.error == 0:
+            return 0.5 if self.mean == bound else 0.5**self.n if self.mean > bound else 1 - 0.5**self.n
         return float(stdtr(self.df, -(self.mean - bound) / self.error))
 
     def p_below(self, bound: float = 0.0) -> float:

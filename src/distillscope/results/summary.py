@@ -50,8 +50,8 @@ def statistic(values: Iterable[float], n: int | None = None, unit: str = "") -> 
     >>> s = statistic([15.0, 16.0, 17.0])
     >>> s.mean, s.std, round(s.low, 3), round(s.high, 3), s.n_seeds
     (16.0, 1.0, 13.516, 18.484, 3)
-    >>> statistic([15.0]).low
-    nan
+    >>> statistic([15.0]).low, statistic([15.0, 15.0]).low  # no spread is known
+    (nan, nan)
     """
     kept = np.asarray([v for v in values if math.isfinite(v)], dtype=np.float64)
     count = len(kept)
@@ -60,8 +60,8 @@ def statistic(values: Iterable[float], n: int | None = None, unit: str = "") -> 
     mean = float(kept.mean())
     if count == 1:
         return Statistic(mean, math.nan, math.nan, math.nan, math.nan, 1, (mean,), n, unit)
-    std = float(kept.std(ddof=1))
-    half = half_width(std, count)
+    std = 0.0 if np.ptp(kept) == 0 else float(kept.std(ddof=1))
+    half = half_width(std, count) if std else math.nan  # equal numbers tell nothing of their spread
     return Statistic(mean, std, float(kept.std()), mean - half, mean + half, count, tuple(kept.tolist()), n, unit)
 
 

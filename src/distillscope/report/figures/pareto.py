@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from typing import Any
 
@@ -100,7 +101,8 @@ def _point(entry: Entry, place: int, ranking: Ranking, other: Axis, look: Look, 
         for name, value, key, size in (("", y, "accuracy", 1.0), ("x_", x, other.name, scale)):
             gain = entry.gains[key]
             low, high = gain.interval()
-            ends |= {f"{name}low": [size * (value - gain.mean + low)], f"{name}high": [size * (value - gain.mean + high)]}
+            if math.isfinite(low):
+                ends |= {f"{name}low": [size * (value - gain.mean + low)], f"{name}high": [size * (value - gain.mean + high)]}
     return Series(entry.arm.name, ranking.student, colour, [scale * x], [y], kind="points", n=entry.n,
                   dash="solid" if plain else "dash", marker=own if plain else rest[(place - 1) % len(rest)],
                   written=entry.arm.name if written else "", **ends)

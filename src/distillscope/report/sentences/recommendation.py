@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
@@ -30,8 +31,12 @@ def gain(contrast: Contrast, scale: float = 1.0, digits: int = 1, interval: tupl
     >>> from distillscope.results.statistics import paired
     >>> gain(paired([0.15, 0.16, 0.17]), 100)
     '+16.0 [13.5, 18.5]'
+    >>> gain(paired([0.15, 0.15]), 100)
+    '+15.0 [spread unknown]'
     """
     low, high = interval or contrast.interval()
+    if not math.isfinite(low):
+        return f"{signed(scale * contrast.mean, digits)} [spread unknown]"
     return f"{signed(scale * contrast.mean, digits)} [{number(scale * low, digits)}, {number(scale * high, digits)}]"
 
 
