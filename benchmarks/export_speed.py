@@ -10,6 +10,7 @@ cosine of int8 does, and is that of an untrained network.
 from __future__ import annotations
 
 import argparse
+import json
 import tempfile
 from pathlib import Path
 from typing import Any
@@ -44,34 +45,42 @@ def untrained(label: str, folder: Path) -> Path:
     return folder
 
 
+def exported(label: str, place: Path) -> dict[str, Any]:
+    """Each file's cosine to the network, once all are in ``place``; files of an earlier call are kept."""
+    done = place / f"{label}.json"
+    if done.exists():
+        return dict(json.loads(done.read_text()))
+    folder, cosines = place / label, {}
+    folder.mkdir(parents=True, exist_ok=True)
+    untrained(label, folder)
+    for to, precision, name in FILES:
+        made = export_student(folder, place / f"{label}.{name}", to=to, precision=precision, min_cosine=0.9)[0]
+        cosines[name] = {"mean": made.agreement.mean, "worst": made.agreement.worst,
+                         **{k: made.decided["chosen"][k] for k in ("method", "weight_bits") if made.decided}}
+    done.write_text(json.dumps(cosines))
+    print(f"{label}: {len(FILES)} files exported", flush=True)
+    return cosines
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--out", type=Path)
+    parser.add_argument("--files", type=Path, help="a folder to export to, and to take files from that are there")
     parser.add_argument("--seconds", type=float, default=4.0)
     parser.add_argument("--students", nargs="+", default=list(STUDENTS), choices=list(STUDENTS))
     args = parser.parse_args()
-    record: dict[str, Any] = {}
-    exported: dict[str, list[Path]] = {}
     with tempfile.TemporaryDirectory() as scratch:
-        for label in args.students:
-            folder = Path(scratch) / label
-            folder.mkdir()
-            untrained(label, folder)
-            files, cosines = [folder], {}
-            for to, precision, name in FILES:
-                made = export_student(folder, Path(scratch) / f"{label}.{name}", to=to, precision=precision, min_cosine=0.9)
-                files.append(made[0].path)
-                cosines[name] = {"mean": made[0].agreement.mean, "worst": made[0].agreement.worst,
-                                 **{k: made[0].decided["chosen"][k] for k in ("method", "weight_bits") if made[0].decided}}
-            exported[label], record[label] = files, {"cosine_to_network": cosines}
-            print(f"{label}: {len(files) - 1} files exported", flush=True)
-        for label, files in exported.items():  # timed once nothing else is left to do
+        place = args.files or Path(scratch)
+        record = {label: {"cosine_to_network": exported(label, place)} for label in args.students}
+        for label in args.students:  # timed once nothing else is left to do
+            files = [place / label, *(place / f"{label}.{name}" for _, _, name in FILES)]
             timings = bench(files, threads=(1,), batches=(1, 32), seconds=args.seconds)
             timings += bench([files[1], files[3]], threads=(1,), batches=(1, 32), seconds=args.seconds, memory=False)
-            record[label]["timings"] = [
+            found = [
                 {**t.plain(), "name": Path(t.name).name, "against": "torch" if i < len(timings) - 4 else "onnx float32"}
                 for i, t in enumerate(timings)]
-            for t in record[label]["timings"]:
+            record[label]["timings"] = found
+            for t in found:
                 print(label, t["against"], t["name"], t["batch"], f"{t['median_ms']:.3f} ms, x{t['ratio']:.2f}", flush=True)
         publish("export_speed", args.out, {"int8": int8_instructions(), "threads": 1, "students": record})
 
