@@ -21,7 +21,7 @@ from builders import refused
 from builders.tiny import once, scratch
 from distillscope import cli
 from distillscope.audits.artefacts import open_files
-from distillscope.audits.run import sided_preprocess
+from distillscope.audits.shown import sided_preprocess
 from distillscope.data.preprocess import Preprocess
 from distillscope.students.export import bench
 from distillscope.students.export.write import export_student
@@ -90,7 +90,9 @@ def test_every_stage_is_in_the_json_and_on_the_page(made, tmp_path):
 
 
 def test_bounds_hold_for_every_file_or_for_one(made):
-    assert "misses" not in run(made, "--no-timing", "--require", "artefact.mean_cosine>=0.999").output
+    done = run(made, "--no-timing", "--require", "artefact.mean_cosine>=0.999", "--require", "artefact.size_bytes>=1",
+               "--require", "teacher.size_bytes>=1")
+    assert "misses" not in done.output and "size, MB" in done.output and "latency" not in done.output
     done = run(made, "--require", "artefact.2.latency_ms<=0", "--require", "artefact.size_bytes<=1", exit_code=1)
     missed = [line for line in done.output.splitlines() if line.startswith("distillscope: ")]
     assert len(missed) == 3 and "foreign.ts: latency_ms" in missed[0] and "s.onnx: size_bytes" in missed[1]

@@ -17,7 +17,8 @@ from builders import refused
 from builders.tiny import TEACHER, teacher_weights
 from distillscope.audits.models import embed_model
 from distillscope.audits.requirements import check_requirements
-from distillscope.audits.run import file_preprocess, is_model
+from distillscope.audits.run import is_model
+from distillscope.audits.shown import file_preprocess
 from distillscope.data.preprocess import Preprocess
 from distillscope.data.source import Source
 from distillscope.data.splits import load_split

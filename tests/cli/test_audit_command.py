@@ -141,6 +141,15 @@ def test_bad_input_is_one_line_and_exit_code_2(files, tmp_path, monkeypatch, cap
     assert "expected 400 rows like the teacher" in err and "got 5" in err
 
 
+@pytest.mark.parametrize(("words", "where"), [
+    (["--data", "digits"], "--data"), (["--limit", "5"], "--limit"), (["--precision", "float16"], "--precision"),
+    (["--require", "alignment"], "--require"), (["--out", __file__], "--out")])
+def test_options_that_would_be_ignored_or_cannot_be_used_are_said_before_any_work(files, monkeypatch, words, where):
+    monkeypatch.setattr("distillscope.audits.run.read_embeddings", None)
+    with refused(where=where):
+        invoke("--teacher", files / "teacher.npy", "--student", files / "student.npy", *words)
+
+
 def test_selftest_command_passes():
     result = CliRunner().invoke(cli.app, ["selftest"], catch_exceptions=False)
     assert result.exit_code == 0 and "FAIL" not in result.output and "as expected" in result.output
@@ -237,6 +246,6 @@ def test_every_option_that_a_reader_names_is_one_of_the_command():
 
     known = {o for p in typer.main.get_command(cli.app).commands["audit"].params for o in p.opts}
     source = Path(distillscope.audits.run.__file__).parent
-    for file in [*(source.parent / "inputs").glob("*.py"), source / "run.py"]:
+    for file in [*(source.parent / "inputs").glob("*.py"), source / "run.py", source / "shown.py"]:
         named = set(re.findall(r"--[a-z]+(?:-[a-z]+)*", file.read_text())) - {"--student"}
         assert named <= known, f"{file.name}: {named - known}"

@@ -18,7 +18,7 @@ from distillscope.errors import UserError
 from distillscope.inputs.formats import split_key
 from distillscope.measure.results import Audit, Stage, Value
 from distillscope.registry import teachers
-from distillscope.students.export.bench import Timing, bench
+from distillscope.students.export.bench import Timing, bench, bytes_of
 from distillscope.students.export.load import check_same_student
 from distillscope.students.hub import is_folder
 from distillscope.students.load import StudentEncoder, load_student
@@ -121,8 +121,10 @@ def doubts(found: Audit) -> list[str]:
             and cosine.value < ANOTHER]
 
 
-def add_costs(stages: Sequence[Stage], teacher: str | None, student: str, files: Files, shown: Mapping[str, Any]) -> None:
-    """Size, latency and memory of every stage that is a model, timed in turn in one run; ``shown`` is for a teacher's file."""
+def add_costs(stages: Sequence[Stage], teacher: str | None, student: str, files: Files, shown: Mapping[str, Any],
+              timed: bool) -> None:
+    """Size, and where they are ``timed`` in turn latency and memory, of every stage that is a model; ``shown`` is for a
+    teacher's file."""
     stages_of = {student: [stages[1]], **{files.specs[stage.name]: [stage] for stage in stages[2:]}}
     models: dict[str, Any] = {student: files.student, **{files.specs[name]: found for name, found in files.encoders.items()}}
     paths = [spec for spec, model in models.items() if isinstance(model, (StudentEncoder, Artefact))]
@@ -132,21 +134,29 @@ def add_costs(stages: Sequence[Stage], teacher: str | None, student: str, files:
     if teacher is not None:
         stages_of.setdefault(teacher, []).append(stages[0])
         if teacher in models:
-            pass  # timed as the other stage that it is
+            pass  # the other stage that it is
         elif is_folder(teacher):
             paths.append(teacher)
         else:
             others[teacher] = partial(_opened, teacher, shown, f"--teacher {teacher}")
-    for timing in bench(paths, seconds=SECONDS, others=others):
+    for timing in bench(paths, seconds=SECONDS, others=others) if timed else ():
         for stage in stages_of[timing.name]:
             stage.values |= costs(timing)
+    for spec, same in stages_of.items() if not timed else ():
+        model = models.get(spec) or (others[spec]() if spec in others else load_student(spec, "cpu"))
+        for stage in same:
+            stage.values["size_bytes"] = _size(bytes_of(model))
+
+
+def _size(count: int) -> Value:
+    return Value(count, None, None, 1, "Bytes of the file, or of parameters and buffers.", "bytes")
 
 
 def costs(timing: Timing) -> dict[str, Value]:
     """The values of one timing."""
     how = (f"of a call with one image, {timing.runtime} on one thread, in turn with the other stages; decoding and resizing "
            "are left out")
-    found = {"size_bytes": Value(timing.size_bytes, None, None, 1, "Bytes of the file, or of parameters and buffers.", "bytes"),
+    found = {"size_bytes": _size(timing.size_bytes),
              "latency_ms": Value(timing.median_ms, None, None, timing.calls, f"Median milliseconds {how}.", "ms"),
              "p90_ms": Value(timing.p90_ms, None, None, timing.calls, f"90th percentile of the milliseconds {how}.", "ms")}
     if timing.peak_mib is not None:

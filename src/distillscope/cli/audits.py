@@ -79,11 +79,16 @@ def audit(
     - `distillscope audit --teacher efficientnet_lite0 --student student.onnx --data digits`
     - `distillscope audit --teacher efficientnet_lite0 --student student --artefact student.int8.onnx --data digits`
     """
-    from distillscope.audits.requirements import check_requirements
-    from distillscope.audits.run import Images, Reads, audit_inputs, publish, sided_preprocess
+    from distillscope.audits.requirements import check_requirements, read_requirement
+    from distillscope.audits.run import Images, Reads, audit_inputs, check_out, publish
+    from distillscope.audits.shown import sided_preprocess
     from distillscope.progress import Terminal, tell
     from distillscope.report.terminals import audit_table
 
+    for bound in require or []:  # what cannot be read or written is said before any work
+        read_requirement(bound)
+    if out is not None:
+        check_out(out)
     shown = sided_preprocess(size=image_size, mean=mean, std=std, interpolation=interpolation, crop_fraction=crop)
     images = Images(data, split, limit, device, precision, workers, shown, corrupt)
     found = audit_inputs(teacher, student, labels, train_teacher=train_teacher, train_student=train_student,

@@ -155,7 +155,7 @@ def embed(
 
     Example: `distillscope embed --teacher efficientnet_lite0 --data digits --split test --out embeddings`
     """
-    from distillscope.audits.run import file_preprocess
+    from distillscope.audits.shown import file_preprocess
     from distillscope.study.student import embed_dataset
 
     print(embed_dataset(data, split, teacher=teacher, student=student, out=out, limit=limit, corrupt=corrupt,

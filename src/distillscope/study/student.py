@@ -13,7 +13,7 @@ import yaml
 
 from distillscope import progress
 from distillscope.audits.models import model_teacher
-from distillscope.audits.run import refuse_unused
+from distillscope.audits.shown import refuse_unused
 from distillscope.config.load import study_from
 from distillscope.config.parts import DESCRIPTION, REQUEST, Student
 from distillscope.config.recipe import FIRST_RECIPE

@@ -126,7 +126,7 @@ def _timed(models: dict[str, Model], threads: int, batch: int, seconds: float, m
         middle = statistics.median(every)
         ratio = statistics.median(a / b for a, b in zip(medians[first], medians[name], strict=True))
         found.append(Timing(name, runtime_of(model), precision_of(model), threads, batch, 1000 * middle,
-                            1000 * float(np.quantile(every, 0.9)), batch / middle, ratio, len(every), _size(model),
+                            1000 * float(np.quantile(every, 0.9)), batch / middle, ratio, len(every), bytes_of(model),
                             peak_memory(name, threads, batch) if name in memory else None))
     return found
 
@@ -162,7 +162,7 @@ def precision_of(model: Model) -> str:
     return model.facts.precision if isinstance(model, Artefact) else model.precision
 
 
-def _size(model: Model) -> int:
+def bytes_of(model: Model) -> int:
     """Bytes of its file or files, or of its parameters and buffers."""
     if isinstance(model.module, FileNetwork):
         return sum(p.stat().st_size for p in model.module.files())
