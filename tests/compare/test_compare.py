@@ -67,6 +67,12 @@ def two(tmp_path_factory):
     return short, altered(longer, RANK, {42: 1.0, 123: 1.3, 456: 1.1}, training={"epochs": 9})
 
 
+@pytest.fixture(scope="module")
+def both(two):
+    """The two compared."""
+    return compare_runs(two)
+
+
 def one(found, student, quantity):
     return next(d for d in found.differences if d.match.first.student == student and d.quantity.key == quantity)
 
@@ -76,8 +82,8 @@ def per_seed(run, student, measure, condition="clean"):
     return rows.groupby("seed")["value"].mean().to_numpy(float)
 
 
-def test_seeds_that_both_have_are_paired_as_scipy_does(two):
-    d = one(compare_runs(two), "S", "effective_rank")
+def test_seeds_that_both_have_are_paired_as_scipy_does(two, both):
+    d = one(both, "S", "effective_rank")
     first, second = (per_seed(run, "S", RANK) for run in two)
     oracle = stats.ttest_rel(second, first)
     assert (d.a, d.b) == pytest.approx((first.mean(), second.mean()))
@@ -109,8 +115,8 @@ def test_one_seed_each_has_a_difference_and_no_interval(tmp_path):
     assert d.to_dict()["low"] is None and "nan" not in json.dumps(found.to_dict()).lower().replace("finance", "")
 
 
-def test_p_is_holms_over_every_tested_difference(two):
-    found = compare_runs(two)
+def test_p_is_holms_over_every_tested_difference(both):
+    found = both
     ps = sorted(d.p for d in found.differences if d.quantity.tested)
     expected, highest = {}, 0.0
     for i, p in enumerate(ps):
@@ -122,8 +128,8 @@ def test_p_is_holms_over_every_tested_difference(two):
     assert min(d.p_holm for d in found.differences if d.quantity.tested) == pytest.approx(min(1.0, 8 * ps[0]))
 
 
-def test_the_interval_over_items_is_that_of_paired_scores(two):
-    d = one(compare_runs(two), "S", "accuracy")
+def test_the_interval_over_items_is_that_of_paired_scores(two, both):
+    d = one(both, "S", "accuracy")
     scores = []
     for run in two:
         frames = [pd.read_parquet(p / "predictions.parquet") for p in sorted(run.glob("trials/*--S--*"))]
@@ -133,7 +139,7 @@ def test_the_interval_over_items_is_that_of_paired_scores(two):
     assert (d.items.n, d.items.seeds) == (300, 3)
     assert d.items.low == pytest.approx(apart.mean() - half, abs=0.25 * half)
     assert d.items.high == pytest.approx(apart.mean() + half, abs=0.25 * half)
-    noisy = one(compare_runs(two), "S", "accuracy_noisy")
+    noisy = one(both, "S", "accuracy_noisy")
     assert noisy.condition == "noise=0.2" and noisy.items is not None
 
 
@@ -198,28 +204,28 @@ def test_another_teacher_is_compared_on_what_is_not_about_it(two, tmp_path):
     assert one(found, "S", "r2").left_out == "the teacher differs"
 
 
-def test_runs_of_which_only_the_seeds_differ_are_called_that(two, tmp_path):
+def test_runs_of_which_only_the_seeds_differ_are_called_that(two, both, tmp_path):
     short, longer = two
     again = make_run(tmp_path / "again", seeds=(1, 2, 3), **SMALL)
     found = compare_runs([short, again])
     (said,) = [w for w in found.warnings if "only their seeds differ" in w]
     assert said.startswith("again and short have the same settings") and "luck of the seeds" in said
     assert not any("only their seeds" in w for w in compare_runs([longer, again]).warnings), "the epochs differ too"
-    assert not any("only their seeds" in w for w in compare_runs(two).warnings)
+    assert not any("only their seeds" in w for w in both.warnings)
     said = [w for w in compare_runs([longer, short, again]).warnings if "only their seeds" in w]
     assert not said, "each is compared with the first"
 
 
-def test_the_terminal_says_what_n_counts(two, tmp_path):
+def test_the_terminal_says_what_n_counts(two, both, tmp_path):
     again = make_run(tmp_path / "again", seeds=(1, 2), **SMALL)
-    assert "seeds that both runs have" in seeds_line(compare_runs(two)) and "*" not in seeds_line(compare_runs(two))
+    assert "seeds that both runs have" in seeds_line(both) and "*" not in seeds_line(both)
     apart = seeds_line(compare_runs([two[0], again]))
     assert "that both runs have" not in apart
     assert "* not paired (Welch's t): n counts the seeds of the run that has fewer" in apart
 
 
-def test_settings_that_differ_are_listed_and_seeds_are_not(two):
-    assert compare_runs(two).differs == [("training.epochs", {"short": "5", "longer": "9"})]
+def test_settings_that_differ_are_listed_and_seeds_are_not(both):
+    assert both.differs == [("training.epochs", {"short": "5", "longer": "9"})]
 
 
 def test_labels_are_unique(two, tmp_path):
@@ -258,8 +264,8 @@ def test_bad_input_is_one_line(two, tmp_path, fails):
     fails(two[0], make_run(tmp_path / "other", datasets=("svhn",), **SMALL), match="a measure in common with short")
 
 
-def test_overlaid_runs_keep_the_colour_of_each_student(two, tmp_path):
-    found = compare_runs(two)
+def test_overlaid_runs_keep_the_colour_of_each_student(both, tmp_path):
+    found = both
     run = joined_run(found.sides, found.pairs, tmp_path)
     (setting,) = joined_settings(run)
     assert [m.label for m in setting.students] == ["S (short)", "M (short)", "S (longer)", "M (longer)"]
@@ -294,8 +300,8 @@ def data_of(page):
                                 re.DOTALL)[1])
 
 
-def test_the_page_holds_the_values_and_asks_for_nothing(two, page):
-    found, data = compare_runs(two), data_of(page)
+def test_the_page_holds_the_values_and_asks_for_nothing(both, page):
+    found, data = both, data_of(page)
     assert data["comparison"] == json.loads((page.parent / "compare.json").read_text())
     assert data["comparison"] == json.loads(json.dumps(found.to_dict()))
     figure = next(f for f in data["figures"] if f["key"] == "differences")

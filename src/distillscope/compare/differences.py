@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field, replace
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -153,12 +154,14 @@ def compare_pair(a: StudySide, b: StudySide, found: Sequence[Match]) -> tuple[li
     for match in found:
         doubts = mismatches(a, b, match)
         between[f"{match.first.dataset} {match.name}"] = doubts
-        differences += [difference(a, b, match, quantity, doubts) for quantity in wanted]
+        read = cache(_predictions)  # several quantities look at the same trials
+        differences += [difference(a, b, match, quantity, doubts, read) for quantity in wanted]
     return [d for d in differences if d is not None], between
 
 
-def difference(a: StudySide, b: StudySide, match: Match, quantity: Quantity, doubts: Sequence[Mismatch]) -> Difference | None:
-    """One quantity of one model; None where neither run measured it."""
+def difference(a: StudySide, b: StudySide, match: Match, quantity: Quantity, doubts: Sequence[Mismatch],
+               read: Callable[[Path], pd.DataFrame]) -> Difference | None:
+    """One quantity of one model; None where neither run measured it. ``read`` gives a trial's predictions."""
     empty = Difference(a.label, b.label, match, quantity)
     condition = _strongest(a, b) if quantity.noisy else CLEAN
     if condition is None:
@@ -176,7 +179,7 @@ def difference(a: StudySide, b: StudySide, match: Match, quantity: Quantity, dou
             continue
         may_pair = not any(m.unpaired & tags for m in doubts)
         made = replace(empty, measure=measure, condition=condition, **_over_seeds(ours, theirs, quantity, may_pair))
-        return _with_items(made, a, b) if measure in PREDICTED else made
+        return _with_items(made, a, b, read) if measure in PREDICTED else made
     if not seen:
         return None
     return replace(empty, condition=condition, left_out=reason or "only one of the two measured it")
@@ -223,7 +226,7 @@ def corrected(pairs: Sequence[Pair]) -> list[Pair]:
             for i, pair in enumerate(pairs)]
 
 
-def _with_items(d: Difference, a: StudySide, b: StudySide) -> Difference:
+def _with_items(d: Difference, a: StudySide, b: StudySide, read: Callable[[Path], pd.DataFrame]) -> Difference:
     """Adds the interval over items, where the trials of the shared seeds keep predictions of the same items."""
     if d.match is None:
         return d
@@ -234,7 +237,7 @@ def _with_items(d: Difference, a: StudySide, b: StudySide) -> Difference:
     if not kept:
         return replace(d, items_left_out="no seed has its predictions in both runs")
     try:
-        scores = [_correct(files[1][s], d) - _correct(files[0][s], d) for s in kept]
+        scores = [_correct(read(files[1][s]), d) - _correct(read(files[0][s]), d) for s in kept]
     except ValueError as error:
         return replace(d, items_left_out=str(error))
     if any(not s.index.equals(scores[0].index) or s.isna().any() for s in scores):
@@ -244,14 +247,18 @@ def _with_items(d: Difference, a: StudySide, b: StudySide) -> Difference:
     return replace(d, items=Items(low, high, len(mean), len(kept)))
 
 
-def _correct(path: Path, d: Difference) -> pd.Series:
-    """Whether each item was answered right, averaged over draws; indexed by id and label. ValueError: why not."""
+def _predictions(path: Path) -> pd.DataFrame:
+    """predictions.parquet of a trial, sorted by its index of id and label."""
     frame = pd.read_parquet(path)
-    columns = [c for c in frame.columns if c.rpartition("|")[0] == f"{PREDICTED[d.measure]}|{d.condition}"]
+    return frame.set_index(pd.MultiIndex.from_arrays([frame["id"].astype(str), frame["label"].astype(int)])).sort_index()
+
+
+def _correct(predictions: pd.DataFrame, d: Difference) -> pd.Series:
+    """Whether each item was answered right, averaged over draws; indexed by id and label. ValueError: why not."""
+    columns = [c for c in predictions.columns if c.rpartition("|")[0] == f"{PREDICTED[d.measure]}|{d.condition}"]
     if not columns:
         raise ValueError("the predictions lack this condition")
-    index = pd.MultiIndex.from_arrays([frame["id"].astype(str), frame["label"].astype(int)])
-    if index.has_duplicates:
+    if predictions.index.has_duplicates:
         raise ValueError("the predictions repeat an item")
-    right = (frame[columns].to_numpy() == frame["label"].to_numpy()[:, None]).mean(axis=1)
-    return pd.Series(right, index=index).sort_index()
+    right = (predictions[columns].to_numpy() == predictions["label"].to_numpy()[:, None]).mean(axis=1)
+    return pd.Series(right, index=predictions.index)
