@@ -12,7 +12,7 @@ a data set and teacher have ended; ``run --resume`` adds them to an older run wi
 from __future__ import annotations
 
 import json
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -48,6 +48,13 @@ class Kept:
     embeddings: np.ndarray
     predicted: np.ndarray | None = None
     confusion: np.ndarray | None = None
+    made: dict[bytes, dict[str, np.ndarray]] = field(default_factory=dict, repr=False)
+
+    def own_map(self, points: np.ndarray) -> dict[str, np.ndarray]:
+        """`map_of` some items, laid onto no other; made once, since each student's is laid onto the teacher's."""
+        if points.tobytes() not in self.made:
+            self.made[points.tobytes()] = map_of(self.embeddings[points])
+        return self.made[points.tobytes()]
 
 
 def keep_run(run: Path, study: Study, data: str, teacher: str, target: str, test: Source) -> list[Path]:
@@ -149,7 +156,7 @@ def keep(folder: Path, test: Source, model: Kept, seeds: list[int], teacher: Kep
         said["lost"] = {"count": len(lost), "won": won, "teacher_right": int(right.sum()),
                         "tiles": [tile(int(i)) for i in chosen]}
     points = stratified(test, NUM_POINTS, "keepsakes", "map")
-    maps = map_of(model.embeddings[points], None if teacher is None else teacher.embeddings[points])
+    maps = model.own_map(points) if teacher is None else map_of(model.embeddings[points], teacher.own_map(points))
     said["map"] = {name: np.round(xy, 3).tolist() for name, xy in maps.items()}
     if model.predicted is not None:
         said["map"]["predicted"] = model.predicted[points].tolist()
@@ -185,16 +192,15 @@ def neighbours(z: np.ndarray, queries: np.ndarray, count: int) -> np.ndarray:
     return np.argsort(-cosines, axis=1, kind="stable")[:, : min(count, len(z) - 1)]
 
 
-def map_of(z: np.ndarray, teacher: np.ndarray | None = None) -> dict[str, np.ndarray]:
+def map_of(z: np.ndarray, teachers: dict[str, np.ndarray] | None = None) -> dict[str, np.ndarray]:
     """{"pca": (n, 2), "tsne": (n, 2)} of embeddings (n, d), the teacher's of mean 0 and mean square 1 along both axes together.
 
-    The same numbers give the same map: nothing is drawn at random. With ``teacher`` (n, d') the map is laid onto the teacher's.
+    The same numbers give the same map: nothing is drawn at random. With ``teachers``, the teacher's map, it is laid onto that.
     """
     flat = plane(unit(z.astype(np.float64)))
-    if teacher is None:
+    if teachers is None:
         return {"pca": flat, "tsne": unfolded(z, flat)}
-    own = map_of(teacher)
-    return {"pca": onto(own["pca"], flat), "tsne": onto(own["tsne"], unfolded(z, own["tsne"]))}
+    return {"pca": onto(teachers["pca"], flat), "tsne": onto(teachers["tsne"], unfolded(z, teachers["tsne"]))}
 
 
 def plane(z: np.ndarray) -> np.ndarray:
