@@ -6,17 +6,24 @@ is no estimate of mutual information; it is always shown with log K.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from dataclasses import dataclass
+
 import numpy as np
 
 from distillscope.measure import tolerances
 from distillscope.measure.results import NotMeasured, Points
 from distillscope.measure.rows import unit
+from distillscope.measure.threads import over_blocks
 from distillscope.registry import curves, measures
 
 PAPER_BATCH, PAPER_TEMPERATURE = 64, 0.1
 BATCHES = (16, 64, 256, 1024, 4096)
 TEMPERATURES = (0.01, 0.02, 0.03, 0.05, 0.07, 0.1, 0.2, 0.5, 1.0)
 SATURATED = 0.1
+COLD = 0.003  # exp(-2 / temperature) is 0 below about this temperature
+STRIP = 256  # items whose cosines are held at a time
+CACHED = 2**17  # of these, how many stay in cache while they are worked on: 1 MiB
 
 
 def infonce_losses(student: np.ndarray, teacher: np.ndarray, temperature: float = 0.1) -> np.ndarray:
@@ -28,8 +35,10 @@ def infonce_losses(student: np.ndarray, teacher: np.ndarray, temperature: float 
     >>> infonce_losses(np.eye(4)[:, :1] * 0 + 1, np.ones((4, 1))).round(6).tolist() == [round(float(np.log(4)), 6)] * 4
     True
     """
-    constant, sums = grouped_losses(student, teacher, temperature, np.ones((*student.shape[:-1], 1)))
-    return constant + np.log(sums[..., 0])
+    cosines = _cosines(student, teacher)
+    own = np.diagonal(cosines, axis1=-2, axis2=-1)
+    top, sums = kernel_sums(cosines.reshape(-1, cosines.shape[-1]), temperature)
+    return (top.reshape(own.shape) - own) / temperature + np.log(sums.reshape(own.shape))
 
 
 def _cosines(student: np.ndarray, teacher: np.ndarray) -> np.ndarray:
@@ -38,17 +47,72 @@ def _cosines(student: np.ndarray, teacher: np.ndarray) -> np.ndarray:
     return student @ np.swapaxes(teacher, -1, -2)
 
 
-def grouped_losses(student: np.ndarray, teacher: np.ndarray, temperature: float,
-                   groups: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """What the loss is without some groups of items: a constant (..., K) and sums (..., K, g) by the negatives' group.
+def kernel_sums(cosines: np.ndarray, temperature: float, weights: np.ndarray | None = None) -> tuple[np.ndarray, np.ndarray]:
+    """``top`` (m,) and sums of exp((c - top) / temperature) over each row c of ``cosines`` (m, K): (m,), or (m, g) by weights.
 
-    The loss with groups G kept is constant + log(sums over G): an item is also another's negative, so that leaving it out
-    must take it from both places. ``groups`` (..., K, g) is one where an item is in a group.
+    ``weights`` (K, g) is one where an item is in a group. The top is 1, which no cosine exceeds, but where so cold a
+    temperature lets all of a row vanish: there it is the row's largest.
     """
-    logits = _cosines(student, teacher) / temperature
-    top = logits.max(axis=-1)
-    own = np.diagonal(logits, axis1=-2, axis2=-1)
-    return top - own, np.exp(logits - top[..., None]) @ groups
+    top = cosines.max(axis=1) if temperature < COLD else np.ones(len(cosines))
+    sums = np.empty(len(cosines) if weights is None else (len(cosines), weights.shape[1]))
+    step = max(1, CACHED // cosines.shape[1])
+    for start in range(0, len(cosines), step):
+        part = slice(start, start + step)
+        kernel = cosines[part] - top[part, None]
+        kernel /= temperature
+        np.exp(kernel, out=kernel)
+        sums[part] = kernel.sum(axis=1) if weights is None else kernel @ weights
+    return top, sums
+
+
+@dataclass(frozen=True)
+class Batched:
+    """What batches of K gave: an item's loss with groups G kept is ``constant`` (n,) + log of its ``sums`` (n, g) over G.
+
+    An item is also another's negative, so that leaving it out must take it from both places. ``by_size`` and
+    ``by_temperature`` are the losses at other K, and at K and other temperatures on the first items.
+    """
+
+    constant: np.ndarray
+    sums: np.ndarray
+    by_size: dict[int, np.ndarray]
+    by_temperature: dict[float, np.ndarray]
+
+
+def batched(student: np.ndarray, teacher: np.ndarray, size: int, temperature: float, member: np.ndarray,
+            sizes: Sequence[int] = (), temperatures: Sequence[float] = (), first: int = 0) -> Batched:
+    """Losses of unit rows (n, d) in batches of ``size``, which n is a multiple of, all from one product of both sides.
+
+    ``member`` (n, g) says which group an item is in, ``sizes`` are other K, ``temperatures`` are for the ``first`` items.
+    """
+    count = len(student)
+    found = Batched(np.empty(count), np.empty((count, member.shape[1])), {k: np.empty(count // k * k) for k in sizes},
+                    {t: np.empty(min(first, count)) for t in temperatures})
+
+    def strip(start: int, stop: int) -> None:
+        widths = {k for k in (size, *sizes) if start < count // k * k}
+        low = min(start // k * k for k in widths)
+        high = max(min(-(-stop // k) * k, count // k * k) for k in widths)
+        cosines = student[start:stop] @ teacher[low:high].T
+        own = cosines[np.arange(len(cosines)), start - low + np.arange(len(cosines))]
+        for k in widths:
+            for at in range(start // k * k, min(stop, count // k * k), k):
+                rows = slice(max(at, start), min(at + k, stop))
+                inside = slice(rows.start - start, rows.stop - start)
+                block, mine = cosines[inside, at - low : at - low + k], own[inside]
+                if k in found.by_size:
+                    top, sums = kernel_sums(block, temperature)
+                    found.by_size[k][rows] = (top - mine) / temperature + np.log(sums)
+                if k == size:
+                    top, found.sums[rows] = kernel_sums(block, temperature, member[at : at + k])
+                    found.constant[rows] = (top - mine) / temperature
+                    for t, losses in found.by_temperature.items():
+                        if rows.stop <= len(losses):
+                            top, sums = kernel_sums(block, t)
+                            losses[rows] = (top - mine) / t + np.log(sums)
+
+    over_blocks(strip, ((start, min(start + STRIP, count)) for start in range(0, count, STRIP)))
+    return found
 
 
 def batch_uniformity(z: np.ndarray) -> np.ndarray:

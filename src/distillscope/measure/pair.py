@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import cached_property
 from typing import Any
 
@@ -199,55 +199,47 @@ class Pair:
         return len(self._contrastive_index)
 
     @of_whole
-    def _contrastive_table(self) -> tuple[np.ndarray, np.ndarray]:
-        return self._grouped(*self.contrastive_rows)
+    def _batched(self) -> contrastive.Batched:
+        """The student in batches of K, of other K, and at other temperatures on at most four batches of K."""
+        student, teacher = self.contrastive_rows
+        sizes = sorted({k for k in (*contrastive.BATCHES, self.contrastive_batch) if k <= len(student)})
+        return self._in_batches(student, teacher, sizes, contrastive.TEMPERATURES)
 
     @of_whole
-    def _contrastive_teacher_table(self) -> tuple[np.ndarray, np.ndarray]:
+    def _batched_teacher(self) -> contrastive.Batched:
+        """The teacher in both places, in batches of K."""
         _, teacher = self.contrastive_rows
-        return self._grouped(teacher, teacher)
+        return self._in_batches(teacher, teacher)
+
+    def _in_batches(self, student: np.ndarray, teacher: np.ndarray, sizes: Sequence[int] = (),
+                    temperatures: Sequence[float] = ()) -> contrastive.Batched:
+        member = np.eye(len(self.kept))[self.teacher.group_of[self._contrastive_index]]
+        return contrastive.batched(student, teacher, self.contrastive_batch, self.settings.infonce_temperature, member, sizes,
+                                   temperatures, 4 * self.contrastive_batch)
 
     @cached_property
     def contrastive_losses(self) -> np.ndarray:
         """InfoNCE loss of each item in its batch of K."""
-        return self._kept_losses(*self._contrastive_table)
+        return self._kept_losses(self._batched)
 
     @cached_property
     def contrastive_teacher_losses(self) -> np.ndarray:
         """The same with the teacher in both places."""
-        return self._kept_losses(*self._contrastive_teacher_table)
+        return self._kept_losses(self._batched_teacher)
 
-    def _grouped(self, student: np.ndarray, teacher: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        member = np.eye(len(self.kept))[self.teacher.group_of[self._contrastive_index]]
-        batches = [contrastive.in_batches(z, self.contrastive_batch) for z in (student, teacher, member)]
-        parts = [contrastive.grouped_losses(s, t, self.settings.infonce_temperature, m)
-                 for s, t, m in zip(*batches, strict=True)]
-        return np.concatenate([constant for constant, _ in parts]), np.concatenate([sums for _, sums in parts])
-
-    def _kept_losses(self, constant: np.ndarray, sums: np.ndarray) -> np.ndarray:
+    def _kept_losses(self, found: contrastive.Batched) -> np.ndarray:
         kept = np.isin(self.teacher.group_of[self._contrastive_index], self.kept)
-        return constant[kept] + np.log(sums[kept][:, self.kept].sum(axis=1))
+        return found.constant[kept] + np.log(found.sums[kept][:, self.kept].sum(axis=1))
 
-    @cached_property
+    @property
     def contrastive_by_k(self) -> dict[int, np.ndarray]:
         """Losses at the set temperature for several K up to the number of items."""
-        count = len(self.contrastive_rows[0])
-        sizes = sorted({k for k in (*contrastive.BATCHES, self.contrastive_batch) if k <= count})
-        return {k: self._losses(*self.contrastive_rows, k) for k in sizes}
+        return self._batched.by_size
 
-    @cached_property
+    @property
     def contrastive_by_temperature(self) -> dict[float, np.ndarray]:
         """Losses at the set K for several temperatures, on at most four batches."""
-        student, teacher = (z[: 4 * self.contrastive_batch] for z in self.contrastive_rows)
-        return {t: self._losses(student, teacher, self.contrastive_batch, t) for t in contrastive.TEMPERATURES}
-
-    def _losses(self, student: np.ndarray, teacher: np.ndarray, size: int, temperature: float | None = None) -> np.ndarray:
-        temperature = temperature or self.settings.infonce_temperature
-        step = max(1, 2**20 // (size * size))  # batches at a time: the cosines of one step stay in cache
-        student, teacher = contrastive.in_batches(student, size), contrastive.in_batches(teacher, size)
-        parts = [contrastive.infonce_losses(student[i : i + step], teacher[i : i + step], temperature)
-                 for i in range(0, len(student), step)]
-        return np.concatenate(parts).ravel()
+        return self._batched.by_temperature
 
     # -- the paper's, in row order -----------------------------------------------------------------------------------
 
