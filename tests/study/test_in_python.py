@@ -237,8 +237,28 @@ def test_a_handful_of_images_trains_or_says_what_is_missing(recipe, pixels, rows
     ({"recipe": {"objective": "cross_entropy"}}, {"expected": "data with labels", "got": "images/train without"}),
     ({"recipe": {"students": ["x"]}}, {"where": "recipe students"}),
     ({"settings": {"trainin.epochs": 2}}, {"advice": "training"}),
+    ({"settings": {"view.sigma": object()}}, {"where": "view.sigma", "got": "object"}),
+    ({"recipe": 3}, {"where": "recipe", "got": "int"}),
+    ({"student_preprocess": {"size": SIZE, "crop_fraction": 0.9}}, {"where": "student_preprocess", "got": "0.9"}),
+    ({"student": Network(), "student_preprocess": {"size": "a"}}, {"where": "student Network preprocess.size", "got": "'a'"}),
+    ({"teacher": Teacher(), "teacher_preprocess": {"size": SIZE, "mean": 0.5}}, {"where": "preprocess.mean", "got": "0.5"}),
+    ({"teacher": Teacher(), "teacher_preprocess": {"size": SIZE, "std": (1, 0, 1)}}, {"where": "preprocess.std"}),
+    ({"teacher": Teacher(), "teacher_preprocess": {"size": SIZE, "interpolation": "best"}}, {"got": "best"}),
+    ({"teacher": torch.nn.Conv2d(3, 4, 3), "teacher_preprocess": {"size": SIZE}}, {"expected": "(b, d)", "got": "4, 10, 10)"}),
+    ({"teacher": torch.nn.Sequential(torch.nn.Flatten(), torch.nn.Linear(7, 4)), "teacher_preprocess": {"size": SIZE}},
+     {"where": "teacher Sequential", "expected": f"(b, 3, {SIZE}, {SIZE})", "got": "RuntimeError"}),
 ])
 def test_what_does_not_fit_is_one_line(change, parts, pixels, rows):
     given = {"teacher": rows, "student": "paper_cnn", "images": pixels, **QUICK, **change}
     with refused(**parts):
         distillscope.distill(**given)
+
+
+def test_numbers_of_numpy_are_numbers(pixels, rows, tmp_path):
+    (tmp_path / "mine.yaml").write_text("objective: cosine")
+    seen = {"size": np.int64(SIZE), "mean": np.full(3, 0.5), "std": np.full(3, 0.25, np.float32)}
+    student = distillscope.distill(rows, Network(), pixels, recipe=tmp_path / "mine.yaml", student_preprocess=seen,
+                                   **{**SMALL, "epochs": np.int64(1)}, out=tmp_path / "student")
+    assert student.preprocess.mean == (0.5, 0.5, 0.5)
+    again = distillscope.load_student(tmp_path / "student", module=Network())
+    assert np.array_equal(again.encode(pixels[:2]), student.encode(pixels[:2]))

@@ -5,14 +5,13 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from distillscope.config.parts import model_file
+from distillscope.config.parts import INTERPOLATIONS, model_file
 from distillscope.errors import UserError, unknown_name
 
 SIDES = ("teacher", "student", "artefact")
 SHOWN = {"size": "--image-size", "mean": "--mean", "std": "--std", "interpolation": "--interpolation",
          "crop_fraction": "--crop"}
 """What a model file may have to be told of its preprocessing -> the option."""
-INTERPOLATIONS = ("bicubic", "bilinear", "nearest", "nearest-exact")
 
 
 def file_preprocess(size: str | int | None = None, mean: str | None = None, std: str | None = None,

@@ -54,12 +54,15 @@ def recipe_names() -> list[str]:
     return names_in("recipes")
 
 
-def read_recipe(name: str | Mapping[str, Any]) -> Recipe:
+def read_recipe(name: str | Path | Mapping[str, Any]) -> Recipe:
     """A recipe by its name, a YAML file by its path, or its values: they are checked, parts are not looked up.
 
     >>> read_recipe("paper").arm.objective_name, read_recipe("paper").arm.training.learning_rate
     ('cosine', 0.001)
     """
+    name = str(name) if isinstance(name, Path) else name
+    if not isinstance(name, (str, Mapping)):
+        raise UserError("recipe", "a name, a YAML file or a mapping", type(name).__name__, f"For instance {DEFAULT_RECIPE!r}.")
     where, values = read_named(name, "recipes") if isinstance(name, str) else ("recipe", dict(name))
     known = ("name", "description", *OF_AN_ARM, *OF_A_STUDY)
     for key in values:
@@ -81,9 +84,10 @@ def read_recipe(name: str | Mapping[str, Any]) -> Recipe:
     return found
 
 
-def one_student(name: str, teacher: Any, data: Any, student: Any = "paper_cnn", *, recipe: str | Mapping = DEFAULT_RECIPE,
-                objective: str | None = None, dim: int | None = None, seed: int | None = None, corrupt: str = "error",
-                overrides: Sequence[str] = (), given: Container[str] = ()) -> Study:
+def one_student(name: str, teacher: Any, data: Any, student: Any = "paper_cnn", *,
+                recipe: str | Path | Mapping = DEFAULT_RECIPE, objective: str | None = None, dim: int | None = None,
+                seed: int | None = None, corrupt: str = "error", overrides: Sequence[str] = (),
+                given: Container[str] = ()) -> Study:
     """A checked study of one teacher, data set, arm, student and seed, without noise; ``overrides`` as of `--set`.
 
     The arm is the recipe, with ``objective`` and ``overrides`` in place of its own. ``dim``: embeddings of so many dimensions,

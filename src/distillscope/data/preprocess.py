@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass
+from numbers import Integral, Real
 from pathlib import Path
 from typing import Any, overload
 
@@ -12,7 +14,7 @@ import torch
 from torchvision.transforms import InterpolationMode
 from torchvision.transforms.v2 import functional as F
 
-from distillscope.config.parts import CLIP_MEAN, CLIP_STD
+from distillscope.config.parts import CLIP_MEAN, CLIP_STD, INTERPOLATIONS
 from distillscope.data.decode import BrokenImage, Decoding, decode, read_file, to_rgb
 from distillscope.data.source import Images, stack
 from distillscope.errors import UserError
@@ -22,13 +24,17 @@ Names = Sequence[str] | np.ndarray
 TAKEN = "images: uint8 or floats in [0, 1], (b, 3, h, w) or (b, h, w, 3); PIL images; paths; or a list of them"
 
 
+LARGEST = 4096
+"""Pixels a side."""
+
+
 @dataclass(frozen=True)
 class Preprocess:
     """Resize the shorter side, centre crop, scale to [0, 1], normalise.
 
     ``crop_fraction`` is timm's crop_pct: the shorter side is resized to size / crop_fraction before the crop of
     ``size``. uint8 images are resized in uint8, as PIL does it; float images in [0, 1] are clamped after resizing,
-    since uint8 cannot overshoot either.
+    since uint8 cannot overshoot either. A value that none of this can be done with is a `UserError`.
 
     >>> import torch
     >>> Preprocess(size=4, mean=(0.5,) * 3, std=(0.5,) * 3)(torch.full((1, 3, 2, 2), 255, dtype=torch.uint8)).unique()
@@ -40,6 +46,18 @@ class Preprocess:
     std: tuple[float, ...] = CLIP_STD
     interpolation: str = "bicubic"
     crop_fraction: float = 1.0
+
+    def __post_init__(self) -> None:
+        for key in ("mean", "std"):
+            object.__setattr__(self, key, _colours(key, getattr(self, key)))
+        crop = self.crop_fraction
+        for key, fits, expected in (
+                ("size", isinstance(self.size, Integral) and 1 <= self.size <= LARGEST, f"pixels, from 1 to {LARGEST}"),
+                ("interpolation", self.interpolation in INTERPOLATIONS, f"one of {', '.join(INTERPOLATIONS)}"),
+                ("crop_fraction", isinstance(crop, Real) and 0.1 <= crop <= 10, "a number from 0.1 to 10")):
+            if not fits:
+                raise UserError(f"preprocess.{key}", expected, repr(getattr(self, key)), "Mend the value.")
+        object.__setattr__(self, "size", int(self.size))
 
     def __call__(self, images: Images) -> torch.Tensor:
         """(b, 3, size, size) float32, normalised, in channels-last memory."""
@@ -71,6 +89,18 @@ class Preprocess:
     def describe(self) -> dict[str, Any]:
         """Plain values that name this preprocessing, for cache keys and for the file beside a student's weights."""
         return asdict(self)
+
+
+def _colours(key: str, values: Any) -> tuple[float, ...]:
+    """Three finite numbers, of a std above 0."""
+    try:
+        found = tuple(float(v) for v in values)
+    except (TypeError, ValueError):
+        found = ()
+    if len(found) != 3 or not all(math.isfinite(v) for v in found) or (key == "std" and min(found) <= 0):
+        raise UserError(f"preprocess.{key}", f"three numbers, one a channel{', above 0' if key == 'std' else ''}", repr(values),
+                        "Mend the value.")
+    return found
 
 
 @overload

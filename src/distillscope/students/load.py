@@ -51,6 +51,8 @@ class StudentEncoder(Encoder):
         also as a column of a data frame; a folder stands for all images below it, in the order of their paths. Nothing else is
         asked for. An image that cannot be decoded is a `UserError` that names it.
         """
+        if batch_size < 1:
+            raise UserError(f"student {self.name} batch_size", "a whole number from 1 up", f"{batch_size}", "256 is usual.")
         if isinstance(images, Source):
             return self.rows(images)
         held = gathered(_files_below(Path(images)) if isinstance(images, (str, Path)) and Path(images).is_dir() else images)

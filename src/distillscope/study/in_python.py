@@ -36,7 +36,7 @@ Transform = Preprocess | Mapping[str, Any] | Callable[[Any], torch.Tensor]
 
 def distill(teacher: str | torch.nn.Module | Callable[[list[Any]], Any] | np.ndarray | torch.Tensor,
             student: str | torch.nn.Module, images: Any, *, out: Path | str | None = None,
-            recipe: str | Mapping[str, Any] = DEFAULT_RECIPE, objective: str | None = None, epochs: int | None = None,
+            recipe: str | Path | Mapping[str, Any] = DEFAULT_RECIPE, objective: str | None = None, epochs: int | None = None,
             batch_size: int | None = None, lr: float | None = None, dim: int | None = None, image_size: int | None = None,
             teacher_preprocess: Transform | None = None, student_preprocess: Transform | None = None,
             settings: Mapping[str, Any] | None = None, seed: int | None = None, limit: int | None = None,
@@ -84,7 +84,7 @@ def distill(teacher: str | torch.nn.Module | Callable[[list[Any]], Any] | np.nda
     options = {"training.epochs": epochs, "training.batch_size": batch_size, "training.learning_rate": lr, "limit": limit,
                "students.0.image_size": None if network else image_size, **(settings or {})}
     study = one_student("student", taught, data, learns, recipe=recipe, objective=objective, dim=dim, seed=seed,
-                        overrides=[f"{path}={json.dumps(value)}" for path, value in options.items() if value is not None],
+                        overrides=[f"{path}={_written(path, value)}" for path, value in options.items() if value is not None],
                         corrupt=corrupt, given=names)
     work = Work(study, None, resume, device, precision, given=frozenset(names))
     with tempfile.TemporaryDirectory(prefix="distillscope-") as temporary:
@@ -94,6 +94,14 @@ def distill(teacher: str | torch.nn.Module | Callable[[list[Any]], Any] | np.nda
         return load_student(folder, device, precision or "float32", module=network.module if network else None)
     trained.weights_hash = hash_state(trained.module.state_dict().items())
     return trained
+
+
+def _written(path: str, value: Any) -> str:
+    """A setting as `--set` takes it; NumPy's numbers and arrays are numbers and lists."""
+    try:
+        return json.dumps(value, default=lambda other: other.tolist())
+    except (TypeError, ValueError, AttributeError):
+        raise UserError(path, "a plain value, as YAML has them", type(value).__name__, "Convert it.") from None
 
 
 def _teacher(teacher: Any, preprocess: Any, images: Any, source: Source | None, device: str,
@@ -120,9 +128,10 @@ def _student(student: Any, preprocess: Any, image_size: int | None) -> tuple[dic
         if preprocess is None:
             return {"name": student}, None
         known = preprocess.describe() if isinstance(preprocess, Preprocess) else preprocess
-        if not isinstance(known, Mapping) or known.keys() - {"size", "mean", "std", "interpolation", "crop_fraction"}:
-            raise UserError("student_preprocess", "size, mean and std of a student that is named", type(preprocess).__name__,
-                            "Give a mapping of these, or leave it out.")
+        fixed = {key: value for key, value in Preprocess(1).describe().items() if key in ("interpolation", "crop_fraction")}
+        if not isinstance(known, Mapping) or any(fixed.get(k) != known[k] for k in known if k not in ("size", "mean", "std")):
+            raise UserError("student_preprocess", "size, mean and std of a student that is named, whose images are resized by "
+                            "bicubic and keep their shorter side", f"{known}", "Give a mapping of these, or leave it out.")
         renamed = {"image_size": known.get("size"), "mean": known.get("mean"), "std": known.get("std")}
         return {"name": student, **{k: v for k, v in renamed.items() if v is not None}}, None
     if not isinstance(student, torch.nn.Module):

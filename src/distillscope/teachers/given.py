@@ -15,7 +15,7 @@ from distillscope.data.preprocess import Names, Preprocess
 from distillscope.data.source import Images, Source
 from distillscope.errors import UserError
 from distillscope.inputs.pairing import positions
-from distillscope.teachers.encoder import Encoder, Perturbation, TeacherRows, hash_state
+from distillscope.teachers.encoder import Encoder, Perturbation, TeacherRows, hash_state, plain_line
 from distillscope.teachers.models import plain_timm
 
 PROBED = 8
@@ -121,11 +121,28 @@ def given_teacher(model: Any, preprocess: Any, source: Source, device: torch.dev
         raise UserError("teacher", "a name, a module, a function of images, or embeddings (n, d)", type(model).__name__,
                         "Convert it.")
     found.to(device, precision)
-    few = range(min(PROBED, len(source)))
-    rows = found.encode(source.read(few), source.ids[list(few)])
+    rows = _probed(found, source)
     probe = hashlib.blake2b(f"{found.module}".encode() + rows.tobytes(), digest_size=16).hexdigest()
     found.dim, found.probe = rows.shape[1], probe
     return found
+
+
+def _probed(teacher: GivenTeacher, source: Source) -> np.ndarray:
+    """Embeddings (n, d) of a few images; what a module cannot take, or gives in another shape, is a `UserError`."""
+    few, where, size = range(min(PROBED, len(source))), f"teacher {teacher.name}", getattr(teacher.preprocess, "size", "size")
+    images = source.read(few), source.ids[list(few)]
+    if teacher.function is not None:
+        return teacher.encode(*images)
+    try:
+        rows = teacher.encode(*images)
+    except UserError:
+        raise
+    except Exception as error:  # a caller's code: it may raise anything
+        raise UserError(where, f"a module that takes images (b, 3, {size}, {size})", plain_line(error),
+                        "Say what it sees: teacher_preprocess={'size': ...}.") from None
+    if rows.ndim != 2:
+        raise UserError(where, "a module that gives embeddings (b, d)", f"shape {rows.shape}", "Pool and flatten its output.")
+    return rows
 
 
 def name_of(model: Any) -> str:
@@ -147,7 +164,10 @@ def seen_by(preprocess: Any, where: str) -> Preprocess | PillowPreprocess:
         if unknown or "size" not in preprocess:
             raise UserError(f"{where} preprocess", f"size, and of {', '.join(Preprocess.__dataclass_fields__)} what is known",
                             unknown[0] if unknown else "no size", f"Give {HOW}.")
-        return Preprocess(**preprocess)
+        try:
+            return Preprocess(**preprocess)
+        except UserError as error:
+            raise UserError(f"{where} {error.where}", error.expected, error.got, error.todo) from None
     if callable(preprocess):
         return PillowPreprocess(preprocess)
     raise UserError(f"{where} preprocess", HOW, "none" if preprocess is None else type(preprocess).__name__,
