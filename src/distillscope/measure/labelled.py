@@ -12,7 +12,7 @@ from distillscope.measure.comparison import Comparison
 from distillscope.measure.neighbours import knn_predictions, voted
 from distillscope.measure.pair import Pair
 from distillscope.measure.pool import Side
-from distillscope.measure.probe import FOLDS, LinearProbe, cross_validated_probes, linear_probe
+from distillscope.measure.probe import FOLDS, LinearProbe, cross_validated_probes, linear_probes
 from distillscope.measure.results import NotMeasured
 from distillscope.measure.rows import unit
 from distillscope.measure.scan import Items
@@ -169,7 +169,7 @@ class LabelledPair(Comparison):
             parts = [np.flatnonzero(np.arange(len(index)) % FOLDS != fold) for fold in range(FOLDS)]
         z, labels = getattr(pair, side).rows.take(index), labels[index]
         if kind == "paper":
-            return [linear_probe(z[part], labels[part]) for part in parts]
+            return linear_probes(z, labels, parts)
         return cross_validated_probes(z, labels, parts)
 
     def _classified_rightly(self, side: str, probes: list[LinearProbe]) -> np.ndarray:

@@ -1,4 +1,4 @@
-"""Logistic regressions on standardised columns, along C and over several parts of the same rows at once.
+"""Logistic regressions over several parts of the same rows at once: standardised, along C; and the paper's, by plain lbfgs.
 
 L-BFGS alone takes hundreds of steps where columns are correlated. Here it runs in coordinates in which the scatter of the rows,
 with the penalty added, is the identity: a tenth of the steps, from where the smaller C before ended. The parts (the folds of a
@@ -9,8 +9,12 @@ lie in the span of its rows: it is rotated into that, which changes no optimum, 
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+import threading
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from functools import cached_property
+from typing import Any
 
 import numpy as np
 
@@ -65,11 +69,15 @@ def paths(x: np.ndarray, parts: Sequence[Part], cs: Sequence[float], tol: float,
     """
     if any(len(part.rows) <= x.shape[1] for part in parts):
         return [_rotated(x, part, cs, tol, max_iter) for part in parts]
-    size = max(1, MOST_WEIGHTS // (x.shape[1] * max(part.num_classes for part in parts)))
-    together = [parts[i : i + size] for i in range(0, len(parts), size)]
     shift, scale = standard(x)
-    return [fits for some in together for fits in _along(_Losses((x - shift) / scale, [
+    return [fits for some in _joined(x, parts) for fits in _along(_Losses((x - shift) / scale, [
         Part(p.rows, p.codes, p.num_classes, (p.shift - shift) / scale, p.scale / scale) for p in some]), cs, tol, max_iter)]
+
+
+def _joined(x: np.ndarray, parts: Sequence[Part]) -> list[Sequence[Part]]:
+    """The parts by as many as fit into one problem."""
+    size = max(1, MOST_WEIGHTS // (x.shape[1] * max(part.num_classes for part in parts)))
+    return [parts[i : i + size] for i in range(0, len(parts), size)]
 
 
 def _rotated(x: np.ndarray, part: Part, cs: Sequence[float], tol: float, max_iter: int) -> list[Fit]:
@@ -97,11 +105,15 @@ class _Losses:
         classes = np.repeat(repeats, repeats)
         self.penalty = np.where(classes[:, None] == 2, 2.0, 1.0) / self.count  # of two classes, each has half of the one vector
         self.spread = (1 - 1 / classes) / classes  # mean of p (1 - p) of each class: here without weights
-        self.gram = x.T @ x / len(x)
-        self.pieces = list(self._cut(x))
+        self.x, self.pieces = x, list(self._cut(x))
 
-    def _cut(self, x: np.ndarray) -> Iterator[tuple[np.ndarray, np.ndarray, list[tuple[slice, np.ndarray]]]]:
-        """Rows that are of the same parts, those parts' columns, and the class of each row in each part."""
+    @cached_property
+    def gram(self) -> np.ndarray:
+        """Mean of x x^T (d, d)."""
+        return self.x.T @ self.x / len(self.x)
+
+    def _cut(self, x: np.ndarray) -> Iterator[tuple[np.ndarray, np.ndarray, list[tuple[int, slice, np.ndarray]]]]:
+        """Rows that are of the same parts, those parts' columns, and of each part its own and the class of each row."""
         codes = np.full((len(x), len(self.parts)), -1)
         for i, part in enumerate(self.parts):
             codes[part.rows, i] = part.codes
@@ -117,26 +129,26 @@ class _Losses:
             size = max(1, BLOCK // len(columns))
             for start in range(0, len(rows), size):
                 block = slice(start, start + size)
-                yield here[block], columns, [(slice(a, b), codes[rows[block], i]) for a, b, i in
+                yield here[block], columns, [(i, slice(a, b), codes[rows[block], i]) for a, b, i in
                                              zip(ends, ends[1:], members, strict=False)]
 
-    def __call__(self, weights: np.ndarray, bias: np.ndarray, c: float) -> tuple[float, np.ndarray, np.ndarray]:
-        """The sum of the losses, and the gradients of each by ``weights`` (K, d) and ``bias`` (K,)."""
+    def __call__(self, weights: np.ndarray, bias: np.ndarray, c: float) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        """The loss of each part, and the gradients by ``weights`` (K, d) and ``bias`` (K,)."""
         direct = weights / self.scale
         offset = bias - (direct * self.shift).sum(axis=1)
-        loss, slope, level = 0.0, np.zeros_like(weights), np.zeros(len(bias))
-        spread = np.zeros(len(bias))
+        slope, level, spread = np.zeros_like(weights), np.zeros(len(bias)), np.zeros(len(bias))
+        loss = np.array([(self.penalty[part] / c * weights[part] ** 2).sum() / 2 for part in self.columns])
         for x, columns, members in self.pieces:
             logits = direct[columns] @ x.T
             logits += offset[columns, None]
-            for where, codes in members:
-                loss += self._residuals(logits[where], codes, spread, columns[where])
+            for number, where, codes in members:
+                loss[number] += self._residuals(logits[where], codes, spread, columns[where])
             logits /= self.count[columns]
             slope[columns] += logits @ x
             level[columns] += logits.sum(axis=1)
         self.spread = spread / self.count[:, 0]
         slope = (slope - level[:, None] * self.shift) / self.scale + self.penalty / c * weights
-        return float(loss + (self.penalty / c * weights**2).sum() / 2), slope, level
+        return loss, slope, level
 
     def _residuals(self, logits: np.ndarray, codes: np.ndarray, spread: np.ndarray, columns: np.ndarray) -> float:
         """Turns ``logits`` (classes, m) into probabilities less what is true; the mean loss, and adds to p (1 - p)."""
@@ -180,7 +192,7 @@ def _minimum(losses: _Losses, c: float, weights: np.ndarray, bias: np.ndarray, t
         loss, slope, level = losses(w, b, c)
         last.update(at=flat.copy(), weights=w, bias=b, slope=slope, level=level)
         inner = solve_triangular(factor, slope.T, trans=1, check_finite=False).T
-        return loss, np.column_stack([inner, level * bias_scale]).ravel()
+        return float(loss.sum()), np.column_stack([inner, level * bias_scale]).ravel()
 
     def norms() -> list[float]:
         return [_norm(last["slope"][part], last["level"][part]) for part in losses.columns]
@@ -195,6 +207,79 @@ def _minimum(losses: _Losses, c: float, weights: np.ndarray, bias: np.ndarray, t
     if not np.array_equal(last["at"], result.x):
         value(result.x)
     return last["weights"], last["bias"], norms(), int(result.nit)
+
+
+def lbfgs_in_step(x: np.ndarray, parts: Sequence[Part], c: float, tol: float, max_iter: int) -> list[Fit]:
+    """Each part's fit by scikit-learn's lbfgs (its start, its stops), on more than two classes, all parts in one pass.
+
+    Each runs on its own and takes the steps that it would take alone; only the products with the rows are made together. The
+    columns are taken as they are.
+    """
+    return [fit for some in _joined(x, parts) for fit in _in_step(_Losses(x, some), c, tol, max_iter)]
+
+
+def _in_step(losses: _Losses, c: float, tol: float, max_iter: int) -> list[Fit]:
+    from scipy.optimize import minimize
+
+    dim, count = losses.scale.shape[1], len(losses.parts)
+    points = [np.zeros((part.num_classes, dim + 1)) for part in losses.parts]
+
+    def answers(asked: dict[int, np.ndarray]) -> dict[int, tuple[float, np.ndarray]]:
+        for number, flat in asked.items():
+            points[number] = flat.reshape(-1, dim + 1)
+        joined = np.concatenate(points)
+        loss, slope, level = losses(joined[:, :dim], joined[:, dim], c)
+        gradient = np.column_stack([slope, level])
+        return {number: (float(loss[number]), gradient[losses.columns[number]].ravel()) for number in asked}
+
+    together = _Together(answers, count)
+
+    def fitted(number: int) -> Any:
+        try:
+            return minimize(lambda flat: together.ask(number, flat), points[number].ravel(), jac=True, method="L-BFGS-B",
+                            options={"maxiter": max_iter, "maxls": 50, "gtol": tol, "ftol": 64 * np.finfo(float).eps})
+        finally:
+            together.leave(number)
+
+    with ThreadPoolExecutor(count) as pool:
+        results = list(pool.map(fitted, range(count)))
+    last = answers({number: result.x for number, result in enumerate(results)})
+    return [Fit(points[number][:, :dim], points[number][:, dim], float(np.linalg.norm(last[number][1])), int(result.nit),
+                result.nit < max_iter) for number, result in enumerate(results)]
+
+
+class _Together:
+    """Answers what several threads ask, once all that still run have asked: who asked when changes nothing."""
+
+    def __init__(self, answers: Callable[[dict[int, np.ndarray]], dict[int, Any]], count: int) -> None:
+        self._answers, self._running = answers, set(range(count))
+        self._asked: dict[int, np.ndarray] = {}
+        self._answered: dict[int, Any] = {}
+        self._changed = threading.Condition()
+
+    def ask(self, number: int, question: np.ndarray) -> Any:
+        with self._changed:
+            self._asked[number] = question.copy()
+            self._answer()
+            self._changed.wait_for(lambda: number in self._answered)
+            found = self._answered.pop(number)
+        if isinstance(found, BaseException):
+            raise found
+        return found
+
+    def leave(self, number: int) -> None:
+        with self._changed:
+            self._running.discard(number)
+            self._answer()
+
+    def _answer(self) -> None:
+        if self._asked and self._asked.keys() == self._running:
+            try:
+                self._answered.update(self._answers(self._asked))
+            except BaseException as error:  # each that waits must hear of it
+                self._answered.update(dict.fromkeys(self._asked, error))
+            self._asked = {}
+            self._changed.notify_all()
 
 
 def _norm(slope: np.ndarray, level: np.ndarray) -> float:
