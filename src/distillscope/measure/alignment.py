@@ -57,13 +57,14 @@ def teacher_variance_captured(teacher_energy_on_student: np.ndarray) -> float:
 
 @measures.register("alignment.teacher_r2", unit="R2", group="alignment", interval="jackknife", title="R² of the teacher",
                    better="higher")
-def teacher_r2(teacher_residual_energy: np.ndarray, teacher_eigenvalues: np.ndarray) -> float:
+def teacher_r2(teacher_missed: float, teacher_energy: float) -> float:
     """Share of the teacher's variance that a ridge regression on the student predicts, 5-fold cross-validated.
 
     At most 1, and slightly below 0 where the student knows nothing. Exists for any two dimensions.
     """
-    cumulative_share(teacher_eigenvalues)
-    return float(1 - teacher_residual_energy.sum() / teacher_eigenvalues.sum())
+    if not teacher_energy > 0:
+        raise NotMeasured(ALL_EQUAL)
+    return 1 - teacher_missed / teacher_energy
 
 
 @measures.register("alignment.teacher_r2_ceiling", unit="R2", group="alignment")

@@ -13,6 +13,7 @@ from distillscope.measure.results import NotMeasured
 from distillscope.measure.rows import moments, unit
 from distillscope.measure.search import Directions, ahead_of_own
 from distillscope.measure.similarity import linear_cka, linear_cka_debiased, overlap, procrustes
+from distillscope.measure.threads import over_blocks
 
 
 class Comparison(Pair):
@@ -160,13 +161,16 @@ def shuffled_moments(teacher: np.ndarray, student: np.ndarray, draws: int, seed:
     teacher, student = teacher - teacher.mean(axis=0), student - student.mean(axis=0)
     scatters = moments(teacher).scatter, moments(student).scatter
     energies = np.square(teacher).sum(axis=1), np.square(student).sum(axis=1)
-    found: dict[str, list[float]] = {"linear_cka": [], "linear_cka_debiased": [], "procrustes": []}
-    for order in permutations(len(teacher), draws, seed, "moments"):
+    found = {name: np.empty(draws) for name in ("linear_cka", "linear_cka_debiased", "procrustes")}
+
+    def draw(number: int, order: np.ndarray) -> None:
         cross = student[order].T @ teacher
-        found["linear_cka"].append(linear_cka(cross, *scatters))
-        found["linear_cka_debiased"].append(linear_cka_debiased(cross, *scatters, energies[0], energies[1][order]))
-        found["procrustes"].append(procrustes(cross, *scatters))
-    return {name: np.array(values) for name, values in found.items()}
+        found["linear_cka"][number] = linear_cka(cross, *scatters)
+        found["linear_cka_debiased"][number] = linear_cka_debiased(cross, *scatters, energies[0], energies[1][order])
+        found["procrustes"][number] = procrustes(cross, *scatters)
+
+    over_blocks(draw, enumerate(permutations(len(teacher), draws, seed, "moments")))
+    return found
 
 
 def shuffled_rsa(teacher: np.ndarray, student: np.ndarray, draws: int, seed: int) -> np.ndarray:

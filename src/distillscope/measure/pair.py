@@ -155,6 +155,19 @@ class Pair:
         return padded(total, self.teacher.dim)
 
     @cached_property
+    def teacher_missed(self) -> float:
+        """The sum of that error over all directions."""
+        if self is self._whole:
+            return float(self.teacher_residual_energy.sum())
+        return sum(missed(model, self.student.moments_of(fold), self.cross_moments_of(fold), self.teacher.moments_of(fold))
+                   for fold, model in zip(self.folds, self._inner_maps, strict=True))
+
+    @property
+    def teacher_energy(self) -> float:
+        """Sum of squared distances of the teacher's rows from their mean."""
+        return float(np.trace(self.teacher.scatter))
+
+    @cached_property
     def teacher_own_r2(self) -> float:
         """R2 of the teacher predicted from itself over the same folds: 1 where each has more training items than dimensions."""
         if all(self.teacher.items_in(train) > self.teacher.dim + 1 for train in self._training_folds):
@@ -277,6 +290,14 @@ class Pair:
             if whole < len(blocks[0]):
                 values.append(measure(*(b[None, whole:] for b in blocks)))
         return np.concatenate(values)
+
+
+def missed(model: Map, x: Moments, cross: Moments, y: Moments) -> float:
+    """Sum of squared errors of ``model`` on the rows behind these moments: `probe.residual_energy` over all directions."""
+    weights = model.weights
+    shift = (y.mean - model.target_mean) - (x.mean - model.mean) @ weights
+    centred = np.trace(y.scatter) - 2 * np.vdot(weights, cross.scatter) + np.vdot(weights, x.scatter @ weights)
+    return max(float(centred), 0.0) + x.count * float(shift @ shift)
 
 
 def resolve(pool: Side | Pair, function: Callable[..., Any]) -> list[Any]:

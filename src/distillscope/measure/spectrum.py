@@ -11,6 +11,7 @@ import numpy as np
 
 from distillscope.measure import tolerances
 from distillscope.measure.results import NotMeasured, Points
+from distillscope.measure.threads import over_blocks
 from distillscope.registry import curves, measures
 
 ALL_EQUAL = "all embeddings are equal, so there is no variance to measure"
@@ -265,18 +266,27 @@ def rank_by_n_curve(nested_eigenvalues: list, nested_counts: list) -> Points:
 
 DISCARDED = 0.1
 FEWEST = 10
+STRIP = 256  # rows whose kernel is held at a time
 
 
 def kernel_sums(unit_rows: np.ndarray, groups: np.ndarray, num_groups: int) -> np.ndarray:
     """Sums (g, g) of exp(-2 |z_i - z_j|^2) over pairs i != j of unit rows (n, d), by the groups (n,) of i and of j."""
     member = np.eye(num_groups)[groups]
-    sums = np.zeros((num_groups, num_groups))
-    for start in range(0, len(unit_rows), 1024):
-        kernel = np.exp(4 * (unit_rows[start : start + 1024] @ unit_rows.T).clip(-1, 1) - 4)
-        rows = np.arange(len(kernel))
-        kernel[rows, start + rows] = 0  # no self-pairs
-        sums += member[start : start + 1024].T @ (kernel @ member)
-    return sums
+    starts = range(0, len(unit_rows), STRIP)
+    sums = np.zeros((len(starts), num_groups, num_groups))
+
+    def strip(number: int, start: int) -> None:
+        rows = unit_rows[start : start + STRIP]
+        kernel = (rows @ unit_rows[start:].T).clip(-1, 1)  # the pairs before are the same, turned round
+        kernel -= 1
+        kernel *= 4
+        np.exp(kernel, out=kernel)
+        kernel[:, : len(rows)][np.tril_indices(len(rows))] = 0  # no self-pairs, and no pair twice
+        sums[number] = member[start : start + STRIP].T @ (kernel @ member[start:])
+
+    over_blocks(strip, enumerate(starts))
+    half = sums.sum(axis=0)
+    return half + half.T
 
 
 @measures.register("uniformity", unit="log kernel", group="spectrum", interval="jackknife", n="sample_count",
