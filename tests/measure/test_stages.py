@@ -76,6 +76,10 @@ def test_losses_flips_and_p_follow_from_the_decisions(found):
         assert values["accuracy_lost"].value * values["accuracy"].n == pytest.approx(flips[0] - flips[1])
         alone = binomtest(round(flips[0]), round(sum(flips))).pvalue if sum(flips) else 1.0
         assert stage.p["accuracy"] >= alone - 1e-12
+    student, noisy = found.stages[1].values, found.stages[3].values
+    cosine_lost = student["mean_cosine"].value - noisy["teacher_cosine"].value
+    assert noisy["teacher_cosine_lost"].value == pytest.approx(cosine_lost) and cosine_lost > 0
+    assert noisy["teacher_cosine_lost"].definition.endswith("less this one's.")
     raw = sorted((p, key) for stage in found.stages[1:] for key, p in stage.p.items())
     assert raw[-1][0] <= 1 and json.loads(found.to_json())["stages"][3]["name"] == "noisy"
 

@@ -41,7 +41,7 @@ DEFINITIONS: dict[str, tuple[str, str]] = {
     "mean_cosine": ("cosine", "Mean cosine of an item's embedding with that of the stage before."),
     "worst_cosine": ("cosine", "The smallest of these cosines."),
     "teacher_cosine": ("cosine", "Mean cosine of an item's embedding with the teacher's."),
-    "teacher_cosine_lost": ("cosine", "Mean cosine with the teacher, less that of the stage before."),
+    "teacher_cosine_lost": ("cosine", "Mean cosine of the stage before with the teacher, less this one's."),
     "effective_rank": ("dims", "exp of the entropy of the centred embeddings' spectrum."),
     "negative_flips": ("share", "Share of the items that were right before the step and are wrong after it."),
     "positive_flips": ("share", "Share of the items that were wrong before the step and are right after it."),

@@ -132,7 +132,7 @@ def stages_headline(found: Audit) -> str:
     steps = found.stages[1:]
     tested = list(steps[0].p)
     if not tested:
-        return "No step could be tested: there are no labels, and no recall was measured."
+        return "No step could be tested: neither a probe nor recall was measured."
     key = next((key for key in tested if any(key in stage.lost for stage in steps)), tested[0])
     losing = [stage for stage in steps if key in stage.lost]
     if not losing:
@@ -189,9 +189,10 @@ def _finding(stage: Stage, before: Stage) -> str:
     if "mean_cosine" in values:
         mean, least = (cosine_text(values[key].value) for key in ("mean_cosine", "worst_cosine"))
         parts.append(f"mean cosine with the {before.kind} {mean}, the worst item's {least}")
-    if "latency_ms" in values and "latency_ms" in before.values:
-        parts.append(f"{_times(before, stage, 'size_bytes', 'smaller', 'larger')}, "
-                     f"{_times(before, stage, 'latency_ms', 'faster', 'slower')}")
+    words = {"size_bytes": ("smaller", "larger"), "latency_ms": ("faster", "slower")}
+    costs = [_times(before, stage, key, *pair) for key, pair in words.items() if key in values and key in before.values]
+    if costs:
+        parts.append(", ".join(costs))
     who = "The student" if stage.kind == "student" else stage.name
     return f"{who}: {'; '.join(parts)}." if parts else ""
 
