@@ -75,6 +75,13 @@ def browser(tmp_path_factory):
 
 
 @pytest.fixture
+def untimed(monkeypatch):
+    """Plans do not time networks on batches of images, for tests of what else a plan says."""
+    monkeypatch.setattr("distillscope.study.plan._student_seconds", lambda *given: (0.001, 0.001))
+    monkeypatch.setattr("distillscope.study.plan._teacher_seconds", lambda *given: 0.001)
+
+
+@pytest.fixture
 def cifar10_dir():
     """The folder with CIFAR-10's parquet files; skipped where DISTILLSCOPE_DATA does not say where it is."""
     root = os.environ.get("DISTILLSCOPE_DATA")

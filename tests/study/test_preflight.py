@@ -222,7 +222,7 @@ def cache(tmp_path, monkeypatch):
     return tmp_path
 
 
-def test_run_and_plan_do_what_is_declared_and_say_so(cache):
+def test_run_and_plan_do_what_is_declared_and_say_so(cache, untimed):
     study = tiny_study(seeds=[1], limit=100, limit_test=40, noise={**DECLARED, "sigmas": [0.2]},
                        training={"epochs": 1, "batch_size": 32},
                        stresses=[{"name": "top_k", "ks": [4], "sigmas": [0.2], "whitened": False}],

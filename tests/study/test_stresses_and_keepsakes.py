@@ -93,7 +93,7 @@ def test_retention_against_the_teacher(run):
     assert {"corruption=fog/5", "band=0.5-1/0.2", "corruption=mean"} <= set(table["condition"])
 
 
-def test_the_plan_knows_of_every_image_and_finds_it_cached(run, monkeypatch):
+def test_the_plan_knows_of_every_image_and_finds_it_cached(run, untimed, monkeypatch):
     monkeypatch.setenv("DISTILLSCOPE_CACHE", str(scratch() / "cache"))
     plan = plan_study(run.study, scratch() / "nowhere", jobs=1)
     # 200 train and 60 test; two bands; four corruptions; noise probe's test and train; the clean parts once more each.

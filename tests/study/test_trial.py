@@ -264,7 +264,7 @@ def test_the_same_request_is_finished_already_also_in_a_renamed_folder(finished,
     assert "finished already" in capsys.readouterr().err
 
 
-def test_the_plan_of_one_student_does_nothing_and_refuses_what_the_work_refuses(finished, tmp_path):
+def test_the_plan_of_one_student_does_nothing_and_refuses_what_the_work_refuses(finished, untimed, tmp_path):
     planned = dict(plan_student(asked(), tmp_path / "new", device="cpu"))
     assert not (tmp_path / "new").exists()
     assert planned["images"] == "digits, 72 for training, 8 held out" and planned["steps"] == "4 an epoch, 4 in all, 64 images"
@@ -276,7 +276,7 @@ def test_the_plan_of_one_student_does_nothing_and_refuses_what_the_work_refuses(
         plan_student(asked(), finished)
 
 
-def test_images_far_smaller_than_what_a_student_sees_are_said(tmp_path, capsys):
+def test_images_far_smaller_than_what_a_student_sees_are_said(untimed, tmp_path, capsys):
     wide = [{"name": "paper_cnn", "label": "S", "image_size": 96}]
     plan_student(asked(students=wide), tmp_path / "new", device="cpu")
     assert "images of 8 px are enlarged to 96 px for S; --image-size 8 would cost about 144 times less" in " ".join(
