@@ -72,6 +72,7 @@ def test_openvino(job, graph, tmp_path, monkeypatch, precision, bound):
     assert cosines(artefact.encode(photos()), job.student.encode(photos())).min() > bound
     assert artefact.facts.precision == precision
     assert found[0].size_bytes == artefact.size_bytes == sum(p.stat().st_size for p in (tmp_path / "s.xml", tmp_path / "s.bin"))
+    assert not pytest.importorskip("openvino_telemetry").Telemetry().consent, "no telemetry, as README says"
 
 
 @pytest.mark.slow

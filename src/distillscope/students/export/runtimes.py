@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import json
+import os
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -161,6 +162,17 @@ def _explains(job: Job, graph: ModelProto) -> Callable[[str, float], str]:
     return lambda item, bound: first_deviation(graph, job.student, job.student.preprocess, job.verification, item, bound)
 
 
+@contextlib.contextmanager
+def _uncounted() -> Iterator[None]:
+    """OpenVINO tells its makers of each conversion, by processes that post it, unless the environment says CI."""
+    before = os.environ.get("CI")
+    os.environ["CI"] = "true"
+    try:
+        yield
+    finally:
+        os.environ.pop("CI") if before is None else os.environ.__setitem__("CI", before)
+
+
 def to_openvino(job: Job, path: Path) -> list[Converted]:
     """OpenVINO's IR of the same graphs; float16 keeps weights in 16 bits and computes in float32 on a CPU."""
     library = needed("openvino", "openvino")
@@ -170,7 +182,7 @@ def to_openvino(job: Job, path: Path) -> list[Converted]:
     for place, graph in graphs:
         source = place.with_suffix(".onnx")
         source.write_bytes(graph.SerializeToString())
-        with converting("OpenVINO", job):
+        with converting("OpenVINO", job), _uncounted():
             model = library.convert_model(str(source))
             for key, value in _of(job, decided, place, path).text().items():
                 model.set_rt_info(value, [MARK, key])
