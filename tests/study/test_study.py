@@ -15,6 +15,7 @@ import yaml
 from PIL import Image
 from threadpoolctl import threadpool_limits
 
+from builders import refused
 from builders.tiny import TEACHER, finished_run, scratch, sorted_rows, teacher_weights, tiny_study, tiny_values
 from distillscope import load_student, load_study
 from distillscope.audits.run import Images, audit_inputs
@@ -99,8 +100,10 @@ def test_a_loaded_student_gives_the_embeddings_that_were_saved():
     saved = np.load(trial_folder(run.path, trial) / "embeddings_test" / "img_emb" / "img_emb_0.npy")
     assert np.array_equal(z.astype(np.float16), saved)
     assert np.array_equal(run.student("S", 1, "cosine").embed(test), z)
-    with pytest.raises(UserError, match="expected a student of the run, got 'XL'. Known: S"):
+    with pytest.raises(UserError, match="expected a known student of the run, got 'XL'. Known: S"):
         run.student("XL")
+    with refused(expected="seed of the run", got="9"):
+        run.student("S", 9)
 
 
 def test_a_run_reads_back_as_data_frames():

@@ -192,6 +192,7 @@ class Study(_Frozen):
         return self
 
     def target_of(self, arm: Arm) -> Part:
+        """What the arm's students are trained towards: its own target, else the study's."""
         return arm.target or self.target
 
     def student_of(self, arm: Arm, label: str) -> Student:
@@ -204,6 +205,7 @@ class Study(_Frozen):
             raise UserError(f"arms.{arm.name}.student.{at}", expected, got, "Mend the value.") from None
 
     def training_of(self, arm: Arm) -> Training:
+        """How the arm's students are trained: its own settings, else the study's."""
         return arm.training or self.training
 
     def dump(self) -> dict[str, Any]:

@@ -9,12 +9,15 @@ import json
 from collections.abc import Callable, Iterator, KeysView
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Any, Literal, NamedTuple, get_args
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple, get_args
 
 import numpy as np
 
 from distillscope.errors import UserError
 from distillscope.facts import Group
+
+if TYPE_CHECKING:
+    import pandas as pd
 
 GROUPS: tuple[str, ...] = get_args(Group)
 MOST = 6
@@ -198,7 +201,7 @@ class Audit:
         return UnknownMeasure("audit", "a measure's key", f"'{key}', which is none",
                               f"Did you mean {' or '.join(close)}?" if close else "list(found) has them all.")
 
-    def to_frame(self):
+    def to_frame(self) -> pd.DataFrame:
         """A pandas DataFrame with one row a value, indexed by its key."""
         import pandas as pd
 

@@ -68,6 +68,7 @@ class Run:
 
     @property
     def name(self) -> str:
+        """The study's name, else the folder's."""
         return self.study.name or self.path.name
 
     @property
@@ -87,6 +88,7 @@ class Run:
 
     @property
     def page(self) -> Path:
+        """Where the run's page stands, or would."""
         return self.path / "report.html"
 
     @property

@@ -11,6 +11,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 
 from distillscope import progress
 from distillscope.config.parts import DESCRIPTION, WEIGHTS, on_hub
@@ -44,7 +45,7 @@ class StudentEncoder(Encoder):
         with progress.task(label or f"student {source.name}/{source.split}", len(source)) as advance:
             return self.embed_source(source, perturbation, advance, workers=workers)
 
-    def embed(self, images: Any, *, batch_size: int = 256) -> np.ndarray:
+    def embed(self, images: Any, *, batch_size: int = 256) -> NDArray[np.float32]:
         """Embeddings (n, dim) float32 of images of any kind and number, read a batch at a time, with a line of progress.
 
         A `Source`, paths, Pillow images, encoded bytes, NumPy arrays or tensors (uint8, or floats in [0, 1]), one or many,
@@ -97,7 +98,7 @@ class StudentEncoder(Encoder):
         """Itself, since it is trained: for scikit-learn's pipelines."""
         return self
 
-    def transform(self, images: Any) -> np.ndarray:
+    def transform(self, images: Any) -> NDArray[np.float32]:
         """`embed`, as scikit-learn calls it."""
         return self.embed(images)
 

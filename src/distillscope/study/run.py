@@ -15,7 +15,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, fields, replace
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import pandas as pd
 import torch
@@ -27,7 +27,7 @@ from distillscope.config.study import Study
 from distillscope.data.source import Looked
 from distillscope.data.splits import Splits
 from distillscope.devices import choose_device
-from distillscope.errors import UserError
+from distillscope.errors import UserError, unknown_name
 from distillscope.files.locks import RunLock, join_as_worker
 from distillscope.files.writing import said_if_deleted, write_json
 from distillscope.processes.workers import run_in_workers
@@ -54,6 +54,9 @@ from distillscope.study.teacher import run_teacher, target_key
 from distillscope.study.trial import run_trial
 from distillscope.teachers.cache import cache_root
 
+if TYPE_CHECKING:
+    from distillscope.students.load import StudentEncoder
+
 
 @dataclass(frozen=True, repr=False)
 class Run(ReadRun):
@@ -61,19 +64,27 @@ class Run(ReadRun):
 
     @property
     def results(self) -> pd.DataFrame:
+        """Tidy rows, one a number measured on the test split; a run without any finished trial is a `UserError`."""
         if self.all_results.empty:
             raise UserError(str(self.path), "finished trials", "none", "Finish it with `distillscope run ... --resume`.")
         return super().results
 
-    def student(self, label: str, seed: int | None = None, arm: str | None = None):
-        """A distilled student of the run, ready to use."""
+    def student(self, label: str, seed: int | None = None, arm: str | None = None) -> StudentEncoder:
+        """A distilled student of the run, ready to use: the first in the grid of that ``label`` (and ``seed``, and ``arm``).
+
+        What the study has not, or has not finished, is a `UserError`.
+        """
         from distillscope.students.load import load_student
 
-        for trial in trials_of(self.study):
+        trials = trials_of(self.study)
+        for key, asked in (("student", label), ("seed", seed), ("arm", arm)):
+            if asked is not None and asked not in (known := list(dict.fromkeys(getattr(t, key) for t in trials))):
+                raise unknown_name(str(self.path), f"{key} of the run", str(asked), map(str, known))
+        for trial in trials:
             if trial.student == label and seed in (None, trial.seed) and arm in (None, trial.arm):
                 return load_student(trial_folder(self.path, trial))
-        known = ", ".join(s.label for s in self.study.students)
-        raise UserError(f"{self.path}", "a student of the run", f"'{label}'", f"Known: {known}.")
+        raise UserError(f"{self.path}", "a trial of the run", f"student '{label}', seed {seed}, arm {arm}",
+                        "The study trains them apart: name another seed or arm.")
 
     def __repr__(self) -> str:
         return f"Run('{self.path}', {len(self.trials)} of {len(trials_of(self.study))} trials finished)"

@@ -10,6 +10,7 @@ from typing import Any, Literal
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from distillscope.data.preprocess import Names, Preprocess, gathered
@@ -95,7 +96,7 @@ class Artefact(HostEncoder):
         return super().rows(source, perturbation, label=label or f"{self.path.name}, {source.name}/{source.split}",
                             workers=workers)
 
-    def encode(self, images: Any, ids: Names | None = None, perturbation: Perturbation | None = None) -> np.ndarray:
+    def encode(self, images: Any, ids: Names | None = None, perturbation: Perturbation | None = None) -> NDArray[np.float32]:
         items = gathered(images)
         parts = [items] if isinstance(items, torch.Tensor) else items
         if perturbation is None and any(_dtype(p).startswith("float") for p in (images, *parts)):

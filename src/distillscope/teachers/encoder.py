@@ -15,6 +15,7 @@ from typing import Any, Protocol
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch.nn.utils.fusion import fuse_conv_bn_weights
 
 from distillscope import progress, registry
@@ -130,10 +131,12 @@ class Encoder(TeacherRows):
 
     @property
     def network(self) -> Encoder:
+        """What embeds images anew: itself."""
         return self
 
     @property
     def place(self) -> str:
+        """The cache's entry for clean images."""
         return str(cache.entry_path(self, None)[0])
 
     def rows(self, source: Source, perturbation: Perturbation | None = None, *, label: str | None = None,
@@ -144,8 +147,7 @@ class Encoder(TeacherRows):
     def num_missing(self, source: Source, perturbation: Perturbation | None = None) -> int:
         return cache.missing_rows(self, source, perturbation)
 
-    @torch.inference_mode()
-    def encode(self, images: Any, ids: Names | None = None, perturbation: Perturbation | None = None) -> np.ndarray:
+    def encode(self, images: Any, ids: Names | None = None, perturbation: Perturbation | None = None) -> NDArray[np.float32]:
         """Embeddings (b, dim) float32 of ``images`` as stored; NaN or infinity is an error that names the item.
 
         ``images``: uint8 or floats in [0, 1], as torch (b, 3, h, w) or NumPy (b, h, w, 3) or (b, 3, h, w); PIL images and
@@ -154,8 +156,9 @@ class Encoder(TeacherRows):
         """
         items = gathered(images)
         names, size = names_of(items, ids), max(ENCODE_BATCH, self.batch_size)
-        found = [self._encode(ready(items[i : i + size], i), names[i : i + size], perturbation)
-                 for i in range(0, len(items), size)]
+        with torch.inference_mode():
+            found = [self._encode(ready(items[i : i + size], i), names[i : i + size], perturbation)
+                     for i in range(0, len(items), size)]
         return found[0] if len(found) == 1 else np.concatenate([np.empty((0, self.dim), dtype=np.float32), *found])
 
     def _encode(self, images: Images, ids: Names, perturbation: Perturbation | None) -> np.ndarray:
