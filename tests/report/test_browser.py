@@ -31,7 +31,8 @@ CLICK = """
 DRAWN = """
       const of = (key) => [...document.querySelectorAll(`#figure-${key} .plot`)].map((p) => p.data.map((t) =>
         ({ label: t.meta.label, kind: t.meta.kind, x: t.x, y: t.y, z: t.z })));
-      return { noise: of("noise"), rank: of("effective_rank"), confusion: of("confusion"), all: await download("#all-results"),
+      const buttons = [...new Set([...document.querySelectorAll(".modebar-btn")].map((b) => b.dataset.title))];
+      return { buttons, noise: of("noise"), rank: of("effective_rank"), confusion: of("confusion"), all: await download("#all-results"),
         csv: await download('#figure-noise [data-do="csv"]'), lost: await download('#figure-lost [data-do="csv"]') };"""
 """What the figures hold and what their downloads give."""
 PRINTED = """
@@ -123,6 +124,7 @@ def test_what_is_drawn_is_what_results_csv_says(page, answers):
                                                              0])  # of 20 items a class, 30 of the first 80 wrong
     name, text = seen["all"]
     again = pd.read_csv(io.StringIO(text))
+    assert set(seen["buttons"]) <= {"Zoom", "Pan", "Zoom in", "Zoom out", "Reset axes"}  # none that sends a chart anywhere
     assert name == "results.csv" and list(again) == list(results)
     assert again.value.tolist() == pytest.approx(results.value.tolist())
     assert seen["csv"][0] == "noise.csv" and seen["csv"][1].startswith("panel,model,kind,x,y,low,high,seeds\n")

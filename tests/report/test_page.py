@@ -125,7 +125,7 @@ def test_hostile_names_are_text(make, tmp_path):
 
 def test_every_figure_has_alternative_text(reported):
     plots = [a for t, a in Elements((reported / "report.html").read_text()).found if a.get("class") == "plot"]
-    assert plots and all(a["role"] == "img" and len(a["aria-label"]) > 20 for a in plots)
+    assert plots and all(a["role"] == "figure" and len(a["aria-label"]) > 20 for a in plots)
 
 
 def test_static_figures_are_reproducible(reported, tmp_path, drawn):

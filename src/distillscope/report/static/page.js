@@ -100,7 +100,8 @@
     return [traces, layout];
   }
 
-  const config = { displaylogo: false, showTips: false,
+  // Plotly 7 offers to upload a chart to its maker's server unless told not to.
+  const config = { displaylogo: false, showTips: false, showSendToCloud: false, plotlyServerURL: "",
     modeBarButtonsToRemove: ["select2d", "lasso2d", "autoScale2d", "toImage"] };
 
   function draw(element) {
