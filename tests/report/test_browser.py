@@ -32,7 +32,8 @@ DRAWN = """
       const of = (key) => [...document.querySelectorAll(`#figure-${key} .plot`)].map((p) => p.data.map((t) =>
         ({ label: t.meta.label, kind: t.meta.kind, x: t.x, y: t.y, z: t.z })));
       const buttons = [...new Set([...document.querySelectorAll(".modebar-btn")].map((b) => b.dataset.title))];
-      return { buttons, noise: of("noise"), rank: of("effective_rank"), confusion: of("confusion"), all: await download("#all-results"),
+      return { buttons, noise: of("noise"), rank: of("effective_rank"), confusion: of("confusion"),
+        all: await download("#all-results"),
         csv: await download('#figure-noise [data-do="csv"]'), lost: await download('#figure-lost [data-do="csv"]') };"""
 """What the figures hold and what their downloads give."""
 PRINTED = """
