@@ -18,7 +18,8 @@ from PIL import Image, ImageOps
 from builders import refused
 from distillscope.config.resolve import named_dataset
 from distillscope.data.decode import MAX_PIXELS, BrokenImage, Decoding, decode
-from distillscope.data.source import Source, content_hash, load_in_memory, read_batches, stratified
+from distillscope.data.looking import load_in_memory
+from distillscope.data.source import Source, content_hash, read_batches, stratified
 from distillscope.data.splits import load_split, load_splits
 from distillscope.errors import UserError
 

@@ -198,8 +198,8 @@ def test_what_cannot_be_is_one_line_before_any_embedding(changes, message, cache
 
 
 def test_labels_that_are_not_there_are_said_before_any_embedding(cache, tmp_path, monkeypatch):
-    def bare(study, data):
-        splits = load_data(study, data)
+    def bare(study, data, **options):
+        splits = load_data(study, data, **options)
         return replace(splits, train=replace(splits.train, labels=None))
 
     monkeypatch.setattr("distillscope.study.run.load_data", bare)

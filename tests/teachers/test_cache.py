@@ -1,18 +1,24 @@
 """Each (image, view) goes through the teacher once, and what comes back is what a live teacher gives."""
 
+import hashlib
+import json
 import multiprocessing
 import shutil
 
 import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 import torch
+from PIL import Image
 
 from builders import refused
 from distillscope.config.parts import NoiseSpec, Part
 from distillscope.config.study import Arm, Study
+from distillscope.data import looking
 from distillscope.data.noise import Noise
 from distillscope.data.source import Source
-from distillscope.data.splits import Splits
+from distillscope.data.splits import Splits, load_split
 from distillscope.data.views import View
 from distillscope.study.prepared import prepare_targets
 from distillscope.teachers import cache
@@ -60,6 +66,33 @@ def test_embedded_once_and_then_found(encoder):
     assert encoder.seen == 10 and first.shape == (10, encoder.dim) and first.dtype == np.float32
     assert (embed(encoder, source) == first).all() and encoder.seen == 10
     assert missing_rows(encoder, source) == 0 and missing_rows(encoder, images(12)) == 2
+
+
+def test_an_entry_of_the_first_versions_is_found_whatever_looked_the_set_through(encoder, tmp_path, monkeypatch):
+    (tmp_path / "photos" / "train").mkdir(parents=True)
+    stored = np.arange(48, dtype=np.uint8).reshape(4, 4, 3)
+    Image.fromarray(stored).save(tmp_path / "photos" / "train" / "0.png")
+    Image.fromarray(stored[::-1].copy()).save(tmp_path / "photos" / "train" / "1.png")
+    # Names as they were written on 2026-11-23: of the decoded pixels; under a view of the name and the id.
+    name = hashlib.blake2b(b"(4, 4, 3)" + stored.tobytes(), digest_size=16).digest()
+    assert name.hex() == "20bf1909a7cd034ce5059a16f6ad57e1"
+    under_view = hashlib.blake2b(name + b"train/0.png", digest_size=16).digest()
+    for key, perturbation in ((name, None), (under_view, View("crop_flip", {}, 1, 0))):
+        folder, described = entry_path(encoder, perturbation)
+        for part in ("img_emb", "metadata"):
+            (folder / part).mkdir(parents=True)
+        (folder / "entry.json").write_text(json.dumps(described))
+        np.save(folder / "img_emb" / "img_emb_0.npy", np.full((1, encoder.dim), 7, np.float32))
+        table = pa.table({"image_path": ["elsewhere/x"], "image_hash": [name.hex()], "key": [key]})
+        mark = hashlib.blake2b((folder / "img_emb" / "img_emb_0.npy").read_bytes(), digest_size=16).hexdigest()
+        pq.write_table(table.replace_schema_metadata({"checksum": mark}), folder / "metadata" / "metadata_0.parquet")
+    for limit, workers in ((2**31, 0), (0, 0), (0, 2), (0, 0)):  # held in memory; streamed; by workers; by its known files
+        monkeypatch.setattr(looking, "IN_MEMORY_BYTES", limit)
+        found = load_split("image_folder", {"path": tmp_path / "photos"}, "train", workers=workers)
+        assert found.in_memory == (limit > 0)
+        for perturbation in (None, View("crop_flip", {}, 1, 0)):
+            assert (embed(encoder, found, perturbation)[0] == 7).all() and missing_rows(encoder, found, perturbation) == 0
+    assert encoder.seen == 2  # the other image, clean and in its view
 
 
 def test_appended_data_embeds_only_what_is_new_in_any_order(encoder):

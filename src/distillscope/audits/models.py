@@ -32,7 +32,7 @@ def embed_model(spec: str, data: str | Source, split: str = "test", *, limit: in
     Loading a TorchScript file runs the program in it, so open only what you trust. ``shown`` is what the reading calls the
     images.
     """
-    source = data if isinstance(data, Source) else load_images(data, split, limit)
+    source = data if isinstance(data, Source) else load_images(data, split, limit, workers=workers)
     name = title_of(spec)
     remarks: tuple[str, ...] = ()
     if is_folder(spec):
@@ -52,10 +52,11 @@ def embed_model(spec: str, data: str | Source, split: str = "test", *, limit: in
     return Embeddings(rows, strings(source.ids, f"{source.name}/{split} ids"), source.labels, name, reading)
 
 
-def load_images(data: str, split: str, limit: int | None, corrupt: str = "error", option: str = "--split") -> Source:
+def load_images(data: str, split: str, limit: int | None, corrupt: str = "error", option: str = "--split",
+                workers: int = 0) -> Source:
     """One split of the data set, folder or file that ``data`` names; ``option`` is how the command calls a split."""
     part = named_dataset(data)
-    return load_split(part.name, part.settings, split, limit, corrupt, option)
+    return load_split(part.name, part.settings, split, limit, corrupt, option, workers=workers)
 
 
 def model_teacher(spec: str, preprocess: Preprocess | Mapping[str, Any] | None) -> Teacher:

@@ -55,7 +55,7 @@ class Images:
 
         if split not in self.loaded:
             option = "--split" if split == self.split else "--train-split"
-            self.loaded[split] = load_images(self.data, split, self.limit, self.corrupt, option)
+            self.loaded[split] = load_images(self.data, split, self.limit, self.corrupt, option, self.workers)
         return self.loaded[split]
 
     def load_both(self, train_split: str) -> None:

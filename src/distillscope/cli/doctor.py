@@ -10,8 +10,8 @@ from pathlib import Path
 
 import torch
 
+from distillscope.files.folders import cache_root
 from distillscope.provenance import hardware
-from distillscope.teachers.cache import cache_root
 from distillscope.teachers.inventory import list_entries
 
 

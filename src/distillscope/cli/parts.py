@@ -80,6 +80,6 @@ def cache_prune(
 @cache_app.command("path")
 def cache_path() -> None:
     """Where the cache is. Example: `distillscope cache path`"""
-    from distillscope.teachers.cache import cache_root
+    from distillscope.files.folders import cache_root
 
     print(cache_root())

@@ -68,7 +68,7 @@ def run(
         from distillscope.study.plan import plan_study
 
         print_table(f"Plan of {study.name}, into {folder}", ["", ""],
-                     plan_study(study, folder, device, precision, jobs, resume=resume, track=track).rows())
+                     plan_study(study, folder, device, precision, jobs, resume=resume, track=track, workers=workers).rows())
         return
     from distillscope.study.run import run_study
 
@@ -124,7 +124,7 @@ def distill(
     if dry_run:
         from distillscope.study.plan import plan_student
 
-        rows = plan_student(study, out, resume=resume, device=device, precision=precision, track=track)
+        rows = plan_student(study, out, resume=resume, device=device, precision=precision, track=track, workers=workers)
         print_table("Plan", ["", ""], rows)
         return
     from distillscope.study.student import distill_one

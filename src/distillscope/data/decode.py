@@ -66,6 +66,10 @@ class Decoding:
             raise UserError("data.background", "a colour, as white or #808080", f"'{self.background}'",
                             "Mend the value.") from None
 
+    def describe(self) -> dict[str, Any]:
+        """Plain values that decide what an image becomes."""
+        return {"background": list(self.rgb), "exif": self.exif}
+
     def note(self, counts: Mapping[str, int]) -> str:
         """What was done, counted.
 
@@ -94,6 +98,15 @@ def decode(encoded: bytes, decoding: Decoding | None = None) -> tuple[np.ndarray
         raise BrokenImage("no image in a known format" if encoded else "an empty file") from None
     except Exception as error:  # the parsers of a dozen formats, over any bytes: each has its own errors
         raise BrokenImage(f"{type(error).__name__}: {' '.join(str(error).split())[:120]}") from None
+
+
+def decoder_version() -> str:
+    """Of the libraries that decode: with others, pixels may differ in their last bits."""
+    import PIL
+    from PIL import features
+
+    parts = {name: features.version(name) for name in ("jpg", "webp", "avif", "libtiff")}
+    return f"pillow {PIL.__version__}, " + ", ".join(f"{name} {version}" for name, version in parts.items() if version)
 
 
 def to_rgb(image: Any, decoding: Decoding) -> tuple[np.ndarray, Counter[str]]:

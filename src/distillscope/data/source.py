@@ -6,7 +6,6 @@ import hashlib
 import json
 import re
 import shlex
-from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -15,13 +14,9 @@ from typing import Any
 import numpy as np
 import torch
 
-from distillscope import progress
 from distillscope.data.decode import Decoding, decode
 from distillscope.draws import keyed_rng
 from distillscope.errors import UserError
-
-IN_MEMORY_BYTES = 2 * 2**30
-"""Decoded sets up to this size are kept in memory as uint8; larger ones are decoded as they are read."""
 
 BROKEN = (OSError, ValueError, SyntaxError)
 """What reading an image may raise where the image is at fault (``BrokenImage`` is a ValueError)."""
@@ -43,8 +38,9 @@ class Source:
     ``labels`` (n,) int64, or None for label-free data. ``note`` is what was assumed, done and left out, for the user.
 
     Where the set fits in memory, ``pixels`` (n, h, w, 3) is the decoded set, or ``kept`` its images where sizes differ.
-    Where it does not, ``hashes`` are the names of the decoded images (`content_hash`), so that none is decoded for its name.
-    ``unsplit``: the same images are read whatever split is asked for.
+    Where it does not, ``encoded(i)`` gives item i as a file holds it, and ``workers`` processes decode what is read.
+    ``hashes`` (n, 16) uint8 are the names of the decoded images (`content_hash`), once they were looked through
+    (`load_in_memory`). ``unsplit``: the same images are read whatever split is asked for.
     """
 
     name: str
@@ -58,8 +54,10 @@ class Source:
     look: Callable[[int], tuple[np.ndarray, Mapping[str, int]]] | None = None
     decoding: Decoding | None = None
     kept: tuple[np.ndarray, ...] | None = None
-    hashes: tuple[bytes, ...] | None = None
+    hashes: np.ndarray | None = None
     unsplit: bool = False
+    encoded: Callable[[int], bytes] | None = None
+    workers: int = 0
 
     def __len__(self) -> int:
         return len(self.ids)
@@ -91,26 +89,27 @@ class Source:
         except UserError:
             raise
         except BROKEN as error:
-            raise UserError(f"{self.name}/{self.split} item {self.ids[index]}", "an image that can be decoded", _reason(error),
+            raise UserError(f"{self.name}/{self.split} item {self.ids[index]}", "an image that can be decoded", reason(error),
                             "Mend the file, or leave such items out with --corrupt skip.") from None
 
-    def image_hash(self, index: int) -> bytes:
-        """`content_hash` of item ``index``."""
-        return content_hash(self.image(index)) if self.hashes is None else self.hashes[index]
+    def names(self) -> np.ndarray:
+        """`content_hash` of every image, (n, 16) uint8."""
+        return as_rows(content_hash(self.image(i)) for i in range(len(self))) if self.hashes is None else self.hashes
 
     def take(self, indices: Indices) -> Source:
         """The items at ``indices``, in that order."""
         chosen = np.asarray(indices, dtype=np.int64)
-        fetch, look = self.fetch, self.look
+        fetch, look, encoded = self.fetch, self.look, self.encoded
         return replace(
             self,
             ids=self.ids[chosen],
             fetch=lambda i: fetch(int(chosen[i])),
             look=None if look is None else lambda i: look(int(chosen[i])),
+            encoded=None if encoded is None else lambda i: encoded(int(chosen[i])),
             labels=None if self.labels is None else self.labels[chosen],
             pixels=None if self.pixels is None else self.pixels[chosen],
             kept=None if self.kept is None else tuple(self.kept[i] for i in chosen),
-            hashes=None if self.hashes is None else tuple(self.hashes[i] for i in chosen),
+            hashes=None if self.hashes is None else self.hashes[chosen],
         )
 
 
@@ -118,7 +117,7 @@ def encoded_source(name: str, split: str, ids: np.ndarray, read: Callable[[int],
                    **rest: Any) -> Source:
     """A Source over images as files hold them: ``read(i)`` gives the encoded bytes of item i."""
     return Source(name, split, ids, lambda i: decode(read(i), decoding)[0], look=lambda i: decode(read(i), decoding),
-                  decoding=decoding, **rest)
+                  decoding=decoding, encoded=read, **rest)
 
 
 def _tensor(image: np.ndarray) -> torch.Tensor:
@@ -126,7 +125,7 @@ def _tensor(image: np.ndarray) -> torch.Tensor:
     return torch.from_numpy(image if image.flags.writeable else image.copy()).permute(2, 0, 1)
 
 
-def _reason(error: Exception) -> str:
+def reason(error: Exception) -> str:
     return str(error) if type(error).__name__ == "BrokenImage" else f"{type(error).__name__}: {error}"
 
 
@@ -153,6 +152,11 @@ def content_hash(image: np.ndarray | torch.Tensor) -> bytes:
     return hashlib.blake2b(repr(array.shape).encode() + array.tobytes(), digest_size=16).digest()
 
 
+def as_rows(hashes: Iterable[bytes]) -> np.ndarray:
+    """Names of 16 bytes as rows (n, 16) uint8."""
+    return np.frombuffer(b"".join(hashes), dtype=np.uint8).reshape(-1, 16)
+
+
 def checked(source: Source) -> Source:
     """The source itself, once its ids and labels have been looked at."""
     where = f"{source.name}/{source.split}"
@@ -167,68 +171,6 @@ def checked(source: Source) -> Source:
             raise UserError(f"{where} labels", f"whole numbers from 0 to {top}", f"{low if low < 0 else high}",
                             "Mend the labels, or name another label column.")
     return source
-
-
-@dataclass(frozen=True)
-class Looked:
-    """What was found in a set that memory does not hold, so that another process need not decode it all to find the same."""
-
-    ids: np.ndarray
-    hashes: tuple[bytes, ...]
-    note: str
-
-    def applied(self, source: Source) -> Source:
-        """The same items of ``source``, in their order."""
-        place = {item: i for i, item in enumerate(source.ids.tolist())}
-        return replace(source.take([place[i] for i in self.ids.tolist()]), hashes=self.hashes, note=self.note)
-
-
-def load_in_memory(source: Source, corrupt: str = "error") -> Source:
-    """Decode every image once: what is broken is named and counted, what was done stands in ``note``.
-
-    A set of up to ``IN_MEMORY_BYTES`` is kept; of a larger one the names of its images (``hashes``).
-    ``corrupt="skip"`` leaves the broken ones out, and says so in ``note``.
-    """
-    if source.in_memory:
-        return source
-    look = source.look or (lambda i: (source.fetch(i), {}))
-    images: list[np.ndarray] = []
-    hashes: list[bytes] | None = None
-    good: list[int] = []
-    bad: list[str] = []
-    done: Counter[str] = Counter()
-    total = 0
-    with progress.task(f"images {source.name}/{source.split}", len(source)) as advance:
-        for index in range(len(source)):
-            advance(1)
-            try:
-                image, what = look(index)
-            except UserError:
-                raise
-            except BROKEN as error:
-                bad.append(f"{source.ids[index]} ({_reason(error)})")
-                continue
-            good.append(index)
-            done.update(what)
-            total += image.nbytes
-            if hashes is None and total > IN_MEMORY_BYTES:
-                hashes = [content_hash(i) for i in images]
-                images.clear()
-            if hashes is None:
-                images.append(image)
-            else:
-                hashes.append(content_hash(image))
-    if bad and (corrupt != "skip" or not good):
-        raise UserError(f"{source.name}/{source.split}", "images that can be decoded",
-                        f"{len(bad)} corrupt of {len(source)}: {', '.join(bad[:5])}{' ...' if len(bad) > 5 else ''}",
-                        "Mend them, or leave them out with --corrupt skip." if good else "Check that these are images.")
-    left_out = f"{len(bad)} corrupt image{'s' if len(bad) > 1 else ''} left out: {', '.join(bad[:20])}" if bad else ""
-    said = (source.note, source.decoding.note(done) if source.decoding else "", left_out)
-    source = replace(source.take(good) if bad else source, note="; ".join(s for s in said if s))
-    if hashes is not None:
-        return replace(source, hashes=tuple(hashes))
-    one_size = len({i.shape for i in images}) == 1
-    return replace(source, pixels=np.stack(images)) if one_size else replace(source, kept=tuple(images))
 
 
 def stratified(source: Source, count: int, *purpose: object) -> np.ndarray:
@@ -257,20 +199,37 @@ class _Fetched(torch.utils.data.Dataset):
     def __len__(self) -> int:
         return len(self.source)
 
-    def __getitem__(self, index: int) -> torch.Tensor:
-        return self.source.read([index])[0]
+    def __getitems__(self, indices: list[int]) -> Images | UserError:
+        try:
+            return self.source.read(indices)
+        except UserError as error:  # the loader would write its traceback into another error
+            return error
 
 
 def read_batches(source: Source, batches: Iterable[Indices], workers: int = 0) -> Iterator[tuple[np.ndarray, Images]]:
-    """(indices, images) for each batch of indices: straight from memory, or through decoding workers when streamed."""
-    chosen = [np.asarray(b) for b in batches]
+    """(indices, images) for each batch of indices: straight from memory, or through decoding workers when streamed.
+
+    There are as many as ``workers`` says, or else the source.
+    """
+    chosen, workers = [np.asarray(b) for b in batches], workers or source.workers
     if source.in_memory or workers == 0:
         for indices in chosen:
             yield indices, source.read(indices)
         return
-    sampler: list[Any] = chosen
-    loader = torch.utils.data.DataLoader(_Fetched(source), batch_sampler=sampler, num_workers=workers, collate_fn=stack)
-    yield from zip(chosen, loader, strict=True)
+    for indices, images in zip(chosen, in_workers(_Fetched(source), chosen, workers), strict=True):
+        if isinstance(images, UserError):
+            raise images
+        yield indices, images
+
+
+def in_workers(items: torch.utils.data.Dataset, batches: Iterable[Indices], workers: int) -> Iterator[Any]:
+    """What ``items.__getitems__`` gives for each batch, made in ``workers`` processes, in the order of the batches."""
+    sampler: Any = list(batches)
+    return iter(torch.utils.data.DataLoader(items, batch_sampler=sampler, num_workers=workers, collate_fn=_as_made))
+
+
+def _as_made(batch: Any) -> Any:
+    return batch
 
 
 def data_option(path: Path | str, **settings: str) -> str:

@@ -10,7 +10,8 @@ import numpy as np
 
 from distillscope import progress
 from distillscope.data.classes import name_classes
-from distillscope.data.source import Looked, MissingSplit, Source, checked, load_in_memory, stratified
+from distillscope.data.looking import Looked, load_in_memory
+from distillscope.data.source import MissingSplit, Source, checked, stratified
 from distillscope.errors import UserError
 from distillscope.registry import datasets
 
@@ -41,14 +42,14 @@ class Splits:
 def load_splits(title: str, name: str, settings: dict, *, train_split: str = "train", test_split: str = "test",
                 validation: int | Callable[[int], int] = 0, screen: int = 0, limit: int | None = None,
                 limit_test: int | None = None, corrupt: str = "error", setting: str = "data",
-                known: Mapping[str, Looked] | None = None) -> Splits:
+                known: Mapping[str, Looked] | None = None, workers: int = 0) -> Splits:
     """Load, look at, and split a data set. Held-out parts are stratified and depend on the ids alone.
 
     ``validation`` is a count, or what makes one of the number of train images. With ``screen`` that many items of train
     stand in for the test split, which is not even loaded: settings are chosen so. ``setting`` is the path of this data
-    set's settings for ``--set``.
+    set's settings for ``--set``. ``workers`` processes decode.
     """
-    whole = load_split(name, settings, train_split, limit, corrupt, f"--set {setting}.train_split=", known)
+    whole = load_split(name, settings, train_split, limit, corrupt, f"--set {setting}.train_split=", known, workers)
     loaded = [whole]
     if screen:
         if screen >= len(whole):
@@ -62,10 +63,10 @@ def load_splits(title: str, name: str, settings: dict, *, train_split: str = "tr
     elif test_split == train_split and limit_test == limit:
         test = whole
     else:
-        test = load_split(name, settings, test_split, limit_test, corrupt, f"--set {setting}.test_split=", known)
+        test = load_split(name, settings, test_split, limit_test, corrupt, f"--set {setting}.test_split=", known, workers)
         loaded.append(test)
         _check_apart(title, whole, test)
-    looked = {s.split: Looked(s.ids, s.hashes, s.note) for s in loaded if s.hashes is not None}
+    looked = {s.split: Looked(s.ids, s.names(), s.note) for s in loaded if not s.in_memory}
     return replace(parted(title, whole, test, validation, setting), looked=looked)
 
 
@@ -103,12 +104,13 @@ def _check_apart(title: str, train: Source, test: Source) -> None:
 
 
 def load_split(name: str, settings: dict, split: str, limit: int | None = None, corrupt: str = "error",
-               option: str = "--split", known: Mapping[str, Looked] | None = None) -> Source:
+               option: str = "--split", known: Mapping[str, Looked] | None = None, workers: int = 0) -> Source:
     """One split, checked, a stratified part of it where ``limit`` is set, and decoded once (`load_in_memory`).
 
-    ``option`` is how a split is named on the command that asks; ``known`` is what was found by decoding it all before.
+    ``option`` is how a split is named on the command that asks; ``known`` is what was found by decoding it all before;
+    ``workers`` processes decode.
     """
-    return looked_through(named_split(name, settings, split, option), limit, corrupt, known)
+    return looked_through(named_split(name, settings, split, option), limit, corrupt, known, workers)
 
 
 def named_split(name: str, settings: dict, split: str, option: str = "--split") -> Source:
@@ -120,13 +122,16 @@ def named_split(name: str, settings: dict, split: str, option: str = "--split") 
 
 
 def looked_through(source: Source, limit: int | None = None, corrupt: str = "error",
-                   known: Mapping[str, Looked] | None = None) -> Source:
+                   known: Mapping[str, Looked] | None = None, workers: int = 0) -> Source:
     """The source, or a stratified part of it, once every image was decoded; what was found is said."""
     if corrupt not in ("error", "skip"):
         raise UserError("--corrupt", "error or skip", f"'{corrupt}'", "Leave it out to be told which images are broken.")
     if limit is not None and limit < len(source):
         source = source.take(stratified(source, limit, "limit"))
-    source = known[source.split].applied(source) if known and source.split in known else load_in_memory(source, corrupt)
+    if known and source.split in known:
+        source = replace(known[source.split].applied(source), workers=workers)
+    else:
+        source = load_in_memory(source, corrupt, workers)
     if source.note:
         say(f"{source.name}/{source.split}: {source.note}")
     return source

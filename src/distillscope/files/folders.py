@@ -1,9 +1,10 @@
-"""Folders: names made from those of a study's parts, no two ever alike; and what tells an archive from a run directory."""
+"""Folders: names made from those of a study's parts, no two ever alike; what tells an archive from a run; the cache's own."""
 
 from __future__ import annotations
 
 import hashlib
 import json
+import os
 import re
 import unicodedata
 from pathlib import Path
@@ -69,6 +70,11 @@ def _splits_back(parts: tuple[str, ...]) -> bool:
 
 def _is_allowed(name: str) -> bool:
     return not name.startswith(".") and not name.endswith(".") and name.split(".")[0].casefold() not in RESERVED
+
+
+def cache_root() -> Path:
+    """Where embeddings, targets and what is known of images are kept: $DISTILLSCOPE_CACHE, else ~/.cache/distillscope."""
+    return Path(os.environ.get("DISTILLSCOPE_CACHE") or Path.home() / ".cache" / "distillscope").expanduser()
 
 
 def is_filled(folder: Path) -> bool:

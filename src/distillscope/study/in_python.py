@@ -86,10 +86,10 @@ def distill(teacher: str | torch.nn.Module | Callable[[list[Any]], Any] | np.nda
     study = one_student("student", taught, data, learns, recipe=recipe, objective=objective, dim=dim, seed=seed,
                         overrides=[f"{path}={_written(path, value)}" for path, value in options.items() if value is not None],
                         corrupt=corrupt, given=names)
-    work = Work(study, None, resume, device, precision, given=frozenset(names))
+    work = Work(study, None, resume, device, precision, workers=workers, given=frozenset(names))
     with tempfile.TemporaryDirectory(prefix="distillscope-") as temporary:
         folder = Path(temporary) / "student" if out is None else Path(out)
-        trained = distil(work, folder, given, workers=workers, command="distillscope.distill(...) in Python")
+        trained = distil(work, folder, given, command="distillscope.distill(...) in Python")
     if trained is None:
         return load_student(folder, device, precision or "float32", module=network.module if network else None)
     trained.weights_hash = hash_state(trained.module.state_dict().items())

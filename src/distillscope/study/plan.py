@@ -68,12 +68,12 @@ class Plan:
 
 
 def plan_study(study: Study, run: Path, device: str = "auto", precision: str | None = None, jobs: int | None = None, *,
-               resume: bool = False, track: str | None = None) -> Plan:
+               resume: bool = False, track: str | None = None, workers: int = 0) -> Plan:
     """Count what is to be done; the time comes from a few batches of teacher and students, timed here and now.
 
     What `run_study` would refuse with the same arguments is refused here too, with the same line.
     """
-    work = Work(as_begun(study, run) if resume else study, run, resume, device, precision, jobs, track)
+    work = Work(as_begun(study, run) if resume else study, run, resume, device, precision, jobs, track, workers)
     check_study(work)
     work = replace(work, study=with_noise(work.study))
     study, chosen = work.study, choose_device(device)
@@ -81,7 +81,7 @@ def plan_study(study: Study, run: Path, device: str = "auto", precision: str | N
     total = Plan(study, len(trials_of(study)), 0, 0, 0, 0, 0, 0.0, 600.0, 0.0)
     arms = {a.name: a for a in study.arms}
     for data in study.data:
-        splits = load_data(study, data)
+        splits = load_data(study, data, workers=workers)
         check_data(work, splits)
         pixels = (splits.whole_train.nbytes + splits.test.nbytes) / 2**20
         for teacher in study.teacher:
@@ -133,13 +133,13 @@ def teacher_work(study: Study, splits: Splits, encoder: TeacherRows) -> list[tup
 
 
 def plan_student(study: Study, out: Path, *, resume: bool = False, device: str = "auto", precision: str | None = None,
-                 track: str | None = None) -> list[tuple[str, str]]:
+                 track: str | None = None, workers: int = 0) -> list[tuple[str, str]]:
     """What `distill` would do, as (name, value): refused where `distill_one` would refuse, with the same line.
 
     The time is that of a few batches of teacher and student, timed here and now.
     """
     written = study.arms[0]
-    begun = begin(Work(study, None, resume, device, precision, None, track), out)
+    begun = begin(Work(study, None, resume, device, precision, None, track, workers), out)
     study, splits, encoder = begun.work.study, begun.splits, begun.encoder
     spec, arm, target = study.students[0], study.arms[0], study.target_of(study.arms[0])
     training, dim, num_train = study.training_of(arm), target_dim(target, encoder.dim), len(splits.train)

@@ -45,6 +45,7 @@ class Work:
     precision: str | None = None
     jobs: int | None = None
     track: str | None = None
+    workers: int = 0
     given: frozenset[str] = frozenset()
     """Of "data", "teacher" and "students", those that a caller of Python handed over: no function is named."""
 

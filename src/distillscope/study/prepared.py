@@ -15,17 +15,18 @@ import numpy as np
 from distillscope import progress, registry
 from distillscope.config.parts import Dataset, Part
 from distillscope.config.study import Arm, Study
+from distillscope.data.looking import Looked
 from distillscope.data.noise import Noise
 from distillscope.data.preprocess import Preprocess
-from distillscope.data.source import Looked, Source
+from distillscope.data.source import Source
 from distillscope.data.splits import Splits, load_splits, looked_through, named_split, parted
 from distillscope.data.views import View
 from distillscope.draws import keyed_rng
 from distillscope.errors import UserError
+from distillscope.files.folders import cache_root
 from distillscope.files.writing import checksum, sweep, write_atomic, write_json, write_text
 from distillscope.results.rows import Condition
 from distillscope.targets.transforms import Target, fit_target, load_target
-from distillscope.teachers.cache import cache_root
 from distillscope.teachers.encoder import TeacherRows
 
 TRANSFORM = "target.safetensors"
@@ -118,19 +119,22 @@ def _fitted_once(part: Part, encoder: TeacherRows, train: np.ndarray, path: Path
     return target
 
 
-def load_data(study: Study, data: Dataset, known: Mapping[str, Looked] | None = None) -> Splits:
-    """The splits of one of the study's data sets; ``known`` is what another process found in them (`Splits.looked`)."""
+def load_data(study: Study, data: Dataset, known: Mapping[str, Looked] | None = None, workers: int = 0) -> Splits:
+    """The splits of one of the study's data sets; ``known`` is what another process found in them (`Splits.looked`).
+
+    ``workers`` processes decode, also what is read later of a set that memory does not hold.
+    """
     setting = "data" if len(study.data) == 1 else f"data.{study.data.index(data)}"
     return load_splits(data.title, data.name, data.settings, train_split=data.train_split, test_split=data.test_split,
                        validation=study.validation, screen=study.screen, limit=study.limit, limit_test=study.limit_test,
-                       corrupt=study.corrupt, setting=setting, known=known)
+                       corrupt=study.corrupt, setting=setting, known=known, workers=workers)
 
 
-def load_untested(study: Study, data: Dataset, given: Source | None = None) -> Splits:
+def load_untested(study: Study, data: Dataset, given: Source | None = None, workers: int = 0) -> Splits:
     """Train, or the ``given`` images, with a tenth (at most 1,000) held out; no test split is touched."""
     if given is None:
         given = named_split(data.name, data.settings, data.train_split, "--set data.train_split=")
-    whole = looked_through(given, study.limit, study.corrupt)
+    whole = looked_through(given, study.limit, study.corrupt, workers=workers)
     return parted(data.title, whole, whole, lambda count: min(1000, count // 10))
 
 

@@ -24,10 +24,11 @@ from distillscope import progress
 from distillscope.config.parts import Dataset
 from distillscope.config.resolve import with_noise
 from distillscope.config.study import Study
-from distillscope.data.source import Looked
+from distillscope.data.looking import Looked
 from distillscope.data.splits import Splits
 from distillscope.devices import choose_device
 from distillscope.errors import UserError, unknown_name
+from distillscope.files.folders import cache_root
 from distillscope.files.locks import RunLock, join_as_worker
 from distillscope.files.writing import said_if_deleted, write_json
 from distillscope.processes.workers import run_in_workers
@@ -52,7 +53,6 @@ from distillscope.study.preflight import Work, check_data, check_study
 from distillscope.study.prepared import Prepared, load_data, noise_conditions
 from distillscope.study.teacher import run_teacher, target_key
 from distillscope.study.trial import run_trial
-from distillscope.teachers.cache import cache_root
 
 if TYPE_CHECKING:
     from distillscope.students.load import StudentEncoder
@@ -108,7 +108,7 @@ def run_study(study: Study, out: Path | str | None = None, *, resume: bool = Fal
     """
     began = time.monotonic()
     run = Path(out) if out else default_run(study.name)
-    work = Work(as_begun(study, run) if resume else study, run, resume, device, precision, jobs, track)
+    work = Work(as_begun(study, run) if resume else study, run, resume, device, precision, jobs, track, workers)
     check_study(work)
     study, chosen = work.study, choose_device(device)
     had_folder, refused = run.is_dir(), False
@@ -120,7 +120,7 @@ def run_study(study: Study, out: Path | str | None = None, *, resume: bool = Fal
             record = _begin_record(study, run, chosen, precision, command)
             try:
                 at_once = num_jobs(jobs, chosen, len(trials_of(study)))
-                _run_grid(replace(work, study=with_noise(study), jobs=at_once), record, workers)
+                _run_grid(replace(work, study=with_noise(study), jobs=at_once), record)
             finally:
                 if run.is_dir():
                     record["seconds"] = round(record["seconds"] + time.monotonic() - began, 1)
@@ -151,13 +151,13 @@ def _begin_record(study: Study, run: Path, device: torch.device, precision: str 
     return record
 
 
-def _run_grid(work: Work, record: dict[str, Any], workers: int) -> None:
+def _run_grid(work: Work, record: dict[str, Any]) -> None:
     """What is not finished, for each data set and teacher in turn."""
     study, run = work.study, work.run
     assert run is not None and work.jobs is not None
-    options = {"device": work.device, "precision": work.precision or "float32", "track": work.track, "workers": workers}
+    options = {"device": work.device, "precision": work.precision or "float32", "track": work.track}
     for data in study.data:
-        splits = load_data(study, data)
+        splits = load_data(study, data, workers=work.workers)
         if notes := {s.split: s.note for s in (splits.whole_train, splits.test) if s.note}:
             record.setdefault("images", {})[data.title] = notes
         check_data(work, splits)
@@ -167,7 +167,7 @@ def _run_grid(work: Work, record: dict[str, Any], workers: int) -> None:
             prepared = run_teacher(work, data, teacher, splits, run)
             pending = [t for t in trials_of(study) if (t.dataset, t.teacher) == (data.title, teacher.title)
                        and not is_complete(trial_folder(run, t))]
-            run_trials(study, data, splits, pending, prepared, run, work.jobs, options)
+            run_trials(work, data, splits, pending, prepared, options)
             keep_run(run, study, data.title, teacher.title, prepared[target_key(study.target)].target_name, splits.test)
 
 
@@ -176,9 +176,11 @@ def num_jobs(jobs: int | None, device: torch.device, trials: int) -> int:
     return jobs or (1 if device.type != "cpu" else max(1, min(os.cpu_count() or 1, trials, 8)))
 
 
-def run_trials(study: Study, data: Dataset, splits: Splits, pending: Sequence[Trial], prepared: dict[str, Prepared],
-               run: Path, jobs: int, options: dict[str, Any]) -> None:
-    """The pending trials, ``jobs`` at a time; a failed one lets the running ones end before it is raised."""
+def run_trials(work: Work, data: Dataset, splits: Splits, pending: Sequence[Trial], prepared: dict[str, Prepared],
+               options: dict[str, Any]) -> None:
+    """The pending trials, so many at a time as the work says; a failed one lets the running ones end before it is raised."""
+    study, run, jobs = work.study, work.run, work.jobs
+    assert run is not None and jobs is not None
     arms = {a.name: a for a in study.arms}
     images = {t: study.training_of(arms[t.arm]).num_seen(len(splits.train)) for t in pending}
 
@@ -201,7 +203,7 @@ def run_trials(study: Study, data: Dataset, splits: Splits, pending: Sequence[Tr
         threads = max(1, (os.cpu_count() or 1) // jobs)
         with _thread_limit(threads):
             run_in_workers([(t.id, (*arguments(t), options)) for t in order], jobs, _start,
-                           (study, data, splits.looked, run, threads), _in_process, advance)
+                           (work, data, splits.looked, threads), _in_process, advance)
 
 
 @contextmanager
@@ -224,11 +226,12 @@ def _thread_limit(threads: int) -> Iterator[None]:
 _process: dict[str, Any] = {}
 
 
-def _start(study: Study, data: Dataset, known: Mapping[str, Looked], run: Path, threads: int) -> None:
+def _start(work: Work, data: Dataset, known: Mapping[str, Looked], threads: int) -> None:
     """Of each worker process: its share of the run's lock, its threads, and the data, loaded once for all of its trials."""
-    _process.update(study=study, lock=join_as_worker(run), splits=None)
+    assert work.run is not None
+    _process.update(study=work.study, lock=join_as_worker(work.run), splits=None)
     torch.set_num_threads(threads)
-    _process["splits"] = load_data(study, data, known)
+    _process["splits"] = load_data(work.study, data, known, work.workers)
 
 
 def _in_process(report: Callable[[int], None], trial: Trial, prepared: Prepared, folder: Path, options: dict[str, Any]) -> None:

@@ -22,7 +22,7 @@ from distillscope.config.study import Arm, Study
 from distillscope.data.source import Source
 from distillscope.data.splits import Splits, load_split
 from distillscope.errors import UserError
-from distillscope.files.folders import check_fresh, is_filled
+from distillscope.files.folders import cache_root, check_fresh, is_filled
 from distillscope.files.json_reader import read_json
 from distillscope.files.locks import RunLock
 from distillscope.files.writing import said_if_deleted, sweep, write_text
@@ -36,7 +36,6 @@ from distillscope.study.measuring import save_embeddings
 from distillscope.study.preflight import Work, check_data, check_study, check_teacher
 from distillscope.study.prepared import fingerprint, load_untested, prepare_targets
 from distillscope.study.trial import fresh_student, make_health, training_set
-from distillscope.teachers.cache import cache_root
 from distillscope.teachers.encoder import TeacherRows, load_teacher
 from distillscope.training.loop import distill
 from distillscope.training.muon import kernels_of
@@ -77,18 +76,18 @@ def distill_one(study: Study, out: Path, *, resume: bool = False, device: str = 
 
     What it goes on with is the same request: another one is refused, with what differs.
     """
-    distil(Work(study, None, resume, device, precision, None, track), out, workers=workers, command=command)
+    distil(Work(study, None, resume, device, precision, None, track, workers), out, command=command)
     return out
 
 
-def distil(work: Work, out: Path, given: Given = Given(), *, workers: int = 0, command: str = "") -> StudentEncoder | None:
+def distil(work: Work, out: Path, given: Given = Given(), *, command: str = "") -> StudentEncoder | None:
     """`distill_one`, of what may be ``given``: the student as trained, or None where the folder was finished already."""
     with said_if_deleted(out, cache_root()):
         begun = begin(work, out, given)
         if (out / DESCRIPTION).exists():
             progress.say(f"{out}: finished already")
             return None
-        return _distil(begun, work.study.arms[0], out, given, workers, command)
+        return _distil(begun, work.study.arms[0], out, given, command)
 
 
 def begin(work: Work, out: Path, given: Given = Given()) -> Begun:
@@ -105,7 +104,7 @@ def begin(work: Work, out: Path, given: Given = Given()) -> Begun:
     check_study(work)
     if given.network and work.study.training_of(work.study.arms[0]).optimizer == "muon":
         kernels_of(given.network.module.parameters())
-    splits = load_untested(work.study, data, given.images)
+    splits = load_untested(work.study, data, given.images, work.workers)
     check_data(work, splits)
     if first:
         _say_if_enlarged(work.study.students[0], splits)
@@ -132,7 +131,7 @@ def _say_if_enlarged(spec: Student, splits: Splits) -> None:
         progress.say(visible(said))
 
 
-def _distil(begun: Begun, written: Arm, out: Path, given: Given, workers: int, command: str) -> StudentEncoder:
+def _distil(begun: Begun, written: Arm, out: Path, given: Given, command: str) -> StudentEncoder:
     """Train the student and write its folder; ``written`` is the arm as it was asked for."""
     study, splits, first = begun.work.study, begun.splits, progress.speaks()
     data, teacher, spec, arm = study.data[0], study.teacher[0], study.students[0], study.arms[0]
@@ -151,8 +150,7 @@ def _distil(begun: Begun, written: Arm, out: Path, given: Given, workers: int, c
                                          begun.work.precision or "float32", given.network)
         with progress.task(f"student {spec.label}", settings.num_seen(len(splits.train))) as advance:
             history = distill(student, training_set(arm, trial.seed, splits, prepared), arm, settings, streams, out,
-                              make_health(splits, prepared), track=begun.work.track, workers=workers, advance=advance,
-                              warn=progress.say)
+                              make_health(splits, prepared), track=begun.work.track, advance=advance, warn=progress.say)
         prepared.copy_target(out)
         student.described = {**(student.described or {}), "target": prepared.target_name, "teacher": teacher.title,
                              "teacher_id": teacher_id(teacher), "dataset": data.title,
@@ -266,16 +264,16 @@ def embed_dataset(data: str, split: str, *, teacher: str | None = None, student:
     if out is not None:
         check_fresh(f"--out {out}", out)
     part = named_dataset(data)
-    source = load_split(part.name, part.settings, split, limit, corrupt)
+    source = load_split(part.name, part.settings, split, limit, corrupt, workers=workers)
     if student is None:
         encoder = load_teacher(model_teacher(str(teacher), preprocess), device, precision)
-        rows = encoder.rows(source, workers=workers)
+        rows = encoder.rows(source)
         where = encoder.place
     elif out is None:
         raise UserError("embed --student", "--out FOLDER (the cache keeps teachers only)", "none", "Add --out.")
     else:
         distilled = load_student(student, device, precision or "float32")
-        rows = distilled.rows(source, label=f"student {part.title}/{split}", workers=workers)
+        rows = distilled.rows(source, label=f"student {part.title}/{split}")
         where = str(out)
     if out is not None:
         save_embeddings(out, rows, source, np.float32)

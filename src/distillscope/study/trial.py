@@ -34,7 +34,7 @@ from distillscope.training.streams import KeyedStreams, NotebookStreams
 
 
 def run_trial(study: Study, trial: Trial, splits: Splits, prepared: Prepared, folder: Path, *, device: str = "auto",
-              precision: str = "float32", track: str | None = None, workers: int = 0,
+              precision: str = "float32", track: str | None = None,
               advance: Callable[[int], None] = lambda count: None) -> None:
     """Everything of one trial, into ``folder``; ``advance`` counts training images."""
     began = time.monotonic()
@@ -44,7 +44,7 @@ def run_trial(study: Study, trial: Trial, splits: Splits, prepared: Prepared, fo
     make_folder(folder)
     student, streams = fresh_student(study, arm, spec, trial.seed, prepared, device, precision)
     history = distill(student, training_set(arm, trial.seed, splits, prepared), arm, settings, streams, folder,
-                      make_health(splits, prepared), track=track, workers=workers, advance=advance)
+                      make_health(splits, prepared), track=track, advance=advance)
     taught_by = next((teacher_id(teacher) for teacher in study.teacher if teacher.title == trial.teacher), "")
     save_student(student, folder, {"target": prepared.target_name, "teacher": trial.teacher, "teacher_id": taught_by,
                                    "dataset": trial.dataset, "objective": arm.objective_name, "seed": trial.seed})

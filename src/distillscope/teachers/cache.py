@@ -31,10 +31,11 @@ import pyarrow.parquet as pq
 from filelock import BaseFileLock, Timeout
 
 from distillscope import progress
-from distillscope.data.source import Source, read_batches
+from distillscope.data.source import Source, as_rows, read_batches
 from distillscope.devices import kept_memory
 from distillscope.errors import UserError
 from distillscope.files import locks
+from distillscope.files.folders import cache_root
 from distillscope.files.writing import checksum, sweep, write_atomic, write_json
 
 if TYPE_CHECKING:  # an Encoder keeps its rows here, so its file imports this one
@@ -42,11 +43,6 @@ if TYPE_CHECKING:  # an Encoder keeps its rows here, so its file imports this on
 
 FLUSH_SECONDS = 30.0
 SHARD_ROWS = 65_536
-
-
-def cache_root() -> Path:
-    """$DISTILLSCOPE_CACHE, else ~/.cache/distillscope."""
-    return Path(os.environ.get("DISTILLSCOPE_CACHE") or Path.home() / ".cache" / "distillscope").expanduser()
 
 
 def entry_path(encoder: Encoder, perturbation: Perturbation | None, root: Path | None = None) -> tuple[Path, dict[str, Any]]:
@@ -193,14 +189,13 @@ class Entry:
         self.load()
 
 
-def row_keys(source: Source, perturbed: bool) -> tuple[list[bytes], np.ndarray]:
-    """Content hash of each image, and the key (n, 16) of its row."""
-    hashes = [source.image_hash(i) for i in range(len(source))]
+def row_keys(source: Source, perturbed: bool) -> tuple[np.ndarray, np.ndarray]:
+    """Content hash of each image, and the key of its row: (n, 16) uint8 both."""
+    hashes = source.names()
     if not perturbed:
-        keys = hashes
-    else:
-        keys = [hashlib.blake2b(h + i.encode(), digest_size=16).digest() for h, i in zip(hashes, source.ids, strict=True)]
-    return hashes, np.frombuffer(b"".join(keys), dtype=np.uint8).reshape(-1, 16)
+        return hashes, hashes
+    named = zip(hashes, source.ids, strict=True)
+    return hashes, as_rows(hashlib.blake2b(h.tobytes() + i.encode(), digest_size=16).digest() for h, i in named)
 
 
 def missing_rows(encoder: Encoder, source: Source, perturbation: Perturbation | None = None, root: Path | None = None) -> int:
@@ -255,7 +250,7 @@ def _embed_absent(encoder, source, perturbation, entry, absent, hashes, keys, wo
             where = np.concatenate([i for i, _ in pending])
             rows = np.concatenate([z for _, z in pending])
             pending.clear()
-            entry.append(rows, source.ids[where].tolist(), [hashes[i] for i in where], keys[where])
+            entry.append(rows, source.ids[where].tolist(), [h.tobytes() for h in hashes[where]], keys[where])
         last = time.monotonic()
 
     with progress.task(label or f"teacher {source.name}/{source.split}", len(absent)) as advance:

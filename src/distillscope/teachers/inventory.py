@@ -15,19 +15,22 @@ import pyarrow.parquet as pq
 from filelock import Timeout
 
 from distillscope import progress
+from distillscope.data.known_images import RECORD
 from distillscope.errors import UserError
 from distillscope.files import locks
+from distillscope.files.folders import cache_root
 from distillscope.files.json_reader import read_json
-from distillscope.teachers.cache import cache_root
 
 
 def list_entries(root: Path | None = None) -> list[dict[str, Any]]:
     """One record for each entry: name, path, rows, bytes, teacher, precision, perturbation, when used, and any damage.
 
-    Targets that studies made of the embeddings, as `prepare_targets` leaves them, come after those.
+    Targets that studies made of the embeddings, as `prepare_targets` leaves them, come after those; then what is known of
+    images that were decoded.
     """
     root = root or cache_root()
-    return _listed(root / "embeddings", "", _of_embeddings) + _listed(root / "targets", "target-", _of_targets)
+    return (_listed(root / "embeddings", "", _of_embeddings) + _listed(root / "targets", "target-", _of_targets)
+            + _listed(root / "known_images", "known-", _of_known))
 
 
 def _listed(folder: Path, prefix: str, read: Callable[[Path, dict], tuple[int, dict[str, Any]]]) -> list[dict[str, Any]]:
@@ -58,6 +61,11 @@ def _of_targets(path: Path, described: dict) -> tuple[int, dict[str, Any]]:
     teacher, target = described["teacher"], {"kind": "target", **described["target"]}
     rows = sum(len(np.load(f, mmap_mode="r", allow_pickle=False)) for f in path.glob("*.npy") if not f.name.startswith("."))
     return rows, {"teacher": teacher.get("name", "?"), "precision": teacher.get("precision", "?"), "perturbation": target}
+
+
+def _of_known(path: Path, described: dict) -> tuple[int, dict[str, Any]]:
+    rows = sum(f.stat().st_size // RECORD.itemsize for f in path.glob("*.records") if not f.name.startswith("."))
+    return rows, {"perturbation": {"kind": "known images", **described}}
 
 
 def prune_entries(names: Sequence[str] | None = None, root: Path | None = None) -> tuple[int, int]:

@@ -86,7 +86,7 @@ def make_optimizer(parameters: list[torch.nn.Parameter], settings: Training) -> 
 
 @kept_memory()
 def distill(student: StudentEncoder, training_set: TrainingSet, arm: Arm, settings: Training, streams: KeyedStreams,
-            folder: Path, health: Health | None = None, *, track: str | None = None, workers: int = 0,
+            folder: Path, health: Health | None = None, *, track: str | None = None,
             advance: Callable[[int], None] = lambda count: None,
             warn: Callable[[str], None] = lambda text: None) -> list[dict[str, Any]]:
     """Train ``student`` in place; one record an epoch, also in ``folder``/metrics.jsonl, with its warnings told to ``warn``.
@@ -115,7 +115,7 @@ def distill(student: StudentEncoder, training_set: TrainingSet, arm: Arm, settin
                 if loop.step == loop.num_steps:
                     break
                 loop.begin_epoch()
-                for indices, images in interrupts.during(read_batches(loop.source, loop.batches_left(), workers)):
+                for indices, images in interrupts.during(read_batches(loop.source, loop.batches_left())):
                     advance(loop.train_on(indices, images))
                     interrupts.check()
                     if time.monotonic() - loop.saved > CHECKPOINT_SECONDS:

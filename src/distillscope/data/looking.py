@@ -1,0 +1,152 @@
+"""A set is looked through before any work: every image is read, decoded and named once, in as many processes as are asked for.
+
+What is broken is named, what decoding did is counted. A set that fits in memory is kept there; of a larger one the names
+of its images, which are also remembered by the bytes of their files (`known_images`).
+"""
+
+from __future__ import annotations
+
+import multiprocessing
+import time
+from collections import Counter
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field, replace
+
+import numpy as np
+import torch
+
+from distillscope import progress
+from distillscope.data.known_images import KnownImages, encoded_hash, record_of
+from distillscope.data.source import BROKEN, Source, as_rows, content_hash, in_workers, reason
+from distillscope.errors import UserError
+
+IN_MEMORY_BYTES = 2 * 2**30
+"""Decoded sets up to this size are kept in memory as uint8; larger ones are decoded as they are read."""
+FLUSH_SECONDS = 30.0
+AT_ONCE = 8
+"""Images that a worker looks at before it answers."""
+
+
+@dataclass(frozen=True)
+class Looked:
+    """What was found in a set that memory does not hold, so that another process need not decode it all to find the same."""
+
+    ids: np.ndarray
+    hashes: np.ndarray
+    note: str
+
+    def applied(self, source: Source) -> Source:
+        """The same items of ``source``, in their order."""
+        place = {item: i for i, item in enumerate(source.ids.tolist())}
+        return replace(source.take([place[i] for i in self.ids.tolist()]), hashes=self.hashes, note=self.note)
+
+
+@dataclass
+class _Seen:
+    """One image: its name, its pixels while memory may hold the set, the hash of its file if new; or why it is broken."""
+
+    index: int
+    pixels: np.ndarray | None = None
+    content: bytes = b""
+    nbytes: int = 0
+    done: Mapping[str, int] = field(default_factory=dict)
+    encoded: bytes = b""
+    broken: str = ""
+
+
+class _Looks(torch.utils.data.Dataset):
+    """Item i, seen. Once ``streams`` is set pixels are left out, and a file that is known is not decoded."""
+
+    def __init__(self, source: Source) -> None:
+        self.source, self.streams = source, multiprocessing.Value("b", False)
+        self.known: KnownImages | None = None
+        if source.encoded is not None and source.decoding is not None:
+            self.known = KnownImages(source.decoding)
+
+    def __len__(self) -> int:
+        return len(self.source)
+
+    def __getitems__(self, indices: list[int]) -> list[_Seen] | UserError:
+        try:
+            return [self._seen(int(i)) for i in indices]
+        except UserError as error:
+            return error
+
+    def remembered(self, images: Iterator[_Seen]) -> Iterator[_Seen]:
+        """The same images; what is new of them is kept every half minute, and at the end."""
+        new, last = [], time.monotonic()
+        try:
+            for seen in images:
+                if seen.encoded and self.known is not None:
+                    new.append(record_of(seen.encoded, seen.content, seen.nbytes, seen.done))
+                    if time.monotonic() - last > FLUSH_SECONDS:
+                        self.known.add(new)
+                        new, last = [], time.monotonic()
+                yield seen
+        finally:
+            if self.known is not None:
+                self.known.add(new)
+
+    def _seen(self, index: int) -> _Seen:
+        streams, encoded = bool(self.streams.value), b""
+        try:
+            if streams and self.known is not None and self.source.encoded is not None:
+                encoded = encoded_hash(self.source.encoded(index))
+                if found := self.known.find(encoded):
+                    return _Seen(index, None, *found)
+            pixels, done = self.source.look(index) if self.source.look else (self.source.fetch(index), {})
+        except UserError:
+            raise
+        except BROKEN as error:
+            return _Seen(index, broken=reason(error))
+        return _Seen(index, None if streams else pixels, content_hash(pixels), pixels.nbytes, dict(done), encoded)
+
+
+def load_in_memory(source: Source, corrupt: str = "error", workers: int = 0) -> Source:
+    """Look through ``source``: what is broken is named and counted, what was done stands in ``note``.
+
+    A set of up to ``IN_MEMORY_BYTES`` is kept; of a larger one the names of its images (``hashes``), and ``workers`` processes
+    decode what is read of it later. ``corrupt="skip"`` leaves the broken ones out, and says so in ``note``.
+    """
+    if source.in_memory:
+        return source if source.hashes is not None else replace(source, hashes=source.names())
+    looks = _Looks(source)
+    images: list[np.ndarray] = []
+    good, hashes, bad = [], [], []
+    done: Counter[str] = Counter()
+    total = 0
+    with progress.task(f"images {source.name}/{source.split}", len(source)) as advance:
+        for seen in looks.remembered(_looked_at(looks, workers)):
+            advance(1)
+            if seen.broken:
+                bad.append(f"{source.ids[seen.index]} ({seen.broken})")
+                continue
+            good.append(seen.index)
+            hashes.append(seen.content)
+            done.update(seen.done)
+            total += seen.nbytes
+            if total > IN_MEMORY_BYTES and not looks.streams.value:
+                looks.streams.value = True
+                images.clear()
+            if seen.pixels is not None and not looks.streams.value:
+                images.append(seen.pixels)
+    if bad and (corrupt != "skip" or not good):
+        raise UserError(f"{source.name}/{source.split}", "images that can be decoded",
+                        f"{len(bad)} corrupt of {len(source)}: {', '.join(bad[:5])}{' ...' if len(bad) > 5 else ''}",
+                        "Mend them, or leave them out with --corrupt skip." if good else "Check that these are images.")
+    left_out = f"{len(bad)} corrupt image{'s' if len(bad) > 1 else ''} left out: {', '.join(bad[:20])}" if bad else ""
+    said = (source.note, source.decoding.note(done) if source.decoding else "", left_out)
+    source = replace(source.take(good) if bad else source, note="; ".join(s for s in said if s), hashes=as_rows(hashes))
+    if looks.streams.value:
+        return replace(source, workers=workers)
+    one_size = len({i.shape for i in images}) == 1
+    return replace(source, pixels=np.stack(images)) if one_size else replace(source, kept=tuple(images))
+
+
+def _looked_at(looks: _Looks, workers: int) -> Iterator[_Seen]:
+    """Every item in its order, decoded here or in worker processes."""
+    batches = [list(range(i, min(i + AT_ONCE, len(looks)))) for i in range(0, len(looks), AT_ONCE)]
+    for found in in_workers(looks, batches, workers) if workers else map(looks.__getitems__, ([i] for i in range(len(looks)))):
+        if isinstance(found, UserError):
+            raise found
+        yield from found

@@ -1,0 +1,157 @@
+"""A set is looked through once: in worker processes, and never again for files that were decoded before."""
+
+import os
+import shutil
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from builders import refused
+from distillscope.data import looking, source
+from distillscope.data.decode import Decoding, decode
+from distillscope.data.known_images import MOST_FILES, KnownImages, encoded_hash, record_of
+from distillscope.data.looking import load_in_memory
+from distillscope.data.source import Source, content_hash, read_batches
+from distillscope.data.splits import load_split, load_splits
+from distillscope.data.views import View
+from distillscope.files.folders import cache_root
+from distillscope.teachers.cache import row_keys
+from distillscope.teachers.inventory import list_entries, prune_entries
+
+
+@pytest.fixture
+def photos(tmp_path):
+    """23 images without labels in train/, of two sizes, one turned by EXIF; and 12 in test/."""
+    for split, count in (("train", 23), ("test", 12)):
+        (tmp_path / "photos" / split).mkdir(parents=True)
+        for i in range(count):
+            exif = Image.Exif()
+            if i == 4:
+                exif[0x0112] = 6
+            pixels = np.random.default_rng([i, count]).integers(0, 256, (9, 8 + i % 2, 3), dtype=np.uint8)
+            Image.fromarray(pixels).save(tmp_path / "photos" / split / f"{i:02}.png", exif=exif)
+    return tmp_path / "photos"
+
+
+@pytest.fixture
+def streamed(monkeypatch):
+    """Memory holds three images: the fourth is the last whose pixels are asked for."""
+    monkeypatch.setattr(looking, "IN_MEMORY_BYTES", 700)
+
+
+@pytest.fixture
+def decoded(monkeypatch):
+    """Names of the processes that decode, one an image."""
+    calls = []
+    monkeypatch.setattr(source, "decode", lambda encoded, decoding: calls.append(os.getpid()) or decode(encoded, decoding))
+    return calls
+
+
+def look(path, **options):
+    return load_split("image_folder", {"path": path}, "train", **options)
+
+
+def names(found):
+    return [name.tobytes() for name in found.names()]
+
+
+def test_workers_find_what_one_process_finds_and_it_decodes_nothing(photos, streamed, decoded):
+    (photos / "train" / "07.png").write_bytes(b"")
+    alone = look(photos, corrupt="skip")
+    assert len(decoded) == 23 and alone.note == "1 turned by EXIF; 1 corrupt image left out: train/07.png (an empty file)"
+    assert names(alone) == [content_hash(alone.image(i)) for i in range(22)]
+    decoded.clear()
+    shutil.rmtree(cache_root() / "known_images")
+    several = look(photos, corrupt="skip", workers=2)
+    assert not decoded and not several.in_memory and several.workers == several.take([1]).workers == 2
+    assert (several.note, several.ids.tolist(), names(several)) == (alone.note, alone.ids.tolist(), names(alone))
+    with refused(got="1 corrupt of 23: train/07.png (an empty file)"):
+        look(photos, workers=2)
+
+
+def test_workers_give_a_set_that_memory_holds_too(photos):
+    alone, several = look(photos), look(photos, workers=2)
+    assert alone.in_memory and several.in_memory and names(alone) == names(several) and alone.note == several.note
+    assert all((alone.image(i) == several.image(i)).all() for i in range(23))
+
+
+def test_files_that_were_decoded_once_are_known_by_their_bytes(photos, streamed, decoded, tmp_path, capsys):
+    first = look(photos)
+    assert len(decoded) == 23
+    shutil.copytree(photos, tmp_path / "copy")
+    decoded.clear()
+    again = look(tmp_path / "copy")
+    assert len(decoded) == 4  # as long as memory might hold the set, its pixels are wanted
+    assert names(again) == names(first) and again.note == first.note == "1 turned by EXIF"
+    Image.fromarray(np.zeros((9, 9, 3), np.uint8)).save(tmp_path / "copy" / "train" / "20.png")
+    decoded.clear()
+    assert names(look(tmp_path / "copy"))[20] == content_hash(np.zeros((9, 9, 3), np.uint8)) and len(decoded) == 5
+    decoded.clear()
+    as_stored = load_split("image_folder", {"path": photos, "exif": False}, "train")
+    assert len(decoded) == 23 and names(as_stored)[4] != names(first)[4]  # another way to decode is another image
+
+
+def test_damaged_records_are_named_and_the_images_decoded_again(photos, streamed, decoded, capsys):
+    first = look(photos)
+    (path,) = (cache_root() / "known_images").rglob("*.records")
+    path.write_bytes(path.read_bytes()[:-3] + b"abc")
+    decoded.clear()
+    capsys.readouterr()
+    assert names(look(photos)) == names(first) and len(decoded) == 23
+    assert f"cache {path}: damaged (checksum differs); its images are decoded again" in capsys.readouterr().err
+
+
+def test_what_is_known_is_listed_and_pruned(photos, streamed):
+    look(photos)
+    (entry,) = list_entries()
+    assert entry["name"].startswith("known-") and entry["rows"] == 19 and entry["perturbation"]["kind"] == "known images"
+    assert prune_entries() == (1, entry["bytes"]) and not list_entries()
+
+
+def test_many_records_end_in_few_files_and_each_is_found():
+    known = KnownImages(Decoding())
+    files = [bytes([i, i // 7]) for i in range(200)]
+    records = [record_of(encoded_hash(f), encoded_hash(b"pixels" + f), i, {"turned": 1, "cmyk": 1} if i % 2 else {})
+               for i, f in enumerate(files)]
+    known.add(records)
+    for i in range(0, 60, 3):
+        known.add(records[i : i + 5])  # known before: the joined file is the first one
+    assert len(list(known.folder.glob("*.records"))) <= MOST_FILES
+    again = KnownImages(Decoding())
+    for i, f in enumerate(files):
+        assert again.find(encoded_hash(f)) == (encoded_hash(b"pixels" + f), i, {"turned": 1, "cmyk": 1} if i % 2 else {})
+    assert again.find(encoded_hash(b"another")) is None and KnownImages(Decoding("black")).find(encoded_hash(files[0])) is None
+
+
+def test_a_cache_that_cannot_be_written_costs_a_line(photos, streamed, cache_dir, capsys):
+    (cache_dir / "known_images").write_text("a file where the folder should be")
+    assert len(look(photos)) == 23
+    assert "what was found of images is not kept" in capsys.readouterr().err
+
+
+def test_an_image_that_vanishes_is_one_line_from_a_worker_too(photos, streamed):
+    found = look(photos)
+    (photos / "train" / "05.png").unlink()
+    for workers in (0, 1):
+        with refused(where="photos/train item train/05.png", got="no such file"):
+            list(read_batches(found, [[4], [5], [6]], workers))
+
+
+def test_all_that_is_read_of_a_study_is_decoded_by_the_workers(photos, streamed, decoded):
+    splits = load_splits("photos", "image_folder", {"path": photos}, validation=5, workers=1)
+    for part in (splits.train, splits.validation, splits.test):
+        for indices, images in read_batches(part, [[0, 2], [1]]):
+            assert [(np.asarray(i.permute(1, 2, 0)) == part.image(j)).all() for i, j in zip(images, indices, strict=True)]
+    assert len(decoded) == 9  # those that this test asked for by itself
+
+
+def test_an_image_is_hashed_once_whatever_the_views_and_parts(monkeypatch):
+    pixels = np.random.default_rng(0).integers(0, 256, (6, 4, 4, 3), dtype=np.uint8)
+    seen = []
+    monkeypatch.setattr(source, "content_hash", lambda image: seen.append(1) or content_hash(image))
+    given = load_in_memory(Source("s", "train", np.array(list("abcdef")), pixels.__getitem__, pixels=pixels))
+    for part in (given, given.take([4, 2])):
+        for view in (None, View("crop_flip", {}, 0, 0), View("crop_flip", {}, 0, 1)):
+            assert len(row_keys(part, view is not None)[1]) == len(part)
+    assert len(seen) == 6
