@@ -95,7 +95,7 @@ def test_out_of_reach_the_copy_in_the_cache_is_used_and_said(published, hub, mad
     monkeypatch.setattr(constants, "HF_HUB_OFFLINE", True)
     assert pinned("hf-hub:ann/digits") == f"hf-hub:ann/digits@{commit}" and hub.requests == []
     assert "the copy in the cache is used" in capsys.readouterr().err
-    with refused(where="hf-hub:ann/other", got="no copy of it is in the cache", advice="HF_HUB_OFFLINE"):
+    with refused(where="hf-hub:ann/other", got=["HF_HUB_OFFLINE", "no copy of it is in the cache"]):
         load_student("hf-hub:ann/other")
     with refused(where="hf-hub:ann/digits@new", got="no copy of it is in the cache"):
         load_student("hf-hub:ann/digits@new")
@@ -134,6 +134,26 @@ def test_nobody_answers(hub, monkeypatch):
         monkeypatch.setattr(constants, "ENDPOINT", f"http://127.0.0.1:{closed.getsockname()[1]}")
         with refused(where="hf-hub:ann/digits", got="no copy of it is in the cache", advice="Check the connection"):
             load_student("hf-hub:ann/digits")
+
+
+def test_a_hub_that_does_not_answer_is_out_of_reach(hub, monkeypatch):
+    from huggingface_hub import constants
+
+    with socket.create_server(("127.0.0.1", 0)) as silent:
+        monkeypatch.setattr(constants, "ENDPOINT", f"http://127.0.0.1:{silent.getsockname()[1]}")
+        monkeypatch.setattr(constants, "HF_HUB_ETAG_TIMEOUT", 0.2)
+        with refused(where="hf-hub:ann/digits", got=["Timeout", "no copy of it is in the cache"]):
+            load_student("hf-hub:ann/digits")
+
+
+def test_a_download_that_is_cut_short_is_fetched_again(published, hub, made, monkeypatch):
+    monkeypatch.setattr("time.sleep", lambda seconds: None)
+    hub.cut.add("weights.safetensors")
+    with refused(where="hf-hub:ann/digits", advice="repeat it"):
+        load_student("hf-hub:ann/digits", "cpu")
+    hub.cut.clear()
+    rows = load_student("hf-hub:ann/digits", "cpu").encode(images())
+    assert np.array_equal(rows, load_student(made["one"], "cpu").encode(images()))
 
 
 def test_a_repository_of_something_else(hub):
@@ -303,8 +323,10 @@ def test_the_card_holds_the_audits_figures_and_the_hub_reads_them(made, audited,
         student.save_pretrained(tmp_path / "again", audit=given, artefacts=[small_files() / "s.onnx"], licence="mit")
         assert (tmp_path / "again" / "README.md").read_text() == (tmp_path / "card" / "README.md").read_text().replace(
             str(tmp_path / "card"), str(tmp_path / "again"))
-    shown = ModelCard(model_card(student, "here", audit=audited)).data.eval_results
-    assert not any("s.onnx" in r.metric_name for r in shown)  # a file that does not go along
+    student.described |= {"name": "timm", "settings": {"model": "resnet18", "pretrained": True}, "teacher_id": "timm/x"}
+    shown = ModelCard(model_card(student, "here", audit=audited)).data
+    assert shown.base_model == ["timm/x", "timm/resnet18.a1_in1k"]
+    assert not any("s.onnx" in r.metric_name for r in shown.eval_results)  # a file that does not go along
 
 
 def test_a_wrong_audit_or_file_is_refused_before_anything_is_written(made, audited, tmp_path):

@@ -6,7 +6,7 @@ import json
 import shutil
 import tempfile
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from functools import partial
 from pathlib import Path
 from types import NoneType
@@ -43,12 +43,12 @@ def student_folder(spec: Path | str, token: str | bool | None = None) -> Path:
     name = on_hub(spec)
     if name is None:
         return split_key(spec)[0]
-    from huggingface_hub import HfApi, snapshot_download
+    from huggingface_hub import HfApi, constants, snapshot_download
 
     try:
         with asking(str(spec)):
             if not COMMIT.fullmatch(name.revision or ""):  # asked first: by itself a snapshot that is refused is a cached one
-                HfApi(token=token).model_info(name.repo, revision=name.revision)
+                HfApi(token=token).model_info(name.repo, revision=name.revision, timeout=constants.HF_HUB_ETAG_TIMEOUT)
             folder = Path(snapshot_download(name.repo, revision=name.revision, allow_patterns=FILES, token=token))
     except UserError as error:
         if not _out_of_reach(error.__cause__):
@@ -67,10 +67,11 @@ def _cached(name: OnHub, why: UserError) -> Path:
     from huggingface_hub import snapshot_download
     from huggingface_hub.utils import LocalEntryNotFoundError
 
-    try:
+    found = None
+    with suppress(LocalEntryNotFoundError):
         found = Path(snapshot_download(name.repo, revision=name.revision, allow_patterns=FILES, local_files_only=True))
-    except LocalEntryNotFoundError:
-        raise UserError(why.where, why.expected, f"{why.got}; no copy of it is in the cache", why.todo) from None
+    if found is None or not all((found / file).is_file() for file in FILES):
+        raise UserError(why.where, why.expected, f"{why.got}; no copy of it is in the cache", why.todo)
     progress.say(f"{why.where}: the Hub is out of reach ({why.got}); the copy in the cache is used, commit {found.name[:7]}")
     return found
 
@@ -248,7 +249,12 @@ def _out_of_reach(error: BaseException | None) -> bool:
 def refusal(where: str, error: Exception) -> UserError:
     """What the Hub, its client or the way to it raised, as the one line for the user."""
     from huggingface_hub import constants
-    from huggingface_hub.utils import GatedRepoError, RepositoryNotFoundError, RevisionNotFoundError
+    from huggingface_hub.utils import (
+        GatedRepoError,
+        OfflineModeIsEnabled,
+        RepositoryNotFoundError,
+        RevisionNotFoundError,
+    )
 
     status = _status(error)
     said = str(getattr(error, "server_message", None) or "").strip().split("\n")[0][:200].rstrip(".")
@@ -264,10 +270,12 @@ def refusal(where: str, error: Exception) -> UserError:
     if status is not None:
         fault = status >= 500
         return UserError(where, f"an answer of {constants.ENDPOINT}", got, "Repeat it later." if fault else "")
+    if isinstance(error, OfflineModeIsEnabled):
+        return UserError(where, f"an answer of {constants.ENDPOINT}", "offline mode: HF_HUB_OFFLINE is set", "Unset it.")
     if isinstance(error, OSError) and (told := said_of(error, where)):  # a full disk, closed permissions
         return told
+    if isinstance(error, OSError) and error.filename is not None:
+        return UserError(where, "a cache that can be written", plain_line(error), "Set HF_HOME to a folder that can.")
     if isinstance(error, ValueError) and not isinstance(error, json.JSONDecodeError):
         return UserError(where, "what the Hub takes", plain_line(error), "Mend it.")
-    todo = ("HF_HUB_OFFLINE is set: unset it to go online." if constants.HF_HUB_OFFLINE else
-            "Check the connection, and repeat it.")
-    return UserError(where, f"an answer of {constants.ENDPOINT}", plain_line(error), todo)
+    return UserError(where, f"an answer of {constants.ENDPOINT}", plain_line(error), "Check the connection, and repeat it.")
