@@ -241,6 +241,12 @@ def test_an_image_stands_as_exif_says(orientation, kind):
         assert np.array_equal(decode(data, Decoding(exif=False))[0], np.asarray(opened(data).convert("RGB")))
 
 
+@pytest.mark.parametrize(("split", "advice"), [("val", "Add --split test to"), ("nope", "--split train or --split test")])
+def test_digits_have_no_third_split(split, advice):
+    with refused(where="data digits", got=split, advice=advice):
+        load_split("digits", {}, split)
+
+
 def test_damaged_exif_costs_no_image():
     data = encoded(RGB, "JPEG", exif=b"Exif\0\0II*\0\xff\xff\xff\xff garbage")
     assert np.array_equal(decode(data)[0], np.asarray(opened(data).convert("RGB")))

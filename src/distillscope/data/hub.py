@@ -131,6 +131,9 @@ def digits(split: str, *, test_items: int = 360) -> Source:
     """1,797 real handwritten digits of 8x8, ten classes, from scikit-learn (no download)."""
     from sklearn.datasets import load_digits
 
+    there = ["train", "test"]
+    if split not in there:
+        raise MissingSplit("data digits", "split train or test", f"'{split}'", split, near_splits(split, there) or there)
     bunch = load_digits()
     grey = np.rint(bunch.images * (255 / 16)).astype(np.uint8)
     pixels = np.repeat(grey[..., None], 3, axis=-1)

@@ -282,7 +282,7 @@ def choose(quantiser: Quantiser, min_cosine: float, where: str) -> tuple[Point, 
         return found, tried
     small = [p for p in tried if p.size_bytes <= least]
     nearest = max(small, key=lambda p: p.mean)
-    raise BoundMissed(where, f"mean cosine {min_cosine:g} in a file smaller by {TIMES_SMALLER:g} times than float32",
+    raise BoundMissed(where, f"mean cosine {min_cosine} in a file smaller by {TIMES_SMALLER:g} times than float32",
                       f"{nearest.mean:.6f} at {nearest.size_bytes / 1000:,.1f} kB, the best of {len(tried)} tried",
                       f"Use --min-cosine {np.floor(nearest.mean * 1e5) / 1e5:g}, or --precision float16.",
                       [quantiser.plain(p) for p in frontier(tried)])

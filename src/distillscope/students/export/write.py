@@ -169,8 +169,8 @@ def _verified(job: Job, made: Converted) -> Exported:
     if precision in BOUNDS:
         held(found, precision, where, made.explain)
     elif not found.mean >= job.min_cosine:
-        raise UserError(where, f"mean cosine {job.min_cosine:g} to the network on {len(found.ids)} images kept apart",
-                        f"{found.mean:.4f}", "Nothing was written. Give more images (--calibrate), or a lower --min-cosine.")
+        raise UserError(where, f"mean cosine {job.min_cosine} to the network on {len(found.ids)} images kept apart",
+                        f"{found.mean:.6f}", "Nothing was written. Give more images (--calibrate), or a lower --min-cosine.")
     return Exported(made.path, artefact.facts, artefact.batch, artefact.size_bytes, found, images, made.decided)
 
 
