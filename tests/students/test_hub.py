@@ -200,8 +200,9 @@ def test_every_command_takes_a_name_where_it_takes_a_folder(published, hub, made
     assert load_artefact(small_files() / "s.onnx", name).dim == SMALL_DIM
     with refused(where="s.onnx", got="one of S"):
         load_artefact(small_files() / "s.onnx", f"{name}@new")
-    with refused(where="--calibrate", got="'nowhere'"):
-        export_student(name, tmp_path / "s.onnx", calibrate="nowhere")
+    published.commit({"student.json": (made["one"] / "student.json").read_bytes().replace(b'"digits"', b'"photos"')})
+    with refused(where=f"export {name}", got="none within reach", advice="--calibrate DATA"):
+        export_student(name, tmp_path / "s.onnx")
     np.save(tmp_path / "t.npy", rows)
     with refused(where="--student", expected="--data with the images"):
         audit_inputs(str(tmp_path / "t.npy"), name)

@@ -229,6 +229,8 @@ def named_by_hub(spec: Path | str, folder: Path) -> Iterator[None]:
     try:
         yield
     except UserError as error:
+        if on_hub(spec) is None:
+            raise
         parts = [text.replace(str(folder), str(spec)) for text in (error.where, error.expected, error.got, error.todo)]
         if error.todo == AGAIN:
             parts[3] = f"Push it again; if others can load it, remove {folder}, and it is fetched anew."

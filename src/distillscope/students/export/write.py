@@ -30,7 +30,7 @@ from distillscope.students.export.images import (
 from distillscope.students.export.load import load_artefact, name_of_weights
 from distillscope.students.export.runtimes import RUNTIMES, Converted, Job, beside
 from distillscope.students.export.verify import BOUNDS, Agreement, agreement, cosines, held, network_rows
-from distillscope.students.hub import student_folder
+from distillscope.students.hub import named_by_hub, student_folder
 from distillscope.students.load import load_student
 from distillscope.teachers.artefacts import Facts
 
@@ -76,7 +76,19 @@ def export_student(folder: Path | str, out: Path | str, *, to: str = "onnx", pre
     runtime = RUNTIMES[to]
     runtime.check(precision, input)
     check_out(out, runtime.suffixes)
-    folder = student_folder(folder)
+    name, folder = folder, student_folder(folder)
+    with named_by_hub(name, folder):
+        job = _job(folder, precision, input, licence, calibrate, split, min_cosine, qat_steps if qat else None)
+    with tempfile.TemporaryDirectory(prefix="distillscope-export-") as scratch:
+        verified = [_verified(job, made) for made in runtime.convert(job, Path(scratch) / out.name)]
+        _put([made.path.with_suffix(suffix) for made in verified for suffix in reversed(runtime.suffixes)], out.parent)
+    return [Exported(out.parent / m.path.name, m.facts, m.batch, m.size_bytes, m.agreement, m.images, m.decided)
+            for m in verified]
+
+
+def _job(folder: Path, precision: str, images: str, licence: str, calibrate: str | None, split: str, min_cosine: float,
+         qat_steps: int | None) -> Job:
+    """The student with what is to be said of its file, and the images that it is made and verified with."""
     student = load_student(folder, "cpu")
     count = VERIFIED + CHOOSING + CALIBRATED
     source = own_images(folder, count) if calibrate is None else named_images(calibrate, split, count)
@@ -85,19 +97,14 @@ def export_student(folder: Path | str, out: Path | str, *, to: str = "onnx", pre
     facts = Facts.model_validate({
         "distillscope": distillscope.__version__, "student": student.name, "teacher": str(said.get("teacher", "")),
         "dataset": str(said.get("dataset", "")), "weights_hash": name_of_weights(student), "licence": licence,
-        "dimension": student.dim, "precision": precision, "input": input, "preprocessing": student.preprocess})
+        "dimension": student.dim, "precision": precision, "input": images, "preprocessing": student.preprocess})
     own = _own(folder) if calibrate is not None and precision == "int8" else None
     tuning = None
-    if qat:
+    if qat_steps is not None:
         more = count + TUNED_ON
-        images = own_images(folder, more) if calibrate is None else named_images(calibrate, split, more)
-        tuning = tuning_of(folder, student, images, (choosing, verification), verification, qat_steps)
-    job = Job(student, facts, calibration, choosing, verification, min_cosine, own, tuning)
-    with tempfile.TemporaryDirectory(prefix="distillscope-export-") as scratch:
-        verified = [_verified(job, made) for made in runtime.convert(job, Path(scratch) / out.name)]
-        _put([made.path.with_suffix(suffix) for made in verified for suffix in reversed(runtime.suffixes)], out.parent)
-    return [Exported(out.parent / m.path.name, m.facts, m.batch, m.size_bytes, m.agreement, m.images, m.decided)
-            for m in verified]
+        tuned_on = own_images(folder, more) if calibrate is None else named_images(calibrate, split, more)
+        tuning = tuning_of(folder, student, tuned_on, (choosing, verification), verification, qat_steps)
+    return Job(student, facts, calibration, choosing, verification, min_cosine, own, tuning)
 
 
 def _check_names(to: str, precision: str, images: str) -> None:
