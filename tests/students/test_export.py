@@ -181,6 +181,7 @@ def test_a_resizing_that_is_none_of_trainings_is_found_though_the_images_are_sma
 REFUSED = {
     "unknown runtime": (["--to", "onx"], "Did you mean 'onnx'"),
     "unknown precision": (["--precision", "int4"], "known precision"),
+    "unknown input": (["--input", "large"], "known kind of input"),
     "another suffix": (["--out", "s.tflite"], "s.onnx"),
     "a suffix in capitals": (["--out", "s.ONNX"], "s.onnx"),
     "a split of no data": (["--split", "test"], "--calibrate DATA beside it"),
@@ -308,8 +309,9 @@ def test_students_and_files_are_timed_in_turn(student, files):
         bench([files / "s.batch1.onnx"], batches=(4,), seconds=0.01, memory=False)
     with refused(expected="export", got=".npy"):
         bench([files / "s.npy"])
-    with refused(where="--threads", got="0"):
-        bench([student], threads=(0,))
+    for wrong in ({"threads": (0,)}, {"threads": (100_000,)}, {"batches": (10**9,)}, {"seconds": float("inf")}):
+        with refused(where="--", expected="1" if "seconds" not in wrong else "above 0"):
+            bench([student], **wrong)
 
 
 def test_bench_says_the_processor_in_a_table_of_80_columns(student, files, monkeypatch):

@@ -26,6 +26,7 @@ from distillscope.teachers.model_files import FileNetwork
 Model = StudentEncoder | Encoder
 ROUNDS = 15
 WARM_UP = 3
+MOST_THREADS, MOST_IMAGES, MOST_SECONDS = 1024, 65_536, 86_400
 PAUSE = 0.005
 """Seconds between two models' turns: a runtime's threads spin a little after their last call."""
 
@@ -64,14 +65,14 @@ def bench(paths: Sequence[Path | str], *, threads: Sequence[int] = (1,), batches
     ``others`` open what is neither, by name; their memory is not measured. A file that is fixed to another batch is left out
     there, and said; where none is left at any batch, refused.
     """
-    for option, values in (("--threads", threads), ("--batch", batches)):
-        if not values or min(values) < 1:
-            raise UserError(option, "whole numbers from 1 up", ", ".join(map(str, values)) or "none",
+    for option, values, most in (("--threads", threads, MOST_THREADS), ("--batch", batches, MOST_IMAGES)):
+        if not values or min(values) < 1 or max(values) > most:
+            raise UserError(option, f"whole numbers from 1 to {most:,}", ", ".join(map(str, values)) or "none",
                             "1,32 are usual for batches.")
     if not paths:
         raise UserError("bench", "students' folders or exported files", "none", "Name one.")
-    if not seconds > 0:
-        raise UserError("--seconds", "a time above 0", f"{seconds:g}", "1 is usual.")
+    if not 0 < seconds <= MOST_SECONDS:
+        raise UserError("--seconds", f"a time above 0, up to {MOST_SECONDS:,}", f"{seconds:g}", "1 is usual.")
     names = [pinned(path) for path in paths]
     before = torch.get_num_threads()
     found: list[Timing] = []

@@ -25,7 +25,7 @@ def load_artefact(path: Path | str, student: StudentEncoder | Path | str | None 
     kind = MODEL_FILES.get(path.suffix.lower())
     if kind is None:
         raise UserError(where, "a file that `distillscope export` wrote (.onnx, .xml, .pte, .tflite)", f"'{path.suffix}'",
-                        "Name one of these, or a student's folder.")
+                        "Name one of these.")
     settings: dict[str, Any] = {"path": path}
     found = teachers.call(kind, settings, where=where)
     if not isinstance(found, Artefact):

@@ -33,6 +33,10 @@ DTYPES = {"float32": torch.float32, "float16": torch.float16, "int8": torch.floa
 """What the network computes in before anything is quantised."""
 
 
+PRECISIONS = tuple(DTYPES)
+INPUTS = ("sized", "raw")
+
+
 @dataclass(frozen=True)
 class Job:
     """What every conversion is given: the student, its images in three disjoint parts, and the facts of the file to be."""
@@ -66,8 +70,8 @@ class Runtime:
 
     suffixes: tuple[str, ...]
     convert: Callable[[Job, Path], list[Converted]]
-    precisions: tuple[str, ...] = ("float32", "float16", "int8")
-    inputs: tuple[str, ...] = ("sized", "raw")
+    precisions: tuple[str, ...] = PRECISIONS
+    inputs: tuple[str, ...] = INPUTS
 
     def check(self, precision: str, images: str) -> None:
         """Refuse what it cannot have before any work starts."""

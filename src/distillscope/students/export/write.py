@@ -28,7 +28,7 @@ from distillscope.students.export.images import (
     pixels_of,
 )
 from distillscope.students.export.load import load_artefact, name_of_weights
-from distillscope.students.export.runtimes import RUNTIMES, Converted, Job, beside
+from distillscope.students.export.runtimes import INPUTS, PRECISIONS, RUNTIMES, Converted, Job, beside
 from distillscope.students.export.verify import BOUNDS, Agreement, agreement, cosines, held, network_rows
 from distillscope.students.hub import named_by_hub, student_folder
 from distillscope.students.load import load_student
@@ -109,10 +109,10 @@ def _job(folder: Path, precision: str, images: str, licence: str, calibrate: str
 
 def _check_names(to: str, precision: str, images: str) -> None:
     """Refuse what is no name of these."""
-    for option, given, known in (("--to", to, list(RUNTIMES)), ("--precision", precision, ["float32", "float16", "int8"]),
-                                 ("--input", images, ["sized", "raw"])):
+    for option, kind, given, known in (("--to", "runtime", to, list(RUNTIMES)), ("--input", "kind of input", images, INPUTS),
+                                       ("--precision", "precision", precision, PRECISIONS)):
         if given not in known:
-            raise unknown_name(option, option.removeprefix("--"), given, known)
+            raise unknown_name(option, kind, given, known)
 
 
 def _check_needed(precision: str, calibrate: str | None, split: str | None, min_cosine: float | None, qat: bool,
