@@ -35,16 +35,21 @@ def infonce_losses(student: np.ndarray, teacher: np.ndarray, temperature: float 
     >>> infonce_losses(np.eye(4)[:, :1] * 0 + 1, np.ones((4, 1))).round(6).tolist() == [round(float(np.log(4)), 6)] * 4
     True
     """
-    cosines = _cosines(student, teacher)
-    own = np.diagonal(cosines, axis1=-2, axis2=-1)
-    top, sums = kernel_sums(cosines.reshape(-1, cosines.shape[-1]), temperature)
-    return (top.reshape(own.shape) - own) / temperature + np.log(sums.reshape(own.shape))
+    return _losses(_cosines(_unit(student), _unit(teacher)), temperature)
+
+
+def _unit(z: np.ndarray) -> np.ndarray:
+    return unit(z.reshape(-1, z.shape[-1])).reshape(z.shape)
 
 
 def _cosines(student: np.ndarray, teacher: np.ndarray) -> np.ndarray:
-    shape = student.shape
-    student, teacher = (unit(z.reshape(-1, shape[-1])).reshape(shape) for z in (student, teacher))
     return student @ np.swapaxes(teacher, -1, -2)
+
+
+def _losses(cosines: np.ndarray, temperature: float) -> np.ndarray:
+    own = np.diagonal(cosines, axis1=-2, axis2=-1)
+    top, sums = kernel_sums(cosines.reshape(-1, cosines.shape[-1]), temperature)
+    return (top.reshape(own.shape) - own) / temperature + np.log(sums.reshape(own.shape))
 
 
 def kernel_sums(cosines: np.ndarray, temperature: float, weights: np.ndarray | None = None) -> tuple[np.ndarray, np.ndarray]:
@@ -120,7 +125,40 @@ def batch_uniformity(z: np.ndarray) -> np.ndarray:
 
     The paper's quirk: with self-pairs it is never below -log K.
     """
-    return np.log(np.exp(4 * _cosines(z, z).clip(-1, 1) - 4).mean(axis=(-2, -1)))
+    return _uniformity(_unit(z))
+
+
+def _uniformity(z: np.ndarray) -> np.ndarray:
+    kernel = _cosines(z, z).clip(-1, 1)
+    kernel -= 1
+    kernel *= 4
+    return np.log(np.exp(kernel, out=kernel).mean(axis=(-2, -1)))
+
+
+@dataclass(frozen=True)
+class PaperBatches:
+    """Mean loss and both sides' uniformity of each of the paper's batches (b,), in row order, the short last one included."""
+
+    losses: np.ndarray
+    student: np.ndarray
+    teacher: np.ndarray
+
+    @classmethod
+    def of(cls, count: int) -> PaperBatches:
+        """Places for so many batches."""
+        return cls(np.empty(count), np.empty(count), np.empty(count))
+
+    def measure(self, first: int, student: np.ndarray, teacher: np.ndarray) -> None:
+        """Batches from number ``first`` on, from their unit rows (n, d); losses where both have one dimension."""
+        whole = len(student) // PAPER_BATCH
+        for place, rows, size in ((slice(first, first + whole), slice(whole * PAPER_BATCH), PAPER_BATCH),
+                                  (slice(first + whole, first + whole + 1), slice(whole * PAPER_BATCH, None),
+                                   len(student) - whole * PAPER_BATCH)):
+            s, t = (in_batches(z[rows], max(1, size)) for z in (student, teacher))
+            if len(s):
+                self.student[place], self.teacher[place] = _uniformity(s), _uniformity(t)
+                if s.shape == t.shape:
+                    self.losses[place] = _losses(_cosines(s, t), PAPER_TEMPERATURE).mean(axis=-1)
 
 
 def in_batches(rows: np.ndarray, size: int) -> np.ndarray:

@@ -13,6 +13,7 @@ from distillscope.measure.pool import Side, by_group, energy_along, of_whole, pa
 from distillscope.measure.probe import Map, fold_groups, residual_energy, ridge
 from distillscope.measure.results import Audit, NotMeasured, Value
 from distillscope.measure.rows import SMALLEST_NORM, Accumulator, Moments, merged, unit
+from distillscope.measure.threads import over_blocks
 from distillscope.registry import positional
 
 
@@ -62,8 +63,9 @@ class Pair:
         parts = [Accumulator() for _ in self.teacher.kept]
         size = max(span(side.rows, len(parts)) for side in (self.teacher, self.student))
         for start in range(0, self.teacher.rows.count, size):
-            for part, index in zip(parts, by_group(self.teacher.group_of[start : start + size], len(parts)), strict=True):
-                part.add(self.student.coordinates(start + index), self.teacher.coordinates(start + index))
+            over_blocks(lambda part, index, start=start: part.add(self.student.coordinates(start + index),
+                                                                  self.teacher.coordinates(start + index)),
+                        zip(parts, by_group(self.teacher.group_of[start : start + size], len(parts)), strict=True))
         return [part.result() for part in parts]
 
     def cross_moments_of(self, groups: tuple[int, ...]) -> Moments:
@@ -84,14 +86,17 @@ class Pair:
         """Cosine (n,) between each item's two embeddings, in row order."""
         self.need_one_dim()
         cosines = np.empty(self.teacher.rows.count)
-        for where, block in self.student.rows.blocks():
-            other = self.teacher.rows.take(where)
-            if not (block.any(axis=1) & other.any(axis=1)).all():
-                raise NotMeasured("a row is all zeros, so it has no direction")
-            lengths = np.linalg.norm(block, axis=1) * np.linalg.norm(other, axis=1)
-            if lengths.min() < SMALLEST_NORM:  # squares of some values vanish: unit rows cost two divisions more
-                block, other, lengths = unit(block), unit(other), 1.0
-            cosines[where] = (block * other).sum(axis=1) / lengths
+
+        def measure(where: slice) -> None:
+            block, other = self.student.rows.take(where), self.teacher.rows.take(where)
+            lengths = np.sqrt(np.einsum("ij,ij->i", block, block) * np.einsum("ij,ij->i", other, other))
+            if not lengths.min() > SMALLEST_NORM:  # squares of some values vanish: unit rows cost two divisions more
+                if not (block.any(axis=1) & other.any(axis=1)).all():
+                    raise NotMeasured("a row is all zeros, so it has no direction")
+                block, other, lengths = unit(block), unit(other), np.ones(len(block))
+            cosines[where] = np.einsum("ij,ij->i", block, other) / lengths
+
+        over_blocks(measure, self.student.rows.parts())
         return cosines
 
     @cached_property
@@ -262,34 +267,34 @@ class Pair:
         size, count = contrastive.PAPER_BATCH, self.teacher.rows.count
         return np.array([min(size, count - start) for start in range(0, count, size)])
 
-    @cached_property
+    @of_whole
+    def _paper(self) -> contrastive.PaperBatches:
+        """What each of the paper's batches gave; losses where both sides have one dimension."""
+        size, count = contrastive.PAPER_BATCH, self.teacher.rows.count
+        found = contrastive.PaperBatches.of(len(self.paper_batch_sizes))
+
+        def measure(where: slice) -> None:
+            student, teacher = (side.unit_rows(where) for side in (self.student, self.teacher))
+            found.measure(where.start // size, student, teacher)
+
+        over_blocks(measure, ((slice(start, min(start + 16 * size, count)),) for start in range(0, count, 16 * size)))
+        return found
+
+    @property
     def paper_batch_losses(self) -> np.ndarray:
         """Mean InfoNCE loss of each of the paper's batches."""
         self.need_one_dim()
-        return self._by_paper_batch(
-            lambda s, t: contrastive.infonce_losses(s, t, contrastive.PAPER_TEMPERATURE).mean(axis=-1),
-            self.student, self.teacher)
+        return self._paper.losses
 
-    @cached_property
+    @property
     def paper_student_uniformities(self) -> np.ndarray:
         """The paper's uniformity of each batch of the student."""
-        return self._by_paper_batch(contrastive.batch_uniformity, self.student)
+        return self._paper.student
 
-    @cached_property
+    @property
     def paper_teacher_uniformities(self) -> np.ndarray:
         """The paper's uniformity of each batch of the teacher."""
-        return self._by_paper_batch(contrastive.batch_uniformity, self.teacher)
-
-    def _by_paper_batch(self, measure: Callable[..., np.ndarray], *sides: Side) -> np.ndarray:
-        size, count, values = contrastive.PAPER_BATCH, self.teacher.rows.count, []
-        for start in range(0, count, 16 * size):
-            blocks = [side.unit_rows(slice(start, min(start + 16 * size, count))) for side in sides]
-            whole = len(blocks[0]) // size * size
-            if whole:
-                values.append(measure(*(contrastive.in_batches(b, size) for b in blocks)))
-            if whole < len(blocks[0]):
-                values.append(measure(*(b[None, whole:] for b in blocks)))
-        return np.concatenate(values)
+        return self._paper.teacher
 
 
 def missed(model: Map, x: Moments, cross: Moments, y: Moments) -> float:

@@ -23,6 +23,7 @@ from distillscope.measure.scan import Items, row_keys, scan
 from distillscope.measure.search import Directions, nearest_by_distance, nearest_rows
 from distillscope.measure.similarity import Sorted
 from distillscope.measure.spectrum import algebraic_rank, kernel_sums, rounding_energy
+from distillscope.measure.threads import over_blocks
 
 T = TypeVar("T")
 SPARE = 20  # neighbours kept in reserve, so that leaving a tenth of the items out needs no new search
@@ -147,8 +148,8 @@ class Side:
         parts = [Accumulator() for _ in self.kept]
         size = span(self.rows, len(parts))
         for start in range(0, self.rows.count, size):
-            for part, index in zip(parts, by_group(self.group_of[start : start + size], len(parts)), strict=True):
-                part.add(self.coordinates(start + index))
+            over_blocks(lambda part, index, start=start: part.add(self.coordinates(start + index)),
+                        zip(parts, by_group(self.group_of[start : start + size], len(parts)), strict=True))
         return [part.result() for part in parts]
 
     def moments_of(self, groups: tuple[int, ...]) -> Moments:
@@ -244,9 +245,13 @@ class Side:
         """
         if self is not self._whole:
             return self._whole.centred_energy[np.isin(self.group_of, self.kept)]
-        energy = np.empty(self.rows.count)
-        for where, block in self.rows.blocks():
-            energy[where] = np.square(block - self.mean).sum(axis=1)
+        energy, mean = np.empty(self.rows.count), self.mean
+
+        def measure(where: slice) -> None:
+            centred = self.rows.take(where) - mean
+            energy[where] = np.einsum("ij,ij->i", centred, centred)
+
+        over_blocks(measure, self.rows.parts())
         return energy
 
     # -- pairs of items of the sample --------------------------------------------------------------------------------

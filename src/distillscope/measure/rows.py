@@ -107,12 +107,14 @@ class Rows:
         """The rows of ``index`` alone, not read yet."""
         return Rows((self.z if isinstance(self.z, Stored) else Stored([self.z])).take(index), self.normalize, self.exponent)
 
+    def parts(self, size: int | None = None) -> Iterator[tuple[slice]]:
+        """Where consecutive blocks are, not read yet."""
+        size = size or self.block_rows()
+        return ((slice(start, min(start + size, self.count)),) for start in range(0, self.count, size))
+
     def blocks(self, size: int | None = None) -> Iterator[tuple[slice, np.ndarray]]:
         """Consecutive blocks and where they are."""
-        size = size or self.block_rows()
-        for start in range(0, self.count, size):
-            where = slice(start, min(start + size, self.count))
-            yield where, self.take(where)
+        return ((where, self.take(where)) for where, in self.parts(size))
 
 
 def unit(z: np.ndarray) -> np.ndarray:
@@ -122,7 +124,7 @@ def unit(z: np.ndarray) -> np.ndarray:
     [[0.6, 0.8], [0.0, 1.0], [1.0, 0.0], [0.0, 0.0]]
     """
     with np.errstate(over="ignore"):
-        norm = np.linalg.norm(z, axis=1, keepdims=True)
+        norm = np.sqrt(np.einsum("ij,ij->i", z, z))[:, None]
     plain = (norm > SMALLEST_NORM) & (norm < LARGEST_NORM)
     if plain.all():
         return z / norm
@@ -209,7 +211,8 @@ def _centred(x: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """The mean (d,) of ``x`` (n, d), and ``x`` less its mean."""
     from_first = x - x[0]
     step = from_first.mean(axis=0)
-    return x[0] + step, from_first - step
+    from_first -= step
+    return x[0] + step, from_first
 
 
 def merged(parts: Iterable[Moments]) -> Moments:

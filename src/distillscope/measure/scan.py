@@ -15,6 +15,7 @@ import numpy as np
 
 from distillscope.draws import keyed_rng
 from distillscope.measure.rows import Rows
+from distillscope.measure.threads import over_blocks
 
 MOST_EXPONENT = 100  # squares of squares of values up to 2^100 are far from the ends of float64, and so are sums of them
 
@@ -111,21 +112,28 @@ def scan(rows: Rows, seed: int = 0) -> Scan:
     keys = np.empty(rows.count, np.uint64)
     bad = np.zeros(rows.count, np.int64)
     zero = np.zeros(rows.count, bool)
-    largest, fitting, stored = 0.0, list(HOLDS), str(rows.z.dtype)
+    fitting, stored = set(HOLDS), str(rows.z.dtype)
     plain = Rows(rows.z)  # as stored: scaling and normalising are no part of the content
-    for where, block in plain.blocks(max(16, 2**18 // rows.dim)):  # small blocks stay in cache, which doubles the speed
+    size = max(16, 2**18 // rows.dim)  # small blocks stay in cache, which doubles the speed
+    largest = np.zeros(-(-rows.count // size))
+
+    def look(where: slice) -> None:
+        block = plain.take(where)
         keys[where] = row_keys(block, seed)
         finite = np.isfinite(block)
         if not finite.all():
             bad[where] = (~finite).sum(axis=1)
-            continue
-        size = np.abs(block).max(axis=1, initial=0.0)
-        largest = max(largest, float(size.max(initial=0.0)))
-        zero[where] = size == 0
-        fitting = [name for name in fitting if name == stored or HOLDS[name](block)]
-    exponent = int(np.frexp(largest)[1])
+            return
+        most = np.abs(block).max(axis=1, initial=0.0)
+        largest[where.start // size] = most.max(initial=0.0)
+        zero[where] = most == 0
+        for name in [name for name in HOLDS if name in fitting and name != stored and not HOLDS[name](block)]:
+            fitting.discard(name)
+
+    over_blocks(look, plain.parts(size))
+    exponent = int(np.frexp(largest.max(initial=0.0))[1])
     return Scan(keys, int(bad.sum()), int(np.argmax(bad > 0)), int(zero.sum()), int(np.argmax(zero)),
-                -exponent if abs(exponent) > MOST_EXPONENT else 0, fitting[0] if fitting else "float64")
+                -exponent if abs(exponent) > MOST_EXPONENT else 0, next((name for name in HOLDS if name in fitting), "float64"))
 
 
 def _is_bfloat16(block: np.ndarray) -> bool:

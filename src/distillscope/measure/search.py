@@ -42,8 +42,11 @@ class Directions:
     def single(self) -> np.ndarray:
         """Rounded to float32."""
         found = np.empty((self.count, self.dim), np.float32)
-        for start in range(0, self.count, CHUNK):
+
+        def fill(start: int) -> None:
             found[start : start + CHUNK] = self.take(slice(start, min(start + CHUNK, self.count)))
+
+        over_blocks(fill, ((start,) for start in range(0, self.count, CHUNK)))
         return found
 
     @cached_property
