@@ -160,6 +160,8 @@ def test_the_teachers_embeddings_are_compared_with_where_the_cache_has_them(tmp_
     assert "3 of 10" in found(**asked).without_teacher
     teacher.dim = 9
     assert "9-d" in found(**asked).without_teacher
+    with refused(where="--qat", got="0", advice="--calibrate"):
+        fine_tune.tuning_of(tmp_path, student, source, [source], source, 5)
     (tmp_path / "distill.yaml").unlink()
     with pytest.raises(UserError):
         fine_tune._cached_rows(tmp_path, student, source)

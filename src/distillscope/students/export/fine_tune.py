@@ -153,6 +153,9 @@ def tuning_of(folder: Path, student: StudentEncoder, source: Source, held: Itera
     """What `--qat` needs: images of ``source`` that none of ``held`` has, and the teacher's embeddings of others if at hand."""
     apart = {content_hash(part.image(i)) for part in held for i in range(len(part))}
     free = [i for i in range(len(source)) if content_hash(source.image(i)) not in apart]
+    if len(free) < TUNING_BATCH:
+        raise UserError("--qat", f"at least {TUNING_BATCH} images that neither choose nor verify", str(len(free)),
+                        "Name more: --calibrate DATA.")
     try:
         return Tuning(steps, source.take(free[:TUNED_ON]), _cached_rows(folder, student, verification))
     except UserError as error:
