@@ -83,8 +83,8 @@ def _joined(x: np.ndarray, parts: Sequence[Part]) -> list[Sequence[Part]]:
 def _rotated(x: np.ndarray, part: Part, cs: Sequence[float], tol: float, max_iter: int) -> list[Fit]:
     """The path of one part in coordinates of the span of its standardised rows."""
     basis, coordinates = np.linalg.qr(((x[part.rows] - part.shift) / part.scale).T)
-    count = len(part.rows)
-    inside = Part(np.arange(count), part.codes, part.num_classes, np.zeros(count), np.ones(count))
+    width = len(coordinates)  # the rows, or the dimensions where another part alone has fewer rows than these
+    inside = Part(np.arange(len(part.rows)), part.codes, part.num_classes, np.zeros(width), np.ones(width))
     fits = _along(_Losses(np.ascontiguousarray(coordinates.T), [inside]), cs, tol, max_iter)[0]
     return [Fit(f.weights @ basis.T, f.bias, f.gradient_norm, f.n_iter, f.converged) for f in fits]
 
