@@ -381,6 +381,7 @@ def test_a_refusal_by_the_real_client_is_one_line_and_exit_code_2(hub, made, tmp
     done = subprocess.run([sys.executable, "-m", "distillscope.cli", "push", made["one"], "ann/digits"], env=env,
                           capture_output=True, text=True, timeout=100)
     assert done.returncode == 2 and done.stdout == "" and len(done.stderr.splitlines()) == 1
+    assert hub.requests == ["POST /api/repos/create", "GET /api/models/ann/digits"]  # nothing that counts who asks
     assert "401 (You don't have the rights" in done.stderr and hub.repos == {}
 
 

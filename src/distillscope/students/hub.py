@@ -196,7 +196,9 @@ def push(student: StudentEncoder, repo_id: str, *, private: bool | None, token: 
 
 @contextmanager
 def asking(where: str) -> Iterator[None]:
-    """Whatever comes of asking the Hub is one line; its retries are no news, and no bars are drawn where nobody watches."""
+    """Whatever comes of asking the Hub is one line. Its client retries without a word, draws no bars where nobody watches, and
+    does not look for a coding agent, nor name it or torch's version, in order to tell its makers."""
+    from huggingface_hub import constants
     from huggingface_hub.utils import (
         LocalEntryNotFoundError,
         are_progress_bars_disabled,
@@ -206,6 +208,8 @@ def asking(where: str) -> Iterator[None]:
     )
 
     verbosity, bars = logging.get_verbosity(), not are_progress_bars_disabled()
+    told = constants.HF_HUB_DISABLE_TELEMETRY
+    constants.HF_HUB_DISABLE_TELEMETRY = True
     logging.set_verbosity_error()
     if bars and not progress.console.is_terminal:
         disable_progress_bars()
@@ -219,6 +223,7 @@ def asking(where: str) -> Iterator[None]:
         raise refusal(where, error) from error
     finally:
         logging.set_verbosity(verbosity)
+        constants.HF_HUB_DISABLE_TELEMETRY = told
         if bars:
             enable_progress_bars()
 
