@@ -36,6 +36,7 @@ DONE = {
     "float": "{n} of floats in [0, 1] scaled to 8 bits",
     "cmyk": "{n} converted from CMYK",
     "frames": "{n} of several frames: the first",
+    "reduced": "{n} JPEG decoded at a half, a quarter or an eighth, the shorter side at least {min_side} px",
 }
 """What may be done to an image -> how a source's note counts it."""
 
@@ -47,7 +48,8 @@ class BrokenImage(ValueError):
 @dataclass(frozen=True)
 class Decoding:
     """How images are decoded. ``background`` is any colour that Pillow knows ("white", "#808080"); ``exif=False`` leaves
-    images as they are stored.
+    images as they are stored. With ``min_side`` JPEGs are decoded at a half, a quarter or an eighth of their size where their
+    shorter side stays at least that long: other pixels, made in a fraction of the time.
 
     >>> Decoding("black").rgb
     (0, 0, 0)
@@ -55,6 +57,7 @@ class Decoding:
 
     background: str = "white"
     exif: bool = True
+    min_side: int | None = None
     rgb: tuple[int, int, int] = field(init=False, repr=False)
 
     def __post_init__(self) -> None:
@@ -68,7 +71,7 @@ class Decoding:
 
     def describe(self) -> dict[str, Any]:
         """Plain values that decide what an image becomes."""
-        return {"background": list(self.rgb), "exif": self.exif}
+        return {"background": list(self.rgb), "exif": self.exif, "min_side": self.min_side}
 
     def note(self, counts: Mapping[str, int]) -> str:
         """What was done, counted.
@@ -76,7 +79,7 @@ class Decoding:
         >>> Decoding().note({"frames": 1, "turned": 12})
         '12 turned by EXIF, 1 of several frames: the first'
         """
-        return ", ".join(text.format(n=f"{counts[key]:,}", background=self.background)
+        return ", ".join(text.format(n=f"{counts[key]:,}", background=self.background, min_side=self.min_side)
                          for key, text in DONE.items() if counts.get(key))
 
 
@@ -91,7 +94,10 @@ def decode(encoded: bytes, decoding: Decoding | None = None) -> tuple[np.ndarray
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # Pillow's remarks on odd metadata name no file; its limit is ours, below
             with Image.open(io.BytesIO(encoded), formats=known_formats()) as image:
-                return to_rgb(image, decoding or Decoding())
+                decoding = decoding or Decoding()
+                reduced = _reduce(image, decoding.min_side)
+                pixels, done = to_rgb(image, decoding)
+                return pixels, done + Counter(reduced=1) if reduced else done
     except BrokenImage:
         raise
     except UnidentifiedImageError:
@@ -111,9 +117,7 @@ def decoder_version() -> str:
 
 def to_rgb(image: Any, decoding: Decoding) -> tuple[np.ndarray, Counter[str]]:
     """A Pillow image to uint8 RGB (h, w, 3), and what was done."""
-    width, height = image.size
-    if width * height > MAX_PIXELS:
-        raise BrokenImage(f"{width} x {height} pixels, more than the {MAX_PIXELS:,} that are decoded")
+    _check_size(image)
     done: Counter[str] = Counter()
     if any(";16" in str(tile[3]) for tile in getattr(image, "tile", ())):  # 16-bit RGB, of which Pillow keeps the high bytes
         done["sixteen"] = 1
@@ -133,6 +137,32 @@ def to_rgb(image: Any, decoding: Decoding) -> tuple[np.ndarray, Counter[str]]:
     if _has_more_frames(image):
         done["frames"] = 1
     return pixels, done
+
+
+def _check_size(image: Any) -> None:
+    width, height = image.size
+    if width * height > MAX_PIXELS:
+        raise BrokenImage(f"{width} x {height} pixels, more than the {MAX_PIXELS:,} that are decoded")
+
+
+def _reduce(image: Any, min_side: int | None) -> bool:
+    """Decode a JPEG at 1/2, 1/4 or 1/8, its shorter side at least ``min_side``; whether that made it smaller.
+
+    Sides that these do not divide end in a part of a pixel: it is stretched to a whole one, so that nothing moves.
+    """
+    if min_side is None or image.format not in ("JPEG", "MPO"):
+        return False
+    _check_size(image)  # as of a whole one: what counts as broken is the same
+    before = image.size
+    drawn = image.draft(None, (min_side, min_side))
+    if drawn is None or image.size == before:
+        return False
+    if drawn[1] != (0, 0, *image.size):
+        from PIL.Image import Resampling
+
+        image.load()
+        image.paste(image.resize(image.size, Resampling.BICUBIC, box=drawn[1]))
+    return True
 
 
 def _upright(image: Any) -> tuple[Any, bool]:

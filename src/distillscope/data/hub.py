@@ -13,7 +13,7 @@ from distillscope.data.classes import class_labels, need_column, pick_column
 from distillscope.data.decode import BrokenImage, Decoding, passed_over, read_file
 from distillscope.data.source import MissingSplit, Source, data_option, encoded_source, near_splits, stratified
 from distillscope.errors import UserError
-from distillscope.registry import datasets
+from distillscope.registry import Size, datasets
 
 IMAGE_COLUMNS = ("img", "image", "jpg", "png", "jpeg", "webp")
 LABEL_COLUMNS = ("label", "labels", "fine_label", "cls")
@@ -146,18 +146,18 @@ def digits(split: str, *, test_items: int = 360) -> Source:
 
 @datasets.register("parquet")
 def parquet(split: str, *, path: Path, image: str | None = None, label: str | None = None, background: str = "white",
-            exif: bool = True) -> Source:
+            exif: bool = True, min_side: Size | None = None) -> Source:
     """Local parquet in the Hub's layout: FOLDER/{split}.parquet, an image column {bytes, path}, a label column."""
     given, path = path, Path(path).expanduser()
     if not path.exists():
         raise UserError("data.path", "a folder or file that exists", f"'{path}'", "Check the path.")
     return _read_parquet(path, path.stem if path.is_file() else path.name, split, given, image=image, label=label,
-                         decoding=Decoding(background, exif))
+                         decoding=Decoding(background, exif, min_side))
 
 
 @datasets.register("hub")
 def hub(split: str, *, path: str, config: str | None = None, image: str | None = None, label: str | None = None,
-        background: str = "white", exif: bool = True) -> Source:
+        background: str = "white", exif: bool = True, min_side: Size | None = None) -> Source:
     """A Hugging Face data set by its name on the Hub (downloaded once into its own cache)."""
     import datasets as hf
     from huggingface_hub.utils import logging as hub_logging
@@ -171,12 +171,12 @@ def hub(split: str, *, path: str, config: str | None = None, image: str | None =
                         "Check the name and the connection (a broken download resumes when repeated), or name a "
                         "local folder with --data DIR.") from None
     return _source({split: table}, split, path.split("/")[-1], path, Path(hf.config.HF_CACHE_HOME), image, label,
-                   decoding=Decoding(background, exif))
+                   decoding=Decoding(background, exif, min_side))
 
 
 @datasets.register("saved")
 def saved(split: str, *, path: Path, image: str | None = None, label: str | None = None, background: str = "white",
-          exif: bool = True) -> Source:
+          exif: bool = True, min_side: Size | None = None) -> Source:
     """A folder that Hugging Face's `save_to_disk` wrote: of one data set, or of its splits."""
     import datasets as hf
 
@@ -191,7 +191,7 @@ def saved(split: str, *, path: Path, image: str | None = None, label: str | None
     if split not in tables:
         raise MissingSplit(f"data {given}", f"a split '{split}'", f"splits {', '.join(tables)}", split,
                            near_splits(split, list(tables)) or list(tables)[:4])
-    return _source(tables, split, path.resolve().name, given, path, image, label, decoding=Decoding(background, exif),
+    return _source(tables, split, path.resolve().name, given, path, image, label, decoding=Decoding(background, exif, min_side),
                    unsplit=unsplit)
 
 

@@ -17,12 +17,12 @@ from distillscope.data.decode import Decoding, files_in, folders_in, is_image, o
 from distillscope.data.source import MissingSplit, Source, data_option, encoded_source, near_splits
 from distillscope.errors import UserError
 from distillscope.files.json_reader import parse_json
-from distillscope.registry import datasets
+from distillscope.registry import Size, datasets
 
 
 @datasets.register("image_folder")
 def image_folder(split: str, *, path: Path, label: Literal["none"] | None = None, background: str = "white",
-                 exif: bool = True) -> Source:
+                 exif: bool = True, min_side: Size | None = None) -> Source:
     """Image files: FOLDER/{split}/CLASS/x.png with labels, or FOLDER/{split}/x.png, or FOLDER/x.png, without.
 
     Classes are numbered by name over all splits that share one, so that a class that a split lacks moves no other.
@@ -52,7 +52,7 @@ def image_folder(split: str, *, path: Path, label: Literal["none"] | None = None
     notes = ("a flat folder: every image whatever the split, without labels" if flat else "",
              other_kinds(f for f in found if not is_image(f.name)))
     name = Path(path).name or top.resolve().name
-    return encoded_source(name, split, ids, lambda i: read_file(files[i]), Decoding(background, exif), labels=labels,
+    return encoded_source(name, split, ids, lambda i: read_file(files[i]), Decoding(background, exif, min_side), labels=labels,
                           class_names=classes, note="; ".join(n for n in notes if n), unsplit=flat)
 
 
@@ -89,7 +89,7 @@ SPLITS = ("split", "subset", "partition", "fold_name")
 
 @datasets.register("manifest")
 def manifest(split: str, *, path: Path, image: str | None = None, label: str | None = None, split_column: str | None = None,
-             root: Path | None = None, background: str = "white", exif: bool = True) -> Source:
+             root: Path | None = None, background: str = "white", exif: bool = True, min_side: Size | None = None) -> Source:
     """A CSV, TSV or JSONL file of image paths, with a label column and a split column where it has them.
 
     Relative paths start at ``root`` (default: the file's own folder) and stay inside it; absolute ones may lie anywhere.
@@ -125,8 +125,8 @@ def manifest(split: str, *, path: Path, image: str | None = None, label: str | N
         name = Path(listed[index])
         return read_file(name) if name.is_absolute() else read_file(start / name, start)
 
-    return encoded_source(path.stem, split, np.array(listed, dtype=str), read, Decoding(background, exif), labels=labels,
-                          class_names=names, note=note, unsplit=column is None)
+    return encoded_source(path.stem, split, np.array(listed, dtype=str), read, Decoding(background, exif, min_side),
+                          labels=labels, class_names=names, note=note, unsplit=column is None)
 
 
 def _rows(path: Path) -> dict[str, list[str]]:

@@ -103,6 +103,33 @@ def _colours(key: str, values: Any) -> tuple[float, ...]:
     return found
 
 
+SMOOTH = ("bicubic", "bilinear")
+"""Ways to resize that look at every pixel; the others pick some, and of a reduced image others."""
+REDUCED = 3
+"""So many times what a model sees must the shorter side of a reduced image be for it to see nearly the same."""
+
+
+def coarse_for(preprocess: Preprocess, decoding: Decoding | None) -> str:
+    """What a model would see otherwise because JPEGs are decoded at a part of their size; "" where next to nothing.
+
+    From `REDUCED` times the size on, a smooth resize of photos stays within a grey level of the whole one's, on average.
+
+    >>> coarse_for(Preprocess(224), Decoding(min_side=448))
+    'JPEGs decoded to min_side 448, of which it sees 224 px: from 672 px on it would see nearly the same as of whole images'
+    >>> coarse_for(Preprocess(224), Decoding(min_side=672)), coarse_for(Preprocess(224), Decoding())
+    ('', '')
+    """
+    if decoding is None or decoding.min_side is None:
+        return ""
+    shorter, said = round(preprocess.size / preprocess.crop_fraction), f"JPEGs decoded to min_side {decoding.min_side}"
+    if preprocess.interpolation not in SMOOTH:
+        return f"{said}, which it resizes by {preprocess.interpolation}: it picks other pixels than of whole images"
+    if decoding.min_side >= REDUCED * shorter:
+        return ""
+    return (f"{said}, of which it sees {shorter} px: from {REDUCED * shorter} px on it would see nearly the same as of whole "
+            "images")
+
+
 @overload
 def unit_floats(images: torch.Tensor) -> torch.Tensor: ...
 

@@ -15,7 +15,7 @@ from distillscope.data.decode import MAX_FILE_BYTES, BrokenImage, Decoding, is_i
 from distillscope.data.source import MissingSplit, Source, data_option, encoded_source, near_splits
 from distillscope.errors import UserError
 from distillscope.files.json_reader import parse_json
-from distillscope.registry import datasets
+from distillscope.registry import Size, datasets
 
 Member = tuple[Path, int, int]
 """A file in a tar: the tar, where its content begins, its size."""
@@ -32,7 +32,7 @@ class Shards:
 
 @datasets.register("webdataset")
 def webdataset(split: str, *, path: Path, image: str | None = None, label: str | None = None, background: str = "white",
-               exif: bool = True) -> Source:
+               exif: bool = True, min_side: Size | None = None) -> Source:
     """WebDataset shards: FOLDER/{split}*.tar, or one .tar; labels from KEY.cls or from `label` in KEY.json.
 
     Labels are whole numbers, or texts, which are numbered by name over all shards of the folder. ``image`` is the suffix of
@@ -71,7 +71,7 @@ def webdataset(split: str, *, path: Path, image: str | None = None, label: str |
         return _read(shard, offset, size)
 
     ids = np.array([f"{split}/{k}" for k in keys])
-    return encoded_source(path.stem, split, ids, read, Decoding(background, exif), labels=labels, class_names=names,
+    return encoded_source(path.stem, split, ids, read, Decoding(background, exif, min_side), labels=labels, class_names=names,
                           note=other_kinds(found.others), unsplit=path.is_file())
 
 

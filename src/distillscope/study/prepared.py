@@ -17,9 +17,9 @@ from distillscope.config.parts import Dataset, Part
 from distillscope.config.study import Arm, Study
 from distillscope.data.looking import Looked
 from distillscope.data.noise import Noise
-from distillscope.data.preprocess import Preprocess
+from distillscope.data.preprocess import Preprocess, coarse_for
 from distillscope.data.source import Source
-from distillscope.data.splits import Splits, load_splits, looked_through, named_split, parted
+from distillscope.data.splits import Splits, load_splits, looked_through, named_split, parted, say
 from distillscope.data.views import View
 from distillscope.draws import keyed_rng
 from distillscope.errors import UserError
@@ -125,9 +125,11 @@ def load_data(study: Study, data: Dataset, known: Mapping[str, Looked] | None = 
     ``workers`` processes decode, also what is read later of a set that memory does not hold.
     """
     setting = "data" if len(study.data) == 1 else f"data.{study.data.index(data)}"
-    return load_splits(data.title, data.name, data.settings, train_split=data.train_split, test_split=data.test_split,
-                       validation=study.validation, screen=study.screen, limit=study.limit, limit_test=study.limit_test,
-                       corrupt=study.corrupt, setting=setting, known=known, workers=workers)
+    splits = load_splits(data.title, data.name, data.settings, train_split=data.train_split, test_split=data.test_split,
+                         validation=study.validation, screen=study.screen, limit=study.limit, limit_test=study.limit_test,
+                         corrupt=study.corrupt, setting=setting, known=known, workers=workers)
+    _say_if_coarse(study, splits)
+    return splits
 
 
 def load_untested(study: Study, data: Dataset, given: Source | None = None, workers: int = 0) -> Splits:
@@ -135,7 +137,16 @@ def load_untested(study: Study, data: Dataset, given: Source | None = None, work
     if given is None:
         given = named_split(data.name, data.settings, data.train_split, "--set data.train_split=")
     whole = looked_through(given, study.limit, study.corrupt, workers=workers)
-    return parted(data.title, whole, whole, lambda count: min(1000, count // 10))
+    splits = parted(data.title, whole, whole, lambda count: min(1000, count // 10))
+    _say_if_coarse(study, splits)
+    return splits
+
+
+def _say_if_coarse(study: Study, splits: Splits) -> None:
+    """What students see of JPEGs that are decoded at a part of their size, where whole ones would show them something else."""
+    for spec in study.students:
+        if coarse := coarse_for(Preprocess(spec.image_size, spec.mean, spec.std), splits.whole_train.decoding):
+            say(f"student {spec.label}: {coarse}")
 
 
 def noise_conditions(study: Study) -> dict[tuple[Condition, int], Noise]:

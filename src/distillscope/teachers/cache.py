@@ -31,6 +31,7 @@ import pyarrow.parquet as pq
 from filelock import BaseFileLock, Timeout
 
 from distillscope import progress
+from distillscope.data.preprocess import coarse_for
 from distillscope.data.source import Source, as_rows, read_batches
 from distillscope.devices import kept_memory
 from distillscope.errors import UserError
@@ -230,6 +231,8 @@ def embed(encoder: Encoder, source: Source, perturbation: Perturbation | None = 
         # Two items with the same key (the same image twice) need one forward.
         absent = absent[np.unique(keys[absent].view("V16").ravel(), return_index=True)[1]] if len(absent) else absent
         if len(absent):
+            if coarse := coarse_for(encoder.preprocess, source.decoding):
+                progress.say(f"teacher {encoder.name}: {coarse}")
             _embed_absent(encoder, source, perturbation, entry, np.sort(absent), hashes, keys, workers, label)
             entry.join()
             rows = entry.find(keys)
