@@ -3,6 +3,7 @@
 The process that only deals tests out to others loads this file too: what takes long to import is imported where it is used.
 """
 
+import gc
 import itertools
 import os
 import shutil
@@ -21,6 +22,19 @@ def pytest_configure(config):
     """One folder for what is built once and only read: the first process makes it, those that it starts share it."""
     if SCRATCH not in os.environ:
         os.environ[SCRATCH] = config.distillscope_scratch = tempfile.mkdtemp(prefix="distillscope-tests-")
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_collection(session):
+    """What collecting imports (half a million objects) stays to the end: garbage is looked for among what comes after, and less
+    often."""
+    gc.disable()
+    try:
+        return (yield)
+    finally:
+        gc.freeze()
+        gc.enable()
+        gc.set_threshold(20_000, 20, 20)
 
 
 def pytest_unconfigure(config):
