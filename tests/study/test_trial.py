@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from dataclasses import replace
 
 import numpy as np
@@ -15,11 +16,12 @@ from distillscope.config.load import study_from
 from distillscope.config.parts import CLIP_MEAN, CLIP_STD
 from distillscope.config.recipe import FIRST_RECIPE, one_student
 from distillscope.errors import UserError
+from distillscope.measure.audit import prepare
 from distillscope.measure.probe import ridge_map
 from distillscope.measure.rows import unit
 from distillscope.results.run_files import trials_of
 from distillscope.results.rundir import is_complete
-from distillscope.study.measuring import folds_of, mapped_measures
+from distillscope.study.measuring import folds_of, mapped_measures, mapped_rows, teacher_side
 from distillscope.study.plan import plan_student
 from distillscope.study.prepared import load_data, prepare_targets
 from distillscope.study.run import run_study
@@ -143,11 +145,15 @@ def pair(count: int, noise: float, seed: int) -> tuple[np.ndarray, np.ndarray]:
     return teacher + noise / np.sqrt(DIM) * rng.normal(size=(count, DIM)), teacher
 
 
+def mapped(student: np.ndarray, teacher: np.ndarray) -> dict[str, float]:
+    return {row.measure: row.value for row in mapped_measures(student, prepare(teacher, normalize="l2"))}
+
+
 def test_a_student_that_memorised_its_train_images_gets_the_r2_of_what_it_knows_of_others():
     """Of unseen images R2 is 1 / (1 + noise^2); a map fitted where the student is right says less than nothing."""
     student, teacher = pair(TEST, NOISE, 0)
-    known = {row[0]: row[3] for row in mapped_measures(student, teacher)}
-    unit_noise = {row[0]: row[3] for row in mapped_measures(unit(student), teacher)}
+    known = mapped(student, teacher)
+    unit_noise = mapped(unit(student), teacher)
     expected = 1 / (1 + NOISE**2)
     assert known["mapped.teacher_r2"] == pytest.approx(expected, abs=0.03) and unit_noise == pytest.approx(known)
     memorised, seen = pair(TRAIN, 0.0, 1)
@@ -158,11 +164,33 @@ def test_a_student_that_memorised_its_train_images_gets_the_r2_of_what_it_knows_
 def test_chance_reads_as_nothing_and_the_order_of_items_changes_nothing():
     rng = np.random.default_rng(2)
     student, teacher = rng.normal(size=(500, 20)), rng.normal(size=(500, 30))
-    found = {row[0]: row[3] for row in mapped_measures(student, teacher)}
+    found = mapped(student, teacher)
     assert -0.02 < found["mapped.teacher_r2"] < 0.02 and found["mapped.recall_at_1"] < 0.02
     order = rng.permutation(500)
-    again = {row[0]: row[3] for row in mapped_measures(student[order], teacher[order])}
+    again = mapped(student[order], teacher[order])
     assert again == pytest.approx(found, abs=1e-9)
+
+
+@pytest.mark.parametrize("count", [60, 30])
+def test_each_image_is_mapped_by_the_ridge_map_of_the_other_folds(count):
+    """From the moments of the folds, in the span of few items too."""
+    rng = np.random.default_rng(5)
+    student, teacher = rng.normal(size=(count, 40)), rng.normal(size=(count, 12))
+    folds, found = folds_of(teacher), mapped_rows(student, teacher)
+    for fold in range(5):
+        out = folds == fold
+        np.testing.assert_allclose(found[out], ridge_map(student[~out], teacher[~out])(student[out]), rtol=1e-7, atol=1e-9)
+
+
+def test_the_teachers_rows_are_prepared_once_for_all_students(tmp_path):
+    path, z = tmp_path / "test.npy", np.random.default_rng(0).normal(size=(40, 6))
+    np.save(path, z)
+    side = teacher_side(path)
+    mapped_measures(z, side)
+    assert teacher_side(path) is side
+    np.save(path, z[:30])
+    os.utime(path, ns=(0, 0))
+    assert teacher_side(path).count == 30
 
 
 def test_repeats_share_a_fold_and_few_items_have_fewer_folds():

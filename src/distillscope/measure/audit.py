@@ -43,8 +43,8 @@ SCORED_ITEMS = {"count": "row_items", "labelled_count": "labelled_items", "probe
 
 def audit(teacher: Any, student: Any, labels: Any = None, *, train_teacher: Any = None, train_student: Any = None,
           train_labels: Any = None, text: Any = None, artefacts: Mapping[str, Any] | None = None, normalize: str | None = None,
-          groups: Collection[str] | None = None, intervals: bool = True, seed: int = 0,
-          settings: Settings | None = None) -> Audit:
+          groups: Collection[str] | None = None, only: Callable[[str], bool] | None = None, intervals: bool = True,
+          seed: int = 0, settings: Settings | None = None) -> Audit:
     """Everything that can be measured on row-aligned embeddings ``teacher`` (n, d) and ``student`` (n, d').
 
     Arrays of floats (NumPy, memory-mapped, or tensors). A teacher that is compared with many students may be passed as
@@ -54,7 +54,8 @@ def audit(teacher: Any, student: Any, labels: Any = None, *, train_teacher: Any 
     names, adds zero-shot accuracy; ``artefacts``, name -> embeddings (n, d') of the same items by a file that was made of the
     student, add ``stages``: what each step lost. ``normalize="l2"`` scales rows to unit norm first; otherwise embeddings are
     measured as given. ``groups`` picks among spectrum, alignment, contrastive, paper, similarity, retrieval, probe, knn and
-    zero_shot; ``intervals=False`` skips the 95 % intervals over items. What does not apply is named in ``left_out``.
+    zero_shot, ``only``, a function of a key, among their keys; ``intervals=False`` skips the 95 % intervals over items. What
+    does not apply is named in ``left_out``.
 
     >>> rng = np.random.default_rng(0)
     >>> teacher = rng.normal(size=(200, 8))
@@ -73,7 +74,7 @@ def audit(teacher: Any, student: Any, labels: Any = None, *, train_teacher: Any 
     pool = LabelledPair(*sides, labels, train, train_labels, text)
     files = {name: replaced(pool, name, prepared_side(rows, f"artefact {name}", normalize, settings))
              for name, rows in (artefacts or {}).items()}
-    found = _measure(pool, chosen, intervals)
+    found = _measure(pool, chosen, intervals, only=only)
     if files:
         found.stages = stages(pool, files, chosen, intervals)
     return found
@@ -106,14 +107,15 @@ def _chosen(groups: Collection[str] | None) -> set[str]:
     return set(GROUPS if groups is None else groups)
 
 
-def _measure(pool: LabelledPair | Side, groups: set[str], intervals: bool, side: str | None = None) -> Audit:
+def _measure(pool: LabelledPair | Side, groups: set[str], intervals: bool, side: str | None = None,
+             only: Callable[[str], bool] | None = None) -> Audit:
     """Every registered measure and curve of ``groups``: those of one side once a side, the others once."""
     result, jackknifed = Audit(), {}
     if isinstance(pool, LabelledPair):
         pool.expect_groups(groups)
     for name in measures:
         measure = Measure(measures[name], measures.facts(name))
-        for key, at in _targets(name, measure.facts.group, pool, groups, side):
+        for key, at in _targets(name, measure.facts.group, pool, groups, side, only):
             try:
                 result.values[key] = _value(measure, _part(_pool(pool, measure.facts.group), at), intervals)
             except NotMeasured as reason:
@@ -130,7 +132,7 @@ def _measure(pool: LabelledPair | Side, groups: set[str], intervals: bool, side:
         result.values[key] = replace(result.values[key], low=low, high=high)
     for name in curves:
         function, facts = curves[name], curves.facts(name)
-        for key, at in _targets(name, facts.group, pool, groups, side):
+        for key, at in _targets(name, facts.group, pool, groups, side, only):
             try:
                 points = function(*resolve(_part(_pool(pool, facts.group), at), function))
                 result.curves[key] = Curve(points.x, points.y, points.low, points.high, facts.unit, definition(function))
@@ -143,14 +145,17 @@ def _measure(pool: LabelledPair | Side, groups: set[str], intervals: bool, side:
     return result
 
 
-def _targets(name: str, group: str, pool: LabelledPair | Side, groups: set[str],
-             side: str | None) -> list[tuple[str, str | None]]:
+def _targets(name: str, group: str, pool: LabelledPair | Side, groups: set[str], side: str | None,
+             only: Callable[[str], bool] | None) -> list[tuple[str, str | None]]:
     """Keys of a measure of ``group`` and the side that each is measured on; None is the pair."""
     if group not in groups:
         return []
+    found: list[tuple[str, str | None]] = [(f"{s}.{name}", s) for s in ("teacher", "student")]
     if group not in SIDE_GROUPS:
-        return [(name, None)]
-    return [(f"{side}.{name}", None)] if isinstance(pool, Side) else [(f"{s}.{name}", s) for s in ("teacher", "student")]
+        found = [(name, None)]
+    elif isinstance(pool, Side):
+        found = [(f"{side}.{name}", None)]
+    return [target for target in found if only is None or only(target[0])]
 
 
 def _pool(pool: LabelledPair | Side, group: str) -> LabelledPair | Side:

@@ -12,6 +12,7 @@ study may have none (the paper's), or one that is small beside 512 dimensions.
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -26,8 +27,9 @@ from distillscope.data.splits import Splits
 from distillscope.files.writing import write_atomic
 from distillscope.measure.audit import audit, prepare
 from distillscope.measure.neighbours import knn_accuracy
-from distillscope.measure.probe import FOLDS, LinearProbe, linear_probe, ridge_map, standardised_probe, tuned_probe
-from distillscope.measure.rows import Accumulator, unit
+from distillscope.measure.pool import Side
+from distillscope.measure.probe import FOLDS, LinearProbe, linear_probe, ridge, standardised_probe, tuned_probe
+from distillscope.measure.rows import Accumulator, Frame, Rows, merged, moments, unit
 from distillscope.measure.spectrum import effective_rank
 from distillscope.results.keys import TRAIN_RANK
 from distillscope.results.rows import CLEAN, Row
@@ -68,14 +70,14 @@ def evaluate(study: Study, splits: Splits, prepared: Prepared, student: StudentE
     """Rows, curves, and what was left out with the reason."""
     clean, size = student.embed_source(splits.test), capacity(student.module, student.preprocess.size)
     save_embeddings(folder / "embeddings_test", clean, splits.test)
-    found = audit(prepare(np.asarray(prepared.rows("test")), normalize="l2"), clean, splits.test.labels, normalize="l2",
-                  groups=GROUPS, intervals=False)
+    found = audit(teacher_side(prepared.rows_file("test")), clean, splits.test.labels, normalize="l2", groups=GROUPS,
+                  only=lambda key: not key.startswith("teacher."), intervals=False)
     rows = [Row.clean("capacity.parameters", size["parameters"], 1, "parameters"),
             Row.clean("capacity.multiply_adds", size["multiply_adds"], 1, "multiply-adds an image")]
-    rows += [Row.clean(key, v.value, v.n, v.unit) for key, v in found.values.items() if not key.startswith("teacher.")]
-    curves = {key: curve for key, curve in found.to_dict()["curves"].items() if not key.startswith("teacher.")}
+    rows += [Row.clean(key, v.value, v.n, v.unit) for key, v in found.values.items()]
+    curves = found.to_dict()["curves"]
     skipped = [f"{key}: {why}" for key, why in found.left_out.items()]
-    rows += mapped_measures(clean, prepared.common_rows("test"))
+    rows += mapped_measures(clean, teacher_side(prepared.common_rows_file("test")))
     skipped += fitted.missing
     if splits.labelled:
         rows += accuracies(study, splits, student, streams, fitted, clean, folder)
@@ -88,6 +90,16 @@ def evaluate(study: Study, splits: Splits, prepared: Prepared, student: StudentE
                     student.preprocess, student.device)
     stressed = run_stresses(study.stresses, model, splits.test, study.noise.seed, folder)
     return rows + stressed.rows, {**curves, **stressed.curves}, skipped + stressed.skipped
+
+
+def teacher_side(path: Path) -> Side:
+    """The rows (n, d) of a file, scaled to unit norm, prepared once for all students that a process measures against them."""
+    return _kept_side(path, path.stat().st_mtime_ns)
+
+
+@functools.lru_cache(maxsize=1)
+def _kept_side(path: Path, written: int) -> Side:
+    return prepare(np.load(path, allow_pickle=False), normalize="l2")
 
 
 def accuracies(study: Study, splits: Splits, student: StudentEncoder, streams: KeyedStreams, fitted: Fitted, clean: np.ndarray,
@@ -186,28 +198,32 @@ def folds_of(teacher: np.ndarray) -> np.ndarray:
 def mapped_rows(student: np.ndarray, teacher: np.ndarray) -> np.ndarray:
     """The student's rows (n, d) mapped to the teacher's (n, k), each by the ridge map of the folds that it is not in."""
     fold_of, mapped = folds_of(teacher), np.empty(teacher.shape)
-    for fold in np.unique(fold_of):
-        out = fold_of == fold
-        mapped[out] = ridge_map(student[~out], teacher[~out])(student[out])
+    student = Frame.of(Rows(student)).inside(student)
+    folds = [fold_of == fold for fold in np.unique(fold_of)]
+    inputs, cross = ([moments(*(z[fold] for z in given)) for fold in folds] for given in ((student,), (student, teacher)))
+    for i, out in enumerate(folds):
+        x, xy = (merged(part for j, part in enumerate(parts) if j != i) for parts in (inputs, cross))
+        mapped[out] = ridge(x, xy, float(np.square(teacher[~out] - xy.other_mean).sum()))(student[out])
     return mapped
 
 
-def mapped_measures(student: np.ndarray, teacher: np.ndarray) -> list[Row]:
-    """Rows of the student's test embeddings (n, d), mapped to the teacher's (n, k).
+def mapped_measures(student: np.ndarray, teacher: Side) -> list[Row]:
+    """Rows of the student's test embeddings (n, d), mapped to the teacher's (n, k) at unit norm.
 
     All rows are scaled to unit norm first. ``mapped.teacher_r2`` is the share of the teacher's variance that the map explains,
     ``mapped.mean_cosine`` the mean cosine with the teacher's embedding.
 
     >>> x = np.random.default_rng(0).normal(size=(400, 6))
-    >>> found = {row.measure: row.value for row in mapped_measures(x, x[:, ::-1])}
+    >>> found = {row.measure: row.value for row in mapped_measures(x, prepare(x[:, ::-1], normalize="l2"))}
     >>> round(found["mapped.teacher_r2"], 6), found["mapped.recall_at_1"]
     (1.0, 1.0)
     """
-    reference = unit(np.asarray(teacher, np.float64))
+    reference = teacher.rows.take(slice(None))
     mapped = mapped_rows(unit(np.asarray(student, np.float64)), reference)
     residual = np.square(reference - mapped).sum() / np.square(reference - reference.mean(axis=0)).sum()
     cosines = (unit(mapped) * reference).sum(axis=1)
-    found = audit(reference, mapped, groups={"spectrum", "retrieval"}, intervals=False).values
+    found = audit(teacher, prepare(mapped, "student"), normalize="l2", groups={"spectrum", "retrieval"},
+                  only=MAPPED.__contains__, intervals=False).values
     rows = [Row.clean(f"mapped.{name}", found[key].value, found[key].n, found[key].unit)
             for key, name in MAPPED.items() if key in found]
     return [*rows, Row.clean("mapped.teacher_r2", float(1 - residual), len(reference), "share"),

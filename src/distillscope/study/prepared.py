@@ -48,11 +48,15 @@ class Prepared:
 
     def rows(self, name: str) -> np.ndarray:
         """"train", "validation", "test" or a view's name: (n, d) float32, memory-mapped."""
-        return np.load(self.folder / f"{name}.npy", mmap_mode="r", allow_pickle=False)
+        return np.load(self.rows_file(name), mmap_mode="r", allow_pickle=False)
 
-    def common_rows(self, name: str) -> np.ndarray:
+    def rows_file(self, name: str) -> Path:
+        """Where these rows stand."""
+        return self.folder / f"{name}.npy"
+
+    def common_rows_file(self, name: str) -> Path:
         """The same under the study's own target, whatever the arm's: where all arms are compared."""
-        return np.load((self.common or self.folder) / f"{name}.npy", mmap_mode="r", allow_pickle=False)
+        return (self.common or self.folder) / f"{name}.npy"
 
     def copy_target(self, folder: Path) -> None:
         """The transform into a student's folder; none where the target is the teacher's embeddings as they are."""
