@@ -126,6 +126,9 @@ def looked_through(source: Source, limit: int | None = None, corrupt: str = "err
     """The source, or a stratified part of it, once every image was decoded; what was found is said."""
     if corrupt not in ("error", "skip"):
         raise UserError("--corrupt", "error or skip", f"'{corrupt}'", "Leave it out to be told which images are broken.")
+    for option, given, least in (("--limit", limit, 1), ("--workers", workers, 0)):
+        if given is not None and given < least:
+            raise UserError(option, f"a whole number from {least} up", f"{given}", "Leave it out for its default.")
     if limit is not None and limit < len(source):
         source = source.take(stratified(source, limit, "limit"))
     if known and source.split in known:
