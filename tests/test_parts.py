@@ -16,13 +16,15 @@ from importlinter.application import use_cases
 from sklearn.decomposition import TruncatedSVD
 
 from builders import refused
+from distillscope.config.resolve import _check_library
 from distillscope.errors import UserError
 from distillscope.facts import ObjectiveFacts
 from distillscope.objectives.contrastive import infonce, infonce_views
 from distillscope.objectives.regression import cosine, mse
-from distillscope.registry import KINDS, Registry, objectives
+from distillscope.registry import KINDS, Registry, objectives, students, teachers
 from distillscope.students.networks import capacity, paper_cnn, timm_student
 from distillscope.targets.transforms import pca, unit_rows
+from distillscope.teachers.models import timm as timm_teacher
 
 
 @pytest.mark.parametrize(("kind", "name"), [(k, n) for k, r in KINDS.items() for n in r])
@@ -87,8 +89,14 @@ def test_the_papers_students_have_their_true_counts(width, parameters):
 def test_a_timm_student_is_projected_to_the_teachers_dimension():
     student = timm_student(48, 32, model="test_vit")
     assert student(torch.zeros(2, 3, 32, 32)).shape == (2, 48)
-    with pytest.raises(UserError, match="a model that timm knows"):
-        timm_student(48, 32, model="nonesuch")
+    for build in (lambda: timm_student(48, 32, model="resnt18"), lambda: timm_teacher(model="resnt18")):
+        with refused(expected="a model that timm knows", got="resnt18", advice="Near it: resnet18, "):
+            build()
+    for part, name, near in ((teachers, "efficientnet_lite", "efficientnet_lite0"), (students, "mobilenetv4_conv_smal",
+                                                                                      "timm/mobilenetv4_conv_small")):
+        with refused(got=name, advice=f"Did you mean {near}?" if "/" in near else f"Did you mean '{near}'?"):
+            _check_library(part, name, "x")
+            part.check(name, {})
     with pytest.raises(UserError, match="linear, since"):
         timm_student(48, 32, model="test_resnet", projection="none")
 

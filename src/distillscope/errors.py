@@ -32,6 +32,15 @@ def _shortened(text: str, most: int = 1000) -> str:
     return text if len(text) <= most else f"{text[:200]} ... ({len(text):,} letters)"
 
 
+def near_names(name: str, known: Iterable[str]) -> str:
+    """Up to five of many known names that are like ``name``, the likest first, as the last sentence of an error.
+
+    >>> near_names("resnt18", ["resnet18", "resnet34", "vit_tiny"])
+    'Near it: resnet18, resnet34.'
+    """
+    return f"Near it: {', '.join(difflib.get_close_matches(name, list(known), n=5)) or 'none'}."
+
+
 def unknown_name(where: str, kind: str, name: str, known: Iterable[str]) -> UserError:
     """The error for a name that is not in a list: it guesses what was meant, and lists what is known.
 

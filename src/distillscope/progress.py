@@ -5,13 +5,15 @@ from __future__ import annotations
 import os
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
 
-from rich.console import Console
+from rich.console import Console, ConsoleOptions, RenderResult
+from rich.measure import Measurement
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 from rich.segment import Segment
+from rich.table import Table
 
 from distillscope.visible import visible
 
@@ -22,6 +24,44 @@ class Terminal(Console):
     def render(self, *args: Any, **settings: Any) -> Iterator[Segment]:
         for segment in super().render(*args, **settings):
             yield segment if segment.control else segment._replace(text=visible(segment.text))
+
+
+class WholeWords(Table):
+    """A table that is fitted into the terminal by breaking lines between words; a word is cut only where nothing else fits.
+
+    Rich by itself takes the room from all columns alike, and cuts "teacher" where a sentence beside it could be wrapped.
+    """
+
+    def __rich_console__(self, console: Console, options: ConsoleOptions) -> RenderResult:
+        sizes = [[Measurement.get(console, options, cell) for cell in (column.header, *column.cells)]
+                 for column in self.columns]
+        most = [max(size.maximum for size in column) for column in sizes]
+        least = [whole if column.no_wrap else max(size.minimum for size in cells)
+                 for cells, whole, column in zip(sizes, most, self.columns, strict=True)]
+        room = options.max_width - self.frame_width
+        if sum(most) > room:
+            for column, width in zip(self.columns, shared_widths(least, most, room), strict=True):
+                column.width = width
+        return super().__rich_console__(console, options)
+
+    @property
+    def frame_width(self) -> int:
+        """What borders and padding take of a line."""
+        count, (_, right, _, left) = len(self.columns), self.padding
+        return count * (left + right) + (count - 1 + 2 * self.show_edge if self.box else 0)
+
+
+def shared_widths(least: Sequence[int], most: Sequence[int], room: int) -> list[int]:
+    """Widths of columns that want ``most`` and whose longest words take ``least``, so that they fill at most ``room``.
+
+    >>> shared_widths([3, 5], [4, 90], 30), shared_widths([20, 5], [40, 9], 15)
+    ([4, 26], [10, 5])
+    """
+    floor, want = (least, most) if sum(least) <= room else ([1] * len(least), least)
+    level = 1
+    while sum(min(w, max(f, level + 1)) for f, w in zip(floor, want, strict=True)) <= room and level < max(want):
+        level += 1
+    return [min(w, max(f, level)) for f, w in zip(floor, want, strict=True)]
 
 
 console = Terminal(stderr=True)
@@ -77,6 +117,8 @@ def _lines(label: str, total: int | None, unit: str) -> Iterator[Callable[[int],
             print(visible(f"{label}: {done}/{total or '?'} {unit}, {rate:.0f} a second{left}"), file=sys.stderr, flush=True)
 
     yield advance
+    if last > start:  # where some lines told of it, one tells its end
+        print(visible(f"{label}: {done} {unit} in {time.monotonic() - start:.0f} s"), file=sys.stderr, flush=True)
 
 
 def say(text: str) -> None:

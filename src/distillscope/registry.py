@@ -159,6 +159,15 @@ class Registry(Generic[F]):
                     found[str(call.args[0].value)] = Declared(self.kind_of_facts(**said), needs)
         return found
 
+    @property
+    def names_in_files(self) -> list[str]:
+        """The names that the folder's files register, read without importing these.
+
+        >>> students.names_in_files
+        ['paper_cnn', 'timm']
+        """
+        return sorted(self._in_files)
+
     def summary(self, name: str) -> str:
         """First line of the part's docstring."""
         return (inspect.getdoc(self.get(name)) or "").split("\n")[0]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import json
 import os
 import re
@@ -9,6 +10,7 @@ import shutil
 import subprocess
 import sys
 from importlib import metadata
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -206,13 +208,67 @@ def test_the_cache_says_where_it_is_and_is_emptied(tmp_path, monkeypatch):
     assert not list((tmp_path / "cache" / "embeddings").glob("*/"))
 
 
-def test_each_extra_is_listed_with_what_it_lacks(monkeypatch):
+def test_each_extra_is_listed_with_what_it_adds_and_what_it_lacks(monkeypatch):
+    written = (Path(__file__).parents[2] / "pyproject.toml").read_text()
+    listed = written.split("[project.optional-dependencies]")[1].split("\n[")[0]
+    assert {*doctor.ADDS, "test"} == set(re.findall(r"^([a-z0-9-]+) = \[", listed, re.MULTILINE))
+    assert all(len(what) > 10 for what in doctor.ADDS.values())
+    printed = invoke("doctor")
+    assert all(re.search(rf"│ {name} +│ {re.escape(what[:12])}", printed) for name, what in doctor.ADDS.items())
     monkeypatch.setattr(metadata, "requires", lambda name: [
         "numpy>=1", 'onnxruntime>=1.17; extra == "onnx"', "no-such-package[all]>=2 ; extra == 'other'",
         'pytest; extra == "test"'])
     assert doctor.extras() == {"onnx": ["onnxruntime"], "other": ["no-such-package"]}
-    assert doctor._extra("other", ["no-such-package"]) == ("extra other", "no-such-package not installed",
-                                                           "pip install 'distillscope[other]'")
+    assert doctor._extra("onnx", ["no-such-package"]) == ("onnx", doctor.ADDS["onnx"], "", "no-such-package")
+
+
+@pytest.mark.parametrize(("words", "expected"), [
+    (["run", "clai"], ["claims", "claims-quick"]), (["list", "pro"], ["projectors"]), (["list", "rec"], ["recipes"]),
+    (["distill", "--recipe", "rob"], ["robust"]), (["distill", "--objective", "cos"], ["cosine"]),
+    (["distill", "--student", "paper"], ["paper_cnn"]), (["embed", "--teacher", "eff"], ["efficientnet_lite0"]),
+    (["run", "mine"], ["mine.yaml"])])
+def test_a_shell_completes_presets_parts_kinds_and_files_without_torch(words, expected, tmp_path):
+    (tmp_path / "mine.yaml").touch()
+    code = ("import sys; from distillscope.cli import main\nsys.argv[0] = 'distillscope'\ntry: main()\n"
+            "finally: assert not {'torch', 'timm', 'pandas'} & set(sys.modules)")
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=tmp_path, timeout=60, env={
+        **os.environ, "PYTHONPATH": os.pathsep.join(sys.path), "_DISTILLSCOPE_COMPLETE": "complete_bash",
+        "COMP_WORDS": " ".join(["distillscope", *words]), "COMP_CWORD": str(len(words))})
+    assert done.stdout.split() == expected, done.stderr
+
+
+@pytest.mark.parametrize("command", ["list measures", "list stresses", "list presets", "doctor"])
+def test_at_80_columns_no_word_is_cut_that_would_fit(command, monkeypatch):
+    monkeypatch.setenv("DISTILLSCOPE_CACHE", os.sep + "c")
+    whole = {word for line in invoke(*command.split()).splitlines() for word in line.split()}
+    monkeypatch.setenv("COLUMNS", "80")
+    lines = invoke(*command.split()).splitlines()
+    assert max(map(len, lines)) <= 80
+    assert {word for line in lines for word in line.split() if word[0].isalnum()} <= whole
+
+
+def test_progress_ends_at_its_total_in_a_terminal_and_in_a_log_file_without_colour(monkeypatch, capsys):
+    from rich.console import Console
+
+    from distillscope import progress
+
+    monkeypatch.setenv("NO_COLOR", "1")
+    shown = io.StringIO()
+    monkeypatch.setattr(progress, "console", Console(file=shown, force_terminal=True, width=80))
+    with progress.task("student S", 300) as advance:
+        for _ in range(3):
+            advance(100)
+    last = [part for part in re.split(r"[\r\n]", shown.getvalue()) if "images" in part][-1]
+    assert "300/300 images" in last and not re.search(r"\x1b\[[0-9;]*m", shown.getvalue())
+    monkeypatch.setattr(progress, "console", Console(file=io.StringIO()))
+    monkeypatch.setattr(progress, "_LINE_SECONDS", 0.0)
+    with progress.task("student S", 300) as advance:
+        advance(100)
+        advance(200)
+    lines = capsys.readouterr().err.splitlines()
+    assert "100/300 images" in lines[0] and "300/300 images" in lines[1]
+    assert re.fullmatch(r"student S: 300 images in \d+ s", lines[2])
+    assert "\x1b" not in "".join(lines)
 
 
 COMMANDS = typer.main.get_command(cli.app).commands

@@ -47,6 +47,23 @@ def shown(run: Path) -> str:
     return console.export_text()
 
 
+def test_a_narrow_terminal_gets_the_columns_whose_words_fit(make, tmp_path):
+    from rich.console import Console
+
+    run = make(tmp_path / "run", arms=("cosine", "noise"))
+    lines = []
+    for width in (200, 80, 60):
+        console = Console(width=width, record=True, file=open("/dev/null", "w"))  # noqa: SIM115
+        console.print(terminal_table(run, width))
+        lines.append(console.export_text().splitlines())
+    wide, narrow, narrowest = ({w for line in found if line[:1] in "│┃" for w in line.split()} for found in lines)
+    assert all(max(map(len, found)) <= width for found, width in zip(lines, (200, 80, 60), strict=True))
+    assert narrowest < narrow <= wide, "no word is cut"
+    assert {"teacher", "clean", "cosine", "0.2"} <= narrow and {"teacher", "clean", "0.2"} <= narrowest
+    said = " ".join(" ".join(lines[1]).split())
+    assert "InfoNCE" in wide - narrow and re.search(r"No room here for dims 90 %.*: .*table.md has all", said)
+
+
 def test_everything_is_written(reported):
     names = ["results.csv", "summary.json", "report.html", "tables/table.md", "tables/table.tex", "tables/table.csv",
              *(f"figures/{key}.{suffix}" for key in FIGURES for suffix in ("svg", "png"))]

@@ -33,8 +33,28 @@ def examine() -> list[tuple[str, str, str]]:
     ]
     for package in ("torch", "torchvision", "timm", "datasets", "accelerate", "scikit-learn", "numpy"):
         rows.append((package, metadata.version(package), ""))
-    rows += [_extra(extra, needed) for extra, needed in extras().items()]
     return [*rows, *_weights(), *_data()]
+
+
+ADDS = {
+    "attacks": "adversarial attacks (stress `attack`)",
+    "coreml": "`export --to coreml`",
+    "executorch": "`export --to executorch`, and .pte files as models",
+    "hdf5": "embeddings and labels from HDF5 files",
+    "litert": "`export --to litert`",
+    "notebook": "the notebook, run by Jupyter",
+    "onnx": "`export`, and .onnx files as models",
+    "open-clip": "teachers of open_clip, and class names for zero-shot accuracy",
+    "openvino": "`export --to openvino`, and .xml files as models",
+    "tflite": ".tflite files as models",
+    "track": "`--track tensorboard`",
+}
+"""What each extra of the package is for."""
+
+
+def examine_extras() -> list[tuple[str, str, str, str]]:
+    """(name, what it adds, found, missing) rows."""
+    return [_extra(name, needed) for name, needed in extras().items()]
 
 
 def extras() -> dict[str, list[str]]:
@@ -46,15 +66,14 @@ def extras() -> dict[str, list[str]]:
     return dict(sorted(found.items()))
 
 
-def _extra(name: str, needed: list[str]) -> tuple[str, str, str]:
+def _extra(name: str, needed: list[str]) -> tuple[str, str, str, str]:
     versions, missing = [], []
     for package in needed:
         try:
             versions.append(f"{package} {metadata.version(package)}")
         except metadata.PackageNotFoundError:
             missing.append(package)
-    todo = f"pip install 'distillscope[{name}]'" if missing else ""
-    return f"extra {name}", ", ".join(versions + [f"{m} not installed" for m in missing]), todo
+    return name, ADDS.get(name, ""), ", ".join(versions), ", ".join(missing)
 
 
 def _devices() -> list[str]:
@@ -77,9 +96,8 @@ def _weights() -> list[tuple[str, str, str]]:
 
     clip = "timm/vit_base_patch32_clip_quickgelu_224.openai"
     cached = any(isinstance(try_to_load_from_cache(clip, f), str) for f in ("model.safetensors", "open_clip_model.safetensors"))
-    rows.append((f"weights {clip}", "in the Hub's cache" if cached else "not here",
-                 "" if cached else "go online once, or download that repository's safetensors and name the file: "
-                 "--set teacher.weights=FILE"))
+    rows.append(("weights of CLIP ViT-B/32", "in the Hub's cache" if cached else "not here",
+                 "" if cached else "go online once, or see docs/paper.md"))
     return rows
 
 

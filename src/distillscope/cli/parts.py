@@ -6,14 +6,15 @@ from typing import Annotated
 
 import typer
 
-from distillscope.cli.root import app, cache_app, print_table
+from distillscope.cli.root import app, cache_app, completed, print_table
 from distillscope.errors import UserError, unknown_name
 from distillscope.registry import KINDS
 
 
 @app.command("list")
 def list_(
-    kind: Annotated[str, typer.Argument(metavar="KIND", help=f"presets, recipes, {', '.join(KINDS)}")],
+    kind: Annotated[str, typer.Argument(metavar="KIND", autocompletion=completed(),
+                                         help=f"presets, recipes, {', '.join(KINDS)}")],
 ) -> None:
     """List the parts of a kind, with what each is and what can be set.
 
@@ -40,13 +41,14 @@ def list_(
 
 @app.command()
 def doctor() -> None:
-    """What this machine has: devices, threads, versions, weights and data within reach, and what to do about the rest.
+    """What this machine has: devices, threads, versions, weights and data within reach, extras, and what to do about the rest.
 
     Example: `distillscope doctor`
     """
-    from distillscope.cli.doctor import examine
+    from distillscope.cli.doctor import examine, examine_extras
 
     print_table("doctor", ["what", "found", "what to do"], examine())
+    print_table("extras: pip install 'distillscope[NAME]'", ["name", "what it adds", "found", "missing"], examine_extras())
 
 
 @cache_app.command("list")

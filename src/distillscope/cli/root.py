@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import glob
 import shlex
 import sys
+from collections.abc import Callable
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -57,6 +59,23 @@ def options(version: Annotated[bool, typer.Option("--version", callback=print_ve
 cache_app = typer.Typer(no_args_is_help=True, help="The cache of teacher embeddings (DISTILLSCOPE_CACHE moves it).")
 app.add_typer(cache_app, name="cache")
 
+
+
+def completed(*kinds: str, files: str = "") -> Callable[[str], list[str]]:
+    """What a shell completes a word to: names of those kinds, and files whose names end so."""
+    def complete(incomplete: str) -> list[str]:
+        from distillscope.config.load import names_in
+        from distillscope.registry import KINDS
+
+        names = [*KINDS, "presets", "recipes"] if not kinds else []
+        for kind in kinds:
+            names += names_in(kind) if kind in ("presets", "recipes") else KINDS[kind].names_in_files  # type: ignore[arg-type]
+        found = [name for name in names if name.startswith(incomplete)]
+        return found + (sorted(glob.glob(f"{glob.escape(incomplete)}*{files}")) if files else [])
+
+    return complete
+
+
 Device = Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:1, mps")]
 Precision = Annotated[str | None, typer.Option(help="float32, bfloat16 or float16, for teacher and students")]
 Set = Annotated[list[str] | None, typer.Option("--set", metavar="PATH=VALUE", help="override one setting; repeatable")]
@@ -72,11 +91,10 @@ def command_line() -> str:
 
 def print_table(title: str, columns: list[str], rows: list[tuple]) -> None:
     from rich.markup import escape
-    from rich.table import Table
 
-    from distillscope.progress import Terminal
+    from distillscope.progress import Terminal, WholeWords
 
-    table = Table(title=title, title_justify="left", show_header=any(columns))
+    table = WholeWords(title=title, title_justify="left", show_header=any(columns))
     for column in columns:
         table.add_column(column, overflow="fold")
     for row in rows:
@@ -88,7 +106,8 @@ def print_results(folder: Path) -> None:
     from distillscope.progress import Terminal
     from distillscope.report.tables import terminal_table
 
-    Terminal().print(terminal_table(folder))
+    terminal = Terminal()
+    terminal.print(terminal_table(folder, terminal.width))
 
 
 PRINT = "-"

@@ -7,11 +7,25 @@ from typing import Annotated, Any
 
 import typer
 
-from distillscope.cli.root import Corrupt, Device, Precision, Set, Track, Workers, app, command_line, print_results, print_table
+from distillscope.cli.root import (
+    Corrupt,
+    Device,
+    Precision,
+    Set,
+    Track,
+    Workers,
+    app,
+    command_line,
+    completed,
+    print_results,
+    print_table,
+)
 
 Epochs = Annotated[int | None, typer.Option(help="passes over the train images")]
 BatchSize = Annotated[int | None, typer.Option(help="images a step")]
 LearningRate = Annotated[float | None, typer.Option(help="learning rate")]
+
+TEACHERS = completed("teachers")
 
 
 def training(epochs: int | None, batch_size: int | None, lr: float | None) -> dict[str, Any]:
@@ -26,12 +40,13 @@ def as_overrides(settings: dict[str, Any]) -> list[str]:
 
 @app.command()
 def run(
-    preset: Annotated[str, typer.Argument(metavar="PRESET_OR_YAML", help="see `distillscope list presets`")],
+    preset: Annotated[str, typer.Argument(metavar="PRESET_OR_YAML", autocompletion=completed("presets", files=".yaml"),
+                                            help="see `distillscope list presets`")],
     out: Annotated[Path | None, typer.Option(help="run directory [default: runs/NAME]")] = None,
     set_: Set = None,
     data: Annotated[str | None, typer.Option(
         help="data set name, folder, manifest (CSV, TSV, JSONL), parquet, tar, or owner/name on the Hub")] = None,
-    teacher: Annotated[str | None, typer.Option(help="teacher instead of the preset's")] = None,
+    teacher: Annotated[str | None, typer.Option(autocompletion=TEACHERS, help="teacher instead of the preset's")] = None,
     limit: Annotated[int | None, typer.Option(help="a stratified part of train (and of test)")] = None,
     epochs: Epochs = None,
     batch_size: BatchSize = None,
@@ -83,13 +98,15 @@ def run(
 
 @app.command()
 def distill(
-    teacher: Annotated[str, typer.Option(help="for instance efficientnet_lite0, timm/MODEL, open_clip/MODEL:WEIGHTS")],
+    teacher: Annotated[str, typer.Option(autocompletion=TEACHERS,
+                                         help="for instance efficientnet_lite0, timm/MODEL, open_clip/MODEL:WEIGHTS")],
     out: Annotated[Path, typer.Option(help="where the student goes")],
     data: Annotated[str, typer.Option(help="images to distil on; labels are not needed")],
-    student: Annotated[str, typer.Option(help="paper_cnn or timm/MODEL")] = "paper_cnn",
-    recipe: Annotated[str | None, typer.Option(metavar="NAME|FILE.yaml",
+    student: Annotated[str, typer.Option(autocompletion=completed("students"), help="paper_cnn or timm/MODEL")] = "paper_cnn",
+    recipe: Annotated[str | None, typer.Option(metavar="NAME|FILE.yaml", autocompletion=completed("recipes", files=".yaml"),
                                                help="how it is trained: `distillscope list recipes` [default: robust]")] = None,
-    objective: Annotated[str | None, typer.Option(help="instead of the recipe's: `distillscope list objectives`")] = None,
+    objective: Annotated[str | None, typer.Option(autocompletion=completed("objectives"),
+                                                  help="instead of the recipe's: `distillscope list objectives`")] = None,
     epochs: Epochs = None,
     batch_size: BatchSize = None,
     lr: LearningRate = None,
@@ -138,7 +155,7 @@ def distill(
 @app.command()
 def embed(
     data: Annotated[str, typer.Option(help="images to embed")],
-    teacher: Annotated[str | None, typer.Option(help="a teacher's name")] = None,
+    teacher: Annotated[str | None, typer.Option(autocompletion=TEACHERS, help="a teacher's name")] = None,
     student: Annotated[str | None, typer.Option(help="a distilled student's folder, or hf-hub:owner/name")] = None,
     split: Annotated[str, typer.Option()] = "test",
     out: Annotated[Path | None, typer.Option(help="folder for img_emb/ and metadata/ [default: only the cache]")] = None,

@@ -104,6 +104,8 @@ def _check_library(kind: registry.Registry, name: str, where: str) -> None:
     timm = importlib.import_module("timm")  # as the registries import parts: only where a study is to be run
     if timm.is_model(name.split(".")[0]):
         raise UserError(where, f"a known {kind.kind}", f"'{name}', a model of timm", f"Write timm/{name}.")
+    if not difflib.get_close_matches(name, kind, n=1) and (near := difflib.get_close_matches(name, timm.list_models(), n=1)):
+        raise UserError(where, f"a known {kind.kind}", f"'{name}'", f"Did you mean timm/{near[0]}? Known: {', '.join(kind)}.")
 
 
 def with_noise(study: Study) -> Study:

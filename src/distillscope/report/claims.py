@@ -128,12 +128,13 @@ def _p_cell(v: Verdict) -> str:
 
 def claims_table(decision: Decision):
     """One setting's verdicts as a ``rich.table.Table``."""
-    from rich.table import Table
     from rich.text import Text
 
+    from distillscope.progress import WholeWords
+
     caption = f"{counts(decision)}; Holm over {decision.tested} primary endpoints. The sentences stand in {MARKDOWN}."
-    table = Table(title=Text(f"claims, {decision.dataset}, teacher {decision.teacher}"), title_justify="left",
-                  caption=Text(caption), caption_justify="left")
+    table = WholeWords(title=Text(f"claims, {decision.dataset}, teacher {decision.teacher}"), title_justify="left",
+                       caption=Text(caption), caption_justify="left")
     for name in ("claim", "verdict", "primary endpoint, or why not", "effect [95 %]", "bound", "p (Holm)", "n"):
         table.add_column(name, overflow="fold", no_wrap=name in ("claim", "verdict"))
     styles = {"supported": "green", "refuted": "red", "undecided": "dim"}

@@ -158,8 +158,9 @@ def _cost(entry: Entry, name: str) -> str:
 
 def advice_tables(advice: Advice) -> list[Any]:
     """One ``rich.table.Table`` a student; * marks the arms that no other is shown to beat."""
-    from rich.table import Table
     from rich.text import Text
+
+    from distillscope.progress import WholeWords
 
     tables = []
     for one in advice.found:
@@ -167,10 +168,9 @@ def advice_tables(advice: Advice) -> list[Any]:
             if not ranking.entries and not ranking.apart:
                 continue
             compared = arms_compared(ranking, one)
-            table = Table(title=Text(f"{one.dataset}, teacher {one.teacher}, student {ranking.student}"), title_justify="left",
-                          caption=Text(f"{teacher_row(one)} {marked(ranking)}Second lines: difference to the plain arm. "
-                                       f"{intervals(ranking)}"),
-                          caption_justify="left")
+            title = Text(f"{one.dataset}, teacher {one.teacher}, student {ranking.student}")
+            caption = f"{teacher_row(one)} {marked(ranking)}Second lines: difference to the plain arm. {intervals(ranking)}"
+            table = WholeWords(title=title, title_justify="left", caption=Text(caption), caption_justify="left")
             for i, name in enumerate(compared.head):
                 table.add_column(Text(name), justify="left" if i < 2 else "right", overflow="fold")
             for line in compared.lines:

@@ -8,6 +8,7 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from distillscope.config.study import Published
 from distillscope.files.writing import write_text
@@ -20,6 +21,9 @@ from distillscope.results.rows import CLEAN, TEACHER
 from distillscope.results.run import Run, read_run
 from distillscope.results.summary import Statistic, Summary
 from distillscope.visible import markdown_text, sheet_cell, visible
+
+if TYPE_CHECKING:
+    from rich.table import Table as RichTable
 
 
 @dataclass(frozen=True)
@@ -289,14 +293,42 @@ def _for_terminal(table: Table) -> Table:
     return replace(table, columns=columns, rows=[Row(r.model, [r.cells[i] for i in kept]) for r in table.rows])
 
 
-def terminal_table(run_dir: Path):
-    """The main table as a ``rich.table.Table``, to be printed at the end of a run."""
-    from rich.table import Table as RichTable
+GIVES_WAY = ("dims_90", "infonce", "paper_infonce", "uniformity", "parameters")
+"""What a narrow terminal does without, before noise levels below the highest and what stands further right."""
+
+
+def terminal_table(run_dir: Path, width: int | None = None) -> RichTable:
+    """The main table, to be printed at the end of a run; at ``width`` letters those columns whose words fit into a line."""
+    run = read_run(run_dir)
+    table, left_out = _for_terminal(build_table(run, settings_of(run), Summary.of(run))), []
+    while width and len(table.columns) > 2 and _least_width(table) > width:
+        known = [c.key for c in table.columns]
+        levels = [key for key in known if key.startswith("accuracy_") and key != "accuracy_clean"][:-1]
+        gone = known.index(next((key for key in (*GIVES_WAY, *levels) if key in known), known[-1]))
+        left_out.append(table.columns[gone].title)
+        table = replace(table, columns=[c for i, c in enumerate(table.columns) if i != gone],
+                        rows=[Row(r.model, [c for i, c in enumerate(r.cells) if i != gone]) for r in table.rows])
+    notes = table.notes + ([f"No room here for {', '.join(left_out)}: {run_dir / 'table.md'} has all."] if left_out else [])
+    return _drawn(replace(table, notes=notes), run.name)
+
+
+def _least_width(table: Table) -> int:
+    """The width at which no word of the table need be cut: each column's longest word, with a border and padding."""
+    rows = [table.head, *([*table.names(r), *_terminal_cells(table, r)] for r in table.rows)]
+    return sum(max(len(word) for row in rows for word in row[i].split() or [""]) + 3 for i in range(len(table.head))) + 1
+
+
+def _terminal_cells(table: Table, row: Row) -> list[str]:
+    return [table.text(c, k, " ±") for c, k in zip(row.cells, table.columns, strict=True)]
+
+
+def _drawn(table: Table, name: str) -> RichTable:
+    """The table with its notes, a section for each group of models."""
     from rich.text import Text
 
-    run = read_run(run_dir)
-    table = _for_terminal(build_table(run, settings_of(run), Summary.of(run)))
-    shown = RichTable(title=Text(run.name), caption=Text(" ".join(table.notes)), title_justify="left", caption_justify="left")
+    from distillscope.progress import WholeWords
+
+    shown = WholeWords(title=Text(name), caption=Text(" ".join(table.notes)), title_justify="left", caption_justify="left")
     for index, name in enumerate(table.head):
         shown.add_column(Text(name), justify="left" if index < len(table.head) - len(table.columns) else "right",
                          overflow="fold")
@@ -306,7 +338,6 @@ def terminal_table(run_dir: Path):
         if previous not in (None, group):
             shown.add_section()
         previous = group
-        cells = [table.text(c, k, " ±") for c, k in zip(row.cells, table.columns, strict=True)]
         style = "bold" if row.model.is_teacher else ""
-        shown.add_row(*(Text(t, style=style) for t in [*table.names(row), *cells]))
+        shown.add_row(*(Text(t, style=style) for t in [*table.names(row), *_terminal_cells(table, row)]))
     return shown

@@ -18,6 +18,7 @@ from rich.table import Table
 from rich.text import Text
 
 from distillscope.measure.results import Audit, Line, Value
+from distillscope.progress import WholeWords
 from distillscope.report.sentences.audit import headline
 from distillscope.report.sentences.audit_measures import between, meaning, read_as, title_of, told
 from distillscope.report.sentences.numbers import percent
@@ -82,7 +83,7 @@ class AuditTable:
 
     def _stages(self) -> Iterator[Table | Text | Padding]:
         """Every stage in a column, what each step changed below its value, and a sentence a step."""
-        table = Table(box=SIMPLE_HEAD, padding=(0, 1, 0, 0))
+        table = WholeWords(box=SIMPLE_HEAD, padding=(0, 1, 0, 0))
         for title in ["", *stage_titles(self.found)]:
             table.add_column(Text(title), justify="right" if title else "left", overflow="fold")
         for row in stage_rows(self.found):

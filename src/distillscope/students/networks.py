@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import difflib
 from collections.abc import Mapping
 from typing import Any, Literal
 
 import torch
 from torch import nn
 
-from distillscope.errors import UserError
+from distillscope.errors import UserError, near_names
 from distillscope.registry import Size, students
 
 HIDDEN = 512
@@ -82,8 +81,7 @@ def timm_student(embedding_dim: int, image_size: int, *, model: str, pretrained:
     import timm
 
     if not timm.is_model(model.split(".")[0]):
-        near = difflib.get_close_matches(model, timm.list_models(), n=5)
-        raise UserError("student.model", "a model that timm knows", f"'{model}'", f"Near it: {', '.join(near) or 'none'}.")
+        raise UserError("student.model", "a model that timm knows", f"'{model}'", near_names(model, timm.list_models()))
     if projection not in ("linear", "none"):
         raise UserError("student.projection", "linear or none", f"'{projection}'", "Use linear where dims differ.")
     extra = dict(settings or {})

@@ -13,7 +13,7 @@ import torch
 from distillscope.data.preprocess import Preprocess
 from distillscope.data.source import Source
 from distillscope.data.splits import HELD_OUT
-from distillscope.errors import UserError
+from distillscope.errors import UserError, near_names
 from distillscope.inputs.embeddings import positions, read_embeddings
 from distillscope.inputs.formats import EMBEDDINGS, suffix_of
 from distillscope.registry import teachers
@@ -54,9 +54,9 @@ def timm(*, model: str, weights: Path | None = None, head: str = "auto", unit_no
     architecture = model.split(".")[0]
     where = f"teacher timm/{model}"
     if not library.is_model(architecture):
-        close = library.list_models(f"*{architecture[:12]}*")[:5]
         raise UserError(where, "a model that timm knows", f"'{architecture}'",
-                        f"Near it: {', '.join(close) or 'none'}. `distillscope list teachers` tells how to name one.")
+                        f"{near_names(architecture, library.list_models())} "
+                        "`distillscope list teachers` tells how to name one.")
     try:
         from huggingface_hub.utils import logging as hub_logging
 
