@@ -356,6 +356,11 @@ def test_what_the_card_says_where_the_audit_cannot_know_the_student(made):
     assert "that they are this student's was not checked" in card and "on embeddings, 60 items" in card
 
 
+def test_a_name_without_its_head_is_no_folder():
+    with refused(where="student ann/digits", advice="on the Hub hf-hub:ann/digits."):
+        load_student("ann/digits")
+
+
 @pytest.mark.parametrize(("name", "revision", "said"), [
     ("nowhere", None, {"expected": "owner/name", "got": "neither"}), ("ann/a@b", "c", {"got": "'c' and 'b'"}),
     (Path(__file__).parent, "v1", {"got": "'v1' for a folder"})])

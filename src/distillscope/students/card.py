@@ -165,8 +165,8 @@ def _images(audit: Audit) -> tuple[str, str | None]:
     said = audit.inputs.get("student", {})
     if not said.get("weights"):
         return "embeddings", None
-    data, _, split = str(said.get("ids") or "").rpartition("/")
-    return markdown_text(Path(data).name) or "images", markdown_text(split) or None
+    data, _, split = visible(" ".join(str(said.get("ids") or "").split())).rpartition("/")
+    return Path(data).name or "images", split or None
 
 
 def _lost(audit: Audit | None, artefacts: Sequence[Artefact]) -> str:
@@ -203,7 +203,8 @@ def _table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
 
 
 def _package_code(student: StudentEncoder, place: str) -> str:
-    own = f", module={visible(student.name)}()" if (student.described or {}).get("name") == OWN else ""
+    network = student.name if student.name.isidentifier() else "MyNetwork"
+    own = f", module={network}()" if (student.described or {}).get("name") == OWN else ""
     return f"""```python
 import distillscope
 student = distillscope.load_student({visible(repr(place))}{own})    # reads {WEIGHTS} and {DESCRIPTION}

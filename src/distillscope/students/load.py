@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import re
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
@@ -14,7 +15,7 @@ import torch
 from numpy.typing import NDArray
 
 from distillscope import progress
-from distillscope.config.parts import DESCRIPTION, WEIGHTS, on_hub
+from distillscope.config.parts import DESCRIPTION, HUB, WEIGHTS, on_hub
 from distillscope.data.decode import is_image
 from distillscope.data.preprocess import Preprocess, gathered
 from distillscope.data.source import Source, read_batches
@@ -252,6 +253,8 @@ def load_student(folder: Path | str, device: str = "auto", precision: str = "flo
         refuse_archive(folder, f"student {folder}")
         trials = sorted(folder.glob(f"trials/*/{DESCRIPTION}"))
         todo = f"Name a trial, for instance {trials[0].parent}." if trials else "Name what `distillscope distill --out` wrote."
+        if not folder.exists() and re.fullmatch(r"\w[\w.-]*/[\w.-]+", str(folder)):
+            todo = f"{todo.removesuffix('.')}, or on the Hub {HUB}{folder}."
         raise UserError(f"student {folder}", f"a folder with {DESCRIPTION} and {WEIGHTS}", "none there", todo)
     described, written = read_description(description)
     weights, label = folder / WEIGHTS, described.label or described.name
