@@ -46,7 +46,7 @@ class Part:
 
     @classmethod
     def of(cls, x: np.ndarray, rows: np.ndarray, codes: np.ndarray, num_classes: int) -> Part:
-        return cls(rows, codes, num_classes, *standard(x[rows]))
+        return cls(rows, codes, num_classes, *standard(x if len(rows) == len(x) else x[rows]))
 
 
 def standard(x: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
@@ -70,8 +70,10 @@ def paths(x: np.ndarray, parts: Sequence[Part], cs: Sequence[float], tol: float,
     if any(len(part.rows) <= x.shape[1] for part in parts):
         return [_rotated(x, part, cs, tol, max_iter) for part in parts]
     shift, scale = standard(x)
-    return [fits for some in _joined(x, parts) for fits in _along(_Losses((x - shift) / scale, [
-        Part(p.rows, p.codes, p.num_classes, (p.shift - shift) / scale, p.scale / scale) for p in some]), cs, tol, max_iter)]
+    x = x - shift
+    x /= scale
+    inside = [Part(p.rows, p.codes, p.num_classes, (p.shift - shift) / scale, p.scale / scale) for p in parts]
+    return [fits for some in _joined(x, inside) for fits in _along(_Losses(x, some), cs, tol, max_iter)]
 
 
 def _joined(x: np.ndarray, parts: Sequence[Part]) -> list[Sequence[Part]]:
@@ -105,12 +107,15 @@ class _Losses:
         classes = np.repeat(repeats, repeats)
         self.penalty = np.where(classes[:, None] == 2, 2.0, 1.0) / self.count  # of two classes, each has half of the one vector
         self.spread = (1 - 1 / classes) / classes  # mean of p (1 - p) of each class: here without weights
-        self.x, self.pieces = x, list(self._cut(x))
+        self.pieces = list(self._cut(x))
 
     @cached_property
     def gram(self) -> np.ndarray:
-        """Mean of x x^T (d, d)."""
-        return self.x.T @ self.x / len(self.x)
+        """Mean of x x^T (d, d) over the rows that are of any part."""
+        total = np.zeros((self.scale.shape[1],) * 2)
+        for x, *_ in self.pieces:
+            total += x.T @ x
+        return total / sum(len(x) for x, *_ in self.pieces)
 
     def _cut(self, x: np.ndarray) -> Iterator[tuple[np.ndarray, np.ndarray, list[tuple[int, slice, np.ndarray]]]]:
         """Rows that are of the same parts, those parts' columns, and of each part its own and the class of each row."""
