@@ -63,7 +63,10 @@ def running_hub():
         pass
 
     Answers.hub = hub
-    server = ThreadingHTTPServer(("127.0.0.1", 0), Answers)
+    class Server(ThreadingHTTPServer):
+        request_queue_size = 64  # a full queue drops connections, and the client waits longer with each of its retries
+
+    server = Server(("127.0.0.1", 0), Answers)
     hub.endpoint = f"http://127.0.0.1:{server.server_port}"
     thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01}, daemon=True)
     thread.start()
