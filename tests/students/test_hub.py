@@ -23,7 +23,6 @@ from builders.tiny import SMALL_DIM, once, save_small_student, scratch, small_fi
 from distillscope import StudentEncoder, audit, cli, export_student, load_artefact, load_student
 from distillscope.audits.run import Images, audit_inputs
 from distillscope.data.preprocess import Preprocess
-from distillscope.errors import UserError
 from distillscope.measure.results import Value
 from distillscope.students.card import _resizing, model_card
 from distillscope.students.hub import pinned, student_folder
@@ -152,8 +151,7 @@ def test_a_download_that_is_cut_short_is_fetched_again(published, hub, made, mon
     with refused(where="hf-hub:ann/digits", advice="repeat it"):
         load_student("hf-hub:ann/digits", "cpu")
     hub.cut.clear()
-    rows = load_student("hf-hub:ann/digits", "cpu").encode(images())
-    assert np.array_equal(rows, load_student(made["one"], "cpu").encode(images()))
+    assert load_student("hf-hub:ann/digits", "cpu").weights_hash == load_student(made["one"], "cpu").weights_hash
 
 
 def test_a_repository_of_something_else(hub):
@@ -377,7 +375,7 @@ def test_the_command_pushes_with_its_card(hub, made, tmp_path, monkeypatch):
     assert "license: mit" in hub.repos["ann/digits"].files("v2")["README.md"].decode()
     (tmp_path / "empty").mkdir()
     done = CliRunner().invoke(cli.app, ["push", str(tmp_path / "empty"), "ann/digits"])
-    assert isinstance(done.exception, UserError) and "student.json" in str(done.exception)
+    assert "a folder with student.json" in str(done.exception)
 
 
 def test_a_refusal_by_the_real_client_is_one_line_and_exit_code_2(hub, made, tmp_path):
