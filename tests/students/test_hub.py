@@ -237,6 +237,7 @@ def test_a_branch_is_made_and_the_namespace_found_out(hub, made, monkeypatch, ca
 
 @pytest.mark.parametrize(("token", "refuse", "repo", "said"), [
     (None, {}, "ann/x", {"got": "401", "advice": ["Nothing was pushed", "hf auth login"]}),
+    (None, {}, "x", {"expected": "a token", "got": "none", "advice": "owner/name"}),
     (MAY_READ, {}, "ann/x", {"got": "403 (You don't have the rights", "advice": "HF_TOKEN"}),
     (MAY_WRITE, {}, "ann/a--b", {"expected": "what the Hub takes"}),
     (MAY_WRITE, {"validate-yaml": (500, "overloaded")}, "ann/x", {"got": "500 (overloaded)"}),
@@ -349,8 +350,7 @@ def test_a_wrong_audit_or_file_is_refused_before_anything_is_written(made, audit
 
 def test_what_the_card_says_where_the_audit_cannot_know_the_student(made):
     student = load_student(made["one"], "cpu")
-    rows = np.random.default_rng(0).normal(size=(60, 4))
-    card = model_card(student, "here", audit=audit(rows, rows + 0.1, groups=["alignment"]))
+    card = model_card(student, "here", audit=audit(rows := np.random.default_rng(0).normal(size=(60, 4)), rows + 0.1))
     assert "that they are this student's was not checked" in card and "on embeddings, 60 items" in card
 
 

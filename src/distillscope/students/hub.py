@@ -258,6 +258,7 @@ def refusal(where: str, error: Exception) -> UserError:
     from huggingface_hub import constants
     from huggingface_hub.utils import (
         GatedRepoError,
+        LocalTokenNotFoundError,
         OfflineModeIsEnabled,
         RepositoryNotFoundError,
         RevisionNotFoundError,
@@ -277,6 +278,8 @@ def refusal(where: str, error: Exception) -> UserError:
     if status is not None:
         fault = status >= 500
         return UserError(where, f"an answer of {constants.ENDPOINT}", got, "Repeat it later." if fault else "")
+    if isinstance(error, LocalTokenNotFoundError):
+        return UserError(where, "a token, which says whose the repository is", "none", f"Name it owner/name. {LOG_IN}")
     if isinstance(error, OfflineModeIsEnabled):
         return UserError(where, f"an answer of {constants.ENDPOINT}", "offline mode: HF_HUB_OFFLINE is set", "Unset it.")
     if isinstance(error, OSError) and (told := said_of(error, where)):  # a full disk, closed permissions
