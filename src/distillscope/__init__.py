@@ -23,6 +23,7 @@ __version__ = "0.1.0"
 
 _PUBLIC = {
     "Audit": "measure.results",
+    "EmbeddingHealth": "measure.health",
     "Run": "study.run",
     "Study": "config.study",
     "UserError": "errors",
@@ -43,6 +44,7 @@ if TYPE_CHECKING:
     from distillscope.config.study import Study as Study
     from distillscope.errors import UserError as UserError
     from distillscope.measure.audit import audit as audit
+    from distillscope.measure.health import EmbeddingHealth as EmbeddingHealth
     from distillscope.measure.results import Audit as Audit
     from distillscope.registry import list_parts as list_parts
     from distillscope.students.export.load import load_artefact as load_artefact

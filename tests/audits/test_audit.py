@@ -9,6 +9,7 @@ import tracemalloc
 import numpy as np
 import pandas as pd
 import pytest
+import torch
 from hypothesis import example, given
 from hypothesis import settings as hypothesis_settings
 from hypothesis import strategies as st
@@ -89,6 +90,41 @@ def test_an_audit_is_a_mapping_from_keys_to_numbers(found):
         found["zero_shot.retention"]
     with refused(advice="Did you mean teacher.rankme or student.rankme"):
         found["rankme"]
+
+
+def frames():
+    """Ways in which people hold embeddings and labels, each with the call that makes them of arrays."""
+    names = np.array(["cat", "dog", "owl"])
+    yield "pandas", lambda z: pd.DataFrame(z), lambda c: pd.Series(pd.Categorical(names[c]))
+    yield "nullable", lambda z: pd.DataFrame(z).astype("Float64"), lambda c: pd.Series(c, dtype="Int64")
+    yield "vectors", lambda z: pd.Series(list(z)), lambda c: pd.Categorical(c)
+    yield "torch", lambda z: torch.tensor(z, requires_grad=True), lambda c: torch.tensor(c)
+    yield "polars", lambda z: polars().DataFrame(z), lambda c: polars().Series(names[c], dtype=polars().Categorical)
+    yield "polars vectors", lambda z: polars().Series(z.tolist()), lambda c: polars().Series(names[c])
+
+
+def polars():
+    return pytest.importorskip("polars")
+
+
+@pytest.mark.parametrize(("rows", "classes"), [pytest.param(*ways, id=name) for name, *ways in frames()])
+def test_frames_tensors_columns_and_categories_are_taken_as_the_arrays_they_hold(rows, classes):
+    teacher, student, labels = made()
+    asked = dict(groups={"similarity", "knn"}, intervals=False)
+    plain = audit(teacher, student, labels, **asked)
+    found = audit(rows(teacher), rows(student), classes(labels), **asked)
+    assert {key: found[key] for key in found} == {key: plain[key] for key in plain}
+
+
+def test_an_index_of_pandas_in_another_order_is_not_paired_by_place():
+    teacher, student, labels = made()
+    t, s, c = pd.DataFrame(teacher, index=[f"i{i}" for i in range(120)]), pd.DataFrame(student), pd.Series(labels)
+    s.index = c.index = t.index
+    for turned in ((t, s[::-1], c), (t, s, c[::-1])):
+        with refused(got="same index in another order", advice=".loc[teacher.index]"):
+            audit(*turned, intervals=False)
+    asked = dict(groups={"alignment"}, intervals=False)
+    assert audit(t, s[::-1].loc[t.index], c, **asked).to_dict() == audit(t, s.reset_index(drop=True), c, **asked).to_dict()
 
 
 def test_one_group_is_a_group_and_labels_of_pandas_are_labels():

@@ -5,19 +5,23 @@ And of the student in the teacher's directions: alignment against a full SVD and
 
 from __future__ import annotations
 
+import pickle
 from itertools import pairwise
 
 import numpy as np
 import pytest
+import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy.linalg import subspace_angles
 from scipy.spatial.distance import pdist
 
+from builders import refused
 from builders.planted import cloud, rotation, student_of
-from distillscope.measure import spectrum
+from distillscope.measure import functional, spectrum
 from distillscope.measure.alignment import angles_between
 from distillscope.measure.audit import audit, audit_one
+from distillscope.measure.health import EmbeddingHealth
 from distillscope.measure.pool import Settings
 from distillscope.measure.probe import PENALTIES, ridge
 from distillscope.measure.results import NotMeasured
@@ -368,3 +372,70 @@ def test_what_a_captured_variance_curve_does_not_see():
     assert after["alignment.student_variance_top20"] == pytest.approx(before["alignment.student_variance_top20"])
     assert before["alignment.teacher_r2"] > 0.5
     assert after["alignment.teacher_r2"] < 0.05
+
+
+def in_batches(z, teacher=None, cuts=(1, 7, 60), **settings):
+    health = EmbeddingHealth(**settings)
+    parts = zip(np.split(z, cuts), [None] * (len(cuts) + 1) if teacher is None else np.split(teacher, cuts), strict=True)
+    for part, of_teacher in parts:
+        health.update(part, of_teacher)
+    return health
+
+
+@pytest.mark.parametrize("normalize", [None, "l2"])
+def test_health_in_a_training_loop_is_that_of_the_audit_whatever_the_batches(normalize):
+    rng = np.random.default_rng(0)
+    z, teacher = 5 + rng.normal(size=(200, 12)) * np.linspace(2, 0.1, 12), rng.normal(size=(200, 12))
+    found = in_batches(z, teacher, normalize=normalize).compute()
+    for key in ("effective_rank", "participation_ratio"):
+        assert found[key] == pytest.approx(getattr(functional, key)(z, normalize=normalize), rel=1e-9)
+    assert found["teacher_effective_rank"] == pytest.approx(functional.effective_rank(teacher, normalize=normalize), rel=1e-9)
+    assert found["mean_cosine"] == pytest.approx(functional.mean_cosine(teacher, z), abs=1e-12)
+    assert found["mean_norm"] == pytest.approx(np.linalg.norm(z, axis=1).mean())
+    assert in_batches(z, cuts=()).compute()["uniformity"] == pytest.approx(functional.uniformity(z), rel=1e-9)
+    unit = [part / np.linalg.norm(part, axis=1, keepdims=True) for part in np.split(z, (1, 7, 60))]
+    pairs = np.concatenate([np.exp(-2 * ((part[i] - part[j]) ** 2).sum(axis=1)) for part in unit
+                            for i, j in [np.triu_indices(len(part), 1)]])
+    assert found["uniformity"] == pytest.approx(np.log(pairs.mean()), rel=1e-9)
+
+
+def test_health_takes_tensors_that_are_trained_merges_and_forgets():
+    rng = np.random.default_rng(0)
+    z = torch.tensor(rng.normal(size=(64, 8)), dtype=torch.bfloat16, requires_grad=True)
+    whole, one, two = EmbeddingHealth(), EmbeddingHealth(), EmbeddingHealth()
+    whole.update(z), one.update(z[:20]), two.update(z[20:])
+    one.merge(two)
+    for key, value in whole.compute().items():
+        assert key == "uniformity" or one.compute()[key] == pytest.approx(value, rel=1e-9), key
+    sizes = {len(pickle.dumps(whole)) for _ in range(50) if whole.update(z) is None}
+    assert max(sizes) - min(sizes) < 10, "memory does not grow; a count may take a byte more"
+    whole.reset()
+    with refused(expected="two rows", got="0"):
+        whole.compute()
+    whole.update(rng.normal(size=(5, 3)))
+    assert whole.compute()["num_items"] == 5
+
+
+def test_health_shows_each_kind_of_collapse():
+    rng = np.random.default_rng(0)
+    point = in_batches(np.full((100, 6), 0.1)).compute()
+    assert (point["effective_rank"], point["dead_dims"], point["mean_energy"]) == (0, 6, 1)
+    assert point["uniformity"] == pytest.approx(0, abs=1e-12)
+    line = in_batches(rng.normal(size=(100, 1)) * np.ones(6)).compute()
+    assert line["effective_rank"] == pytest.approx(1) == line["top_variance"]
+    empty = rng.normal(size=(100, 6))
+    empty[:30] = 0
+    assert in_batches(empty).compute()["zero_rows"] == 30
+
+
+@pytest.mark.parametrize(("batch", "teacher", "got"), [
+    (np.array([[1.0, np.nan]]), None, "nan in row 0"), (np.ones((2, 3)), None, "3"), (np.ones(2), None, "shape (2,)"),
+    (np.ones((4, 2)), np.ones((3, 2)), "3"), (np.full((2, 2), 1e200), None, "1e+200 in row 0"),
+    (np.ones((2, 2), int), None, "int64")])
+def test_what_health_refuses_leaves_it_as_it_was(batch, teacher, got):
+    health = EmbeddingHealth()
+    health.update(np.random.default_rng(0).normal(size=(9, 2)))
+    before = health.compute()
+    with refused(got=got):
+        health.update(batch, teacher)
+    assert health.compute() == before

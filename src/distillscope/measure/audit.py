@@ -10,7 +10,14 @@ import numpy as np
 
 from distillscope.errors import UserError, unknown_name
 from distillscope.facts import MeasureFacts
-from distillscope.measure.given import checked_labels, checked_text, prepared_side, training_pair, two_sides
+from distillscope.measure.given import (
+    checked_labels,
+    checked_text,
+    expect_one_order,
+    prepared_side,
+    training_pair,
+    two_sides,
+)
 from distillscope.measure.intervals import (
     bootstrap_interval,
     dependent_interval,
@@ -47,15 +54,16 @@ def audit(teacher: Any, student: Any, labels: Any = None, *, train_teacher: Any 
           seed: int = 0, settings: Settings | None = None) -> Audit:
     """Everything that can be measured on row-aligned embeddings ``teacher`` (n, d) and ``student`` (n, d').
 
-    Arrays of floats (NumPy, memory-mapped, or tensors). A teacher that is compared with many students may be passed as
-    ``prepare(teacher)``, so that its own work is done once. ``labels`` (n,) add probes and k-nearest neighbours, fitted to
-    ``train_*`` where given, else cross-validated on the items themselves; None, NaN, blank text, masked ones, and -1 beside
-    other classes, are items without a label, which these leave out; ``text`` (classes, d), embeddings of the class
-    names, adds zero-shot accuracy; ``artefacts``, name -> embeddings (n, d') of the same items by a file that was made of the
-    student, add ``stages``: what each step lost. ``normalize="l2"`` scales rows to unit norm first; otherwise embeddings are
-    measured as given. ``groups`` picks among spectrum, alignment, contrastive, paper, similarity, retrieval, probe, knn and
-    zero_shot, ``only``, a function of a key, among their keys; ``intervals=False`` skips the 95 % intervals over items. What
-    does not apply is named in ``left_out``.
+    Floats: arrays (NumPy, memory-mapped), tensors, frames of pandas or polars, or a column of vectors; labels also as
+    categories. Row i of all is one item: an index of pandas in another order is an error, and so is what cannot be measured
+    (`UserError`). A teacher that is compared with many students may be passed as ``prepare(teacher)``, so that its own work is
+    done once. ``labels`` (n,) add probes and k-nearest neighbours, fitted to ``train_*`` where given, else cross-validated on
+    the items themselves; None, NaN, blank text, masked ones, and -1 beside other classes, are items without a label, which
+    these leave out; ``text`` (classes, d), embeddings of the class names, adds zero-shot accuracy; ``artefacts``, name ->
+    embeddings (n, d') of the same items by a file that was made of the student, add ``stages``: what each step lost.
+    ``normalize="l2"`` scales rows to unit norm first; otherwise embeddings are measured as given. ``groups`` picks among
+    spectrum, alignment, contrastive, paper, similarity, retrieval, probe, knn and zero_shot, ``only``, a function of a key,
+    among their keys; ``intervals=False`` skips the 95 % intervals over items. What does not apply is named in ``left_out``.
 
     >>> rng = np.random.default_rng(0)
     >>> teacher = rng.normal(size=(200, 8))
@@ -66,6 +74,7 @@ def audit(teacher: Any, student: Any, labels: Any = None, *, train_teacher: Any 
     chosen = _chosen(groups)
     settings = replace(settings or Settings(), seed=seed)
     sides = two_sides(teacher, student, normalize, settings, ("teacher", "student"))
+    expect_one_order({"teacher": teacher, "student": student, "labels": labels, **(artefacts or {})})
     labels = checked_labels(labels, "labels", sides[0].rows.count)
     train, train_labels = training_pair(train_teacher, train_student, train_labels, normalize, settings, sides)
     if train is not None and labels is None:

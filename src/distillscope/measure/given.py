@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
@@ -25,7 +26,7 @@ def training_pair(teacher: Any, student: Any, labels: Any, normalize: str | None
         return None, None
     if missing:
         raise UserError(missing[0], "all of train_teacher, train_student and train_labels", "nothing", f"Pass {missing[0]}=.")
-    labels = classes(_array(labels), "train_labels")
+    labels = classes(array_of(labels), "train_labels")
     if np.ma.is_masked(labels):  # nothing is fitted to items without a label
         teacher, student = (_with_label(side, labels, name) for side, name in zip((teacher, student), given, strict=False))
         labels = np.ma.compressed(labels)
@@ -40,7 +41,7 @@ def training_pair(teacher: Any, student: Any, labels: Any, normalize: str | None
 
 def _with_label(side: Any, labels: np.ma.MaskedArray, name: str) -> Stored:
     """The rows that have a label, which stay where they are until they are read."""
-    z = side.rows.z if isinstance(side, Side) else _array(side)
+    z = side.rows.z if isinstance(side, Side) else array_of(side)
     if len(z) != len(labels):
         raise UserError("train_labels", f"one label for each row of {name}, {len(z)}", f"{len(labels)}",
                         "Pass labels in row order.")
@@ -51,7 +52,7 @@ def checked_labels(labels: Any, name: str, count: int) -> np.ndarray | None:
     """Labels (n,) of at least two classes, masked where an item has none, or the line that says what is wrong with them."""
     if labels is None:
         return None
-    labels = classes(_array(labels), name)
+    labels = classes(array_of(labels), name)
     if labels.shape != (count,):
         raise UserError(name, f"one label an item, shape ({count},)", f"shape {labels.shape}", "Pass labels in row order.")
     if len(np.unique(np.ma.compressed(labels))) < 2:
@@ -63,7 +64,7 @@ def checked_text(text: Any, labels: np.ndarray | None) -> np.ndarray | None:
     """Embeddings of the class names, which the labels must index."""
     if text is None:
         return None
-    text = _array(text)
+    text = array_of(text)
     if text.ndim != 2 or text.dtype.kind != "f" or not np.isfinite(text).all():
         raise UserError("text", "a finite float array of shape (classes, dimensions)", f"{text.dtype} {text.shape}",
                         "Pass one embedding a class name.")
@@ -79,6 +80,7 @@ def checked_text(text: Any, labels: np.ndarray | None) -> np.ndarray | None:
 def two_sides(teacher: Any, student: Any, normalize: str | None, settings: Settings, names: tuple[str, str],
               exponents: tuple[int, ...] | None = None) -> tuple[Side, Side]:
     """Both sides, sharing the teacher's items; training rows are scaled by the ``exponents`` of what is tested on."""
+    expect_one_order(dict(zip(names, (teacher, student), strict=True)))
     first = teacher if isinstance(teacher, Side) else None
     if first is not None and (first.settings != settings or first.rows.normalize != normalize):
         raise UserError(names[0], "a side prepared with the same settings, seed and normalize", "another",
@@ -118,7 +120,7 @@ def _rows(embeddings: Any, name: str, normalize: str | None) -> Rows:
     """``embeddings`` as rows, or the line that says what is wrong with them."""
     if normalize not in (None, "l2"):
         raise unknown_name("normalize", "normalization", str(normalize), ["l2"])
-    z = _array(embeddings)
+    z = array_of(embeddings)
     if z.ndim != 2:
         raise UserError(name, "an array of shape (items, dimensions)", f"shape {z.shape}",
                         "Pass one embedding a row.")
@@ -131,15 +133,45 @@ def _rows(embeddings: Any, name: str, normalize: str | None) -> Rows:
     return Rows(z, normalize)
 
 
-def _array(given: Any) -> np.ndarray | Stored:
-    """A NumPy array or one stored in parts, without a copy where it is one; tensors are told without importing torch."""
+def array_of(given: Any) -> np.ndarray | Stored:
+    """A NumPy array or one stored in parts, without a copy where it is one; tensors are told without importing torch.
+
+    A frame, series or table of pandas, polars or Arrow is its values; a column of vectors (n,) is the array (n, d).
+    """
     if hasattr(given, "detach"):
         given = given.detach().cpu()
         given = (given.float() if str(given.dtype) == "torch.bfloat16" else given).numpy()
+    if isinstance(given, Stored):
+        return given
     try:
-        return given if isinstance(given, (np.ndarray, Stored)) else np.asarray(given)
+        found = given.to_numpy(dtype=np.float64, na_value=np.nan) if _nullable(given) else np.asanyarray(given)
     except ValueError:  # rows of different lengths
         return np.empty(0, object)
+    return _stacked(found) if found.ndim == 1 and found.dtype.kind == "O" else found
+
+
+def _nullable(given: Any) -> bool:
+    """Whether it is a frame of pandas whose columns are all floats, some of them nullable, which NumPy takes for objects."""
+    kinds = list(given.dtypes) if hasattr(given, "iloc") and hasattr(given, "columns") else []
+    return {getattr(kind, "kind", "") for kind in kinds} == {"f"} and not all(isinstance(kind, np.dtype) for kind in kinds)
+
+
+def _stacked(column: np.ndarray) -> np.ndarray:
+    """The array (n, d) that a column (n,) of vectors of one length is; any other column as it is."""
+    rows = [row for row in column if isinstance(row, (np.ndarray, list, tuple)) or hasattr(row, "to_numpy")]
+    if not rows or len(rows) < len(column) or len({len(row) for row in rows}) > 1:
+        return column
+    return np.stack([np.asarray(row) for row in rows])
+
+
+def expect_one_order(given: Mapping[str, Any]) -> None:
+    """Frames and series of pandas are paired row by row, so an index in another order than the first one's is an error."""
+    indexed = {name: value.index for name, value in given.items() if hasattr(getattr(value, "index", None), "equals")}
+    first = next(iter(indexed), "")
+    for name, index in indexed.items():
+        if len(index) == len(indexed[first]) and not index.equals(indexed[first]) and index.isin(indexed[first]).all():
+            raise UserError(name, f"rows in the order of {first}'s index", "the same index in another order",
+                            f"Pass {name}.loc[{first}.index], or .reset_index(drop=True) where row i of both is one item.")
 
 
 def _check(rows: Rows, name: str, settings: Settings) -> Scan:

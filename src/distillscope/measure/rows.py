@@ -230,10 +230,10 @@ def merged(parts: Iterable[Moments]) -> Moments:
 
 
 class Accumulator:
-    """Moments of a stream of blocks, in constant memory."""
+    """Moments of a stream of blocks, in constant memory; it goes on from ``before``, whose memory it reuses."""
 
-    def __init__(self) -> None:
-        self._total: Moments | None = None
+    def __init__(self, before: Moments | None = None) -> None:
+        self._total = before
 
     def add(self, x: np.ndarray, y: np.ndarray | None = None) -> None:
         """Merge one block of rows, which may be empty."""
