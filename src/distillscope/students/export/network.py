@@ -31,13 +31,15 @@ class PixelNetwork(torch.nn.Module):
                 part.float()
         seen, self.dtype = student.preprocess, dtype
         std = torch.tensor(seen.std)
-        self.register_buffer("scale", (1 / (255 * std)).view(1, 3, 1, 1))
-        self.register_buffer("shift", (-torch.tensor(seen.mean) / std).view(1, 3, 1, 1))
+        # Said for each value of a line: runtimes take a product with three colours three values at a time, 14 times as slow.
+        self.register_buffer("scale", (1 / (255 * std)).repeat(seen.size))
+        self.register_buffer("shift", (-torch.tensor(seen.mean) / std).repeat(seen.size))
         self.eval()
 
     def colours(self, images: torch.Tensor) -> torch.Tensor:
         """What the network is shown of the images, (b, 3, size, size)."""
-        return (images.permute(0, 3, 1, 2).float() * self.scale + self.shift).to(self.dtype)
+        lines = images.flatten(2).float() * self.scale + self.shift
+        return lines.unflatten(2, images.shape[2:]).permute(0, 3, 1, 2).to(self.dtype)
 
     def forward(self, images: torch.Tensor) -> torch.Tensor:
         return self.network(self.colours(images)).float()
