@@ -6,7 +6,7 @@ import os
 import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from typing import Any
 
 from rich.console import Console, ConsoleOptions, RenderResult
@@ -100,6 +100,23 @@ def task(label: str, total: int | None, unit: str = "images") -> Iterator[Callab
             _live = None
         else:
             progress.remove_task(bar)
+
+
+@contextmanager
+def late_task(label: str, total: int | None, unit: str, seconds: float = 2.0) -> Iterator[Callable[[int], None]]:
+    """The same for what may be done at once: nothing is shown before ``seconds`` are over."""
+    began, waiting, shown = time.monotonic(), 0, None
+    with ExitStack() as stack:
+        def advance(count: int = 1) -> None:
+            nonlocal waiting, shown
+            waiting += count
+            if shown is None and time.monotonic() - began >= seconds:
+                shown = stack.enter_context(task(label, total, unit))
+            if shown is not None:
+                shown(waiting)
+                waiting = 0
+
+        yield advance
 
 
 def _lines(label: str, total: int | None, unit: str) -> Iterator[Callable[[int], None]]:

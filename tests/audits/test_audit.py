@@ -18,7 +18,7 @@ from builders import refused
 from distillscope.audits.selftest import selftest
 from distillscope.errors import UserError
 from distillscope.measure import contrastive, rows, similarity, spectrum, tolerances
-from distillscope.measure.audit import audit, audit_one, prepare
+from distillscope.measure.audit import audit, audit_one, num_steps, prepare
 from distillscope.measure.pool import Settings
 from distillscope.measure.results import GROUPS
 from distillscope.registry import measures
@@ -323,6 +323,14 @@ def test_any_small_or_degenerate_data_is_measured_or_left_out(n, d, dim, rank, n
     assert all(v.low is None or np.isfinite([v.low, v.high]).all() for v in found.values.values())
     assert found.values and all(found.left_out.values())
     json.loads(found.to_json())
+
+
+@pytest.mark.parametrize("settings", [{}, {"groups": {"spectrum", "knn"}}, {"intervals": False}])
+def test_every_step_of_an_audit_is_told(settings):
+    done = []
+    z = np.random.default_rng(0).normal(size=(60, 4))
+    audit(z, z[:, ::-1], np.arange(60) % 3, advance=done.append, **settings)
+    assert sum(done) == num_steps(settings.get("groups"), settings.get("intervals", True))
 
 
 def test_every_known_answer_comes_out():

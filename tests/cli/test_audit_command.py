@@ -13,7 +13,7 @@ from typer.testing import CliRunner
 
 from builders import refused
 from builders.tiny import finished_run, scratch
-from distillscope import audit, cli
+from distillscope import audit, cli, progress
 from distillscope.errors import UserError
 
 
@@ -249,3 +249,12 @@ def test_every_option_that_a_reader_names_is_one_of_the_command():
     for file in [*(source.parent / "inputs").glob("*.py"), source / "run.py", source / "shown.py"]:
         named = set(re.findall(r"--[a-z]+(?:-[a-z]+)*", file.read_text())) - {"--student"}
         assert named <= known, f"{file.name}: {named - known}"
+
+
+def test_a_bar_is_shown_only_where_it_takes_longer(monkeypatch, capsys):
+    monkeypatch.setattr(progress, "_LINE_SECONDS", 0.0)
+    for seconds, shown in ((60.0, False), (0.0, True)):
+        with progress.late_task("audit", 10, "measures", seconds) as advance:
+            advance(1)
+            advance(2)
+        assert ("audit: 3/10 measures" in capsys.readouterr().err) is shown

@@ -5,6 +5,8 @@ And contrastive measures, against loops and torch's cross-entropy; few items, ag
 
 from __future__ import annotations
 
+import time
+
 import numpy as np
 import pytest
 from scipy.spatial import procrustes as scipy_procrustes
@@ -22,6 +24,7 @@ from distillscope.measure.pool import Settings, Side, kept_pairs
 from distillscope.measure.rows import Frame, Rows, unit
 from distillscope.measure.search import Directions, ahead_of_own, nearest_by_distance, nearest_rows, own_ranks, top_positions
 from distillscope.measure.similarity import Sorted
+from distillscope.measure.threads import over_blocks
 from distillscope.measure.tolerances import TIE
 
 KEYS = ("linear_cka", "linear_cka_debiased", "procrustes", "rsa_spearman", "mutual_knn_10")
@@ -280,6 +283,21 @@ def test_threads_change_no_neighbour(monkeypatch):
         monkeypatch.setattr(search, "BLOCK_PAIRS", 500 * 40)
         found.append(audit(z, student_of(z, 1), groups={"similarity", "retrieval", "spectrum"}).to_dict()["measures"])
     assert found[0] == found[1]
+
+
+def test_ctrl_c_in_a_block_ends_the_others_unbegun(monkeypatch):
+    monkeypatch.setattr("distillscope.measure.threads._blas_threads", lambda: 2)
+    begun = []
+
+    def work(number):
+        begun.append(number)
+        time.sleep(0.01)
+        if number == 3:
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        over_blocks(work, ((i,) for i in range(200)))
+    assert len(begun) < 50
 
 
 def test_each_side_is_searched_once(monkeypatch):

@@ -24,7 +24,7 @@ from distillscope.inputs.formats import split_key
 from distillscope.inputs.labels import match_labels
 from distillscope.inputs.members import strings
 from distillscope.inputs.pairing import columns_of_ids, distinct_texts, positions
-from distillscope.measure.audit import audit
+from distillscope.measure.audit import audit, num_steps
 from distillscope.measure.classes import partitions_agree, refines
 from distillscope.measure.results import GROUPS, Audit
 
@@ -130,10 +130,11 @@ def audit_inputs(teacher: str, student: str, labels: str | None = None, *, train
         if found_train_labels is None:
             raise UserError("--train-labels", "labels of the training items", "none", "Add --train-labels FILE.")
     rows = {} if files is None else _rows_of_files(files, pair[1], images)
-    found = audit(pair[0].rows, pair[1].rows, known, text=None if text is None else _text(text, images), artefacts=rows,
-                  normalize=normalize, groups=groups, intervals=intervals, seed=seed,
-                  train_teacher=None if train is None else train[0].rows,
-                  train_student=None if train is None else train[1].rows, train_labels=found_train_labels)
+    named = None if text is None else _text(text, images)
+    with progress.late_task("audit", num_steps(groups, intervals), "measures") as advance:
+        found = audit(pair[0].rows, pair[1].rows, known, text=named, artefacts=rows, normalize=normalize, groups=groups,
+                      intervals=intervals, seed=seed, train_teacher=None if train is None else train[0].rows,
+                      train_student=None if train is None else train[1].rows, train_labels=found_train_labels, advance=advance)
     if files is not None:
         notes = [*_finish_stages(found, files, (teacher, student), pair[1], images, timed), *notes]
     found.notes[:0] = notes

@@ -43,6 +43,8 @@ class Measure(NamedTuple):
 
 
 SIDE_GROUPS = {"spectrum"}
+LEFT_OUT = ("jackknife", "dependent")
+"""Intervals that come from leaving groups of items out."""
 SCORED_ITEMS = {"count": "row_items", "labelled_count": "labelled_items", "probe_count": "probe_items",
                 "knn_count": "knn_items"}
 """The pool's name of the items behind as many scores."""
@@ -51,7 +53,7 @@ SCORED_ITEMS = {"count": "row_items", "labelled_count": "labelled_items", "probe
 def audit(teacher: Any, student: Any, labels: Any = None, *, train_teacher: Any = None, train_student: Any = None,
           train_labels: Any = None, text: Any = None, artefacts: Mapping[str, Any] | None = None, normalize: str | None = None,
           groups: Collection[str] | None = None, only: Callable[[str], bool] | None = None, intervals: bool = True,
-          seed: int = 0, settings: Settings | None = None) -> Audit:
+          seed: int = 0, settings: Settings | None = None, advance: Callable[[int], Any] | None = None) -> Audit:
     """Everything that can be measured on row-aligned embeddings ``teacher`` (n, d) and ``student`` (n, d').
 
     Floats: arrays (NumPy, memory-mapped), tensors, frames of pandas or polars, or a column of vectors; labels also as
@@ -64,6 +66,7 @@ def audit(teacher: Any, student: Any, labels: Any = None, *, train_teacher: Any 
     ``normalize="l2"`` scales rows to unit norm first; otherwise embeddings are measured as given. ``groups`` picks among
     spectrum, alignment, contrastive, paper, similarity, retrieval, probe, knn and zero_shot, ``only``, a function of a key,
     among their keys; ``intervals=False`` skips the 95 % intervals over items. What does not apply is named in ``left_out``.
+    ``advance`` is told how many of `num_steps` were done.
 
     >>> rng = np.random.default_rng(0)
     >>> teacher = rng.normal(size=(200, 8))
@@ -83,7 +86,7 @@ def audit(teacher: Any, student: Any, labels: Any = None, *, train_teacher: Any 
     pool = LabelledPair(*sides, labels, train, train_labels, text)
     files = {name: replaced(pool, name, prepared_side(rows, f"artefact {name}", normalize, settings))
              for name, rows in (artefacts or {}).items()}
-    found = _measure(pool, chosen, intervals, only=only)
+    found = _measure(pool, chosen, intervals, only=only, advance=advance)
     if files:
         found.stages = stages(pool, files, chosen, intervals)
     return found
@@ -108,6 +111,18 @@ def prepare(embeddings: Any, name: str = "teacher", *, normalize: str | None = N
     return prepared_side(embeddings, name, normalize, replace(settings or Settings(), seed=seed))
 
 
+def num_steps(groups: Collection[str] | None = None, intervals: bool = True) -> int:
+    """The steps of an audit: its measures, and each again without each group of items where that gives its interval.
+
+    >>> num_steps({"knn"}) == num_steps({"knn"}, intervals=False) == 4
+    True
+    """
+    chosen = _chosen(groups)
+    all_facts = [facts for facts in map(measures.facts, measures) if facts.group in chosen]
+    return sum((2 if facts.group in SIDE_GROUPS else 1) * (1 + Settings.groups * (intervals and facts.interval in LEFT_OUT))
+               for facts in all_facts)
+
+
 def _chosen(groups: Collection[str] | None) -> set[str]:
     groups = {groups} if isinstance(groups, str) else groups
     for group in groups or ():
@@ -117,7 +132,7 @@ def _chosen(groups: Collection[str] | None) -> set[str]:
 
 
 def _measure(pool: LabelledPair | Side, groups: set[str], intervals: bool, side: str | None = None,
-             only: Callable[[str], bool] | None = None) -> Audit:
+             only: Callable[[str], bool] | None = None, advance: Callable[[int], Any] | None = None) -> Audit:
     """Every registered measure and curve of ``groups``: those of one side once a side, the others once."""
     result, jackknifed = Audit(), {}
     if isinstance(pool, LabelledPair):
@@ -125,6 +140,8 @@ def _measure(pool: LabelledPair | Side, groups: set[str], intervals: bool, side:
     for name in measures:
         measure = Measure(measures[name], measures.facts(name))
         for key, at in _targets(name, measure.facts.group, pool, groups, side, only):
+            if advance:
+                advance(1)
             try:
                 result.values[key] = _value(measure, _part(_pool(pool, measure.facts.group), at), intervals)
             except NotMeasured as reason:
@@ -133,9 +150,9 @@ def _measure(pool: LabelledPair | Side, groups: set[str], intervals: bool, side:
             except np.linalg.LinAlgError as reason:
                 result.left_out[key] = f"a decomposition did not converge ({reason})"
                 continue
-            if intervals and measure.facts.interval in ("jackknife", "dependent"):
+            if intervals and measure.facts.interval in LEFT_OUT:
                 jackknifed[key] = (measure, at)
-    for key, found in _left_out_values(pool, jackknifed).items():
+    for key, found in _left_out_values(pool, jackknifed, advance).items():
         measure, at = jackknifed[key]
         low, high = _interval(measure, _part(_pool(pool, measure.facts.group), at), result.values[key].value, found)
         result.values[key] = replace(result.values[key], low=low, high=high)
@@ -212,13 +229,16 @@ def _interval(measure: Measure, pool: Pair | Side, value: float, left_out: list[
     return jackknife_interval(value, left_out)
 
 
-def _left_out_values(pool: LabelledPair | Side, jackknifed: dict[str, tuple[Measure, str | None]]) -> dict[str, list[float]]:
+def _left_out_values(pool: LabelledPair | Side, jackknifed: dict[str, tuple[Measure, str | None]],
+                     advance: Callable[[int], Any] | None) -> dict[str, list[float]]:
     """Each of these measures with every group of items left out in turn."""
     found: dict[str, list[float]] = {key: [] for key in jackknifed}
     refused: set[str] = set(jackknifed) if len(pool.kept) < 3 else set()  # two groups tell no spread
     for group in pool.kept if len(refused) < len(jackknifed) else ():
         reduced: dict[int, Pair | Side] = {}
         for key, (measure, at) in jackknifed.items():
+            if advance:
+                advance(1)
             whole = _pool(pool, measure.facts.group)
             if id(whole) not in reduced:
                 reduced[id(whole)] = whole.without(group)
