@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import sys
+import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
@@ -105,16 +106,17 @@ def task(label: str, total: int | None, unit: str = "images") -> Iterator[Callab
 @contextmanager
 def late_task(label: str, total: int | None, unit: str, seconds: float = 2.0) -> Iterator[Callable[[int], None]]:
     """The same for what may be done at once: nothing is shown before ``seconds`` are over."""
-    began, waiting, shown = time.monotonic(), 0, None
+    began, waiting, shown, lock = time.monotonic(), 0, None, threading.Lock()
     with ExitStack() as stack:
         def advance(count: int = 1) -> None:
             nonlocal waiting, shown
-            waiting += count
-            if shown is None and time.monotonic() - began >= seconds:
-                shown = stack.enter_context(task(label, total, unit))
-            if shown is not None:
-                shown(waiting)
-                waiting = 0
+            with lock:  # threads may tell of their own work
+                waiting += count
+                if shown is None and time.monotonic() - began >= seconds:
+                    shown = stack.enter_context(task(label, total, unit))
+                if shown is not None:
+                    shown(waiting)
+                    waiting = 0
 
         yield advance
 

@@ -32,6 +32,7 @@ from distillscope.measure.pool import Settings, Side
 from distillscope.measure.results import GROUPS, Audit, Curve, NotMeasured, Value, definition
 from distillscope.measure.spectrum import algebraic_rank
 from distillscope.measure.stages import replaced, stages
+from distillscope.measure.threads import one_blas_thread, over_blocks
 from distillscope.registry import curves, measures
 
 
@@ -50,6 +51,7 @@ SCORED_ITEMS = {"count": "row_items", "labelled_count": "labelled_items", "probe
 """The pool's name of the items behind as many scores."""
 
 
+@one_blas_thread()
 def audit(teacher: Any, student: Any, labels: Any = None, *, train_teacher: Any = None, train_student: Any = None,
           train_labels: Any = None, text: Any = None, artefacts: Mapping[str, Any] | None = None, normalize: str | None = None,
           groups: Collection[str] | None = None, only: Callable[[str], bool] | None = None, intervals: bool = True,
@@ -92,6 +94,7 @@ def audit(teacher: Any, student: Any, labels: Any = None, *, train_teacher: Any 
     return found
 
 
+@one_blas_thread()
 def audit_one(embeddings: Any, *, side: str = "teacher", normalize: str | None = None, intervals: bool = True,
               seed: int = 0, settings: Settings | None = None) -> Audit:
     """What can be measured on one set of embeddings (n, d) alone, under keys that begin with ``side``.
@@ -232,9 +235,10 @@ def _interval(measure: Measure, pool: Pair | Side, value: float, left_out: list[
 def _left_out_values(pool: LabelledPair | Side, jackknifed: dict[str, tuple[Measure, str | None]],
                      advance: Callable[[int], Any] | None) -> dict[str, list[float]]:
     """Each of these measures with every group of items left out in turn."""
-    found: dict[str, list[float]] = {key: [] for key in jackknifed}
+    found = {key: [np.nan] * len(pool.kept) for key in jackknifed}
     refused: set[str] = set(jackknifed) if len(pool.kept) < 3 else set()  # two groups tell no spread
-    for group in pool.kept if len(refused) < len(jackknifed) else ():
+
+    def leave_out(number: int, group: int) -> None:
         reduced: dict[int, Pair | Side] = {}
         for key, (measure, at) in jackknifed.items():
             if advance:
@@ -244,9 +248,11 @@ def _left_out_values(pool: LabelledPair | Side, jackknifed: dict[str, tuple[Meas
                 reduced[id(whole)] = whole.without(group)
             function = measure.facts.smooth or measure.function
             try:
-                found[key].append(function(*resolve(_part(reduced[id(whole)], at), function)))
+                found[key][number] = function(*resolve(_part(reduced[id(whole)], at), function))
             except NotMeasured:  # too little is left: the value stands, without an interval
                 refused.add(key)
+
+    over_blocks(leave_out, enumerate(pool.kept) if len(refused) < len(jackknifed) else ())
     return {key: values for key, values in found.items() if key not in refused}
 
 

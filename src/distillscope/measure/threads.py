@@ -2,43 +2,64 @@
 
 from __future__ import annotations
 
-import functools
-from collections.abc import Callable, Iterable
+import threading
+from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from typing import TYPE_CHECKING, Any
+from contextlib import contextmanager
+from typing import Any
 
-if TYPE_CHECKING:
+
+class _Threads(threading.local):
+    allowed: int | None = None
+
+
+_threads = _Threads()
+
+
+@contextmanager
+def one_blas_thread() -> Iterator[None]:
+    """BLAS takes one thread inside, and `over_blocks` as many as BLAS was allowed.
+
+    BLAS shares one large product between cores, leaves what is done with it to one, and its threads wait for one another in a
+    loop: with two, an audit of 1,000 x 64 cost four times the processor time on a busy machine. A block of work a core shares
+    everything, and what is computed does not depend on how many there are.
+    """
+    if _threads.allowed is not None:
+        yield
+        return
     from threadpoolctl import ThreadpoolController
 
-
-@functools.cache
-def thread_pools() -> ThreadpoolController:
-    """The loaded libraries that have threads: to look for them takes as long as to fit a small probe."""
-    from threadpoolctl import ThreadpoolController
-
-    return ThreadpoolController()
+    pools = ThreadpoolController()
+    # one where no BLAS says how many: it shares its products itself
+    _threads.allowed = max((pool["num_threads"] for pool in pools.info() if pool["user_api"] == "blas"), default=1)
+    try:
+        with pools.limit(limits=1, user_api="blas"):
+            yield
+    finally:
+        _threads.allowed = None
 
 
 def over_blocks(work: Callable[..., Any], blocks: Iterable[tuple[Any, ...]]) -> None:
-    """``work(*block)`` for each of ``blocks``, which write to places of their own.
-
-    BLAS shares one large product between cores and leaves what is done with it to one; a block a core shares both, and what is
-    computed does not depend on how many there are.
-    """
+    """``work(*block)`` for each of ``blocks``, which write to places of their own."""
     todo = list(blocks)
-    if len(todo) > 1 and (threads := min(len(todo), _blas_threads())) > 1:
-        with thread_pools().limit(limits=1, user_api="blas"), ThreadPoolExecutor(threads) as pool:
+    if len(todo) < 2:
+        for block in todo:
+            work(*block)
+        return
+    with one_blas_thread():
+        if _threads.allowed == 1:
+            for block in todo:
+                work(*block)
+            return
+        with ThreadPoolExecutor(min(len(todo), _threads.allowed or 1), initializer=_alone) as pool:
             try:
                 for done in [pool.submit(work, *block) for block in todo]:
                     done.result()
             except BaseException:  # Ctrl-C, or a fault of one: the others are not begun
                 pool.shutdown(cancel_futures=True)
                 raise
-    else:
-        for block in todo:
-            work(*block)
 
 
-def _blas_threads() -> int:
-    """As many as BLAS is allowed; one where it does not say, and shares its products itself."""
-    return max((pool["num_threads"] for pool in thread_pools().info() if pool["user_api"] == "blas"), default=1)
+def _alone() -> None:
+    """Blocks within a block are done by its own thread."""
+    _threads.allowed = 1
