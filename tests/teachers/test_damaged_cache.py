@@ -115,7 +115,7 @@ def test_an_index_that_is_not_of_its_rows_is_made_again(encoder, capsys, change)
     right = embed(encoder, images(5))
     reindexed(entry_path(encoder, None)[0], change)
     assert (embed(encoder, images(5)) == right).all()
-    assert "its rows are embedded again" in " ".join(capsys.readouterr().err.split())
+    assert "its rows are made again" in " ".join(capsys.readouterr().err.split())
 
 
 def test_an_index_of_fewer_rows_is_found_out_in_older_entries_too(encoder, capsys):
@@ -206,7 +206,7 @@ def test_what_may_not_be_removed_is_one_line_after_the_others_are_gone(encoder, 
 
 def test_what_a_process_fills_now_is_left(encoder, capsys):
     embed(encoder, images(3))
-    held = cache._locked(entry_path(encoder, None)[0])
+    held = cache.locked(entry_path(encoder, None)[0])
     try:
         assert prune_entries() == (0, 0) and "a process is filling it; left" in " ".join(capsys.readouterr().err.split())
     finally:

@@ -28,6 +28,10 @@ LearningRate = Annotated[float | None, typer.Option(help="learning rate")]
 TEACHERS = completed("teachers")
 
 
+KeepImages = Annotated[float, typer.Option(min=0, metavar="GIB", help="of the disk for images as students see them, where "
+                                           "memory does not hold the set; 0: decode them in every epoch")]
+
+
 def training(epochs: int | None, batch_size: int | None, lr: float | None) -> dict[str, Any]:
     """Setting -> what its option says, or None."""
     return {"training.epochs": epochs, "training.batch_size": batch_size, "training.learning_rate": lr}
@@ -60,6 +64,7 @@ def run(
     precision: Precision = None,
     jobs: Annotated[int | None, typer.Option(help="trials at once [default: one a core on a CPU, else 1]")] = None,
     workers: Workers = 0,
+    keep_images: KeepImages = 50.0,
     track: Track = None,
 ) -> None:
     """Run a study: teacher, students, seeds, every measure, figures, table and page.
@@ -83,12 +88,13 @@ def run(
         from distillscope.study.plan import plan_study
 
         print_table(f"Plan of {study.name}, into {folder}", ["", ""],
-                     plan_study(study, folder, device, precision, jobs, resume=resume, track=track, workers=workers).rows())
+                     plan_study(study, folder, device, precision, jobs, resume=resume, track=track, workers=workers,
+                                keep_images=keep_images).rows())
         return
     from distillscope.study.run import run_study
 
     done = run_study(study, folder, resume=resume, device=device, precision=precision, jobs=jobs, workers=workers,
-                     track=track, command=command_line())
+                     track=track, keep_images=keep_images, command=command_line())
     print_results(folder)
     missing = [t.id for t in trials_of(study) if not is_complete(trial_folder(folder, t))]
     if missing:
@@ -122,6 +128,7 @@ def distill(
     device: Device = "auto",
     precision: Precision = None,
     workers: Workers = 0,
+    keep_images: KeepImages = 50.0,
     track: Track = None,
 ) -> None:
     """Distil one student for use: weights, preprocessing and a model card. Labels are not needed.
@@ -141,13 +148,14 @@ def distill(
     if dry_run:
         from distillscope.study.plan import plan_student
 
-        rows = plan_student(study, out, resume=resume, device=device, precision=precision, track=track, workers=workers)
+        rows = plan_student(study, out, resume=resume, device=device, precision=precision, track=track, workers=workers,
+                            keep_images=keep_images)
         print_table("Plan", ["", ""], rows)
         return
     from distillscope.study.student import distill_one
 
     folder = distill_one(study, out, resume=resume, device=device, precision=precision, workers=workers, track=track,
-                         command=command_line())
+                         keep_images=keep_images, command=command_line())
     if speaks():
         print(f"student: {folder.resolve()}\nuse it: distillscope.load_student({str(folder)!r}).encode(images)")
 

@@ -67,8 +67,13 @@ class Preprocess:
 
     def resize(self, images: Images) -> torch.Tensor:
         """(b, 3, size, size) float32 in [0, 1], not normalised."""
+        seen = self.shown(images)
+        return seen.float().div_(255) if seen.dtype == torch.uint8 else seen.float().clamp(0, 1)
+
+    def shown(self, images: Images) -> torch.Tensor:
+        """(b, 3, size, size), resized and cropped as they are: uint8, or floats not yet clamped."""
         if isinstance(images, list):
-            return torch.cat([self.resize(image[None]) for image in images])
+            return torch.cat([self.shown(image[None]) for image in images])
         seen: torch.Tensor = images
         shorter = round(self.size / self.crop_fraction)
         if min(seen.shape[-2:]) != shorter:
@@ -76,9 +81,7 @@ class Preprocess:
             seen = F.resize(seen, [shorter], interpolation=mode, antialias=True)
         if tuple(seen.shape[-2:]) != (self.size, self.size):
             seen = F.center_crop(seen, [self.size, self.size])
-        if seen.dtype == torch.uint8:
-            return seen.float().div_(255)
-        return seen.float().clamp(0, 1)
+        return seen
 
     def normalise(self, images: torch.Tensor) -> torch.Tensor:
         """(images - mean) / std, per channel."""

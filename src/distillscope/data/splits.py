@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import functools
+import hashlib
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from multiprocessing import parent_process
@@ -12,6 +14,7 @@ from distillscope import progress
 from distillscope.data.classes import name_classes
 from distillscope.data.looking import Looked, load_in_memory
 from distillscope.data.source import MissingSplit, Source, checked, stratified
+from distillscope.draws import keyed_rng
 from distillscope.errors import UserError
 from distillscope.registry import datasets
 
@@ -37,6 +40,19 @@ class Splits:
     def labelled(self) -> bool:
         """Whether all splits have labels."""
         return self.train.labels is not None and self.test.labels is not None
+
+    @functools.cached_property
+    def marks(self) -> dict[str, str]:
+        """What names the items of each split: their ids, and the pixels of a few, since ids alone do not tell two copies of a
+        data set with other pixels apart."""
+        return {"validation" if s is self.validation else s.split: hashlib.blake2b(
+                    "\n".join(s.ids).encode() + _sample_pixels(s), digest_size=8).hexdigest()
+                for s in (self.train, self.validation, self.test) if s is not None}
+
+
+def _sample_pixels(source: Source) -> bytes:
+    few = keyed_rng("sample hash", len(source)).integers(0, len(source), size=min(32, len(source)))
+    return b"".join(np.ascontiguousarray(source.image(int(i))).tobytes() for i in few)
 
 
 def load_splits(title: str, name: str, settings: dict, *, train_split: str = "train", test_split: str = "test",

@@ -26,6 +26,7 @@ from distillscope.study.preflight import Work
 from distillscope.study.student import Given, distil
 from distillscope.teachers.encoder import hash_state
 from distillscope.teachers.given import GivenRows, given_teacher, name_of
+from distillscope.training.stored_images import KEEP_GIB
 
 if TYPE_CHECKING:
     from distillscope.teachers.encoder import TeacherRows
@@ -41,7 +42,7 @@ def distill(teacher: str | torch.nn.Module | Callable[[list[Any]], Any] | np.nda
             teacher_preprocess: Transform | None = None, student_preprocess: Transform | None = None,
             settings: Mapping[str, Any] | None = None, seed: int | None = None, limit: int | None = None,
             corrupt: str = "error", resume: bool = False, device: str = "auto", precision: str | None = None,
-            workers: int = 0) -> StudentEncoder:
+            workers: int = 0, keep_images: float = KEEP_GIB) -> StudentEncoder:
     """Distil ``teacher`` into ``student`` on ``images``; the trained student, ready for ``encode(images)``: (b, dim) float32.
 
     teacher
@@ -58,7 +59,8 @@ def distill(teacher: str | torch.nn.Module | Callable[[list[Any]], Any] | np.nda
         ``image``); a column of a table. Labels are not needed. A tenth is held out for the figures of the card.
     out
         Where the student goes, with its model card; without it nothing is kept but the cache.
-    recipe, objective, epochs, batch_size, lr, dim, image_size, seed, limit, corrupt, resume, device, precision, workers
+    recipe, objective, epochs, batch_size, lr, dim, image_size, seed, limit, corrupt, resume, device, precision, workers,
+    keep_images
         As the options of `distillscope distill`; a recipe may be a mapping too.
     settings
         As ``--set``: ``{"view.sigma": 0.1}``.
@@ -86,7 +88,7 @@ def distill(teacher: str | torch.nn.Module | Callable[[list[Any]], Any] | np.nda
     study = one_student("student", taught, data, learns, recipe=recipe, objective=objective, dim=dim, seed=seed,
                         overrides=[f"{path}={_written(path, value)}" for path, value in options.items() if value is not None],
                         corrupt=corrupt, given=names)
-    work = Work(study, None, resume, device, precision, workers=workers, given=frozenset(names))
+    work = Work(study, None, resume, device, precision, workers=workers, keep_images=keep_images, given=frozenset(names))
     with tempfile.TemporaryDirectory(prefix="distillscope-") as temporary:
         folder = Path(temporary) / "student" if out is None else Path(out)
         trained = distil(work, folder, given, command="distillscope.distill(...) in Python")

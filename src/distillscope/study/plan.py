@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import time
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +12,7 @@ import torch
 
 from distillscope.config.parts import DESCRIPTION
 from distillscope.config.resolve import with_noise
-from distillscope.config.study import Study
+from distillscope.config.study import Arm, Study
 from distillscope.data.preprocess import Preprocess
 from distillscope.data.source import Source
 from distillscope.data.splits import Splits
@@ -30,6 +30,7 @@ from distillscope.study.student import begin
 from distillscope.study.trial import GALLERY_ITEMS, HEALTH_ITEMS
 from distillscope.teachers.encoder import Encoder, TeacherRows, load_teacher
 from distillscope.training.loss import target_dim
+from distillscope.training.stored_images import KEEP_GIB, planned
 
 MEASURE_SECONDS = 45.0
 """Measures and probes of one trial at 10,000 test and 50,000 train items on one core; scaled with the items."""
@@ -49,6 +50,8 @@ class Plan:
     seconds: float
     memory_mib: float
     cache_mib: float
+    images: dict[str, None] = field(default_factory=dict)
+    """What is kept of the images at the students' sizes, in words, in order."""
 
     def rows(self) -> list[tuple[str, str]]:
         """What to print: (name, value)."""
@@ -64,11 +67,12 @@ class Plan:
             ("estimated time", _duration(self.seconds)),
             ("estimated peak memory", f"{self.memory_mib / 1024:.1f} GiB"),
             ("cache to be written", f"{self.cache_mib / 1024:.2f} GiB"),
+            ("images kept on disk", "; ".join(self.images) or "none"),
         ]
 
 
 def plan_study(study: Study, run: Path, device: str = "auto", precision: str | None = None, jobs: int | None = None, *,
-               resume: bool = False, track: str | None = None, workers: int = 0) -> Plan:
+               resume: bool = False, track: str | None = None, workers: int = 0, keep_images: float = KEEP_GIB) -> Plan:
     """Count what is to be done; the time comes from a few batches of teacher and students, timed here and now.
 
     What `run_study` would refuse with the same arguments is refused here too, with the same line.
@@ -104,6 +108,7 @@ def plan_study(study: Study, run: Path, device: str = "auto", precision: str | N
             busy = 0.0
             speeds: dict[str, tuple[float, float]] = {}
             for trial in pending:
+                total.images[_kept_images(study, arms[trial.arm], trial.student, splits, keep_images)] = None
                 spec, batch = study.student_of(arms[trial.arm], trial.student), study.training_of(arms[trial.arm]).batch_size
                 trained = study.training_of(arms[trial.arm]).num_seen(len(splits.train))
                 total.student_train += trained
@@ -133,7 +138,7 @@ def teacher_work(study: Study, splits: Splits, encoder: TeacherRows) -> list[tup
 
 
 def plan_student(study: Study, out: Path, *, resume: bool = False, device: str = "auto", precision: str | None = None,
-                 track: str | None = None, workers: int = 0) -> list[tuple[str, str]]:
+                 track: str | None = None, workers: int = 0, keep_images: float = KEEP_GIB) -> list[tuple[str, str]]:
     """What `distill` would do, as (name, value): refused where `distill_one` would refuse, with the same line.
 
     The time is that of a few batches of teacher and student, timed here and now.
@@ -163,11 +168,17 @@ def plan_student(study: Study, out: Path, *, resume: bool = False, device: str =
         ("an image", f"{spec.image_size} px, {size['multiply_adds']:,} multiply-adds"),
         ("embeddings", f"{dim} dimensions, of the teacher's {encoder.dim}; target {part_text(target)}"),
         ("images", f"{splits.title}, {num_train:,} for training, {held_out:,} held out"),
+        ("images kept on disk", _kept_images(study, arm, spec.label, splits, keep_images)),
         ("steps", f"{steps:,} an epoch, {steps * training.epochs:,} in all, {seen:,} images"),
         ("teacher forward passes", f"{todo:,} to do, {sum(len(source) for source, _ in sets) - todo:,} cached"),
         ("estimated time", _duration(seconds)),
         ("estimated peak memory", f"{(1100 + 2 * pixels + 3 * rows) / 1024:.1f} GiB"),
     ]
+
+
+def _kept_images(study: Study, arm: Arm, label: str, splits: Splits, most_gib: float) -> str:
+    spec = study.student_of(arm, label)
+    return planned(Preprocess(spec.image_size, spec.mean, spec.std), splits, arm, most_gib)
 
 
 def _duration(seconds: float) -> str:

@@ -29,6 +29,7 @@ from distillscope.teachers.encoder import TeacherRows
 from distillscope.training.loop import check_tracker
 from distillscope.training.loss import check_arm, check_dims
 from distillscope.training.muon import kernels_of
+from distillscope.training.stored_images import KEEP_GIB
 
 LEAST_TEST = 10
 """Images that measures need at least."""
@@ -46,6 +47,7 @@ class Work:
     jobs: int | None = None
     track: str | None = None
     workers: int = 0
+    keep_images: float = KEEP_GIB
     given: frozenset[str] = frozenset()
     """Of "data", "teacher" and "students", those that a caller of Python handed over: no function is named."""
 

@@ -21,7 +21,6 @@ from distillscope.data.preprocess import Preprocess, coarse_for
 from distillscope.data.source import Source
 from distillscope.data.splits import Splits, load_splits, looked_through, named_split, parted, say
 from distillscope.data.views import View
-from distillscope.draws import keyed_rng
 from distillscope.errors import UserError
 from distillscope.files.folders import cache_root
 from distillscope.files.writing import checksum, sweep, write_atomic, write_json, write_text
@@ -88,7 +87,7 @@ def prepare_targets(study: Study, encoder: TeacherRows, splits: Splits, part: Pa
     What is there already is used where its checksum holds, else named and made again.
     """
     train = encoder.rows(splits.train, label=f"teacher {splits.title}/train")
-    key = {"teacher": encoder.describe(), "target": part.model_dump(), "splits": split_hashes(splits)}
+    key = {"teacher": encoder.describe(), "target": part.model_dump(), "splits": splits.marks}
     digest = hashlib.blake2b(json.dumps(key, sort_keys=True, default=str).encode(), digest_size=8).hexdigest()
     folder = cache_root() / "targets" / digest
     if not (folder / "entry.json").is_file():
@@ -165,21 +164,8 @@ def noise_conditions(study: Study) -> dict[tuple[Condition, int], Noise]:
 def fingerprint(encoder: TeacherRows, splits: Splits) -> dict[str, str]:
     """Hashes of the data and the teacher's weights, by which studies that are judged together are held to be of the same."""
     weights = encoder.describe().get("weights")
-    images = {f"{name} images": mark for name, mark in split_hashes(splits).items()}
+    images = {f"{name} images": mark for name, mark in splits.marks.items()}
     return images | ({"teacher's weights": weights} if weights else {})
-
-
-def split_hashes(splits: Splits) -> dict[str, str]:
-    """What names the items of each split: their ids, and the pixels of a few."""
-    return {s.split if s is not splits.validation else "validation": hashlib.blake2b(
-                "\n".join(s.ids).encode() + _sample_hash(s), digest_size=8).hexdigest()
-            for s in (splits.train, splits.validation, splits.test) if s is not None}
-
-
-def _sample_hash(source: Source) -> bytes:
-    """A few images' pixels: ids alone do not tell two copies of a data set with other pixels apart."""
-    few = keyed_rng("sample hash", len(source)).integers(0, len(source), size=min(32, len(source)))
-    return b"".join(np.ascontiguousarray(source.image(int(i))).tobytes() for i in few)
 
 
 def view_of(arm: Arm, seed: int, epoch: Any) -> View | None:

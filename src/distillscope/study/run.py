@@ -25,6 +25,7 @@ from distillscope.config.parts import Dataset
 from distillscope.config.resolve import with_noise
 from distillscope.config.study import Study
 from distillscope.data.looking import Looked
+from distillscope.data.preprocess import Preprocess
 from distillscope.data.splits import Splits
 from distillscope.devices import choose_device
 from distillscope.errors import UserError, unknown_name
@@ -53,6 +54,7 @@ from distillscope.study.preflight import Work, check_data, check_study
 from distillscope.study.prepared import Prepared, load_data, noise_conditions
 from distillscope.study.teacher import run_teacher, target_key
 from distillscope.study.trial import run_trial
+from distillscope.training.stored_images import KEEP_GIB, seen_by
 
 if TYPE_CHECKING:
     from distillscope.students.load import StudentEncoder
@@ -100,15 +102,16 @@ def load_study(path: Path | str) -> Run:
 
 def run_study(study: Study, out: Path | str | None = None, *, resume: bool = False, device: str = "auto",
               precision: str | None = None, jobs: int | None = None, workers: int = 0, track: str | None = None,
-              command: str | None = None, report: bool = True) -> Run:
+              keep_images: float = KEEP_GIB, command: str | None = None, report: bool = True) -> Run:
     """Run every trial that is not finished yet, then write the report.
 
     ``jobs`` trials run at once, each in its own process (default: as many as there are cores on a CPU, one on a GPU).
-    ``precision`` is that of teacher and students; losses and measures stay in float32 and float64.
+    ``precision`` is that of teacher and students; losses and measures stay in float32 and float64. ``workers`` processes
+    decode; images as students see them take up to ``keep_images`` GiB of the disk.
     """
     began = time.monotonic()
     run = Path(out) if out else default_run(study.name)
-    work = Work(as_begun(study, run) if resume else study, run, resume, device, precision, jobs, track, workers)
+    work = Work(as_begun(study, run) if resume else study, run, resume, device, precision, jobs, track, workers, keep_images)
     check_study(work)
     study, chosen = work.study, choose_device(device)
     had_folder, refused = run.is_dir(), False
@@ -155,7 +158,8 @@ def _run_grid(work: Work, record: dict[str, Any]) -> None:
     """What is not finished, for each data set and teacher in turn."""
     study, run = work.study, work.run
     assert run is not None and work.jobs is not None
-    options = {"device": work.device, "precision": work.precision or "float32", "track": work.track}
+    options = {"device": work.device, "precision": work.precision or "float32", "track": work.track,
+               "keep_images": work.keep_images}
     for data in study.data:
         splits = load_data(study, data, workers=work.workers)
         if notes := {s.split: s.note for s in (splits.whole_train, splits.test) if s.note}:
@@ -198,6 +202,9 @@ def run_trials(work: Work, data: Dataset, splits: Splits, pending: Sequence[Tria
                     one, ready, folder = arguments(trial)
                     run_trial(study, one, splits, ready, folder, advance=both, **options)
             return
+        for trial in pending:  # made and verified once, here, for all processes
+            spec = study.student_of(arms[trial.arm], trial.student)
+            seen_by(Preprocess(spec.image_size, spec.mean, spec.std), splits, arms[trial.arm], work.keep_images)
         # The widest students first: the last process to end then has the shortest trial.
         order = sorted(pending, key=lambda t: [s.label for s in study.students].index(t.student), reverse=True)
         threads = max(1, (os.cpu_count() or 1) // jobs)

@@ -39,6 +39,7 @@ from distillscope.study.trial import fresh_student, make_health, training_set
 from distillscope.teachers.encoder import TeacherRows, load_teacher
 from distillscope.training.loop import distill
 from distillscope.training.muon import kernels_of
+from distillscope.training.stored_images import KEEP_GIB, seen_by
 from distillscope.visible import visible
 
 
@@ -71,12 +72,12 @@ class Begun:
 
 
 def distill_one(study: Study, out: Path, *, resume: bool = False, device: str = "auto", precision: str | None = None,
-                workers: int = 0, track: str | None = None, command: str = "") -> Path:
+                workers: int = 0, track: str | None = None, keep_images: float = KEEP_GIB, command: str = "") -> Path:
     """Distil the study's only student into ``out``; label-free images do. Started again with ``resume`` it goes on.
 
     What it goes on with is the same request: another one is refused, with what differs.
     """
-    distil(Work(study, None, resume, device, precision, None, track, workers), out, command=command)
+    distil(Work(study, None, resume, device, precision, None, track, workers, keep_images), out, command=command)
     return out
 
 
@@ -148,9 +149,10 @@ def _distil(begun: Begun, written: Arm, out: Path, given: Given, command: str) -
         prepared = prepare_targets(study, begun.encoder, splits, study.target_of(arm), [arm])
         student, streams = fresh_student(study, arm, spec, trial.seed, prepared, begun.work.device,
                                          begun.work.precision or "float32", given.network)
+        seen = seen_by(student.preprocess, splits, arm, begun.work.keep_images)
         with progress.task(f"student {spec.label}", settings.num_seen(len(splits.train))) as advance:
-            history = distill(student, training_set(arm, trial.seed, splits, prepared), arm, settings, streams, out,
-                              make_health(splits, prepared), track=begun.work.track, advance=advance, warn=progress.say)
+            history = distill(student, training_set(arm, trial.seed, seen, prepared), arm, settings, streams, out,
+                              make_health(seen, prepared), track=begun.work.track, advance=advance, warn=progress.say)
         prepared.copy_target(out)
         student.described = {**(student.described or {}), "target": prepared.target_name, "teacher": teacher.title,
                              "teacher_id": teacher_id(teacher), "dataset": data.title,

@@ -30,26 +30,28 @@ from distillscope.study.measuring import Fitted, evaluate, fit_student, train_ra
 from distillscope.study.prepared import Prepared, view_name, view_of
 from distillscope.training.health import Health
 from distillscope.training.loop import TrainingSet, distill
+from distillscope.training.stored_images import KEEP_GIB, seen_by
 from distillscope.training.streams import KeyedStreams, NotebookStreams
 
 
 def run_trial(study: Study, trial: Trial, splits: Splits, prepared: Prepared, folder: Path, *, device: str = "auto",
-              precision: str = "float32", track: str | None = None,
+              precision: str = "float32", track: str | None = None, keep_images: float = KEEP_GIB,
               advance: Callable[[int], None] = lambda count: None) -> None:
-    """Everything of one trial, into ``folder``; ``advance`` counts training images."""
+    """Everything of one trial, into ``folder``; ``advance`` counts training images, ``keep_images`` GiB (`seen_by`)."""
     began = time.monotonic()
     arm = next(a for a in study.arms if a.name == trial.arm)
     spec = study.student_of(arm, trial.student)
     settings = study.training_of(arm)
     make_folder(folder)
     student, streams = fresh_student(study, arm, spec, trial.seed, prepared, device, precision)
-    history = distill(student, training_set(arm, trial.seed, splits, prepared), arm, settings, streams, folder,
-                      make_health(splits, prepared), track=track, advance=advance)
+    seen = seen_by(student.preprocess, splits, arm, keep_images)
+    history = distill(student, training_set(arm, trial.seed, seen, prepared), arm, settings, streams, folder,
+                      make_health(seen, prepared), track=track, advance=advance)
     taught_by = next((teacher_id(teacher) for teacher in study.teacher if teacher.title == trial.teacher), "")
     save_student(student, folder, {"target": prepared.target_name, "teacher": trial.teacher, "teacher_id": taught_by,
                                    "dataset": trial.dataset, "objective": arm.objective_name, "seed": trial.seed})
     prepared.copy_target(folder)
-    fitted = fit_student(study, splits, student, streams)
+    fitted = fit_student(study, seen, student, streams)
     rows, curves, skipped = evaluate(study, splits, prepared, student, streams, fitted, folder)
     seconds = [Row.clean("train.seconds", history[-1]["seconds"], 1, "s")]
     head = {"study": study.name, "dataset": trial.dataset, "split": splits.test.split, "teacher": trial.teacher,

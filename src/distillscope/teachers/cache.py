@@ -68,24 +68,32 @@ class Shard:
 
 
 class Entry:
-    """The rows that one encoder gave under one perturbation."""
+    """The rows that one encoder gave under one perturbation; or, with a ``shape``, arrays of that shape.
 
-    def __init__(self, path: Path, described: dict[str, Any]) -> None:
-        self.path, self.described = path, described
+    ``kind`` is what the folder and the files of rows are called, ``most_rows`` how many of them a file holds about.
+    """
+
+    def __init__(self, path: Path, described: dict[str, Any], *, kind: str = "img_emb", shape: tuple[int, ...] | None = None,
+                 most_rows: int = SHARD_ROWS) -> None:
+        self.path, self.described, self.kind, self.most_rows = path, described, kind, most_rows
+        self.shape = (described["dim"],) if shape is None else shape
         self.shards: list[Shard] = []
         self._verified: set[Path] = set()
 
-    def load(self) -> Entry:
-        """Read the index of every complete shard; one whose checksum is off is named, removed and made again."""
+    def load(self, verify: bool = True) -> Entry:
+        """Read the index of every complete shard; one whose checksum is off is named, removed and made again.
+
+        Without ``verify`` the rows themselves are not read: for a process whose parent has done so.
+        """
         self.shards = []
         for metadata in self._indices():
             embeddings = self._rows_of(metadata)
             try:
-                self.shards.append(self._read(metadata, embeddings))
+                self.shards.append(self._read(metadata, embeddings, verify))
             except PermissionError:
                 raise
             except (OSError, ValueError, KeyError, TypeError, EOFError, pa.ArrowException) as error:
-                progress.say(f"cache {embeddings}: damaged ({str(error).splitlines()[0][:120]}); its rows are embedded again")
+                progress.say(f"cache {embeddings}: damaged ({str(error).splitlines()[0][:120]}); its rows are made again")
                 metadata.unlink(missing_ok=True)
                 embeddings.unlink(missing_ok=True)
         return self
@@ -95,13 +103,13 @@ class Entry:
         return [metadata for _, metadata in sorted(found)]
 
     def _rows_of(self, metadata: Path) -> Path:
-        return self.path / "img_emb" / f"img_emb_{_number(metadata)}.npy"
+        return self.path / self.kind / f"{self.kind}_{_number(metadata)}.npy"
 
-    def _read(self, metadata: Path, embeddings: Path) -> Shard:
+    def _read(self, metadata: Path, embeddings: Path, verify: bool) -> Shard:
         """One shard, whose index and rows must be those that were written together."""
         table = pq.read_table(metadata)
         keys = np.frombuffer(b"".join(table["key"].to_pylist()), dtype=np.uint8).reshape(-1, 16)
-        if metadata not in self._verified:
+        if verify and metadata not in self._verified:
             marks = table.schema.metadata or {}
             if checksum(embeddings) != marks.get(b"checksum", b"").decode():
                 raise ValueError("checksum differs")
@@ -109,15 +117,15 @@ class Entry:
                 raise ValueError("the index's checksum differs")
             self._verified.add(metadata)
         shard = Shard(embeddings, metadata, keys)
-        if shard.rows().shape != (len(keys), self.described["dim"]):
-            raise ValueError(f"an index of {len(keys)} rows beside embeddings of shape {shard.rows().shape}")
+        if shard.rows().shape != (len(keys), *self.shape):
+            raise ValueError(f"an index of {len(keys)} rows beside an array of shape {shard.rows().shape}")
         return shard
 
     def sweep(self) -> None:
         """Remove what a kill left: temporary files, and embeddings whose index was never written. For who holds the lock."""
         sweep(self.path, alone=True)
         known = {self._rows_of(m) for m in self._indices()}
-        for path in self.path.glob("img_emb/img_emb_*.npy"):
+        for path in self.path.glob(f"{self.kind}/{self.kind}_*.npy"):
             if path not in known:
                 path.unlink(missing_ok=True)
 
@@ -134,11 +142,7 @@ class Entry:
 
     def gather(self, rows: np.ndarray) -> np.ndarray:
         """(m, d) float32 for row numbers as `find` gives them; a row that is gone, as in a cache being deleted, is refused."""
-        starts = np.cumsum([0] + [len(s.keys) for s in self.shards])
-        if gone := int(((rows < 0) | (rows >= starts[-1])).sum()):
-            raise UserError(str(self.path), "rows that stay while this goes on",
-                            f"{gone} of {len(rows)} deleted or damaged meanwhile",
-                            "Repeat the command, and leave the cache alone.")
+        starts = self.starts(rows)
         out = np.empty((len(rows), self.described["dim"]), dtype=np.float32)
         for shard, start, end in zip(self.shards, starts, starts[1:], strict=False):
             here = np.flatnonzero((rows >= start) & (rows < end))
@@ -146,15 +150,25 @@ class Entry:
                 out[here] = shard.rows()[rows[here] - start]
         return out
 
+    def starts(self, rows: np.ndarray) -> np.ndarray:
+        """The row number that each shard begins with, and how many there are in all; ``rows`` must be among them."""
+        starts = np.cumsum([0] + [len(s.keys) for s in self.shards])
+        if gone := int(((rows < 0) | (rows >= starts[-1])).sum()):
+            raise UserError(str(self.path), "rows that stay while this goes on",
+                            f"{gone} of {len(rows)} deleted or damaged meanwhile",
+                            "Repeat the command, and leave the cache alone.")
+        return starts
+
     def append(self, rows: np.ndarray, ids: Sequence[str], hashes: Sequence[bytes], keys: np.ndarray) -> None:
         """Write one shard: the embeddings first, then the metadata, whose existence makes them count."""
         if not (self.path / "entry.json").exists():
             write_json(self.path / "entry.json", self.described)
         (self.path / "metadata").mkdir(exist_ok=True)
-        (self.path / "img_emb").mkdir(exist_ok=True)
-        number = max([-1, *(n for p in self.path.glob("img_emb/img_emb_*.npy") if (n := _number(p)) is not None)]) + 1
+        (self.path / self.kind).mkdir(exist_ok=True)
+        there = self.path.glob(f"{self.kind}/{self.kind}_*.npy")
+        number = max([-1, *(n for p in there if (n := _number(p)) is not None)]) + 1
         while True:  # claim the number, for several processes may write one entry
-            embeddings = self.path / "img_emb" / f"img_emb_{number}.npy"
+            embeddings = self.path / self.kind / f"{self.kind}_{number}.npy"
             try:
                 os.close(os.open(embeddings, os.O_CREAT | os.O_EXCL))
                 break
@@ -170,10 +184,10 @@ class Entry:
     def join(self) -> None:
         """Join small neighbouring shards into few large ones."""
         self.load()
-        small = [s for s in self.shards if len(s.keys) < SHARD_ROWS // 2]
+        small = [s for s in self.shards if len(s.keys) < self.most_rows // 2]
         while len(small) > 1:
             group, rows = [], 0
-            while small and (rows < SHARD_ROWS):
+            while small and (rows < self.most_rows):
                 rows += len(small[0].keys)
                 group.append(small.pop(0))
             tables = [pq.read_table(s.metadata) for s in group]
@@ -218,7 +232,7 @@ def embed(encoder: Encoder, source: Source, perturbation: Perturbation | None = 
     hashes, keys = row_keys(source, perturbation is not None)
     entry = Entry(path, described)
     try:
-        lock = _locked(path)
+        lock = locked(path)
     except PermissionError:  # somebody else's cache: what it has may be read
         rows = entry.load().find(keys) if path.is_dir() else np.array([-1])
         if (rows < 0).any():
@@ -267,7 +281,7 @@ def _embed_absent(encoder, source, perturbation, entry, absent, hashes, keys, wo
             flush()
 
 
-def _locked(path: Path) -> BaseFileLock:
+def locked(path: Path) -> BaseFileLock:
     """The entry's lock, taken; a process that has to wait says so."""
     try:
         return locks.acquire(path / ".lock", timeout=1)

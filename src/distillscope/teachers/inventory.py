@@ -25,12 +25,12 @@ from distillscope.files.json_reader import read_json
 def list_entries(root: Path | None = None) -> list[dict[str, Any]]:
     """One record for each entry: name, path, rows, bytes, teacher, precision, perturbation, when used, and any damage.
 
-    Targets that studies made of the embeddings, as `prepare_targets` leaves them, come after those; then what is known of
-    images that were decoded.
+    Targets that studies made of the embeddings, as `prepare_targets` leaves them, come after those; then images as students
+    see them, and what is known of images that were decoded.
     """
     root = root or cache_root()
     return (_listed(root / "embeddings", "", _of_embeddings) + _listed(root / "targets", "target-", _of_targets)
-            + _listed(root / "known_images", "known-", _of_known))
+            + _listed(root / "images", "images-", _of_images) + _listed(root / "known_images", "known-", _of_known))
 
 
 def _listed(folder: Path, prefix: str, read: Callable[[Path, dict], tuple[int, dict[str, Any]]]) -> list[dict[str, Any]]:
@@ -61,6 +61,11 @@ def _of_targets(path: Path, described: dict) -> tuple[int, dict[str, Any]]:
     teacher, target = described["teacher"], {"kind": "target", **described["target"]}
     rows = sum(len(np.load(f, mmap_mode="r", allow_pickle=False)) for f in path.glob("*.npy") if not f.name.startswith("."))
     return rows, {"teacher": teacher.get("name", "?"), "precision": teacher.get("precision", "?"), "perturbation": target}
+
+
+def _of_images(path: Path, described: dict) -> tuple[int, dict[str, Any]]:
+    rows = sum(pq.read_metadata(m).num_rows for m in path.glob("metadata/metadata_*.parquet"))
+    return rows, {"perturbation": {**described, "kind": f"images at {described['size']} px"}}
 
 
 def _of_known(path: Path, described: dict) -> tuple[int, dict[str, Any]]:

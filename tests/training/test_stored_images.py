@@ -1,0 +1,174 @@
+"""Images at a student's size, kept on disk: the pixels that it would see anyway, made once, within a limit that is said."""
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from builders.tiny import TEACHER, teacher_weights, tiny_values
+from distillscope.config.load import study_from
+from distillscope.data import looking, source
+from distillscope.data.decode import decode
+from distillscope.data.preprocess import Preprocess
+from distillscope.data.splits import load_split
+from distillscope.files.folders import cache_root
+from distillscope.study.plan import plan_student
+from distillscope.study.run import run_study
+from distillscope.study.student import distill_one
+from distillscope.teachers.inventory import list_entries, prune_entries
+from distillscope.training import stored_images
+from distillscope.training.stored_images import entry_of, is_worth_it, stored
+
+
+@pytest.fixture(scope="module")
+def photos(tmp_path_factory):
+    """60 images of train and 12 of test, of many sizes."""
+    root = tmp_path_factory.mktemp("photos")
+    rng = np.random.default_rng(0)
+    for split, count in (("train", 60), ("test", 12)):
+        for i in range(count):
+            place = root / split / "ab"[i % 2]
+            place.mkdir(parents=True, exist_ok=True)
+            shape = (16 + i % 5, 20 + i % 7, 3)
+            Image.fromarray(rng.integers(0, 256, shape, dtype=np.uint8)).save(place / f"{i:02}.png")
+    return root
+
+
+@pytest.fixture
+def streamed(monkeypatch):
+    """Memory holds two images."""
+    monkeypatch.setattr(looking, "IN_MEMORY_BYTES", 2_500)
+
+
+@pytest.fixture
+def decoded(monkeypatch):
+    """One for each image that this process decodes."""
+    calls = []
+    monkeypatch.setattr(source, "decode", lambda encoded, decoding: calls.append(1) or decode(encoded, decoding))
+    return calls
+
+
+def train(photos, **options):
+    return load_split("image_folder", {"path": photos}, "train", **options)
+
+
+def values(photos, **changes):
+    return tiny_values(data=[str(photos)], limit=None, limit_test=None, validation=6, seeds=[1],
+                       teacher=[f"timm/{TEACHER}:{teacher_weights()}"], training={"epochs": 3, "batch_size": 8}, **changes)
+
+
+def weights(folder):
+    return (folder / "weights.safetensors").read_bytes()
+
+
+@pytest.mark.parametrize("size", [9, 16, 24])
+@pytest.mark.parametrize("mode", ["bicubic", "bilinear", "nearest", "nearest-exact"])
+@pytest.mark.parametrize("workers", [0, 1])
+def test_a_student_sees_the_same_pixels(photos, streamed, size, mode, workers, monkeypatch):
+    monkeypatch.setattr(stored_images, "SHARD_BYTES", 20 * 3 * size * size)  # several files
+    found, sees = train(photos, workers=workers), Preprocess(size, interpolation=mode)
+    kept = stored(found, sees, "photos")
+    for some in ([3, 1, 4], [59, 0]):
+        assert torch.equal(sees(kept.read(some)), sees(found.read(some)))
+    assert kept.image(0).shape == (size, size, 3) and not kept.in_memory and (kept.ids == found.ids).all()
+    assert torch.equal(sees(kept.take([7, 5]).read([1])), sees(found.read([5])))
+
+
+def test_later_epochs_trials_and_commands_decode_nothing_and_train_the_same_student(photos, tmp_path, streamed, decoded):
+    study = study_from(values(photos, noise={"sigmas": []}))
+    distill_one(study, tmp_path / "streamed", device="cpu", keep_images=0)
+    each_epoch = len(decoded)
+    decoded.clear()
+    distill_one(study, tmp_path / "kept", device="cpu")
+    assert weights(tmp_path / "kept") == weights(tmp_path / "streamed")
+    assert len(decoded) < each_epoch - 60  # once, and not in each of three epochs and their looks at the student's health
+    decoded.clear()
+    distill_one(study, tmp_path / "again", device="cpu")
+    assert weights(tmp_path / "again") == weights(tmp_path / "streamed")
+    assert len(decoded) <= 110  # three while memory may hold the set, and 32 of each part, by which a resumed run knows it
+    metrics = [(tmp_path / name / "metrics.jsonl").read_text().count("\n") for name in ("streamed", "kept")]
+    assert metrics == [3, 3]
+
+
+def test_a_study_of_mixed_sizes_gives_the_same_numbers(photos, tmp_path):
+    study = study_from(values(photos))
+    kept = run_study(study, tmp_path / "kept", device="cpu", jobs=1, report=False)
+    assert any(e["name"].startswith("images-16px") and e["rows"] == 60 for e in list_entries())
+    read = run_study(study, tmp_path / "read", device="cpu", jobs=1, keep_images=0, report=False)
+    columns = ["measure", "condition", "draw", "arm", "student"]
+    one, other = (r.results[r.results.measure != "train.seconds"].sort_values(columns).reset_index(drop=True)
+                  for r in (kept, read))
+    assert one.equals(other)
+
+
+def test_a_view_of_the_image_as_stored_reads_it_as_stored(photos, streamed):
+    found, sees = train(photos), Preprocess(16)
+    arms = {a.name: a for a in study_from(values(photos, arms=[
+        {"name": "plain"}, {"name": "crop", "view": "crop_flip"},
+        {"name": "stored", "view": {"name": "noise", "where": "source"}},
+        {"name": "seen", "view": {"name": "noise", "where": "input"}}])).arms}
+    assert [n for n in arms if is_worth_it(found, sees, arms[n])] == ["plain", "seen"]
+    assert not is_worth_it(found, Preprocess(16, crop_fraction=0.875), arms["plain"])
+
+
+def test_the_plan_tells_the_size_and_the_limit_falls_back_to_streaming(photos, tmp_path, streamed, decoded, capsys):
+    study = study_from(values(photos))
+
+    def planned(**options):
+        return dict(plan_student(study, tmp_path / "no", device="cpu", **options))["images kept on disk"]
+
+    assert planned().startswith("60 at 16 px, 0.00 GiB in ") and planned().endswith(", 0 there already")
+    assert planned(keep_images=1e-6) == ("none (60 images at 16 px would take 0.00 GiB, more than --keep-images 1e-06): "
+                                         "decoded anew in each epoch")
+    assert not (cache_root() / "images").exists()
+    distill_one(study, tmp_path / "student", device="cpu", keep_images=1e-6)
+    assert "more than --keep-images 1e-06: decoded anew in each epoch" in " ".join(capsys.readouterr().err.split())
+    assert not (cache_root() / "images").exists()
+    distill_one(study, tmp_path / "other", device="cpu")
+    assert planned().endswith(", 60 there already")
+
+
+def test_what_is_damaged_is_named_and_made_again_and_only_what_is_new_is_made(photos, streamed, decoded, capsys, monkeypatch):
+    found, sees = train(photos), Preprocess(16)
+    stored(found.take(np.arange(40)), sees, "photos")
+    decoded.clear()
+    stored(found, sees, "photos")
+    assert len(decoded) == 20
+    path = sorted((cache_root() / "images").rglob("*.npy"))[0]
+    path.write_bytes(path.read_bytes()[:-4] + b"abcd")
+    monkeypatch.setattr(stored_images, "_entries", {})  # another command
+    capsys.readouterr()
+    kept = stored(found, sees, "photos")
+    assert f"cache {path}: damaged (checksum differs); its rows are made again" in capsys.readouterr().err
+    assert torch.equal(sees(kept.read([0, 59])), sees(found.read([0, 59])))
+
+
+def test_an_interrupted_filling_goes_on(photos, streamed, monkeypatch):
+    found, sees, shown = train(photos), Preprocess(16), Preprocess.shown
+    seen = []
+
+    def interrupted(self, images):
+        seen.append(1)
+        if len(seen) > 45:
+            raise KeyboardInterrupt
+        return shown(self, images)
+
+    monkeypatch.setattr(Preprocess, "shown", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        stored(found, sees, "photos")
+    monkeypatch.setattr(Preprocess, "shown", shown)
+    assert 16 <= sum(len(s.keys) for s in entry_of(sees).load().shards) < 60
+    assert len(stored(found, sees, "photos")) == 60
+
+
+def test_they_are_listed_and_pruned(photos, streamed):
+    stored(train(photos), Preprocess(16), "photos")
+    entry = next(e for e in list_entries() if e["name"].startswith("images-16px"))
+    assert entry["rows"] == 60 and entry["perturbation"]["kind"] == "images at 16 px" and entry["bytes"] > 60 * 768
+    assert prune_entries([entry["name"]])[0] == 1 and not entry["path"].exists()
+
+
+def test_an_image_held_as_an_array_is_not_kept_twice(photos):
+    pixels = np.zeros((4, 8, 8, 3), np.uint8)
+    held = source.Source("s", "train", np.array(list("abcd")), pixels.__getitem__, pixels=pixels)
+    assert not is_worth_it(held, Preprocess(16), study_from(values(photos)).arms[0])
