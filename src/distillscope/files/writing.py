@@ -188,7 +188,7 @@ def checksum(path: Path) -> str:
     """Of a file's bytes: blake2b, 32 hexadecimal digits."""
     digest = hashlib.blake2b(digest_size=16)
     with open(path, "rb") as handle:
-        while block := handle.read(1 << 24):
+        while block := handle.read(1 << 20):
             digest.update(block)
     return digest.hexdigest()
 

@@ -22,6 +22,7 @@ from distillscope.data.source import Source, read_batches
 from distillscope.devices import kept_memory
 from distillscope.errors import UserError
 from distillscope.files.folders import refuse_archive
+from distillscope.files.room import room
 from distillscope.files.writing import write_atomic, write_json
 from distillscope.registry import students
 from distillscope.students.card import OTHER, OWN
@@ -119,7 +120,7 @@ class StudentEncoder(Encoder):
         """Embeddings (n, dim) float32 of every item, in evaluation mode."""
         was_training = self.module.training
         self.module.eval()
-        out = np.empty((len(source), self.dim), dtype=np.float32)
+        out = room((len(source), self.dim))
         batches = [np.arange(i, min(i + batch_size, len(source))) for i in range(0, len(source), batch_size)]
         for indices, images in read_batches(source, batches, workers):
             out[indices] = self.encode(images, source.ids[indices], perturbation)

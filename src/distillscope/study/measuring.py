@@ -129,7 +129,8 @@ def train_rank(train: np.ndarray) -> Row:
 
 def save_embeddings(folder: Path, embeddings: np.ndarray, source: Source, dtype: type = np.float16) -> None:
     """clip-retrieval's layout, with ids (and labels); float16 unless asked otherwise."""
-    write_atomic(folder / "img_emb" / "img_emb_0.npy", lambda p: np.save(p, embeddings.astype(dtype), allow_pickle=False))
+    rows: np.ndarray = embeddings.astype(dtype, copy=False)
+    write_atomic(folder / "img_emb" / "img_emb_0.npy", lambda p: np.save(p, rows, allow_pickle=False))
     table = {"image_path": source.ids} | ({} if source.labels is None else {"label": source.labels})
     write_atomic(folder / "metadata" / "metadata_0.parquet", lambda p: pd.DataFrame(table).to_parquet(p, index=False))
 

@@ -18,6 +18,7 @@ from typing import Any
 import numpy as np
 
 from distillscope.errors import UserError
+from distillscope.files.room import room
 from distillscope.files.writing import write_atomic
 from distillscope.registry import Size, targets
 
@@ -52,7 +53,7 @@ class Target:
         if self.mean is None:
             return embeddings
         width = len(self.mean) if self.matrix is None or self.matrix.ndim == 1 else self.matrix.shape[1]
-        out = np.empty((len(embeddings), width), dtype=np.float32)
+        out = room((len(embeddings), width))
         for i in range(0, len(embeddings), BLOCK):
             out[i : i + BLOCK] = self._block(unit_rows(embeddings[i : i + BLOCK]) - self.mean)
         return out

@@ -37,6 +37,7 @@ from distillscope.devices import kept_memory
 from distillscope.errors import UserError
 from distillscope.files import locks
 from distillscope.files.folders import cache_root
+from distillscope.files.room import ROWS, room
 from distillscope.files.writing import checksum, sweep, write_atomic, write_json
 
 if TYPE_CHECKING:  # an Encoder keeps its rows here, so its file imports this one
@@ -143,11 +144,13 @@ class Entry:
     def gather(self, rows: np.ndarray) -> np.ndarray:
         """(m, d) float32 for row numbers as `find` gives them; a row that is gone, as in a cache being deleted, is refused."""
         starts = self.starts(rows)
-        out = np.empty((len(rows), self.described["dim"]), dtype=np.float32)
-        for shard, start, end in zip(self.shards, starts, starts[1:], strict=False):
-            here = np.flatnonzero((rows >= start) & (rows < end))
-            if len(here):
-                out[here] = shard.rows()[rows[here] - start]
+        out, maps = room((len(rows), self.described["dim"])), [s.rows() for s in self.shards]
+        for first in range(0, len(rows), ROWS):
+            block = rows[first : first + ROWS]
+            of_shard = np.searchsorted(starts, block, side="right") - 1
+            for shard in np.unique(of_shard):
+                here = np.flatnonzero(of_shard == shard)
+                out[first + here] = maps[shard][block[here] - starts[shard]]
         return out
 
     def starts(self, rows: np.ndarray) -> np.ndarray:
@@ -275,7 +278,7 @@ def _embed_absent(encoder, source, perturbation, entry, absent, hashes, keys, wo
             for indices, images in read_batches(source, batches, workers):
                 pending.append((indices, encoder.encode(images, source.ids[indices], perturbation)))
                 advance(len(indices))
-                if time.monotonic() - last > FLUSH_SECONDS:
+                if time.monotonic() - last > FLUSH_SECONDS or sum(len(i) for i, _ in pending) >= entry.most_rows:
                     flush()
         finally:
             flush()
