@@ -434,13 +434,15 @@ def test_what_it_sees_and_what_not(teacher, student):
     assert shuffled["contrastive.retained_share"] < 0.05
 
 
-@pytest.mark.parametrize("case", ["plain", "as many", "collinear", "two values", "far away"])
+@pytest.mark.parametrize("case", ["plain", "as many", "collinear", "two values", "far away", "float16"])
 def test_few_items_measure_in_their_span_as_in_all_dimensions(case, monkeypatch):
     """Scatters of n - 1 coordinates say what those of d dimensions do, in a file's step too, whose rows leave the span."""
     n, d = (64, 64) if case == "as many" else (60, 90)
     teacher, student = cloud(0, n=n, d=d) + (1e3 if case == "far away" else 0), student_of(cloud(0, n=n, d=d), 1)
     if case == "collinear":
         teacher = teacher[:, :30] @ cloud(2, n=30, d=d)
+    if case == "float16":
+        teacher = ((teacher - teacher.mean(axis=0)) * 10.0 ** -np.linspace(0, 5, d) @ rotation(2, d)).astype(np.float16)
     if case == "two values":
         student = np.where(student > 0, 1.0, 0.5)
     given = {"artefacts": {"file": student + 0.3 * cloud(3, n=n, d=d)},
