@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import inspect
+import re
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -90,6 +91,21 @@ def test_what_is_public_says_its_types_and_what_it_is(name):
         assert signature.return_annotation is not inspect.Signature.empty
         for parameter in signature.parameters.values():
             assert parameter.annotation is not inspect.Parameter.empty or parameter.name in ("self", "cls"), parameter
+
+
+FUNCTIONS = [name for name, thing in PUBLIC.items() if inspect.isfunction(thing) and "." not in name]
+SHOWN = {"run_study", "load_study", "export_student", "load_artefact"}
+"""Those whose examples need files that take minutes to make; the commands of README run them in the tests."""
+
+
+@pytest.mark.parametrize("name", FUNCTIONS)
+def test_a_public_function_says_what_each_argument_is_what_it_refuses_and_shows_a_call(name):
+    text = inspect.getdoc(PUBLIC[name])
+    for parameter in inspect.signature(PUBLIC[name]).parameters:
+        assert re.search(rf"\b{parameter}\b", text.split(">>>")[0]), parameter
+    assert "UserError" in text
+    calls = [line for line in text.splitlines() if line.startswith(">>>") and f"{name}(" in line]
+    assert calls and (name in SHOWN or not any("SKIP" in line for line in calls))
 
 
 def test_every_kind_has_a_list_that_type_checkers_see_and_a_misspelt_name_is_guessed():

@@ -286,7 +286,8 @@ KINDS: dict[str, Registry[Any]] = {
 
 
 def list_parts(kind: str) -> list[str]:
-    """Names of the registered parts of a kind, as `distillscope list` shows them.
+    """Names of the registered parts of a ``kind`` ("objectives", ...), as `distillscope list` shows them; another kind is a
+    `UserError`.
 
     >>> list_parts("projectors")
     ['linear', 'mlp']

@@ -82,6 +82,7 @@ def test_json_frame_and_text_say_the_same(found, tmp_path):
 
 def test_an_audit_is_a_mapping_from_keys_to_numbers(found):
     assert list(found) == list(found.keys()) == list(found.values) and "probe.retention" in found and "probe" not in found
+    assert dict(found) == dict(found.items()) and len(found) == len(found.values) and found.get("probe", 0.5) == 0.5
     assert dict(found)["probe.retention"] == found["probe.retention"]
     with pytest.raises(KeyError) as error:
         found["student.effective_rnk"]

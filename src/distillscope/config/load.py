@@ -35,7 +35,9 @@ def names_in(folder: Literal["presets", "recipes"]) -> list[str]:
 
 
 def load_preset(name: str, overrides: Sequence[str] = ()) -> Study:
-    """A preset by its name, or a YAML file by its path, with ``path=value`` overrides.
+    """A preset by its ``name``, or a YAML file by its path, with ``path=value`` ``overrides``; checked, and nothing is run.
+
+    A name, key or value that is not known is a `UserError` that says where it stands and what was meant.
 
     >>> load_preset("quickstart", ["seeds=[1, 2]", "training.epochs=1"]).seeds
     (1, 2)

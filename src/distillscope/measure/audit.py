@@ -61,13 +61,14 @@ def audit(teacher: Any, student: Any, labels: Any = None, *, train_teacher: Any 
     Floats: arrays (NumPy, memory-mapped), tensors, frames of pandas or polars, or a column of vectors; labels also as
     categories. Row i of all is one item: an index of pandas in another order is an error, and so is what cannot be measured
     (`UserError`). A teacher that is compared with many students may be passed as ``prepare(teacher)``, so that its own work is
-    done once. ``labels`` (n,) add probes and k-nearest neighbours, fitted to ``train_*`` where given, else cross-validated on
-    the items themselves; None, NaN, blank text, masked ones, and -1 beside other classes, are items without a label, which
-    these leave out; ``text`` (classes, d), embeddings of the class names, adds zero-shot accuracy; ``artefacts``, name ->
-    embeddings (n, d') of the same items by a file that was made of the student, add ``stages``: what each step lost.
-    ``normalize="l2"`` scales rows to unit norm first; otherwise embeddings are measured as given. ``groups`` picks among
-    spectrum, alignment, contrastive, paper, similarity, retrieval, probe, knn and zero_shot, ``only``, a function of a key,
-    among their keys; ``intervals=False`` skips the 95 % intervals over items. What does not apply is named in ``left_out``.
+    done once. ``labels`` (n,) add probes and k-nearest neighbours, fitted to ``train_teacher``, ``train_student`` and
+    ``train_labels`` where given, else cross-validated on the items themselves; None, NaN, blank text, masked ones, and -1
+    beside other classes, are items without a label, which these leave out; ``text`` (classes, d), embeddings of the class
+    names, adds zero-shot accuracy; ``artefacts``, name -> embeddings (n, d') of the same items by a file that was made of the
+    student, add ``stages``: what each step lost. ``normalize="l2"`` scales rows to unit norm first; otherwise embeddings are
+    measured as given. ``groups`` picks among spectrum, alignment, contrastive, paper, similarity, retrieval, probe, knn and
+    zero_shot, ``only``, a function of a key, among their keys; ``intervals=False`` skips the 95 % intervals over items.
+    ``seed`` is of subsamples, folds and nulls, ``settings`` their sizes. What does not apply is named in ``left_out``.
     ``advance`` is told how many of `num_steps` were done.
 
     >>> rng = np.random.default_rng(0)

@@ -60,7 +60,7 @@ class EmbeddingHealth:
         self.reset()
 
     def reset(self) -> None:
-        """Forget every row.
+        """Forget every row, as before a new epoch.
 
         >>> health = EmbeddingHealth()
         >>> health.update(np.eye(3)); health.reset(); health.update(np.eye(4))

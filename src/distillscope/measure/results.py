@@ -6,7 +6,7 @@ import difflib
 import html
 import inspect
 import json
-from collections.abc import Callable, Iterator, KeysView
+from collections.abc import Callable, ItemsView, Iterator, KeysView
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple, get_args
@@ -187,6 +187,21 @@ class Audit:
 
     def __contains__(self, key: object) -> bool:
         return key in self.values
+
+    def __len__(self) -> int:
+        return len(self.values)
+
+    def get(self, key: str, default: float | None = None) -> float | None:
+        """The number, or ``default`` where it was not measured.
+
+        >>> Audit().get("student.effective_rank"), len(Audit())
+        (None, 0)
+        """
+        return self[key] if key in self.values else default
+
+    def items(self) -> ItemsView[str, float]:
+        """Every key with its number: ``dict(found)`` as a view."""
+        return {key: value.value for key, value in self.values.items()}.items()
 
     def keys(self) -> KeysView[str]:
         """The keys of everything that was measured."""

@@ -240,7 +240,14 @@ def load_student(folder: Path | str, device: str = "auto", precision: str = "flo
 
     ``folder`` is what `distillscope distill --out` wrote, one trial of a study, or ``hf-hub:owner/name[@revision]`` on the
     Hub (with ``token``). ``module``, with any weights, for a student that was made of a caller's own network
-    (`distillscope.distill`); it is copied.
+    (`distillscope.distill`); it is copied. ``device``: "auto", "cpu", "cuda", ...; ``precision``: of the network, "float32",
+    "bfloat16" or "float16". A folder without a student, and weights that are not its own, are a `UserError`.
+
+    >>> import tempfile
+    >>> folder, preprocess = Path(tempfile.mkdtemp()), Preprocess(16)
+    >>> save_student(build_student("paper_cnn", {}, 24, preprocess, "S", torch.device("cpu")), folder)
+    >>> load_student(folder, "cpu").encode(np.zeros((2, 40, 50, 3), np.uint8)).shape
+    (2, 24)
     """
     from distillscope.devices import choose_device
 

@@ -93,7 +93,12 @@ class Run(ReadRun):
 
 
 def load_study(path: Path | str) -> Run:
-    """The run that a directory or an archive holds, finished or not; what cannot be read in it is left out, with a warning."""
+    """The run that a directory or an archive at ``path`` holds, finished or not; what cannot be read in it is left out, with a
+    warning. What is no run is a `UserError`.
+
+    >>> run = load_study("runs/quickstart")   # doctest: +SKIP
+    >>> run.results.query("measure == 'student.effective_rank'"), run.student("S")   # doctest: +SKIP
+    """
     found = read_run(Path(path))
     for problem in found.problems:
         warnings.warn(problem, stacklevel=2)
@@ -103,11 +108,17 @@ def load_study(path: Path | str) -> Run:
 def run_study(study: Study, out: Path | str | None = None, *, resume: bool = False, device: str = "auto",
               precision: str | None = None, jobs: int | None = None, workers: int = 0, track: str | None = None,
               keep_images: float = KEEP_GIB, command: str | None = None, report: bool = True) -> Run:
-    """Run every trial that is not finished yet, then write the report.
+    """Run every trial of ``study`` that is not finished yet, into ``out`` (runs/NAME), then write the report.
 
-    ``jobs`` trials run at once, each in its own process (default: as many as there are cores on a CPU, one on a GPU).
-    ``precision`` is that of teacher and students; losses and measures stay in float32 and float64. ``workers`` processes
-    decode; images as students see them take up to ``keep_images`` GiB of the disk.
+    ``resume`` goes on with a run directory that is there. ``device``: "auto", "cpu", "cuda", ...; ``workers``: decoding
+    processes for data that is streamed; images as students see them take up to ``keep_images`` GiB of the disk; ``track``:
+    tensorboard, wandb or mlflow; ``command``: what provenance.json says was called; ``report=False`` leaves the page to
+    `distillscope report`. All is checked before any work; what does not fit is a `UserError`. ``jobs`` trials run at once, each
+    in its own process (default: one a core on a CPU, one on a GPU). ``precision`` is that of teacher and students; losses and
+    measures stay in float32 and float64.
+
+    >>> study = load_preset("quickstart", ["training.epochs=1"])   # doctest: +SKIP
+    >>> run_study(study, "runs/quick", jobs=1).results   # doctest: +SKIP
     """
     began = time.monotonic()
     run = Path(out) if out else default_run(study.name)

@@ -18,7 +18,11 @@ def load_artefact(path: Path | str, student: StudentEncoder | Path | str | None 
     """The file that `distillscope export` wrote: ``load_artefact(FILE).encode(images)``, by the file's own runtime on the CPU.
 
     Its preprocessing, dimension and precision stand in its metadata (``.facts``), so nothing is asked. ``student``, loaded or
-    its folder: a file that was exported from other weights, or with another preprocessing, is refused.
+    its folder: a file that was exported from other weights, or with another preprocessing, is a `UserError`, and
+    so is a ``path`` that export did not write.
+
+    >>> load_artefact("student.onnx").encode(["photo.jpg"]).shape   # doctest: +SKIP
+    (1, 1280)
     """
     path = Path(path)
     where = f"artefact {path}"
