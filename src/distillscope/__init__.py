@@ -15,11 +15,15 @@ from __future__ import annotations
 
 import functools
 import importlib
+import os
 import sys
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 __version__ = "0.1.0"
+
+# No telemetry: without this the Hub's client counts each request of timm and datasets by machine and version.
+os.environ.setdefault("HF_HUB_DISABLE_TELEMETRY", "1")
 
 _PUBLIC = {
     "Audit": "measure.results",

@@ -278,6 +278,12 @@ def test_what_is_no_kernel_follows_torchs_adam():
     assert torch.equal(kernel, random(2, 2, 1, 1))  # it had no gradient
 
 
+def test_position_embeddings_are_no_kernels():
+    kernel, positions = kernel_of(random(4, 4), (4, 1, 2, 2)), kernel_of(random(4, 4), (1, 4, 4))
+    groups = Muon([kernel, positions], lr=0.1).param_groups
+    assert [g["kernels"] for g in groups] == [True, False] and groups[1]["params"] == [positions]
+
+
 def test_weight_decay_shrinks_kernels_only():
     kernel, matrix = torch.nn.Parameter(torch.ones(2, 2, 1, 1)), torch.nn.Parameter(torch.ones(2, 2))
     for parameter in (kernel, matrix):

@@ -46,11 +46,16 @@ def orthogonalised(matrix: torch.Tensor) -> torch.Tensor:
 
 def kernels_of(parameters: Iterable[torch.nn.Parameter]) -> list[torch.nn.Parameter]:
     """The parameters that Muon makes orthogonal; without any it is nothing but Adam, and that is refused."""
-    kernels = [p for p in parameters if p.ndim > 2]
+    kernels = [p for p in parameters if _is_kernel(p)]
     if not kernels:
         raise UserError("training.optimizer", "adam, adamw or sgd for a network without convolutions", "muon",
                         "Set training.optimizer=adam and training.learning_rate=0.001.")
     return kernels
+
+
+def _is_kernel(parameter: torch.nn.Parameter) -> bool:
+    """Of a convolution of images: (outputs, inputs, height, width). Position embeddings have three dimensions."""
+    return parameter.ndim == 4
 
 
 class Muon(torch.optim.Optimizer):
@@ -68,7 +73,8 @@ class Muon(torch.optim.Optimizer):
                  betas: tuple[float, float] = (0.9, 0.999), weight_decay: float = 0.0) -> None:
         parameters = list(parameters)
         kernels = kernels_of(parameters)
-        groups = [{"params": kernels, "kernels": True}, {"params": [p for p in parameters if p.ndim <= 2], "kernels": False}]
+        others = [p for p in parameters if not _is_kernel(p)]
+        groups = [{"params": kernels, "kernels": True}, {"params": others, "kernels": False}]
         super().__init__([g for g in groups if g["params"]],
                          {"lr": lr, "momentum": momentum, "betas": betas, "weight_decay": weight_decay})
 
