@@ -271,6 +271,44 @@ def test_progress_ends_at_its_total_in_a_terminal_and_in_a_log_file_without_colo
     assert "\x1b" not in "".join(lines)
 
 
+@pytest.mark.parametrize("changed", ["student.width=2", "students.0.width=2", "arm.objective=mse", "training.epochs=2",
+                                     "view.sigma=0.1", "teacher.head=keep"])
+def test_set_takes_the_same_paths_in_run_and_distill(changed, tmp_path):
+    """Of a study with one student and one arm; where there are several, each is named in the path."""
+    from distillscope.config.load import load_preset
+    from distillscope.config.recipe import one_student
+
+    one = one_student("mine", f"timm/{TEACHER}", "digits", overrides=[changed])
+    (tmp_path / "mine.yaml").write_text(yaml.safe_dump({
+        **one_student("mine", f"timm/{TEACHER}", "digits").dump(), "description": one.description}))
+    assert load_preset(str(tmp_path / "mine.yaml"), [changed]).dump() == one.dump()
+
+
+def test_a_setting_of_a_target_that_the_recipe_has_not_names_what_to_write():
+    from builders import refused
+    from distillscope.config.recipe import one_student
+
+    with refused(where="target.dim", got="64 alone", advice="target={name: pca, dim: 64}, or give the dimension by"):
+        one_student("mine", f"timm/{TEACHER}", "digits", overrides=["target.dim=64"])
+    named = one_student("mine", f"timm/{TEACHER}", "digits", overrides=["target={name: pca, dim: 64}"])
+    assert named.dump()["target"] == one_student("mine", f"timm/{TEACHER}", "digits", dim=64).dump()["target"]
+
+
+def test_a_piped_command_on_streamed_photos_prints_no_librarys_warning(tmp_path):
+    from PIL import Image
+
+    for i in range(60):  # of two sizes, so that they are decoded again in each epoch
+        Image.new("RGB", (24 + i % 2, 24), (4 * i, 9 * (i % 2), 0)).save(tmp_path / f"{i}.png")
+    options = ["--teacher", f"timm/{TEACHER}", "--set", f"teacher.weights={teacher_weights()}", "--data", str(tmp_path),
+               "--out", str(tmp_path / "s"), *"--epochs 1 --image-size 16 --recipe paper --batch-size 16 --device cpu".split()]
+    done = subprocess.run([sys.executable, "-m", "distillscope.cli", "distill", *options], capture_output=True, text=True,
+                          timeout=300, env={**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)})
+    assert done.returncode == 0, done.stderr
+    said = done.stderr.splitlines()
+    assert len(said) == 2 and "a flat folder" in said[0] and said[1].startswith("recipe paper"), done.stderr
+    assert done.stdout.splitlines()[0].startswith("student: ") and "\x1b" not in done.stdout + done.stderr
+
+
 COMMANDS = typer.main.get_command(cli.app).commands
 
 
@@ -278,9 +316,9 @@ def read(command, *words):
     return COMMANDS[command].joined(list(words))
 
 
-@pytest.mark.parametrize("command", ["audit", "compare", "claims", "recommend"])
+@pytest.mark.parametrize("command", sorted(n for n, c in COMMANDS.items() if any("--json" in p.opts for p in c.params)))
 def test_alone_it_prints_and_with_an_equals_sign_it_writes(command):
-    assert read(command, "--json") == ["--json=-"] == read(command, "--json", "-") or command == "compare"
+    assert read(command, "--json") == ["--json=-"] == read(command, "--json", "-") or command in ("compare", "bench")
     assert read(command, "--json", "--out", "x") == ["--json=-", "--out", "x"]
     assert read(command, "a", "--json=values.txt") == ["a", "--json=values.txt"]
     assert read(command, "--", "--json", "x") == ["--", "--json", "x"]

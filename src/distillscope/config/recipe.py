@@ -109,6 +109,7 @@ def one_student(name: str, teacher: Any, data: Any, student: Any = "paper_cnn", 
         values["arms"][0]["objective"] = [{"name": objective}]
     for override in overrides:
         apply_override(values, override)
+    _check_target(values.get("target"))
     _check_single(parse_study(values, "distill"))
     assumed = []
     if dim is not None:
@@ -132,6 +133,14 @@ def _check_single(study: Study) -> None:
         if asked := getattr(study, key):
             raise UserError(f"distill {key}", "none, since only a study measures them", asked[0].name,
                             "Leave it out, or `distillscope run` a study.")
+
+
+def _check_target(target: Any) -> None:
+    """A setting of the target where the recipe has none lacks the name."""
+    if isinstance(target, Mapping) and target and "name" not in target:
+        key, value = next(iter(target.items()))
+        raise UserError(f"target.{key}", "a target's name too, since the recipe has no target", f"{value} alone",
+                        f"Write target={{name: pca, {key}: {value}}}, or give the dimension by itself (--dim, dim=).")
 
 
 def _as_mapping(students: Any) -> dict[str, Any]:
