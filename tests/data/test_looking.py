@@ -1,5 +1,6 @@
 """A set is looked through once: in worker processes, and never again for files that were decoded before."""
 
+import multiprocessing
 import os
 import shutil
 
@@ -144,6 +145,21 @@ def test_all_that_is_read_of_a_study_is_decoded_by_the_workers(photos, streamed,
         for indices, images in read_batches(part, [[0, 2], [1]]):
             assert [(np.asarray(i.permute(1, 2, 0)) == part.image(j)).all() for i, j in zip(images, indices, strict=True)]
     assert len(decoded) == 9  # those that this test asked for by itself
+
+
+def _in_spawned_process(path, queue):
+    looking.IN_MEMORY_BYTES = 700
+    found = look(path, workers=1)
+    queue.put((found.in_memory, sum(len(images) for _, images in read_batches(found, [[0, 2], [1]]))))
+
+
+def test_a_process_of_a_run_has_workers_of_its_own(photos):
+    context = multiprocessing.get_context("spawn")
+    queue = context.Queue()
+    process = context.Process(target=_in_spawned_process, args=(photos, queue))
+    process.start()
+    assert queue.get(timeout=120) == (False, 3)
+    process.join()
 
 
 def test_an_image_is_hashed_once_whatever_the_views_and_parts(monkeypatch):

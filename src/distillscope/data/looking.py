@@ -58,7 +58,7 @@ class _Looks(torch.utils.data.Dataset):
     """Item i, seen. Once ``streams`` is set pixels are left out, and a file that is known is not decoded."""
 
     def __init__(self, source: Source) -> None:
-        self.source, self.streams = source, multiprocessing.Value("b", False)
+        self.source, self.streams = source, multiprocessing.RawValue("b", False)
         self.known: KnownImages | None = None
         if source.encoded is not None and source.decoding is not None:
             self.known = KnownImages(source.decoding)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import multiprocessing
 import re
 import shlex
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
@@ -225,7 +226,10 @@ def read_batches(source: Source, batches: Iterable[Indices], workers: int = 0) -
 def in_workers(items: torch.utils.data.Dataset, batches: Iterable[Indices], workers: int) -> Iterator[Any]:
     """What ``items.__getitems__`` gives for each batch, made in ``workers`` processes, in the order of the batches."""
     sampler: Any = list(batches)
-    return iter(torch.utils.data.DataLoader(items, batch_sampler=sampler, num_workers=workers, collate_fn=_as_made))
+    # A process of a run, itself spawned, would spawn its workers too, and what reads a source cannot be sent to those.
+    context = "fork" if "fork" in multiprocessing.get_all_start_methods() else None
+    return iter(torch.utils.data.DataLoader(items, batch_sampler=sampler, num_workers=workers, collate_fn=_as_made,
+                                            multiprocessing_context=context))
 
 
 def _as_made(batch: Any) -> Any:
