@@ -52,8 +52,8 @@ def commands(case: str, paths: list[Path]) -> dict[str, list[str]]:
             "by hand": [sys.executable, str(BY_HAND), teacher, student, *([labels] if with_labels else [])]}
 
 
-def run(command: list[str], threads: int) -> tuple[float, float, float]:
-    """Processor seconds, wall seconds and the largest resident MiB of a process and its children."""
+def run(command: list[str], threads: int) -> tuple[float, float]:
+    """Processor and wall seconds of a process and its children."""
     began = time.perf_counter()
     process = subprocess.Popen(command, env={**os.environ, **dict.fromkeys(THREADS, str(threads))}, stdout=subprocess.DEVNULL)
     _, status, usage = os.wait4(process.pid, 0)
@@ -61,20 +61,20 @@ def run(command: list[str], threads: int) -> tuple[float, float, float]:
     process.returncode = os.waitstatus_to_exitcode(status)
     if process.returncode:
         raise SystemExit(f"{command} ended with {process.returncode}")
-    return usage.ru_utime + usage.ru_stime, wall, usage.ru_maxrss / 1024
+    return usage.ru_utime + usage.ru_stime, wall
 
 
 def measured(case: str, paths: list[Path], threads: int, rounds: int) -> dict:
     sides = commands(case, paths)
-    for command in sides.values():  # a first run fills the page cache and compiles modules
+    for command in sides.values() if rounds > 1 else ():  # a first run fills the page cache and compiles modules
         run(command, threads)
-    found: dict[str, list[tuple[float, float, float]]] = {name: [] for name in sides}
+    found: dict[str, list[tuple[float, float]]] = {name: [] for name in sides}
     for _ in range(rounds):
         for name, command in sides.items():
             found[name].append(run(command, threads))
     record: dict = {"case": case, "threads": threads}
     for name, values in found.items():
-        for what, numbers in zip(("processor_seconds", "wall_seconds", "resident_mib"), zip(*values, strict=True), strict=True):
+        for what, numbers in zip(("processor_seconds", "wall_seconds"), zip(*values, strict=True), strict=True):
             record.setdefault(name, {})[what] = spread(list(numbers))
     record |= {f"ratio_{what}": record["audit"][f"{what}_seconds"]["median"] / record["by hand"][f"{what}_seconds"]["median"]
                for what in ("processor", "wall")}
