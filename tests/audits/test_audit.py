@@ -5,6 +5,7 @@ from __future__ import annotations
 import inspect
 import json
 import tracemalloc
+from collections.abc import Mapping
 
 import numpy as np
 import pandas as pd
@@ -54,7 +55,7 @@ def test_the_keys_that_others_rely_on(found):
         "probe.student.accuracy", "probe.retention", "paper.probe.teacher.accuracy", "knn.teacher.accuracy",
         "knn.retention",
     ]
-    assert not set(promised) - set(found.values)
+    assert not set(promised) - set(found.measured)
     curves = [
         "teacher.spectrum", "student.spectrum", "teacher.cumulative_variance", "student.cumulative_variance",
         "alignment.student_on_teacher", "alignment.teacher_on_teacher", "alignment.null",
@@ -69,7 +70,7 @@ def test_json_frame_and_text_say_the_same(found, tmp_path):
     read = json.loads(found.to_json(tmp_path / "audit.json"))
     assert json.loads((tmp_path / "audit.json").read_text()) == read
     frame = found.to_frame()
-    for key, value in found.values.items():
+    for key, value in found.measured.items():
         assert set(read["measures"][key]) == {"value", "low", "high", "n", "definition", "unit"}
         assert read["measures"][key]["value"] == value.value == frame.loc[key, "value"]
     assert set(read["curves"]["alignment.null"]) >= {"x", "y", "low", "high", "unit"}
@@ -81,8 +82,9 @@ def test_json_frame_and_text_say_the_same(found, tmp_path):
 
 
 def test_an_audit_is_a_mapping_from_keys_to_numbers(found):
-    assert list(found) == list(found.keys()) == list(found.values) and "probe.retention" in found and "probe" not in found
-    assert dict(found) == dict(found.items()) and len(found) == len(found.values) and found.get("probe", 0.5) == 0.5
+    assert list(found) == list(found.keys()) == list(found.measured) and "probe.retention" in found and "probe" not in found
+    assert isinstance(found, Mapping) and list(found.values()) == [v.value for v in found.measured.values()]
+    assert dict(found) == dict(found.items()) and len(found) == len(found.measured) and found.get("probe", 0.5) == 0.5
     assert dict(found)["probe.retention"] == found["probe.retention"]
     with pytest.raises(KeyError) as error:
         found["student.effective_rnk"]
@@ -139,21 +141,21 @@ def test_one_group_is_a_group_and_labels_of_pandas_are_labels():
 
 def test_groups_choose_and_intervals_can_be_skipped(found):
     some = audit(*made()[:2], groups={"alignment", "paper"}, intervals=False)
-    assert {key.split(".")[0] for key in some.values} == {"alignment", "paper"}
-    assert all(v.low is None for v in some.values.values())
+    assert {key.split(".")[0] for key in some.measured} == {"alignment", "paper"}
+    assert all(v.low is None for v in some.measured.values())
     assert some["alignment.teacher_r2"] == found["alignment.teacher_r2"]
 
 
 def test_one_side_alone_reads_what_it_reads_in_a_pair(found):
     alone = audit_one(made()[0])
-    assert {key.split(".")[0] for key in [*alone.values, *alone.curves]} == {"teacher"}
-    for key, value in alone.values.items():
-        pair = found.values[key]
+    assert {key.split(".")[0] for key in [*alone.measured, *alone.curves]} == {"teacher"}
+    for key, value in alone.measured.items():
+        pair = found.measured[key]
         assert (value.n, value.unit, value.definition) == (pair.n, pair.unit, pair.definition), key
         for mine, theirs in ((value.value, pair.value), (value.low, pair.low), (value.high, pair.high)):
             assert mine == theirs or mine == pytest.approx(theirs, rel=1e-9), key
-    assert set(audit_one(made()[1], side="student", intervals=False).values) == {k.replace("teacher", "student", 1)
-                                                                                 for k in alone.values}
+    assert set(audit_one(made()[1], side="student", intervals=False).measured) == {k.replace("teacher", "student", 1)
+                                                                                 for k in alone.measured}
 
 
 def test_a_prepared_teacher_changes_nothing(found):
@@ -180,8 +182,8 @@ def test_normalising_is_unit_rows():
 
 
 def same(first, second, rel=tolerances.REORDERED, skip=("paper.",)):
-    assert set(first.values) == set(second.values)
-    for key, value in first.values.items():
+    assert set(first.measured) == set(second.measured)
+    for key, value in first.measured.items():
         if not key.startswith(skip) and not key.endswith("gradient_norm"):  # where lbfgs stops is chaotic in the last digits
             assert second[key] == pytest.approx(value.value, rel=rel, abs=rel), key
 
@@ -192,7 +194,7 @@ def test_row_order(found):
     shuffled = audit(teacher[order], student[order], labels[order])
     same(found, shuffled, rel=1e-7)
     key = "teacher.effective_rank"
-    assert shuffled.values[key].low == pytest.approx(found.values[key].low, rel=1e-7)
+    assert shuffled.measured[key].low == pytest.approx(found.measured[key].low, rel=1e-7)
 
 
 def test_block_size(found, monkeypatch):
@@ -249,7 +251,7 @@ def test_more_rows_than_memory_should_hold(tmp_path):
     found = audit(*(np.load(f, mmap_mode="r") for f in files), groups=groups, intervals=False, settings=settings)
     peak = tracemalloc.get_traced_memory()[1]
     tracemalloc.stop()
-    assert found["teacher.effective_rank"] == pytest.approx(64, rel=0.01) and found.values["teacher.rankme"].n == n
+    assert found["teacher.effective_rank"] == pytest.approx(64, rel=0.01) and found.measured["teacher.rankme"].n == n
     assert peak < n * d * 8 * 0.9 + 2**24, f"{peak / 2**20:.0f} MiB"
 
 
@@ -320,9 +322,9 @@ def test_any_small_or_degenerate_data_is_measured_or_left_out(n, d, dim, rank, n
     teacher[: n - 10] = teacher[0]
     groups = set(GROUPS) if probes else set(GROUPS) - {"probe"}  # probes take nine tenths of the time
     found = audit(teacher, student, np.arange(n) % num, groups=groups, settings=Settings(null_draws=3))
-    assert all(np.isfinite(v.value) for v in found.values.values())
-    assert all(v.low is None or np.isfinite([v.low, v.high]).all() for v in found.values.values())
-    assert found.values and all(found.left_out.values())
+    assert all(np.isfinite(v.value) for v in found.measured.values())
+    assert all(v.low is None or np.isfinite([v.low, v.high]).all() for v in found.measured.values())
+    assert found.measured and all(found.left_out.values())
     json.loads(found.to_json())
 
 

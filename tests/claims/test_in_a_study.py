@@ -301,7 +301,7 @@ def test_the_pages_parts_run_together_in_one_study(tmp_path, monkeypatch):
 def test_the_measure_is_in_an_audit():
     z = np.random.default_rng(0).normal(size=(40, 3))
     found = audit(z, -z, groups=["alignment"], intervals=False)
-    assert found["alignment.median_cosine"] == pytest.approx(-1) and found.values["alignment.median_cosine"].unit == "cosine"
+    assert found["alignment.median_cosine"] == pytest.approx(-1) and found.measured["alignment.median_cosine"].unit == "cosine"
 
 
 def test_what_the_target_cannot_fit_is_said_before_any_work():

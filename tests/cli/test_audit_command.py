@@ -50,8 +50,8 @@ def test_two_files_give_a_table_and_json_equal_to_the_function(files, tmp_path):
     invoke(*sides(files), "--labels", files / "labels.npy", "--json", tmp_path / "found.json")
     written = json.loads((tmp_path / "found.json").read_text())
     own = audit(np.load(files / "teacher.npy"), np.load(files / "student.npy"), np.load(files / "labels.npy"))
-    assert set(written["measures"]) == set(own.values)
-    for key, value in own.values.items():
+    assert set(written["measures"]) == set(own.measured)
+    for key, value in own.measured.items():
         assert written["measures"][key]["value"] == pytest.approx(value.value, rel=1e-9, abs=1e-12), key
     assert {"value", "low", "high", "n", "definition"} <= set(written["measures"]["student.effective_rank"])
     assert {"x", "y", "low", "high", "unit"} <= set(written["curves"]["alignment.student_on_teacher"])

@@ -341,7 +341,7 @@ def test_audits_are_compared_by_both_intervals(tmp_path):
     of_two_dimensions().to_json(tmp_path / "two.json")
     found = compare_runs([tmp_path / "one.json", tmp_path / "two.json"])
     d = next(d for d in found.differences if d.quantity.key == "r2")
-    first, second = labelled().values["alignment.teacher_r2"], of_two_dimensions().values["alignment.teacher_r2"]
+    first, second = labelled().measured["alignment.teacher_r2"], of_two_dimensions().measured["alignment.teacher_r2"]
     assert d.value == pytest.approx(second.value - first.value) and d.low < d.value < d.high
     assert next(d for d in found.differences if d.quantity.key == "accuracy").left_out == "only one of the two measured it"
     page = write_comparison(found, tmp_path / "out")

@@ -170,7 +170,7 @@ def test_an_audit_of_stored_rows_is_that_of_the_array():
     many = Stored([z[200:], z[:200]]).take(np.r_[100:300, 0:100])
     assert np.array_equal(many[:], z)
     whole, parts = audit_one(z, intervals=False), audit_one(many, intervals=False)
-    assert {k: v.value for k, v in whole.values.items()} == {k: v.value for k, v in parts.values.items()}
+    assert {k: v.value for k, v in whole.measured.items()} == {k: v.value for k, v in parts.measured.items()}
 
 
 def side(name: str, ids: list[str] | None, labels: list | None = None, count: int | None = None) -> Embeddings:

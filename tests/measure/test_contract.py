@@ -73,7 +73,7 @@ def keys_of(name: str) -> list[str]:
 def test_a_measure_is_finite_on_ordinary_data_with_what_it_says_of_itself(found, name):
     quantity = measures.facts(name)
     for key in keys_of(name):
-        value = found.values[key]
+        value = found.measured[key]
         assert isinstance(value.value, (int, float)) and np.isfinite(value.value)
         assert value.unit in UNITS and 0 < value.n <= 120
         assert value.definition == definition(measures[name]) and value.definition.endswith(".")

@@ -61,7 +61,7 @@ def trials(request):
     settings = Settings(null_draws=1, rsa_items=150)
     groups = {"spectrum", "alignment", "contrastive", "similarity"}
     count, least = TRIALS[request.param]
-    return [audit(*sample(i), groups=groups, settings=settings).values for i in range(count)], least
+    return [audit(*sample(i), groups=groups, settings=settings).measured for i in range(count)], least
 
 
 @pytest.mark.parametrize("key", COVERED)
@@ -97,7 +97,7 @@ def covered(values: list, key: str) -> float:
 
 @pytest.fixture(scope="module")
 def neighbours():
-    return [audit(*labelled_sample(i, 160), groups={"retrieval", "knn"}).values for i in range(60)]
+    return [audit(*labelled_sample(i, 160), groups={"retrieval", "knn"}).measured for i in range(60)]
 
 
 @pytest.mark.parametrize("key", LABELLED)
@@ -110,7 +110,7 @@ def test_coverage_of_neighbour_measures(neighbours, key):
 
 def test_one_number_has_one_interval():
     """Shared neighbours in an index and among items are one number up to 4,096 items."""
-    found = audit(*labelled_sample(0, 200)[:2], groups={"retrieval", "similarity"}, settings=Settings(null_draws=1)).values
+    found = audit(*labelled_sample(0, 200)[:2], groups={"retrieval", "similarity"}, settings=Settings(null_draws=1)).measured
     index, shared = found["retrieval.neighbour_overlap_10"], found["similarity.mutual_knn_10"]
     assert (index.value, index.low, index.high, index.n) == (shared.value, shared.low, shared.high, shared.n)
 
@@ -123,7 +123,7 @@ def test_mcnemar_holds_its_size_on_neighbours(neighbours):
 @pytest.mark.minutes
 def test_coverage_of_probes_and_neighbours_at_length(capsys):
     """n 400, d 16, R 200: prints what docs/measures.md states."""
-    values = [audit(*labelled_sample(i, 400), groups={"retrieval", "knn", "probe"}).values for i in range(200)]
+    values = [audit(*labelled_sample(i, 400), groups={"retrieval", "knn", "probe"}).measured for i in range(200)]
     with capsys.disabled():
         for key in (*LABELLED, *PROBED):
             spread = np.std([v[key].value for v in values])
@@ -221,10 +221,10 @@ def five_times():
 def test_a_repeated_pair_reads_like_the_pair(once, five_times):
     """Each item five times, in any order: the same values and intervals, but for what is a count of rows."""
     assert set(once) == set(five_times)
-    for key, value in once.values.items():
+    for key, value in once.measured.items():
         if key.startswith(SHOWN_ONCE) or key.split(".")[-1].startswith(SHOWN_ONCE):
             continue
-        other = five_times.values[key]
+        other = five_times.measured[key]
         assert other.value == pytest.approx(value.value, rel=1e-6, abs=1e-6), key
         tolerance = 0.02 if key == "alignment.mean_cosine" else 1e-6  # bootstrapped, of another order of the items
         for mine, theirs in ((value.low, other.low), (value.high, other.high)):
@@ -269,7 +269,7 @@ def test_noise_on_the_students_repeats_leaks_nothing():
                   groups=("alignment", "probe", "knn"))
     assert found["alignment.teacher_r2"] < 0.05
     assert found["probe.student.accuracy"] < 0.7 and found["knn.student.accuracy"] < 0.7
-    assert found.values["probe.student.accuracy"].n == 80
+    assert found.measured["probe.student.accuracy"].n == 80
 
 
 def test_repeats_with_other_labels_and_items_seen_in_training_are_said():
@@ -280,7 +280,7 @@ def test_repeats_with_other_labels_and_items_seen_in_training_are_said():
     found = audit(teacher, student, labels, train_teacher=double[0], train_student=double[1], train_labels=np.tile(labels, 2),
                   settings=FEW, groups="knn")
     assert any(note.startswith("60 of the 60 items are training items too") for note in found.notes)
-    assert found.values["knn.student.accuracy"].low is not None
+    assert found.measured["knn.student.accuracy"].low is not None
 
 
 def test_on_a_training_set_all_rows_count_and_intervals_do_not_shrink():
@@ -289,10 +289,10 @@ def test_on_a_training_set_all_rows_count_and_intervals_do_not_shrink():
     one = audit(teacher[40:], student[40:], labels[40:], **train, settings=FEW, groups={"probe", "knn"})
     many = audit(*(np.repeat(z[40:], 9, axis=0) for z in (teacher, student, labels)), **train, settings=FEW,
                  groups={"probe", "knn"})
-    assert many.values["probe.student.accuracy"].n == 180
+    assert many.measured["probe.student.accuracy"].n == 180
     assert many["probe.mcnemar_p"] == pytest.approx(one["probe.mcnemar_p"])
     for key in ("probe.student.accuracy", "knn.teacher.accuracy"):
-        assert (many.values[key].low, many.values[key].high) == pytest.approx((one.values[key].low, one.values[key].high)), key
+        assert (many.measured[key].low, many.measured[key].high) == pytest.approx((one.measured[key].low, one.measured[key].high)), key
 
 
 def test_intervals_of_repeated_items_are_those_of_the_items():

@@ -259,7 +259,7 @@ def test_audit_fits_to_train_and_tests_on_the_items():
         teacher, student = (found[f"{kind}.{side}.accuracy"] for side in ("teacher", "student"))
         assert student < teacher and found[f"{kind}.retention"] == pytest.approx(student / teacher)
         assert found[f"{kind}.mcnemar_p"] < 0.01
-        value = found.values[f"{kind}.retention"]
+        value = found.measured[f"{kind}.retention"]
         assert value.low < value.value < value.high < 1
     assert found["probe.teacher.gradient_norm"] < 1e-3
 
@@ -291,7 +291,7 @@ def test_zero_shot_is_the_nearest_class_name():
 def test_without_labels_it_is_said():
     z, _ = class_clouds(0)
     found = audit(z, z, groups={"probe", "knn", "zero_shot"})
-    assert not found.values and "it needs labels" in found.left_out["probe.teacher.accuracy"]
+    assert not found.measured and "it needs labels" in found.left_out["probe.teacher.accuracy"]
     assert "left out, because it needs labels" in repr(found) and not found.notes
 
 
@@ -385,8 +385,8 @@ def test_items_without_a_label_take_no_part_in_accuracies_alone():
     text = np.eye(3, 6)
     some = audit(teacher, student, np.where(known, labels, -1), groups=groups, intervals=False, text=text)
     part = audit(teacher[known], student[known], labels[known], groups=groups, intervals=False, text=text)
-    for key in (k for k in part.values if k.startswith(("probe", "knn", "zero_shot"))):
-        assert (some.values[key].value, some.values[key].n) == (part.values[key].value, part.values[key].n), key
+    for key in (k for k in part.measured if k.startswith(("probe", "knn", "zero_shot"))):
+        assert (some.measured[key].value, some.measured[key].n) == (part.measured[key].value, part.measured[key].n), key
     assert some["teacher.effective_rank"] == audit(teacher, student, groups={"spectrum"},
                                                    intervals=False)["teacher.effective_rank"]
     assert "40 of 300 items have no label" in some.notes[0]

@@ -75,7 +75,7 @@ def test_independent_data_biased_and_debiased():
     assert np.mean([f["similarity.linear_cka"] for f in found]) == pytest.approx(d / (d + n), abs=0.02)
     assert np.mean([f["similarity.linear_cka_debiased"] for f in found]) == pytest.approx(0, abs=0.03)
     for f in found:
-        null = f.values["similarity.linear_cka_null"]
+        null = f.measured["similarity.linear_cka_null"]
         assert null.low - 0.02 < f["similarity.linear_cka"] < null.high + 0.02
 
 
@@ -140,7 +140,7 @@ def test_what_must_matter(teacher, student):
     shuffled = run(teacher, student[np.random.default_rng(0).permutation(200)])
     for key in KEYS:
         assert abs(stretched[f"similarity.{key}"] - base[f"similarity.{key}"]) > 0.01, key
-        null = base.values[f"similarity.{key}_null"]
+        null = base.measured[f"similarity.{key}_null"]
         assert base[f"similarity.{key}"] > null.high
         assert abs(shuffled[f"similarity.{key}"] - null.value) < 1.5 * (null.high - null.low), key
 
@@ -202,7 +202,7 @@ def test_the_map_undoes_a_rotation_and_a_change_of_dimension():
 
 def test_gallery_and_queries_are_capped_and_stated(teacher, student):
     found = retrieved(teacher, student, settings=Settings(gallery_items=100, retrieval_pairs=2000))
-    assert found.values["retrieval.recall_at_1"].n == 20
+    assert found.measured["retrieval.recall_at_1"].n == 20
     assert found["retrieval.recall_at_1"] >= retrieved(teacher, student)["retrieval.recall_at_1"] - 0.2
 
 
@@ -410,7 +410,7 @@ def test_k_is_the_largest_that_fits_and_incomplete_batches_are_dropped():
     z = cloud(0, n=150)
     assert contrasted(z, z)["contrastive.ceiling"] == pytest.approx(np.log(150))
     cut = contrasted(z, z, settings=Settings(infonce_batch=64))
-    assert cut["contrastive.ceiling"] == pytest.approx(np.log(64)) and cut.values["contrastive.infonce"].n == 128
+    assert cut["contrastive.ceiling"] == pytest.approx(np.log(64)) and cut.measured["contrastive.infonce"].n == 128
 
 
 def test_curves_contain_the_value_and_grow_with_k():
@@ -450,9 +450,9 @@ def test_few_items_measure_in_their_span_as_in_all_dimensions(case, monkeypatch)
     few = audit(teacher, student, **given)
     monkeypatch.setattr(Frame, "of", classmethod(lambda cls, rows: cls()))
     all_dimensions = audit(teacher, student, **given)
-    assert few.left_out == all_dimensions.left_out and few.values.keys() == all_dimensions.values.keys()
-    for key, value in all_dimensions.values.items():
-        found, expected = (np.array([v.value, v.low, v.high], float) for v in (few.values[key], value))
+    assert few.left_out == all_dimensions.left_out and few.measured.keys() == all_dimensions.measured.keys()
+    for key, value in all_dimensions.measured.items():
+        found, expected = (np.array([v.value, v.low, v.high], float) for v in (few.measured[key], value))
         np.testing.assert_allclose(found, expected, rtol=2e-5, atol=1e-7, err_msg=key)
     for stage, other in zip(few.stages, all_dimensions.stages, strict=True):
         assert {k: v.value for k, v in stage.values.items()} == pytest.approx({k: v.value for k, v in other.values.items()})

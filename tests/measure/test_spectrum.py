@@ -240,7 +240,7 @@ def test_twonn_is_scikit_dimensions():
 def test_twonn_leaves_repeats_out_and_refuses_zero_distances(teacher):
     repeated = audit_one(np.vstack([teacher, teacher[:50]]), intervals=False)
     assert repeated["teacher.twonn_dimension"] == pytest.approx(value(teacher, "twonn_dimension"))
-    assert repeated.values["teacher.twonn_dimension"].n == len(teacher)
+    assert repeated.measured["teacher.twonn_dimension"].n == len(teacher)
     assert repeated["teacher.duplicates"] == pytest.approx(50 / 250)
     with pytest.raises(ValueError, match="zero distances"):
         twonn_dimension(np.column_stack([np.zeros(20), np.ones(20)]))
@@ -262,7 +262,7 @@ def test_a_subsample_is_stated_and_close():
     z = cloud(1, n=3000, d=10)
     whole = audit_one(z, intervals=False)
     part = audit_one(z, intervals=False, settings=Settings(max_items=600))
-    assert part.values["teacher.uniformity"].n == 600
+    assert part.measured["teacher.uniformity"].n == 600
     assert part["teacher.uniformity"] == pytest.approx(whole["teacher.uniformity"], abs=0.1)
 
 

@@ -62,8 +62,8 @@ def test_the_folder_holds_the_same_numbers_three_times(folder, page):
     read = json.loads((folder / "audit.json").read_text())
     frame = pd.read_csv(folder / "measures.csv").set_index("measure")
     shown = data_of(page)["measures"]
-    assert list(shown) == list(frame.index) == list(read["measures"]) == list(found.values)
-    for key, value in found.values.items():
+    assert list(shown) == list(frame.index) == list(read["measures"]) == list(found.measured)
+    for key, value in found.measured.items():
         assert shown[key]["value"] == read["measures"][key]["value"] == frame.loc[key, "value"] == value.value
         assert shown[key]["low"] == value.low and shown[key]["n"] == value.n
     assert set(frame["teacher"]) == {"t.npy"} and set(frame["student"]) == {"s.npy"}
@@ -75,7 +75,7 @@ def test_the_folder_holds_the_same_numbers_three_times(folder, page):
 def test_every_measure_is_in_the_table_with_its_definition(page):
     found, cells = labelled(), visible(page)
     keys = " ".join(a["data-keys"] for t, a in Elements(page).found if "data-keys" in a).split()
-    assert set(found.values) <= set(keys)
+    assert set(found.measured) <= set(keys)
     shown = [line.student or line.teacher for line in found.lines()]  # both sides are defined alike
     assert not [v.definition for v in shown if " ".join(v.definition.split()) not in " ".join(cells.split())]
 
@@ -154,7 +154,7 @@ def test_any_audit_has_a_page(case, tmp_path):
     found = EDGES[case]()
     page = text_of(found, tmp_path)
     keys = " ".join(a["data-keys"] for t, a in Elements(page).found if "data-keys" in a).split()
-    assert set(found.values) <= set(keys)
+    assert set(found.measured) <= set(keys)
     assert "nan" not in re.findall(r"\b\w+\b", visible(page).lower()) and "none" not in re.findall(r"\bNone\b", visible(page))
     for figure in figures_of(found):
         assert figure.panels or figure.absent
@@ -235,8 +235,8 @@ def test_the_drawn_points_are_the_audits(page):
     teacher, student = figures["accuracy"][0]["data"]
     heads = ("probe", "paper.probe", "knn")
     assert teacher["y"] == pytest.approx([found[f"{h}.teacher.accuracy"] for h in heads], rel=1e-6)
-    assert student["customdata"][2] == pytest.approx([found.values["knn.student.accuracy"].low,
-                                                      found.values["knn.student.accuracy"].high], rel=1e-6)
+    assert student["customdata"][2] == pytest.approx([found.measured["knn.student.accuracy"].low,
+                                                      found.measured["knn.student.accuracy"].high], rel=1e-6)
     assert student["text"][0] == f"probe, tuned, n = {len(pixels()[0]):,}"
     kept = figures["contrastive"][0]["data"][1]
     assert kept["y"][-1] == pytest.approx(np.log(500) - found["contrastive.infonce"], rel=1e-6)

@@ -126,7 +126,7 @@ def test_numbers_in_their_units():
 
 def test_both_sides_share_a_line_and_accuracies_are_retained_too():
     lines = {line.name: line for line in labelled().lines()}
-    assert sorted(key for line in lines.values() for key in line.keys) == sorted(labelled().values)
+    assert sorted(key for line in lines.values() for key in line.keys) == sorted(labelled().measured)
     assert lines["probe.accuracy"].keys == ("probe.teacher.accuracy", "probe.student.accuracy")
     assert lines["probe.accuracy"].retained == pytest.approx(labelled()["probe.retention"])
     assert lines["effective_rank"].retained == labelled()["student.effective_rank"] / labelled()["teacher.effective_rank"]
@@ -225,7 +225,7 @@ def test_a_near_perfect_pair_reads_as_what_it_is():
                    "retrieval.recall_at_1": share(0.983, 0.004), "retrieval.mapped_recall_at_1": share(0.984, 0.004)})
     said = headline(found).replace(NBSP, " ")
     assert said.startswith("Little was lost, most of it in what tells one item from another: 98 %") and "0.99988" in said
-    cosine = found.values["alignment.mean_cosine"]
+    cosine = found.measured["alignment.mean_cosine"]
     assert (told(cosine), between(cosine)) == ("0.99988", "[0.99987, 0.99989]")
     line = next(line for line in found.lines() if line.name == "alignment.teacher_r2")
     assert "99.4 %" in meaning(line, found).replace(NBSP, " ") and "0.99988" in repr(found)

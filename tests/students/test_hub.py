@@ -313,7 +313,7 @@ def test_the_card_holds_the_audits_figures_and_the_hub_reads_them(made, audited,
     assert card.data.pipeline_tag == "image-feature-extraction" and "onnx" in card.data.tags
     held = {r.metric_name.split(" (95")[0]: r for r in card.data.eval_results}
     cosine, knn = held["mean cosine"], held["accuracy, nearest neighbours"]
-    value = audited.values["alignment.mean_cosine"]
+    value = audited.measured["alignment.mean_cosine"]
     assert cosine.metric_value == pytest.approx(value.value, abs=1e-6) and cosine.metric_type == "alignment.mean_cosine"
     assert cosine.metric_name == f"mean cosine (95 % interval {value.low:.4g} to {value.high:.4g}, n 80)"
     assert (knn.dataset_name, knn.dataset_split, knn.metric_type) == ("digits", "test", "accuracy")

@@ -296,7 +296,7 @@ def audited(rng: random.Random, number: int, folder: Path) -> tuple[str, Callabl
 
         found = audit(teacher, student, labels, normalize=normalize, intervals=rng.random() < 0.2)
         json.dumps(found.to_dict(), allow_nan=False)
-        odd = [key for key, value in found.values.items() if not np.isfinite(value.value)]
+        odd = [key for key, value in found.measured.items() if not np.isfinite(value.value)]
         return f"not finite: {', '.join(odd[:4])}" if odd else None
 
     return f"{count} rows, student {names[0]}, teacher {names[1]}, labels {names[2]}, normalize {normalize}", attempt

@@ -96,8 +96,8 @@ def _miss(name: str, value: Value, requirement: Requirement) -> str:
 def _values(found: Audit, requirement: Requirement) -> list[tuple[str, Value]]:
     """What the requirement is about, by name: one value, or one of every file; or the line that says why there is none."""
     key = requirement.key
-    if key in found.values:
-        return [(key, found.values[key])]
+    if key in found.measured:
+        return [(key, found.measured[key])]
     if key in found.left_out:
         raise UserError(requirement.where, "a measure that applies here",
                         f"'{key}', which was left out because {found.left_out[key]}",
@@ -111,8 +111,8 @@ def _values(found: Audit, requirement: Requirement) -> list[tuple[str, Value]]:
     chosen = _stages(found, requirement, head, rest) if rest and found.stages else []
     if chosen:
         return chosen
-    sides = [k for k in (f"teacher.{key}", f"student.{key}") if k in found.values]
-    close = sides or difflib.get_close_matches(key, found.values, n=3, cutoff=0.5)
+    sides = [k for k in (f"teacher.{key}", f"student.{key}") if k in found.measured]
+    close = sides or difflib.get_close_matches(key, found.measured, n=3, cutoff=0.5)
     guess = f"Did you mean {' or '.join(close)}?" if close else "--json lists every measure."
     raise UserError(requirement.where, "a measure's key", f"'{key}', which is none", guess)
 

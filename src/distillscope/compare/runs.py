@@ -182,7 +182,7 @@ def compare_audits(sides: Sequence[AuditSide]) -> tuple[list[Pair], list[str]]:
         if unlike:
             warnings.append(f"The teacher's own numbers differ ({unlike}): {other.label} and {first.label} are of other "
                             "teachers or items, so only compare what each student keeps of its own.")
-        found = [d for quantity in quantities({*first.audit.values, *other.audit.values})
+        found = [d for quantity in quantities({*first.audit.measured, *other.audit.measured})
                  if (d := _difference(first, other, quantity, counts[0] == counts[1]))]
         if not any(d.known for d in found):
             raise UserError(f"compare {other.label}", f"a measure in common with {first.label}", "none",
@@ -196,7 +196,7 @@ def compare_audits(sides: Sequence[AuditSide]) -> tuple[list[Pair], list[str]]:
 def _unlike_teachers(a: AuditSide, b: AuditSide) -> str:
     """The first of the teacher's own measures that differs, as text."""
     for key in ("teacher.effective_rank", "probe.teacher.accuracy", "knn.teacher.accuracy"):
-        one, other = a.audit.values.get(key), b.audit.values.get(key)
+        one, other = a.audit.measured.get(key), b.audit.measured.get(key)
         if one and other and not math.isclose(one.value, other.value, rel_tol=1e-6):
             return f"{key} {other.value:.4g} and {one.value:.4g}"
     return ""
@@ -204,7 +204,7 @@ def _unlike_teachers(a: AuditSide, b: AuditSide) -> str:
 
 def _difference(a: AuditSide, b: AuditSide, quantity: Quantity, same_count: bool) -> Difference | None:
     measure = quantity.measures[0][0]
-    one, other = a.audit.values.get(measure), b.audit.values.get(measure)
+    one, other = a.audit.measured.get(measure), b.audit.measured.get(measure)
     if one is None and other is None:
         return None
     made: dict[str, Any] = {"measure": measure}

@@ -101,7 +101,7 @@ def audit_one(embeddings: Any, *, side: str = "teacher", normalize: str | None =
     """What can be measured on one set of embeddings (n, d) alone, under keys that begin with ``side``.
 
     >>> found = audit_one(np.random.default_rng(0).normal(size=(100, 4)), intervals=False)
-    >>> sorted(found.values)[:2]
+    >>> sorted(found)[:2]
     ['teacher.algebraic_rank', 'teacher.dims_90']
     """
     pool = embeddings if isinstance(embeddings, Side) else prepare(embeddings, side, normalize=normalize, seed=seed,
@@ -147,7 +147,7 @@ def _measure(pool: LabelledPair | Side, groups: set[str], intervals: bool, side:
             if advance:
                 advance(1)
             try:
-                result.values[key] = _value(measure, _part(_pool(pool, measure.facts.group), at), intervals)
+                result.measured[key] = _value(measure, _part(_pool(pool, measure.facts.group), at), intervals)
             except NotMeasured as reason:
                 result.left_out[key] = str(reason)
                 continue
@@ -158,8 +158,8 @@ def _measure(pool: LabelledPair | Side, groups: set[str], intervals: bool, side:
                 jackknifed[key] = (measure, at)
     for key, found in _left_out_values(pool, jackknifed, advance).items():
         measure, at = jackknifed[key]
-        low, high = _interval(measure, _part(_pool(pool, measure.facts.group), at), result.values[key].value, found)
-        result.values[key] = replace(result.values[key], low=low, high=high)
+        low, high = _interval(measure, _part(_pool(pool, measure.facts.group), at), result.measured[key].value, found)
+        result.measured[key] = replace(result.measured[key], low=low, high=high)
     for name in curves:
         function, facts = curves[name], curves.facts(name)
         for key, at in _targets(name, facts.group, pool, groups, side, only):
@@ -168,7 +168,7 @@ def _measure(pool: LabelledPair | Side, groups: set[str], intervals: bool, side:
                 result.curves[key] = Curve(points.x, points.y, points.low, points.high, facts.unit, definition(function))
             except NotMeasured as reason:
                 result.left_out[key] = str(reason)
-    result.values = dict(sorted(result.values.items(), key=lambda item: _place(item[0])))
+    result.measured = dict(sorted(result.measured.items(), key=lambda item: _place(item[0])))
     result.repeats, result.precision, result.scaled = rows_and_precision(pool, side)
     result.labels = {} if isinstance(pool, Side) else pool.class_sizes()
     result.doubt, result.notes = question(result), notes(result, pool)
@@ -314,7 +314,7 @@ def _repeats(result: Audit, pool: LabelledPair | Side) -> list[str]:
 def _rounded(result: Audit, pool: LabelledPair | Side) -> list[str]:
     found = []
     for name, precision in result.precision.items():
-        if f"{name}.algebraic_rank" not in result.values:
+        if f"{name}.algebraic_rank" not in result.measured:
             continue
         side = pool if isinstance(pool, Side) else getattr(pool, name)
         told, stand_out = algebraic_rank(side.eigenvalues), side.resolved_rank
@@ -326,11 +326,11 @@ def _rounded(result: Audit, pool: LabelledPair | Side) -> list[str]:
 
 def _of_values(result: Audit) -> list[str]:
     found = []
-    for key, value in result.values.items():
+    for key, value in result.measured.items():
         if key.endswith(".undersampled") and value.value:
             found.append(f"{key.split('.')[0]}: n = {value.n} is less than 2 d, so its ranks are biased low; "
                          "compare effective_rank_corrected.")
-        if key == "student.duplicates" and value.value > result.values.get("teacher.duplicates", value).value:
+        if key == "student.duplicates" and value.value > result.measured.get("teacher.duplicates", value).value:
             found.append(f"student: {value.value:.1%} of the sampled rows repeat another one exactly, "
                          "where the teacher's differ.")
         if key.endswith(".twonn_dimension") and value.value > TWONN_RELIABLE:

@@ -337,7 +337,7 @@ def question(found: Audit) -> str:
     Every measure of pairing that was taken must lie where shuffled items do, and each side alone must have directions.
     """
     at_null = [*_similarities(found), *_recalls(found), *_content(found)]
-    ranks = [found.values.get(f"{side}.effective_rank") for side in ("teacher", "student")]
+    ranks = [found.measured.get(f"{side}.effective_rank") for side in ("teacher", "student")]
     collapsed = any(r is not None and r.value < DIRECTIONS for r in ranks) or "student.effective_rank" in found.left_out
     if len(at_null) < ENOUGH or not all(null for _, null in at_null) or collapsed:
         return ""
@@ -354,14 +354,14 @@ def question(found: Audit) -> str:
 
 def _both(found: Audit, key: str) -> tuple[float, float] | None:
     """The values of teacher and student, where both were taken."""
-    teacher, student = (found.values.get(key.format(side)) for side in ("teacher", "student"))
+    teacher, student = (found.measured.get(key.format(side)) for side in ("teacher", "student"))
     return None if teacher is None or student is None else (teacher.value, student.value)
 
 
 def _similarities(found: Audit) -> list[tuple[str, bool]]:
     taken = []
     for name, title in SIMILARITIES.items():
-        value, null = found.values.get(f"similarity.{name}"), found.values.get(f"similarity.{name}_null")
+        value, null = found.measured.get(f"similarity.{name}"), found.measured.get(f"similarity.{name}_null")
         if value and null and null.low is not None and null.high is not None:
             taken.append((title, value.value <= null.high + (null.high - null.low)))  # the null has a long upper tail
     return taken
@@ -370,7 +370,7 @@ def _similarities(found: Audit) -> list[tuple[str, bool]]:
 def _recalls(found: Audit) -> list[tuple[str, bool]]:
     taken = []
     for key in RECALLS:
-        recall = found.values.get(key)
+        recall = found.measured.get(key)
         if recall:
             title = "recall at 1" + (" after one fitted matrix" if "mapped" in key else "")
             taken.append((f"{title} ({recall.value:.1%})", _at_chance(recall)))
@@ -391,7 +391,7 @@ def _at_chance(recall: Value) -> bool:
 
 
 def _content(found: Audit) -> list[tuple[str, bool]]:
-    r2, most = found.values.get("alignment.teacher_r2"), found.values.get("alignment.teacher_r2_ceiling")
+    r2, most = found.measured.get("alignment.teacher_r2"), found.measured.get("alignment.teacher_r2_ceiling")
     if not r2 or (most and most.value < 0.5):  # too few items for the map to predict anything
         return []
     return [(f"R\u00b2 ({max(0.0, r2.value):.2f})", r2.value <= NOTHING)]

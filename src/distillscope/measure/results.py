@@ -6,7 +6,7 @@ import difflib
 import html
 import inspect
 import json
-from collections.abc import Callable, ItemsView, Iterator, KeysView
+from collections.abc import Callable, Iterator, KeysView, Mapping
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple, get_args
@@ -137,7 +137,7 @@ class UnknownMeasure(UserError, KeyError):
 
 
 @dataclass
-class Audit:
+class Audit(Mapping[str, float]):
     """Everything measured on a teacher and a student: a mapping from keys to numbers, with what stands behind each.
 
     ``left_out`` says what was not measured, and why; ``inputs`` how what was measured was read and paired, where it came
@@ -152,7 +152,7 @@ class Audit:
     (['alignment.teacher_r2'], 0.9, False)
     """
 
-    values: dict[str, Value] = field(default_factory=dict)
+    measured: dict[str, Value] = field(default_factory=dict)
     curves: dict[str, Curve] = field(default_factory=dict)
     left_out: dict[str, str] = field(default_factory=dict)
     notes: list[str] = field(default_factory=list)
@@ -167,7 +167,7 @@ class Audit:
     @property
     def num_items(self) -> int:
         """The items of the audit: the most that any of its measures is over."""
-        return max((value.n for value in self.values.values()), default=0)
+        return max((value.n for value in self.measured.values()), default=0)
 
     @property
     def reasons(self) -> dict[str, list[str]]:
@@ -178,41 +178,29 @@ class Audit:
         return found
 
     def __getitem__(self, key: str) -> float:
-        if key not in self.values:
+        if key not in self.measured:
             raise self._unknown(key)
-        return self.values[key].value
+        return self.measured[key].value
 
     def __iter__(self) -> Iterator[str]:
-        return iter(self.values)
+        return iter(self.measured)
 
     def __contains__(self, key: object) -> bool:
-        return key in self.values
+        return key in self.measured
 
     def __len__(self) -> int:
-        return len(self.values)
-
-    def get(self, key: str, default: float | None = None) -> float | None:
-        """The number, or ``default`` where it was not measured.
-
-        >>> Audit().get("student.effective_rank"), len(Audit())
-        (None, 0)
-        """
-        return self[key] if key in self.values else default
-
-    def items(self) -> ItemsView[str, float]:
-        """Every key with its number: ``dict(found)`` as a view."""
-        return {key: value.value for key, value in self.values.items()}.items()
+        return len(self.measured)
 
     def keys(self) -> KeysView[str]:
         """The keys of everything that was measured."""
-        return self.values.keys()
+        return self.measured.keys()
 
     def _unknown(self, key: object) -> UnknownMeasure:
         if key in self.left_out:
             got = f"'{key}', which was left out because {self.left_out[key]}"
             return UnknownMeasure("audit", "a measure that applies here", got, "Give what it needs.")
-        sides = [k for k in (f"teacher.{key}", f"student.{key}") if k in self.values]
-        close = sides or difflib.get_close_matches(str(key), self.values, n=3, cutoff=0.5)
+        sides = [k for k in (f"teacher.{key}", f"student.{key}") if k in self.measured]
+        close = sides or difflib.get_close_matches(str(key), self.measured, n=3, cutoff=0.5)
         return UnknownMeasure("audit", "a measure's key", f"'{key}', which is none",
                               f"Did you mean {' or '.join(close)}?" if close else "list(found) has them all.")
 
@@ -220,7 +208,7 @@ class Audit:
         """A pandas DataFrame with one row a value, indexed by its key."""
         import pandas as pd
 
-        frame = pd.DataFrame({key: asdict(value) for key, value in self.values.items()}).T
+        frame = pd.DataFrame({key: asdict(value) for key, value in self.measured.items()}).T
         frame.index.name = "measure"
         return frame.astype({"value": float, "low": float, "high": float, "n": int}) if len(frame) else frame
 
@@ -228,7 +216,7 @@ class Audit:
         """Plain numbers and lists: ``inputs``, ``measures``, ``curves`` and the other attributes, by their names."""
         return {
             "inputs": dict(self.inputs),
-            "measures": {key: asdict(value) for key, value in self.values.items()},
+            "measures": {key: asdict(value) for key, value in self.measured.items()},
             "curves": {key: {name: _plain(getattr(c, name)) for name in ("x", "y", "low", "high", "unit", "definition")}
                        for key, c in self.curves.items()},
             "left_out": dict(self.left_out),
@@ -254,16 +242,16 @@ class Audit:
         """Every measure once: both sides of one, such as ``teacher.x`` and ``student.x``, share a line."""
         found: list[Line] = []
         seen: set[str] = set()
-        for key in self.values:
+        for key in self.measured:
             teacher, student = _side(key, "teacher"), _side(key, "student")
             if key in seen:
                 continue
-            if teacher in self.values and student in self.values and teacher != student:
-                line = Line(without_side(key), self.values[teacher], self.values[student], (teacher, student))
+            if teacher in self.measured and student in self.measured and teacher != student:
+                line = Line(without_side(key), self.measured[teacher], self.measured[student], (teacher, student))
             elif without_side(key) != key and key == teacher:
-                line = Line(without_side(key), self.values[key], None, (key,))
+                line = Line(without_side(key), self.measured[key], None, (key,))
             else:
-                line = Line(without_side(key), None, self.values[key], (key,))
+                line = Line(without_side(key), None, self.measured[key], (key,))
             found.append(line)
             seen.update(line.keys)
         return found

@@ -75,7 +75,7 @@ def write_audit(found: Audit, folder: Path, *, teacher: str, student: str, comma
 
 def measures_frame(audited: Audited) -> pd.DataFrame:
     """One row a value, with the names of both sides, so that the files of several audits can be stacked."""
-    values = dict(audited.found.values)
+    values = dict(audited.found.measured)
     for number, stage in enumerate(audited.found.stages):
         values |= {f"stages.{number}.{stage.kind}.{key}": value for key, value in stage.values.items()}
     rows = [(audited.teacher, audited.student, key, v.value, v.low, v.high, v.n, v.unit, v.definition)
@@ -133,6 +133,6 @@ def audit_page(audited: Audited) -> str:
 def page_data(audited: Audited) -> dict[str, Any]:
     """Everything that the page's script reads: each value, and each figure's panels."""
     values = {key: {"value": v.value, "low": v.low, "high": v.high, "n": v.n, "unit": v.unit}
-              for key, v in audited.found.values.items()}
+              for key, v in audited.found.measured.items()}
     return {"study": f"{audited.student} against {audited.teacher}", "measures": values, "n_of": "n",
             "figures": [{"key": f.key, "panels": to_plotly(f)} for f in audited.figures.values()]}

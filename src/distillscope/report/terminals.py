@@ -185,7 +185,7 @@ def chosen_lines(found: Audit) -> list[Line]:
     """The dozen or so most useful lines."""
     lines = full_lines(found)
     useful = [name for name in PREFERRED if name in {line.name for line in lines}]
-    if any(found.values[key].value for key in ("teacher.undersampled", "student.undersampled") if key in found.values):
+    if any(found.measured[key].value for key in ("teacher.undersampled", "student.undersampled") if key in found.measured):
         useful.sort(key=lambda name: name != FEW_ITEMS)  # with few items it is the rank to look at
     kept = useful[:MOST]
     return [line for line in lines if line.name in kept] if kept else lines

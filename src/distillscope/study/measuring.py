@@ -74,7 +74,7 @@ def evaluate(study: Study, splits: Splits, prepared: Prepared, student: StudentE
                   only=lambda key: not key.startswith("teacher."), intervals=False)
     rows = [Row.clean("capacity.parameters", size["parameters"], 1, "parameters"),
             Row.clean("capacity.multiply_adds", size["multiply_adds"], 1, "multiply-adds an image")]
-    rows += [Row.clean(key, v.value, v.n, v.unit) for key, v in found.values.items()]
+    rows += [Row.clean(key, v.value, v.n, v.unit) for key, v in found.measured.items()]
     curves = found.to_dict()["curves"]
     skipped = [f"{key}: {why}" for key, why in found.left_out.items()]
     rows += mapped_measures(clean, teacher_side(prepared.common_rows_file("test")))
@@ -224,7 +224,7 @@ def mapped_measures(student: np.ndarray, teacher: Side) -> list[Row]:
     residual = np.square(reference - mapped).sum() / np.square(reference - reference.mean(axis=0)).sum()
     cosines = (unit(mapped) * reference).sum(axis=1)
     found = audit(teacher, prepare(mapped, "student"), normalize="l2", groups={"spectrum", "retrieval"},
-                  only=MAPPED.__contains__, intervals=False).values
+                  only=MAPPED.__contains__, intervals=False).measured
     rows = [Row.clean(f"mapped.{name}", found[key].value, found[key].n, found[key].unit)
             for key, name in MAPPED.items() if key in found]
     return [*rows, Row.clean("mapped.teacher_r2", float(1 - residual), len(reference), "share"),

@@ -40,7 +40,7 @@ def run_reference(study: Study, teacher_title: str, encoder: TeacherRows, splits
     began = time.monotonic()
     clean, target = np.asarray(shown.rows("test")), shown.target
     found = audit_one(clean, normalize="l2", intervals=False)
-    rows = [Row.clean(key, v.value, v.n, v.unit) for key, v in found.values.items()]
+    rows = [Row.clean(key, v.value, v.n, v.unit) for key, v in found.measured.items()]
     skipped = [f"{key}: {why}" for key, why in found.left_out.items()]
     if encoder.num_parameters:  # an ONNX session does not tell
         rows.append(Row.clean("capacity.parameters", encoder.num_parameters, 1, "parameters"))

@@ -69,13 +69,13 @@ def study_of(audited: _Named) -> Study:
 def merits(found: Audit) -> list[Merit]:
     """Four or five figures of merit, the teacher beside the student where both have one."""
     gallery, head = gallery_size(found), accuracy_head(found)
-    recall = recall_key(found) or next((k for k in RECALLS if k in found.values), "")
+    recall = recall_key(found) or next((k for k in RECALLS if k in found.measured), "")
     wanted: list[tuple[str, str, tuple[str, str], float | None]] = [
         ("Effective rank", "directions that are filled evenly", ("teacher.effective_rank", "student.effective_rank"), None),
         ("R² of the teacher", "the teacher's variance, predicted linearly from the student", ("", "alignment.teacher_r2"),
          1.0)]
     if head:
-        wanted.append(("Accuracy", f"{ACCURACIES[head]}; n = {found.values[f'{head}.student.accuracy'].n:,}",
+        wanted.append(("Accuracy", f"{ACCURACIES[head]}; n = {found.measured[f'{head}.student.accuracy'].n:,}",
                        (f"{head}.teacher.accuracy", f"{head}.student.accuracy"), 1.0))
     wanted += [(title, note, ("", key), 1.0) for title, note, key in (
         ("Recall at 1", f"own item first in the teacher's index of {gallery:,}{RECALLS.get(recall, '')}", recall),
@@ -84,8 +84,8 @@ def merits(found: Audit) -> list[Merit]:
         ("Contrastive retention", "nats kept, of what the teacher keeps of itself", "contrastive.retained_share"))]
     cards = []
     for title, note, keys, full in wanted:
-        rows = [_row(model, found.values[key], key) for model, key in zip((TEACHER_MODEL, STUDENT_MODEL), keys, strict=True)
-                if key in found.values]
+        rows = [_row(model, found.measured[key], key) for model, key in zip((TEACHER_MODEL, STUDENT_MODEL), keys, strict=True)
+                if key in found.measured]
         if rows:
             cards.append(Merit(title, note, rows, full or max(row.statistic.mean for row in rows)))
     return cards[:MOST]

@@ -193,7 +193,7 @@ def provenance(found: Comparison, command: str) -> dict[str, Any]:
 def _facts(side: StudySide | AuditSide) -> dict[str, Any]:
     facts: dict[str, Any] = {"path": path_of(side)}
     if isinstance(side, AuditSide):
-        return facts | {"measures": len(side.audit.values)}
+        return facts | {"measures": len(side.audit.measured)}
     known = side.run.provenance
     return facts | {
         "distillscope": known.get("distillscope"), "commit": known.get("commit"), "hardware": known.get("hardware"),

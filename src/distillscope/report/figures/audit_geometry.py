@@ -48,7 +48,7 @@ def spectrum(found: Audit) -> Figure:
                             [Mark(0.9, f"90{NBSP}%", dash="dot")], x_log=True, can_log=True, y_percent=True,
                             y_range=(0.0, 1.02)))
     findings = []
-    dims = [value for m in SIDES if (value := found.values.get(f"{m.student}.dims_90"))]
+    dims = [value for m in SIDES if (value := found.measured.get(f"{m.student}.dims_90"))]
     if len(dims) == len(SIDES):
         teacher, student = (f"{number(v.value, 0)}{reach(v)}" for v in dims)
         findings.append(f"90{NBSP}% of the variance lies in {student} components of the student, and in {teacher} of the "
@@ -69,13 +69,13 @@ def rank_by_n(found: Audit) -> Figure:
             continue
         sizes = [float(v) for v in curve.x]
         series.append(Series.of(model, sizes, [float(v) for v in curve.y], marker=model.marker))
-        corrected = found.values.get(f"{model.student}.effective_rank_corrected")
+        corrected = found.measured.get(f"{model.student}.effective_rank_corrected")
         if corrected:
             marks.append(Mark(corrected.value, f"{model.label}, corrected {number(corrected.value, 1)}", colour=model.colour,
                               dash="dash", highlight=model.highlight))
     findings = []
     for side in ("teacher", "student"):
-        raw, corrected = found.values.get(f"{side}.effective_rank"), found.values.get(f"{side}.effective_rank_corrected")
+        raw, corrected = found.measured.get(f"{side}.effective_rank"), found.measured.get(f"{side}.effective_rank_corrected")
         if raw and corrected:
             low = 1 - raw.value / corrected.value
             findings.append(f"The {side}'s rank reads {number(raw.value, 1)} with {raw.n:,} items, about "
@@ -105,7 +105,7 @@ def alignment(found: Audit) -> Figure:
     panels = [Panel("", "the teacher's components k", "variance in the first k", series, x_log=True, can_log=True,
                     y_percent=True, y_range=(0.0, 1.02))] if drawn else []
     findings = []
-    own, theirs = found.values.get("alignment.teacher_variance_top20"), found.values.get(OF_STUDENT)
+    own, theirs = found.measured.get("alignment.teacher_variance_top20"), found.measured.get(OF_STUDENT)
     if own and theirs:
         findings.append(f"The teacher's first 20 components hold {percent(theirs.value)}{reach(theirs, OF_STUDENT)} of the "
                         f"student's variance and {percent(own.value)} of the teacher's own.")
@@ -119,7 +119,7 @@ def alignment(found: Audit) -> Figure:
 def component_r2(found: Audit) -> Figure:
     """R2 of each component of the teacher, predicted from the student."""
     series = line(found, STUDENT_MODEL, PER_COMPONENT)
-    whole = found.values.get("alignment.teacher_r2")
+    whole = found.measured.get("alignment.teacher_r2")
     marks, findings, panels = [Mark(0.0, "", dash="dot")], [], []
     if whole:
         marks.append(Mark(whole.value, f"all together {number(whole.value, 2)}", colour=STUDENT_MODEL.colour,

@@ -40,8 +40,8 @@ def contrastive(found: Audit) -> Figure:
 
 
 def _nats_kept(found: Audit) -> tuple[Panel | None, str]:
-    curve, value = found.curves.get("contrastive.infonce_by_k"), found.values.get("contrastive.infonce")
-    ceiling, own = found.values.get("contrastive.ceiling"), found.values.get("contrastive.teacher_infonce")
+    curve, value = found.curves.get("contrastive.infonce_by_k"), found.measured.get("contrastive.infonce")
+    ceiling, own = found.measured.get("contrastive.ceiling"), found.measured.get("contrastive.teacher_infonce")
     if curve is None or not value or not ceiling:
         return None, ""
     k = [float(v) for v in curve.x]
@@ -56,7 +56,7 @@ def _nats_kept(found: Audit) -> tuple[Panel | None, str]:
     series.append(null_line(k, logs, "ceiling, log K"))
     sentence = (f"Among {math.exp(ceiling.value):,.0f} candidates the student keeps {number(ceiling.value - value.value, 2)} "
                 f"of at most {number(ceiling.value, 2)} nats")
-    retained = found.values.get(SHARE)
+    retained = found.measured.get(SHARE)
     if retained:
         sentence += f": {told(retained, SHARE)}{reach(retained, SHARE)} of what the teacher keeps of itself"
     return Panel("Nats kept: log K less the loss", "candidates K", "nats kept", series, x_log=True,
@@ -64,7 +64,7 @@ def _nats_kept(found: Audit) -> tuple[Panel | None, str]:
 
 
 def _over_temperature(found: Audit) -> tuple[Panel | None, str]:
-    curve, ceiling = found.curves.get("contrastive.infonce_by_temperature"), found.values.get("contrastive.ceiling")
+    curve, ceiling = found.curves.get("contrastive.infonce_by_temperature"), found.measured.get("contrastive.ceiling")
     if curve is None or not ceiling:
         return None, ""
     y = [float(v) for v in curve.y]
@@ -72,8 +72,8 @@ def _over_temperature(found: Audit) -> tuple[Panel | None, str]:
                   [Series.of(STUDENT_MODEL, [float(v) for v in curve.x], y, marker=STUDENT_MODEL.marker)],
                   [Mark(ceiling.value, f"chance {number(ceiling.value, 2)}", dash="dot")], x_log=True,
                   x_ticks=[(float(v), f"{v:g}") for v in curve.x], y_range=(0.0, 1.1 * max(ceiling.value, *y)))
-    best = found.values.get("contrastive.best_temperature")
-    least = found.values.get("contrastive.infonce_best_temperature")
+    best = found.measured.get("contrastive.best_temperature")
+    least = found.measured.get("contrastive.infonce_best_temperature")
     if not best or not least:
         return panel, ""
     return panel, (f"The loss is least, {number(least.value, 2)} nats, at temperature {best.value:g}; what is said above is at "
@@ -88,11 +88,11 @@ def retrieval(found: Audit) -> Figure:
              ("retrieval.mapped_recall_at_", 0.1,
               {"label": "queries after one fitted matrix", "dash": "dash", "marker": "diamond"}))
     for head, shift, more in kinds:
-        known = [(i, k) for i, k in enumerate(ks) if f"{head}{k}" in found.values]
+        known = [(i, k) for i, k in enumerate(ks) if f"{head}{k}" in found.measured]
         if known:
-            series.append(dots(STUDENT_MODEL, [float(i) for i, _ in known], [found.values[f"{head}{k}"] for _, k in known],
+            series.append(dots(STUDENT_MODEL, [float(i) for i, _ in known], [found.measured[f"{head}{k}"] for _, k in known],
                                [f"recall at {k}" for _, k in known], shift, **more))
-    overlap = found.values.get("retrieval.neighbour_overlap_10")
+    overlap = found.measured.get("retrieval.neighbour_overlap_10")
     if overlap:
         series.append(dots(STUDENT_MODEL, [3.0], [overlap], ["10 results in common"], label="student's own index",
                            marker="square"))
@@ -103,7 +103,7 @@ def retrieval(found: Audit) -> Figure:
         panels.append(Panel("", "", "share of queries, or of results", series, y_percent=True, y_range=(-0.03, 1.04),
                             **_categories(["recall\nat 1", "recall\nat 5", "recall\nat 10", "10 results\nin common"])))
     findings = [f"{told(recall, key)}{reach(recall, key)} of the queries{how} find their own item first among {gallery:,}."
-                for key, how in RECALLS.items() if (recall := found.values.get(key))]
+                for key, how in RECALLS.items() if (recall := found.measured.get(key))]
     if overlap:
         findings.append(f"Of the first 10 results in the student's own index, {number(10 * overlap.value, 1)} are the "
                         "teacher's.")
@@ -120,10 +120,10 @@ SIMILARITIES = {"linear_cka_debiased": "CKA,\ndebiased", "linear_cka": "CKA", "p
 @AUDIT_FIGURES.register("similarity", order=70)
 def similarity(found: Audit) -> Figure:
     """Every measure of similarity with its interval, beside the range that shuffled items give."""
-    names = [n for n in SIMILARITIES if f"similarity.{n}" in found.values]
+    names = [n for n in SIMILARITIES if f"similarity.{n}" in found.measured]
     labels, places = [SIMILARITIES[n] for n in names], [float(i) for i in range(len(names))]
-    values = [found.values[f"similarity.{n}"] for n in names]
-    nulls = [null for n in names if (null := found.values.get(f"similarity.{n}_null"))]
+    values = [found.measured[f"similarity.{n}"] for n in names]
+    nulls = [null for n in names if (null := found.measured.get(f"similarity.{n}_null"))]
     panels, findings = [], []
     if names:
         series = [dots(STUDENT_MODEL, places, values, labels)]
@@ -135,7 +135,7 @@ def similarity(found: Audit) -> Figure:
                             "Every measure lies above what shuffled items give.")
         low = min([0.0, *(v for s in series for v in (s.low or s.y))])
         panels.append(Panel("", "", "similarity", series, y_range=(low - 0.03, 1.04), **_categories(labels)))
-    debiased = found.values.get("similarity.linear_cka_debiased")
+    debiased = found.measured.get("similarity.linear_cka_debiased")
     if debiased:
         findings.insert(0, f"Debiased CKA is {told(debiased)}{reach(debiased)}.")
     return Figure("similarity", "Similarity, up to a rotation",
@@ -149,13 +149,13 @@ CLASSIFIERS = {"probe": "probe,\ntuned", "paper.probe": "probe,\npaper", "knn": 
 @AUDIT_FIGURES.register("accuracy", order=80)
 def accuracy(found: Audit) -> Figure:
     """Accuracies of both sides, and what the student retains."""
-    heads = [h for h in CLASSIFIERS if f"{h}.retention" in found.values]
+    heads = [h for h in CLASSIFIERS if f"{h}.retention" in found.measured]
     labels, places = [CLASSIFIERS[h] for h in heads], [float(i) for i in range(len(heads))]
     panels = []
     if heads:
-        sides = [dots(m, places, [found.values[f"{h}.{m.student}.accuracy"] for h in heads], labels, shift)
+        sides = [dots(m, places, [found.measured[f"{h}.{m.student}.accuracy"] for h in heads], labels, shift)
                  for m, shift in ((TEACHER_MODEL, -0.1), (STUDENT_MODEL, 0.1))]
-        kept = dots(STUDENT_MODEL, places, [found.values[f"{h}.retention"] for h in heads], labels)
+        kept = dots(STUDENT_MODEL, places, [found.measured[f"{h}.retention"] for h in heads], labels)
         low, top = min(v for s in sides for v in (s.low or s.y)), max([1.0, *(kept.high or kept.y)])
         panels = [Panel("Accuracy", "", "accuracy", sides, y_percent=True, y_range=(max(-0.02, low - 0.1), 1.02),
                         **_categories(labels)),

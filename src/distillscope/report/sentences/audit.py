@@ -38,9 +38,9 @@ def losses(found: Audit) -> list[Loss]:
 
 
 def _directions(found: Audit) -> Loss | None:
-    few = any((flag := found.values.get(f"{side}.undersampled")) and flag.value for side in ("teacher", "student"))
-    name = "effective_rank_corrected" if few and "student.effective_rank_corrected" in found.values else "effective_rank"
-    teacher, student = found.values.get(f"teacher.{name}"), found.values.get(f"student.{name}")
+    few = any((flag := found.measured.get(f"{side}.undersampled")) and flag.value for side in ("teacher", "student"))
+    name = "effective_rank_corrected" if few and "student.effective_rank_corrected" in found.measured else "effective_rank"
+    teacher, student = found.measured.get(f"teacher.{name}"), found.measured.get(f"student.{name}")
     if not teacher or not student:
         return None
     kept = student.value / teacher.value
@@ -58,12 +58,12 @@ def _directions(found: Audit) -> Loss | None:
 
 def _ceiling(found: Audit) -> float:
     """R2 of the teacher from itself: below 1 where there are few items."""
-    most = found.values.get("alignment.teacher_r2_ceiling")
+    most = found.measured.get("alignment.teacher_r2_ceiling")
     return most.value if most else 1.0
 
 
 def _content(found: Audit) -> Loss | None:
-    r2, most = found.values.get("alignment.teacher_r2"), _ceiling(found)
+    r2, most = found.measured.get("alignment.teacher_r2"), _ceiling(found)
     if not r2 or most < HALF:
         return None
     kept = max(0.0, min(1.0, r2.value / most))
@@ -81,7 +81,7 @@ def recall_key(found: Audit) -> str | None:
     None where there are too few items to fit the matrix and the queries as they are do not find theirs: they may lie in other
     coordinates.
     """
-    raw, mapped = (found.values.get(key) for key in RECALLS)
+    raw, mapped = (found.measured.get(key) for key in RECALLS)
     if mapped and _ceiling(found) >= ALLOWED and (not raw or mapped.value > raw.value + SHIFTED):
         return "retrieval.mapped_recall_at_1"
     return "retrieval.recall_at_1" if raw and (mapped is None or _ceiling(found) >= ALLOWED or raw.value >= SOME) else None
@@ -91,7 +91,7 @@ def _items(found: Audit) -> Loss | None:
     key = recall_key(found)
     if not key:
         return None
-    recall, raw = found.values[key], found.values.get("retrieval.recall_at_1")
+    recall, raw = found.measured[key], found.measured.get("retrieval.recall_at_1")
     find = f"of the student's queries{RECALLS[key]} find their own item first in the teacher's index of {gallery_size(found):,}"
     plain = f" (as they are, {share(raw.value)} do)" if raw and raw is not recall else ""
     return Loss(ITEMS, recall.value, f"{share(recall.value)} {find}{plain}",
@@ -100,7 +100,7 @@ def _items(found: Audit) -> Loss | None:
 
 def accuracy_head(found: Audit) -> str | None:
     """The first accuracy that the audit has: the head of its keys."""
-    return next((head for head in ACCURACIES if f"{head}.retention" in found.values), None)
+    return next((head for head in ACCURACIES if f"{head}.retention" in found.measured), None)
 
 
 def headline(found: Audit) -> str:
@@ -123,13 +123,13 @@ def _first(found: Audit, worst: Loss | None) -> str:
     if found.left_out.get("student.effective_rank") == ALL_EQUAL:
         return "The student has collapsed: all its embeddings are equal, so nothing of the teacher is in them"
     if worst is None:
-        few = "alignment.teacher_r2" in found.values and _ceiling(found) < HALF
+        few = "alignment.teacher_r2" in found.measured and _ceiling(found) < HALF
         return (f"With {found.num_items:,} items a loss cannot be told" if few else
                 "None of the measures that tell a loss was taken")
     words = ((WHOLE, "No loss shows"), (LITTLE, f"Little was lost, most of it in {worst.what}"),
              (SOME, f"Some was lost, most of it in {worst.what}"), (HALF, f"Much was lost, most of it in {worst.what}"))
     how = next((text for least, text in words if worst.retained >= least), f"Most was lost in {worst.what}")
-    cosine = found.values.get("alignment.mean_cosine")
+    cosine = found.measured.get("alignment.mean_cosine")
     close = cosine is not None and cosine.value > WHOLE and worst.retained >= LITTLE
     near = f", and the mean cosine with the teacher is {told(cosine)}" if cosine is not None and close else ""
     if _ceiling(found) < HALF and not (near and worst.retained >= WHOLE):  # too few to fit what would tell more
@@ -139,7 +139,7 @@ def _first(found: Audit, worst: Loss | None) -> str:
 
 def _other_coordinates(found: Audit) -> str:
     """That the student's queries do not fit the teacher's index, where one matrix makes them fit."""
-    raw, mapped = (found.values.get(key) for key in RECALLS)
+    raw, mapped = (found.measured.get(key) for key in RECALLS)
     if not raw or not mapped or recall_key(found) != "retrieval.mapped_recall_at_1":
         return ""
     return (f", but in other coordinates: in the teacher's index {share(raw.value)} of the student's queries find their own "
@@ -152,10 +152,10 @@ def _matters(found: Audit, worst: Loss | None) -> str:
         search = _search(found) if worst is None or worst.what != ITEMS else ""
         unknown = _unread(found) or "no accuracy was measured, so it is not known what that costs a classifier"
         return f"{search}, and {unknown}" if search else unknown
-    kept, teacher = found.values[f"{head}.retention"], found.values[f"{head}.teacher.accuracy"]
+    kept, teacher = found.measured[f"{head}.retention"], found.measured[f"{head}.teacher.accuracy"]
     against = f"{share(found[f'{head}.student.accuracy'], 1)} against {share(teacher.value, 1)}"
     accuracies = f"{ACCURACIES[head]} keeps {share(kept.value, 1)} of the teacher's accuracy ({against})"
-    p = found.values.get(f"{head}.mcnemar_p")
+    p = found.measured.get(f"{head}.mcnemar_p")
     chance = p.value >= 0.05 if p else kept.interval is not None and kept.interval[0] <= 1 <= kept.interval[1]
     if _unread(found):
         return _unread(found)
@@ -177,7 +177,7 @@ def _matters(found: Audit, worst: Loss | None) -> str:
 def _unread(found: Audit) -> str:
     """Why accuracies tell nothing: the teacher itself does no better on these labels than guessing; empty where it does."""
     guess = found.labels.get("largest_share")
-    taken = [(name, teacher) for head, name in ACCURACIES.items() if (teacher := found.values.get(f"{head}.teacher.accuracy"))]
+    taken = [(name, teacher) for head, name in ACCURACIES.items() if (teacher := found.measured.get(f"{head}.teacher.accuracy"))]
     least = [teacher.value if teacher.low is None else teacher.low for _, teacher in taken]
     if guess is None or not taken or max(least) > guess:
         return ""
@@ -208,7 +208,7 @@ def does_it_matter(found: Audit) -> list[str]:
     sentences = [f"{capital(ACCURACIES[head])}: {_against(found, head)} {accuracy_sentence(found, head)}"] if head else [
         f"{capital(_unread(found))}." if _unread(found) else
         f"No accuracy was measured{_why(found)}, so nothing is known of what a classifier would lose."]
-    overlap = found.values.get("retrieval.neighbour_overlap_10")
+    overlap = found.measured.get("retrieval.neighbour_overlap_10")
     if overlap:
         sentences.append(f"In an index of the student's own, {number(10 * overlap.value, 1)} of the first 10 results are those "
                          f"that the teacher would give{_tenths(overlap)}.")
@@ -229,7 +229,7 @@ def _why(found: Audit) -> str:
 
 
 def _against(found: Audit, head: str) -> str:
-    teacher, student = found.values[f"{head}.teacher.accuracy"], found.values[f"{head}.student.accuracy"]
+    teacher, student = found.measured[f"{head}.teacher.accuracy"], found.measured[f"{head}.student.accuracy"]
     theirs, own = (f"{told(v, 'accuracy')}{reach(v, 'accuracy')}" for v in (teacher, student))
     return f"on the student {own}, on the teacher {theirs} (n = {student.n:,})."
 
@@ -265,7 +265,7 @@ def advice(found: Audit) -> list[str]:
 
 
 def _matrix(found: Audit) -> list[str]:
-    raw, mapped = (found.values.get(f"retrieval.{name}") for name in ("recall_at_1", "mapped_recall_at_1"))
+    raw, mapped = (found.measured.get(f"retrieval.{name}") for name in ("recall_at_1", "mapped_recall_at_1"))
     if not raw or not mapped or raw.high is None or mapped.low is None or mapped.low <= raw.high:
         return []
     return [("To search in the teacher's index, put one fitted matrix behind the student: recall at 1 goes from "
@@ -273,7 +273,7 @@ def _matrix(found: Audit) -> list[str]:
 
 
 def _mean(found: Audit) -> list[str]:
-    share = found.values.get("teacher.mean_energy")
+    share = found.measured.get("teacher.mean_energy")
     if not share or share.value < COMMON:
         return []
     return [("Train towards centred or standardised targets, or with centred_cosine: one common mean is "

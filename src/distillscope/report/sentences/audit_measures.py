@@ -23,7 +23,7 @@ def meaning(line: Line, found: Audit) -> str:
 
 def accuracy_sentence(found: Audit, head: str) -> str:
     """What the student retains of an accuracy, and whether that could be chance."""
-    kept, p = found.values[f"{head}.retention"], found.values.get(f"{head}.mcnemar_p")
+    kept, p = found.measured[f"{head}.retention"], found.measured.get(f"{head}.mcnemar_p")
     reach = f" {between(kept, 'retention')}" if kept.low is not None else ""
     text = f"The student keeps {share(kept.value, 1)}{reach} of the teacher's accuracy"
     if p is None:
@@ -155,7 +155,7 @@ def _r2(line: Line, found: Audit) -> str:
     if value < 0.02:
         return "Nothing of the teacher can be predicted linearly from the student."
     text = f"{share(value, 1)} of the teacher's variance can be predicted linearly from the student"
-    most = found.values.get("alignment.teacher_r2_ceiling")
+    most = found.measured.get("alignment.teacher_r2_ceiling")
     if most and most.value < 0.99:
         return f"{text}, of {share(most.value, 1)} that so few items allow."
     return f"{text}." if value > 1 - 1e-9 else f"{text}; {percent(1 - value, 1 if value < 0.9995 else 4)} cannot."
@@ -166,7 +166,7 @@ def _angle(line: Line, found: Audit) -> str:
 
 
 def _against_null(line: Line, found: Audit) -> str:
-    null = found.values[f"{line.name}_null"]
+    null = found.measured[f"{line.name}_null"]
     above = null.interval is not None and line.known.value > null.interval[1]
     where = "above" if above else "within or below"
     return f"Shuffled items give {shown(null.value, null.unit, line.name)}; this lies {where} their range."
