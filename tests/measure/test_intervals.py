@@ -292,7 +292,8 @@ def test_on_a_training_set_all_rows_count_and_intervals_do_not_shrink():
     assert many.measured["probe.student.accuracy"].n == 180
     assert many["probe.mcnemar_p"] == pytest.approx(one["probe.mcnemar_p"])
     for key in ("probe.student.accuracy", "knn.teacher.accuracy"):
-        assert (many.measured[key].low, many.measured[key].high) == pytest.approx((one.measured[key].low, one.measured[key].high)), key
+        found, expected = many.measured[key], one.measured[key]
+        assert (found.low, found.high) == pytest.approx((expected.low, expected.high)), key
 
 
 def test_intervals_of_repeated_items_are_those_of_the_items():

@@ -177,7 +177,8 @@ def _matters(found: Audit, worst: Loss | None) -> str:
 def _unread(found: Audit) -> str:
     """Why accuracies tell nothing: the teacher itself does no better on these labels than guessing; empty where it does."""
     guess = found.labels.get("largest_share")
-    taken = [(name, teacher) for head, name in ACCURACIES.items() if (teacher := found.measured.get(f"{head}.teacher.accuracy"))]
+    taken = [(name, teacher) for head, name in ACCURACIES.items()
+             if (teacher := found.measured.get(f"{head}.teacher.accuracy"))]
     least = [teacher.value if teacher.low is None else teacher.low for _, teacher in taken]
     if guess is None or not taken or max(least) > guess:
         return ""
