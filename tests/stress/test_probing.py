@@ -104,7 +104,7 @@ def test_the_margins_gradient_against_finite_differences(subject, test_items):
     def margins(x):
         logits = head(network((x - shift) / std))
         true = int(one.labels[0])
-        return logits[:, true] - logits[:, [k for k in range(3) if k != true]].max(dim=1).measured
+        return logits[:, true] - logits[:, [k for k in range(3) if k != true]].max(dim=1).values
 
     device = torch.device("cpu")
     probe = probe_logits(subject.probes["paper.probe"])
