@@ -160,11 +160,12 @@ def _batch(name: str, given: Any, before: Moments | None) -> np.ndarray:
                         "Pass a batch, one embedding a row.")
     if before is not None and z.shape[1] != len(before.mean):
         raise UserError(name, f"{len(before.mean)} dimensions as before", f"{z.shape[1]}", "Call reset() for another network.")
+    z = z.astype(np.float64)
     if (wrong := ~(np.abs(z) < LARGEST)).any():
         row = int(wrong.any(axis=1).argmax())
         raise UserError(name, f"finite values below {LARGEST:g}", f"{z[row][wrong[row]][0]} in row {row}",
                         "The network has diverged: lower the learning rate, or clip gradients.")
-    return z.astype(np.float64)
+    return z
 
 
 def _with(before: Moments | None, z: np.ndarray) -> Moments:
