@@ -328,20 +328,24 @@ def recipes():
 
 
 def ship():
-    yield from models_of_students("export_speed.json")
+    yield from models_of_students("without VNNI")
     yield [None] * 3  # of fine-tuning, the files were not kept, as the page says
     rows = []
-    for name, found in read("2026-11-26-ship", "export_speed_vnni.json")["students"].items():
+    for name, found in students("with VNNI").items():
         ratio = {(t["against"], t["name"], t["batch"]): [t["ratio"]] for t in found["timings"]}
         cosine = found["cosine_to_network"]["int8.onnx"]
         of_int8 = [ratio["onnx float32", f"{name}.int8.onnx", batch] for batch in (1, 32)]
         rows.append([ratio["torch", f"{name}.float32.onnx", 1], *of_int8, [cosine["mean"]], [cosine["worst"]]])
     yield rows
-    yield from models_of_students("export_speed_vnni.json")
+    yield from models_of_students("with VNNI")
 
 
-def models_of_students(name):
-    for found in read("2026-11-26-ship", name)["students"].values():
+def students(run):
+    return read("2026-11-26-ship", "export_speed.json")[run]["students"]
+
+
+def models_of_students(run):
+    for found in students(run).values():
         of = {(t["name"], t["batch"]): t for t in found["timings"] if t["against"] == "torch"}
         rows = []
         for one in (t for (_, batch), t in of.items() if batch == 1):

@@ -21,8 +21,7 @@ from distillscope.data.preprocess import Preprocess, gathered
 from distillscope.data.source import Source, read_batches
 from distillscope.devices import kept_memory
 from distillscope.errors import UserError
-from distillscope.files.folders import refuse_archive
-from distillscope.files.room import room
+from distillscope.files.folders import refuse_archive, room
 from distillscope.files.writing import write_atomic, write_json
 from distillscope.registry import students
 from distillscope.students.card import OTHER, OWN

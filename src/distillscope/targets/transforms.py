@@ -18,7 +18,7 @@ from typing import Any
 import numpy as np
 
 from distillscope.errors import UserError
-from distillscope.files.room import room
+from distillscope.files.folders import room
 from distillscope.files.writing import write_atomic
 from distillscope.registry import Size, targets
 

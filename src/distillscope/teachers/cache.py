@@ -36,8 +36,7 @@ from distillscope.data.source import Source, as_rows, read_batches
 from distillscope.devices import kept_memory
 from distillscope.errors import UserError
 from distillscope.files import locks
-from distillscope.files.folders import cache_root
-from distillscope.files.room import ROWS, room
+from distillscope.files.folders import ROWS, cache_root, room
 from distillscope.files.writing import checksum, sweep, write_atomic, write_json
 
 if TYPE_CHECKING:  # an Encoder keeps its rows here, so its file imports this one
