@@ -13,6 +13,7 @@ from collections import namedtuple
 from dataclasses import asdict
 
 import numpy as np
+import pandas as pd
 import pytest
 import yaml
 from hypothesis import given
@@ -120,6 +121,13 @@ def test_what_somebody_deletes_meanwhile_is_said(tmp_path):
         (tmp_path / "gone.npy").read_bytes()
     with pytest.raises(FileNotFoundError), said_if_deleted(tmp_path):
         open("/nonexistent/elsewhere")  # noqa: SIM115
+
+    def written(place):
+        shutil.rmtree(place.parent)
+        pd.DataFrame({"a": [1]}).to_csv(place)  # pandas raises an OSError without a number
+
+    with refused(where="trial/results.csv", got="deleted", advice="--resume"), said_if_deleted(tmp_path):
+        write_atomic(tmp_path / "trial" / "results.csv", written)
 
 
 def test_a_file_that_may_not_grow_is_one_line_where_libraries_hide_the_systems_error(tmp_path):
