@@ -248,7 +248,10 @@ def _checked(value: Any, hint: Any, plain: Any, where: str) -> Any:
     try:
         return TypeAdapter(hint, config=ConfigDict(arbitrary_types_allowed=True, allow_inf_nan=False)).validate_python(value)
     except ValidationError as error:
-        raise UserError(where, _in_words(plain), shown(value), f"{error.errors()[0]['msg']}.") from None
+        said = error.errors()[0]["msg"]
+        if said.startswith(("Input should be greater", "Input should be less")):  # the type is right
+            raise UserError(where, f"{_in_words(plain)} {said.removeprefix('Input should be ')}", shown(value)) from None
+        raise UserError(where, _in_words(plain), shown(value), f"{said}.") from None
 
 
 def _in_words(hint: Any) -> str:

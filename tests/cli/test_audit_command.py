@@ -141,9 +141,21 @@ def test_bad_input_is_one_line_and_exit_code_2(files, tmp_path, monkeypatch, cap
     assert "expected 400 rows like the teacher" in err and "got 5" in err
 
 
+def test_what_an_earlier_audit_wrote_is_replaced(files, tmp_path):
+    outs = {"--json": tmp_path / "found.json", "--markdown": tmp_path / "summary.md"}
+    for path in outs.values():
+        path.touch()
+    for _ in range(2):
+        invoke(*sides(files), "--only", "alignment", *(word for option in outs.items() for word in option))
+    assert json.loads(outs["--json"].read_text())["measures"] and outs["--markdown"].read_text().startswith("## ")
+
+
 @pytest.mark.parametrize(("words", "where"), [
     (["--data", "digits"], "--data"), (["--limit", "5"], "--limit"), (["--precision", "float16"], "--precision"),
-    (["--require", "alignment"], "--require"), (["--out", __file__], "--out")])
+    (["--device", "cuda"], "--device"), (["--workers", "2"], "--workers"), (["--corrupt", "skip"], "--corrupt"),
+    (["--split", "train"], "--split"), (["--train-split", "train"], "--train-split"),
+    (["--require", "alignment"], "--require"), (["--out", __file__], "--out"),
+    (["--json", __file__], f"--json {__file__}"), (["--markdown", __file__], f"--markdown {__file__}")])
 def test_options_that_would_be_ignored_or_cannot_be_used_are_said_before_any_work(files, monkeypatch, words, where):
     monkeypatch.setattr("distillscope.audits.run.read_embeddings", None)
     with refused(where=where):

@@ -229,3 +229,5 @@ def test_what_is_no_image_is_refused_by_its_name(student, tmp_path):
     (tmp_path / "a.png").unlink()
     with refused(where=str(tmp_path), got="none"):
         student.embed(tmp_path)
+    with refused(got="a whole table"):
+        student.embed(pd.DataFrame({"path": ["a.png"]}))

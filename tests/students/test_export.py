@@ -25,7 +25,8 @@ from distillscope.students.export import images, quantise, runtimes, write
 from distillscope.students.export.bench import bench, peak_memory
 from distillscope.students.export.onnx_graph import resizing, traced
 from distillscope.students.export.quantise import METHODS
-from distillscope.students.export.write import export_student
+from distillscope.students.export.runtimes import RUNTIMES
+from distillscope.students.export.write import check_out, export_student
 from distillscope.students.load import build_student
 
 DIM, SIZE = SMALL_DIM, SMALL_SIZE
@@ -194,6 +195,17 @@ REFUSED = {
     "no images": (["--calibrate", "embeddings.npy"], "--calibrate: expected images"),
     "a file of another kind": (["--calibrate", "facts.json"], "facts.json"),
 }
+
+
+def test_a_file_of_batch_1_is_in_the_way_only_where_one_is_made(tmp_path):
+    out = tmp_path / "s.onnx"
+    (tmp_path / "s.batch1.onnx").touch()
+    check_out(out, RUNTIMES["onnx"], "raw")
+    with refused(got="s.batch1.onnx, which is there"):
+        check_out(out, RUNTIMES["onnx"], "sized")
+    assert RUNTIMES["openvino"].places(tmp_path / "s.xml", "sized") == [
+        tmp_path / name for name in ("s.xml", "s.bin", "s.batch1.xml", "s.batch1.bin")]
+    assert RUNTIMES["executorch"].places(tmp_path / "s.pte", "sized") == [tmp_path / "s.pte"]
 
 
 @pytest.mark.parametrize("case", REFUSED)

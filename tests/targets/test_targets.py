@@ -238,7 +238,7 @@ def test_a_teacher_of_too_low_a_rank_is_refused_by_its_rank():
 
 
 @pytest.mark.parametrize(("name", "settings", "message"), [
-    ("whiten", {"exponent": 1.5}, r"target\.exponent: expected float, got 1\.5\. Input should be less than or equal to 1"),
+    ("whiten", {"exponent": 1.5}, r"target\.exponent: expected float less than or equal to 1, got 1\.5"),
     ("whiten", {"exponent": -0.1}, r"target\.exponent: .*greater than or equal to 0"),
     ("whiten", {"dim": 0}, r"target\.dim: .*greater than or equal to 1"),
     ("whiten", {"dim": 13}, r"target\.dim: expected 1 to the teacher's 12 dimensions, got 13\. Set target\.dim=12 or less"),

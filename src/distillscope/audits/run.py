@@ -96,7 +96,7 @@ def audit_inputs(teacher: str, student: str, labels: str | None = None, *, train
     """
     images, reading = images or Images(), reading or Reads()
     teacher, student = map(_pinned, (teacher, student))
-    _check_images_used(images, (teacher, student), text)
+    _check_followed(images, (teacher, student), text, train_split)
     for group in groups or ():
         if group not in GROUPS:  # said before anything is read
             raise unknown_name("--only", "group of measures", group, GROUPS)
@@ -142,14 +142,22 @@ def audit_inputs(teacher: str, student: str, labels: str | None = None, *, train
     return found
 
 
-def _check_images_used(images: Images, sides: tuple[str, str], text: str | None) -> None:
-    """Refuse options of images where no side is a model that embeds them."""
-    with_images = images.data is not None
-    if any(is_model(side, with_images=with_images) for side in sides) or (with_images and text is not None):
+def _check_followed(images: Images, sides: tuple[str, str], text: str | None, train_split: str | None) -> None:
+    """Refuse options that nothing would follow: of images where no side is a model, of splits where a side is one file."""
+    with_images, usual = images.data is not None, Images()
+    embed = [is_model(side, with_images=with_images) for side in sides]
+    files = [side for side, model in zip(sides, embed, strict=True) if not model and not split_key(side)[0].is_dir()]
+    if train_split and files:
+        raise UserError("--train-split", "a model, or a folder with that split, on each side", f"the file {files[0]}",
+                        "Name the training items with --train-teacher and --train-student.")
+    if len(files) == 2 and not with_images and images.split != usual.split:
+        raise UserError("--split", "a model or a folder as --teacher or --student, which it is for", "a file on both sides",
+                        "Leave it out.")
+    if any(embed) or (with_images and text is not None):
         return
-    for option, given in (("--data", images.data), ("--limit", images.limit), ("--precision", images.precision)):
-        if given is not None:
-            raise UserError(option, "a model as --teacher or --student, which it is for", "embeddings on both sides",
+    for name in ("data", "limit", "precision", "device", "workers", "corrupt"):
+        if getattr(images, name) != getattr(usual, name):
+            raise UserError(f"--{name}", "a model as --teacher or --student, which it is for", "embeddings on both sides",
                             "Leave it out.")
 
 

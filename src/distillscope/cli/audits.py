@@ -8,7 +8,7 @@ from typing import Annotated, Any
 
 import typer
 
-from distillscope.cli.root import Corrupt, Device, Json, Precision, WithJson, Workers, app, command_line, put_json
+from distillscope.cli.root import Corrupt, Device, Json, Markdown, Precision, WithJson, Workers, app, command_line, put_json
 
 
 class WithArtefacts(WithJson):
@@ -63,7 +63,7 @@ def audit(
     require: Annotated[list[str] | None, typer.Option(metavar="BOUND", help="exit 1 where it is missed; repeatable")] = None,
     json_: Json = None,
     out: Annotated[Path | None, typer.Option(help="folder for the page, its figures and the values")] = None,
-    markdown: Annotated[Path | None, typer.Option(metavar="FILE", help="a summary, for a pull request or a job")] = None,
+    markdown: Markdown = None,
     full: Annotated[bool, typer.Option("--full", help="print every measure")] = False,
     seed: Annotated[int, typer.Option(help="of subsamples, folds and nulls")] = 0,
     device: Device = "auto",

@@ -112,8 +112,29 @@ def print_results(folder: Path) -> None:
 
 PRINT = "-"
 
-Json = Annotated[str | None, typer.Option("--json", metavar="[FILE]",
+
+def _checked_json(to: str | None) -> str | None:
+    """Refuse, before any work, a file that is no JSON: what stands there is somebody's."""
+    if to not in (None, PRINT):
+        from distillscope.files.folders import check_replaceable
+
+        check_replaceable(f"--json {to}", Path(to), ("{", "["), "one of JSON")
+    return to
+
+
+def _checked_markdown(to: Path | None) -> Path | None:
+    """Refuse, before any work, a file that does not begin as a summary does."""
+    if to is not None:
+        from distillscope.files.folders import check_replaceable
+
+        check_replaceable(f"--markdown {to}", to, ("#",), "a summary")
+    return to
+
+
+Json = Annotated[str | None, typer.Option("--json", metavar="[FILE]", callback=_checked_json,
                                           help="print the values as JSON, and no table; --json=FILE writes them")]
+Markdown = Annotated[Path | None, typer.Option(metavar="FILE", callback=_checked_markdown,
+                                               help="a summary, for a pull request or a job")]
 
 
 class WithJson(TyperCommand):

@@ -166,6 +166,8 @@ def gathered(images: Any) -> torch.Tensor | list[Any]:
         return images.ravel().tolist()
     if isinstance(images, (np.ndarray, torch.Tensor)):
         return _tensor(images)
+    if hasattr(images, "columns") and hasattr(images, "shape"):
+        raise UserError("images", "one column of a table", "a whole table", "Name the column, as table['path'].")
     one = isinstance(images, (str, Path, bytes, dict, Image.Image)) or not isinstance(images, Iterable)
     return [images] if one else list(images)
 

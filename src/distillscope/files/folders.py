@@ -104,6 +104,19 @@ def check_absent(where: str, file: Path) -> Path:
     return file
 
 
+def check_replaceable(where: str, file: Path, starts: tuple[str, ...], kind: str) -> Path:
+    """``file``, if it may be written over: new, empty, or of the ``kind`` that is written, which begins as ``starts`` say."""
+    if not file.exists():
+        return file
+    if file.is_file():
+        with open(file, "rb") as handle:
+            begins = handle.read(1024).lstrip().decode("utf-8", "replace")
+        if not begins or begins.startswith(starts):
+            return file
+    got = "a folder" if file.is_dir() else f"{file.name}, another kind of file" if file.is_file() else f"{file.name}, no file"
+    raise UserError(where, f"a new file, or {kind} to replace", got, "Name another.")
+
+
 PACKED = "run.zip"
 """Of an archive: written last, so that the archive is complete where this is there."""
 

@@ -48,6 +48,8 @@ def write_atomic(path: Path, write: Callable[[Path], Any]) -> Path:
         said = said_of(error, str(path)) if isinstance(error, OSError) else None
         if said is not None:
             raise said from None
+        if isinstance(error, FileNotFoundError) and error.filename == str(temporary) and path.parent.is_dir():
+            raise UserError(str(path), "a folder that takes files", "one that takes none", "Name another.") from None
         if getattr(error, "errno", None) is None and not path.parent.is_dir():  # pandas does not say so in the system's words
             raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT), str(path)) from error
         raise

@@ -75,6 +75,12 @@ class Runtime:
     convert: Callable[[Job, Path], list[Converted]]
     precisions: tuple[str, ...] = PRECISIONS
     inputs: tuple[str, ...] = INPUTS
+    dynamic: bool = True
+
+    def places(self, out: Path, images: str) -> list[Path]:
+        """The files that will be made: one, and beside a dynamic one of sized images that of batch 1."""
+        both = (out, beside(out)) if self.dynamic and images == "sized" else (out,)
+        return [place.with_suffix(suffix) for place in both for suffix in self.suffixes]
 
     def check(self, precision: str, images: str) -> None:
         """Refuse what it cannot have before any work starts."""
@@ -275,9 +281,9 @@ RUNTIMES = {
     "onnx": Runtime((".onnx",), to_onnx),
     # Its reader of ONNX ignores Resize's antialiasing without a word: pixels were off by up to 158 levels of 255.
     "openvino": Runtime((".xml", ".bin"), to_openvino, inputs=("sized",)),
-    "executorch": Runtime((".pte",), to_executorch, ("float32",), ("sized",)),
-    "litert": Runtime((".tflite",), to_litert, ("float32",), ("sized",)),
-    "coreml": Runtime((".mlpackage",), to_coreml, ("float32",), ("sized",)),
+    "executorch": Runtime((".pte",), to_executorch, ("float32",), ("sized",), dynamic=False),
+    "litert": Runtime((".tflite",), to_litert, ("float32",), ("sized",), dynamic=False),
+    "coreml": Runtime((".mlpackage",), to_coreml, ("float32",), ("sized",), dynamic=False),
 }
 """What --to takes."""
 

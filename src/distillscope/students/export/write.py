@@ -28,7 +28,7 @@ from distillscope.students.export.images import (
     pixels_of,
 )
 from distillscope.students.export.load import load_artefact, name_of_weights
-from distillscope.students.export.runtimes import INPUTS, PRECISIONS, RUNTIMES, Converted, Job, beside
+from distillscope.students.export.runtimes import INPUTS, PRECISIONS, RUNTIMES, Converted, Job, Runtime
 from distillscope.students.export.verify import BOUNDS, Agreement, agreement, cosines, held, network_rows
 from distillscope.students.hub import named_by_hub, student_folder
 from distillscope.students.load import load_student
@@ -80,7 +80,7 @@ def export_student(folder: Path | str, out: Path | str, *, to: str = "onnx", pre
     split, min_cosine, qat_steps = split or "train", MIN_COSINE if min_cosine is None else min_cosine, qat_steps or QAT_STEPS
     runtime = RUNTIMES[to]
     runtime.check(precision, input)
-    check_out(out, runtime.suffixes)
+    check_out(out, runtime, input)
     name, folder = folder, student_folder(folder)
     with named_by_hub(name, folder):
         job = _job(folder, precision, input, licence, calibrate, split, min_cosine, qat_steps if qat else None)
@@ -186,12 +186,13 @@ def _verified(job: Job, made: Converted) -> Exported:
     return Exported(made.path, artefact.facts, artefact.batch, artefact.size_bytes, found, images, made.decided)
 
 
-def check_out(out: Path, suffixes: tuple[str, ...]) -> None:
+def check_out(out: Path, runtime: Runtime, images: str) -> None:
     """Refuse a place that cannot be written to, or where something is, before any work."""
-    if out.suffix != suffixes[0]:
-        raise UserError(f"--out {out}", f"a name that ends in {suffixes[0]}", f"'{out.suffix}'",
-                        f"Name it {out.stem or 'student'}{suffixes[0]}.")
+    suffix = runtime.suffixes[0]
+    if out.suffix != suffix:
+        raise UserError(f"--out {out}", f"a name that ends in {suffix}", f"'{out.suffix}'",
+                        f"Name it {out.stem or 'student'}{suffix}.")
     if not out.parent.is_dir():
         raise UserError(f"--out {out}", "a folder that exists", f"no {out.parent}", "Make it first.")
-    for path in (place.with_suffix(suffix) for place in (out, beside(out)) for suffix in suffixes):
+    for path in runtime.places(out, images):
         check_absent(f"--out {out}", path)
