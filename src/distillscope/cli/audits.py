@@ -25,10 +25,10 @@ class WithArtefacts(WithJson):
 
 @app.command(cls=WithArtefacts)
 def audit(
-    teacher: Annotated[str, typer.Option(metavar="FILE[:ARRAY][@IDS]",
-                                         help="embeddings (file or folder), or a model with --data")],
-    student: Annotated[str, typer.Option(help="the same items by the student; a model's folder or file, or "
-                                              "hf-hub:owner/name[@revision]")],
+    teacher: Annotated[str, typer.Option(metavar="FILE_OR_MODEL", help="embeddings: a file or folder, FILE:ARRAY and FILE@IDS "
+                                         "where it holds several; or a model, with --data")],
+    student: Annotated[str, typer.Option(metavar="FILE_OR_MODEL", help="the same items by the student; or its folder, a model "
+                                         "file or hf-hub:NAME, with --data")],
     labels: Annotated[str | None, typer.Option(metavar="FILE[:COLUMN]",
                                                help="labels, in row order or by id; else the inputs' own")] = None,
     ids: Annotated[str | None, typer.Option(metavar="FILE[:COLUMN]", help="ids of the rows of both sides")] = None,
@@ -114,7 +114,7 @@ def audit(
 
 @app.command()
 def selftest() -> None:
-    """Cases whose answer is known in closed form, through the code of `audit`, on this machine: a minute.
+    """Cases whose answer is known in closed form, through the code of `audit`, on this machine: a few seconds.
 
     Example: `distillscope selftest`
     """

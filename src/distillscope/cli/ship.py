@@ -23,6 +23,8 @@ def export(
     calibrate: Annotated[str | None, typer.Option(metavar="DATA", help="images to calibrate int8 and to verify "
                                                                         "on [default: those it was distilled on]")] = None,
     split: Annotated[str | None, typer.Option(help="split of --calibrate [default: train]")] = None,
+    corrupt: Annotated[str | None, typer.Option(metavar="error|skip", help="images of --calibrate that cannot be decoded: "
+                                                                            "end, or leave them out [default: error]")] = None,
     min_cosine: Annotated[float | None, typer.Option(help="int8: mean cosine to the network that the file must keep "
                                                           "[default: 0.99]")] = None,
     qat: Annotated[bool, typer.Option("--qat", help="int8: tune the weights to being rounded first")] = False,
@@ -48,7 +50,8 @@ def export(
 
     try:
         found = export_student(student, out, to=to, precision=precision, input=input_, calibrate=calibrate, split=split,
-                               min_cosine=min_cosine, qat=qat, qat_steps=qat_steps, licence=licence or LICENCE)
+                               corrupt=corrupt, min_cosine=min_cosine, qat=qat, qat_steps=qat_steps,
+                               licence=licence or LICENCE)
     except BoundMissed as error:
         _print_tried("What int8 gives at each size (images for choosing)", error.frontier)
         raise

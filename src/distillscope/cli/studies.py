@@ -20,6 +20,7 @@ from distillscope.cli.root import (
     print_results,
     print_table,
 )
+from distillscope.files.folders import KEEP_GIB
 
 Epochs = Annotated[int | None, typer.Option(help="passes over the train images")]
 BatchSize = Annotated[int | None, typer.Option(help="images a step")]
@@ -64,7 +65,7 @@ def run(
     precision: Precision = None,
     jobs: Annotated[int | None, typer.Option(help="trials at once [default: one a core on a CPU, else 1]")] = None,
     workers: Workers = 0,
-    keep_images: KeepImages = 50.0,
+    keep_images: KeepImages = KEEP_GIB,
     track: Track = None,
 ) -> None:
     """Run a study: teacher, students, seeds, every measure, figures, table and page.
@@ -119,6 +120,8 @@ def distill(
     dim: Annotated[int | None, typer.Option(help="of the student's embeddings: the teacher's leading principal directions "
                                             "[default: the teacher's own embeddings]")] = None,
     seed: Annotated[int | None, typer.Option(help="of initial weights, order and views [default: 42]")] = None,
+    split: Annotated[str | None, typer.Option(help="of --data, to train on; a tenth of it is held out "
+                                                   "[default: train]")] = None,
     image_size: Annotated[int | None, typer.Option(help="what the student sees [default: its own; paper_cnn: 32]")] = None,
     limit: Annotated[int | None, typer.Option(help="a stratified part of the images")] = None,
     corrupt: Corrupt = "error",
@@ -128,7 +131,7 @@ def distill(
     device: Device = "auto",
     precision: Precision = None,
     workers: Workers = 0,
-    keep_images: KeepImages = 50.0,
+    keep_images: KeepImages = KEEP_GIB,
     track: Track = None,
 ) -> None:
     """Distil one student for use: weights, preprocessing and a model card. Labels are not needed.
@@ -136,13 +139,14 @@ def distill(
     Examples:
 
     - `distillscope distill --teacher efficientnet_lite0 --data digits --out student --set student.width=2`
-    - `distillscope distill --teacher timm/MODEL --data photos --student timm/mobilenetv4_conv_small --dim 256 --out student`
+    - `distillscope distill --teacher timm/resnet50 --data photos --student timm/mobilenetv4_conv_small --dim 256 --out mine`
     - `distillscope distill --teacher efficientnet_lite0 --data digits --recipe paper --out student`
     """
     from distillscope.config.recipe import DEFAULT_RECIPE, one_student
     from distillscope.progress import speaks
 
-    overrides = as_overrides({"students.0.image_size": image_size, "limit": limit, **training(epochs, batch_size, lr)})
+    overrides = as_overrides({"data.train_split": split, "students.0.image_size": image_size, "limit": limit,
+                              **training(epochs, batch_size, lr)})
     study = one_student(out.name, teacher, data, student, recipe=recipe or DEFAULT_RECIPE, objective=objective, dim=dim,
                         seed=seed, corrupt=corrupt, overrides=[*overrides, *(set_ or [])])
     if dry_run:
@@ -165,13 +169,17 @@ def embed(
     data: Annotated[str, typer.Option(help="images to embed")],
     teacher: Annotated[str | None, typer.Option(autocompletion=TEACHERS, help="a teacher's name")] = None,
     student: Annotated[str | None, typer.Option(help="a distilled student's folder, or hf-hub:owner/name")] = None,
-    split: Annotated[str, typer.Option()] = "test",
+    split: Annotated[str, typer.Option(help="of the data set")] = "test",
     out: Annotated[Path | None, typer.Option(help="folder for img_emb/ and metadata/ [default: only the cache]")] = None,
     limit: Annotated[int | None, typer.Option(help="a stratified part")] = None,
     corrupt: Corrupt = "error",
     image_size: Annotated[int | None, typer.Option(help="what a model file sees")] = None,
     mean: Annotated[str | None, typer.Option(metavar="R,G,B", help="of its normalisation [default: CLIP's]")] = None,
     std: Annotated[str | None, typer.Option(metavar="R,G,B", help="of its normalisation [default: CLIP's]")] = None,
+    interpolation: Annotated[str | None, typer.Option(metavar="NAME", help="of its resizing: bicubic, bilinear, nearest or "
+                                                                   "nearest-exact [default: bicubic]")] = None,
+    crop: Annotated[str | None, typer.Option(metavar="SHARE", help="of its input: share of the shorter side "
+                                                                          "that is kept [default: 1]")] = None,
     device: Device = "auto",
     precision: Precision = None,
     workers: Workers = 0,
@@ -183,5 +191,6 @@ def embed(
     from distillscope.audits.shown import file_preprocess
     from distillscope.study.student import embed_dataset
 
+    shown = file_preprocess(image_size, mean, std, interpolation, crop)
     print(embed_dataset(data, split, teacher=teacher, student=student, out=out, limit=limit, corrupt=corrupt,
-                        device=device, precision=precision, workers=workers, preprocess=file_preprocess(image_size, mean, std)))
+                        device=device, precision=precision, workers=workers, preprocess=shown))

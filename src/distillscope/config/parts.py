@@ -28,9 +28,9 @@ MODEL_FILES = {".onnx": "onnx", ".ts": "torchscript", ".torchscript": "torchscri
 """Suffix of a file that holds a whole model -> the teacher that runs it."""
 CLIP_MEAN = (0.48145466, 0.4578275, 0.40821073)
 CLIP_STD = (0.26862954, 0.26130258, 0.27577711)
+"""The channel statistics that CLIP's images are normalised with: the default mean and std of models and of noise."""
 INTERPOLATIONS = ("bicubic", "bilinear", "nearest", "nearest-exact")
 """What images are resized by: what torch has for tensors."""
-"""The channel statistics that CLIP's images are normalised with: the default mean and std of models and of noise."""
 
 
 HUB = "hf-hub:"

@@ -15,6 +15,8 @@ import numpy as np
 
 from distillscope.errors import UserError
 
+KEEP_GIB = 50.0
+"""How much of the disk the images of a set may take at most, unless another limit is asked for."""
 LONGEST = 200
 """Bytes of a folder's name; file systems take 255, and some that encrypt fewer."""
 RESERVED = {"con", "prn", "aux", "nul", *(f"{port}{i}" for port in ("com", "lpt") for i in range(10))}

@@ -19,6 +19,7 @@ from distillscope.data.source import Source
 from distillscope.data.splits import named_split
 from distillscope.devices import choose_device
 from distillscope.errors import UserError
+from distillscope.files.folders import KEEP_GIB
 from distillscope.students.card import OWN
 from distillscope.students.load import StudentEncoder, load_student
 from distillscope.students.own_network import read_network
@@ -26,7 +27,6 @@ from distillscope.study.preflight import Work
 from distillscope.study.student import Given, distil
 from distillscope.teachers.encoder import hash_state
 from distillscope.teachers.given import GivenRows, given_teacher, name_of
-from distillscope.training.stored_images import KEEP_GIB
 
 if TYPE_CHECKING:
     from distillscope.teachers.encoder import TeacherRows

@@ -17,6 +17,7 @@ from distillscope.data.preprocess import Preprocess
 from distillscope.data.source import Source
 from distillscope.data.splits import Splits
 from distillscope.devices import choose_device
+from distillscope.files.folders import KEEP_GIB
 from distillscope.results.run_files import trials_of
 from distillscope.results.rundir import as_begun, is_complete, trial_folder
 from distillscope.stress.subject import rehearse
@@ -30,7 +31,7 @@ from distillscope.study.student import begin
 from distillscope.study.trial import GALLERY_ITEMS, HEALTH_ITEMS
 from distillscope.teachers.encoder import Encoder, TeacherRows, load_teacher
 from distillscope.training.loss import target_dim
-from distillscope.training.stored_images import KEEP_GIB, planned
+from distillscope.training.stored_images import planned
 
 MEASURE_SECONDS = 45.0
 """Measures and probes of one trial at 10,000 test and 50,000 train items on one core; scaled with the items."""

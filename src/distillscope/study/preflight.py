@@ -20,6 +20,7 @@ from distillscope.config.study import Study
 from distillscope.data.splits import Splits
 from distillscope.devices import autocast, choose_device
 from distillscope.errors import UserError
+from distillscope.files.folders import KEEP_GIB
 from distillscope.results.rundir import check_folder, check_names, json_object, read_done
 from distillscope.stress.subject import rehearse
 from distillscope.students.load import check_student
@@ -29,7 +30,6 @@ from distillscope.teachers.encoder import TeacherRows
 from distillscope.training.loop import check_tracker
 from distillscope.training.loss import check_arm, check_dims
 from distillscope.training.muon import kernels_of
-from distillscope.training.stored_images import KEEP_GIB
 
 LEAST_TEST = 10
 """Images that measures need at least."""

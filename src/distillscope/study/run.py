@@ -29,7 +29,7 @@ from distillscope.data.preprocess import Preprocess
 from distillscope.data.splits import Splits
 from distillscope.devices import choose_device
 from distillscope.errors import UserError, unknown_name
-from distillscope.files.folders import cache_root
+from distillscope.files.folders import KEEP_GIB, cache_root
 from distillscope.files.locks import RunLock, join_as_worker
 from distillscope.files.writing import said_if_deleted, write_json
 from distillscope.processes.workers import run_in_workers
@@ -54,7 +54,7 @@ from distillscope.study.preflight import Work, check_data, check_study
 from distillscope.study.prepared import Prepared, load_data, noise_conditions
 from distillscope.study.teacher import run_teacher, target_key
 from distillscope.study.trial import run_trial
-from distillscope.training.stored_images import KEEP_GIB, seen_by
+from distillscope.training.stored_images import seen_by
 
 if TYPE_CHECKING:
     from distillscope.students.load import StudentEncoder

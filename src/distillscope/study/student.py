@@ -22,7 +22,7 @@ from distillscope.config.study import Arm, Study
 from distillscope.data.source import Source
 from distillscope.data.splits import Splits, load_split
 from distillscope.errors import UserError
-from distillscope.files.folders import cache_root, check_fresh, is_filled
+from distillscope.files.folders import KEEP_GIB, cache_root, check_fresh, is_filled
 from distillscope.files.json_reader import read_json
 from distillscope.files.locks import RunLock
 from distillscope.files.writing import said_if_deleted, sweep, write_text
@@ -39,7 +39,7 @@ from distillscope.study.trial import fresh_student, make_health, training_set
 from distillscope.teachers.encoder import TeacherRows, load_teacher
 from distillscope.training.loop import distill
 from distillscope.training.muon import kernels_of
-from distillscope.training.stored_images import KEEP_GIB, seen_by
+from distillscope.training.stored_images import seen_by
 from distillscope.visible import visible
 
 

@@ -16,7 +16,7 @@ from distillscope.data.preprocess import Preprocess
 from distillscope.data.source import stratified
 from distillscope.data.splits import Splits
 from distillscope.devices import choose_device
-from distillscope.files.folders import folder_name
+from distillscope.files.folders import KEEP_GIB, folder_name
 from distillscope.files.writing import make_folder, write_json
 from distillscope.registry import remedies, students
 from distillscope.results.keys import FIT
@@ -30,7 +30,7 @@ from distillscope.study.measuring import Fitted, evaluate, fit_student, train_ra
 from distillscope.study.prepared import Prepared, view_name, view_of
 from distillscope.training.health import Health
 from distillscope.training.loop import TrainingSet, distill
-from distillscope.training.stored_images import KEEP_GIB, seen_by
+from distillscope.training.stored_images import seen_by
 from distillscope.training.streams import KeyedStreams, NotebookStreams
 
 

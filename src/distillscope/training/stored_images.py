@@ -28,11 +28,9 @@ from distillscope.data.preprocess import Preprocess
 from distillscope.data.source import Source, in_workers
 from distillscope.data.splits import Splits
 from distillscope.errors import UserError
-from distillscope.files.folders import cache_root
+from distillscope.files.folders import KEEP_GIB, cache_root
 from distillscope.teachers.cache import Entry, locked, row_keys
 
-KEEP_GIB = 50.0
-"""How much of the disk the images of a set may take at most, unless another limit is asked for."""
 SHARD_BYTES = 2**27
 FLUSH_SECONDS = 30.0
 AT_ONCE = 16

@@ -30,20 +30,21 @@ CALIBRATED = 512
 FEWEST_CALIBRATED = 64
 
 
-def named_images(data: str, split: str, count: int) -> Source:
-    """Up to ``count`` images of ``data``, a stratified part."""
+def named_images(data: str, split: str, corrupt: str, count: int) -> Source:
+    """Up to ``count`` images of ``data``, a stratified part; ``corrupt``: "error" or "skip"."""
     part = named_dataset(data, "--calibrate")
-    return load_split(part.name, part.settings, split, count, "error")
+    return load_split(part.name, part.settings, split, count, corrupt)
 
 
 def own_images(folder: Path, count: int) -> Source:
-    """Up to ``count`` of the images that a student was distilled on, as its folder (or its study's) says."""
+    """Up to ``count`` of the images that a student was distilled on, as its folder (or its study's) says, broken ones skipped
+    where they were then."""
     asked = _own_data(folder)
     try:
         if asked is None:
             raise UserError(str(folder / DESCRIPTION), "the name of its images", "none", "")
         part = named_dataset(asked)
-        return load_split(part.name, part.settings, part.train_split, count, "error")
+        return load_split(part.name, part.settings, part.train_split, count, asked_of(folder).get("corrupt") or "error")
     except UserError as error:
         raise UserError(f"export {folder}", "the images that the student was distilled on",
                         f"none within reach ({error.where}: {error.got})", "Name images like them: --calibrate DATA.") from None

@@ -5,6 +5,7 @@ from __future__ import annotations
 import functools
 import shutil
 import tempfile
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -59,15 +60,17 @@ class Exported:
 
 
 def export_student(folder: Path | str, out: Path | str, *, to: str = "onnx", precision: str = "float32", input: str = "sized",
-                   calibrate: str | None = None, split: str | None = None, min_cosine: float | None = None,
-                   qat: bool = False, qat_steps: int | None = None, licence: str = LICENCE) -> list[Exported]:
+                   calibrate: str | None = None, split: str | None = None, corrupt: str | None = None,
+                   min_cosine: float | None = None, qat: bool = False, qat_steps: int | None = None,
+                   licence: str = LICENCE) -> list[Exported]:
     """Export the student of a folder to ``out``; beside a dynamic file stands one of batch 1, NAME.batch1.SUFFIX (sized input).
 
-    The images are the student's own unless ``calibrate`` names others (``split`` of them, by default train): 256 are shown to
-    the file's runtime and to the network, and nothing is written where a cosine falls below the bound: worst 0.9999 in
-    float32, 0.999 in float16. In int8 the *mean* must reach ``min_cosine`` (0.99); calibration and choices are made on other
-    images than those. ``qat``: before that the weights are tuned to being rounded, for ``qat_steps`` (300), towards the
-    student's own embeddings. ``to``: onnx, openvino, executorch, litert or coreml; ``precision``: float32, float16 or int8;
+    The images are the student's own unless ``calibrate`` names others (``split`` of them, by default train; ``corrupt``:
+    "skip" leaves out what cannot be decoded): 256 are shown to the file's runtime and to the network, and nothing is written
+    where a cosine falls below the bound: worst 0.9999 in float32, 0.999 in float16. In int8 the *mean* must reach
+    ``min_cosine`` (0.99); calibration and choices are made on other images than those. ``qat``: before that the weights are
+    tuned to being rounded, for ``qat_steps`` (300), towards the student's own embeddings.
+    ``to``: onnx, openvino, executorch, litert or coreml; ``precision``: float32, float16 or int8;
     ``input``: "sized", uint8 (b, size, size, 3), or "raw", any size; ``licence`` goes into the metadata. What the file's
     runtime does not bear out is a `UserError`, and nothing is left of it.
 
@@ -76,14 +79,15 @@ def export_student(folder: Path | str, out: Path | str, *, to: str = "onnx", pre
     """
     out = Path(out)
     _check_names(to, precision, input)
-    _check_needed(precision, calibrate, split, min_cosine, qat, qat_steps)
-    split, min_cosine, qat_steps = split or "train", MIN_COSINE if min_cosine is None else min_cosine, qat_steps or QAT_STEPS
+    _check_needed(precision, calibrate, split, corrupt, min_cosine, qat, qat_steps)
+    min_cosine, qat_steps = MIN_COSINE if min_cosine is None else min_cosine, qat_steps or QAT_STEPS
+    named = None if calibrate is None else functools.partial(named_images, calibrate, split or "train", corrupt or "error")
     runtime = RUNTIMES[to]
     runtime.check(precision, input)
     check_out(out, runtime, input)
     name, folder = folder, student_folder(folder)
     with named_by_hub(name, folder):
-        job = _job(folder, precision, input, licence, calibrate, split, min_cosine, qat_steps if qat else None)
+        job = _job(folder, precision, input, licence, named, min_cosine, qat_steps if qat else None)
     with tempfile.TemporaryDirectory(prefix="distillscope-export-") as scratch:
         verified = [_verified(job, made) for made in runtime.convert(job, Path(scratch) / out.name)]
         _put([made.path.with_suffix(suffix) for made in verified for suffix in reversed(runtime.suffixes)], out.parent)
@@ -91,24 +95,24 @@ def export_student(folder: Path | str, out: Path | str, *, to: str = "onnx", pre
             for m in verified]
 
 
-def _job(folder: Path, precision: str, images: str, licence: str, calibrate: str | None, split: str, min_cosine: float,
-         qat_steps: int | None) -> Job:
-    """The student with what is to be said of its file, and the images that it is made and verified with."""
+def _job(folder: Path, precision: str, images: str, licence: str, named: Callable[[int], Source] | None,
+         min_cosine: float, qat_steps: int | None) -> Job:
+    """The student with what is to be said of its file, and the images that it is made and verified with: so many of those
+    that were ``named``, else of its own."""
     student = load_student(folder, "cpu")
     count = VERIFIED + CHOOSING + CALIBRATED
-    source = own_images(folder, count) if calibrate is None else named_images(calibrate, split, count)
+    read = named or functools.partial(own_images, folder)
+    source = read(count)
     calibration, choosing, verification = parts_of(source, precision == "int8")
     said = student.described or {}
     facts = Facts.model_validate({
         "distillscope": distillscope.__version__, "student": student.name, "teacher": str(said.get("teacher", "")),
         "dataset": str(said.get("dataset", "")), "weights_hash": name_of_weights(student), "licence": licence,
         "dimension": student.dim, "precision": precision, "input": images, "preprocessing": student.preprocess})
-    own = _own(folder) if calibrate is not None and precision == "int8" else None
+    own = _own(folder) if named is not None and precision == "int8" else None
     tuning = None
     if qat_steps is not None:
-        more = count + TUNED_ON
-        tuned_on = own_images(folder, more) if calibrate is None else named_images(calibrate, split, more)
-        tuning = tuning_of(folder, student, tuned_on, (choosing, verification), verification, qat_steps)
+        tuning = tuning_of(folder, student, read(count + TUNED_ON), (choosing, verification), verification, qat_steps)
     return Job(student, facts, calibration, choosing, verification, min_cosine, own, tuning)
 
 
@@ -120,8 +124,8 @@ def _check_names(to: str, precision: str, images: str) -> None:
             raise unknown_name(option, kind, given, known)
 
 
-def _check_needed(precision: str, calibrate: str | None, split: str | None, min_cosine: float | None, qat: bool,
-                  qat_steps: int | None) -> None:
+def _check_needed(precision: str, calibrate: str | None, split: str | None, corrupt: str | None,
+                  min_cosine: float | None, qat: bool, qat_steps: int | None) -> None:
     """Refuse values out of range, and an option that would be ignored for want of another."""
     if min_cosine is not None and not 0 < min_cosine < 1:
         raise UserError("--min-cosine", "a number between 0 and 1", f"{min_cosine:g}", f"{MIN_COSINE} is usual.")
@@ -130,6 +134,7 @@ def _check_needed(precision: str, calibrate: str | None, split: str | None, min_
     if qat_steps is not None and not 1 <= qat_steps <= MOST_STEPS:
         raise UserError("--qat-steps", f"a whole number from 1 to {MOST_STEPS}", f"{qat_steps}", f"{QAT_STEPS} are usual.")
     for option, given, needs, there in (("--split", split, "--calibrate DATA", calibrate is not None),
+                                        ("--corrupt", corrupt, "--calibrate DATA", calibrate is not None),
                                         ("--min-cosine", min_cosine, "--precision int8", precision == "int8"),
                                         ("--qat-steps", qat_steps, "--qat", qat)):
         if given is not None and not there:
