@@ -109,7 +109,8 @@ def one_count(count: int, folder: Path) -> dict[str, float]:
     from distillscope.config.recipe import one_student
     from distillscope.data import looking
     from distillscope.files import room
-    from distillscope.study.student import distill_one, embed_dataset
+    from distillscope.study.embedding import embed_dataset
+    from distillscope.study.student import distill_one
 
     torch.set_num_threads(1)
     looking.IN_MEMORY_BYTES, room.IN_MEMORY_BYTES = 2**16, 2**20  # as of sets and arrays that are too large

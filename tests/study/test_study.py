@@ -25,9 +25,10 @@ from distillscope.report.study_page import write_report
 from distillscope.results.rows import COLUMNS
 from distillscope.results.run_files import trials_of
 from distillscope.results.rundir import trial_folder
+from distillscope.study.embedding import embed_dataset
 from distillscope.study.prepared import load_data
 from distillscope.study.run import run_study
-from distillscope.study.student import distill_one, embed_dataset
+from distillscope.study.student import distill_one
 
 
 @pytest.fixture(autouse=True)

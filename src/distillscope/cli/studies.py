@@ -171,6 +171,8 @@ def embed(
     student: Annotated[str | None, typer.Option(help="a distilled student's folder, or hf-hub:owner/name")] = None,
     split: Annotated[str, typer.Option(help="of the data set")] = "test",
     out: Annotated[Path | None, typer.Option(help="folder for img_emb/ and metadata/ [default: only the cache]")] = None,
+    shard: Annotated[str | None, typer.Option(metavar="I/N", help="one of N parts alone; N commands fill one --out")] = None,
+    resume: Annotated[bool, typer.Option("--resume", help="go on with what was begun")] = False,
     limit: Annotated[int | None, typer.Option(help="a stratified part")] = None,
     corrupt: Corrupt = "error",
     image_size: Annotated[int | None, typer.Option(help="what a model file sees")] = None,
@@ -186,11 +188,14 @@ def embed(
 ) -> None:
     """Embed a data set with a teacher (through the cache) or a distilled student, into clip-retrieval's layout.
 
-    Example: `distillscope embed --teacher efficientnet_lite0 --data digits --split test --out embeddings`
+    Examples:
+
+    - `distillscope embed --teacher efficientnet_lite0 --data digits --split test --out embeddings`
+    - `distillscope embed --teacher efficientnet_lite0 --data photos --split train --out embeddings --shard 3/8` (docs/scale.md)
     """
     from distillscope.audits.shown import file_preprocess
-    from distillscope.study.student import embed_dataset
+    from distillscope.study.embedding import embed_dataset
 
     shown = file_preprocess(image_size, mean, std, interpolation, crop)
-    print(embed_dataset(data, split, teacher=teacher, student=student, out=out, limit=limit, corrupt=corrupt,
-                        device=device, precision=precision, workers=workers, preprocess=shown))
+    print(embed_dataset(data, split, teacher=teacher, student=student, out=out, limit=limit, corrupt=corrupt, device=device,
+                        precision=precision, workers=workers, preprocess=shown, shard=shard, resume=resume))

@@ -14,17 +14,17 @@ import json
 import multiprocessing
 import time
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 import torch
 
 from distillscope import progress
 from distillscope.data.decode import DONE, Decoding, decoder_version
-from distillscope.data.source import BROKEN, Source, as_rows, content_hash, in_workers, reason
+from distillscope.data.source import BROKEN, Source, as_rows, as_tensor, content_hash, in_workers, reason
 from distillscope.errors import UserError
 from distillscope.files.folders import cache_root
 from distillscope.files.writing import sweep, write_atomic, write_json
@@ -131,9 +131,18 @@ class Looked:
         return replace(source.take([place[i] for i in self.ids.tolist()]), hashes=self.hashes, note=self.note)
 
 
+class Shows(Protocol):
+    """How a model is shown images: (b, 3, size, size) uint8 of (b, 3, h, w), as `Preprocess` does it."""
+
+    def shown(self, images: Any) -> torch.Tensor: ...
+
+
 @dataclass
-class _Seen:
-    """One image: its name, its pixels while memory may hold the set, the hash of its file if new; or why it is broken."""
+class Seen:
+    """One image: its name, its pixels while memory may hold the set, the hash of its file if new; or why it is broken.
+
+    ``shown`` (3, size, size) uint8 is what a model is shown of it, where that was asked for and is needed.
+    """
 
     index: int
     pixels: np.ndarray | None = None
@@ -142,13 +151,18 @@ class _Seen:
     done: Mapping[str, int] = field(default_factory=dict)
     encoded: bytes = b""
     broken: str = ""
+    shown: np.ndarray | None = None
 
 
-class _Looks(torch.utils.data.Dataset):
-    """Item i, seen. Once ``streams`` is set pixels are left out, and a file that is known is not decoded."""
+class Looks(torch.utils.data.Dataset):
+    """Item i, seen. Once ``streams`` is set pixels are left out, and a file that is known is not decoded.
 
-    def __init__(self, source: Source) -> None:
-        self.source, self.streams = source, multiprocessing.RawValue("b", False)
+    With ``model`` each image is also shown as that one sees it, but for those whose names are ``held``.
+    """
+
+    def __init__(self, source: Source, model: Shows | None = None, held: Callable[[bytes], bool] = lambda name: False) -> None:
+        self.source, self.streams = source, multiprocessing.RawValue("b", model is not None)
+        self.model, self.held = model, held
         self.known: KnownImages | None = None
         if source.encoded is not None and source.decoding is not None:
             self.known = KnownImages(source.decoding)
@@ -156,13 +170,13 @@ class _Looks(torch.utils.data.Dataset):
     def __len__(self) -> int:
         return len(self.source)
 
-    def __getitems__(self, indices: list[int]) -> list[_Seen] | UserError:
+    def __getitems__(self, indices: list[int]) -> list[Seen] | UserError:
         try:
             return [self._seen(int(i)) for i in indices]
         except UserError as error:
             return error
 
-    def remembered(self, images: Iterator[_Seen]) -> Iterator[_Seen]:
+    def remembered(self, images: Iterator[Seen]) -> Iterator[Seen]:
         """The same images; what is new of them is kept every half minute, and at the end."""
         new, last = [], time.monotonic()
         try:
@@ -177,19 +191,29 @@ class _Looks(torch.utils.data.Dataset):
             if self.known is not None:
                 self.known.add(new)
 
-    def _seen(self, index: int) -> _Seen:
-        streams, encoded = bool(self.streams.value), b""
+    def _seen(self, index: int) -> Seen:
+        source, streams, found = self.source, bool(self.streams.value), None
+        encoded, content = b"", b""
         try:
-            if streams and self.known is not None and self.source.encoded is not None:
-                encoded = encoded_hash(self.source.encoded(index))
-                if found := self.known.find(encoded):
-                    return _Seen(index, None, *found)
-            pixels, done = self.source.look(index) if self.source.look else (self.source.fetch(index), {})
+            if streams and self.known is not None and source.encoded is not None:
+                content = source.encoded(index)
+                encoded = encoded_hash(content)
+                found = self.known.find(encoded)
+                if found and (self.model is None or self.held(found[0])):
+                    return Seen(index, None, *found)
+            if encoded:
+                pixels, done = source.decoded(content)
+            else:
+                pixels, done = source.look(index) if source.look else (source.fetch(index), {})
         except UserError:
             raise
         except BROKEN as error:
-            return _Seen(index, broken=reason(error))
-        return _Seen(index, None if streams else pixels, content_hash(pixels), pixels.nbytes, dict(done), encoded)
+            return Seen(index, broken=reason(error))
+        name = found[0] if found else content_hash(pixels)
+        shown = None
+        if self.model is not None and not self.held(name):
+            shown = self.model.shown(as_tensor(pixels)[None])[0].numpy()
+        return Seen(index, None if streams else pixels, name, pixels.nbytes, dict(done), b"" if found else encoded, shown=shown)
 
 
 def load_in_memory(source: Source, corrupt: str = "error", workers: int = 0) -> Source:
@@ -200,13 +224,13 @@ def load_in_memory(source: Source, corrupt: str = "error", workers: int = 0) -> 
     """
     if source.in_memory:
         return source if source.hashes is not None else replace(source, hashes=source.names())
-    looks = _Looks(source)
+    looks = Looks(source)
     images: list[np.ndarray] = []
     good, hashes, bad = [], [], []
     done: Counter[str] = Counter()
     total = 0
     with progress.task(f"images {source.name}/{source.split}", len(source)) as advance:
-        for seen in looks.remembered(_looked_at(looks, workers)):
+        for seen in looks.remembered(looked_at(looks, workers)):
             advance(1)
             if seen.broken:
                 bad.append(f"{source.ids[seen.index]} ({seen.broken})")
@@ -220,20 +244,30 @@ def load_in_memory(source: Source, corrupt: str = "error", workers: int = 0) -> 
                 images.clear()
             if seen.pixels is not None and not looks.streams.value:
                 images.append(seen.pixels)
-    if bad and (corrupt != "skip" or not good):
-        raise UserError(f"{source.name}/{source.split}", "images that can be decoded",
-                        f"{len(bad)} corrupt of {len(source)}: {', '.join(bad[:5])}{' ...' if len(bad) > 5 else ''}",
-                        "Mend them, or leave them out with --corrupt skip." if good else "Check that these are images.")
-    left_out = f"{len(bad)} corrupt image{'s' if len(bad) > 1 else ''} left out: {', '.join(bad[:20])}" if bad else ""
-    said = (source.note, source.decoding.note(done) if source.decoding else "", left_out)
-    source = replace(source.take(good) if bad else source, note="; ".join(s for s in said if s), hashes=as_rows(hashes))
+    source = whole_ones(source, good, bad, corrupt)
+    source = replace(source, note=note_of(source, done, bad), hashes=as_rows(hashes))
     if looks.streams.value:
         return replace(source, workers=workers)
     one_size = len({i.shape for i in images}) == 1
     return replace(source, pixels=np.stack(images)) if one_size else replace(source, kept=tuple(images))
 
 
-def _looked_at(looks: _Looks, workers: int) -> Iterator[_Seen]:
+def whole_ones(source: Source, good: Sequence[int], bad: Sequence[str], corrupt: str) -> Source:
+    """The ``good`` items of a source; with ``bad`` ones it is refused unless ``corrupt`` is "skip" and something is left."""
+    if bad and (corrupt != "skip" or not good):
+        raise UserError(f"{source.name}/{source.split}", "images that can be decoded",
+                        f"{len(bad)} corrupt of {len(source)}: {', '.join(bad[:5])}{' ...' if len(bad) > 5 else ''}",
+                        "Mend them, or leave them out with --corrupt skip." if good else "Check that these are images.")
+    return source.take(good) if bad else source
+
+
+def note_of(source: Source, done: Mapping[str, int], bad: Sequence[str]) -> str:
+    """A source's note with what decoding did and what was left out."""
+    left_out = f"{len(bad)} corrupt image{'s' if len(bad) > 1 else ''} left out: {', '.join(bad[:20])}" if bad else ""
+    return "; ".join(s for s in (source.note, source.decoding.note(done) if source.decoding else "", left_out) if s)
+
+
+def looked_at(looks: Looks, workers: int) -> Iterator[Seen]:
     """Every item in its order, decoded here or in worker processes."""
     batches = [list(range(i, min(i + AT_ONCE, len(looks)))) for i in range(0, len(looks), AT_ONCE)]
     for found in in_workers(looks, batches, workers) if workers else map(looks.__getitems__, ([i] for i in range(len(looks)))):

@@ -77,7 +77,7 @@ class Source:
         """The images at ``indices``."""
         if self.pixels is not None:
             return torch.from_numpy(self.pixels[np.asarray(indices)]).permute(0, 3, 1, 2)
-        return stack([_tensor(self.image(int(i))) for i in indices])
+        return stack([as_tensor(self.image(int(i))) for i in indices])
 
     def image(self, index: int) -> np.ndarray:
         """Item ``index`` as a uint8 array (h, w, 3); one that cannot be decoded is named."""
@@ -92,6 +92,10 @@ class Source:
         except BROKEN as error:
             raise UserError(f"{self.name}/{self.split} item {self.ids[index]}", "an image that can be decoded", reason(error),
                             "Mend the file, or leave such items out with --corrupt skip.") from None
+
+    def decoded(self, encoded: bytes) -> tuple[np.ndarray, Mapping[str, int]]:
+        """What a file holds as this source decodes it: uint8 (h, w, 3), and what was done to get it."""
+        return decode(encoded, self.decoding)
 
     def names(self) -> np.ndarray:
         """`content_hash` of every image, (n, 16) uint8."""
@@ -121,7 +125,7 @@ def encoded_source(name: str, split: str, ids: np.ndarray, read: Callable[[int],
                   decoding=decoding, encoded=read, **rest)
 
 
-def _tensor(image: np.ndarray) -> torch.Tensor:
+def as_tensor(image: np.ndarray) -> torch.Tensor:
     """(3, h, w), of memory that may be written to, as torch asks for."""
     return torch.from_numpy(image if image.flags.writeable else image.copy()).permute(2, 0, 1)
 

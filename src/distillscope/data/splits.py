@@ -140,11 +140,7 @@ def named_split(name: str, settings: dict, split: str, option: str = "--split") 
 def looked_through(source: Source, limit: int | None = None, corrupt: str = "error",
                    known: Mapping[str, Looked] | None = None, workers: int = 0) -> Source:
     """The source, or a stratified part of it, once every image was decoded; what was found is said."""
-    if corrupt not in ("error", "skip"):
-        raise UserError("--corrupt", "error or skip", f"'{corrupt}'", "Leave it out to be told which images are broken.")
-    for option, given, least in (("--limit", limit, 1), ("--workers", workers, 0)):
-        if given is not None and given < least:
-            raise UserError(option, f"a whole number from {least} up", f"{given}", "Leave it out for its default.")
+    check_options(limit, corrupt, workers)
     if limit is not None and limit < len(source):
         source = source.take(stratified(source, limit, "limit"))
     if known and source.split in known:
@@ -154,6 +150,15 @@ def looked_through(source: Source, limit: int | None = None, corrupt: str = "err
     if source.note:
         say(f"{source.name}/{source.split}: {source.note}")
     return source
+
+
+def check_options(limit: int | None, corrupt: str, workers: int) -> None:
+    """Refuse values that the commands' options of the same names do not take."""
+    if corrupt not in ("error", "skip"):
+        raise UserError("--corrupt", "error or skip", f"'{corrupt}'", "Leave it out to be told which images are broken.")
+    for option, given, least in (("--limit", limit, 1), ("--workers", workers, 0)):
+        if given is not None and given < least:
+            raise UserError(option, f"a whole number from {least} up", f"{given}", "Leave it out for its default.")
 
 
 def say(text: str) -> None:

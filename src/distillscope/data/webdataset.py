@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import re
 import tarfile
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -73,6 +74,13 @@ def webdataset(split: str, *, path: Path, image: str | None = None, label: str |
     ids = np.array([f"{split}/{k}" for k in keys])
     return encoded_source(path.stem, split, ids, read, Decoding(background, exif, min_side), labels=labels, class_names=names,
                           note=other_kinds(found.others), unsplit=path.is_file())
+
+
+def shards_of(name: str, settings: Mapping[str, Any], split: str) -> list[str] | None:
+    """The paths of the shards that a data set's split consists of; None where it is no WebDataset of some."""
+    path = Path(str(settings.get("path", ""))).expanduser()
+    found = [path] if path.is_file() else _shards(path, split)
+    return [str(shard) for shard in found] if name == "webdataset" and found else None
 
 
 def _shards(path: Path, split: str | None = None) -> list[Path]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import re
 from collections.abc import Sequence
 from dataclasses import replace
@@ -10,6 +11,7 @@ from pathlib import Path
 import numpy as np
 
 from distillscope.errors import UserError
+from distillscope.files.json_reader import read_json
 from distillscope.inputs.choosing import Asked, Embeddings, from_contents
 from distillscope.inputs.formats import EMBEDDINGS, read_contents, suffix_of
 from distillscope.inputs.members import Contents, Kept, Member, readable
@@ -18,6 +20,12 @@ from distillscope.measure.rows import Stored
 
 PART_WORDS = (r"(part|parts|shard|chunk|batch|block|piece|split|rank|worker|file|data|dataset|output|out|result|emb|embs|"
               r"embedding|embeddings|feat|feats|feature|features|vec|vecs|vector|vectors|img|image|images|x|z)")
+
+
+MANIFEST = "embeddings.json"
+"""In a folder that `embed` fills: what it is of and by, and how many files it has."""
+MADE_BY = b"embedded_by"
+"""In the schema of each of its tables: a mark of the model."""
 
 
 def find_parts(folder: Path, split: str, where: str) -> list[Path]:
@@ -172,6 +180,7 @@ def read_shards(path: Path, where: str, asked: Asked = Asked()) -> Embeddings:
             raise UserError(f"{where} {second.name}", "one shard of each number", f"{first.name} too",
                             "Remove the one that is older.")
     tables = _tables(path, where)
+    _check_whole(path, where, tables)
     without = [f.name for n, f in files if n not in tables]
     if without and len(without) < len(files):
         raise UserError(where, "metadata for every shard", f"none for {without[0]}",
@@ -184,6 +193,29 @@ def read_shards(path: Path, where: str, asked: Asked = Asked()) -> Embeddings:
     with readable(where, "embeddings that can be read"):
         found = from_contents(under_one_another(parts, [f.name for _, f in files], where), asked, where, path.name, path.name)
     return found.read_as(embedding="img_emb/")
+
+
+def _check_whole(path: Path, where: str, tables: dict[int, Path]) -> None:
+    """What `embed` wrote in parts must be all there, and by one model."""
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    if (path / MANIFEST).is_file():
+        count = read_json(path / MANIFEST).get("files")
+        missing = [i for i in range(count if isinstance(count, int) else 0) if i not in tables]
+        if missing:
+            raise UserError(where, f"{count} files, as {MANIFEST} says", f"{len(missing)} missing, first metadata_{missing[0]}",
+                            "Repeat its `distillscope embed` with --resume, or each --shard i/n that was not finished.")
+    made_by: dict[bytes, Path] = {}
+    for table in tables.values():
+        if table.suffix == ".parquet":
+            with contextlib.suppress(OSError, pa.ArrowException):  # a damaged one is named when it is read
+                if mark := (pq.read_schema(table).metadata or {}).get(MADE_BY):
+                    made_by.setdefault(mark, table)
+    if len(made_by) > 1:
+        first, second, *_ = made_by.values()
+        raise UserError(f"{where} {second.name}", f"embeddings by one model, as in {first.name}", "those of another",
+                        "Put each model's files into a folder of its own.")
 
 
 def _number(file: Path) -> int:

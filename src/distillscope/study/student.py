@@ -1,26 +1,23 @@
-"""One student for use, not a study: weights, preprocessing, model card; and embeddings of a data set by it or by a teacher."""
+"""One student for use, not a study: weights, preprocessing, model card."""
 
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import yaml
 
 from distillscope import progress
-from distillscope.audits.models import model_teacher
-from distillscope.audits.shown import refuse_unused
 from distillscope.config.load import study_from
 from distillscope.config.parts import DESCRIPTION, REQUEST, Student
 from distillscope.config.recipe import FIRST_RECIPE
-from distillscope.config.resolve import named_dataset, with_noise
+from distillscope.config.resolve import with_noise
 from distillscope.config.study import Arm, Study
 from distillscope.data.source import Source
-from distillscope.data.splits import Splits, load_split
+from distillscope.data.splits import Splits
 from distillscope.errors import UserError
 from distillscope.files.folders import KEEP_GIB, cache_root, check_fresh, is_filled
 from distillscope.files.json_reader import read_json
@@ -30,9 +27,8 @@ from distillscope.files.yaml_reader import read_yaml
 from distillscope.results.run_files import trials_of
 from distillscope.students.card import model_card, recipe_text, teacher_id, training_rows, training_text, view_text
 from distillscope.students.hub import CARD
-from distillscope.students.load import StudentEncoder, load_student, save_student
+from distillscope.students.load import StudentEncoder, save_student
 from distillscope.students.own_network import OwnNetwork
-from distillscope.study.measuring import save_embeddings
 from distillscope.study.preflight import Work, check_data, check_study, check_teacher
 from distillscope.study.prepared import fingerprint, load_untested, prepare_targets
 from distillscope.study.trial import fresh_student, make_health, training_set
@@ -249,35 +245,3 @@ def _of_request(settings: dict[str, Any]) -> dict[str, Any]:
 
 def _of_description(said: dict[str, Any]) -> dict[str, Any]:
     return {k: said[k] for k in ("name", "settings", "label", "objective", "seed", "teacher", "dataset") if k in said}
-
-
-def embed_dataset(data: str, split: str, *, teacher: str | None = None, student: Path | str | None = None,
-                  out: Path | None = None, limit: int | None = None, corrupt: str = "error", device: str = "auto",
-                  precision: str | None = None, workers: int = 0, preprocess: Mapping[str, Any] | None = None) -> str:
-    """Embed one split; says where the embeddings are. ``out`` gets clip-retrieval's layout, in float32.
-
-    ``preprocess``: what is known of a model file's size, mean and std; with anything else it is refused.
-    """
-    if student is None and teacher is None:
-        raise UserError("embed", "one of --teacher and --student", "neither", "Name one.")
-    if student is not None and teacher is not None:
-        raise UserError("embed", "one of --teacher and --student", "both", "Name one.")
-    refuse_unused({"teacher": dict(preprocess or {})}, {"teacher": [teacher]})
-    if out is not None:
-        check_fresh(f"--out {out}", out)
-    part = named_dataset(data)
-    source = load_split(part.name, part.settings, split, limit, corrupt, workers=workers)
-    if student is None:
-        encoder = load_teacher(model_teacher(str(teacher), preprocess), device, precision)
-        rows = encoder.rows(source)
-        where = encoder.place
-    elif out is None:
-        raise UserError("embed --student", "--out FOLDER (the cache keeps teachers only)", "none", "Add --out.")
-    else:
-        distilled = load_student(student, device, precision or "float32")
-        rows = distilled.rows(source, label=f"student {part.title}/{split}")
-        where = str(out)
-    if out is not None:
-        save_embeddings(out, rows, source, np.float32)
-        where = str(out)
-    return f"{len(rows)} x {rows.shape[1]} embeddings: {where}"

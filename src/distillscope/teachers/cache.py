@@ -15,12 +15,13 @@ again.
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import json
 import os
 import re
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -44,6 +45,8 @@ if TYPE_CHECKING:  # an Encoder keeps its rows here, so its file imports this on
 
 FLUSH_SECONDS = 30.0
 SHARD_ROWS = 65_536
+MOST_SMALL = 16
+"""With more small files than that, `filling` joins them."""
 
 
 def entry_path(encoder: Encoder, perturbation: Perturbation | None, root: Path | None = None) -> tuple[Path, dict[str, Any]]:
@@ -78,6 +81,7 @@ class Entry:
         self.path, self.described, self.kind, self.most_rows = path, described, kind, most_rows
         self.shape = (described["dim"],) if shape is None else shape
         self.shards: list[Shard] = []
+        self._sorted: tuple[np.ndarray, ...] | None = None
         self._verified: set[Path] = set()
 
     def load(self, verify: bool = True) -> Entry:
@@ -85,7 +89,7 @@ class Entry:
 
         Without ``verify`` the rows themselves are not read: for a process whose parent has done so.
         """
-        self.shards = []
+        self.shards, self._sorted = [], None
         for metadata in self._indices():
             embeddings = self._rows_of(metadata)
             try:
@@ -133,12 +137,19 @@ class Entry:
         """For each of ``keys`` (m, 16): its row over all shards, or -1."""
         if not self.shards:
             return np.full(len(keys), -1)
-        have = np.concatenate([s.keys for s in self.shards])
-        heads = np.ascontiguousarray(have[:, :8]).view(np.uint64).ravel()
-        order = np.argsort(heads, kind="stable")
+        if self._sorted is None:
+            have = np.concatenate([s.keys for s in self.shards])
+            heads = np.ascontiguousarray(have[:, :8]).view(np.uint64).ravel()
+            order = np.argsort(heads, kind="stable")
+            self._sorted = have, heads[order], order
+        have, heads, order = self._sorted
         wanted = np.ascontiguousarray(keys[:, :8]).view(np.uint64).ravel()
-        at = order[np.minimum(np.searchsorted(heads, wanted, sorter=order), len(order) - 1)]
+        at = order[np.minimum(np.searchsorted(heads, wanted), len(order) - 1)]
         return np.where((have[at] == keys).all(axis=1), at, -1)
+
+    def holds(self, name: bytes) -> bool:
+        """Whether there is a row of that key."""
+        return bool(self.find(as_rows([name]))[0] >= 0)
 
     def gather(self, rows: np.ndarray) -> np.ndarray:
         """(m, d) float32 for row numbers as `find` gives them; a row that is gone, as in a cache being deleted, is refused."""
@@ -281,6 +292,25 @@ def _embed_absent(encoder, source, perturbation, entry, absent, hashes, keys, wo
                     flush()
         finally:
             flush()
+
+
+@contextlib.contextmanager
+def filling(entry: Entry) -> Iterator[bool]:
+    """The entry, read and held by this process alone; whether it may be written: somebody else's cache may only be read."""
+    try:
+        lock = locked(entry.path)
+    except PermissionError:
+        entry.load()
+        yield False
+        return
+    try:
+        entry.sweep()
+        entry.load()
+        yield True
+        if sum(len(s.keys) < entry.most_rows // 2 for s in entry.shards) > MOST_SMALL:
+            entry.join()
+    finally:
+        lock.release()
 
 
 def locked(path: Path) -> BaseFileLock:

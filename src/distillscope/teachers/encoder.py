@@ -169,6 +169,21 @@ class Encoder(TeacherRows):
         inputs = self.preprocess(images).to(self.device)
         if perturbation is not None and perturbation.where == "input":
             inputs = perturbation(inputs, ids)
+        return self._rows_of(inputs, ids)
+
+    @property
+    def sees(self) -> Preprocess | None:
+        """How clean images may be shown to it in advance, as where they are decoded; None where it takes them as stored."""
+        own = type(self)._encode is Encoder._encode
+        return self.preprocess if own and isinstance(self.preprocess, Preprocess) else None
+
+    def encode_seen(self, seen: torch.Tensor, ids: Names) -> NDArray[np.float32]:
+        """Embeddings (b, dim) float32 of images as ``sees.shown`` gives them, (b, 3, size, size) uint8: those of `encode`."""
+        with torch.inference_mode():
+            return self._rows_of(self.preprocess.normalise(seen.to(self.device).float().div_(255)), ids)
+
+    def _rows_of(self, inputs: torch.Tensor, ids: Names) -> np.ndarray:
+        """Embeddings of what the network takes."""
         with autocast(self.device, self.precision):
             embeddings = self.module(inputs)
             if self.unit_norm:

@@ -1,0 +1,172 @@
+"""Embeddings of a data set by a teacher or a student, written piece by piece in clip-retrieval's layout.
+
+A piece is a WebDataset shard, or a block of up to 65,536 items; file N holds piece N, whoever makes it. So a command that was
+interrupted goes on, several (`--shard i/n`) fill one folder, and the whole is the same as one command would have written::
+
+    OUT/embeddings.json                what they are of and by, and how many files there are; written first
+    OUT/img_emb/img_emb_N.npy          (n, d) float32
+    OUT/metadata/metadata_N.parquet    image_path (the item's id), label; checksum, and a mark of the model. Written last
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from distillscope import progress
+from distillscope.audits.models import model_teacher
+from distillscope.audits.shown import refuse_unused
+from distillscope.config.resolve import named_dataset
+from distillscope.data.pieces import Pieces, part_of, pieces_of
+from distillscope.data.preprocess import coarse_for
+from distillscope.data.source import Source
+from distillscope.data.splits import check_options
+from distillscope.errors import UserError
+from distillscope.files.folders import is_filled
+from distillscope.files.json_reader import read_json
+from distillscope.files.writing import checksum, sweep, write_atomic, write_json
+from distillscope.inputs.numbered_files import MADE_BY, MANIFEST
+from distillscope.students.load import load_student
+from distillscope.teachers import cache
+from distillscope.teachers.encoder import TeacherRows, load_teacher
+from distillscope.teachers.one_pass import OnePass
+
+
+@dataclass
+class EmbeddingFiles:
+    """The folder that is filled. ``described``, plain values, must be the same for all who fill it."""
+
+    folder: Path
+    described: Mapping[str, Any]
+
+    def begin(self) -> None:
+        """Write what is made here, or compare it with what was begun."""
+        sweep(self.folder)
+        path = self.folder / MANIFEST
+        if not path.is_file():
+            write_json(path, dict(self.described))
+        begun = read_json(path)
+        for key, value in self.described.items():
+            if begun.get(key) != json.loads(json.dumps(value)):
+                raise UserError(f"--out {self.folder}, {NAMED.get(key, key)}", f"{_short(begun.get(key))} as when it was begun",
+                                _short(value), "Repeat the command as it was, or name another --out.")
+
+    def count(self, number: int) -> int | None:
+        """Rows of file ``number``; None where it is absent. A damaged one, or another model's, is said and counts as absent."""
+        embeddings, metadata = self._files(number)
+        if not metadata.is_file():
+            return None
+        try:
+            found = pq.read_metadata(metadata)
+            marks = found.metadata or {}
+            if marks.get(MADE_BY, b"").decode() != self.described["model_mark"]:
+                raise ValueError("of another model")
+            if marks.get(b"checksum", b"").decode() != checksum(embeddings):
+                raise ValueError("checksum differs")
+        except (OSError, ValueError, pa.ArrowException) as error:
+            progress.say(f"{embeddings}: damaged ({str(error).splitlines()[0][:120]}); made again")
+            metadata.unlink(missing_ok=True)
+            return None
+        return found.num_rows
+
+    def write(self, number: int, rows: np.ndarray, items: Source) -> None:
+        """The rows, then what makes them count."""
+        embeddings, metadata = self._files(number)
+        write_atomic(embeddings, lambda p: np.save(p, np.ascontiguousarray(rows, np.float32), allow_pickle=False))
+        table = pa.table({"image_path": items.ids} | ({} if items.labels is None else {"label": items.labels}))
+        marks = {"checksum": checksum(embeddings), MADE_BY.decode(): self.described["model_mark"]}
+        write_atomic(metadata, lambda p: pq.write_table(table.replace_schema_metadata(marks), p))
+
+    def _files(self, number: int) -> tuple[Path, Path]:
+        return self.folder / "img_emb" / f"img_emb_{number}.npy", self.folder / "metadata" / f"metadata_{number}.parquet"
+
+
+NAMED = {"model": "the model", "images": "the images", "items": "the images", "listed": "the images",
+         "files": "the number of files", "model_mark": "the model's weights, preprocessing or precision"}
+"""What a reader is told that differs."""
+
+
+def _short(value: Any) -> str:
+    return str(value)[:80]
+
+
+def embed_dataset(data: str, split: str, *, teacher: str | None = None, student: Path | str | None = None,
+                  out: Path | None = None, limit: int | None = None, corrupt: str = "error", device: str = "auto",
+                  precision: str | None = None, workers: int = 0, preprocess: Mapping[str, Any] | None = None,
+                  shard: str | None = None, resume: bool = False) -> str:
+    """Embed one split; says where the embeddings are. ``out`` gets clip-retrieval's layout, in float32, file by file.
+
+    ``shard`` "i/n" makes the i-th part of the files alone, past the cache, so that n commands fill one folder; with it, or with
+    ``resume``, files that are there are kept. ``preprocess``: what is known of a model file's size, mean and std; with anything
+    else it is refused.
+    """
+    if (student is None) == (teacher is None):
+        raise UserError("embed", "one of --teacher and --student", "neither" if student is None else "both", "Name one.")
+    refuse_unused({"teacher": dict(preprocess or {})}, {"teacher": [teacher]})
+    check_options(limit, corrupt, workers)
+    if out is None and (student is not None or shard is not None):
+        option = "--student" if student is not None else "--shard"
+        raise UserError(f"embed {option}", "--out FOLDER (the cache keeps teachers only, and whole sets)", "none", "Add --out.")
+    index, number = (0, 1) if shard is None else part_of(shard)
+    begun = _begun(out, resume or shard is not None)
+    pieces = pieces_of(named_dataset(data), split, limit, begun or number)
+    if student is None:
+        model = load_teacher(model_teacher(str(teacher), preprocess), device, precision)
+    else:
+        model = load_student(student, device, precision or "float32")
+    network = model.network
+    cached = network is not None and student is None and shard is None
+    entry = cache.Entry(*cache.entry_path(network, None)) if network and cached else None
+    one_pass = OnePass(model, entry, workers, corrupt)
+    if out is None:
+        count = _embed(one_pass, pieces, range(pieces.count), lambda number, rows, items: None)
+        return f"{count} x {model.dim} embeddings: {model.place}"
+    files, mine = EmbeddingFiles(out, _described(model, pieces)), pieces.part(index, number)
+    files.begin()
+    there = {i: rows for i in mine if (rows := files.count(i)) is not None}
+    count = _embed(one_pass, pieces, [i for i in mine if i not in there], files.write) + sum(there.values())
+    of = "" if shard is None else f" (part {shard}: {len(mine)} of {pieces.count} files)"
+    return f"{count} x {model.dim} embeddings: {out}{of}"
+
+
+def _begun(out: Path | None, going_on: bool) -> int | None:
+    """Into how many files a folder was begun to be written; None for a new one. Another one is refused."""
+    if out is None or not (is_filled(out) or out.is_file()):
+        return None
+    if out.is_file() or not (out / MANIFEST).is_file():
+        got = "a file" if out.is_file() else "one with files"
+        raise UserError(f"--out {out}", "a new or empty folder", got, "Name another.")
+    if not going_on:
+        raise UserError(f"--out {out}", "a new or empty folder", "one with files", "Add --resume, or name another.")
+    return int(read_json(out / MANIFEST)["files"])
+
+
+def _described(model: TeacherRows, pieces: Pieces) -> dict[str, Any]:
+    described = json.dumps(model.describe(), sort_keys=True, default=str)
+    return {"model": model.name, "model_mark": hashlib.blake2b(described.encode(), digest_size=8).hexdigest(),
+            "images": pieces.title, "items": pieces.items, "listed": pieces.mark, "files": pieces.count}
+
+
+def _embed(one_pass: OnePass, pieces: Pieces, numbers: Iterable[int], write: Callable[[int, np.ndarray, Source], None]) -> int:
+    """Embed these pieces and write each; how many items they held."""
+    numbers, count = list(numbers), 0
+    model, total = one_pass.encoder, None if pieces.items is None else pieces.items * len(numbers) // pieces.count
+    with progress.task(f"{getattr(model, 'role', 'teacher')} {pieces.title}", total) as advance:
+        for number in numbers:
+            source = pieces.load(number)
+            if number == numbers[0] and model.network and (coarse := coarse_for(model.network.preprocess, source.decoding)):
+                progress.say(f"teacher {model.name}: {coarse}")
+            rows, items = one_pass.embed(source, advance)
+            write(number, rows, items)
+            count += len(rows)
+    if one_pass.notes:
+        progress.say(f"{pieces.title}: {one_pass.notes}")
+    return count

@@ -1,0 +1,139 @@
+"""Sources embedded one after another, in one pass: each image is read, decoded, named and embedded once.
+
+Worker processes read, decode and resize what the cache does not hold; this process embeds it. What the cache holds is read from
+it, and an image whose file was seen before is not even decoded for its name.
+"""
+
+from __future__ import annotations
+
+import time
+from collections import Counter
+from collections.abc import Callable
+from contextlib import nullcontext
+from dataclasses import dataclass, field, replace
+
+import numpy as np
+import torch
+
+from distillscope.data.looking import Looks, Seen, load_in_memory, looked_at, note_of, whole_ones
+from distillscope.data.source import Source, as_rows
+from distillscope.devices import kept_memory
+from distillscope.files.folders import room
+from distillscope.teachers.cache import FLUSH_SECONDS, Entry, filling
+from distillscope.teachers.encoder import Encoder, TeacherRows
+
+
+@dataclass
+class OnePass:
+    """``embed(source)`` gives the rows of its whole images, and the source of those.
+
+    With an ``entry`` of the cache, rows are taken from it and kept there. ``corrupt`` is "skip" to leave out what cannot be
+    decoded. A model that takes images as they are stored, one that is no network, and images in memory are looked through
+    first. ``notes`` is what was assumed, done and left out, over all sources.
+    """
+
+    encoder: TeacherRows
+    entry: Entry | None = None
+    workers: int = 0
+    corrupt: str = "error"
+    done: Counter[str] = field(default_factory=Counter)
+    left_out: list[str] = field(default_factory=list)
+    notes: str = ""
+
+    @kept_memory()
+    def embed(self, source: Source, advance: Callable[[int], None] = lambda count: None) -> tuple[np.ndarray, Source]:
+        """(m, dim) float32 and its m items; ``advance`` is told of each image."""
+        network = self.encoder.network
+        if network is None or network.sees is None or source.in_memory:
+            items = load_in_memory(source, self.corrupt, self.workers)
+            rows = self.encoder.rows(items, workers=self.workers)
+            advance(len(source))
+            self.notes = items.note
+            return rows, items
+        with nullcontext(False) if self.entry is None else filling(self.entry) as keeps:
+            one = _Pass(network, source, self.entry, keeps)
+            rows, items = one.run(self.workers, self.corrupt, advance)
+        self.done.update(one.done)
+        self.left_out += one.bad
+        self.notes = note_of(source, self.done, self.left_out)
+        return rows, items
+
+
+@dataclass
+class _Pass:
+    """One source on its way: the names of its images in their order, and the rows that are there."""
+
+    network: Encoder
+    source: Source
+    entry: Entry | None
+    keeps: bool
+    done: Counter[str] = field(default_factory=Counter)
+    bad: list[str] = field(default_factory=list)
+    good: list[int] = field(default_factory=list)
+    names: list[bytes] = field(default_factory=list)
+    waiting: list[tuple[int, np.ndarray]] = field(default_factory=list)
+    first: dict[bytes, int] = field(default_factory=dict)
+    unkept: list[int] = field(default_factory=list)
+    kept_at: float = field(default_factory=time.monotonic)
+
+    def __post_init__(self) -> None:
+        self.rows = room((len(self.source), self.network.dim))
+
+    def run(self, workers: int, corrupt: str, advance: Callable[[int], None]) -> tuple[np.ndarray, Source]:
+        held = self.entry.holds if self.entry else lambda name: False
+        held(bytes(16))  # its names are sorted here once, not in every worker
+        looks = Looks(self.source, self.network.sees, held)
+        try:
+            for seen in looks.remembered(looked_at(looks, workers)):
+                if seen.broken:
+                    self.bad.append(f"{self.source.ids[seen.index]} ({seen.broken})")
+                else:
+                    self.done.update(seen.done)
+                    self._take(seen)
+                advance(1)
+            self._encode()
+        finally:
+            self._keep()
+        items = replace(whole_ones(self.source, self.good, self.bad, corrupt), hashes=as_rows(self.names))
+        self._fill_in()
+        return self.rows[: len(items)], items
+
+    def _take(self, seen: Seen) -> None:
+        """The next image; it is embedded where its like was not before."""
+        place = len(self.good)
+        self.good.append(seen.index)
+        self.names.append(seen.content)
+        if seen.shown is not None and seen.content not in self.first:
+            self.first[seen.content] = place
+            self.waiting.append((place, seen.shown))
+        if len(self.waiting) >= self.network.batch_size:
+            self._encode()
+
+    def _encode(self) -> None:
+        if not self.waiting:
+            return
+        places = [place for place, _ in self.waiting]
+        shown = torch.from_numpy(np.stack([shown for _, shown in self.waiting]))
+        self.rows[places] = self.network.encode_seen(shown, self.source.ids[[self.good[p] for p in places]])
+        self.unkept += places
+        self.waiting.clear()
+        full = self.entry is not None and len(self.unkept) >= self.entry.most_rows
+        if full or time.monotonic() - self.kept_at > FLUSH_SECONDS:
+            self._keep()
+
+    def _keep(self) -> None:
+        if self.entry and self.keeps and self.unkept:
+            names = [self.names[p] for p in self.unkept]
+            ids = self.source.ids[[self.good[p] for p in self.unkept]].tolist()
+            self.entry.append(self.rows[self.unkept], ids, names, as_rows(names))
+        self.unkept.clear()
+        self.kept_at = time.monotonic()
+
+    def _fill_in(self) -> None:
+        """The rows of images that are twice there, and of those that the cache held."""
+        place = np.array([self.first.get(name, -1) for name in self.names])
+        again = np.flatnonzero((place >= 0) & (place != np.arange(len(place))))
+        self.rows[again] = self.rows[place[again]]
+        held = np.flatnonzero(place < 0)
+        if self.entry and len(held):
+            self.rows[held] = self.entry.gather(self.entry.find(as_rows(self.names[p] for p in held)))
