@@ -23,10 +23,12 @@ from distillscope.data.corruptions import (
     plasma,
     zoomed,
 )
+from distillscope.data.noise import Noise
 from distillscope.errors import UserError
 from distillscope.measure.probe import linear_probe
 from distillscope.registry import stresses
 from distillscope.results.robustness import against_teacher, mean_corruption_error, relative_corruption_error
+from distillscope.results.rows import Condition
 from distillscope.stress.corruptions import Corruption
 from distillscope.stress.frequencies import BandNoise, band_mask, radial_energy, radial_frequency
 from distillscope.stress.noise import cuts, disjoint_parts, top_k, unit_rows
@@ -142,7 +144,7 @@ def teacher():
 
 
 def values(found: Findings, condition: str) -> list[float]:
-    return [v for m, c, _, v, *_ in found.rows if c == condition and m.endswith("accuracy")]
+    return [v for m, c, _, v, *_ in found.rows if c == condition and m.endswith(".accuracy")]
 
 
 def test_one_row_for_each_part_k_and_sigma(teacher):
@@ -153,7 +155,7 @@ def test_one_row_for_each_part_k_and_sigma(teacher):
     assert found.skipped == ["top_k=999: the embedding has 32 dimensions"]
     assert all(len(values(found, f"top_k={n}/0.5")) == 5 for n in names)
     assert [r for r in found.rows if r[0] == "top_k.chance"] == [("top_k.chance", "top_k=all", None, 1 / 3, 60, "fraction")]
-    assert {r[4] for r in found.rows if r[0] != "top_k.chance"} == {12}
+    assert {r[4] for r in found.rows if r[0].endswith(".accuracy")} == {12}
     assert {"sigma_pixel", "sigma_normalised"} <= set(found.conditions["top_k=8/0.1"])
 
 
@@ -212,11 +214,38 @@ def test_parts_share_nothing_and_hold_every_class():
     assert len(disjoint_parts(make_source(5), 10)) == 5
 
 
+def test_parts_with_a_part_of_train_of_their_own_are_fitted_to_nothing_else(teacher):
+    """Each part against a hand-made run on its own tenth of train and test alone."""
+    test, ks, sigma = make_source(60), (2, 8), 0.3
+    found = top_k(teacher, test, test.labels, 0, ks=ks, sigmas=(sigma,), parts=3, own_train=True)
+    parts = zip(disjoint_parts(teacher.train, 3), disjoint_parts(test, 3), strict=True)
+    noisy = teacher.embed(test, Noise(sigma, NoiseSpec(), 0, 0), "")
+    for i, (fitted_on, group) in enumerate(parts):
+        train = unit_rows(teacher.embed(teacher.train, None, ""))[fitted_on].astype(np.float64)
+        right = {}
+        for name, cut in cuts(train, ks, True, Findings()).items():
+            probe = teacher.fit(cut(train), teacher.train.labels[fitted_on])["paper.probe"]
+            for level, rows in ((None, teacher.embed(test, None, "")), (sigma, noisy)):
+                right[name, level] = probe.predict(cut(unit_rows(rows[group]).astype(np.float64))) == test.labels[group]
+        always = right["2", None] & right["8", None] & right["all", None]
+        of_part = {(m.split(".")[-1], c): (v, n) for m, c, draw, v, n, _ in found.rows if draw == i}
+        for (name, level), hits in right.items():
+            condition = Condition.top_k(name, level)
+            assert of_part["accuracy", condition][0] == pytest.approx(hits.mean())
+            if level is not None:
+                assert of_part["kept_accuracy", condition] == (pytest.approx(hits[always].mean()), always.sum())
+
+
+def test_a_class_that_a_part_of_train_lacks_is_said(teacher):
+    with pytest.raises(UserError, match="every class in each of 70 parts of train"):
+        run_stresses([Asked(ks=[2], parts=70, own_train=True)], teacher, make_source(80), 0)
+
+
 def test_students_are_left_out_unless_asked_for(subject):
     test = make_source(60)
     assert run_stresses([Asked(ks=[4])], subject, test, 0).rows == []
     found = run_stresses([Asked(ks=[4], students=True, whitened=False)], subject, test, 0)
-    assert {m for m, *_ in found.rows} == {"top_k.chance", "top_k.paper.student.accuracy"}
+    assert {m for m, *_ in found.rows} == {"top_k.chance", "top_k.paper.student.accuracy", "top_k.paper.student.kept_accuracy"}
 
 
 @pytest.mark.parametrize(("settings", "message"), [

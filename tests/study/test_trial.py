@@ -8,20 +8,24 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
+import torch
 import yaml
+from torch.nn.functional import cross_entropy
 
 from builders import refused
 from builders.tiny import scratch, tiny_study, tiny_values
 from distillscope.config.load import study_from
 from distillscope.config.parts import CLIP_MEAN, CLIP_STD
 from distillscope.config.recipe import FIRST_RECIPE, one_student
+from distillscope.data.noise import Noise
 from distillscope.errors import UserError
 from distillscope.measure.audit import prepare
+from distillscope.measure.contrastive import TEMPERATURES
 from distillscope.measure.probe import ridge_map
 from distillscope.measure.rows import unit
 from distillscope.results.run_files import trials_of
 from distillscope.results.rundir import is_complete
-from distillscope.study.measuring import folds_of, mapped_measures, mapped_rows, teacher_side
+from distillscope.study.measuring import best_temperature, folds_of, mapped_measures, mapped_rows, teacher_side
 from distillscope.study.plan import plan_student
 from distillscope.study.prepared import load_data, prepare_targets
 from distillscope.study.run import run_study
@@ -138,6 +142,26 @@ def test_a_study_chooses_its_streams(ready):
     assert type(make_streams(keyed, study.arms[0], study.students[0], 1, dim)) is KeyedStreams
 
 
+def test_noise_of_each_seed_is_shared_within_it_and_by_no_other():
+    sweep = [Noise(0.1), Noise(0.2)]
+    assert KeyedStreams(1, "S").noise(sweep, 5) == sweep and KeyedStreams(1, "S").noise_seed(7) == 7
+    one, large, other = KeyedStreams(1, "S", True), KeyedStreams(1, "L", True), KeyedStreams(2, "S", True)
+    assert one.noise(sweep, 5) == large.noise(sweep, 5) != other.noise(sweep, 5)
+    assert [n.sigma for n in one.noise(sweep, 5)] == [0.1, 0.2] and len({n.seed for n in one.noise(sweep, 5)}) == 1
+    study = tiny_study(noise={"sigmas": [0.1], "per_seed": True, "decides": 0.1})
+    of_study = make_streams(study, study.arms[0], study.students[0], 3, DIM)
+    assert of_study.noise_seed(0) == KeyedStreams(3, "S", True).noise_seed(0)
+    with refused(where="noise.decides", expected="0.1", got="0.3"):
+        tiny_study(noise={"sigmas": [0.1], "decides": 0.3})
+
+
+def test_the_temperature_is_that_of_the_least_loss():
+    student, teacher = pair(300, 2.0, 0)
+    cosines = torch.from_numpy(unit(student) @ teacher.T)
+    losses = {t: float(cross_entropy(cosines / t, torch.arange(300))) for t in TEMPERATURES}
+    assert best_temperature(student, teacher) == min(losses, key=losses.__getitem__)
+
+
 def pair(count: int, noise: float, seed: int) -> tuple[np.ndarray, np.ndarray]:
     """Unit teacher rows, and a student that holds them under isotropic noise."""
     rng = np.random.default_rng(seed)
@@ -215,7 +239,7 @@ def cache(tmp_path, monkeypatch):
      r"arms\.a\.objective \(cosine\): expected as many dimensions as the target's"),
     ({"projector": {"name": "mpl"}}, r"arms\.a\.projector\.name: expected a known projector, got 'mpl'\. Did you mean 'mlp'"),
     ({"objective": {"name": "cosine", "weight": 0}}, r"arms\.a\.objective: expected weights that sum to more than 0, got 0"),
-    ({"target": {"name": "whiten", "exponent": 2}}, r"arms\.a\.target\.exponent: expected float, got 2"),
+    ({"target": {"name": "whiten", "exponent": 2}}, r"target\.exponent: expected float less than or equal to 1, got 2"),
     ({"target": {"name": "pca", "dim": 99999}}, r"target\.dim: expected 1 to the teacher's"),
 ])
 def test_what_cannot_be_is_one_line_before_any_embedding(changes, message, cache, tmp_path):

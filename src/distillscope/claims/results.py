@@ -240,7 +240,8 @@ class Results:
         ordered = self.sigmas()
         if not ordered:
             raise Undecided("no accuracy under Gaussian noise was measured (noise.sigmas is empty, or the data has no labels)")
-        usual = [c for c in ordered if c.sigma == SIGMA]
+        decides = self.study.noise.decides
+        usual = [c for c in ordered if c.sigma == (SIGMA if decides is None else decides)]
         return usual[0] if usual else ordered[(len(ordered) - 1) // 2]
 
     def sigmas(self) -> list[Condition]:
@@ -249,11 +250,12 @@ class Results:
 
     def noise_text(self, stress: str | None = None) -> str:
         """The study's noise in words; with ``stress``, that stress's own, which is the study's where it says nothing else."""
-        own = next((s.settings for s in self.study.stresses if s.name == stress), {})
-        noise = {**self.study.noise.model_dump(), **own}
+        settings = next((s.settings for s in self.study.stresses if s.name == stress), {})
+        noise = {**self.study.noise.model_dump(), **settings}
         where = "source pixels" if noise["where"] == "source" else "model input"
         clipped = ", clipped" if noise["clip"] and where == "source pixels" else ""
-        return f"Gaussian on {where}, {noise['unit']}{clipped}"
+        own = ", other draws for each seed" if noise["per_seed"] else ""
+        return f"Gaussian on {where}, {noise['unit']}{clipped}{own}"
 
     def scope(self) -> dict[str, Any]:
         """What every verdict is scoped to."""

@@ -88,11 +88,24 @@ class Arm(_Frozen):
 
 
 class NoiseSweep(NoiseSpec):
-    """Gaussian noise at test time. Sigma 0 is the clean condition and always measured."""
+    """Gaussian noise at test time. Sigma 0 is the clean condition and always measured.
+
+    ``per_seed``: students of another seed are tested on other draws, so that an interval over seeds holds over draws too; the
+    students of one seed share theirs. ``decides``: the sigma at which claims are judged, one of ``sigmas``, set before the run.
+    """
 
     sigmas: tuple[Strength, ...] = (0.05, 0.1, 0.2)
     draws: int = Field(3, ge=1, le=10_000)
     seed: Seed = 0
+    per_seed: bool = False
+    decides: Strength | None = None
+
+    @model_validator(mode="after")
+    def _measured(self) -> NoiseSweep:
+        if self.decides is not None and self.decides not in self.sigmas:
+            known = ", ".join(f"{s:g}" for s in self.sigmas) or "of which there are none"
+            raise UserError("noise.decides", f"one of noise.sigmas ({known})", f"{self.decides:g}", "Add it to noise.sigmas.")
+        return self
 
     @property
     def spec(self) -> NoiseSpec:

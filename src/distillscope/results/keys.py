@@ -29,6 +29,7 @@ KEYS: dict[str, Shown] = {
     "mapped.teacher_r2": Shown(title="R² of the teacher", better="higher"),
     **{f"mapped.recall_at_{k}": _percent(f"recall at {k}, mapped") for k in (1, 5, 10)},
     "mapped.neighbour_overlap_10": _percent("index overlap, mapped"),
+    "contrastive.infonce_chosen_temperature": Shown(title="InfoNCE, temp. of validation", difference="nats", better="lower"),
     # labels: the study's own probe, the tuned one, neighbours; the next three lines are of any of them
     "paper.probe.accuracy": _percent("probe accuracy", "the paper's probe", "linear probe (C = 1, unit norm)"),
     "probe.accuracy": _percent("accuracy", "probe", "linear probe (tuned)"),

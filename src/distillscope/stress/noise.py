@@ -23,14 +23,16 @@ from distillscope.targets.transforms import unit_rows
 @stresses.register("top_k", own_target=True)  # probes are fitted anew for every k
 def top_k(model: Subject, test: Source, labels: np.ndarray | None, seed: int, *,
           ks: tuple[int, ...] = (4, 8, 16, 32, 64, 128, 256, 512), sigmas: tuple[float, ...] = (0.1,), parts: int = 10,
-          whitened: bool = True, students: bool = False, spec: NoiseSpec = NoiseSpec(), items: int = 0) -> Findings:
+          own_train: bool = False, whitened: bool = True, students: bool = False, spec: NoiseSpec = NoiseSpec(),
+          items: int = 0) -> Findings:
     """Noise probe of the teacher cut to its top k components (top_k.*, conditions top_k=K and top_k=K/SIGMA; K may be all).
 
     Unit rows are projected on the k leading principal directions about their train mean, which stays, and the probes are
     fitted anew to clean train rows cut alike. `whitened` adds K = whitened: all directions at equal variance. Accuracy is
     given for each of `parts` disjoint stratified parts of the test items (column draw), which gives a spread over images and
-    noise where a frozen teacher has no seeds. top_k.chance is one over the number of classes. Students are left
-    out unless `students`.
+    noise where a frozen teacher has no seeds; with `own_train` directions and probes of each are fitted to a part of train of
+    its own, so that the spread holds over these too. top_k.*.kept_accuracy is over the items that the whole teacher and every
+    cut classify rightly without noise. top_k.chance is one over the number of classes. Students are left out unless `students`.
     """
     labels = need_labels(labels, "stresses.top_k")
     if not ks or min(ks) < 1 or parts < 1:
@@ -49,13 +51,40 @@ def top_k(model: Subject, test: Source, labels: np.ndarray | None, seed: int, *,
         seen[sigma] = unit_rows(model.embed(tested, noise, f"top_k, sigma {sigma:g}")).astype(np.float64)
         named: list[int | str] = [*ks, WHOLE, *([WHITE] if whitened else [])]
         found.conditions |= {Condition.top_k(k, sigma): noise.both_units() for k in named}
-    groups = disjoint_parts(tested, parts)
+    groups, tested_labels = disjoint_parts(tested, parts), need_labels(tested.labels, "stresses.top_k")
+    fitted_on = disjoint_parts(model.train, parts) if own_train else [np.arange(len(train))]
     train_labels = need_labels(model.train.labels, "stresses.top_k")
+    if own_train and any(len(np.unique(train_labels[part])) < len(np.unique(train_labels)) for part in fitted_on):
+        raise UserError("stresses.top_k", f"every class in each of {parts} parts of train", f"{len(train)} train images",
+                        "Use more train images, fewer parts, or own_train: false.")
+    for i, part in enumerate(fitted_on):
+        at = [(i, groups[i])] if own_train else list(enumerate(groups))
+        found.rows += _of_part(model, train[part], train_labels[part], seen, tested_labels, at, ks, whitened, found)
+    found.skipped = list(dict.fromkeys(found.skipped))
+    return found
+
+
+def _of_part(model: Subject, train: np.ndarray, train_labels: np.ndarray, seen: Mapping[float | None, np.ndarray],
+             labels: np.ndarray, groups: list[tuple[int, np.ndarray]], ks: tuple[int, ...], whitened: bool,
+             found: Findings) -> list[Row]:
+    """Rows of the numbered ``groups`` of test items, by directions and probes that are fitted to ``train`` (n, d)."""
+    right: dict[tuple[str, str, float | None], np.ndarray] = {}
     for name, cut in cuts(train, ks, whitened, found).items():
         probes = model.fit(cut(train), train_labels)
-        for level, rows in seen.items():
-            found.rows += _rows(model, probes, cut(rows), tested, groups, Condition.top_k(name, level))
-    return found
+        for head, probe in probes.items():
+            for level, rows in seen.items():
+                right[head, name, level] = probe.predict(cut(rows)) == labels
+    made: list[Row] = []
+    for (head, name, level), hits in right.items():
+        key = f"top_k.{head.split('.')[0] if '.' in head else 'tuned'}.{model.side}"
+        always = np.logical_and.reduce([r for (h, n, s), r in right.items() if h == head and s is None and n != WHITE])
+        for i, group in groups:
+            condition = Condition.top_k(name, level)
+            made.append(Row(f"{key}.accuracy", condition, i, float(hits[group].mean()), len(group), "fraction"))
+            kept = group[always[group]]
+            if level is not None and len(kept):
+                made.append(Row(f"{key}.kept_accuracy", condition, i, float(hits[kept].mean()), len(kept), "fraction"))
+    return made
 
 
 def cuts(train: np.ndarray, ks: tuple[int, ...], whitened: bool,
@@ -99,17 +128,6 @@ def disjoint_parts(items: Source, count: int) -> list[np.ndarray]:
     shuffled = keyed_rng("top_k parts", items.name, items.split).permutation(len(items))
     ordered = shuffled[np.argsort(need_labels(items.labels, "stresses.top_k")[shuffled], kind="stable")]
     return [np.sort(ordered[i::count]) for i in range(min(count, len(items)))]
-
-
-def _rows(model: Subject, probes: Mapping[str, Probe], z: np.ndarray, items: Source, groups: list[np.ndarray],
-          condition: str) -> list[Row]:
-    """top_k.paper.teacher.accuracy and its like, one row a part."""
-    rows: list[Row] = []
-    for head, probe in probes.items():
-        name = f"top_k.{head.split('.')[0] if '.' in head else 'tuned'}.{model.side}.accuracy"
-        right = probe.predict(z) == items.labels
-        rows += [Row(name, condition, i, float(right[group].mean()), len(group), "fraction") for i, group in enumerate(groups)]
-    return rows
 
 
 @stresses.register("noise_probe")

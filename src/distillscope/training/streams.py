@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from typing import Any, TypeVar
 
 import numpy as np
@@ -19,8 +20,8 @@ T = TypeVar("T")
 class KeyedStreams:
     """Every draw keyed by (seed, purpose, epoch): arms with one seed share initial weights, order and noise."""
 
-    def __init__(self, seed: int, label: str) -> None:
-        self.seed, self.label = seed, label
+    def __init__(self, seed: int, label: str, own_noise: bool = False) -> None:
+        self.seed, self.label, self.own_noise = seed, label, own_noise
 
     def build(self, make: Callable[[], T]) -> T:
         """The student with its initial weights."""
@@ -37,8 +38,12 @@ class KeyedStreams:
         return np.arange(count)
 
     def noise(self, conditions: Sequence[Noise], num_items: int) -> list[Any]:
-        """The test noise: the same for every trial."""
-        return list(conditions)
+        """The test noise: the same for every trial, or with ``own_noise`` for every trial of this seed."""
+        return [replace(noise, seed=self.noise_seed(noise.seed)) for noise in conditions]
+
+    def noise_seed(self, shared: int) -> int:
+        """The seed of test noise, of the ``shared`` one."""
+        return keyed_seed(shared, "noise of seed", self.seed) if self.own_noise else shared
 
 
 class NotebookStreams(KeyedStreams):
