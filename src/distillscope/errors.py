@@ -48,6 +48,7 @@ def unknown_name(where: str, kind: str, name: str, known: Iterable[str]) -> User
     "objective: expected a known objective, got 'cosin'. Did you mean 'cosine'? Known: cosine, mse."
     """
     known = sorted(known)
-    close = difflib.get_close_matches(str(name), known, n=1)
-    guess = f"Did you mean '{close[0]}'? " if close else ""
+    close = sorted(difflib.get_close_matches(str(name), known, n=3))
+    likest = max(close, key=lambda other: difflib.SequenceMatcher(None, other, str(name)).ratio(), default="")
+    guess = f"Did you mean '{likest}'? " if likest else ""
     return UserError(where, f"a known {kind}", f"'{name}'", f"{guess}Known: {', '.join(known)}.")
