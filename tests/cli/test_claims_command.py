@@ -238,7 +238,7 @@ def test_recommend_prints_json(gaining_dir):
 @pytest.mark.parametrize(("make", "args", "message"), [
     (None, [], "expected a run directory with study.yaml"),
     ("one two", ["--for", "speed"], "--for: expected a known purpose, got 'speed'"),
-    ("one", [], "expected two arms or more that can be compared for balance, got no arm but the plain one"),
+    ("one", [], "expected two arms or more that can be compared for balance, got only one arm"),
 ])
 def test_recommend_says_in_one_line_what_it_cannot_rank(make, args, message, tmp_path):
     path = tmp_path / "run" if make is None else write_run(gaining_run(make), tmp_path / "run")

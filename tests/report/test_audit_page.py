@@ -82,7 +82,7 @@ def test_every_measure_is_in_the_table_with_its_definition(page):
 
 def test_the_page_says_verdict_merits_reasons_and_the_command(page):
     said = " ".join(visible(page).split())
-    assert "Most was lost in what tells one item from another: 42 % of the student's queries" in said
+    assert "Most was lost in telling single items apart: 42 % of the student's queries" in said
     assert "for these labels it matters, since a linear probe keeps 94.6 % of the teacher's accuracy" in said
     assert "(91.0 % against 96.2 %)." in said
     for title in ("Effective rank", "R² of the teacher", "Accuracy", "Recall at 1", "Shared neighbours", "What was lost",
@@ -164,13 +164,13 @@ def test_any_audit_has_a_page(case, tmp_path):
 
 def test_a_perfect_student_has_lost_nothing(tmp_path):
     said = visible(text_of(EDGES["the teacher as its own student"](), tmp_path))
-    assert "No loss shows" in said and "it matters" not in said
+    assert "No loss was found" in said and "it matters" not in said
 
 
 def test_without_labels_the_verdict_speaks_of_search(tmp_path):
     said = " ".join(visible(text_of(of_two_dimensions(), tmp_path)).split())
     assert "after one fitted matrix" in said
-    assert "no accuracy was measured, so it is not known what that costs a classifier" in said
+    assert "no accuracy was measured, so we cannot tell what that costs a classifier" in said
     assert "it compares coordinates, and the teacher has 64 dimensions, the student 20" in said
 
 

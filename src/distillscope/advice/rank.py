@@ -255,7 +255,7 @@ def _alone(plain: Arm, apart: Sequence[Entry]) -> str:
     if own is not None:
         return "one seed only, and an interval needs two" if own.n == 1 else f"the plain arm '{plain.name}' {own.apart}"
     if not apart:
-        return f"no arm but the plain one ('{plain.name}') was run"
+        return f"only one arm ('{plain.name}') was run"
     return f"no arm can be compared with the plain one ('{plain.name}') at equal compute"
 
 

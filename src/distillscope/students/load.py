@@ -286,7 +286,7 @@ def load_student(folder: Path | str, device: str = "auto", precision: str = "flo
     student = student if last is None else with_transform(student, last)
     state = read_state(weights, str(weights))
     if not described.weights_hash:
-        progress.say(f"{description}: has no weights_hash, so whether {WEIGHTS} is this student's cannot be told")
+        progress.say(f"{description}: has no weights_hash, so we cannot tell whether {WEIGHTS} is this student's")
     elif hash_state(state.items()) != described.weights_hash:
         raise UserError(str(weights), f"the weights that {DESCRIPTION} was written with "
                         f"(weights_hash {described.weights_hash[:12]})", "others", AGAIN)

@@ -49,7 +49,7 @@ def recommended(advice: Advice) -> str:
 def _deed(ranking: Ranking, one: Recommendation, results: Results) -> str:
     """What to do with one student; where nothing helps on the whole, what helps for one purpose."""
     if ranking.reason:
-        return f"not known: {ranking.reason}"
+        return f"no advice, since {ranking.reason}"
     names = [f"“{n}”" for n in ranking.leaders]
     if ranking.plain not in ranking.leaders:
         text = won(ranking, one)
@@ -62,9 +62,8 @@ def _deed(ranking: Ranking, one: Recommendation, results: Results) -> str:
         if own:
             helps.append(f"“{own.leaders[0]}” helps {TITLES[found.purpose]} "
                          f"({score_text(own.named(own.leaders[0]), found, own)})")
-    none = "no arm is shown to help on the whole" if helps else "no arm is shown to help"
-    kept = f"keep {names[0]}" if len(names) == 1 else none
-    return kept + (f", but {joined(helps)}" if helps else "")
+    kept = f"keep “{ranking.plain}”" if len(names) == 1 else f"no arm is significantly better than “{ranking.plain}”"
+    return f"{kept} overall, but {joined(helps)}" if helps else kept
 
 
 @dataclass(frozen=True)
@@ -139,7 +138,7 @@ def _choice(ranking: Ranking, found: Recommendation) -> PageCell:
     if ranking.leaders == (ranking.plain,):
         return PageCell(f"keep {names[0]}", [f"{beaten(ranking)} worse"], "")
     if ranking.plain in ranking.leaders:
-        return PageCell("no arm is shown to help", kind="unsure")
+        return PageCell("no significant gain", kind="unsure")
     alike = f"no significant difference to {joined(names[1:])}" if len(names) > 1 else ""
     return PageCell(names[0], below(score_text(ranking.named(ranking.leaders[0]), found, ranking), alike), "", strong=True)
 

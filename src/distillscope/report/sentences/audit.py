@@ -13,7 +13,7 @@ from distillscope.report.sentences.stages import stages_headline
 ACCURACIES = {"probe": "a linear probe", "paper.probe": "the paper's linear probe", "knn": "a vote of 10 neighbours",
               "zero_shot": "the nearest class name"}
 RECALLS = {"retrieval.recall_at_1": "", "retrieval.mapped_recall_at_1": " after one fitted matrix"}
-ITEMS = "what tells one item from another"
+ITEMS = "telling single items apart"
 WHOLE, LITTLE, SOME, HALF = 0.99, 0.95, 0.80, 0.50
 """Retained shares from which the words are 'nothing', 'little', 'some' and 'much': conventions, printed with the verdict."""
 ALLOWED = 0.95
@@ -46,14 +46,14 @@ def _directions(found: Audit) -> Loss | None:
     kept = student.value / teacher.value
     how = ", both corrected for so few items" if name != "effective_rank" else ""
     if kept > 1.02:
-        clause = f"the student fills {percent(kept, 0)} of the teacher's effective dimensions, as noise does too"
+        clause = f"the student uses {percent(kept, 0)} of the teacher's effective dimensions, which noise alone can do"
     else:
-        clause = (f"the student fills {number(student.value, 1)} of the teacher's {number(teacher.value, 1)} effective "
+        clause = (f"the student uses {number(student.value, 1)} of the teacher's {number(teacher.value, 1)} effective "
                   f"dimensions ({share(min(kept, 1.0))})")
-    sentence = (f"Directions: the student fills {number(student.value, 1)}{reach(student)} effective dimensions, the teacher "
+    sentence = (f"Directions: the student uses {number(student.value, 1)}{reach(student)} effective dimensions, the teacher "
                 f"{number(teacher.value, 1)}{reach(teacher)}: {percent(kept, 0)}"
-                f"{', which noise does too' if kept > 1.02 else ''}{how} (n = {student.n:,}).")
-    return Loss("the number of directions", min(1.0, kept), clause, sentence)
+                f"{', which noise alone can do' if kept > 1.02 else ''}{how} (n = {student.n:,}).")
+    return Loss("the number of directions used", min(1.0, kept), clause, sentence)
 
 
 def _ceiling(found: Audit) -> float:
@@ -72,7 +72,7 @@ def _content(found: Audit) -> Loss | None:
     if most < WHOLE:
         clause += f", of {share(most)} that so few items allow"
     sentence = f"Content: {clause} by a linear map: R² {told(r2)}{reach(r2)} (n = {r2.n:,})."
-    return Loss("what the teacher's embeddings say", kept, clause, sentence)
+    return Loss("predicting the teacher's embeddings", kept, clause, sentence)
 
 
 def recall_key(found: Audit) -> str | None:
@@ -124,16 +124,16 @@ def _first(found: Audit, worst: Loss | None) -> str:
         return "The student has collapsed: all its embeddings are equal, so nothing of the teacher is in them"
     if worst is None:
         few = "alignment.teacher_r2" in found.measured and _ceiling(found) < HALF
-        return (f"With {found.num_items:,} items a loss cannot be told" if few else
-                "None of the measures that tell a loss was taken")
-    words = ((WHOLE, "No loss shows"), (LITTLE, f"Little was lost, most of it in {worst.what}"),
+        return (f"{found.num_items:,} items are too few to tell whether anything was lost" if few else
+                "No measure was taken that shows a loss")
+    words = ((WHOLE, "No loss was found"), (LITTLE, f"Little was lost, most of it in {worst.what}"),
              (SOME, f"Some was lost, most of it in {worst.what}"), (HALF, f"Much was lost, most of it in {worst.what}"))
     how = next((text for least, text in words if worst.retained >= least), f"Most was lost in {worst.what}")
     cosine = found.measured.get("alignment.mean_cosine")
     close = cosine is not None and cosine.value > WHOLE and worst.retained >= LITTLE
     near = f", and the mean cosine with the teacher is {told(cosine)}" if cosine is not None and close else ""
     if _ceiling(found) < HALF and not (near and worst.retained >= WHOLE):  # too few to fit what would tell more
-        return f"With {found.num_items:,} items little can be told of a loss: {worst.clause}"
+        return f"{found.num_items:,} items are few to judge a loss by: {worst.clause}"
     return f"{how}: {worst.clause}{near}{_other_coordinates(found) if worst.what != ITEMS else ''}"
 
 
@@ -150,7 +150,7 @@ def _matters(found: Audit, worst: Loss | None) -> str:
     head = accuracy_head(found)
     if head is None:
         search = _search(found) if worst is None or worst.what != ITEMS else ""
-        unknown = _unread(found) or "no accuracy was measured, so it is not known what that costs a classifier"
+        unknown = _unread(found) or "no accuracy was measured, so we cannot tell what that costs a classifier"
         return f"{search}, and {unknown}" if search else unknown
     kept, teacher = found.measured[f"{head}.retention"], found.measured[f"{head}.teacher.accuracy"]
     against = f"{share(found[f'{head}.student.accuracy'], 1)} against {share(teacher.value, 1)}"
@@ -160,7 +160,7 @@ def _matters(found: Audit, worst: Loss | None) -> str:
     if _unread(found):
         return _unread(found)
     if chance and kept.value < WHOLE:
-        return f"for these labels chance may explain the loss, since {accuracies}{f', McNemar {p_text(p.value)}' if p else ''}"
+        return f"for these labels the loss is not significant: {accuracies}{f', McNemar {p_text(p.value)}' if p else ''}"
     if kept.value >= WHOLE and kept.low is not None and kept.low < LITTLE:
         return (f"for these labels no loss of accuracy shows ({ACCURACIES[head]}: {against}), but {kept.n:,} items leave room "
                 f"for one (kept: 95{NBSP}% interval {between(kept, 'retention')}{NBSP}%)")
@@ -183,9 +183,9 @@ def _unread(found: Audit) -> str:
     if guess is None or not taken or max(least) > guess:
         return ""
     name, best = max(taken, key=lambda pair: pair[1].value)
-    return (f"these {found.labels['classes']:,} classes tell nothing of a loss, since they cannot be read from the teacher "
-            f"either ({name} is right on {share(best.value, 1)}{_reach(best)} of the items, and guessing the largest class on "
-            f"{share(guess, 1)}); check that they are the labels of these items")
+    return (f"these {found.labels['classes']:,} classes cannot show a loss, since the teacher itself does no better than "
+            f"guessing ({name} is right on {share(best.value, 1)}{_reach(best)} of the items, always guessing the largest "
+            f"class on {share(guess, 1)}); check that they are the labels of these items")
 
 
 def _reach(value: Value) -> str:
@@ -208,7 +208,7 @@ def does_it_matter(found: Audit) -> list[str]:
     head = accuracy_head(found)
     sentences = [f"{capital(ACCURACIES[head])}: {_against(found, head)} {accuracy_sentence(found, head)}"] if head else [
         f"{capital(_unread(found))}." if _unread(found) else
-        f"No accuracy was measured{_why(found)}, so nothing is known of what a classifier would lose."]
+        f"No accuracy was measured{_why(found)}, so we cannot tell what a classifier would lose."]
     overlap = found.measured.get("retrieval.neighbour_overlap_10")
     if overlap:
         sentences.append(f"In an index of the student's own, {number(10 * overlap.value, 1)} of the first 10 results are those "
@@ -248,20 +248,19 @@ def bands() -> str:
 
 COMMON = 0.5  # share of the energy in one common mean from which a high cosine says little
 HOW = "run a study with an arm for each, then distillscope recommend."
-UNPROVEN = f"An audit compares one pair, so none of this was shown to help: {HOW}"
+UNPROVEN = f"An audit compares one pair, so it cannot show that any of this helps: {HOW}"
 
 
 def advice(found: Audit) -> list[str]:
     """What to try, each with the number that speaks for it; one sentence where nothing does."""
-    known = {loss.what: loss.retained for loss in losses(found)}
+    known = sorted(losses(found), key=lambda loss: loss.retained)
     tries = [*_matrix(found), *_mean(found)]
-    if known and min(known.values()) < SOME:
-        least = min(known, key=lambda what: known[what])
-        tries.append("Add a term that tells items apart or spreads them (infonce, similarity_kl, vicreg_variance with "
-                     f"vicreg_covariance), since {percent(known[least], 0)} of {least} is retained.")
+    if known and known[0].retained < SOME:
+        tries.append("Add a term that separates items or spreads them (infonce, similarity_kl, vicreg_variance with "
+                     f"vicreg_covariance), since {known[0].clause}.")
     if tries:
         return [*tries, UNPROVEN]
-    return ["Nothing that was measured calls for a change." if known and min(known.values()) >= WHOLE else
+    return ["Nothing that was measured calls for a change." if known and known[0].retained >= WHOLE else
             f"Nothing stands out. An audit compares one pair, so it cannot show what would help: {HOW}"]
 
 

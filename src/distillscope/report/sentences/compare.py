@@ -14,7 +14,7 @@ from distillscope.visible import joined
 READING = ("B − A, each run with its own seeds: where both have a seed, its difference is taken first and Student's t interval "
            "is over those differences; where they share none, the interval is Welch's. “Over items” is a paired bootstrap over "
            "the test images of the same trained models: it holds for other images, not for other seeds. p is Holm's over every "
-           "difference on this page. A difference that does not remain is not shown to be absent.")
+           "difference on this page. No significant difference is no proof of equality.")
 OVER_ITEMS = ("B − A of the values of both audits. The interval joins both audits' intervals (MOVER) as if their items were "
               "not the same, which is too wide where they are; none of it speaks of other seeds. p is Holm's over every "
               "difference on this page.")
@@ -96,16 +96,16 @@ def headline(labels: Sequence[str], differences: Sequence[Difference]) -> str:
     kept = sorted((d for d in tested if d.shown), key=lambda d: d.p_holm)
     others = joined(labels[1:])
     if not tested:
-        return (f"{others} against {labels[0]}: no difference has an interval, with too few seeds or items; "
-                "what is shown is that of single runs.")
-    counted = f"{len(kept)} of {len(tested)} differences remain{'s' * (len(kept) == 1)} after Holm's correction"
+        return (f"{others} against {labels[0]}: too few seeds or items to test any difference; what is shown is "
+                "that of single runs.")
     if not kept:
-        return (f"{others} against {labels[0]}: none of {len(tested)} differences remains after Holm's correction, which is no "
-                "proof of equality.")
+        return (f"{others} against {labels[0]}: no significant difference in any of {len(tested)} comparisons (Holm's "
+                "correction), which is no proof of equality.")
     named = []
     for d in kept[:3]:
         who = f"{d.name}, " if d.name else ""
         whose = f"{d.second}: " if len(labels) > 2 else ""
         unit = f" {d.quantity.unit}" if d.quantity.unit else ""
         named.append(f"{whose}{who}{title_text(d)} {difference_text(d)}{unit} {interval_text(d)}")
-    return f"{others} against {labels[0]}: {counted}{', first' * (len(kept) > 1)}: {'; '.join(named)}."
+    counted = f"{len(kept)} of {len(tested)} comparisons differ{'s' * (len(kept) == 1)} significantly (Holm's correction)"
+    return f"{others} against {labels[0]}: {counted}{', clearest first' * (len(kept) > 1)}: {'; '.join(named)}."

@@ -83,7 +83,7 @@ def won(ranking: Ranking, found: Recommendation) -> str:
     """What the arm that reads best wins (a share of the gap to the teacher, or where there is none the score) and its price."""
     first = ranking.named(ranking.leaders[0])
     if found.purpose != "balance":
-        text = f"stands {score_text(first, found, ranking)} from the plain arm"
+        text = f"gains {score_text(first, found, ranking)} over the plain arm"
     elif ranking.caught_up:
         better = [f"{a.title} {signed(a.scale * first.gains[a.name].mean)} {a.unit}" for a in found.axes
                   if a.name in first.gains and first.gains[a.name].interval()[0] > 0]
@@ -123,7 +123,7 @@ def sentence(ranking: Ranking, found: Recommendation) -> str:
     names = joined(f"“{n}”" for n in ranking.leaders)
     text = f"{who}: no significant difference for {found.purpose} between {names}."
     if ranking.plain in ranking.leaders:
-        return f"{text} The plain arm is among them: no arm is shown to help.{rest}"
+        return f"{text} The plain arm is among them, so no arm is significantly better.{rest}"
     return (f"{text} “{best}” reads best: it {won(ranking, found)} ({level(ranking)}, paired over {first.n} seeds). "
             f"It changes: {changes(first, found)}{rest}")
 

@@ -138,7 +138,7 @@ def stages_headline(found: Audit) -> str:
     if not losing:
         n = steps[0].values[f"{key}_lost"].n
         most = max(steps, key=lambda stage: stage.values[f"{key}_lost"].value)
-        return (f"No step is shown to have lost anything on {n:,} items ({' and '.join(WHAT[k] for k in tested)}); the largest "
+        return (f"No step lost significantly on {n:,} items ({' and '.join(WHAT[k] for k in tested)}); the largest "
                 f"difference is {points_text(most.values[f'{key}_lost'])}, {_step(most, steps)}.")
     worst = max(losing, key=lambda stage: stage.values[f"{key}_lost"].value)
     first = (f"The step {_step(worst, steps)} lost most: {points_text(worst.values[f'{key}_lost'])} of {WHAT[key]} "

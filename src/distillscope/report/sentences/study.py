@@ -42,18 +42,19 @@ def headline(setting: Setting, summary: Summary) -> str:
         best = summary.get(teacher, accuracy[0]) if teacher else None
         if best and all(s.mean <= best.mean for _, s in scores):
             lost = span(100 * (best.mean - s.mean) for _, s in scores)
-            parts.append(f"lose{ending} {lost} points of {setting.teacher}'s {percent(best.mean)} accuracy")
+            are, whose = ("is", "its") if ending else ("are", "their")
+            parts.append(f"{are} {lost} points less accurate than {whose} teacher {setting.teacher} ({percent(best.mean)})")
         else:
             parts.append(f"reach{'es' if ending else ''} {span(100 * s.mean for _, s in scores)}{NBSP}% accuracy"
-                         + (f" where {setting.teacher} reaches {percent(best.mean)}" if best else ""))
+                         + (f" (teacher {setting.teacher}: {percent(best.mean)})" if best else ""))
     own = summary.get(teacher, RANK) if teacher else None
     ranks = _found(students, summary, RANK)
     if ranks:
         seen += ranks
-        parts.append(f"fill{ending} {span(s.mean for _, s in ranks)} effective dimensions")
+        parts.append(f"use{ending} {span(s.mean for _, s in ranks)} effective dimensions")
         if own:
-            who = "it" if scores and best else setting.teacher
-            parts[-1] += f" where {who} fills {number(own.mean, 0 if own.mean >= 100 else 1)}"
+            whose = "the teacher" if scores and best else f"teacher {setting.teacher}"
+            parts[-1] += f", against {number(own.mean, 0 if own.mean >= 100 else 1)} for {whose}"
     if not parts:
         return f"On {setting.dataset} no student of {setting.teacher} has a finished trial yet."
     who = f"student {students[0].label}" if len(students) == 1 else f"students {joined(m.label for m in students)}"
@@ -72,9 +73,10 @@ def what_was_lost(setting: Setting, summary: Summary) -> list[str]:
             direction = 1 if gap >= 0 else -1  # the sentence's
             ends = sorted(100 * (own.mean - end) * direction for end in (s.low, s.high))
             interval = f" [{number(ends[0], 1)}, {number(ends[1], 1)}]" if math.isfinite(s.low) else ""
-            who = f"{best.label} comes closest on clean images" if len(scores) > 1 else f"{best.label} on clean images"
-            sentences.append(f"{who}: {number(abs(gap), 1)} points {'below' if gap >= 0 else 'above'} the teacher{interval}, "
-                             f"{seeds_text(s.n_seeds)}.")
+            several = len(scores) > 1
+            who, where = ("the most accurate student on clean images: ", "") if several else ("", " on clean images")
+            sentences.append(f"{best.label} is {who}{number(abs(gap), 1)} points {'less' if gap >= 0 else 'more'} accurate "
+                             f"than the teacher{where}{interval}, {seeds_text(s.n_seeds)}.")
     ordered = by_size(setting, summary, students[0].arm) if students else []
     if len(ordered) > 1:
         small, large = ordered[0], ordered[-1]
@@ -115,10 +117,10 @@ def _difference(summary: Summary, a: Model, b: Model, key: str, subject: str, di
     sign = "+" if d.mean > 0 else ""
     text = f"{subject} changes by {sign}{number(scale * d.mean, digits)}{unit}"
     if not math.isfinite(d.low):
-        return f"{text}; {seeds_text(d.n_seeds)}, so nothing is known of its spread."
+        return f"{text}; {seeds_text(d.n_seeds)}, so we cannot tell how much it varies."
     text += f" {interval_text(d, digits, scale)} (95{NBSP}%, paired over {d.n_seeds} seeds)"
     if d.low <= 0 <= d.high:
-        return f"{text}: the interval includes zero, which shows neither a difference nor that there is none."
+        return f"{text}: no significant difference, and no proof that there is none."
     return f"{text}."
 
 
@@ -135,7 +137,7 @@ def does_it_matter(run: Run, setting: Setting, summary: Summary) -> list[str]:
     if not accuracy:
         return ["This run has no labels, so no accuracy was measured, clean or noisy."]
     if not levels:
-        return ["Only clean images were probed; nothing is known of noise."]
+        return ["Only clean images were tested, so we cannot tell what noise costs."]
     sentences = []
     for level in dict.fromkeys((levels[len(levels) // 2], levels[-1])):
         falls = []
@@ -145,7 +147,7 @@ def does_it_matter(run: Run, setting: Setting, summary: Summary) -> list[str]:
                 falls.append((model.label, 100 * (clean.mean - noisy.mean)))
         if falls:
             each = joined(f"{label}{NBSP}{number(fall, 1)}" for label, fall in falls)
-            sentences.append(f"Points of accuracy lost at {level.text}: {each}.")
+            sentences.append(f"Accuracy lost under noise of {level.text}, in points: {each}.")
     return sentences
 
 
