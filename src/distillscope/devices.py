@@ -9,14 +9,22 @@ import sys
 
 import torch
 
+from distillscope import group
 from distillscope.errors import UserError
 
 PRECISIONS = {"float32": None, "bfloat16": torch.bfloat16, "float16": torch.float16}
 
 
 def choose_device(device: str = "auto") -> torch.device:
-    """The device asked for, or the best there is. An absent one is an error, never replaced in silence."""
-    if device in ("auto", None):
+    """The device asked for, or the best there is. An absent one is an error, never replaced in silence.
+
+    Of several processes that a launcher started each has its own GPU, so none can be asked for by number.
+    """
+    device, several = device or "auto", group.launched() > 1
+    if several and ":" in device:
+        raise UserError("--device", "auto, cpu or cuda, since each process of the launcher has a GPU of its own",
+                        f"'{device}'", "Leave it out; CUDA_VISIBLE_DEVICES says which GPUs there are.")
+    if device == "auto" or (several and device != "cpu" and torch.accelerator.is_available()):
         from accelerate import PartialState
 
         # Told so where there is no accelerator, else it would not join the processes that a launcher started on CPUs.

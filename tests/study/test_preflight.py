@@ -29,6 +29,8 @@ CALLS = {"device": {"device": "nowhere"}, "tracker": {"track": "nowhere"}, "jobs
 STUDIES = {
     "networks": {"students": [{"name": "paper_cnn", "width": 0, "image_size": 16}]},
     "optimizers": {"students": [{"name": "flat", "image_size": 16}], "training": {"batch_size": 16, "optimizer": "muon"}},
+    "batches": {"training": {"batch_size": 32, "accumulate": 3}},
+    "recomputing": {"training": {"batch_size": 16, "recompute": True}},
     "names": {"students": [{"name": "paper_cnn", "label": label, "image_size": 16} for label in "sS"]},
     "train_images": {"training": {"batch_size": 500}},
     "objectives": {"arms": [{"name": "a", "objective": ["cosine", {"name": "crd", "memory": 100_000}]}]},

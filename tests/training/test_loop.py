@@ -12,9 +12,11 @@ import distillscope.training.loop as loop
 from builders import refused
 from builders.training import DIM, source, student, targets, train
 from distillscope.config.study import Arm, Training
+from distillscope.data.preprocess import Preprocess
 from distillscope.data.source import Source
 from distillscope.data.views import View
 from distillscope.registry import objectives
+from distillscope.students.load import build_student
 from distillscope.training.health import Health, _explained, warnings_of
 from distillscope.training.loop import TrainingSet, distill, learning_rate_factor, make_optimizer
 from distillscope.training.muon import COEFFICIENTS, STEPS, Muon, orthogonalised
@@ -37,6 +39,69 @@ def test_losses_are_computed_in_float32_under_bfloat16(tmp_path, monkeypatch):
     assert set(seen) == {(torch.float32, torch.float32, False)}
     assert set(networks) == {torch.bfloat16}
     assert all(p.dtype == torch.float32 for p in one.module.parameters())
+
+
+def without_norms():
+    """A student in which no image's embedding depends on another's."""
+    one = student()
+    for i, layer in enumerate(one.module):
+        if isinstance(layer, torch.nn.BatchNorm2d):
+            one.module[i] = torch.nn.Identity()
+    return one
+
+
+WHOLE_BATCH = Arm(name="x", view={"name": "crop_flip"}, projector={"name": "mlp", "batch_norm": True}, objective=(
+    {"name": "cosine", "projected": False}, {"name": "infonce_learned", "queue": 16}, {"name": "relational_distance"},
+    {"name": "infonce_views", "weight": 0.1}, {"name": "centred_cosine", "weight": 0.5}))
+"""Objectives and a projector that look at all images of a batch together."""
+
+
+@pytest.mark.parametrize("drop_last", [True, False])
+def test_a_batch_in_parts_trains_what_the_whole_trains(tmp_path, drop_last):
+    """In-batch negatives, queues, the projector's batch norms and a learned temperature among it; the last batch is smaller."""
+    found, rows = [], targets()
+    shown = TrainingSet(source(), lambda epoch: rows, lambda epoch: View("crop_flip", {"padding": 1}, 0, epoch))
+    for parts in (1, 4):
+        one = without_norms()
+        settings = Training(epochs=2, batch_size=20, drop_last=drop_last, optimizer="sgd", learning_rate=0.02, accumulate=parts)
+        history = distill(one, shown, WHOLE_BATCH, settings, KeyedStreams(0, "S"), tmp_path / str(parts))
+        found.append(([r["loss"] for r in history], [p.detach() for p in one.module.parameters()]))
+    (losses, weights), (losses_in_parts, weights_in_parts) = found
+    assert losses_in_parts == pytest.approx(losses, rel=1e-5)
+    for a, b in zip(weights, weights_in_parts, strict=True):  # sums in another order: float32 rounding
+        assert torch.allclose(a, b, rtol=1e-4, atol=1e-5)
+
+
+def test_batch_norms_and_dropout_of_a_batch_in_parts(tmp_path):
+    """Running statistics take each part once, and both passes over a part draw the same dropout: else the gradient is off."""
+    one = student()
+    one.module.insert(0, torch.nn.Dropout(0.5))
+    seen = []
+    one.module[1].register_forward_pre_hook(lambda module, inputs: seen.append(inputs[0].detach().clone()))
+    train(tmp_path, one, epochs=1, accumulate=2)
+    assert [len(inputs) for inputs in seen] == [8] * 12  # three batches: two parts, twice
+    for step in range(3):
+        first, second, again, last = seen[4 * step : 4 * step + 4]
+        assert torch.equal(first, again) and torch.equal(second, last) and not torch.equal(first, second)
+    norm = next(m for m in one.module if isinstance(m, torch.nn.BatchNorm2d))
+    assert norm.num_batches_tracked == 6 and norm.momentum == 0.1
+
+
+@pytest.mark.parametrize("settings", [{}, {"accumulate": 2}])
+def test_what_is_computed_again_changes_nothing(tmp_path, settings):
+    """Running statistics of batch norms neither, though each batch passes twice."""
+    states, calls = [], []
+    for again in (False, True):
+        one = KeyedStreams(0, "S").build(
+            lambda: build_student("timm", {"model": "test_efficientnet"}, DIM, Preprocess(32), "S", torch.device("cpu")))
+        counted = []
+        one.module[0].blocks[0][0].register_forward_pre_hook(lambda *_, counted=counted: counted.append(1))
+        train(tmp_path / str(again), one, epochs=1, batch_size=24, optimizer="sgd", recompute=again, **settings)
+        states.append(one.module.state_dict())
+        calls.append(len(counted))
+    assert calls[1] == calls[0] + 2 * settings.get("accumulate", 1)
+    for a, b in zip(*(s.values() for s in states), strict=True):
+        assert torch.allclose(a, b, rtol=1e-5, atol=1e-6)
 
 
 def test_a_loss_of_nan_is_one_line_that_says_where(tmp_path):

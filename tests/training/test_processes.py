@@ -8,8 +8,6 @@ import os
 import socket
 import subprocess
 import sys
-import threading
-from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
@@ -19,6 +17,7 @@ from timm.layers import BatchNormAct2d
 from torch import nn
 
 from builders import refused, training
+from builders.together import Together
 from distillscope.config.parts import NoiseSpec
 from distillscope.config.study import Training
 from distillscope.data.noise import Noise
@@ -61,50 +60,10 @@ def losses(folder: Path) -> list[float]:
     return [json.loads(line)["loss"] for line in (folder / "metrics.jsonl").read_text().splitlines()]
 
 
-class Together:
-    """torch.distributed of threads, of which one runs at a time: each goes on when all have come to the same call."""
-
-    def __init__(self, world: int) -> None:
-        self.world, self.turn, self.all_here, self.given = world, threading.Lock(), threading.Barrier(world), {}
-        self.own = threading.local()
-
-    def run(self, part):
-        """``part(rank)`` of every rank."""
-        def ranked(rank: int):
-            self.own.rank = rank
-            with self.turn:
-                return part(rank)
-
-        with ThreadPoolExecutor(self.world) as pool:
-            return list(pool.map(ranked, range(self.world)))
-
-    def exchange(self, value: torch.Tensor) -> list[torch.Tensor]:
-        self.given[self.own.rank] = value.detach().clone()
-        self.turn.release()
-        self.all_here.wait(timeout=60)
-        seen = [self.given[rank] for rank in range(self.world)]
-        self.all_here.wait(timeout=60)
-        self.turn.acquire()
-        return seen
-
-    def get_world_size(self) -> int:
-        return self.world
-
-    def all_gather(self, parts: list[torch.Tensor], own: torch.Tensor) -> None:
-        for part, given in zip(parts, self.exchange(own), strict=True):
-            part.copy_(given)
-
-    def all_reduce(self, value: torch.Tensor) -> None:
-        value.detach().copy_(sum(self.exchange(value)))
-
-
 @pytest.fixture
 def together(monkeypatch):
     """Two parts of one process; `trained` has two processes."""
-    both = Together(2)
-    for name in ("get_world_size", "all_gather", "all_reduce"):
-        monkeypatch.setattr(torch.distributed, name, getattr(both, name))
-    return both
+    return Together(2).patched(monkeypatch)
 
 
 def test_two_parts_give_the_loss_and_gradients_of_one(together):

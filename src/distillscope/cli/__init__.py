@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sys
 
-from distillscope.cli.root import app
+from distillscope.cli.root import app, say_last
 from distillscope.errors import UserError
 from distillscope.files.writing import said_of
 
@@ -25,21 +25,20 @@ def main() -> None:
     try:
         app()
     except UserError as error:
-        print(f"distillscope: {error}", file=sys.stderr)
+        say_last(str(error))
         sys.exit(2)
     except OSError as error:
         said = said_of(error)
         if said is None:
             raise
-        print(f"distillscope: {said}", file=sys.stderr)
+        say_last(str(said))
         sys.exit(2)
     except MemoryError:
-        short = UserError("memory", "enough for this", "none left",
-                          "Use a part of the data, a smaller batch, or fewer trials at once.")
-        print(f"distillscope: {short}", file=sys.stderr)
+        say_last(str(UserError("memory", "enough for this", "none left",
+                               "Use a part of the data, a smaller batch, or fewer trials at once.")))
         sys.exit(2)
     except KeyboardInterrupt as error:  # before its command had begun
         from distillscope.processes.interrupts import exit_code
 
-        print("distillscope: interrupted", file=sys.stderr)
+        say_last("interrupted")
         sys.exit(exit_code(error))

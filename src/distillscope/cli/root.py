@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import glob
+import os
 import shlex
 import sys
 from collections.abc import Callable
@@ -23,7 +24,7 @@ class Commands(TyperGroup):
         try:
             return super().invoke(ctx)
         except KeyboardInterrupt as error:
-            print(f"distillscope: interrupted{self._goes_on(ctx)}", file=sys.stderr)
+            say_last(f"interrupted{self._goes_on(ctx)}")
             raise typer.Exit(exit_code(error)) from None
 
     def _goes_on(self, ctx: typer.Context) -> str:
@@ -83,6 +84,16 @@ Track = Annotated[str | None, typer.Option(help="also log to tensorboard, wandb 
 Corrupt = Annotated[str, typer.Option(metavar="error|skip",
                                       help="images that cannot be decoded: end, or leave them out and say so")]
 Workers = Annotated[int, typer.Option(help="decoding processes for data that is streamed")]
+
+
+def say_last(text: str) -> None:
+    """Why the command ends, in one line; of several processes of a launcher the first that knows says it."""
+    if os.environ.get("WORLD_SIZE", "1") != "1":
+        from distillscope import group
+
+        if not group.speaks_last():
+            return
+    print(f"distillscope: {text}", file=sys.stderr)
 
 
 def command_line() -> str:

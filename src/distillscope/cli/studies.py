@@ -154,7 +154,8 @@ def distill(
 
         rows = plan_student(study, out, resume=resume, device=device, precision=precision, track=track, workers=workers,
                             keep_images=keep_images)
-        print_table("Plan", ["", ""], rows)
+        if speaks():
+            print_table("Plan", ["", ""], rows)
         return
     from distillscope.study.student import distill_one
 

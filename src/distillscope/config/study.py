@@ -28,6 +28,8 @@ class Training(_Frozen):
     weight_decay: float = Field(0.0, ge=0)
     schedule: Literal["constant", "cosine", "one_cycle"] = "constant"
     drop_last: bool = True
+    accumulate: int | None = Field(None, ge=1, le=2**20, description="parts of a batch that go through the network in turn")
+    recompute: bool | None = Field(None, description="keep less of a forward pass, compute it again in the backward pass")
 
     def in_whole_batches(self, count: int) -> int:
         """How many of ``count`` images fill whole batches.
@@ -36,6 +38,14 @@ class Training(_Frozen):
         49984
         """
         return count // self.batch_size * self.batch_size
+
+    def num_parts(self, size: int) -> int:
+        """Into how many parts a batch of ``size`` images is cut, none smaller than those of a whole batch.
+
+        >>> Training(batch_size=64, accumulate=4).num_parts(64), Training(batch_size=64, accumulate=4).num_parts(47)
+        (4, 2)
+        """
+        return max(1, size * (self.accumulate or 1) // self.batch_size)
 
     def num_steps(self, count: int) -> int:
         """Steps of one epoch over ``count`` images: the last, smaller batch may be left out.

@@ -286,5 +286,7 @@ def training_text(settings: Training) -> str:
     >>> training_text(Training(epochs=1, schedule="cosine"))
     '1 epoch, batch 64, adam, lr 0.001 (cosine), weight decay 0'
     """
-    return (f"{settings.epochs} epoch{'' if settings.epochs == 1 else 's'}, batch {settings.batch_size}, {settings.optimizer}, "
-            f"lr {settings.learning_rate:g} ({settings.schedule}), weight decay {settings.weight_decay:g}")
+    parts = f" in {settings.accumulate} parts" if (settings.accumulate or 1) > 1 else ""
+    return (f"{settings.epochs} epoch{'' if settings.epochs == 1 else 's'}, batch {settings.batch_size}{parts}, "
+            f"{settings.optimizer}, lr {settings.learning_rate:g} ({settings.schedule}), weight decay {settings.weight_decay:g}"
+            + (", activations recomputed" if settings.recompute else ""))

@@ -105,6 +105,22 @@ def timm_student(embedding_dim: int, image_size: int, *, model: str, pretrained:
     return nn.Sequential(body, nn.Linear(features, embedding_dim))
 
 
+def recompute(module: nn.Module, label: str, on: bool = True) -> None:
+    """Let the network keep less of a forward pass and compute the rest again in the backward pass (gradient checkpointing).
+
+    For networks with timm's ``set_grad_checkpointing``; any other is refused.
+    """
+    able: list[Any] = [m for m in module.modules() if hasattr(m, "set_grad_checkpointing")][:1]  # the outermost
+    try:
+        for body in able:
+            body.set_grad_checkpointing(on)
+    except AssertionError:  # what timm says of a model that has the method and not the ability
+        able = []
+    if not able:
+        raise UserError("training.recompute", "a network that can compute again (most of timm's: set_grad_checkpointing)",
+                        f"student {label}", "Set training.recompute=false; training.accumulate=2 needs less memory too.")
+
+
 def own_network(body: nn.Module, image_size: int, embedding_dim: int, label: str) -> nn.Module:
     """A caller's own network (b, 3, size, size) -> (b, k), with a linear layer after it where k is not ``embedding_dim``.
 

@@ -10,6 +10,7 @@ from typing import Any
 
 import torch
 
+from distillscope import group
 from distillscope.config.parts import DESCRIPTION
 from distillscope.config.resolve import with_noise
 from distillscope.config.study import Arm, Study
@@ -51,6 +52,7 @@ class Plan:
     seconds: float
     memory_mib: float
     cache_mib: float
+    precision: str = "float32"
     images: dict[str, None] = field(default_factory=dict)
     """What is kept of the images at the students' sizes, in words, in order."""
 
@@ -60,6 +62,8 @@ class Plan:
         return [
             ("students", ", ".join(s.label for s in study.students)),
             ("arms", ", ".join(a.name for a in study.arms)),
+            ("training", "; ".join(dict.fromkeys(training_text(study.training_of(a)) for a in study.arms))),
+            ("precision", self.precision),
             ("seeds", ", ".join(map(str, study.seeds))),
             ("trials", f"{self.trials} ({self.finished} finished already)"),
             ("teacher forward passes", f"{self.teacher_forwards:,} to do, {self.teacher_cached:,} cached"),
@@ -83,7 +87,8 @@ def plan_study(study: Study, run: Path, device: str = "auto", precision: str | N
     work = replace(work, study=with_noise(work.study))
     study, chosen = work.study, choose_device(device)
     jobs = num_jobs(jobs, chosen, len(trials_of(study)))
-    total = Plan(study, len(trials_of(study)), 0, 0, 0, 0, 0, 0.0, 600.0, 0.0)
+    total = Plan(study, len(trials_of(study)), 0, 0, 0, 0, 0, 0.0, 600.0, 0.0,
+                 precision or "float32")
     arms = {a.name: a for a in study.arms}
     for data in study.data:
         splits = load_data(study, data, workers=workers)
@@ -148,6 +153,7 @@ def plan_student(study: Study, out: Path, *, resume: bool = False, device: str =
     begun = begin(Work(study, None, resume, device, precision, None, track, workers), out)
     study, splits, encoder = begun.work.study, begun.splits, begun.encoder
     spec, arm, target = study.students[0], study.arms[0], study.target_of(study.arms[0])
+    world = group.world()
     training, dim, num_train = study.training_of(arm), target_dim(target, encoder.dim), len(splits.train)
     chosen = choose_device(device)
     student = build_student(spec.name, spec.settings, dim, Preprocess(spec.image_size, spec.mean, spec.std), spec.label, chosen)
@@ -170,6 +176,8 @@ def plan_student(study: Study, out: Path, *, resume: bool = False, device: str =
         ("embeddings", f"{dim} dimensions, of the teacher's {encoder.dim}; target {part_text(target)}"),
         ("images", f"{splits.title}, {num_train:,} for training, {held_out:,} held out"),
         ("images kept on disk", _kept_images(study, arm, spec.label, splits, keep_images)),
+        ("precision", precision or "float32"),
+        ("processes", f"{world}, each with {training.batch_size // world} images of a batch" if world > 1 else "1"),
         ("steps", f"{steps:,} an epoch, {steps * training.epochs:,} in all, {seen:,} images"),
         ("teacher forward passes", f"{todo:,} to do, {sum(len(source) for source, _ in sets) - todo:,} cached"),
         ("estimated time", _duration(seconds)),

@@ -6,17 +6,17 @@ and its line in `CHECKS`; it raises a UserError, and changes nothing.
 
 from __future__ import annotations
 
-import os
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
+import torch
 
-from distillscope import progress, registry
+from distillscope import group, progress, registry
 from distillscope.config.resolve import check_parts
-from distillscope.config.study import Study
+from distillscope.config.study import Study, Training
 from distillscope.data.splits import Splits
 from distillscope.devices import autocast, choose_device
 from distillscope.errors import UserError
@@ -24,6 +24,7 @@ from distillscope.files.folders import KEEP_GIB
 from distillscope.results.rundir import check_folder, check_names, json_object, read_done
 from distillscope.stress.subject import rehearse
 from distillscope.students.load import check_student
+from distillscope.students.networks import recompute
 from distillscope.study.prepared import embedded_views, fingerprint, rehearse_views
 from distillscope.targets.transforms import check_target, fit_target
 from distillscope.teachers.encoder import TeacherRows
@@ -63,10 +64,10 @@ class Seen:
 
 def launcher(work: Work) -> None:
     """Whole trials run side by side; only one student is trained over the processes of a launcher."""
-    if int(os.environ.get("WORLD_SIZE", "1")) > 1:
+    if group.launched() > 1:
         raise UserError("run", "one process, which runs whole trials side by side (--jobs)",
-                        f"{os.environ['WORLD_SIZE']} of a launcher", "For one student over several processes: "
-                        "torchrun --nproc-per-node 2 -m distillscope.cli distill ...")
+                        f"{group.launched()} of a launcher",
+                        "For one student over several processes: torchrun --nproc-per-node 2 -m distillscope.cli distill ...")
 
 
 def parts(work: Work) -> None:
@@ -89,14 +90,50 @@ def networks(work: Work) -> None:
 
 def optimizers(work: Work) -> None:
     """Whether Muon finds convolutions in every student that it is to train."""
+    for _, drawn, _ in _drawn(work, lambda settings: settings.optimizer == "muon"):
+        kernels_of(drawn.parameters())
+
+
+def batches(work: Work) -> None:
+    """Whether every batch can be cut into parts, and those among the processes of a launcher; what a part changes is said."""
+    world = group.launched()
+    for settings in {work.study.training_of(arm): None for arm in work.study.arms}:
+        size, parts = settings.batch_size, settings.accumulate or 1
+        if size % world:
+            raise UserError("training.batch_size", f"a multiple of the {world} processes", str(size), "Change it.")
+        if size % (world * parts) or (parts > 1 and size < 2 * world * parts):
+            of = f" and {world} processes" if world > 1 else ""
+            raise UserError("training.accumulate",
+                            f"a number that cuts a batch of {size}{of} into equal parts of 2 images or more", str(parts),
+                            "Set 2, or change training.batch_size.")
+
+
+def recomputing(work: Work) -> None:
+    """Whether each network that is to compute again for the backward pass can; and where parts change what batch norms see."""
+    for settings, drawn, label in _drawn(work, lambda settings: bool(settings.recompute) or (settings.accumulate or 1) > 1):
+        say_parted(settings, drawn, label)
+        if settings.recompute:
+            recompute(drawn, label)
+
+
+def say_parted(settings: Training, network: torch.nn.Module, label: str) -> None:
+    """A batch norm can see one part at a time only."""
+    parts = settings.accumulate or 1
+    if parts > 1 and any(isinstance(m, torch.nn.modules.batchnorm._BatchNorm) for m in network.modules()):
+        progress.say(f"student {label}: its batch norms see the {settings.batch_size // parts} images of a part, not the "
+                     f"{settings.batch_size} of a batch (training.accumulate {parts}); the loss is that of the whole batch")
+
+
+def _drawn(work: Work, wanted: Callable[[Training], bool]) -> Iterator[tuple[Training, torch.nn.Module, str]]:
+    """The networks, without memory, of the arms whose training is wanted; none that the caller handed over."""
     study = work.study
-    if "students" in work.given:
-        return
-    for arm in (arm for arm in study.arms if study.training_of(arm).optimizer == "muon"):
+    for arm in (arm for arm in study.arms if "students" not in work.given and wanted(study.training_of(arm))):
         for spec in (study.student_of(arm, s.label) for s in study.students if s.label in (arm.students or (s.label,))):
-            drawn = check_student(spec.name, spec.settings, spec.image_size, spec.label)
+            of_any_dim = {"projection": "linear"} if "projection" in spec.settings else {}
+            settings = {**spec.settings, **of_any_dim}
+            drawn = check_student(spec.name, settings, spec.image_size, spec.label)
             if drawn is not None:
-                kernels_of(drawn.parameters())
+                yield study.training_of(arm), drawn, spec.label
 
 
 def device(work: Work) -> None:
@@ -236,6 +273,8 @@ CHECKS = (
     Check("study", tracker),
     Check("study", networks),
     Check("study", optimizers),
+    Check("study", batches),
+    Check("study", recomputing),
     Check("study", device),
     Check("study", jobs, distill=False),
     Check("study", names, distill=False),

@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np
 
-from distillscope import progress, registry
+from distillscope import group, progress, registry
 from distillscope.config.parts import Dataset, Part
 from distillscope.config.study import Arm, Study
 from distillscope.data.looking import Looked
@@ -84,21 +84,39 @@ class Untransformed:
 def prepare_targets(study: Study, encoder: TeacherRows, splits: Splits, part: Part, arms: list[Arm]) -> Prepared:
     """Embed what is missing, fit the target transform on train, and write the targets of every split and view.
 
-    What is there already is used where its checksum holds, else named and made again.
+    What is there already is used where its checksum holds, else named and made again. The processes of a launcher embed a part
+    each; then the first of them fits and writes, and the others find it.
     """
-    train = encoder.rows(splits.train, label=f"teacher {splits.title}/train")
     key = {"teacher": encoder.describe(), "target": part.model_dump(), "splits": splits.marks}
     digest = hashlib.blake2b(json.dumps(key, sort_keys=True, default=str).encode(), digest_size=8).hexdigest()
     folder = cache_root() / "targets" / digest
+    if group.world() > 1:
+        views = embedded_views(study, arms)
+        lacking = set(group.agreed(lambda: [name for name, _, _ in views if not is_sound(folder / f"{name}.npy")]))
+        for name, source in _sets(splits):
+            encoder.rows(source, label=f"teacher {splits.title}/{name}")
+        for _, view, label in (seen for seen in views if seen[0] in lacking):
+            encoder.rows(splits.train, view, label=f"teacher {splits.title}, {label}")
+    return group.in_turn(lambda: _written(study, encoder, splits, part, arms, folder, key))
+
+
+def _sets(splits: Splits) -> list[tuple[str, Source]]:
+    named = (("train", splits.train), ("validation", splits.validation), ("test", splits.test))
+    return [(name, source) for name, source in named if source is not None]
+
+
+def _written(study: Study, encoder: TeacherRows, splits: Splits, part: Part, arms: list[Arm], folder: Path,
+             key: dict[str, Any]) -> Prepared:
+    """The targets of every split and view in ``folder``, which ``key`` names."""
+    train = encoder.rows(splits.train, label=f"teacher {splits.title}/train")
     if not (folder / "entry.json").is_file():
         write_json(folder / "entry.json", key)
     sweep(folder)
     target = _fitted_once(part, encoder, train, folder / TRANSFORM)
     keep_rows(folder / "train.npy", lambda: target(train))
-    for name, source in (("validation", splits.validation), ("test", splits.test)):
-        if source is not None:
-            rows = encoder.rows(source, label=f"teacher {splits.title}/{name}")
-            keep_rows(folder / f"{name}.npy", partial(target, rows))
+    for name, source in _sets(splits)[1:]:
+        rows = encoder.rows(source, label=f"teacher {splits.title}/{name}")
+        keep_rows(folder / f"{name}.npy", partial(target, rows))
 
     def seen(view: View, label: str) -> np.ndarray:
         return target(encoder.rows(splits.train, view, label=f"teacher {splits.title}, {label}"))

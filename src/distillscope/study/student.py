@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import json
 from collections.abc import Callable
 from dataclasses import dataclass, replace
@@ -10,12 +11,12 @@ from typing import Any
 
 import yaml
 
-from distillscope import progress
+from distillscope import group, progress
 from distillscope.config.load import study_from
 from distillscope.config.parts import DESCRIPTION, REQUEST, Student
 from distillscope.config.recipe import FIRST_RECIPE
 from distillscope.config.resolve import with_noise
-from distillscope.config.study import Arm, Study
+from distillscope.config.study import Arm, Study, Training
 from distillscope.data.source import Source
 from distillscope.data.splits import Splits
 from distillscope.errors import UserError
@@ -28,8 +29,9 @@ from distillscope.results.run_files import trials_of
 from distillscope.students.card import model_card, recipe_text, teacher_id, training_rows, training_text, view_text
 from distillscope.students.hub import CARD
 from distillscope.students.load import StudentEncoder, save_student
+from distillscope.students.networks import recompute
 from distillscope.students.own_network import OwnNetwork
-from distillscope.study.preflight import Work, check_data, check_study, check_teacher
+from distillscope.study.preflight import Work, check_data, check_study, check_teacher, say_parted
 from distillscope.study.prepared import fingerprint, load_untested, prepare_targets
 from distillscope.study.trial import fresh_student, make_health, training_set
 from distillscope.teachers.encoder import TeacherRows, load_teacher
@@ -78,8 +80,11 @@ def distill_one(study: Study, out: Path, *, resume: bool = False, device: str = 
 
 
 def distil(work: Work, out: Path, given: Given = Given(), *, command: str = "") -> StudentEncoder | None:
-    """`distill_one`, of what may be ``given``: the student as trained, or None where the folder was finished already."""
-    with said_if_deleted(out, cache_root()):
+    """`distill_one`, of what may be ``given``: the student as trained, or None where the folder was finished already.
+
+    The processes of a launcher (`group`) embed and train as one; the first of them writes the folder.
+    """
+    with said_if_deleted(out, cache_root()), group.parted("distill"):
         begun = begin(work, out, given)
         if (out / DESCRIPTION).exists():
             progress.say(f"{out}: finished already")
@@ -89,30 +94,41 @@ def distil(work: Work, out: Path, given: Given = Given(), *, command: str = "") 
 
 def begin(work: Work, out: Path, given: Given = Given()) -> Begun:
     """What `distill` does before any work, and all that its plan does: everything that may be refused is refused here."""
-    first = progress.speaks()  # of several processes that share the work, the one that compares and writes
-    check_fresh(f"--out {out}", out, "Add --resume, or name another.", going_on=work.resume or not first)
-    there = first and is_filled(out)
+    group.join(work.device)
     settings = {k: v for k, v in work.study.dump().items() if k not in IGNORED}
     request: dict[str, Any] = {"settings": settings, "precision": work.precision or "float32"}
-    if there:
-        compare_request(out, request)
+
+    def check_folder() -> None:
+        check_fresh(f"--out {out}", out, "Add --resume, or name another.", going_on=work.resume)
+        if is_filled(out):
+            compare_request(out, request)
+
+    group.agreed(check_folder)
     work = replace(work, study=with_noise(work.study))
     data, teacher = work.study.data[0], work.study.teacher[0]
     check_study(work)
-    if given.network and work.study.training_of(work.study.arms[0]).optimizer == "muon":
-        kernels_of(given.network.module.parameters())
+    if given.network:
+        check_own(work.study.training_of(work.study.arms[0]), given.network)
     splits = load_untested(work.study, data, given.images, work.workers)
     check_data(work, splits)
-    if first:
+    if not group.rank():
         _say_if_enlarged(work.study.students[0], splits)
     encoder = given.load_teacher(work, splits)
     check_teacher(work, splits, encoder, teacher.title)
     request["fingerprint"] = fingerprint(encoder, splits)
     if given.network:
         request["fingerprint"]["student's first weights"] = given.network.fingerprint()
-    if first and (out / REQUEST).is_file():
-        compare_request(out, request)
+    group.agreed(lambda: compare_request(out, request) if (out / REQUEST).is_file() else None)
     return Begun(work, splits, encoder, request)
+
+
+def check_own(settings: Training, network: OwnNetwork) -> None:
+    """What `preflight` checks of networks that are named."""
+    if settings.optimizer == "muon":
+        kernels_of(network.module.parameters())
+    if settings.recompute:
+        recompute(copy.deepcopy(network.module), network.label)
+    say_parted(settings, network.module, network.label)
 
 
 ENLARGED = 4
@@ -130,18 +146,27 @@ def _say_if_enlarged(spec: Student, splits: Splits) -> None:
 
 def _distil(begun: Begun, written: Arm, out: Path, given: Given, command: str) -> StudentEncoder:
     """Train the student and write its folder; ``written`` is the arm as it was asked for."""
-    study, splits, first = begun.work.study, begun.splits, progress.speaks()
+    study, splits = begun.work.study, begun.splits
     data, teacher, spec, arm = study.data[0], study.teacher[0], study.students[0], study.arms[0]
     settings, trial = study.training_of(arm), trials_of(study)[0]
-    if first:
-        said = f"recipe {recipe_text(study)}: {arm.objective_name}; view {view_text(written)}; {training_text(settings)}"
-        progress.say(visible(said))
-    out.mkdir(parents=True, exist_ok=True)
-    held = RunLock(out) if first else None
+    said = f"recipe {recipe_text(study)}: {arm.objective_name}; view {view_text(written)}; {training_text(settings)}"
+    progress.say(visible(said))
+    held: list[RunLock] = []
+
+    def take_folder() -> None:
+        out.mkdir(parents=True, exist_ok=True)
+        held.append(RunLock(out))
+        sweep(out, alone=True)
+        write_text(out / REQUEST, yaml.safe_dump(begun.request, sort_keys=False, allow_unicode=True))
+
+    def write_folder() -> None:
+        prepared.copy_target(out)
+        write_text(out / CARD, model_card(student, str(out), command=command))
+        save_student(student, out)
+        (out / "checkpoint.pt").unlink(missing_ok=True)
+
     try:
-        if first:
-            sweep(out, alone=True)
-            write_text(out / REQUEST, yaml.safe_dump(begun.request, sort_keys=False, allow_unicode=True))
+        group.agreed(take_folder)
         prepared = prepare_targets(study, begun.encoder, splits, study.target_of(arm), [arm])
         student, streams = fresh_student(study, arm, spec, trial.seed, prepared, begun.work.device,
                                          begun.work.precision or "float32", given.network)
@@ -149,18 +174,15 @@ def _distil(begun: Begun, written: Arm, out: Path, given: Given, command: str) -
         with progress.task(f"student {spec.label}", settings.num_seen(len(splits.train))) as advance:
             history = distill(student, training_set(arm, trial.seed, seen, prepared), arm, settings, streams, out,
                               make_health(seen, prepared), track=begun.work.track, advance=advance, warn=progress.say)
-        prepared.copy_target(out)
         student.described = {**(student.described or {}), "target": prepared.target_name, "teacher": teacher.title,
                              "teacher_id": teacher_id(teacher), "dataset": data.title,
                              **({"images": splits.whole_train.note} if splits.whole_train.note else {}),
                              "recipe": arm.name, "objective": arm.objective_name, "seed": trial.seed,
                              "card": training_rows(study, splits, history)}
-        write_text(out / CARD, model_card(student, str(out), command=command))
-        save_student(student, out)
-        (out / "checkpoint.pt").unlink(missing_ok=True)
+        group.agreed(write_folder)
     finally:
-        if held:
-            held.release()
+        for lock in held:
+            lock.release()
     return student
 
 

@@ -21,7 +21,7 @@ import json
 import os
 import re
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -31,7 +31,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from filelock import BaseFileLock, Timeout
 
-from distillscope import progress
+from distillscope import group, progress
 from distillscope.data.preprocess import coarse_for
 from distillscope.data.source import Source, as_rows, read_batches
 from distillscope.devices import kept_memory
@@ -239,38 +239,64 @@ def embed(encoder: Encoder, source: Source, perturbation: Perturbation | None = 
           workers: int = 0, label: str | None = None) -> np.ndarray:
     """Embeddings (n, dim) float32 of every item of ``source``, in its order, from the cache where it has them.
 
-    Two processes that want the same entry: the second waits, then finds it. Interrupted, what was done is kept.
+    Two processes that want the same entry: the second waits, then finds it; those of one launcher embed a part each.
+    Interrupted, what was done is kept.
     """
     path, described = entry_path(encoder, perturbation, root)
     hashes, keys = row_keys(source, perturbation is not None)
     entry = Entry(path, described)
+
+    def make(absent: np.ndarray) -> None:
+        if coarse := coarse_for(encoder.preprocess, source.decoding):
+            progress.say(f"teacher {encoder.name}: {coarse}")
+        _embed_absent(encoder, source, perturbation, entry, absent, hashes, keys, workers, label)
+
     try:
-        lock = locked(path)
+        with completed(entry, keys, make) as rows:
+            return entry.gather(rows)
     except PermissionError:  # somebody else's cache: what it has may be read
         rows = entry.load().find(keys) if path.is_dir() else np.array([-1])
         if (rows < 0).any():
             raise
         return entry.gather(rows)
-    try:
+
+
+@contextlib.contextmanager
+def completed(entry: Entry, keys: np.ndarray, make: Callable[[np.ndarray], None], verify: bool = True) -> Iterator[np.ndarray]:
+    """The row of each of ``keys`` (m, 16), as `Entry.find` gives it, while nobody else changes the entry.
+
+    What it lacks is made first: ``make`` gets the absent items' places in ``keys``, each key once. Of the processes of a
+    launcher the first holds the lock and says what is absent, and all make their share (`group.share`) of it. ``verify`` as of
+    `Entry.load`.
+    """
+    locks_held: list[BaseFileLock] = []
+
+    def lacking() -> np.ndarray:
+        locks_held.append(locked(entry.path))
         entry.sweep()
-        rows = entry.load().find(keys)
-        absent = np.flatnonzero(rows < 0)
-        # Two items with the same key (the same image twice) need one forward.
-        absent = absent[np.unique(keys[absent].view("V16").ravel(), return_index=True)[1]] if len(absent) else absent
+        absent = np.flatnonzero(entry.load(verify).find(keys) < 0)
+        # Two items with the same key (the same image twice) need one row.
+        return np.sort(absent[np.unique(keys[absent].view("V16").ravel(), return_index=True)[1]]) if len(absent) else absent
+
+    try:
+        absent = group.agreed(lacking)
         if len(absent):
-            if coarse := coarse_for(encoder.preprocess, source.decoding):
-                progress.say(f"teacher {encoder.name}: {coarse}")
-            _embed_absent(encoder, source, perturbation, entry, np.sort(absent), hashes, keys, workers, label)
-            entry.join()
-            rows = entry.find(keys)
-        return entry.gather(rows)
+            make(absent)
+            group.wait()
+            group.agreed(entry.join)
+        if group.rank():
+            entry.load(verify=False)  # the first process has verified it
+        yield entry.find(keys)
+        group.wait()
     finally:
-        lock.release()
+        for lock in locks_held:
+            lock.release()
 
 
 @kept_memory()
 def _embed_absent(encoder, source, perturbation, entry, absent, hashes, keys, workers, label) -> None:
     batches = [absent[i : i + encoder.batch_size] for i in range(0, len(absent), encoder.batch_size)]
+    done = iter(group.whole(batches))
     pending: list[tuple[np.ndarray, np.ndarray]] = []
     last = time.monotonic()
 
@@ -285,9 +311,9 @@ def _embed_absent(encoder, source, perturbation, entry, absent, hashes, keys, wo
 
     with progress.task(label or f"teacher {source.name}/{source.split}", len(absent)) as advance:
         try:
-            for indices, images in read_batches(source, batches, workers):
+            for indices, images in read_batches(source, group.share(batches), workers):
                 pending.append((indices, encoder.encode(images, source.ids[indices], perturbation)))
-                advance(len(indices))
+                advance(next(done))
                 if time.monotonic() - last > FLUSH_SECONDS or sum(len(i) for i, _ in pending) >= entry.most_rows:
                     flush()
         finally:

@@ -60,6 +60,22 @@ def shared_batch_norms(*modules: torch.nn.Module) -> Iterator[None]:
             norm.__class__ = kind
 
 
+@contextlib.contextmanager
+def untracked(module: torch.nn.Module) -> Iterator[None]:
+    """Within it batch norms in training mode normalise as ever and leave their running statistics alone: for a second pass."""
+    norms = [m for m in module.modules() if isinstance(m, _BatchNorm)]
+    before = [(norm.momentum, None if norm.num_batches_tracked is None else norm.num_batches_tracked.clone()) for norm in norms]
+    for norm in norms:
+        norm.momentum = 0.0  # not `track_running_stats`: checkpoints of activations count what is saved, which is less without
+    try:
+        yield
+    finally:
+        for norm, (momentum, tracked) in zip(norms, before, strict=True):
+            norm.momentum = momentum
+            if tracked is not None and norm.num_batches_tracked is not None:
+                norm.num_batches_tracked.copy_(tracked)
+
+
 class _Shared(_BatchNorm):
     """What a batch norm does differently while it is trained by several processes."""
 

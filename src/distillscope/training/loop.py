@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import json
 import math
-import os
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -17,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import torch
 
-from distillscope import progress
+from distillscope import group, progress
 from distillscope.config.study import Arm, Training
 from distillscope.data.source import Source, read_batches
 from distillscope.data.views import View
@@ -25,9 +24,10 @@ from distillscope.devices import kept_memory
 from distillscope.draws import keyed_seed
 from distillscope.errors import UserError, unknown_name
 from distillscope.files.writing import write_atomic, write_text
-from distillscope.processes.interrupts import HeldBack
+from distillscope.processes.interrupts import HeldBack, Terminated
 from distillscope.students.load import StudentEncoder
-from distillscope.training.gathered_batch import BatchGather, shared_batch_norms
+from distillscope.students.networks import recompute
+from distillscope.training.gathered_batch import BatchGather, shared_batch_norms, untracked
 from distillscope.training.health import Health, warnings_of
 from distillscope.training.loss import Terms, check_arm
 from distillscope.training.muon import Muon
@@ -111,27 +111,27 @@ def distill(student: StudentEncoder, training_set: TrainingSet, arm: Arm, settin
                     if track:
                         accelerator.log({k: v for k, v in record.items() if isinstance(v, (int, float))}, step=loop.step)
                     loop.save()
-                    interrupts.check()
+                    loop.stop(interrupts)
                 if loop.step == loop.num_steps:
                     break
                 loop.begin_epoch()
                 for indices, images in interrupts.during(read_batches(loop.source, loop.batches_left())):
-                    advance(loop.train_on(indices, images))
-                    interrupts.check()
+                    advance(loop.train_on(indices, images, interrupts.number))
+                    loop.stop(interrupts)
                     if time.monotonic() - loop.saved > CHECKPOINT_SECONDS:
                         loop.save()
         except KeyboardInterrupt:
             if not interrupts.forced:
                 loop.save()
             raise
-    if track:
-        accelerator.end_training()
+    for tracker in accelerator.trackers:  # accelerate's end_training would part the processes too
+        tracker.finish()
     student.module.eval()
     return loop.history
 
 
 def _accelerator(student: StudentEncoder, num_images: int, settings: Training, folder: Path, track: str | None) -> Accelerator:
-    """The processes that train as one, once their batches are known to fit the images."""
+    """The processes that train as one."""
     from accelerate import Accelerator
     from accelerate.state import AcceleratorState
 
@@ -141,15 +141,7 @@ def _accelerator(student: StudentEncoder, num_images: int, settings: Training, f
         raise UserError("training.batch_size", f"at most the {num_images} training images", str(batch), "Set a smaller one.")
     mixed = {"float32": "no", "bfloat16": "bf16", "float16": "fp16"}[student.precision]
     accelerator = Accelerator(cpu=student.device.type == "cpu", mixed_precision=mixed, log_with=track, project_dir=folder)
-    world, launched = accelerator.num_processes, int(os.environ.get("WORLD_SIZE", "1"))
-    if world != launched:
-        raise UserError("distill", f"the {launched} processes of the launcher as one group", f"{world}",
-                        "Start them with torchrun --nproc-per-node 2 -m distillscope.cli distill ..., or start one alone.")
-    if batch % world:
-        raise UserError("training.batch_size", f"a multiple of the {world} processes", str(batch), "Change it.")
-    if not settings.drop_last and 0 < num_images % batch < world:
-        raise UserError("training.drop_last", f"true, since the last batch is smaller than the {world} processes", "false",
-                        "Set it to true, or change training.batch_size.")
+    group.check_joined(accelerator.num_processes)
     if track:
         accelerator.init_trackers("distillscope")
     return accelerator
@@ -169,11 +161,14 @@ class _Loop:
         self.terms = Terms(arm, student.dim, training_set.targets(0).shape[1], num_classes(self.source), seed=streams.seed,
                            gather=gather).to(student.device)
         optimizer = make_optimizer([*student.module.parameters(), *self.terms.parameters()], settings)
+        if settings.recompute:
+            recompute(student.module, student.name)
         self.module, self.optimizer = accelerator.prepare(student.module, optimizer)
         self.checkpoint = folder / "checkpoint.pt"
         self.history: list[dict[str, Any]] = []
         self.step, self.first_step = 0, 0  # done in all; where this process began
         self.total, self.seconds_before = 0.0, 0.0  # summed loss of the epoch; seconds of earlier processes
+        self.signal: int | None = None  # that some process was sent
         folder.mkdir(parents=True, exist_ok=True)
 
     def resume(self) -> int:
@@ -185,6 +180,8 @@ class _Loop:
                 self.accelerator.unwrap_model(self.module).load_state_dict(state["module"])
                 self.terms.restore(state["terms"])
                 self.optimizer.load_state_dict(state["optimizer"])
+                if self.accelerator.scaler is not None and "scaler" in state:
+                    self.accelerator.scaler.load_state_dict(state["scaler"])
                 self.history, self.step = list(state["history"]), int(state["step"])
                 self.total, self.seconds_before = float(state["total"]), float(state["seconds"])
             except (RuntimeError, ValueError, TypeError, KeyError, AttributeError, IndexError) as error:
@@ -203,9 +200,11 @@ class _Loop:
     def save(self) -> None:
         if self.accelerator.is_main_process:
             _check_there(self.folder)
+            scaler = self.accelerator.scaler  # of float16
             save_checkpoint(self.checkpoint, {"module": self.student.module.state_dict(), "terms": self.terms.state(),
                                               "optimizer": self.optimizer.state_dict(), "history": self.history,
-                                              "step": self.step, "total": self.total, "seconds": self.seconds()})
+                                              "step": self.step, "total": self.total, "seconds": self.seconds(),
+                                              **({} if scaler is None else {"scaler": scaler.state_dict()})})
         self.saved = time.monotonic()
 
     def epoch_is_over(self) -> bool:
@@ -244,26 +243,71 @@ class _Loop:
         rank, world = self.accelerator.process_index, self.accelerator.num_processes
         return [order[i * self.batch : (i + 1) * self.batch][rank::world] for i in range(first, self.per_epoch)]
 
-    def train_on(self, indices: np.ndarray, images: Any) -> int:
-        """One step on a batch; the number of images in the whole of it."""
+    def stop(self, interrupts: HeldBack) -> None:
+        """Raise what a signal asked for, in all processes after the same step."""
+        if self.accelerator.num_processes == 1:
+            interrupts.check()
+        elif self.signal is not None:
+            raise Terminated(self.signal)
+
+    def train_on(self, indices: np.ndarray, images: Any, signal: int | None = None) -> int:
+        """One step on a batch; the number of images in the whole of it. ``signal``: what this process was sent meanwhile."""
         factor = learning_rate_factor(self.settings.schedule, self.step, self.num_steps)
-        for group in self.optimizer.param_groups:
-            group["lr"] = self.settings.learning_rate * factor
+        for parameters in self.optimizer.param_groups:
+            parameters["lr"] = self.settings.learning_rate * factor
         size = min(self.batch, len(self.source) - self.step % self.per_epoch * self.batch)
-        loss = self.terms(self.embeddings(indices, images), torch.from_numpy(indices).to(self.student.device), size)
         self.optimizer.zero_grad(set_to_none=True)
-        self.accelerator.backward(loss)
+        loss = self.gradients(indices, images, size)
         self.terms.share_gradients()
         self.optimizer.step()
         self.terms.remember()
-        several = self.accelerator.num_processes > 1
-        shown = float(self.accelerator.reduce(loss.detach(), "mean") if several else loss.detach())
+        shown = self.shared(loss.detach(), signal)
         if not math.isfinite(shown):
             where = f"training of {self.student.name}, epoch {self.step // self.per_epoch + 1}, step {self.step + 1}"
             raise UserError(where, "a finite loss", str(shown),
                             "Lower training.learning_rate, or train in float32; the checkpoint before it is kept.")
         self.total, self.step = self.total + shown, self.step + 1
         return size
+
+    def gradients(self, indices: np.ndarray, images: Any, size: int) -> torch.Tensor:
+        """The loss of the whole batch of ``size`` images, its gradient left in all parameters.
+
+        In parts (`Training.accumulate`): all embeddings first, without what a backward pass needs; then the loss and its
+        gradient by each of them; then each part again, which takes the gradient on (Gao et al. 2021, arXiv:2101.06983). So
+        every objective sees the whole batch, and one part at a time lies in memory.
+        """
+        module, items = self.student.module, torch.from_numpy(indices).to(self.student.device)
+        pieces = np.array_split(np.arange(len(indices)), self.settings.num_parts(size))
+        if len(pieces) == 1:
+            loss = self.terms(self.embeddings(indices, images), items, size)
+            with untracked(module) if self.settings.recompute else contextlib.nullcontext():
+                self.accelerator.backward(loss)
+            return loss
+        parts = [(indices[piece], images[piece] if isinstance(images, torch.Tensor) else [images[i] for i in piece])
+                 for piece in pieces]
+        devices = [self.student.device] if self.student.device.type == "cuda" else []
+        with torch.no_grad(), untracked(module), torch.random.fork_rng(devices):  # the same draws again below
+            found = [self.embeddings(*part) for part in parts]
+        given = {name: torch.cat([one[name] for one in found]) for name in found[0]}
+        ends = {name: given[name].requires_grad_() for name in ("student", "other") if name in given}
+        loss = self.terms(given, items, size)
+        self.accelerator.backward(loss)
+        for number, (part, piece) in enumerate(zip(parts, pieces, strict=True)):
+            last = number == len(parts) - 1
+            with contextlib.nullcontext() if last else self.accelerator.no_sync(self.module):
+                again = self.embeddings(*part)
+                onward = {name: end.grad[piece] for name, end in ends.items() if end.grad is not None}
+                with untracked(module) if self.settings.recompute else contextlib.nullcontext():
+                    torch.autograd.backward([again[name] for name in onward], list(onward.values()))
+        return loss
+
+    def shared(self, loss: torch.Tensor, signal: int | None) -> float:
+        """The loss, the mean of what the processes found of it; the highest signal that any of them was sent is kept."""
+        if self.accelerator.num_processes == 1:
+            return float(loss)
+        found = self.accelerator.gather(torch.stack([loss.float(), loss.new_tensor(signal or 0, dtype=torch.float32)])[None])
+        self.signal = int(found[:, 1].max()) or None
+        return float(found[:, 0].mean())
 
     def embeddings(self, indices: np.ndarray, images: Any) -> dict[str, torch.Tensor]:
         """What the loss compares: the student's and the teacher's (b, d), and what else it asks for."""

@@ -9,6 +9,7 @@ from typing import Any
 
 import torch
 
+from distillscope import group
 from distillscope.config.parts import Objective, Part
 from distillscope.config.resolve import check_arm_parts
 from distillscope.config.study import Arm, Training
@@ -207,6 +208,10 @@ def check_arm(arm: Arm, training: Training, source: Source) -> None:
             raise UserError(f"{where} {key}",
                             f"at most {max(0, count - batch)}, the {count} training images less a batch of {batch}",
                             str(capacity(objective, where)), f"Set a smaller {key}.")
+    world = group.launched()
+    if not training.drop_last and 0 < count % batch < world:
+        raise UserError("training.drop_last", f"true, since the last batch is smaller than the {world} processes", "false",
+                        "Set it to true, or change training.batch_size.")
     if not training.drop_last and count % batch == 1:
         raise UserError("training.drop_last",
                         "true, since the last batch would be one image, which nothing can be compared with",

@@ -22,14 +22,14 @@ import numpy as np
 import torch
 import torchvision
 
-from distillscope import progress
+from distillscope import group, progress
 from distillscope.config.study import Arm
 from distillscope.data.preprocess import Preprocess
 from distillscope.data.source import Source, in_workers
 from distillscope.data.splits import Splits
 from distillscope.errors import UserError
 from distillscope.files.folders import KEEP_GIB, cache_root
-from distillscope.teachers.cache import Entry, locked, row_keys
+from distillscope.teachers.cache import Entry, completed, row_keys
 
 SHARD_BYTES = 2**27
 FLUSH_SECONDS = 30.0
@@ -90,7 +90,7 @@ def seen_by(preprocess: Preprocess, splits: Splits, arm: Arm, most_gib: float = 
     """
     if not is_worth_it(splits.whole_train, preprocess, arm):
         return splits
-    if why := refusal(splits.whole_train, preprocess, most_gib):
+    if why := group.agreed(lambda: refusal(splits.whole_train, preprocess, most_gib)):
         if most_gib > 0 and parent_process() is None:
             progress.say(f"{splits.title}: {why}: decoded anew in each epoch")
         return splits
@@ -107,18 +107,12 @@ def seen_by(preprocess: Preprocess, splits: Splits, arm: Arm, most_gib: float = 
 def stored(source: Source, preprocess: Preprocess, title: str) -> Source:
     """The source with its images as ``preprocess`` shows them, (size, size, 3) uint8 each, read from the disk."""
     entry, keys = entry_of(preprocess), row_keys(source, perturbed=False)[1]
-    lock = locked(entry.path)
-    try:
-        entry.sweep()
-        rows = entry.load(verify=parent_process() is None).find(keys)
-        absent = np.flatnonzero(rows < 0)
-        if len(absent):
-            absent = np.sort(absent[np.unique(keys[absent].view("V16").ravel(), return_index=True)[1]])
-            _fill(entry, source, preprocess, absent, keys, f"images {title}/{source.split} at {preprocess.size} px")
-            rows = entry.load().find(keys)
+
+    def make(absent: np.ndarray) -> None:
+        _fill(entry, source, preprocess, absent, keys, f"images {title}/{source.split} at {preprocess.size} px")
+
+    with completed(entry, keys, make, verify=parent_process() is None) as rows:
         fetch = _Rows([s.embeddings for s in entry.shards], entry.starts(rows), rows)
-    finally:
-        lock.release()
     return replace(source, fetch=fetch, look=None, encoded=None, kept=None, workers=0)
 
 
@@ -157,6 +151,7 @@ class _Resized(torch.utils.data.Dataset):
 def _fill(entry: Entry, source: Source, preprocess: Preprocess, absent: np.ndarray, keys: np.ndarray, label: str) -> None:
     """Resize what is absent, in the source's workers, and keep it every half minute and whenever a file is full."""
     batches = [absent[i : i + AT_ONCE] for i in range(0, len(absent), AT_ONCE)]
+    own, done = group.share(batches), iter(group.whole(batches))
     pending: list[tuple[np.ndarray, np.ndarray]] = []
     last = time.monotonic()
 
@@ -168,15 +163,14 @@ def _fill(entry: Entry, source: Source, preprocess: Preprocess, absent: np.ndarr
 
     with progress.task(label, len(absent)) as advance:
         try:
-            for where, pixels in zip(batches, _made(_Resized(source, preprocess), batches, source.workers), strict=True):
+            for where, pixels in zip(own, _made(_Resized(source, preprocess), own, source.workers), strict=True):
                 pending.append((where, pixels))
-                advance(len(where))
+                advance(next(done))
                 if time.monotonic() - last > FLUSH_SECONDS or sum(len(w) for w, _ in pending) >= entry.most_rows:
                     flush()
                     last = time.monotonic()
         finally:
             flush()
-    entry.join()
 
 
 def _made(items: _Resized, batches: list[np.ndarray], workers: int) -> Iterator[Any]:
