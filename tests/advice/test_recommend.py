@@ -382,7 +382,7 @@ def test_the_pages_section_escapes_and_names_the_arm(tmp_path):
     assert "<strong>“seven”</strong>" in text and 'id="next-study"' in text
     assert "DIR-screen" in text and str(tmp_path) not in text
     assert "accuracy under noise" in text and "no significant gain" in text and "S, “seven”: clean accuracy" in text
-    assert "train with “seven”, which closes" in recommended(advice)
+    assert "Train with “seven”, which closes" in recommended(advice)
     read.all_results["arm"] = read.all_results["arm"].replace("seven", "<b>7")
     *arms, last = read.study.arms
     read = replace(read, study=read.study.model_copy(update={"arms": (*arms, last.model_copy(update={"name": "<b>7"}))}))

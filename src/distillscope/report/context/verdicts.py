@@ -16,6 +16,7 @@ from distillscope.report.context.figure import PageCell, PageRow, PageTable, bel
 from distillscope.report.figures.figure import Figure
 from distillscope.report.page import STUDY
 from distillscope.report.recommendation import Advice, ArmLine, arms_compared, starred
+from distillscope.report.sentences.audit import capital
 from distillscope.report.sentences.recommendation import (
     beaten,
     changes,
@@ -42,7 +43,8 @@ def recommended(advice: Advice) -> str:
             deeds.setdefault(_deed(ranking, one, results), []).append(ranking.student)
         named = f"{one.dataset}, {one.teacher}: " if len(advice.found) > 1 else ""
         several = len(one.rankings) > 1
-        said.append(named + "; ".join(f"{joined(who)}: {text}" if several else text for text, who in deeds.items()))
+        said.append(named + "; ".join(f"{joined(who)}: {text}" if several else text if named else capital(text)
+                                      for text, who in deeds.items()))
     return f"{'. '.join(said)}." if said else ""
 
 

@@ -85,10 +85,10 @@ def won(ranking: Ranking, found: Recommendation) -> str:
     if found.purpose != "balance":
         text = f"gains {score_text(first, found, ranking)} over the plain arm"
     elif ranking.caught_up:
-        better = [f"{a.title} {signed(a.scale * first.gains[a.name].mean)} {a.unit}" for a in found.axes
+        better = [f"{signed(a.scale * first.gains[a.name].mean)} {a.unit} in {a.title}" for a in found.axes
                   if a.name in first.gains and first.gains[a.name].interval()[0] > 0]
         score = gain(scored(first), 100, 0, ranking.simultaneous(first))
-        text = f"wins {joined(better) or 'on the whole'} (balance score of {score})"
+        text = f"gains {joined(better) or 'overall'} (balance score of {score})"
     else:
         share = gain(scored(first), 100, 0, ranking.simultaneous(first)).lstrip("+")
         text = f"closes {share}{NBSP}% of the gap to the teacher, the mean of {joined(found_axes(first, found))}"
