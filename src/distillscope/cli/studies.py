@@ -171,7 +171,7 @@ def embed(
     teacher: Annotated[str | None, typer.Option(autocompletion=TEACHERS, help="a teacher's name")] = None,
     student: Annotated[str | None, typer.Option(help="a distilled student's folder, or hf-hub:owner/name")] = None,
     split: Annotated[str, typer.Option(help="of the data set")] = "test",
-    out: Annotated[Path | None, typer.Option(help="folder for img_emb/ and metadata/ [default: only the cache]")] = None,
+    out: Annotated[str | None, typer.Option(help="folder or URL for img_emb/, metadata/ [default: only the cache]")] = None,
     shard: Annotated[str | None, typer.Option(metavar="I/N", help="one of N parts alone; N commands fill one --out")] = None,
     resume: Annotated[bool, typer.Option("--resume", help="go on with what was begun")] = False,
     limit: Annotated[int | None, typer.Option(help="a stratified part")] = None,

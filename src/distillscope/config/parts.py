@@ -11,6 +11,7 @@ import yaml
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from distillscope.errors import UserError
+from distillscope.files.remote import is_url
 from distillscope.files.yaml_reader import Refused, parse_plain
 from distillscope.registry import Positive
 
@@ -195,6 +196,8 @@ class Remedy(Part):
 
 def data_kind(text: str) -> str | None:
     """Which data set function reads what a path or a Hub name points to; None where it is neither."""
+    if is_url(text):
+        return "remote"
     path = Path(text).expanduser()
     suffix = "".join(path.suffixes[-2:] if path.suffix.lower() == ".gz" else path.suffixes[-1:]).lower()
     if path.is_dir():

@@ -37,11 +37,11 @@ def _source(tables: dict[str, Any], split: str, name: str, given: Path | str, in
         labels, class_names = _labels(tables, split, label, f"{where} column {label}", given, class_names)
     width = max(6, len(str(len(table))))
     ids = np.array([f"{name}/{split}/{i:0{width}d}" for i in range(len(table))])
-    return encoded_source(name, split, ids, lambda i: _cell(images[int(i)][image], inside), decoding or Decoding(),
+    return encoded_source(name, split, ids, lambda i: cell_bytes(images[int(i)][image], inside), decoding or Decoding(),
                           labels=labels, class_names=class_names, unsplit=unsplit)
 
 
-def _cell(cell: Any, inside: Path) -> bytes:
+def cell_bytes(cell: Any, inside: Path) -> bytes:
     """Encoded bytes from bytes, {bytes, path}, or a path; a path is read only where it stays inside the data's own folder."""
     if isinstance(cell, bytes):
         return cell

@@ -1,4 +1,4 @@
-"""A split in pieces, each read, embedded and written by itself: a WebDataset shard each, or blocks of items."""
+"""A split in pieces, each read, embedded and written by itself: a shard each, or blocks of items."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 
 from distillscope.config.parts import Dataset
+from distillscope.data.remote import shards_at
 from distillscope.data.source import Source, stratified
 from distillscope.data.splits import named_split
 from distillscope.data.webdataset import shards_of
@@ -41,9 +42,9 @@ class Pieces:
 def pieces_of(data: Dataset, split: str, limit: int | None = None, count: int = 1) -> Pieces:
     """The split in at least ``count`` pieces where it has as many items.
 
-    Shards of a WebDataset are pieces as they are; a ``limit`` is drawn from the whole.
+    Shards of a WebDataset, and parquet files at a URL, are pieces as they are; a ``limit`` is drawn from the whole.
     """
-    shards = shards_of(data.name, data.settings, split) if limit is None else None
+    shards = _shards(data, split) if limit is None else None
     if shards is not None:
         return Pieces(f"{data.title}/{split}", len(shards), lambda i: _of_shard(data, split, shards[i]), None,
                       _mark([PurePosixPath(s).name for s in shards]))
@@ -54,6 +55,14 @@ def pieces_of(data: Dataset, split: str, limit: int | None = None, count: int = 
     edges = [i * len(source) // number for i in range(number + 1)]
     return Pieces(f"{source.name}/{source.split}", number, lambda i: source.take(np.arange(edges[i], edges[i + 1])),
                   len(source), _mark(source.ids.tolist()))
+
+
+def _shards(data: Dataset, split: str) -> list[str] | None:
+    """The shards that the split consists of, in their order; None where it is to be listed item by item."""
+    if data.name == "remote":
+        found = shards_at(str(data.settings["path"]), split)
+        return None if found is None else [str(shard) for shard in found]
+    return shards_of(data.settings, split) if data.name == "webdataset" else None
 
 
 def _of_shard(data: Dataset, split: str, shard: str) -> Source:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import re
 import tarfile
 from collections.abc import Mapping, Sequence
@@ -16,9 +17,11 @@ from distillscope.data.decode import MAX_FILE_BYTES, BrokenImage, Decoding, is_i
 from distillscope.data.source import MissingSplit, Source, data_option, encoded_source, near_splits
 from distillscope.errors import UserError
 from distillscope.files.json_reader import parse_json
+from distillscope.files.remote import RemoteFile, opened
 from distillscope.registry import Size, datasets
 
-Member = tuple[Path, int, int]
+Shard = Path | RemoteFile
+Member = tuple[Shard, int, int]
 """A file in a tar: the tar, where its content begins, its size."""
 
 
@@ -42,9 +45,21 @@ def webdataset(split: str, *, path: Path, image: str | None = None, label: str |
     given, path = path, Path(path).expanduser()
     shards = [path] if path.is_file() else _shards(path, split)
     if not shards:
-        there = sorted({_split_of(s, path) for s in _shards(path)})
-        got = f"shards of {', '.join(there)}" if there else "no such file"
-        raise MissingSplit(f"data {given}", f"{split}*.tar", got, split, near_splits(split, there) or there[:4])
+        raise no_shards(given, split, sorted({_split_of(s, path) for s in _shards(path)}))
+    rest = [] if path.is_file() else [s for s in _shards(path) if s not in shards]
+    return read_split(split, path.stem, shards, rest, given, image, label, Decoding(background, exif, min_side),
+                      unsplit=path.is_file())
+
+
+def no_shards(given: Path | str, split: str, there: Sequence[str]) -> MissingSplit:
+    """No shard is called after the split; ``there`` are those that some are."""
+    got = f"shards of {', '.join(there)}" if there else "no such file"
+    return MissingSplit(f"data {given}", f"{split}*.tar", got, split, near_splits(split, there) or there[:4])
+
+
+def read_split(split: str, name: str, shards: Sequence[Shard], rest: Sequence[Shard], given: Path | str, image: str | None,
+               label: str | None, decoding: Decoding, *, unsplit: bool = False) -> Source:
+    """The images of ``shards``. Classes that are texts are numbered over the ``rest`` of the data set too."""
     found = _read_shards(shards, given, image, label)
     keys = list(found.images)
     labels, names = None, None
@@ -61,7 +76,6 @@ def webdataset(split: str, *, path: Path, image: str | None = None, label: str |
                                 f"Mend it, or take the images without labels: {data_option(given, label='none')}.")
             labels = np.array([int(t) for t in texts], dtype=np.int64)
         else:
-            rest = [] if path.is_file() else [s for s in _shards(path) if s not in shards]
             names = sorted_names([*texts, *_read_shards(rest, given, image, label).labels.values()])
             labels = numbered(texts, names)
 
@@ -72,15 +86,15 @@ def webdataset(split: str, *, path: Path, image: str | None = None, label: str |
         return _read(shard, offset, size)
 
     ids = np.array([f"{split}/{k}" for k in keys])
-    return encoded_source(path.stem, split, ids, read, Decoding(background, exif, min_side), labels=labels, class_names=names,
-                          note=other_kinds(found.others), unsplit=path.is_file())
+    return encoded_source(name, split, ids, read, decoding, labels=labels, class_names=names, note=other_kinds(found.others),
+                          unsplit=unsplit)
 
 
-def shards_of(name: str, settings: Mapping[str, Any], split: str) -> list[str] | None:
-    """The paths of the shards that a data set's split consists of; None where it is no WebDataset of some."""
+def shards_of(settings: Mapping[str, Any], split: str) -> list[str] | None:
+    """The paths of the shards that a split consists of; None where there are none."""
     path = Path(str(settings.get("path", ""))).expanduser()
     found = [path] if path.is_file() else _shards(path, split)
-    return [str(shard) for shard in found] if name == "webdataset" and found else None
+    return [str(shard) for shard in found] or None
 
 
 def _shards(path: Path, split: str | None = None) -> list[Path]:
@@ -96,7 +110,7 @@ def _split_of(shard: Path, path: Path) -> str:
     return shard.parent.name if shard.parent != path else re.split(r"[-_.{]?\d", shard.stem)[0] or shard.stem
 
 
-def _read_shards(shards: Sequence[Path], given: Path, image: str | None, label: str | None) -> Shards:
+def _read_shards(shards: Sequence[Shard], given: Path | str, image: str | None, label: str | None) -> Shards:
     found = Shards()
     several: dict[str, list[tuple[str, Member]]] = {}
     for shard in shards:
@@ -130,27 +144,27 @@ def _read_shards(shards: Sequence[Path], given: Path, image: str | None, label: 
     return found
 
 
-def _members(shard: Path) -> list[tuple[str, int, int]]:
+def _members(shard: Shard) -> list[tuple[str, int, int]]:
     """(name, offset, size) of every file in a tar, without its content."""
     try:
-        with tarfile.open(shard, "r:") as tar:
+        with opened(shard) as file, tarfile.open(fileobj=file, mode="r:") as tar:
             members = [(m.name, m.offset_data, m.size) for m in tar if m.isfile()]
+            size = file.seek(0, io.SEEK_END)
     except (tarfile.TarError, OSError, EOFError) as error:
         raise UserError(str(shard), "an uncompressed tar file", f"{type(error).__name__}: {error}",
                         "Fetch or make it again.") from None
-    size = shard.stat().st_size
     if size < 1024 or _read(shard, size - 1024, 1024).strip(b"\0"):  # tarfile takes a cut in a header for the end
         raise UserError(str(shard), "a tar file with its end mark", f"{len(members)} files and then a cut", "Fetch it again.")
     return members
 
 
-def _read(shard: Path, offset: int, size: int) -> bytes:
-    with open(shard, "rb") as handle:
+def _read(shard: Shard, offset: int, size: int) -> bytes:
+    with opened(shard) as handle:
         handle.seek(offset)
         return handle.read(size)
 
 
-def _label(content: bytes, suffix: str, field_name: str, where: str, given: Path) -> str | None:
+def _label(content: bytes, suffix: str, field_name: str, where: str, given: Path | str) -> str | None:
     """The label as it is written, or None where a JSON has none."""
     todo = f"Mend it, or take the images without labels: {data_option(given, label='none')}."
     value = (content.decode(errors="replace").strip() if suffix == "cls" else

@@ -32,6 +32,7 @@ from distillscope.data.splits import check_options
 from distillscope.errors import UserError
 from distillscope.files.folders import is_filled
 from distillscope.files.json_reader import read_json
+from distillscope.files.remote import RemoteFile, fetch_folder, is_url, listed, put
 from distillscope.files.writing import checksum, sweep, write_atomic, write_json
 from distillscope.inputs.numbered_files import MADE_BY, MANIFEST
 from distillscope.students.load import load_student
@@ -42,51 +43,102 @@ from distillscope.teachers.one_pass import OnePass
 
 @dataclass
 class EmbeddingFiles:
-    """The folder that is filled. ``described``, plain values, must be the same for all who fill it."""
+    """The folder that is filled: ``out``, or a local one for what goes to that URL.
 
-    folder: Path
-    described: Mapping[str, Any]
+    What is there already is asked once, when this is made; ``files`` is how many files there are to be, None where nothing was
+    begun. A folder with anything else in it is refused, and one that was begun too, unless it is ``going_on``.
+    """
 
-    def begin(self) -> None:
-        """Write what is made here, or compare it with what was begun."""
+    out: Path | str
+    going_on: bool
+
+    def __post_init__(self) -> None:
+        self.there: dict[str, RemoteFile] = {}
+        if isinstance(self.out, Path):
+            self.folder, filled = self.out, is_filled(self.out) or self.out.is_file()
+        else:
+            self.there = listed(self.out, may_be_absent=True)
+            self.folder, filled = fetch_folder() / "out", bool(self.there)
+            self._fetch(MANIFEST)
+        manifest = self.folder / MANIFEST
+        if filled and not manifest.is_file():
+            got = "a file" if isinstance(self.out, Path) and self.out.is_file() else "one with files"
+            raise UserError(f"--out {self.out}", "a new or empty folder", got, "Name another.")
+        if filled and not self.going_on:
+            raise UserError(f"--out {self.out}", "a new or empty folder", "one with files", "Add --resume, or name another.")
+        self.begun: dict[str, Any] = read_json(manifest) if filled else {}
+        self.files: int | None = int(self.begun["files"]) if filled else None
+
+    def begin(self, described: Mapping[str, Any]) -> None:
+        """Write what is made here, plain values, or compare it with what was begun."""
         sweep(self.folder)
-        path = self.folder / MANIFEST
-        if not path.is_file():
-            write_json(path, dict(self.described))
-        begun = read_json(path)
-        for key, value in self.described.items():
-            if begun.get(key) != json.loads(json.dumps(value)):
-                raise UserError(f"--out {self.folder}, {NAMED.get(key, key)}", f"{_short(begun.get(key))} as when it was begun",
-                                _short(value), "Repeat the command as it was, or name another --out.")
+        if not isinstance(self.out, Path) and not self.there:
+            self.there = listed(self.out, may_be_absent=True)
+            self._fetch(MANIFEST)
+        if not (self.folder / MANIFEST).is_file():  # another part may have begun meanwhile
+            write_json(self.folder / MANIFEST, dict(described))
+            self._put(MANIFEST)
+        self.begun = read_json(self.folder / MANIFEST)
+        for key, value in described.items():
+            if self.begun.get(key) != json.loads(json.dumps(value)):
+                raise UserError(f"--out {self.out}, {NAMED.get(key, key)}",
+                                f"{_short(self.begun.get(key))} as when it was begun", _short(value),
+                                "Repeat the command as it was, or name another --out.")
 
     def count(self, number: int) -> int | None:
         """Rows of file ``number``; None where it is absent. A damaged one, or another model's, is said and counts as absent."""
-        embeddings, metadata = self._files(number)
+        rows, table = _names(number)
+        metadata = self.folder / table
+        self._fetch(table)
         if not metadata.is_file():
             return None
         try:
             found = pq.read_metadata(metadata)
             marks = found.metadata or {}
-            if marks.get(MADE_BY, b"").decode() != self.described["model_mark"]:
+            if marks.get(MADE_BY, b"").decode() != self.begun["model_mark"]:
                 raise ValueError("of another model")
-            if marks.get(b"checksum", b"").decode() != checksum(embeddings):
+            if not self._is_whole(rows, marks):
                 raise ValueError("checksum differs")
         except (OSError, ValueError, pa.ArrowException) as error:
-            progress.say(f"{embeddings}: damaged ({str(error).splitlines()[0][:120]}); made again")
+            progress.say(f"{self.out}/{rows}: damaged ({str(error).splitlines()[0][:120]}); made again")
             metadata.unlink(missing_ok=True)
             return None
         return found.num_rows
 
+    def _is_whole(self, rows: str, marks: Mapping[bytes, bytes]) -> bool:
+        """By the checksum; of a file at a URL, which is there whole or not at all, by its size."""
+        if isinstance(self.out, Path):
+            return marks.get(b"checksum", b"").decode() == checksum(self.folder / rows)
+        return rows in self.there and self.there[rows].size == int(marks.get(b"bytes", b"-1"))
+
     def write(self, number: int, rows: np.ndarray, items: Source) -> None:
         """The rows, then what makes them count."""
-        embeddings, metadata = self._files(number)
+        names = _names(number)
+        embeddings, metadata = (self.folder / name for name in names)
         write_atomic(embeddings, lambda p: np.save(p, np.ascontiguousarray(rows, np.float32), allow_pickle=False))
         table = pa.table({"image_path": items.ids} | ({} if items.labels is None else {"label": items.labels}))
-        marks = {"checksum": checksum(embeddings), MADE_BY.decode(): self.described["model_mark"]}
+        marks = {"checksum": checksum(embeddings), "bytes": str(embeddings.stat().st_size),
+                 MADE_BY.decode(): self.begun["model_mark"]}
         write_atomic(metadata, lambda p: pq.write_table(table.replace_schema_metadata(marks), p))
+        for name in names:
+            self._put(name)
 
-    def _files(self, number: int) -> tuple[Path, Path]:
-        return self.folder / "img_emb" / f"img_emb_{number}.npy", self.folder / "metadata" / f"metadata_{number}.parquet"
+    def _fetch(self, name: str) -> None:
+        """Of what goes to a URL, a small file to look into."""
+        if name in self.there:
+            content = self.there[name].read()
+            write_atomic(self.folder / name, lambda p: p.write_bytes(content))
+
+    def _put(self, name: str) -> None:
+        """To the URL, where that is where it goes: nothing but the manifest stays here."""
+        if not isinstance(self.out, Path):
+            put(self.folder / name, f"{self.out.rstrip('/')}/{name}")
+            if name != MANIFEST:
+                (self.folder / name).unlink()
+
+
+def _names(number: int) -> tuple[str, str]:
+    return f"img_emb/img_emb_{number}.npy", f"metadata/metadata_{number}.parquet"
 
 
 NAMED = {"model": "the model", "images": "the images", "items": "the images", "listed": "the images",
@@ -99,10 +151,10 @@ def _short(value: Any) -> str:
 
 
 def embed_dataset(data: str, split: str, *, teacher: str | None = None, student: Path | str | None = None,
-                  out: Path | None = None, limit: int | None = None, corrupt: str = "error", device: str = "auto",
+                  out: Path | str | None = None, limit: int | None = None, corrupt: str = "error", device: str = "auto",
                   precision: str | None = None, workers: int = 0, preprocess: Mapping[str, Any] | None = None,
                   shard: str | None = None, resume: bool = False) -> str:
-    """Embed one split; says where the embeddings are. ``out`` gets clip-retrieval's layout, in float32, file by file.
+    """Embed one split; says where the embeddings are. ``out``, a folder or a URL, gets clip-retrieval's layout in float32.
 
     ``shard`` "i/n" makes the i-th part of the files alone, past the cache, so that n commands fill one folder; with it, or with
     ``resume``, files that are there are kept. ``preprocess``: what is known of a model file's size, mean and std; with anything
@@ -116,8 +168,8 @@ def embed_dataset(data: str, split: str, *, teacher: str | None = None, student:
         option = "--student" if student is not None else "--shard"
         raise UserError(f"embed {option}", "--out FOLDER (the cache keeps teachers only, and whole sets)", "none", "Add --out.")
     index, number = (0, 1) if shard is None else part_of(shard)
-    begun = _begun(out, resume or shard is not None)
-    pieces = pieces_of(named_dataset(data), split, limit, begun or number)
+    files = None if out is None else EmbeddingFiles(str(out) if is_url(out) else Path(out), resume or shard is not None)
+    pieces = pieces_of(named_dataset(data), split, limit, (files and files.files) or number)
     if student is None:
         model = load_teacher(model_teacher(str(teacher), preprocess), device, precision)
     else:
@@ -126,27 +178,15 @@ def embed_dataset(data: str, split: str, *, teacher: str | None = None, student:
     cached = network is not None and student is None and shard is None
     entry = cache.Entry(*cache.entry_path(network, None)) if network and cached else None
     one_pass = OnePass(model, entry, workers, corrupt)
-    if out is None:
+    if files is None:
         count = _embed(one_pass, pieces, range(pieces.count), lambda number, rows, items: None)
         return f"{count} x {model.dim} embeddings: {model.place}"
-    files, mine = EmbeddingFiles(out, _described(model, pieces)), pieces.part(index, number)
-    files.begin()
+    mine = pieces.part(index, number)
+    files.begin(_described(model, pieces))
     there = {i: rows for i in mine if (rows := files.count(i)) is not None}
     count = _embed(one_pass, pieces, [i for i in mine if i not in there], files.write) + sum(there.values())
     of = "" if shard is None else f" (part {shard}: {len(mine)} of {pieces.count} files)"
     return f"{count} x {model.dim} embeddings: {out}{of}"
-
-
-def _begun(out: Path | None, going_on: bool) -> int | None:
-    """Into how many files a folder was begun to be written; None for a new one. Another one is refused."""
-    if out is None or not (is_filled(out) or out.is_file()):
-        return None
-    if out.is_file() or not (out / MANIFEST).is_file():
-        got = "a file" if out.is_file() else "one with files"
-        raise UserError(f"--out {out}", "a new or empty folder", got, "Name another.")
-    if not going_on:
-        raise UserError(f"--out {out}", "a new or empty folder", "one with files", "Add --resume, or name another.")
-    return int(read_json(out / MANIFEST)["files"])
 
 
 def _described(model: TeacherRows, pieces: Pieces) -> dict[str, Any]:
