@@ -115,6 +115,19 @@ class _Elsewhere(SystemExit):
     """Ends a process of which another one says why."""
 
 
+def every(found: T) -> list[T]:
+    """What each process found, in their order.
+
+    >>> every(3)
+    [3]
+    """
+    if world() == 1:
+        return [found]
+    all_found: list[Any] = [None] * world()
+    distributed.all_gather_object(all_found, found)
+    return all_found
+
+
 def share(batches: list[T]) -> list[T]:
     """This process's part of the batches: every second where there are two.
 
@@ -133,27 +146,31 @@ def whole(batches: Sequence[Sized]) -> list[int]:
     return [sum(map(len, batches[i : i + world()])) for i in range(0, len(batches), world())]
 
 
+@contextlib.contextmanager
+def apart() -> Iterator[None]:
+    """Within it this process is a group of one."""
+    global _alone
+    _alone += 1
+    try:
+        yield
+    finally:
+        _alone -= 1
+
+
 def in_turn(work: Callable[[], T]) -> T:
-    """``work`` in the first process, then in the others, which find what it wrote. Inside, each is a group of one.
+    """``work`` in the first process, then in the others, which find what it wrote; each by itself (`apart`).
 
     >>> in_turn(lambda: 3)
     3
     """
-    global _alone
-    if world() == 1:
-        return work()
-    first, found = rank() == 0, []
+    found: list[T] = []
 
     def alone() -> None:
-        global _alone
-        _alone += 1
-        try:
+        with apart():
             found.append(work())
-        finally:
-            _alone -= 1
 
     agreed(alone)
-    if not first:
+    if not found:
         alone()
     return found[0]
 

@@ -57,8 +57,12 @@ class Together:
     def broadcast_object_list(self, said: list, src: int) -> None:
         said[:] = self.exchanged(said)[src]
 
+    def all_gather_object(self, all_found: list, found: Any) -> None:
+        all_found[:] = self.exchanged(found)
+
     def patched(self, monkeypatch) -> Together:
         """Instead of torch's own functions."""
-        for name in ("get_world_size", "all_gather", "all_reduce", "is_initialized", "get_rank", "broadcast_object_list"):
+        for name in ("get_world_size", "all_gather", "all_reduce", "all_gather_object", "is_initialized", "get_rank",
+                     "broadcast_object_list"):
             monkeypatch.setattr(torch.distributed, name, getattr(self, name))
         return self

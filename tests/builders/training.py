@@ -7,6 +7,7 @@ wholeRANK.pt and halvesRANK.pt, and the records of both trainings.
 from __future__ import annotations
 
 import os
+import socket
 import sys
 from pathlib import Path
 
@@ -116,6 +117,12 @@ def train_halves(folder: Path) -> list[torch.Tensor]:
     distill(one, TrainingSet(source(), lambda e: rows), Arm(name="cosine"),
             Training(epochs=2, batch_size=16, optimizer="sgd", learning_rate=0.1), KeyedStreams(0, "S"), folder)
     return [p.detach() for p in one.module.parameters()]
+
+
+def free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return probe.getsockname()[1]
 
 
 def main(folder: Path) -> None:

@@ -14,6 +14,7 @@ from PIL import Image
 from typer.testing import CliRunner
 
 from builders.tiny import TEACHER, teacher_weights
+from builders.together import Together
 from distillscope import cli
 from distillscope.config.parts import Teacher
 from distillscope.data import pieces, source
@@ -78,6 +79,25 @@ def test_parts_in_any_order_are_what_one_command_writes_and_what_embedding_in_me
     rows = load_teacher(Teacher.model_validate(NAME), "cpu", None).rows(held)
     assert found.ids.tolist() == held.ids.tolist() and np.array_equal(found.labels, held.labels)
     assert np.abs(found.rows[:] - rows).max() <= 1e-5 * np.abs(rows).max()
+
+
+def test_processes_of_a_launcher_fill_one_folder_and_one_entry_of_the_cache(photos, tmp_path, monkeypatch, decoded):
+    alone = embed(photos, tmp_path / "alone")
+    monkeypatch.setenv("DISTILLSCOPE_CACHE", str(tmp_path / "shared"))
+    decoded.clear()
+    both = Together(2)
+    with monkeypatch.context() as patch:
+        both.patched(patch)
+        said = both.run(lambda rank: embed(photos, tmp_path / "both"))
+    assert said == [alone.replace("alone", "both")] * 2
+    assert files(tmp_path / "both").keys() == files(tmp_path / "alone").keys()
+    found, wanted = read_embeddings(tmp_path / "both"), read_embeddings(tmp_path / "alone")
+    assert found.ids.tolist() == wanted.ids.tolist()
+    assert np.abs(found.rows[:] - wanted.rows[:]).max() <= 1e-5 * np.abs(wanted.rows[:]).max()  # other batches
+    assert len(decoded) <= COUNT and len(list((tmp_path / "shared").glob("embeddings/*/img_emb/*.npy"))) == 1
+    decoded.clear()
+    embed(photos)
+    assert not decoded
 
 
 def test_each_image_is_decoded_once_and_never_again(photos, tmp_path, decoded):

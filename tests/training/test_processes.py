@@ -5,7 +5,6 @@ from __future__ import annotations
 import copy
 import json
 import os
-import socket
 import subprocess
 import sys
 from pathlib import Path
@@ -26,12 +25,6 @@ from distillscope.training.gathered_batch import shared_batch_norms
 from distillscope.training.streams import KeyedStreams, NotebookStreams
 
 
-def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return probe.getsockname()[1]
-
-
 @pytest.fixture(scope="module")
 def trained(tmp_path_factory):
     """The folders of one process with the whole batch and of two with a part each, and what the two said."""
@@ -39,7 +32,7 @@ def trained(tmp_path_factory):
         pytest.skip("torch without distributed")
     alone, parts = tmp_path_factory.mktemp("one"), tmp_path_factory.mktemp("two")
     both = {**os.environ, "OMP_NUM_THREADS": "1", "WORLD_SIZE": "2", "MASTER_ADDR": "127.0.0.1",
-            "MASTER_PORT": str(free_port()),
+            "MASTER_PORT": str(training.free_port()),
             "ACCELERATE_USE_CPU": "true"}
     pair = [subprocess.Popen([sys.executable, training.__file__, str(parts)],
                              env={**both, "RANK": str(r), "LOCAL_RANK": str(r)},

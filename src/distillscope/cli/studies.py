@@ -195,8 +195,11 @@ def embed(
     - `distillscope embed --teacher efficientnet_lite0 --data photos --split train --out embeddings --shard 3/8` (docs/scale.md)
     """
     from distillscope.audits.shown import file_preprocess
+    from distillscope.progress import speaks
     from distillscope.study.embedding import embed_dataset
 
     shown = file_preprocess(image_size, mean, std, interpolation, crop)
-    print(embed_dataset(data, split, teacher=teacher, student=student, out=out, limit=limit, corrupt=corrupt, device=device,
-                        precision=precision, workers=workers, preprocess=shown, shard=shard, resume=resume))
+    said = embed_dataset(data, split, teacher=teacher, student=student, out=out, limit=limit, corrupt=corrupt, device=device,
+                         precision=precision, workers=workers, preprocess=shown, shard=shard, resume=resume)
+    if speaks():
+        print(said)

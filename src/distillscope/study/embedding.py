@@ -10,10 +10,12 @@ interrupted goes on, several (`--shard i/n`) fill one folder, and the whole is t
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import json
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -21,7 +23,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from distillscope import progress
+from distillscope import group, progress
 from distillscope.audits.models import model_teacher
 from distillscope.audits.shown import refuse_unused
 from distillscope.config.resolve import named_dataset
@@ -157,9 +159,10 @@ def embed_dataset(data: str, split: str, *, teacher: str | None = None, student:
     """Embed one split; says where the embeddings are. ``out``, a folder or a URL, gets clip-retrieval's layout in float32.
 
     ``shard`` "i/n" makes the i-th part of the files alone, past the cache, so that n commands fill one folder; with it, or with
-    ``resume``, files that are there are kept. ``preprocess``: what is known of a model file's size, mean and std; with anything
-    else it is refused.
+    ``resume``, files that are there are kept. The processes of a launcher make a part each of that. ``preprocess``: what is
+    known of a model file's size, mean and std; with anything else it is refused.
     """
+    group.join(device)
     if (student is None) == (teacher is None):
         raise UserError("embed", "one of --teacher and --student", "neither" if student is None else "both", "Name one.")
     refuse_unused({"teacher": dict(preprocess or {})}, {"teacher": [teacher]})
@@ -167,26 +170,29 @@ def embed_dataset(data: str, split: str, *, teacher: str | None = None, student:
     if out is None and (student is not None or shard is not None):
         option = "--student" if student is not None else "--shard"
         raise UserError(f"embed {option}", "--out FOLDER (the cache keeps teachers only, and whole sets)", "none", "Add --out.")
-    index, number = (0, 1) if shard is None else part_of(shard)
-    files = None if out is None else EmbeddingFiles(str(out) if is_url(out) else Path(out), resume or shard is not None)
-    pieces = pieces_of(named_dataset(data), split, limit, (files and files.files) or number)
-    if student is None:
-        model = load_teacher(model_teacher(str(teacher), preprocess), device, precision)
-    else:
-        model = load_student(student, device, precision or "float32")
-    network = model.network
-    cached = network is not None and student is None and shard is None
-    entry = cache.Entry(*cache.entry_path(network, None)) if network and cached else None
-    one_pass = OnePass(model, entry, workers, corrupt)
-    if files is None:
-        count = _embed(one_pass, pieces, range(pieces.count), lambda number, rows, items: None)
-        return f"{count} x {model.dim} embeddings: {model.place}"
-    mine = pieces.part(index, number)
-    files.begin(_described(model, pieces))
-    there = {i: rows for i in mine if (rows := files.count(i)) is not None}
-    count = _embed(one_pass, pieces, [i for i in mine if i not in there], files.write) + sum(there.values())
-    of = "" if shard is None else f" (part {shard}: {len(mine)} of {pieces.count} files)"
-    return f"{count} x {model.dim} embeddings: {out}{of}"
+    part, parts = (0, 1) if shard is None else part_of(shard)
+    index, number = part * group.world() + group.rank(), parts * group.world()
+    with group.parted("embed"):
+        files = None if out is None else EmbeddingFiles(str(out) if is_url(out) else Path(out), resume or shard is not None)
+        pieces = pieces_of(named_dataset(data), split, limit, (files and files.files) or number)
+        if student is None:
+            model = load_teacher(model_teacher(str(teacher), preprocess), device, precision)
+        else:
+            model = load_student(student, device, precision or "float32")
+        network = model.network
+        cached = network is not None and student is None and shard is None
+        entry = cache.Entry(*cache.entry_path(network, None)) if network and cached else None
+        group.wait()  # all have looked into the folder before one writes there
+        if files:
+            group.in_turn(partial(files.begin, _described(model, pieces)))
+        together = cache.held_together(entry) if entry and group.world() > 1 else contextlib.nullcontext()
+        with together, group.apart():
+            mine = _embed(OnePass(model, entry, workers, corrupt), pieces, pieces.part(index, number), files)
+        found = group.every(mine)
+    for note in dict.fromkeys(one.note for one in found if one.note):
+        progress.say(f"{pieces.title}: {note}")
+    of = "" if shard is None else f" (part {shard}: {len(pieces.part(part, parts))} of {pieces.count} files)"
+    return f"{sum(one.rows for one in found)} x {model.dim} embeddings: {out or model.place}{of}"
 
 
 def _described(model: TeacherRows, pieces: Pieces) -> dict[str, Any]:
@@ -195,18 +201,27 @@ def _described(model: TeacherRows, pieces: Pieces) -> dict[str, Any]:
             "images": pieces.title, "items": pieces.items, "listed": pieces.mark, "files": pieces.count}
 
 
-def _embed(one_pass: OnePass, pieces: Pieces, numbers: Iterable[int], write: Callable[[int, np.ndarray, Source], None]) -> int:
-    """Embed these pieces and write each; how many items they held."""
-    numbers, count = list(numbers), 0
+@dataclass(frozen=True)
+class Embedded:
+    """What one process came to: rows, those that were there among them, and what was assumed and left out."""
+
+    rows: int
+    note: str
+
+
+def _embed(one_pass: OnePass, pieces: Pieces, mine: Iterable[int], files: EmbeddingFiles | None) -> Embedded:
+    """Embed those of ``mine`` that are not there, and write each."""
+    there = {number: held for number in mine if files and (held := files.count(number)) is not None}
+    numbers, count = [number for number in mine if number not in there], sum(there.values())
     model, total = one_pass.encoder, None if pieces.items is None else pieces.items * len(numbers) // pieces.count
-    with progress.task(f"{getattr(model, 'role', 'teacher')} {pieces.title}", total) as advance:
+    several = f", of {group.launched()} processes the first" if group.launched() > 1 else ""
+    with progress.task(f"{getattr(model, 'role', 'teacher')} {pieces.title}{several}", total) as advance:
         for number in numbers:
             source = pieces.load(number)
             if number == numbers[0] and model.network and (coarse := coarse_for(model.network.preprocess, source.decoding)):
                 progress.say(f"teacher {model.name}: {coarse}")
             rows, items = one_pass.embed(source, advance)
-            write(number, rows, items)
+            if files:
+                files.write(number, rows, items)
             count += len(rows)
-    if one_pass.notes:
-        progress.say(f"{pieces.title}: {one_pass.notes}")
-    return count
+    return Embedded(count, one_pass.notes)

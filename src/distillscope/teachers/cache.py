@@ -272,8 +272,9 @@ def completed(entry: Entry, keys: np.ndarray, make: Callable[[np.ndarray], None]
     locks_held: list[BaseFileLock] = []
 
     def lacking() -> np.ndarray:
-        locks_held.append(locked(entry.path))
-        entry.sweep()
+        if entry.path not in _together:
+            locks_held.append(locked(entry.path))
+            entry.sweep()
         absent = np.flatnonzero(entry.load(verify).find(keys) < 0)
         # Two items with the same key (the same image twice) need one row.
         return np.sort(absent[np.unique(keys[absent].view("V16").ravel(), return_index=True)[1]]) if len(absent) else absent
@@ -283,7 +284,7 @@ def completed(entry: Entry, keys: np.ndarray, make: Callable[[np.ndarray], None]
         if len(absent):
             make(absent)
             group.wait()
-            group.agreed(entry.join)
+            group.agreed(entry.join if entry.path not in _together else entry.load)
         if group.rank():
             entry.load(verify=False)  # the first process has verified it
         yield entry.find(keys)
@@ -323,6 +324,10 @@ def _embed_absent(encoder, source, perturbation, entry, absent, hashes, keys, wo
 @contextlib.contextmanager
 def filling(entry: Entry) -> Iterator[bool]:
     """The entry, read and held by this process alone; whether it may be written: somebody else's cache may only be read."""
+    if entry.path in _together:
+        entry.load()
+        yield True
+        return
     try:
         lock = locked(entry.path)
     except PermissionError:
@@ -337,6 +342,35 @@ def filling(entry: Entry) -> Iterator[bool]:
             entry.join()
     finally:
         lock.release()
+
+
+_together: set[Path] = set()
+"""Entries that the processes of a launcher hold together: each reads and appends, none sweeps or joins."""
+
+
+@contextlib.contextmanager
+def held_together(entry: Entry) -> Iterator[None]:
+    """Within it each process of the launcher fills the entry by itself (`group.apart`), while nobody else may."""
+    locks_held: list[BaseFileLock] = []
+
+    def hold() -> None:
+        locks_held.append(locked(entry.path))
+        entry.sweep()
+
+    try:
+        group.agreed(hold)
+    except PermissionError:  # somebody else's cache: each finds so
+        yield
+        return
+    _together.add(entry.path)
+    try:
+        yield
+        group.wait()
+        group.agreed(entry.join)
+    finally:
+        _together.discard(entry.path)
+        for lock in locks_held:
+            lock.release()
 
 
 def locked(path: Path) -> BaseFileLock:
