@@ -8,7 +8,7 @@ BIN := $(VENV)/bin
 # Compiled modules and tests are kept: without them each test process, and each that a test starts, compiles all of them again.
 unexport PYTHONDONTWRITEBYTECODE
 
-.PHONY: quickstart test torture browser lint clean
+.PHONY: quickstart test torture browser lint site wheel clean
 
 quickstart: $(VENV)/.installed
 	$(BIN)/distillscope run quickstart --resume
@@ -39,6 +39,22 @@ lint: $(VENV)/.installed-test
 	$(BIN)/mypy
 	$(BIN)/lint-imports
 
+# The documentation as a site, in site/: any static host serves it. A warning is an error.
+site: $(VENV)/.installed-docs
+	$(BIN)/mkdocs build --strict --quiet
+
+# The package as it is published, in dist/, tried in a clean environment of each of PYTHONS: a student is distilled and audited there.
+PYTHONS ?= $(PYTHON)
+wheel: $(VENV)/.installed-test
+	rm -rf dist && $(BIN)/python -m build --outdir dist .
+	for python in $(PYTHONS); do rm -rf dist/tried && $$python -m venv dist/tried/env && \
+	  dist/tried/env/bin/python -m pip install --quiet dist/*.whl && cd dist/tried && env/bin/python --version && \
+	  env/bin/distillscope --version && env/bin/distillscope list presets && env/bin/distillscope selftest && \
+	  env/bin/distillscope distill --teacher efficientnet_lite0 --data digits --limit 200 --epochs 1 --out student && \
+	  env/bin/distillscope audit --teacher efficientnet_lite0 --student student --data digits --limit 100 --no-timing && \
+	  cd ../.. || exit 1; done
+	rm -rf dist/tried
+
 $(VENV)/.installed: pyproject.toml
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install --quiet --editable .
@@ -49,5 +65,10 @@ $(VENV)/.installed-test: pyproject.toml
 	$(BIN)/python -m pip install --quiet --editable '.[test]'
 	touch $@ $(VENV)/.installed
 
+$(VENV)/.installed-docs: pyproject.toml
+	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --editable '.[docs]'
+	touch $@
+
 clean:
-	rm -rf $(VENV) runs
+	rm -rf $(VENV) runs dist site

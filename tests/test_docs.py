@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 import shlex
 import shutil
+import zipfile
 from pathlib import Path
 
 import numpy as np
@@ -14,6 +15,7 @@ import yaml
 from PIL import Image
 from typer.testing import CliRunner
 
+import distillscope
 from builders.planted import gaining_run, write_run
 from builders.synthetic_run import make_run
 from builders.tiny import small_student
@@ -219,3 +221,19 @@ def test_the_notebook_runs_in_jupyter(shrunk):
     ]
     assert len(figures) == 2
     assert (shrunk / "report.html").is_file()
+
+
+def test_the_wheel_has_every_file_says_its_licence_and_links_to_what_pypi_can_reach(tmp_path):
+    wheel = pytest.importorskip("hatchling.builders.wheel", reason="hatchling is not installed: pip install '.[test]'")
+    pytest.importorskip("hatch_fancy_pypi_readme")
+    with zipfile.ZipFile(next(wheel.WheelBuilder(str(ROOT)).build(directory=str(tmp_path), versions=["standard"]))) as made:
+        files = {name for name in made.namelist() if name.startswith("distillscope/")}
+        (metadata,) = [made.read(name).decode() for name in made.namelist() if name.endswith("/METADATA")]
+    package = ROOT / "src"
+    assert files == {str(p.relative_to(package)) for p in (package / "distillscope").rglob("*")
+                     if p.is_file() and p.suffix not in (".pyc", ".nbi", ".nbc")}
+    assert "License-Expression: Apache-2.0" in metadata and "Project-URL: Repository" in metadata
+    cited = yaml.safe_load((ROOT / "CITATION.cff").read_text())
+    assert f"\nVersion: {cited['version']}\n" in metadata and cited["version"] == distillscope.__version__
+    links = re.findall(r"\]\(([^)\s]+)", metadata)
+    assert len(links) > 10 and all(link.startswith(("https://", "#")) for link in links), links

@@ -24,6 +24,8 @@ __version__ = "0.1.0"
 
 # No telemetry: without this the Hub's client counts each request of timm and datasets by machine and version.
 os.environ.setdefault("HF_HUB_DISABLE_TELEMETRY", "1")
+os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
+os.environ.setdefault("WANDB_ERROR_REPORTING", "false")
 
 _PUBLIC = {
     "Audit": "measure.results",

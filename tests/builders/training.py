@@ -54,7 +54,7 @@ def student(precision: str = "float32", seed: int = 0):
     )
 
 
-def train(folder, one=None, arm=None, rows=None, warn=lambda text: None, **settings):
+def train(folder, one=None, arm=None, rows=None, warn=lambda text: None, track=None, **settings):
     rows = targets() if rows is None else rows
     return distill(
         one or student(),
@@ -64,6 +64,7 @@ def train(folder, one=None, arm=None, rows=None, warn=lambda text: None, **setti
         KeyedStreams(0, "S"),
         folder,
         warn=warn,
+        track=track,
     )
 
 

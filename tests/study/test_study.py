@@ -290,12 +290,6 @@ def test_labels_can_be_left_out_of_a_parquet(tmp_path):
     assert not load_data(study, study.data[0]).labelled
 
 
-def test_tensorboard_events_are_written(tmp_path):
-    pytest.importorskip("tensorboard")
-    run_study(tiny_study(seeds=[1]), tmp_path / "run", jobs=1, track="tensorboard", report=False)
-    assert [f for f in tmp_path.rglob("events.out.tfevents*") if os.path.getsize(f) > 0]
-
-
 LEFT_OUT = "1 corrupt image left out: {}/a/1.png (an empty file)"
 
 

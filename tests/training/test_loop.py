@@ -387,3 +387,41 @@ def test_a_stopped_run_goes_on_to_the_same_bits(tmp_path, monkeypatch):
     monkeypatch.setattr(loop, "save_checkpoint", saved)
     resumed, _ = run(tmp_path / "part")
     assert all(torch.equal(a, b) for a, b in zip(whole, resumed, strict=True))
+
+
+def test_tensorboard_gets_each_epoch_in_the_folder(tmp_path):
+    pytest.importorskip("tensorboard")
+    train(tmp_path / "mine", track="tensorboard")
+    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+    events = EventAccumulator(str(tmp_path / "mine" / "distillscope")).Reload()
+    assert [e.value for e in events.Scalars("loss")] == pytest.approx([r["loss"] for r in records(tmp_path / "mine")])
+
+
+def test_wandb_offline_gets_each_epoch_and_the_settings(tmp_path, monkeypatch):
+    pytest.importorskip("wandb", reason="W&B is not installed: pip install 'distillscope[wandb]'")
+    for name, value in {"MODE": "offline", "DIR": str(tmp_path), "SILENT": "true", "CONSOLE": "off"}.items():
+        monkeypatch.setenv(f"WANDB_{name}", value)
+    train(tmp_path / "mine", track="wandb")
+    (written,) = tmp_path.rglob("*.wandb")
+    said = written.read_bytes()
+    assert all(word in said for word in (b"mine", b"learning_rate", b"cosine", b"loss"))
+    assert all(repr(r["loss"]).encode() in said for r in records(tmp_path / "mine"))
+
+
+def test_mlflow_gets_each_epoch_and_the_settings_in_a_store_on_this_machine(tmp_path, monkeypatch):
+    mlflow = pytest.importorskip("mlflow", reason="MLflow is not installed: pip install 'distillscope[mlflow]'")
+    store = f"sqlite:///{tmp_path}/mlflow.db"
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", store)
+    train(tmp_path / "mine", track="mlflow")
+    client = mlflow.MlflowClient(store)
+    (run,) = client.search_runs([client.get_experiment_by_name("distillscope").experiment_id])
+    assert run.info.run_name == "mine" and run.info.status == "FINISHED"
+    assert run.data.params["batch_size"] == "16" and run.data.params["arm"] == "cosine"
+    logged = sorted(client.get_metric_history(run.info.run_id, "loss"), key=lambda metric: metric.step)
+    assert [m.value for m in logged] == pytest.approx([r["loss"] for r in records(tmp_path / "mine")])
+    assert not any(p.name == "mlruns" for p in tmp_path.iterdir())
+
+
+def records(folder):
+    return [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]

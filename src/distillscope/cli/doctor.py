@@ -39,11 +39,14 @@ def examine() -> list[tuple[str, str, str]]:
 ADDS = {
     "attacks": "adversarial attacks (stress `attack`)",
     "coreml": "`export --to coreml`",
+    "docs": "the documentation as a site (`make site`)",
     "executorch": "`export --to executorch`, and .pte files as models",
     "gcs": "images and embeddings at gs://",
     "hdf5": "embeddings and labels from HDF5 files",
     "http": "images at https://",
+    "lite": "the teachers efficientnet_lite1 and efficientnet_lite2",
     "litert": "`export --to litert`",
+    "mlflow": "`--track mlflow`",
     "notebook": "the notebook, run by Jupyter",
     "onnx": "`export`, and .onnx files as models",
     "open-clip": "teachers of open_clip, and class names for zero-shot accuracy",
@@ -51,6 +54,7 @@ ADDS = {
     "s3": "images and embeddings at s3://",
     "tflite": ".tflite files as models",
     "track": "`--track tensorboard`",
+    "wandb": "`--track wandb`",
 }
 """What each extra of the package is for."""
 

@@ -37,7 +37,9 @@ if TYPE_CHECKING:
     from accelerate import Accelerator
 
 CHECKPOINT_SECONDS = 30.0
-TRACKERS = ("tensorboard", "wandb", "mlflow")
+EXTRAS = {"tensorboard": "track", "wandb": "wandb", "mlflow": "mlflow"}
+"""Tracker -> the extra that brings it."""
+TRACKERS = tuple(EXTRAS)
 
 
 @dataclass(frozen=True)
@@ -74,7 +76,8 @@ def check_tracker(track: str | None) -> None:
     if track not in TRACKERS:
         raise unknown_name("--track", "tracker", track, TRACKERS)
     if util.find_spec(track) is None:
-        raise UserError(f"--track {track}", f"the package {track}", "not installed", f"pip install {track}.")
+        raise UserError(f"--track {track}", f"the package {track}", "not installed",
+                        f"pip install 'distillscope[{EXTRAS[track]}]'.")
 
 
 def make_optimizer(parameters: list[torch.nn.Parameter], settings: Training) -> torch.optim.Optimizer:
@@ -97,7 +100,7 @@ def distill(student: StudentEncoder, training_set: TrainingSet, arm: Arm, settin
     whatever the network's precision.
     """
     check_arm(arm, settings, training_set.source)
-    accelerator = _accelerator(student, len(training_set.source), settings, folder, track)
+    accelerator = _accelerator(student, len(training_set.source), settings, folder, track, arm.name)
     loop = _Loop(accelerator, student, training_set, arm, settings, streams, folder)
     advance(loop.resume())
     shared = shared_batch_norms(student.module, loop.terms) if accelerator.num_processes > 1 else contextlib.nullcontext()
@@ -130,7 +133,8 @@ def distill(student: StudentEncoder, training_set: TrainingSet, arm: Arm, settin
     return loop.history
 
 
-def _accelerator(student: StudentEncoder, num_images: int, settings: Training, folder: Path, track: str | None) -> Accelerator:
+def _accelerator(student: StudentEncoder, num_images: int, settings: Training, folder: Path, track: str | None,
+                 arm: str) -> Accelerator:
     """The processes that train as one."""
     from accelerate import Accelerator
     from accelerate.state import AcceleratorState
@@ -143,7 +147,8 @@ def _accelerator(student: StudentEncoder, num_images: int, settings: Training, f
     accelerator = Accelerator(cpu=student.device.type == "cpu", mixed_precision=mixed, log_with=track, project_dir=folder)
     group.check_joined(accelerator.num_processes)
     if track:
-        accelerator.init_trackers("distillscope")
+        told = {"student": student.name, "arm": arm, "folder": str(folder.resolve()), **settings.model_dump()}
+        accelerator.init_trackers("distillscope", told, {"wandb": {"name": folder.name}, "mlflow": {"run_name": folder.name}})
     return accelerator
 
 
