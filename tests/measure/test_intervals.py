@@ -11,6 +11,7 @@ from scipy import stats
 
 from builders.planted import rotation
 from distillscope.measure.audit import audit
+from distillscope.measure.doubt import question
 from distillscope.measure.intervals import (
     bootstrap_interval,
     dependent_interval,
@@ -20,7 +21,6 @@ from distillscope.measure.intervals import (
     mean_interval,
     wilson_interval,
 )
-from distillscope.measure.pair import question
 from distillscope.measure.pool import Settings
 from distillscope.measure.scan import Items, row_keys
 from distillscope.report.sentences.audit import headline

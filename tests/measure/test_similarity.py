@@ -16,16 +16,18 @@ from threadpoolctl import ThreadpoolController
 
 from builders import refused
 from builders.planted import cloud, rotation, student_of
-from distillscope.measure import search
+from distillscope.measure import search, tolerances
 from distillscope.measure.audit import audit
-from distillscope.measure.contrastive import batch_uniformity, infonce_losses
+from distillscope.measure.comparison import permutations, shuffled_moments
+from distillscope.measure.contrastive import batch_uniformity, in_batches, infonce_losses
 from distillscope.measure.neighbours import knn_accuracy, knn_predictions, nearest
 from distillscope.measure.pair import Pair
-from distillscope.measure.pool import Settings, Side, kept_pairs
+from distillscope.measure.pool import Settings, Side
 from distillscope.measure.results import GROUPS
 from distillscope.measure.rows import Frame, Rows, unit
 from distillscope.measure.search import Directions, ahead_of_own, nearest_by_distance, nearest_rows, own_ranks, top_positions
-from distillscope.measure.similarity import Sorted
+from distillscope.measure.similarity import Sorted, kept_pairs, linear_cka, linear_cka_debiased
+from distillscope.measure.similarity import procrustes as procrustes_similarity
 from distillscope.measure.threads import over_blocks
 from distillscope.measure.tolerances import TIE
 
@@ -147,6 +149,20 @@ def test_what_must_matter(teacher, student):
 
 def test_the_null_of_neighbours_is_chance(teacher, student):
     assert run(teacher, student)["similarity.mutual_knn_10_null"] == pytest.approx(10 / 199, rel=0.1)
+
+
+@pytest.mark.parametrize("scale", [1.0, 1e25])
+@pytest.mark.parametrize("rank", [40, 2])
+def test_null_draws_are_those_of_float64(rank, scale):
+    teacher, student = cloud(0, n=300, d=40), scale * cloud(1, n=300, d=40)[:, :rank] @ np.eye(rank, 30)
+    found = shuffled_moments(teacher, student, 3, 0)
+    t, s = teacher - teacher.mean(axis=0), student - student.mean(axis=0)
+    energies = np.square(t).sum(axis=1), np.square(s).sum(axis=1)
+    for number, order in enumerate(permutations(300, 3, 0, "moments")):
+        moved = s[order].T @ t, t.T @ t, s.T @ s
+        for name, expected in (("linear_cka", linear_cka(*moved)), ("procrustes", procrustes_similarity(*moved)),
+                               ("linear_cka_debiased", linear_cka_debiased(*moved, energies[0], energies[1][order]))):
+            assert found[name][number] == pytest.approx(expected, rel=0, abs=tolerances.NULL), name
 
 
 def test_repeated_rows_bias_neighbours_which_is_why_they_are_never_bootstrapped(teacher, student):
@@ -315,6 +331,17 @@ def test_each_side_is_searched_once(monkeypatch):
     assert searched == [{100: 100, 300: 300}] * 2
 
 
+@pytest.mark.parametrize("size", [60, 700, 701])
+@pytest.mark.parametrize("values", [3, 400, None])
+def test_the_largest_of_folded_rows_are_those_of_a_full_sort(size, values):
+    rng = np.random.default_rng(size)
+    scores = rng.normal(size=(9, size)).astype(np.float32) if values is None else rng.integers(0, values, (9, size)) / 7
+    scores[0, ::2] = -np.inf
+    found = search._largest(scores, 13)
+    assert (np.take_along_axis(scores, found, axis=1) == -np.sort(-scores, axis=1)[:, :13]).all()
+    assert all(len(set(row)) == 13 for row in found.tolist())
+
+
 def test_ties_go_by_position():
     scores = np.array([[1.0, 2.0, 2.0, 2.0, 0.0], [0.0, 0.0, 0.0, 0.0, 0.0]])
     assert top_positions(scores, 2).tolist() == [[1, 2], [0, 1]]
@@ -422,6 +449,16 @@ def test_curves_contain_the_value_and_grow_with_k():
     assert by_t.y[by_t.x.tolist().index(0.1)] == pytest.approx(found["contrastive.infonce"])
     assert found["contrastive.infonce_best_temperature"] == by_t.y.min()
     np.testing.assert_allclose(found.curves["contrastive.ceiling_by_k"].y, np.log(by_k.x))
+
+
+def test_losses_at_larger_k_are_those_of_float64():
+    teacher, student = cloud(0, n=300), student_of(cloud(0, n=300), 1)
+    found = contrasted(teacher, student, settings=Settings(infonce_batch=32)).curves["contrastive.infonce_by_k"]
+    order = Side(Rows(teacher)).order[: 300 // 32 * 32]
+    assert found.x.tolist() == [16, 32, 64, 256]
+    for k, loss in zip(found.x, found.y, strict=True):
+        expected = infonce_losses(*(in_batches(z[order], int(k)) for z in (student, teacher))).mean()
+        assert loss == pytest.approx(expected, rel=0, abs=tolerances.SINGLE if k > 32 else 1e-12)
 
 
 def test_what_it_sees_and_what_not(teacher, student):

@@ -22,10 +22,10 @@ from distillscope.measure import functional, spectrum
 from distillscope.measure.alignment import angles_between
 from distillscope.measure.audit import audit, audit_one
 from distillscope.measure.health import EmbeddingHealth
-from distillscope.measure.pool import Settings
+from distillscope.measure.pool import Settings, Side
 from distillscope.measure.probe import PENALTIES, ridge
 from distillscope.measure.results import NotMeasured
-from distillscope.measure.rows import moments
+from distillscope.measure.rows import Rows, moments
 from distillscope.measure.search import nearest_by_distance
 from distillscope.measure.spectrum import eigenvalues_of, twonn_dimension
 
@@ -312,6 +312,23 @@ def test_principal_angles_are_scipys():
     b[:, 0] = a[:, 0]
     b = np.linalg.qr(b)[0]
     np.testing.assert_allclose(angles_between(a, b), np.degrees(subspace_angles(a, b))[::-1], atol=1e-6)
+
+
+def test_what_is_measured_without_a_group_is_that_of_its_rows_alone(monkeypatch):
+    z, decomposed = cloud(0, n=400, d=30), []
+    side = Side(Rows(z))
+    monkeypatch.setattr("distillscope.measure.pool.descending_eigenvalues",
+                        lambda scatter: decomposed.append(scatter) or spectrum.descending_eigenvalues(scatter))
+    for group in range(10):
+        part = side.without(group)
+        rest = z[side.group_of != group]
+        values, vectors = np.linalg.eigh(moments(rest).scatter)
+        assert np.abs(np.abs(part.leading.T @ vectors[:, :-21:-1]) - np.eye(20)).max() < 1e-9
+        for half, kept in zip(part.half_eigenvalues, (part.kept[0::2], part.kept[1::2]), strict=True):
+            expected = eigenvalues_of(z[np.isin(side.group_of, kept)])
+            np.testing.assert_allclose(half, expected, rtol=1e-9, atol=1e-12 * expected[0])
+        assert part.half_counts == [200, 160] and side.energy_of(part.kept) == pytest.approx(values.sum(), rel=1e-12)
+    assert len(decomposed) == 11  # of 20 halves, some are of the same groups
 
 
 def test_r2_of_a_linear_student_with_noise_in_closed_form():

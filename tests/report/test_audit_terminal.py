@@ -11,7 +11,7 @@ from rich.console import Console
 
 from builders.tiny import FEW, labelled, of_two_dimensions
 from distillscope.measure.audit import audit, audit_one
-from distillscope.measure.pair import question
+from distillscope.measure.doubt import question
 from distillscope.measure.pool import Settings
 from distillscope.measure.results import Audit, Value
 from distillscope.report.sentences.audit import does_it_matter, headline, losses

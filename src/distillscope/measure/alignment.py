@@ -27,6 +27,11 @@ def cumulative_share(energy: np.ndarray) -> np.ndarray:
     return np.cumsum(energy) / total
 
 
+def energy_along(directions: np.ndarray, scatter: np.ndarray) -> np.ndarray:
+    """v^T scatter v for each column v of ``directions`` (d, k)."""
+    return (directions * (scatter @ directions)).sum(axis=0).clip(min=0)
+
+
 @measures.register("alignment.mean_cosine", unit="cosine", group="alignment", interval="items", title="mean cosine", few=2,
                    better="higher", short="cosine", hint="with the teacher")
 def mean_cosine(paired_cosines: np.ndarray) -> float:
@@ -36,9 +41,9 @@ def mean_cosine(paired_cosines: np.ndarray) -> float:
 
 @measures.register("alignment.student_variance_top20", unit="share", group="alignment", interval="jackknife",
                    title="in the teacher's top 20", percent=True)
-def student_variance_top20(student_energy_on_teacher: np.ndarray) -> float:
+def student_variance_top20(student_energy_on_leading: np.ndarray) -> float:
     """Share of the centred student's variance along the teacher's first 20 principal components (one dimension)."""
-    return float(cumulative_share(student_energy_on_teacher)[min(TOP, len(student_energy_on_teacher)) - 1])
+    return float(cumulative_share(student_energy_on_leading)[0])
 
 
 @measures.register("alignment.teacher_variance_top20", unit="share", group="alignment", interval="jackknife",
@@ -50,9 +55,9 @@ def teacher_variance_top20(teacher_eigenvalues: np.ndarray) -> float:
 
 @measures.register("alignment.teacher_variance_captured", unit="share", group="alignment", interval="jackknife",
                    title="captured by its top 20", percent=True, better="higher")
-def teacher_variance_captured(teacher_energy_on_student: np.ndarray) -> float:
+def teacher_variance_captured(teacher_energy_on_leading: np.ndarray) -> float:
     """Share of the centred teacher's variance along the student's first 20 principal components (one dimension)."""
-    return float(cumulative_share(teacher_energy_on_student)[min(TOP, len(teacher_energy_on_student)) - 1])
+    return float(cumulative_share(teacher_energy_on_leading)[0])
 
 
 @measures.register("alignment.teacher_r2", unit="R2", group="alignment", interval="jackknife", title="R² of the teacher",

@@ -10,6 +10,7 @@ import numpy as np
 
 from distillscope.errors import UserError, unknown_name
 from distillscope.facts import MeasureFacts
+from distillscope.measure.doubt import question
 from distillscope.measure.given import (
     checked_labels,
     checked_text,
@@ -27,7 +28,7 @@ from distillscope.measure.intervals import (
     wilson_interval,
 )
 from distillscope.measure.labelled import LabelledPair
-from distillscope.measure.pair import Pair, question, resolve
+from distillscope.measure.pair import Pair, resolve
 from distillscope.measure.pool import Settings, Side
 from distillscope.measure.results import GROUPS, Audit, Curve, NotMeasured, Value, definition
 from distillscope.measure.spectrum import algebraic_rank

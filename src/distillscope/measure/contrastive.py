@@ -86,9 +86,10 @@ class Batched:
 
 def batched(student: np.ndarray, teacher: np.ndarray, size: int, temperature: float, member: np.ndarray,
             sizes: Sequence[int] = (), temperatures: Sequence[float] = (), first: int = 0) -> Batched:
-    """Losses of unit rows (n, d) in batches of ``size``, which n is a multiple of, all from one product of both sides.
+    """Losses of unit rows (n, d) in batches of ``size``, which n is a multiple of, from one product of both sides.
 
-    ``member`` (n, g) says which group an item is in, ``sizes`` are other K, ``temperatures`` are for the ``first`` items.
+    ``member`` (n, g) says which group an item is in, ``sizes`` are other K, ``temperatures`` are for the ``first`` items. K
+    above ``size`` are points of a curve, and come from a product in float32: `tolerances.SINGLE`.
     """
     count = len(student)
     found = Batched(np.empty(count), np.empty((count, member.shape[1])), {k: np.empty(count // k * k) for k in sizes},
@@ -96,9 +97,14 @@ def batched(student: np.ndarray, teacher: np.ndarray, size: int, temperature: fl
 
     def strip(start: int, stop: int) -> None:
         widths = {k for k in (size, *sizes) if start < count // k * k}
+        measure(start, stop, {k for k in widths if k <= size}, np.float64)
+        if max(widths) > size:
+            measure(start, stop, {k for k in widths if k > size}, np.float32)
+
+    def measure(start: int, stop: int, widths: set[int], dtype: type[np.floating]) -> None:
         low = min(start // k * k for k in widths)
         high = max(min(-(-stop // k) * k, count // k * k) for k in widths)
-        cosines = student[start:stop] @ teacher[low:high].T
+        cosines = student[start:stop].astype(dtype, copy=False) @ teacher[low:high].astype(dtype, copy=False).T
         own = cosines[np.arange(len(cosines)), start - low + np.arange(len(cosines))]
         for k in widths:
             for at in range(start // k * k, min(stop, count // k * k), k):

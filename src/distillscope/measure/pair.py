@@ -1,4 +1,4 @@
-"""What measures of a row-aligned teacher and student are made from, each once and lazily; and whether rows belong together."""
+"""What measures of a row-aligned teacher and student are made from, each once and lazily."""
 
 from __future__ import annotations
 
@@ -9,10 +9,11 @@ from typing import Any
 import numpy as np
 
 from distillscope.measure import alignment, contrastive
-from distillscope.measure.pool import Side, by_group, energy_along, of_whole, padded, span
-from distillscope.measure.probe import Map, fold_groups, residual_energy, ridge
-from distillscope.measure.results import Audit, NotMeasured, Value
-from distillscope.measure.rows import SMALLEST_NORM, Accumulator, Moments, merged, unit
+from distillscope.measure.pool import Side, of_whole
+from distillscope.measure.probe import Map, fold_groups, missed, residual_energy, ridge
+from distillscope.measure.results import NotMeasured
+from distillscope.measure.rows import SMALLEST_NORM, Accumulator, Moments, by_group, merged, span, unit
+from distillscope.measure.spectrum import padded
 from distillscope.measure.threads import over_blocks
 from distillscope.registry import positional
 
@@ -115,17 +116,35 @@ class Pair:
         Where there are as many items as dimensions or fewer, the components that the items do not fix may lie anywhere.
         """
         dim = self.need_one_dim()
-        found = energy_along(of.frame.along(along.components), of.scatter)
+        found = alignment.energy_along(of.frame.along(along.components), of.scatter)
         if len(found) == dim:
             return found
         rest = max(float(np.trace(of.scatter) - found.sum()), 0.0)
         return np.append(found, np.full(dim - len(found), rest / (dim - len(found))))
 
     @cached_property
+    def student_energy_on_leading(self) -> np.ndarray:
+        """Energy (2,) of the centred student along the teacher's first k = 20 principal directions together, and the rest."""
+        return self._leading_energy(self.student, self.teacher)
+
+    @cached_property
+    def teacher_energy_on_leading(self) -> np.ndarray:
+        """Energy (2,) of the centred teacher along the student's first k = 20 principal directions together, and the rest."""
+        return self._leading_energy(self.teacher, self.student)
+
+    def _leading_energy(self, of: Side, along: Side) -> np.ndarray:
+        dim, total = self.need_one_dim(), float(np.trace(of.scatter))
+        found = alignment.energy_along(of.frame.along(along.leading), of.scatter)
+        missing = min(alignment.TOP, dim) - len(found)  # components that the items do not fix, as above
+        inside = found.sum() + max(total - found.sum(), 0.0) * missing / max(1, dim - len(found))
+        return np.array([inside, max(total - inside, 0.0)])
+
+    @cached_property
     def principal_angles(self) -> np.ndarray:
         """Principal angles (k,) in degrees between the spans of the first k = 20 components of both sides, or fewer."""
-        k = min(alignment.TOP, self.need_one_dim(), *(side.axes.shape[1] for side in (self.teacher, self.student)))
-        return alignment.angles_between(self.teacher.components[:, :k], self.student.components[:, :k])
+        self.need_one_dim()
+        k = min(side.leading.shape[1] for side in (self.teacher, self.student))
+        return alignment.angles_between(self.teacher.leading[:, :k], self.student.leading[:, :k])
 
     # -- the cross-validated linear map ------------------------------------------------------------------------------
 
@@ -147,8 +166,7 @@ class Pair:
     def _inner_maps(self) -> list[Map]:
         """The same maps between coordinates."""
         return [ridge(self.student.moments_of(train), self.cross_moments_of(train),
-                      float(np.trace(self.teacher.moments_of(train).scatter)), self.teacher.items_in(train))
-                for train in self._training_folds]
+                      self.teacher.energy_of(train), self.teacher.items_in(train)) for train in self._training_folds]
 
     @cached_property
     def teacher_residual_energy(self) -> np.ndarray:
@@ -164,7 +182,7 @@ class Pair:
         """The sum of that error over all directions."""
         if self is self._whole:
             return float(self.teacher_residual_energy.sum())
-        return sum(missed(model, self.student.moments_of(fold), self.cross_moments_of(fold), self.teacher.moments_of(fold))
+        return sum(missed(model, self.student.moments_of(fold), self.cross_moments_of(fold), self.teacher.energy_of(fold))
                    for fold, model in zip(self.folds, self._inner_maps, strict=True))
 
     @property
@@ -297,14 +315,6 @@ class Pair:
         return self._paper.teacher
 
 
-def missed(model: Map, x: Moments, cross: Moments, y: Moments) -> float:
-    """Sum of squared errors of ``model`` on the rows behind these moments: `probe.residual_energy` over all directions."""
-    weights = model.weights
-    shift = (y.mean - model.target_mean) - (x.mean - model.mean) @ weights
-    centred = np.trace(y.scatter) - 2 * np.vdot(weights, cross.scatter) + np.vdot(weights, x.scatter @ weights)
-    return max(float(centred), 0.0) + x.count * float(shift @ shift)
-
-
 def resolve(pool: Side | Pair, function: Callable[..., Any]) -> list[Any]:
     """The arguments that ``function`` names, computed where they were not yet."""
     return [resolve_name(pool, name) for name in positional(function)]
@@ -318,84 +328,3 @@ def resolve_name(pool: Side | Pair, name: str) -> Any:
     if isinstance(pool, Pair) and side in ("teacher", "student") and hasattr(Side, rest):
         return getattr(getattr(pool, side), rest)
     raise LookupError(f"no '{name}' in the pool, known: {', '.join(sorted(n for n in dir(type(pool)) if n[0] != '_'))}")
-
-
-SIMILARITIES = {"linear_cka_debiased": "debiased CKA", "linear_cka": "CKA", "procrustes": "Procrustes", "rsa_spearman": "RSA",
-                "mutual_knn_10": "shared neighbours"}
-RECALLS = ("retrieval.recall_at_1", "retrieval.mapped_recall_at_1")
-NOTHING = 0.02
-"""R2 up to which nothing is predicted."""
-ENOUGH = 3
-"""Measures of pairing that must be there, and say the same, before the rows are doubted."""
-DIRECTIONS = 2.0
-"""Effective rank from which a side is no collapsed one."""
-
-
-def question(found: Audit) -> str:
-    """The sentence that asks whether these are the same items; empty where something pairs them, or a side has collapsed.
-
-    Every measure of pairing that was taken must lie where shuffled items do, and each side alone must have directions.
-    """
-    at_null = [*_similarities(found), *_recalls(found), *_content(found)]
-    ranks = [found.measured.get(f"{side}.effective_rank") for side in ("teacher", "student")]
-    collapsed = any(r is not None and r.value < DIRECTIONS for r in ranks) or "student.effective_rank" in found.left_out
-    if len(at_null) < ENOUGH or not all(null for _, null in at_null) or collapsed:
-        return ""
-    healthy = []
-    if known := _both(found, "{}.effective_rank"):
-        healthy.append(f"effective rank {known[0]:.1f} and {known[1]:.1f}")
-    if votes := _both(found, "knn.{}.accuracy"):
-        fit = "both" if votes[1] > votes[0] / 2 else "the teacher's rows, not the student's"
-        healthy.append(f"the labels fit {fit}: a vote of 10 neighbours is right on {votes[0]:.1%} and {votes[1]:.1%}")
-    alone = f", though each side has a structure of its own ({'; '.join(healthy)})" if healthy else ""
-    return ("Are these the same items in the same order? Nothing pairs the rows of the two sides: "
-            f"{_listed([text for text, _ in at_null])} are no more than shuffled items give{alone}.")
-
-
-def _both(found: Audit, key: str) -> tuple[float, float] | None:
-    """The values of teacher and student, where both were taken."""
-    teacher, student = (found.measured.get(key.format(side)) for side in ("teacher", "student"))
-    return None if teacher is None or student is None else (teacher.value, student.value)
-
-
-def _similarities(found: Audit) -> list[tuple[str, bool]]:
-    taken = []
-    for name, title in SIMILARITIES.items():
-        value, null = found.measured.get(f"similarity.{name}"), found.measured.get(f"similarity.{name}_null")
-        if value and null and null.low is not None and null.high is not None:
-            taken.append((title, value.value <= null.high + (null.high - null.low)))  # the null has a long upper tail
-    return taken
-
-
-def _recalls(found: Audit) -> list[tuple[str, bool]]:
-    taken = []
-    for key in RECALLS:
-        recall = found.measured.get(key)
-        if recall:
-            title = "recall at 1" + (" after one fitted matrix" if "mapped" in key else "")
-            taken.append((f"{title} ({recall.value:.1%})", _at_chance(recall)))
-    return taken
-
-
-def _at_chance(recall: Value) -> bool:
-    """Whether so few queries find their own item that shuffled items give as many in one of a thousand pairs, or the interval
-    holds the chance.
-
-    n queries find one of n items by chance, on average 1 (Poisson): up to 5 in all. A narrower bound would go unasked now and
-    then where items are shuffled, since each of several measures must lie at its null.
-    """
-    from scipy.special import pdtrc
-
-    by_chance = pdtrc(max(0.0, round(recall.value * recall.n) - 1), 1.0) > 1e-3  # P(as many or more)
-    return bool(by_chance) or (recall.low is not None and recall.low <= 1 / recall.n)
-
-
-def _content(found: Audit) -> list[tuple[str, bool]]:
-    r2, most = found.measured.get("alignment.teacher_r2"), found.measured.get("alignment.teacher_r2_ceiling")
-    if not r2 or (most and most.value < 0.5):  # too few items for the map to predict anything
-        return []
-    return [(f"R\u00b2 ({max(0.0, r2.value):.2f})", r2.value <= NOTHING)]
-
-
-def _listed(texts: list[str]) -> str:
-    return f"{', '.join(texts[:-1])} and {texts[-1]}" if len(texts) > 1 else texts[0]

@@ -16,13 +16,14 @@ from typing import Any, TypeVar
 import numpy as np
 
 from distillscope.measure import tolerances
+from distillscope.measure.alignment import TOP
 from distillscope.measure.neighbours import first_kept
 from distillscope.measure.results import NotMeasured
-from distillscope.measure.rows import Accumulator, Frame, Moments, Rows, merged, unit
+from distillscope.measure.rows import Accumulator, Frame, Moments, Rows, by_group, energy, merged, span, unit
 from distillscope.measure.scan import Items, row_keys, scan
 from distillscope.measure.search import Directions, nearest_by_distance, nearest_rows
-from distillscope.measure.similarity import Sorted
-from distillscope.measure.spectrum import algebraic_rank, kernel_sums, rounding_energy
+from distillscope.measure.similarity import Sorted, kept_pairs
+from distillscope.measure.spectrum import algebraic_rank, descending_eigenvalues, kernel_sums, padded, rounding_energy
 from distillscope.measure.threads import over_blocks
 
 T = TypeVar("T")
@@ -76,6 +77,7 @@ class Side:
         self.items, self.order, self.precision = items, items.order, precision
         self.kept = tuple(range(min(self.settings.groups, items.count)))
         self._tables: dict[int, np.ndarray] = {}
+        self._spectra: dict[tuple[int, ...], np.ndarray] = {}
         self._expected: dict[int, int] = {}
         self._directions: dict[int, Directions] = {}
         self._whole = self
@@ -156,6 +158,10 @@ class Side:
         """Moments of the items of ``groups`` together."""
         return merged(self.group_moments[g] for g in groups)
 
+    def energy_of(self, groups: tuple[int, ...]) -> float:
+        """Sum of squared distances of the items of ``groups`` from their mean."""
+        return energy(self.group_moments[g] for g in groups)
+
     @cached_property
     def moments(self) -> Moments:
         return self.moments_of(self.kept)
@@ -189,6 +195,16 @@ class Side:
         return np.linalg.eigh(self.scatter)[1][:, ::-1]
 
     @cached_property
+    def leading(self) -> np.ndarray:
+        """The first k = 20 of the components, (d, k), or all; of a part of the items without the others, in half the time."""
+        size = len(self.scatter)
+        if self is self._whole or size <= TOP:
+            return self.components[:, :TOP]
+        from scipy.linalg import eigh
+
+        return self.frame.turned(eigh(self.scatter, subset_by_index=(size - TOP, size - 1), driver="evr")[1][:, ::-1])
+
+    @cached_property
     def components(self) -> np.ndarray:
         """Principal directions (d, r) as columns: right singular vectors of the centred embeddings."""
         return self.frame.turned(self.axes)
@@ -202,35 +218,44 @@ class Side:
             scatter = np.pad(scatter, (0, 1))
         return padded(descending_eigenvalues(scatter + self.count * np.outer(mean, mean)), self.dim)
 
-    @cached_property
-    def _halves(self) -> list[Moments]:
+    def count_of(self, groups: tuple[int, ...]) -> int:
+        """Rows of ``groups``."""
+        return sum(self.group_moments[g].count for g in groups)
+
+    def _eigenvalues_of(self, groups: tuple[int, ...]) -> np.ndarray:
+        """Spectrum (r,) of the items of ``groups``, once for all that leave a group out: half of their halves coincide."""
+        if groups not in self._whole._spectra:
+            self._whole._spectra[groups] = descending_eigenvalues(self.moments_of(groups).scatter)
+        return self._whole._spectra[groups]
+
+    @property
+    def _halves(self) -> tuple[tuple[int, ...], tuple[int, ...]]:
         """Two disjoint halves of the items; an odd number of groups leaves halves of unequal size."""
         if len(self.kept) < 2:
             raise NotMeasured("all rows are one item, which has no halves")
-        return [self.moments_of(self.kept[0::2]), self.moments_of(self.kept[1::2])]
+        return self.kept[0::2], self.kept[1::2]
 
-    @cached_property
+    @property
     def half_eigenvalues(self) -> list[np.ndarray]:
-        return [descending_eigenvalues(half.scatter) for half in self._halves]
+        return [self._eigenvalues_of(half) for half in self._halves]
 
-    @cached_property
+    @property
     def half_counts(self) -> list[int]:
-        return [half.count for half in self._halves]
+        return [*map(self.count_of, self._halves)]
 
-    @cached_property
-    def _nested(self) -> list[Moments]:
+    @property
+    def _nested(self) -> list[tuple[int, ...]]:
         sizes = sorted({max(1, round(len(self.kept) * share)) for share in (0.1, 0.2)})
-        return [m for m in (self.moments_of(self.kept[:size]) for size in sizes) if m.count > 2]
+        return [*(part for size in sizes if self.count_of(part := self.kept[:size]) > 2), self._halves[0]]
 
-    @cached_property
+    @property
     def nested_eigenvalues(self) -> list[np.ndarray]:
         """Spectra of a tenth, a fifth, a half and all of the items, each from rows drawn without replacement."""
-        small = [descending_eigenvalues(m.scatter) for m in self._nested]
-        return [*small, self.half_eigenvalues[0], self.eigenvalues]
+        return [*map(self._eigenvalues_of, self._nested), self.eigenvalues]
 
-    @cached_property
+    @property
     def nested_counts(self) -> list[int]:
-        return [*(m.count for m in self._nested), self.half_counts[0], self.count]
+        return [*map(self.count_of, self._nested), self.count]
 
     @property
     def scatter(self) -> np.ndarray:
@@ -371,37 +396,3 @@ class Side:
         if not z.any(axis=1).all():
             raise NotMeasured("a row is all zeros, so it has no direction")
         return unit(z)
-
-
-def kept_pairs(kept: np.ndarray) -> np.ndarray:
-    """Whether both items of each pair i < j are ``kept`` (n,), in the order of `scipy.spatial.distance.pdist`.
-
-    >>> kept_pairs(np.array([True, True, False])).tolist()
-    [True, False, False]
-    """
-    return np.concatenate([kept[i + 1 :] & kept[i] for i in range(len(kept))])
-
-
-def span(rows: Rows, num_groups: int) -> int:
-    """Rows to cut into groups at a time: about d rows a group at the least, since each adds a d x d product to its sum."""
-    return max(rows.block_rows(), num_groups * rows.dim)
-
-
-def by_group(groups: np.ndarray, num_groups: int) -> list[np.ndarray]:
-    """Positions of each group's entries in ``groups`` (n,), from one sort: masks took as long as half of the product."""
-    return np.split(np.argsort(groups, kind="stable"), np.cumsum(np.bincount(groups, minlength=num_groups))[:-1])
-
-
-def descending_eigenvalues(scatter: np.ndarray) -> np.ndarray:
-    """Eigenvalues of a symmetric positive matrix, descending; rounding below zero is zero."""
-    return np.linalg.eigvalsh(scatter)[::-1].clip(min=0)
-
-
-def padded(values: np.ndarray, count: int) -> np.ndarray:
-    """``values`` (k,) with zeros after them: (count,)."""
-    return np.pad(values, (0, count - len(values)))
-
-
-def energy_along(directions: np.ndarray, scatter: np.ndarray) -> np.ndarray:
-    """v^T scatter v for each column v of ``directions`` (d, k)."""
-    return (directions * (scatter @ directions)).sum(axis=0).clip(min=0)

@@ -280,3 +280,14 @@ def residual_energy(model: Map, directions: np.ndarray, x: Moments, cross: Momen
                + (weights * (x.scatter @ weights)).sum(axis=0))
     shift = (y.mean - model.target_mean) @ directions - (x.mean - model.mean) @ weights
     return centred.clip(min=0) + x.count * shift**2
+
+
+def missed(model: Map, x: Moments, cross: Moments, y_energy: float) -> float:
+    """Sum of squared errors of ``model`` on the rows behind these moments: `residual_energy` over all directions.
+
+    ``y_energy`` is the trace of the targets' scatter.
+    """
+    weights = model.weights
+    shift = (cross.other_mean - model.target_mean) - (x.mean - model.mean) @ weights
+    centred = y_energy - 2 * np.vdot(weights, cross.scatter) + np.vdot(weights, x.scatter @ weights)
+    return max(float(centred), 0.0) + x.count * float(shift @ shift)

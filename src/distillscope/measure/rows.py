@@ -13,6 +13,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
+STRIP = 64  # rows of a scatter that are summed at a time
 BLOCK_VALUES = 2**22  # values in one float64 block: 32 MiB, past which larger blocks were not faster
 SMALLEST_NORM, LARGEST_NORM = 1e-150, 1e150  # between these the squares of a row's values are exact to the last digit
 
@@ -115,6 +116,16 @@ class Rows:
     def blocks(self, size: int | None = None) -> Iterator[tuple[slice, np.ndarray]]:
         """Consecutive blocks and where they are."""
         return ((where, self.take(where)) for where, in self.parts(size))
+
+
+def span(rows: Rows, num_groups: int) -> int:
+    """Rows to cut into groups at a time: about d rows a group at the least, since each adds a d x d product to its sum."""
+    return max(rows.block_rows(), num_groups * rows.dim)
+
+
+def by_group(groups: np.ndarray, num_groups: int) -> list[np.ndarray]:
+    """Positions of each group's entries in ``groups`` (n,), from one sort: masks took as long as half of the product."""
+    return np.split(np.argsort(groups, kind="stable"), np.cumsum(np.bincount(groups, minlength=num_groups))[:-1])
 
 
 def unit(z: np.ndarray) -> np.ndarray:
@@ -224,9 +235,19 @@ def merged(parts: Iterable[Moments]) -> Moments:
     scatter = np.zeros_like(parts[0].scatter)
     weights = np.sqrt([p.count for p in parts])[:, None]
     scatter += (weights * [p.mean - mean for p in parts]).T @ (weights * [p.other_mean - other_mean for p in parts])
-    for part in parts:
-        scatter += part.scatter
+    for start in range(0, len(scatter), STRIP):  # each sum stays in cache until it is whole
+        strip = slice(start, start + STRIP)
+        for part in parts:
+            scatter[strip] += part.scatter[strip]
     return Moments(count, mean, other_mean, scatter)
+
+
+def energy(parts: Iterable[Moments]) -> float:
+    """The trace of `merged` parts' scatter, without that."""
+    parts = [p for p in parts if p.count]
+    count = sum(p.count for p in parts)
+    mean = parts[0].mean + sum(p.count * (p.mean - parts[0].mean) for p in parts) / count
+    return float(sum(np.trace(p.scatter) + p.count * np.square(p.mean - mean).sum() for p in parts))
 
 
 class Accumulator:

@@ -20,6 +20,7 @@ from distillscope.measure.threads import over_blocks
 
 BLOCK_PAIRS = 2**22  # similarities in one block: 16 MiB in float32, so that what is done to them finds them in cache
 SLACK = 8  # more than asked for, to see which similarities are too close to the last
+FOLDED = 4  # of so many times the wanted entries, some are sorted
 DENSE = 200  # a block is computed in float64 where one of so many pairs needs it
 CHUNK = 4096  # pairs whose rows are held at a time
 
@@ -157,12 +158,35 @@ def top_positions(scores: np.ndarray, k: int) -> np.ndarray:
 
 
 def _largest(scores: np.ndarray, count: int) -> np.ndarray:
-    """Positions (m, count') of the largest of each row, largest first."""
+    """Positions (m, min(count, n)) of the largest of each row of ``scores`` (m, n), largest first."""
     size = scores.shape[1]
+    if size > FOLDED * count and (found := _largest_folded(scores, count)) is not None:
+        return found
     chosen = (np.argpartition(scores, size - count, axis=1)[:, size - count :] if count < size
               else np.broadcast_to(np.arange(size), scores.shape))
-    order = np.argsort(-np.take_along_axis(scores, chosen, axis=1), axis=1, kind="stable")
+    order = np.argsort(-np.take_along_axis(scores, chosen, axis=1), axis=1)
     return np.take_along_axis(chosen, order, axis=1)
+
+
+def _largest_folded(scores: np.ndarray, count: int) -> np.ndarray | None:
+    """The same in half of the time; none where many tie.
+
+    Rows are folded in half, the larger of two entries kept, until a few times ``count`` are left. The count-th of these is no
+    more than the count-th of the row, and few entries of the row are above it: these are sorted.
+    """
+    folded = scores
+    while folded.shape[1] > 2 * FOLDED * count:
+        half = folded.shape[1] // 2
+        folded = np.maximum(folded[:, :half], folded[:, half : 2 * half])
+    last = folded.shape[1] - count
+    row, column = np.divmod(np.flatnonzero(scores >= np.partition(folded, last, axis=1)[:, last, None]), scores.shape[1])
+    sizes = np.bincount(row, minlength=len(scores))
+    if sizes.max() > FOLDED * count:
+        return None
+    place = np.arange(len(row)) - np.repeat(np.cumsum(sizes) - sizes, sizes)
+    chosen, negative = np.zeros((len(scores), sizes.max()), np.intp), np.full((len(scores), sizes.max()), np.inf, scores.dtype)
+    chosen[row, place], negative[row, place] = column, -scores[row, column]
+    return np.take_along_axis(chosen, np.argsort(negative, axis=1)[:, :count], axis=1)
 
 
 def _order(positions: np.ndarray, values: np.ndarray, group: np.ndarray | None = None) -> np.ndarray:
@@ -254,8 +278,8 @@ class Index:
         scores[np.arange(len(scores)), self.place[own]] = -np.inf
         low, high = self._bounds(scores, right)
         maybe = scores >= low
-        counts = np.stack([maybe[:, a:b].sum(axis=1) for a, b in zip(self.edges, self.edges[1:], strict=False)], axis=1)
-        return counts, counts.sum(axis=1) - (scores >= high).sum(axis=1)
+        counts = np.stack([_num_true(maybe[:, a:b]) for a, b in zip(self.edges, self.edges[1:], strict=False)], axis=1)
+        return counts, counts.sum(axis=1) - _num_true(scores >= high)
 
     def _between(self, scores: np.ndarray, right: np.ndarray) -> np.ndarray:
         low, high = self._bounds(scores, right)
@@ -266,6 +290,11 @@ class Index:
         reach = most_error(scores.dtype.type, self.gallery.dim) + tolerances.TIE
         low, high = ((right + sign * reach).astype(scores.dtype)[:, None] for sign in (-1, 1))
         return np.nextafter(low, scores.dtype.type(-np.inf)), np.nextafter(high, scores.dtype.type(np.inf))
+
+
+def _num_true(found: np.ndarray) -> np.ndarray:
+    """How many (m,) of each row of ``found`` (m, n) are true: sums of bytes are seven times as fast as those of booleans."""
+    return found.view(np.uint8).sum(axis=1, dtype=np.uint32).astype(np.int64)
 
 
 # -- the nearest by distance -----------------------------------------------------------------------------------------------
@@ -297,7 +326,9 @@ def nearest_by_distance(z: np.ndarray, k: int) -> tuple[np.ndarray, np.ndarray]:
             again = 2 * (z @ z[start + row]) - np.square(lengths)
             again[start + row] = -np.inf
             chosen[row] = _largest(again[None], chosen.shape[1])[0]
-        measured = np.linalg.norm(z[start:stop, None, :] - z[chosen], axis=2)
+        apart = z[chosen]
+        apart -= z[start:stop, None, :]
+        measured = np.sqrt(np.einsum("ijk,ijk->ij", apart, apart))
         measured[chosen == start + rows[:, None]] = np.inf
         order = np.lexsort((chosen, measured))[:, :k]
         positions[start:stop] = np.take_along_axis(chosen, order, axis=1)

@@ -108,6 +108,15 @@ class Sorted:
         return found if kept is None else found[kept]
 
 
+def kept_pairs(kept: np.ndarray) -> np.ndarray:
+    """Whether both items of each pair i < j are ``kept`` (n,), in the order of `scipy.spatial.distance.pdist`.
+
+    >>> kept_pairs(np.array([True, True, False])).tolist()
+    [True, False, False]
+    """
+    return np.concatenate([kept[i + 1 :] & kept[i] for i in range(len(kept))])
+
+
 @measures.register("similarity.mutual_knn_10", unit="share", group="similarity", interval="jackknife", n="sample_count",
                    title="shared neighbours", percent=True, better="higher")
 def mutual_knn_10(teacher_neighbours: np.ndarray, student_neighbours: np.ndarray) -> float:

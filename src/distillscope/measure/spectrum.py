@@ -264,6 +264,16 @@ def rank_by_n_curve(nested_eigenvalues: list, nested_counts: list) -> Points:
     return Points(np.array(nested_counts), np.array([entropy_rank(e) for e in nested_eigenvalues]))
 
 
+def descending_eigenvalues(scatter: np.ndarray) -> np.ndarray:
+    """Eigenvalues of a symmetric positive matrix, descending; rounding below zero is zero."""
+    return np.linalg.eigvalsh(scatter)[::-1].clip(min=0)
+
+
+def padded(values: np.ndarray, count: int) -> np.ndarray:
+    """``values`` (k,) with zeros after them: (count,)."""
+    return np.pad(values, (0, count - len(values)))
+
+
 DISCARDED = 0.1
 FEWEST = 10
 STRIP = 256  # rows whose kernel is held at a time
