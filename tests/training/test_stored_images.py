@@ -17,7 +17,7 @@ from distillscope.data import looking, source
 from distillscope.data.decode import decode
 from distillscope.data.preprocess import Preprocess
 from distillscope.data.source import Source
-from distillscope.data.splits import Splits, load_split
+from distillscope.data.splits import Splits, load_split, looked_through, named_split
 from distillscope.files import folders as rooms
 from distillscope.files.folders import cache_root, room
 from distillscope.students.load import StudentEncoder
@@ -30,7 +30,7 @@ from distillscope.teachers import cache
 from distillscope.teachers.encoder import Encoder
 from distillscope.teachers.inventory import list_entries, prune_entries
 from distillscope.training import stored_images
-from distillscope.training.stored_images import entry_of, is_worth_it, stored
+from distillscope.training.stored_images import entry_of, is_worth_it, keeper_for, stored
 
 
 @pytest.fixture(scope="module")
@@ -122,6 +122,21 @@ def test_a_view_of_the_image_as_stored_reads_it_as_stored(photos, streamed):
         {"name": "seen", "view": {"name": "noise", "where": "input"}}])).arms}
     assert [n for n in arms if is_worth_it(found, sees, arms[n])] == ["plain", "seen"]
     assert not is_worth_it(found, Preprocess(16, crop_fraction=0.875), arms["plain"])
+
+
+@pytest.mark.parametrize("workers", [0, 1])
+def test_images_are_kept_as_they_are_looked_through(photos, streamed, decoded, workers):
+    sees, arm = Preprocess(9), Arm(name="a")
+    named = named_split("image_folder", {"path": photos}, "train")
+    source = looked_through(named, workers=workers, keeper=keeper_for(named, sees, arm, 50))
+    before = len(decoded)
+    kept = stored(source, sees, "photos")
+    assert len(decoded) == before and (workers or before == len(source))
+    assert all((kept.image(i) == sees.shown(source.read([i]))[0].permute(1, 2, 0).numpy()).all() for i in range(len(source)))
+    decoded.clear()
+    looked_through(named, keeper=keeper_for(named, sees, arm, 50))
+    assert len(decoded) <= 3 + 16 * workers  # while memory may hold the set
+    assert keeper_for(named, sees, arm, 1e-6) is None and keeper_for(named, sees, Arm(name="a", view="crop_flip"), 50) is None
 
 
 def test_the_plan_tells_the_size_and_the_limit_falls_back_to_streaming(photos, tmp_path, streamed, decoded, capsys):

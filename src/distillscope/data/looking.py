@@ -137,6 +137,22 @@ class Shows(Protocol):
     def shown(self, images: Any) -> torch.Tensor: ...
 
 
+class Keeper(Protocol):
+    """Keeps each image of a set that memory does not hold as a model is shown it, while the set is looked through."""
+
+    @property
+    def model(self) -> Shows: ...
+
+    def holds(self, name: bytes) -> bool:
+        """Whether the image of that name is kept already."""
+
+    def take(self, item: str, name: bytes, shown: np.ndarray) -> None:
+        """An item's image, (3, size, size) uint8, and its name."""
+
+    def close(self) -> None:
+        """Write what was taken."""
+
+
 @dataclass
 class Seen:
     """One image: its name, its pixels while memory may hold the set, the hash of its file if new; or why it is broken.
@@ -157,11 +173,12 @@ class Seen:
 class Looks(torch.utils.data.Dataset):
     """Item i, seen. Once ``streams`` is set pixels are left out, and a file that is known is not decoded.
 
-    With ``model`` each image is also shown as that one sees it, but for those whose names are ``held``.
+    With ``model`` each image is then also shown as that one sees it, but for those whose names are ``held``.
     """
 
-    def __init__(self, source: Source, model: Shows | None = None, held: Callable[[bytes], bool] = lambda name: False) -> None:
-        self.source, self.streams = source, multiprocessing.RawValue("b", model is not None)
+    def __init__(self, source: Source, model: Shows | None = None, held: Callable[[bytes], bool] = lambda name: False,
+                 streams: bool = False) -> None:
+        self.source, self.streams = source, multiprocessing.RawValue("b", streams)
         self.model, self.held = model, held
         self.known: KnownImages | None = None
         if source.encoded is not None and source.decoding is not None:
@@ -211,20 +228,33 @@ class Looks(torch.utils.data.Dataset):
             return Seen(index, broken=reason(error))
         name = found[0] if found else content_hash(pixels)
         shown = None
-        if self.model is not None and not self.held(name):
-            shown = self.model.shown(as_tensor(pixels)[None])[0].numpy()
+        if streams and self.model is not None and not self.held(name):
+            shown = shown_of(self.model, pixels)
         return Seen(index, None if streams else pixels, name, pixels.nbytes, dict(done), b"" if found else encoded, shown=shown)
 
 
-def load_in_memory(source: Source, corrupt: str = "error", workers: int = 0) -> Source:
+def shown_of(model: Shows, pixels: np.ndarray) -> np.ndarray:
+    """One image (h, w, 3) as a model is shown it, (3, size, size) uint8."""
+    return model.shown(as_tensor(pixels)[None])[0].numpy()
+
+
+def load_in_memory(source: Source, corrupt: str = "error", workers: int = 0, keeper: Keeper | None = None) -> Source:
     """Look through ``source``: what is broken is named and counted, what was done stands in ``note``.
 
     A set of up to ``IN_MEMORY_BYTES`` is kept; of a larger one the names of its images (``hashes``), and ``workers`` processes
-    decode what is read of it later. ``corrupt="skip"`` leaves the broken ones out, and says so in ``note``.
+    decode what is read of it later; ``keeper`` gets those images as they are decoded. ``corrupt="skip"`` leaves the broken ones
+    out, and says so in ``note``.
     """
     if source.in_memory:
         return source if source.hashes is not None else replace(source, hashes=source.names())
-    looks = Looks(source)
+    looks = Looks(source, keeper.model, keeper.holds) if keeper else Looks(source)
+
+    def keep(index: int, name: bytes, pixels: np.ndarray | None, shown: np.ndarray | None = None) -> None:
+        if keeper and pixels is not None and not keeper.holds(name):  # decoded while memory might still hold the set
+            shown = shown_of(keeper.model, pixels)
+        if keeper and shown is not None:
+            keeper.take(str(source.ids[index]), name, shown)
+
     images: list[np.ndarray] = []
     good, hashes, bad = [], [], []
     done: Counter[str] = Counter()
@@ -241,9 +271,15 @@ def load_in_memory(source: Source, corrupt: str = "error", workers: int = 0) -> 
             total += seen.nbytes
             if total > IN_MEMORY_BYTES and not looks.streams.value:
                 looks.streams.value = True
+                for index, name, pixels in zip(good, hashes, images, strict=False):
+                    keep(index, name, pixels)
                 images.clear()
-            if seen.pixels is not None and not looks.streams.value:
+            if looks.streams.value:
+                keep(seen.index, seen.content, seen.pixels, seen.shown)
+            elif seen.pixels is not None:
                 images.append(seen.pixels)
+    if keeper:
+        keeper.close()
     source = whole_ones(source, good, bad, corrupt)
     source = replace(source, note=note_of(source, done, bad), hashes=as_rows(hashes))
     if looks.streams.value:

@@ -12,7 +12,7 @@ import numpy as np
 
 from distillscope import progress
 from distillscope.data.classes import name_classes
-from distillscope.data.looking import Looked, load_in_memory
+from distillscope.data.looking import Keeper, Looked, load_in_memory
 from distillscope.data.source import MissingSplit, Source, checked, stratified
 from distillscope.draws import keyed_rng
 from distillscope.errors import UserError
@@ -138,7 +138,7 @@ def named_split(name: str, settings: dict, split: str, option: str = "--split") 
 
 
 def looked_through(source: Source, limit: int | None = None, corrupt: str = "error",
-                   known: Mapping[str, Looked] | None = None, workers: int = 0) -> Source:
+                   known: Mapping[str, Looked] | None = None, workers: int = 0, keeper: Keeper | None = None) -> Source:
     """The source, or a stratified part of it, once every image was decoded; what was found is said."""
     check_options(limit, corrupt, workers)
     if limit is not None and limit < len(source):
@@ -146,7 +146,7 @@ def looked_through(source: Source, limit: int | None = None, corrupt: str = "err
     if known and source.split in known:
         source = replace(known[source.split].applied(source), workers=workers)
     else:
-        source = load_in_memory(source, corrupt, workers)
+        source = load_in_memory(source, corrupt, workers, keeper)
     if source.note:
         say(f"{source.name}/{source.split}: {source.note}")
     return source

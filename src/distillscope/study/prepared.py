@@ -15,7 +15,7 @@ import numpy as np
 from distillscope import group, progress, registry
 from distillscope.config.parts import Dataset, Part
 from distillscope.config.study import Arm, Study
-from distillscope.data.looking import Looked
+from distillscope.data.looking import Keeper, Looked
 from distillscope.data.noise import Noise
 from distillscope.data.preprocess import Preprocess, coarse_for
 from distillscope.data.source import Source
@@ -153,11 +153,15 @@ def load_data(study: Study, data: Dataset, known: Mapping[str, Looked] | None = 
     return splits
 
 
-def load_untested(study: Study, data: Dataset, given: Source | None = None, workers: int = 0) -> Splits:
-    """Train, or the ``given`` images, with a tenth (at most 1,000) held out; no test split is touched."""
+def load_untested(study: Study, data: Dataset, given: Source | None = None, workers: int = 0,
+                  keeper: Callable[[Source], Keeper | None] = lambda source: None) -> Splits:
+    """Train, or the ``given`` images, with a tenth (at most 1,000) held out; no test split is touched.
+
+    ``keeper`` gives what keeps images while they are looked through.
+    """
     if given is None:
         given = named_split(data.name, data.settings, data.train_split, "--set data.train_split=")
-    whole = looked_through(given, study.limit, study.corrupt, workers=workers)
+    whole = looked_through(given, study.limit, study.corrupt, workers=workers, keeper=keeper(given))
     splits = parted(data.title, whole, whole, lambda count: min(1000, count // 10))
     _say_if_coarse(study, splits)
     return splits

@@ -17,6 +17,7 @@ from distillscope.config.parts import DESCRIPTION, REQUEST, Student
 from distillscope.config.recipe import FIRST_RECIPE
 from distillscope.config.resolve import with_noise
 from distillscope.config.study import Arm, Study, Training
+from distillscope.data.preprocess import Preprocess
 from distillscope.data.source import Source
 from distillscope.data.splits import Splits
 from distillscope.errors import UserError
@@ -37,7 +38,7 @@ from distillscope.study.trial import fresh_student, make_health, training_set
 from distillscope.teachers.encoder import TeacherRows, load_teacher
 from distillscope.training.loop import distill
 from distillscope.training.muon import kernels_of
-from distillscope.training.stored_images import seen_by
+from distillscope.training.stored_images import keeper_for, seen_by
 from distillscope.visible import visible
 
 
@@ -85,15 +86,18 @@ def distil(work: Work, out: Path, given: Given = Given(), *, command: str = "") 
     The processes of a launcher (`group`) embed and train as one; the first of them writes the folder.
     """
     with said_if_deleted(out, cache_root()), group.parted("distill"):
-        begun = begin(work, out, given)
+        begun = begin(work, out, given, keeps=True)
         if (out / DESCRIPTION).exists():
             progress.say(f"{out}: finished already")
             return None
         return _distil(begun, work.study.arms[0], out, given, command)
 
 
-def begin(work: Work, out: Path, given: Given = Given()) -> Begun:
-    """What `distill` does before any work, and all that its plan does: everything that may be refused is refused here."""
+def begin(work: Work, out: Path, given: Given = Given(), *, keeps: bool = False) -> Begun:
+    """What `distill` does before any work, and all that its plan does: everything that may be refused is refused here.
+
+    ``keeps`` says that images may be kept at the student's size as they are looked through; a plan keeps none.
+    """
     group.join(work.device)
     settings = {k: v for k, v in work.study.dump().items() if k not in IGNORED}
     request: dict[str, Any] = {"settings": settings, "precision": work.precision or "float32"}
@@ -109,7 +113,10 @@ def begin(work: Work, out: Path, given: Given = Given()) -> Begun:
     check_study(work)
     if given.network:
         check_own(work.study.training_of(work.study.arms[0]), given.network)
-    splits = load_untested(work.study, data, given.images, work.workers)
+    spec = work.study.students[0]
+    sees = Preprocess(spec.image_size, spec.mean, spec.std)
+    splits = load_untested(work.study, data, given.images, work.workers,
+                           lambda source: keeper_for(source, sees, work.study.arms[0], work.keep_images) if keeps else None)
     check_data(work, splits)
     if not group.rank():
         _say_if_enlarged(work.study.students[0], splits)

@@ -82,7 +82,7 @@ class _Pass:
     def run(self, workers: int, corrupt: str, advance: Callable[[int], None]) -> tuple[np.ndarray, Source]:
         held = self.entry.holds if self.entry else lambda name: False
         held(bytes(16))  # its names are sorted here once, not in every worker
-        looks = Looks(self.source, self.network.sees, held)
+        looks = Looks(self.source, self.network.sees, held, streams=True)
         try:
             for seen in looks.remembered(looked_at(looks, workers)):
                 if seen.broken:

@@ -25,11 +25,11 @@ import torchvision
 from distillscope import group, progress
 from distillscope.config.study import Arm
 from distillscope.data.preprocess import Preprocess
-from distillscope.data.source import Source, in_workers
+from distillscope.data.source import Source, as_rows, in_workers
 from distillscope.data.splits import Splits
 from distillscope.errors import UserError
 from distillscope.files.folders import KEEP_GIB, cache_root
-from distillscope.teachers.cache import Entry, completed, row_keys
+from distillscope.teachers.cache import Entry, completed, filling, row_keys
 
 SHARD_BYTES = 2**27
 FLUSH_SECONDS = 30.0
@@ -102,6 +102,43 @@ def seen_by(preprocess: Preprocess, splits: Splits, arm: Arm, most_gib: float = 
                      "decoded anew in each epoch")
         return splits
     return replace(splits, train=train, validation=validation)
+
+
+def keeper_for(source: Source, preprocess: Preprocess, arm: Arm, most_gib: float) -> ImageKeeper | None:
+    """What keeps the images of ``source``, not yet looked at, at the student's size; None where `seen_by` would keep none."""
+    worth = not source.in_memory and is_worth_it(source, preprocess, arm) and group.world() == 1
+    return ImageKeeper(preprocess) if worth and not refusal(source, preprocess, most_gib) else None
+
+
+class ImageKeeper:
+    """A `Keeper` of images at a student's size: what it takes is written every half minute and whenever a file is full.
+
+    A cache that may not be written keeps nothing; `seen_by` says so.
+    """
+
+    def __init__(self, model: Preprocess) -> None:
+        self.model, self.entry = model, entry_of(model)
+        self.entry.load(verify=False)
+        self._taken: list[tuple[str, bytes, np.ndarray]] = []
+        self._last = time.monotonic()
+
+    def holds(self, name: bytes) -> bool:
+        return self.entry.holds(name)
+
+    def take(self, item: str, name: bytes, shown: np.ndarray) -> None:
+        self._taken.append((item, name, shown))
+        if len(self._taken) >= self.entry.most_rows or time.monotonic() - self._last > FLUSH_SECONDS:
+            self.close()
+
+    def close(self) -> None:
+        if self._taken:
+            with filling(self.entry) as may_write:
+                first = {name: i for i, (_, name, _) in reversed(list(enumerate(self._taken))) if not self.entry.holds(name)}
+                chosen = [self._taken[i] for i in sorted(first.values())]
+                if may_write and chosen:
+                    ids, names, images = zip(*chosen, strict=True)
+                    self.entry.append(np.stack(images).transpose(0, 2, 3, 1), ids, names, as_rows(names))
+        self._taken, self._last = [], time.monotonic()
 
 
 def stored(source: Source, preprocess: Preprocess, title: str) -> Source:
