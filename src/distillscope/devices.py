@@ -47,7 +47,11 @@ def autocast(device: torch.device, precision: str):
         return contextlib.nullcontext()
     if dtype is torch.float16 and device.type == "cpu":
         raise UserError("precision", "float32 or bfloat16 on a CPU", "'float16'", "Set --precision bfloat16.")
-    return torch.autocast(device.type, dtype)
+    try:
+        return torch.autocast(device.type, dtype)
+    except RuntimeError as error:
+        raise UserError("precision", f"one that {device} computes in", f"'{precision}' ({str(error).splitlines()[0][:100]})",
+                        "Use float32.") from None
 
 
 _TRIM_THRESHOLD, _MMAP_THRESHOLD, _MMAP_MAX = -1, -3, -4  # glibc's names for mallopt

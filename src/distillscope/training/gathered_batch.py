@@ -46,8 +46,9 @@ class _Gather(torch.autograd.Function):
 def shared_batch_norms(*modules: torch.nn.Module) -> Iterator[None]:
     """Within it, every batch norm of ``modules`` in training mode normalises by the batch of all processes together.
 
-    torch's SyncBatchNorm runs on GPUs only, and its conversion drops the activation that timm's batch norms carry. Here each
-    layer stays what it is, with its weights and the names of its state, and changes its class for as long as it is trained.
+    On GPUs that is torch's SyncBatchNorm, which runs nowhere else, and whose conversion drops the activation that timm's batch
+    norms carry. Here each layer stays what it is, with its weights and the names of its state, and changes its class for as
+    long as it is trained.
     """
     norms = [m for module in modules for m in module.modules() if isinstance(m, _BatchNorm)]
     plain = [type(norm) for norm in norms]
@@ -79,15 +80,22 @@ def untracked(module: torch.nn.Module) -> Iterator[None]:
 class _Shared(_BatchNorm):
     """What a batch norm does differently while it is trained by several processes."""
 
+    process_group = None  # what torch's SyncBatchNorm asks of itself
+    _check_non_zero_input_channels = torch.nn.SyncBatchNorm._check_non_zero_input_channels
+
     def forward(self, inputs: torch.Tensor) -> torch.Tensor:
         if not self.training:
             return super().forward(inputs)
+        outputs = self._on_cpu(inputs) if inputs.device.type == "cpu" else torch.nn.SyncBatchNorm.forward(self, inputs)
+        for name in ("drop", "act"):  # timm's
+            outputs = getattr(self, name)(outputs) if hasattr(self, name) else outputs
+        return outputs
+
+    def _on_cpu(self, inputs: torch.Tensor) -> torch.Tensor:
         self._check_input_dim(inputs)
         outputs, mean, variance, count = _Normalise.apply(inputs, self.weight, self.bias, self.eps)
         if self.track_running_stats:
             self._follow(mean, variance * count / (count - 1))
-        for name in ("drop", "act"):  # timm's
-            outputs = getattr(self, name)(outputs) if hasattr(self, name) else outputs
         return outputs
 
     @torch.no_grad()
