@@ -1,15 +1,19 @@
 """Embeddings written piece by piece: by one command or many, interrupted or not, the files are the same."""
 
 import io
+import json
 import os
 import re
 import shutil
 import subprocess
+import sys
 import tarfile
+import tracemalloc
 from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 from PIL import Image
 from typer.testing import CliRunner
 
@@ -229,3 +233,38 @@ def test_the_array_job_of_the_docs_fills_one_folder(photos, tmp_path):
     embed(photos, tmp_path / "one", shard="1/1")
     assert len(read_embeddings(tmp_path / "out")) == COUNT
     assert np.array_equal(read_embeddings(tmp_path / "out").ids, read_embeddings(tmp_path / "one").ids)
+
+
+def test_memory_does_not_grow_with_the_number_of_shards(tmp_path, monkeypatch):
+    torch.jit.script(torch.nn.Sequential(torch.nn.Flatten(), torch.nn.Linear(192, 16)).eval()).save(str(tmp_path / "small.pt"))
+    peaks = {}
+    for shards in (1, 2, 8):  # the first also imports
+        root = tmp_path / f"shards{shards}"
+        root.mkdir()
+        for number in range(shards):
+            with tarfile.open(root / f"train-{number}.tar", "w") as tar:
+                for i in range(100):
+                    encoded = io.BytesIO()
+                    Image.new("RGB", (8, 8), (number, i, 0)).save(encoded, "PNG")
+                    member = tarfile.TarInfo(f"{number}-{i}.png")
+                    member.size = encoded.tell()
+                    tar.addfile(member, io.BytesIO(encoded.getvalue()))
+        tracemalloc.start()
+        embed_dataset(str(root), "train", teacher=str(tmp_path / "small.pt"), preprocess={"size": 8}, device="cpu", shard="1/1",
+                      out=tmp_path / f"out{shards}")
+        peaks[shards] = tracemalloc.get_traced_memory()[1]
+        tracemalloc.stop()
+    assert len(read_embeddings(tmp_path / "out8")) == 800 and peaks[8] < peaks[2] + 100 * 600  # bytes, of 600 more images
+
+
+@pytest.mark.minutes
+def test_memory_and_time_of_100_000_images():
+    """By the benchmark: what embedding and an epoch add to a process, and the processor time an image."""
+    script, rows = Path(__file__).parents[2] / "benchmarks" / "data_path.py", {}
+    for count in (10_000, 100_000):
+        said = subprocess.run([sys.executable, script, "one", "--count", str(count)], check=True, stdout=subprocess.PIPE).stdout
+        rows[count] = json.loads(said.splitlines()[-1])
+    few, many = rows[10_000], rows[100_000]
+    for work in ("embed", "distil"):
+        assert many[f"{work}, peak MiB"] - few[f"{work}, peak MiB"] < 90_000 * 1024 / 2**20  # at most 1 KiB an image
+        assert many[f"{work}, ms an image"] < 1.2 * few[f"{work}, ms an image"]
