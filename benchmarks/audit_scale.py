@@ -5,7 +5,7 @@ z^T z: what any exact spectrum must do at the least. "spectrum" is the audit's o
 eigenvalues; "audit" is everything that applies without labels, intervals and nulls included. Memory is the largest
 anonymous resident memory seen (each 20 ms) above that before the call: pages of the files themselves can be dropped.
 
-    python benchmarks/audit_scale.py --out DIR [--most 1000000]
+    python benchmarks/audit_scale.py --out DIR [--most 1000000] [--audits] [--rounds 3]
 """
 
 from __future__ import annotations
@@ -23,8 +23,8 @@ from pathlib import Path
 import numpy as np
 from timing import publish
 
-CASES = [(10_000, 512), (100_000, 128), (100_000, 512), (100_000, 2048), (300_000, 512), (1_000_000, 512)]
-AUDITED = [(10_000, 512), (100_000, 512), (1_000_000, 512)]
+CASES = [(1_000, 512), (10_000, 512), (100_000, 128), (100_000, 512), (100_000, 2048), (300_000, 512), (1_000_000, 512)]
+AUDITED = [(1_000, 512), (10_000, 512), (100_000, 512), (300_000, 512), (1_000_000, 512)]
 BLOCK = 8192
 
 
@@ -51,9 +51,10 @@ def product(path: Path) -> None:
 def spectrum(path: Path) -> None:
     from distillscope.measure.pool import Side
     from distillscope.measure.rows import Rows
+    from distillscope.measure.scan import Items
 
     rows = Rows(np.load(path, mmap_mode="r"))
-    _ = Side(rows, order=np.arange(rows.count)).eigenvalues
+    _ = Side(rows, items=Items.of(np.arange(rows.count, dtype=np.uint64)), precision="float16").eigenvalues
 
 
 def whole(path: Path) -> None:
@@ -80,14 +81,15 @@ def child(what: str, path: Path, rounds: int) -> None:
 
     watcher = threading.Thread(target=watch)
     watcher.start()
-    seconds = []
+    seconds, processor = [], []
     for _ in range(rounds):
-        began = time.perf_counter()
+        began, used = time.perf_counter(), time.process_time()
         run(path)
         seconds.append(time.perf_counter() - began)
+        processor.append(time.process_time() - used)
     done.set()
     watcher.join()
-    print(json.dumps({"seconds": seconds, "extra_mib": max(0.0, peak - before)}))
+    print(json.dumps({"seconds": seconds, "processor": processor, "extra_mib": max(0.0, peak - before)}))
 
 
 def in_child(what: str, path: Path, rounds: int) -> dict:
@@ -99,6 +101,8 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
     parser.add_argument("--out", type=Path)
     parser.add_argument("--most", type=int, default=1_000_000, help="largest N")
+    parser.add_argument("--rounds", type=int, default=1, help="of the audit: its median")
+    parser.add_argument("--audits", action="store_true", help="audits alone, without products and spectra")
     parser.add_argument("--folder", type=Path, help="where the files go [default: a temporary folder]")
     parser.add_argument("--child", nargs=3)
     given = parser.parse_args()
@@ -109,26 +113,29 @@ def main() -> None:
     with tempfile.TemporaryDirectory(dir=given.folder) as folder:
         path = Path(folder) / "teacher.npy"
         for count, dim in CASES:
-            if count > given.most:
+            if count > given.most or (given.audits and (count, dim) not in AUDITED):
                 continue
             make(path, count, dim, 0)
             parts: dict[str, list[float]] = {"product": [], "spectrum": []}
             memory = 0.0
-            for _ in range(3 if count * dim < 2**28 else 1):  # in turn: A B A B
+            for _ in range(0 if given.audits else 3 if count * dim < 2**28 else 1):  # in turn: A B A B
                 for what, seconds in parts.items():
                     result = in_child(what, path, 1)
                     seconds += result["seconds"]
                     memory = max(memory, result["extra_mib"] if what == "spectrum" else 0)
-            record = {"n": count, "d": dim, **{f"{k}_seconds": float(np.median(v)) for k, v in parts.items()},
-                      "spectrum_extra_mib": memory}
-            record["ratio"] = record["spectrum_seconds"] / record["product_seconds"]
+            record: dict[str, float] = {"n": count, "d": dim}
+            if not given.audits:
+                record |= {f"{k}_seconds": float(np.median(v)) for k, v in parts.items()}
+                record |= {"spectrum_extra_mib": memory, "ratio": record["spectrum_seconds"] / record["product_seconds"]}
             if (count, dim) in AUDITED:
                 make(path.with_name("student.npy"), count, dim, 1, path)
-                result = in_child("audit", path, 1)
-                record |= {"audit_seconds": result["seconds"][0], "audit_extra_mib": result["extra_mib"]}
+                result = in_child("audit", path, given.rounds)
+                record |= {"audit_seconds": float(np.median(result["seconds"])),
+                           "audit_processor_seconds": float(np.median(result["processor"])),
+                           "audit_extra_mib": result["extra_mib"]}
             print({k: round(v, 3) for k, v in record.items()}, file=sys.stderr, flush=True)
             found.append(record)
-    publish("audit_scale", given.out, {"dtype": "float16", "cases": found})
+    publish("audit_scale", given.out, {"dtype": "float16", "rounds": given.rounds, "cases": found})
 
 
 if __name__ == "__main__":

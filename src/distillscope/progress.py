@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 import sys
 import threading
@@ -105,7 +106,7 @@ def task(label: str, total: int | None, unit: str = "images") -> Iterator[Callab
 
 @contextmanager
 def late_task(label: str, total: int | None, unit: str, seconds: float = 2.0) -> Iterator[Callable[[int], None]]:
-    """The same for what may be done at once: nothing is shown before ``seconds`` are over."""
+    """The same for what may be done at once: nothing is shown before ``seconds`` are over, then also where nothing advances."""
     began, waiting, shown, lock = time.monotonic(), 0, None, threading.Lock()
     with ExitStack() as stack:
         def advance(count: int = 1) -> None:
@@ -118,7 +119,15 @@ def late_task(label: str, total: int | None, unit: str, seconds: float = 2.0) ->
                     shown(waiting)
                     waiting = 0
 
-        yield advance
+        timer = threading.Timer(seconds, advance, (0,))
+        timer.daemon = True
+        timer.start()
+        try:
+            yield advance
+        finally:
+            timer.cancel()
+            with lock:
+                began = math.inf  # what the timer has begun shows nothing any more
 
 
 def _lines(label: str, total: int | None, unit: str) -> Iterator[Callable[[int], None]]:

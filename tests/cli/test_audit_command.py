@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import subprocess
 import sys
+import threading
 
 import numpy as np
 import pytest
@@ -14,6 +16,7 @@ from typer.testing import CliRunner
 from builders import refused
 from builders.tiny import finished_run, scratch
 from distillscope import audit, cli, progress
+from distillscope.audits.run import publish
 from distillscope.errors import UserError
 
 
@@ -98,6 +101,29 @@ def test_out_holds_page_values_and_figures_and_may_be_written_again(files, tmp_p
     (other / "mine.txt").write_text("x")
     with pytest.raises(UserError, match="one with other files"):
         invoke(*sides(files), "--no-intervals", "--only", "spectrum", "--out", other)
+
+
+def test_ctrl_c_at_any_write_leaves_whole_files_and_the_command_may_be_repeated(files, tmp_path, monkeypatch):
+    found = audit(*(np.load(files / f"{side}.npy") for side in ("teacher", "student")), groups={"spectrum"}, intervals=False)
+    whole, out, sync = tmp_path / "whole", tmp_path / "out", os.fsync
+
+    def written(folder):
+        return {str(p.relative_to(folder)): p.read_bytes() for p in folder.rglob("*") if p.is_file()}
+
+    publish(found, whole, "t", "s", "command")
+    for number in range(len(written(whole)) + 1):
+        left = iter(range(number))
+
+        def interrupted(handle, left=left):
+            if next(left, None) is None:  # the bytes are there, under another name
+                raise KeyboardInterrupt
+            sync(handle)
+
+        monkeypatch.setattr(os, "fsync", interrupted)
+        with pytest.raises(KeyboardInterrupt) if number < len(written(whole)) else contextlib.nullcontext():
+            publish(found, out, "t", "s", "command")
+        there, page = written(out), "report.html"  # which says when it was made
+        assert len(there) == number and there.items() - {page: there.get(page)}.items() <= written(whole).items()
 
 
 def test_training_files_fit_the_probes(files, tmp_path):
@@ -270,3 +296,16 @@ def test_a_bar_is_shown_only_where_it_takes_longer(monkeypatch, capsys):
             advance(1)
             advance(2)
         assert ("audit: 3/10 measures" in capsys.readouterr().err) is shown
+
+
+def test_a_bar_is_shown_though_nothing_advances(monkeypatch):
+    begun = threading.Event()
+
+    @contextlib.contextmanager
+    def task(*said):
+        begun.set()
+        yield lambda count: None
+
+    monkeypatch.setattr(progress, "task", task)
+    with progress.late_task("audit", 10, "measures", 0.01):
+        assert begun.wait(10)
