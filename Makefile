@@ -41,7 +41,7 @@ lint: $(VENV)/.installed-test
 
 # The documentation as a site, in site/: any static host serves it. A warning is an error.
 site: $(VENV)/.installed-docs
-	$(BIN)/mkdocs build --strict --quiet
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict --quiet
 
 # The package as it is published, in dist/, tried in a clean environment of each of PYTHONS: a student is distilled and audited there.
 PYTHONS ?= $(PYTHON)

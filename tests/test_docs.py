@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+import json
+import os
 import re
 import shlex
 import shutil
+import subprocess
+import sys
 import zipfile
 from pathlib import Path
 
@@ -23,8 +27,8 @@ from distillscope import cli
 from distillscope.config.load import load_preset, preset_names, study_from
 
 ROOT = Path(__file__).parents[1]
-PAGES = [p for p in [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md")), *sorted((ROOT / "results").glob("*.md"))]
-         if p.is_file()]
+PAGES = [*(ROOT / f"{name}.md" for name in ("README", "ARCHITECTURE", "CONTRIBUTING", "SECURITY")),
+         *sorted((ROOT / "docs").glob("*.md")), *sorted((ROOT / "results").glob("*.md"))]
 
 
 def blocks(page: Path, *languages: str) -> list[str]:
@@ -169,7 +173,7 @@ def test_the_first_example_of_the_help_runs(name, workplace, monkeypatch):
     assert done.exit_code == 0 and done.stdout.strip(), done.output
 
 
-NOTEBOOK = Path(__file__).parents[1] / "notebooks" / "study.py"
+NOTEBOOK = Path(__file__).parents[1] / "notebooks" / "study.ipynb"
 
 
 @pytest.fixture
@@ -191,18 +195,21 @@ def test_the_notebooks_cells_run(shrunk, monkeypatch, capsys):
 
     shown = []
     monkeypatch.setattr(plt, "show", lambda: (plt.gcf().canvas.draw(), shown.append(plt.gcf()), plt.close()))
-    exec(compile(NOTEBOOK.read_text(encoding="utf-8"), NOTEBOOK, "exec"), {})
+    names: dict = {}
+    for cell in json.loads(NOTEBOOK.read_text(encoding="utf-8"))["cells"]:
+        assert not cell.get("outputs"), "kept without what it printed"
+        if cell["cell_type"] == "code":
+            exec(compile("".join(cell["source"]), NOTEBOOK, "exec"), names)
     assert SAID in capsys.readouterr().out and len(shown) == 2
     assert (shrunk / "report.html").is_file()
 
 
 @pytest.mark.minutes
 def test_the_notebook_runs_in_jupyter(shrunk):
-    jupytext = pytest.importorskip("jupytext")
-    nbclient = pytest.importorskip("nbclient")
+    nbclient, nbformat = pytest.importorskip("nbclient"), pytest.importorskip("nbformat")
     pytest.importorskip("ipykernel")
     for attempt in range(2):
-        notebook = jupytext.read(NOTEBOOK)
+        notebook = nbformat.read(NOTEBOOK, as_version=4)
         client = nbclient.NotebookClient(
             notebook, timeout=300, kernel_name="python3", resources={"metadata": {"path": str(shrunk.parent)}}
         )
@@ -237,3 +244,32 @@ def test_the_wheel_has_every_file_says_its_licence_and_links_to_what_pypi_can_re
     assert f"\nVersion: {cited['version']}\n" in metadata and cited["version"] == distillscope.__version__
     links = re.findall(r"\]\(([^)\s]+)", metadata)
     assert len(links) > 10 and all(link.startswith(("https://", "#")) for link in links), links
+
+
+def test_the_site_builds_without_a_warning_and_finds_every_page(tmp_path):
+    for module in ("mkdocs", "material", "mkdocstrings"):
+        pytest.importorskip(module, reason="the site's builder is not installed: pip install '.[docs]'")
+    done = subprocess.run(
+        [sys.executable, "-m", "mkdocs", "build", "--strict", "--quiet", "--site-dir", str(tmp_path)], cwd=ROOT, timeout=300,
+        capture_output=True, text=True,
+        env={**os.environ, "NO_MKDOCS_2_WARNING": "1", "PYTHONPATH": os.pathsep.join(sys.path)})
+    assert done.returncode == 0 and not done.stderr, done.stderr
+    indexed = json.loads((tmp_path / "search" / "search_index.json").read_text())["docs"]
+    pages = [f"{place}{p.stem}/" for folder, place in (("docs", ""), ("results", "results/"))
+             for p in (ROOT / folder).glob("*.md")]
+    assert {"", *pages} <= {part["location"].partition("#")[0] for part in indexed}
+    reference = (tmp_path / "reference" / "index.html").read_text()
+    assert all(f"distillscope.{name}" in reference for name in distillscope._PUBLIC)
+    commanded = (tmp_path / "commands" / "index.html").read_text()
+    assert all(" ".join(name) in commanded for name in commands())
+
+
+def test_workflows_call_the_targets_that_make_has():
+    targets = set(re.findall(r"^([a-z]+):", (ROOT / "Makefile").read_text(), re.MULTILINE))
+    folder = ROOT / ".github"
+    for workflow in folder.glob("workflows/*.yml"):
+        jobs = yaml.safe_load(workflow.read_text())["jobs"].values()
+        run = [step["run"] for job in jobs for step in job["steps"] if "run" in step]
+        assert run and all(line.startswith("make ") and set(line.split()[1:]) <= targets for line in run), workflow.name
+    for form in folder.glob("ISSUE_TEMPLATE/*"):
+        assert {"name", "description", "body"} <= set(yaml.safe_load(form.read_text())), form.name
