@@ -25,6 +25,7 @@ STUDY: dict[str, Any] = {
     "training": TRAINING,
     "noise": {"where": "source", "unit": "normalised", "clip": True, "sigmas": [0.05, 0.1, 0.2], "draws": 2},
     "remedies": [{"name": "bn"}],
+    "stresses": [{"name": "top_k", "own_train": True}],
     "arms": [
         {"name": "one", "objective": [{"name": "cosine", "weight": 1.0}]},
         {"name": "two", "objective": ["mse"]},
@@ -49,7 +50,11 @@ TRUTH: dict[Key, float] = {
     ("*", "*", "alignment.student_variance_top20", "clean"): 0.95,
     ("*", "*", "alignment.teacher_r2", "clean"): 0.35,
     ("*", "*", "contrastive.ceiling", "clean"): float(np.log(1024)),
+    ("*", "*", "mapped.teacher_r2", "clean"): 0.35,
+    ("*", "*", "mapped.recall_at_1", "clean"): 0.20,
+    ("*", "*", "knn.student.accuracy", "clean"): 0.65,
     ("*", "*", "contrastive.infonce_best_temperature", "clean"): 2.2,
+    ("*", "*", "contrastive.infonce_chosen_temperature", "clean"): 2.2,
     ("*", "*", "contrastive.saturated", "clean"): 0.0,
     ("*", "*", "paper.probe.student.accuracy", "clean"): 0.71,
     ("*", "*", "paper.probe.student.accuracy", "noise=0.05"): 0.68,
@@ -67,7 +72,9 @@ TEACHER: dict[tuple[str, str, str], float] = {
     ("pca64", "paper.probe.teacher.accuracy", "band=0.75-1/0.1"): 0.60,
 }
 SPREAD = {"student.effective_rank": 0.3, "alignment.student_variance_top20": 0.004, "alignment.teacher_r2": 0.004,
-          "contrastive.infonce_best_temperature": 0.01, "paper.probe.student.accuracy": 0.004}
+          "mapped.teacher_r2": 0.004, "mapped.recall_at_1": 0.004, "knn.student.accuracy": 0.004,
+          "contrastive.infonce_best_temperature": 0.01, "contrastive.infonce_chosen_temperature": 0.01,
+          "paper.probe.student.accuracy": 0.004}
 
 
 def study_with(**values: Any) -> Study:
@@ -125,7 +132,8 @@ def planted_run(truth: dict[Key, float] | None = None, teacher: dict | None = No
     means, rng = {**TRUTH, **(truth or {})}, np.random.default_rng(0)
     # A seed's luck is shared by all arms and sizes, as with shared order and draws; each trial has a little of its own.
     luck = np.array([rng.normal() for _ in seeds])
-    names = [n for a in config["arms"] for n in (a["name"], *(f"{a['name']}+{r['name']}" for r in config["remedies"]))]
+    remedies = [r.get("label", r["name"]) for r in config["remedies"]]
+    names = [n for a in config["arms"] for n in (a["name"], *(f"{a['name']}+{r}" for r in remedies))]
     measured = [(measure, condition, draw) for measure, condition in dict.fromkeys(k[2:] for k in means)
                 for draw in ((0, 1) if condition.startswith("noise") else (pd.NA,))]
     measures, conditions, draws = zip(("capacity.parameters", "clean", pd.NA), *measured, strict=True)
@@ -164,13 +172,15 @@ def planted_run(truth: dict[Key, float] | None = None, teacher: dict | None = No
 
 
 def top_k_rows(noisy: dict[str, float], rng: np.random.Generator) -> list[dict[str, Any]]:
-    """Ten tenths of the test images: clean accuracy 0.8 whatever k, noisy as given."""
+    """Ten tenths of the test images: clean accuracy 0.8 whatever k, noisy as given; kept is the noisy over the clean."""
     rows: list[dict[str, Any]] = [{"measure": "top_k.chance", "condition": "top_k=all", "value": 0.1}]
     for name, accuracy in noisy.items():
         for part in range(10):
             key = {"measure": "top_k.paper.teacher.accuracy", "draw": part}
             rows.append({**key, "condition": f"top_k={name}", "value": 0.8 + 0.005 * rng.normal()})
             rows.append({**key, "condition": f"top_k={name}/0.1", "value": accuracy + 0.005 * rng.normal()})
+            rows.append({**key, "measure": "top_k.paper.teacher.kept_accuracy", "condition": f"top_k={name}/0.1",
+                         "value": accuracy / 0.8 + 0.005 * rng.normal()})
     return rows
 
 

@@ -60,7 +60,7 @@ def run(request):
         arms=ARMS, seeds=list(range(1, request.param + 1)), target={"name": "pca", "dim": 32},
         noise={"sigmas": [0.1, 0.5], "draws": 1},
         stresses=[{"name": "band_noise", "bands": [[0, 0.5], [0.5, 1]], "sigmas": [0.1], "items": 0},
-                  {"name": "top_k", "ks": [4, 16], "sigmas": [0.5]},
+                  {"name": "top_k", "ks": [4, 16], "sigmas": [0.5], "own_train": True, "parts": 5},
                   {"name": "gradient", "items": 16}],
         remedies=["bn"], training={"epochs": 2, "batch_size": 32},
         **({"limit": 100, "limit_test": 40} if request.param == 2 else {}))
@@ -75,20 +75,21 @@ def test_every_control_reaches_its_claim(run):
     reasons = {v.id: v.reason for v in decision.verdicts if v.p is None}
     if len(run.study.seeds) == 2:
         lacking = ("seeds, and this claim needs", "needs 1,024 test images", "says nothing of robustness",
-                   "nothing to win back",
+                   "little to win back", "learned less than 90 %", "tenths, and this claim needs",
                    "no more dimensions than the limit")
         assert not {name: reason for name, reason in reasons.items() if not any(known in reason for known in lacking)}
         return
     assert "needs 10" in reasons.pop("inverse-scaling")
     assert "needs 1,024 test images" in reasons.pop("information")
-    for known in ("says nothing of robustness", "nothing to win back", "no more dimensions than the limit"):
+    for known in ("says nothing of robustness", "little to win back", "no more dimensions than the limit", "learned less than",
+                  "tenths, and this claim needs"):
         reasons = {name: reason for name, reason in reasons.items() if known not in reason}
     assert not reasons
     assert decision.tested >= 4
     collapse = decision["collapse"]
     assert collapse.n == 5 and any("R^2" in s.endpoint for s in collapse.secondary)
     robust, filters = decision["rank-robustness"], decision["low-pass"]  # where noise does something to so small a study
-    assert robust.p is None or robust.scope["k"].startswith(("4 ", "16 "))
+    assert robust.p is None or "the rank of S" in robust.scope["k"]
     assert filters.p is None or any("gradient" in s.endpoint for s in filters.secondary)
 
 
@@ -127,7 +128,7 @@ def everywhere(value: float) -> dict:
 
 
 @pytest.mark.parametrize("name", ["inverse-scaling", "low-pass", "bottleneck"])
-@pytest.mark.parametrize(("level", "why"), [(0.705, "less than 2"), (0.105, "leaves chance alone")])
+@pytest.mark.parametrize(("level", "why"), [(0.705, "less than"), (0.105, "leaves chance alone")])
 def test_noise_that_does_nothing_or_leaves_nothing(name, level, why):
     teacher = {("pca64", "knn.chance", "clean"): 0.1}
     found = decided(name, planted(everywhere(level), teacher))
@@ -357,7 +358,7 @@ def test_presets_run_what_every_claim_asks_for(name):
     """Judged by the config alone: on results for all its arms no claim misses a control."""
     study = load_preset(name).dump()
     titles = {a["name"]: f"{a['target']['name']}{a['target'].get('dim', '')}" for a in study["arms"] if a.get("target")}
-    run = planted_run(study=study, top_k={"all": 0.6, "16": 0.3}, titles=titles, log_ranks={2: 20.0, 4: 20.0})
+    run = planted_run(study=study, top_k={"all": 0.6, "16": 0.3, "64": 0.5}, titles=titles, log_ranks={2: 20.0, 4: 20.0})
     (results,) = results_of([run])
     for claim in ORDER:
         found = decided(claim, results)

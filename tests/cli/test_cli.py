@@ -228,7 +228,7 @@ def test_each_extra_is_listed_with_what_it_adds_and_what_it_lacks(monkeypatch):
 @pytest.mark.parametrize(("words", "expected"), [
     (["run", "clai"], ["claims", "claims-quick"]), (["list", "pro"], ["projectors"]), (["list", "rec"], ["recipes"]),
     (["distill", "--recipe", "rob"], ["robust"]), (["distill", "--objective", "cos"], ["cosine"]),
-    (["distill", "--student", "paper"], ["paper_cnn"]), (["embed", "--teacher", "eff"], ["efficientnet_lite0"]),
+    (["distill", "--student", "paper"], ["paper_cnn"]), (["embed", "--teacher", "exe"], ["executorch"]),
     (["run", "mine"], ["mine.yaml"])])
 def test_a_shell_completes_presets_parts_kinds_and_files_without_torch(words, expected, tmp_path):
     (tmp_path / "mine.yaml").touch()

@@ -25,6 +25,7 @@ from distillscope.measure.probe import ridge_map
 from distillscope.measure.rows import unit
 from distillscope.results.run_files import trials_of
 from distillscope.results.rundir import is_complete
+from distillscope.students.load import build_student
 from distillscope.study.measuring import best_temperature, folds_of, mapped_measures, mapped_rows, teacher_side
 from distillscope.study.plan import plan_student
 from distillscope.study.prepared import load_data, prepare_targets
@@ -160,6 +161,35 @@ def test_the_temperature_is_that_of_the_least_loss():
     cosines = torch.from_numpy(unit(student) @ teacher.T)
     losses = {t: float(cross_entropy(cosines / t, torch.arange(300))) for t in TEMPERATURES}
     assert best_temperature(student, teacher) == min(losses, key=losses.__getitem__)
+
+
+def one_point(name, settings, dim, preprocess, label, device, precision):
+    made = build_student(name, settings, dim, preprocess, label, device, precision)
+    return replace(made, module=OneEmbedding(dim))
+
+
+class OneEmbedding(torch.nn.Module):
+    """One embedding for every image, whatever it learns."""
+
+    def __init__(self, dim: int) -> None:
+        super().__init__()
+        self.only = torch.nn.Parameter(torch.ones(dim))
+
+    def forward(self, images: torch.Tensor) -> torch.Tensor:
+        return self.only.expand(len(images), -1) + 0 * images.mean()
+
+
+def test_a_student_that_collapsed_to_one_point_is_measured_like_any_other(tmp_path, monkeypatch):
+    monkeypatch.setattr("distillscope.study.trial.build_student", one_point)
+    study = tiny_study(arms=[{"name": "a"}], seeds=[1], probes={"tuned": True}, target={"name": "pca", "dim": 8},
+                       remedies=[{"name": "posthoc", "target": "whiten"}],
+                       stresses=[{"name": "top_k", "ks": [2], "students": True}])
+    run = run_study(study, tmp_path / "run", jobs=1)
+    found = run.results[run.results["student"] == "S"].set_index(["measure", "condition"])["value"]
+    assert run.training["effective_rank"].tolist() == [0.0] * len(run.training)
+    assert "student.effective_rank" not in found
+    assert found["paper.probe.student.accuracy", "clean"] == pytest.approx(0.1, abs=0.05)
+    assert (tmp_path / "run" / "report.html").is_file()
 
 
 def pair(count: int, noise: float, seed: int) -> tuple[np.ndarray, np.ndarray]:

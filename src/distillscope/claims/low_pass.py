@@ -16,11 +16,11 @@ POINT = 0.01
 def low_pass(results: Results) -> Finding:
     """Small students act as low-pass filters.
 
-    A low-pass filter keeps high frequencies out, so noise there does less harm than noise of equal power in low ones. For
-    the smallest student under the plain arm, at sigma 0.1 (the middle one measured where there is no 0.1), its advantage is
-    the accuracy under noise in the highest band less that under noise in the lowest (bands in fractions of the source
-    image's Nyquist frequency; above 1 is out of band). Undecided where neither band takes two points from it. Two parts
-    (t over seeds):
+    A low-pass filter keeps high frequencies out, so noise there does less harm than noise of equal power in low ones. For the
+    smallest student under the plain arm, at the deciding sigma (`noise.decides`; else 0.1, or the middle one), its advantage
+    is the accuracy under noise in the highest band less that under noise in the lowest (bands in fractions of the source
+    image's Nyquist frequency; above 1 is out of band). Undecided where neither band takes two points from it. Two parts (t
+    over seeds):
 
     1. its own advantage is above one point;
     2. it is more than one point above the teacher's on the same images: a filter that the student is and the teacher is not.
@@ -65,7 +65,8 @@ def bands(results: Results) -> tuple[Condition, Condition, float]:
     sigmas = sorted({c.strength for c in found if c.strength})
     if not sigmas:
         raise Undecided("no accuracy under band-limited noise was measured (stresses: [band_noise])")
-    sigma = 0.1 if 0.1 in sigmas else sigmas[(len(sigmas) - 1) // 2]
+    wanted_sigma = results.deciding_sigma()
+    sigma = wanted_sigma if wanted_sigma in sigmas else sigmas[(len(sigmas) - 1) // 2]
     ordered = sorted((c for c in found if c.strength == sigma), key=lambda c: c.bounds or (0.0, 0.0))
     if len(ordered) < 2:
         raise Undecided("one frequency band alone was measured, and this claim compares the lowest with the highest")

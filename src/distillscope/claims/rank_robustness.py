@@ -13,64 +13,80 @@ from distillscope.results.rows import TEACHER, WHITE, WHOLE, Condition
 from distillscope.results.statistics import paired
 
 SHARE = 0.1
+KEPT = "kept_accuracy"
 
 
 @claims.register("rank-robustness", sentence="The teacher is robust because of its many dimensions.", seeds=10)
 def rank_robustness(results: Results) -> Finding:
     """The teacher is robust because of its many dimensions.
 
-    An intervention: the teacher's embeddings are projected on their top k principal components and the noise probe is
-    repeated (stress top_k). Retention is (noisy - chance) / (clean - chance) accuracy with a probe fitted to the projected
-    clean train embeddings, at sigma 0.1 (the middle one measured where there is no 0.1). Compared are the whole teacher and
-    the k nearest, as a ratio, to the rank of the smallest plain student (16 where there is none). The teacher has no seeds: the
-    replicates are ten disjoint stratified tenths of the test images, each with noise of its own.
+    An intervention: the teacher's embeddings are projected on their top k principal components and the noise probe is repeated
+    (stress top_k with `own_train`). The teacher has no seeds: the replicates are ten disjoint stratified tenths of the test
+    images, each with noise, components and a probe of its own, these fitted to a tenth of train. Kept is the share of images
+    that stay right under noise at the deciding sigma (`noise.decides`; else 0.1, or the middle one measured), of those that
+    every k and the whole teacher classify rightly without noise, so that all are asked about the same images.
 
-    0.9 retention(whole) - retention(k) is tested against 0 (paired t over the tenths). Supported where cutting the
-    dimensions is shown to cost more than a tenth of the retention; refuted where it is shown to cost less. The same for
-    the other k and sigmas, and the retention of the students, are secondary.
+    Through what is kept a straight line is fitted over log k in each tenth, from the smallest k to the largest; 0.9 of its
+    value at the largest less its value at the rank of the smallest plain student (16 where there is none) is tested against 0
+    (paired t over the tenths). Supported where cutting the dimensions is shown to cost more than a tenth of what is kept;
+    refuted where it is shown to cost less. Other sigmas, the slope, what is kept at each k, whitened directions and the
+    students' own retention are secondary.
     """
-    conditions, head = controls(results)
-    sigma = conditions["sigma"]
+    head, ks, sigmas = controls(results)
+    sigma = results.deciding_sigma()
+    level = next((s for s in sigmas if float(s) == sigma), sigmas[(len(sigmas) - 1) // 2])
     wanted, whose = own_rank(results)
-    k = min(conditions["ks"], key=lambda k: (abs(np.log(k / wanted)), k))
-    before, after = (results.teacher_values(head, Condition.top_k(WHOLE, level)) for level in (None, sigma))
-    results.harmed(f"sigma {sigma}", (before, after))
-    whole, cut = (retention(results, head, name, sigma) for name in (WHOLE, str(k)))
-    full, less = results.together(f"tenths of the test images under top_k={k}", whole, cut)
-    words = (f"at sigma {sigma} the whole teacher keeps {full.mean():.3f} of its accuracy above chance, its top {k} "
-             f"components keep {less.mean():.3f}")
-    statement = above(f"cutting the dimensions costs more than a tenth of the retention: {words}",
-                      f"cutting the dimensions to {k} costs less than a tenth of the retention: {words}",
-                      Endpoint(f"0.9 x retention of the whole teacher - retention of its top {k}, sigma {sigma}", "share"),
-                      paired((1 - SHARE) * full - less))
-    return Finding(statement, ("figure top_k", f"{head}, top_k=K and top_k=K/{sigma}, teacher",),
-                   {"students": None, "noise": results.noise_text("top_k"),
-                    "k": f"{k} (nearest in ratio to {whose}, {wanted:.1f})"}, "tenths of the test images",
-                   tuple(beside(results, head, conditions, k)),
-                   ("The replicates are images and noise, not training runs: there is one teacher.",))
+    before, after = (results.teacher_values(f"{head}.accuracy", Condition.top_k(WHOLE, at)) for at in (None, level))
+    results.harmed(f"sigma {level}", (before, after))
+    kept = table(results, head, ks, level)
+    if len(kept) < results.needed:
+        raise Undecided(f"what is kept at sigma {level}: {len(kept)} tenths, and this claim needs {results.needed}")
+    full, cut = line(kept, max(ks)), line(kept, wanted)
+    words = (f"at sigma {level} the teacher's top {max(ks)} components keep {full.mean():.3f} of what every cut gets right "
+             f"without noise, its top {wanted:.0f} keep {cut.mean():.3f}")
+    statement = above(f"cutting the dimensions costs more than a tenth of what is kept: {words}",
+                      f"cutting the dimensions costs less than a tenth of what is kept: {words}",
+                      Endpoint(f"0.9 x kept with {max(ks)} components - with {wanted:.0f}, on a line over log k, sigma {level}",
+                               "share"), paired((1 - SHARE) * full - cut))
+    return Finding(statement, ("figure top_k", f"{head}.{KEPT}, top_k=K/{level}, teacher",),
+                   {"students": None, "noise": results.noise_text("top_k"), "k": f"{wanted:.1f} ({whose})"},
+                   "tenths of the test images", tuple(beside(results, head, ks, sigmas, level, wanted)),
+                   ("The replicates are images, noise and fits, not training runs: there is one teacher.",))
 
 
-def controls(results: Results) -> tuple[dict, str]:
-    """The k and the sigma of the projection control, and the accuracy it was measured with."""
+def controls(results: Results) -> tuple[str, list[int], list[str]]:
+    """Of the projection control: how its rows begin, its k and its sigmas as written."""
     f = results.frame
-    rows = f[(f["student"] == TEACHER) & f["measure"].str.fullmatch(r"top_k\..*teacher\.accuracy")]
-    if rows.empty:
+    cut = (f["student"] == TEACHER) & f["measure"].str.fullmatch(r"top_k\..*teacher\.accuracy")
+    if not cut.any():
         raise Undecided("the teacher was not projected on its top components (stresses: [top_k])")
-    heads = sorted(rows["measure"].unique())  # top_k.paper... before top_k.tuned...
+    rows = f[(f["student"] == TEACHER) & f["measure"].str.fullmatch(rf"top_k\..*teacher\.{KEPT}")]
+    own = any(s.name == "top_k" and s.settings.get("own_train") for s in results.study.stresses)
+    if rows.empty or not own:
+        raise Undecided("directions and probes were fitted to one train set for all tenths, whose own spread is then unknown "
+                        "(stresses: [{name: top_k, own_train: true}])")
     known = [Condition.parse(c) for c in rows["condition"].unique()]
     ks = sorted({int(c.what) for c in known if c.what.isdecimal()})
-    sigmas = sorted({c.level for c in known if c.strength is not None}, key=float)
-    if not ks or not sigmas:
-        raise Undecided("the projection control holds no k or no noise")
-    return {"ks": ks, "sigmas": sigmas, "sigma": "0.1" if "0.1" in sigmas else sigmas[(len(sigmas) - 1) // 2]}, heads[0]
+    sigmas = sorted({str(c.level) for c in known if c.strength is not None}, key=float)
+    if len(ks) < 2 or not sigmas:
+        raise Undecided("the projection control holds fewer than two k, or no noise")
+    return min(rows["measure"]).removesuffix(f".{KEPT}"), ks, sigmas  # top_k.paper before top_k.tuned
 
 
-def retention(results: Results, head: str, name: str, sigma: str) -> pd.Series:
-    """By tenth, the share of the accuracy above chance that the projected teacher keeps under noise."""
-    chance = results.teacher_values("top_k.chance", Condition.top_k(WHOLE))
-    clean, noisy = (results.teacher_values(head, Condition.top_k(name, level)) for level in (None, sigma))
-    level = float(chance.iloc[0]) if len(chance) else 0.0
-    return ((noisy - level) / (clean - level)).replace([np.inf, -np.inf], np.nan).dropna()
+def table(results: Results, head: str, ks: list[int], sigma: str) -> pd.DataFrame:
+    """What is kept, by tenth (rows) and k (columns), of the tenths that have all."""
+    return pd.concat({k: results.teacher_values(f"{head}.{KEPT}", Condition.top_k(k, sigma)) for k in ks}, axis=1).dropna()
+
+
+def line(kept: pd.DataFrame, k: float) -> np.ndarray:
+    """Per tenth, the least-squares line over log k at one k.
+
+    >>> line(pd.DataFrame([[0.5, 0.6, 0.7], [0.5, 0.5, 0.5]], columns=[4, 16, 64]), 8).round(2).tolist()
+    [0.55, 0.5]
+    """
+    x = np.log(np.asarray(kept.columns, float))
+    slope = (kept.to_numpy(float) @ (x - x.mean())) / np.square(x - x.mean()).sum()
+    return kept.to_numpy(float).mean(axis=1) + slope * (np.log(k) - x.mean())
 
 
 def own_rank(results: Results) -> tuple[float, str]:
@@ -84,29 +100,30 @@ def own_rank(results: Results) -> tuple[float, str]:
         return 16.0, "the paper's rank"
 
 
-def beside(results: Results, head: str, conditions: dict, chosen: int) -> list[Secondary]:
-    """The endpoint at the other k and sigmas, retention at every k; the students' own against the teacher's."""
+def beside(results: Results, head: str, ks: list[int], sigmas: list[str], level: str, wanted: float) -> list[Secondary]:
+    """The endpoint at the other sigmas, the slope, what is kept at every k; the students' own against the teacher's."""
     found = []
-    for sigma in sorted(conditions["sigmas"], key=lambda s: (s != conditions["sigma"], float(s))):
-        whole = retention(results, head, WHOLE, sigma)
-        for k in (k for k in conditions["ks"] if (k, sigma) != (chosen, conditions["sigma"])):
-            difference = ((1 - SHARE) * whole - retention(results, head, str(k), sigma)).dropna()
-            if len(difference) > 1:
-                name = f"{1 - SHARE:g} x retention of the whole teacher - of its top {k}, sigma {sigma}"
-                found.append(secondary(name, paired(difference), "share"))
-    for name in (*map(str, conditions["ks"]), WHOLE, WHITE):
-        kept = retention(results, head, name, conditions["sigma"])
-        which = {WHOLE: "all components", WHITE: "all components, whitened"}.get(name, f"the top {name} components")
+    for sigma in sorted(sigmas, key=lambda s: (s != level, float(s))):
+        kept = table(results, head, ks, sigma)
         if len(kept) > 1:
-            name = f"retention of {which} at sigma {conditions['sigma']}"
-            found.append(secondary(name, paired(kept), "share", tested=False))
+            full, cut = line(kept, max(ks)), line(kept, wanted)
+            if sigma != level:
+                name = f"{1 - SHARE:g} x kept with {max(ks)} components - with {wanted:.0f}, sigma {sigma}"
+                found.append(secondary(name, paired((1 - SHARE) * full - cut), "share"))
+            each = (full - cut) / np.log2(max(ks) / wanted)
+            found.append(secondary(f"kept per doubling of k, sigma {sigma}", paired(each), "share"))
+    for name in (*map(str, ks), WHOLE, WHITE):
+        kept_here = results.teacher_values(f"{head}.{KEPT}", Condition.top_k(name, level))
+        which = {WHOLE: "all components", WHITE: "all components, whitened"}.get(name, f"the top {name} components")
+        if len(kept_here) > 1:
+            found.append(secondary(f"kept with {which}, sigma {level}", paired(kept_here), "share", tested=False))
     try:
-        arm, condition = results.baseline(), Condition.of("noise", level=conditions["sigma"])
+        arm, condition = results.baseline(), Condition.of("noise", level=level)
         for label in results.sizes(arm, least=1):
-            kept = (results.accuracy(arm, label, condition) / results.accuracy(arm, label)).dropna()
+            kept_by = (results.accuracy(arm, label, condition) / results.accuracy(arm, label)).dropna()
             teacher = results.teacher_accuracy(condition).mean() / results.teacher_accuracy().mean()
-            if len(kept) > 1 and np.isfinite(teacher):
-                against = paired(kept - float(teacher))
+            if len(kept_by) > 1 and np.isfinite(teacher):
+                against = paired(kept_by - float(teacher))
                 found.append(secondary(f"share of clean accuracy kept at {condition}, {label} - teacher", against, "share"))
     except Undecided:
         pass

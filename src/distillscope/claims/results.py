@@ -240,9 +240,12 @@ class Results:
         ordered = self.sigmas()
         if not ordered:
             raise Undecided("no accuracy under Gaussian noise was measured (noise.sigmas is empty, or the data has no labels)")
-        decides = self.study.noise.decides
-        usual = [c for c in ordered if c.sigma == (SIGMA if decides is None else decides)]
+        usual = [c for c in ordered if c.sigma == self.deciding_sigma()]
         return usual[0] if usual else ordered[(len(ordered) - 1) // 2]
+
+    def deciding_sigma(self) -> float:
+        """The one that the study set before its run, else the paper's."""
+        return SIGMA if self.study.noise.decides is None else self.study.noise.decides
 
     def sigmas(self) -> list[Condition]:
         """Every noise condition, ascending."""

@@ -5,6 +5,7 @@ null hypotheses is true, so the smaller p is a test of the claim, whichever verd
 
     and: yes = the largest of the parts (all must be shown), no = the number of parts x the smallest (one is enough)
     or:  the same with yes and no exchanged
+    each: both the largest of the parts; where some hold and some do not, neither is shown
 """
 
 from __future__ import annotations
@@ -119,6 +120,21 @@ def all_of(parts: Sequence[Statement], text: str = "", otherwise: str = "") -> S
     times = weakest.times if decider is weakest and weakest.yes <= no else len(parts) * against.times
     return Statement(text, otherwise, decider.endpoint, weakest.yes, no, decider.contrast, decider.bound, decider.test,
                      tuple(parts), decider, times)
+
+
+def each_of(parts: Sequence[Statement], text: str = "", otherwise: str = "") -> Statement:
+    """Every part holds, or every part is false: each by the weakest of them. Some of each is neither.
+
+    >>> end = Endpoint("growth", "dims")
+    >>> first, second = (above("", "", end, paired(x)) for x in ([1.0, 1.2, 0.9, 1.1], [-1.0, -1.2, -0.9, -1.1]))
+    >>> found = each_of([first, second])
+    >>> found.yes > 0.5, found.no > 0.5
+    (True, True)
+    """
+    holds, fails = max(parts, key=lambda s: s.yes), max(parts, key=lambda s: s.no)
+    decider = holds if holds.yes <= fails.no else fails
+    return Statement(text, otherwise, decider.endpoint, holds.yes, fails.no, decider.contrast, decider.bound, decider.test,
+                     tuple(parts), decider, decider.times)
 
 
 def any_of(parts: Sequence[Statement], text: str = "", otherwise: str = "") -> Statement:

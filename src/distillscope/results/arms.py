@@ -90,8 +90,12 @@ class Arm:
 
     def only_epochs_differ(self, other: Arm) -> bool:
         """The same arm trained for another number of epochs."""
+        return self.differs(other) == {"training"} and self.trained_otherwise(other) == {"epochs"}
+
+    def trained_otherwise(self, other: Arm) -> set[str]:
+        """The settings of training that are not the same."""
         own, its = json.loads(self.training), json.loads(other.training)
-        return self.differs(other) == {"training"} and {k for k in {**own, **its} if own.get(k) != its.get(k)} == {"epochs"}
+        return {key for key in {**own, **its} if own.get(key) != its.get(key)}
 
 
 def plain(value: Any) -> str:

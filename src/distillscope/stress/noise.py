@@ -107,8 +107,11 @@ def cuts(train: np.ndarray, ks: tuple[int, ...], whitened: bool,
     made[WHOLE] = lambda rows: rows
     if whitened:
         kept = values > 1e-9 * max(values[0], 1e-300)  # directions beyond float32's rounding
-        white = vectors[:, kept] / np.sqrt(values[kept])
-        made[WHITE] = lambda rows: (rows - mean) @ white
+        if kept.any():
+            white = vectors[:, kept] / np.sqrt(values[kept])
+            made[WHITE] = lambda rows: (rows - mean) @ white
+        else:
+            found.skipped.append(f"top_k={WHITE}: all embeddings are equal")
     return made
 
 

@@ -30,6 +30,7 @@ from distillscope.measure.contrastive import TEMPERATURES, infonce_losses
 from distillscope.measure.neighbours import knn_accuracy
 from distillscope.measure.pool import Side
 from distillscope.measure.probe import FOLDS, LinearProbe, linear_probe, ridge, standardised_probe, tuned_probe
+from distillscope.measure.results import NotMeasured
 from distillscope.measure.rows import Accumulator, Frame, Rows, merged, moments, unit
 from distillscope.measure.spectrum import effective_rank
 from distillscope.results.keys import TRAIN_RANK
@@ -131,13 +132,16 @@ def accuracies(study: Study, splits: Splits, student: StudentEncoder, streams: K
             Row.clean("knn.student.accuracy", knn, len(splits.test), "fraction")]
 
 
-def train_rank(train: np.ndarray) -> Row:
-    """The row of the effective rank on train images: what the student can fill where it was fitted."""
+def train_rank(train: np.ndarray) -> list[Row]:
+    """The row of the rank on train images, what the student can fill where it was fitted; none where all rows are equal."""
     total = Accumulator()
     for i in range(0, len(train), 8192):
         total.add(unit(train[i : i + 8192].astype(np.float64)))
     eigenvalues = np.linalg.eigvalsh(total.result().scatter)[::-1].clip(min=0)
-    return Row.clean(TRAIN_RANK, float(effective_rank(eigenvalues)), len(train), "dims")
+    try:
+        return [Row.clean(TRAIN_RANK, float(effective_rank(eigenvalues)), len(train), "dims")]
+    except NotMeasured:
+        return []
 
 
 def save_embeddings(folder: Path, embeddings: np.ndarray, source: Source, dtype: type = np.float16) -> None:

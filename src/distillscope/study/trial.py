@@ -57,7 +57,7 @@ def run_trial(study: Study, trial: Trial, splits: Splits, prepared: Prepared, fo
     head = {"study": study.name, "dataset": trial.dataset, "split": splits.test.split, "teacher": trial.teacher,
             "student": trial.student, "target": prepared.target_name, "objective": arm.objective_name, "seed": trial.seed,
             "arm": trial.arm}
-    table = tidy(head, rows + seconds) + tidy({**head, "split": splits.train.split}, [train_rank(fitted.train)])
+    table = tidy(head, rows + seconds) + tidy({**head, "split": splits.train.split}, train_rank(fitted.train))
     for remedy in study.remedies:
         more, why = apply_remedy(study, remedy, splits, prepared, student, streams, fitted,
                                  folder / "remedies" / folder_name(remedy.title))

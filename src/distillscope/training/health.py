@@ -14,6 +14,7 @@ from distillscope.data.source import Source
 from distillscope.draws import keyed_rng
 from distillscope.measure.neighbours import knn_accuracy
 from distillscope.measure.probe import ridge_map
+from distillscope.measure.results import NotMeasured
 from distillscope.measure.spectrum import effective_rank, eigenvalues_of
 from distillscope.students.load import StudentEncoder
 from distillscope.targets.transforms import unit_rows
@@ -71,7 +72,11 @@ class Health:
 
 
 def _rank(z: np.ndarray) -> float:
-    return float(effective_rank(eigenvalues_of(unit_rows(z)))) if len(z) > 2 else float("nan")
+    """NaN of too few rows; 0 where all are equal: a student that has collapsed entirely is told of, and trains on."""
+    try:
+        return float(effective_rank(eigenvalues_of(unit_rows(z)))) if len(z) > 2 else float("nan")
+    except NotMeasured:
+        return 0.0
 
 
 def _explained(gallery: np.ndarray, gallery_targets: np.ndarray, z: np.ndarray, targets: np.ndarray) -> float:
