@@ -7,6 +7,7 @@ import re
 from pathlib import Path
 from typing import Any
 
+import griffe
 from mkdocs.structure.files import File, Files
 
 ROOT = Path(__file__).parents[1]
@@ -15,11 +16,20 @@ PROJECT = ("ARCHITECTURE.md", "CONTRIBUTING.md", "CHANGELOG.md")
 LINK = re.compile(r"(\]\()([^)\s]+)(\))")
 BRACKET = re.compile(r"(?<![`\\])<(?=[a-z])")
 """What Typer leaves as it is, and Markdown would take for HTML."""
+EXAMPLE = re.compile(r"(?:^>>> .*\n?(?:^(?!\s*$).*\n?)*)", re.MULTILINE)
 PUBLIC = """# Python
 
 Everything here stands in the module itself: `import distillscope`, `distillscope.audit(...)`.
 
 """
+
+
+class Examples(griffe.Extension):
+    """Examples of docstrings are code, as doctest sees them: Markdown would take ``>>>`` for quotations."""
+
+    def on_instance(self, *, obj: Any, **more: Any) -> None:
+        if obj.docstring:
+            obj.docstring.value = EXAMPLE.sub(lambda match: f"```pycon\n{match[0].rstrip()}\n```\n", obj.docstring.value)
 
 
 def on_config(config: Any) -> Any:

@@ -229,5 +229,5 @@ def maps(run: Run, albums: list[Kept]) -> Figure:
     return Figure("map", "A map of the same images",
                   "Each dot is a test image, the same ones for every model; colours are true classes. Point at a dot to see "
                   "the image and where every model puts it. Classes that run into each other in a student's map alone are what "
-                  "it no longer tells apart. Distances between clusters of a t-SNE mean little: read who is beside whom. "
+                  "it no longer separates. Distances between clusters of a t-SNE mean little: read who is beside whom. "
                   f"{said}", panels, "" if panels else why_absent(run))
