@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 from collections.abc import Iterator
 from dataclasses import dataclass
+from typing import Any, cast
 
 import torch
 from torch import distributed
@@ -86,7 +87,8 @@ class _Shared(_BatchNorm):
     def forward(self, inputs: torch.Tensor) -> torch.Tensor:
         if not self.training:
             return super().forward(inputs)
-        outputs = self._on_cpu(inputs) if inputs.device.type == "cpu" else torch.nn.SyncBatchNorm.forward(self, inputs)
+        on_cpu = inputs.device.type == "cpu"
+        outputs = self._on_cpu(inputs) if on_cpu else torch.nn.SyncBatchNorm.forward(cast(Any, self), inputs)
         for name in ("drop", "act"):  # timm's
             outputs = getattr(self, name)(outputs) if hasattr(self, name) else outputs
         return outputs
