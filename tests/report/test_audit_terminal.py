@@ -98,7 +98,7 @@ def test_a_sentence_is_about_this_value():
     assert "91.0 %" in line("alignment.teacher_r2", (0.91, "R2")).replace(NBSP, " ")
     p = {"probe.retention": (0.9, "share")}
     assert "no proof of equality" in line("probe.retention", (0.9, "share"), **{"probe.mcnemar_p": (0.4, "p")})
-    assert "chance does not explain" in line("probe.retention", (0.9, "share"), **{"probe.mcnemar_p": (0.004, "p")})
+    assert "difference is significant" in line("probe.retention", (0.9, "share"), **{"probe.mcnemar_p": (0.004, "p")})
     assert "McNemar" not in line("probe.retention", p["probe.retention"])
     assert "did not converge" in line("probe.student.gradient_norm", (0.1, "norm"))
     assert line("similarity.procrustes",

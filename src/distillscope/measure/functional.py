@@ -202,7 +202,7 @@ def teacher_r2(teacher: Any, student: Any, *, normalize: str | None = None) -> f
 def infonce(teacher: Any, student: Any, *, batch: int = 1024, temperature: float = 0.1) -> float:
     """Mean InfoNCE loss in nats of ``student`` (n, d) against ``teacher`` (n, d), over batches of ``batch`` rows, at most n.
 
-    Between 0 and about log(batch) at chance (van den Oord et al. 2018). It is no estimate of mutual information.
+    Between 0 and about log(batch) at chance (van den Oord et al. 2018). It is not an estimate of mutual information.
 
     >>> z = np.random.default_rng(0).normal(size=(256, 64))
     >>> 0 < infonce(z, z) < infonce(z, np.roll(z, 1, axis=0))

@@ -98,7 +98,7 @@ def audit_markdown(found: Audit, teacher: str, student: str, missed: Sequence[st
     if found.stages:
         rows = [[row.title, *(_joined(cell.text, cell.below) for cell in row.cells)] for row in stage_rows(found)]
         lines += [*_markdown_table(["", *stage_titles(found)], rows), "",
-                  "Below a value: what the step to it changed, in points; \\* chance does not explain the loss.", ""]
+                  "Below a value: what the step to it changed, in points; \\* a significant loss.", ""]
     shown = [shown_line(line, found) for line in chosen_lines(found)]
     rows = [[line.title, line.teacher.text if line.teacher else "", line.student.text if line.student else "", line.retained,
              line.interval] for line in shown]

@@ -90,7 +90,7 @@ class AuditTable:
             cells = [f"{cell.text}\n{cell.below}" if cell.below else cell.text for cell in row.cells]
             table.add_row(*map(Text, [row.title, *cells]))
         yield table
-        yield Text("Below a value: what the step to it changed, in points; * chance does not explain the loss.", style="dim")
+        yield Text("Below a value: what the step to it changed, in points; * a significant loss.", style="dim")
         for sentence in stage_findings(self.found):
             yield Text(sentence)
         yield Text()

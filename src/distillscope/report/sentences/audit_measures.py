@@ -29,8 +29,8 @@ def accuracy_sentence(found: Audit, head: str) -> str:
     if p is None:
         return f"{text}."
     how = p_text(p.value)
-    return f"{text}; " + (f"chance does not explain the difference (McNemar {how})." if p.value < 0.05 else
-                          f"a difference is not shown (McNemar {how}), which is no proof of equality.")
+    return f"{text}; " + (f"the difference is significant (McNemar {how})." if p.value < 0.05 else
+                          f"no significant difference (McNemar {how}), which is no proof of equality.")
 
 
 def read_as(found: Audit) -> list[str]:
