@@ -10,11 +10,13 @@ import sys
 import time
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 
 from builders.tiny import TEACHER, scratch, teacher_weights
 from builders.training import free_port
+from distillscope.inputs.embeddings import read_embeddings
 
 alone_only = not torch.distributed.is_available()
 pytestmark = [pytest.mark.minutes, pytest.mark.skipif(alone_only, reason="torch without distributed")]
@@ -65,6 +67,17 @@ def test_two_processes_embed_and_train_what_one_does_and_one_of_them_speaks(alon
     assert found[0][1].count("recipe paper") == found[0][1].count("use it:") == 1 and found[1][1] == ""
     assert curve(tmp_path / "student") == pytest.approx(curve(alone), abs=1e-5)
     assert not list((tmp_path / "student").glob(".*tmp*")) and not (tmp_path / "student" / "checkpoint.pt").exists()
+
+
+def test_two_processes_embed_what_one_does_with_a_student_too(alone, tmp_path):
+    for model in (["--teacher", f"timm/{TEACHER}:{teacher_weights()}"], ["--student", str(alone)]):
+        words, rows = ["embed", *model, "--data", "digits", "--split", "test", "--limit", "100", "--device", "cpu", "--out"], []
+        for world in (1, 2):
+            out = tmp_path / f"{model[0]}{world}"
+            found = ended(start(world, *words, str(out), cache=tmp_path / f"cache{world}"))
+            assert [code for code, _ in found] == [0] * world and found[0][1].startswith("100 x")
+            rows.append(read_embeddings(out).rows[:])
+        assert np.allclose(*rows, rtol=1e-4, atol=1e-5)
 
 
 @pytest.mark.parametrize(("before", "after"), [(2, 1), (1, 2)])

@@ -8,16 +8,18 @@ import numpy as np
 import pytest
 import torch
 
+from builders import refused
 from builders.tiny import finished_run, scratch, tiny_study
 from distillscope.config.parts import Part
 from distillscope.config.resolve import with_noise
+from distillscope.devices import choose_device
 from distillscope.errors import UserError
 from distillscope.files.writing import write_json
 from distillscope.registry import remedies, stresses, students, views
 from distillscope.results.rundir import drop_if_unused, open_run
 from distillscope.stress.subject import rehearse
 from distillscope.study.plan import plan_study
-from distillscope.study.preflight import CHECKS
+from distillscope.study.preflight import CHECKS, Work, batches, recomputing
 from distillscope.study.prepared import embedded_views, load_data, noise_conditions
 from distillscope.study.run import run_study
 from distillscope.study.student import distill_one
@@ -101,6 +103,30 @@ def test_what_a_run_refuses_the_plan_and_distill_refuse_with_the_same_line(check
     assert len(set(said)) == 1
     assert run.exists() == (check.name in ("folder", "same_items"))  # what was there before; a refusal leaves nothing behind
     assert not (tmp_path / "cache" / "targets").exists()
+
+
+@pytest.mark.parametrize(("batch", "parts", "where", "got"), [
+    (32, 1, "training.batch_size", "32"), (48, 5, "training.accumulate", "5"), (48, 16, "training.accumulate", "16")])
+def test_batches_that_three_processes_cannot_part_are_refused(monkeypatch, batch, parts, where, got):
+    monkeypatch.setenv("WORLD_SIZE", "3")
+    with refused(where=where, expected="3 processes", got=got):
+        batches(Work(tiny_study(training={"batch_size": batch, "accumulate": parts})))
+    batches(Work(tiny_study(training={"batch_size": 48, "accumulate": 8})))
+
+
+def test_what_batch_norms_see_of_a_batch_in_parts_is_said_in_one_line(capsys):
+    recomputing(Work(tiny_study(training={"batch_size": 32, "accumulate": 2})))
+    said = capsys.readouterr().err
+    assert said.startswith("student S: its batch norms see the 16 images of a part, not the 32 of a batch")
+    assert said.count("\n") == 1
+    recomputing(Work(tiny_study(training={"batch_size": 32})))
+    assert not capsys.readouterr().err
+
+
+def test_processes_of_a_launcher_have_no_gpu_of_their_choice(monkeypatch):
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    with refused(where="--device", expected="auto, cpu or cuda", got="cuda:1"):
+        choose_device("cuda:1")
 
 
 @pytest.mark.parametrize("there", [False, True])

@@ -285,6 +285,8 @@ def training_text(settings: Training) -> str:
     """
     >>> training_text(Training(epochs=1, schedule="cosine"))
     '1 epoch, batch 64, adam, lr 0.001 (cosine), weight decay 0'
+    >>> training_text(Training(accumulate=2, recompute=True))
+    '5 epochs, batch 64 in 2 parts, adam, lr 0.001 (constant), weight decay 0, activations recomputed'
     """
     parts = f" in {settings.accumulate} parts" if (settings.accumulate or 1) > 1 else ""
     return (f"{settings.epochs} epoch{'' if settings.epochs == 1 else 's'}, batch {settings.batch_size}{parts}, "
