@@ -15,7 +15,7 @@ from builders.planted import PARAMETERS, STUDY, TRAINING, planted, planted_run
 from distillscope.claims.rank_robustness import line
 from distillscope.claims.results import Results, Undecided, results_of
 from distillscope.claims.truncated_pca import ridge_null
-from distillscope.claims.verdict import ORDER, Verdict, adjusted, decide, decide_results, decided
+from distillscope.claims.verdict import ORDER, Verdict, adjusted, decide, decide_results, decided, together
 from distillscope.registry import claims
 
 RANK, ACCURACY = "student.effective_rank", "paper.probe.student.accuracy"
@@ -403,6 +403,17 @@ def test_contract_of_every_claim(name):
         assert {"teacher", "data", "input", "noise", "test images"} <= set(found.scope)
     empty = decided(name, planted(seeds=range(1, 2)))
     assert empty.verdict == "undecided" and empty.reason and {"teacher", "data"} <= set(empty.scope)
+
+
+def test_a_claim_holds_together_where_it_holds_under_every_teacher():
+    first = decide([planted_run()])[0]
+    assert together([first]) == []
+    other = replace(first, teacher="other", verdicts=tuple(
+        replace(v, verdict={"low-pass": "refuted", "truncated-pca": "undecided"}.get(v.id, v.verdict)) for v in first.verdicts))
+    found = {one.id: one for one in together([first, other])}
+    assert list(found) == list(ORDER) and found["bottleneck"].outcome == "supported" == first["bottleneck"].verdict
+    assert found["low-pass"].outcome == "depends on the teacher" and found["truncated-pca"].outcome == "undecided"
+    assert found["low-pass"].under == {"efficientnet_lite0": "supported", "other": "refuted"}
 
 
 def test_the_ten_claims_are_there():

@@ -164,6 +164,24 @@ def test_what_is_no_run_is_one_line(tmp_path):
         decide_claims([begun])
 
 
+def test_several_teachers_stand_in_one_table_and_no_id_twice(small_dir, tmp_path):
+    run = shutil.copytree(small_dir, tmp_path / "run")
+    for folder in [*(run / "trials").iterdir(), *(run / "references").iterdir()]:
+        twin = folder.with_name(folder.name.replace("efficientnet_lite0", "test_resnet"))
+        shutil.copytree(folder, twin)
+        for file in (f for f in twin.iterdir() if f.suffix in (".csv", ".json")):
+            file.write_text(file.read_text().replace("efficientnet_lite0", "test_resnet"))
+    study = yaml.safe_load((run / "study.yaml").read_text())
+    study["teacher"].append({"name": "timm", "model": "test_resnet", "alias": "test_resnet"})
+    (run / "study.yaml").write_text(yaml.safe_dump(study))
+    done = call(run)
+    assert done.exit_code == 0 and "2 teachers together" in done.output
+    ids = re.findall(r'id="(claim-[^"]*)"', (run / "report.html").read_text())
+    assert len(ids) == 20 and len(set(ids)) == 20
+    assert len(json.loads((run / "claims.json").read_text())["together"]) == 10
+    assert "| claim | together | efficientnet\\_lite0 |" in (run / "claims.md").read_text()
+
+
 def test_an_incomplete_run_is_judged_by_what_it_has(small_dir, tmp_path):
     run = shutil.copytree(small_dir, tmp_path / "run")
     for folder in (run / "trials").glob("*--L--*"):

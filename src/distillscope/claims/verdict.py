@@ -260,6 +260,34 @@ class Decision:
         return next(v for v in self.verdicts if v.id == name)
 
 
+class Together(NamedTuple):
+    """A claim under several teachers on one data set: what holds under each of them, and what under each."""
+
+    dataset: str
+    id: str
+    outcome: str
+    under: dict[str, Outcome]
+
+
+DEPENDS = "depends on the teacher"
+
+
+def together(decisions: Sequence[Decision]) -> list[Together]:
+    """Each claim over the teachers of a data set: supported or refuted where it is so under every one; [] for one teacher.
+
+    Where it is supported under one and refuted under another it depends on the teacher; else it is undecided.
+    """
+    found = []
+    for dataset in dict.fromkeys(d.dataset for d in decisions):
+        of_data = [d for d in decisions if d.dataset == dataset]
+        for name in (v.id for v in of_data[0].verdicts) if len(of_data) > 1 else ():
+            under: dict[str, Outcome] = {d.teacher: d[name].verdict for d in of_data}
+            said = set(under.values())
+            outcome = said.pop() if len(said) == 1 else DEPENDS if {"supported", "refuted"} <= said else "undecided"
+            found.append(Together(dataset, name, outcome, under))
+    return found
+
+
 def decide_results(results: Results) -> Decision:
     """Every claim on one setting's results."""
     names = [*ORDER, *(n for n in claims if n not in ORDER)]

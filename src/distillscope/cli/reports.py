@@ -7,7 +7,17 @@ from typing import Annotated
 
 import typer
 
-from distillscope.cli.root import PRINT, Json, JsonAfterFiles, JsonAfterFolders, app, command_line, print_results, put_json
+from distillscope.cli.root import (
+    PRINT,
+    Json,
+    JsonAfterFiles,
+    JsonAfterFolders,
+    app,
+    command_line,
+    print_results,
+    print_table,
+    put_json,
+)
 from distillscope.errors import UserError
 
 
@@ -127,7 +137,7 @@ def claims_(
     Example: `distillscope claims runs/claims-quick`
     """
     from distillscope.progress import Terminal, tell
-    from distillscope.report.claims import claims_table, decide_claims, write_claims
+    from distillscope.report.claims import claims_table, decide_claims, together_tables, write_claims
     from distillscope.report.study_page import write_report
 
     found = decide_claims(run_dirs)
@@ -136,6 +146,8 @@ def claims_(
     printed = put_json((run_dirs[0] / "claims.json").read_text(encoding="utf-8"), json_)
     for decision in found.decisions if not printed else ():
         Terminal().print(claims_table(decision))
+    for dataset, head, rows in together_tables(found) if not printed else ():
+        print_table(f"{dataset}, {len(head) - 2} teachers together", head, [tuple(row) for row in rows])
     tell(f"sentences: {(run_dirs[0] / 'claims.md').resolve()}\npage: {page.resolve()}", err=printed)
 
 

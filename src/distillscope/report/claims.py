@@ -9,7 +9,17 @@ from pathlib import Path
 
 from pydantic import BaseModel
 
-from distillscope.claims.verdict import Decision, Secondary, Verdict, decide, interval, number, p_number, p_text
+from distillscope.claims.verdict import (
+    Decision,
+    Secondary,
+    Verdict,
+    decide,
+    interval,
+    number,
+    p_number,
+    p_text,
+    together,
+)
 from distillscope.errors import UserError
 from distillscope.files.json_reader import read_json
 from distillscope.files.writing import write_json, write_text
@@ -74,7 +84,9 @@ def write_claims(found: Claims, out: Path) -> None:
                 for d in found.decisions]
     sources, missing = ([os.path.relpath(Path(p).resolve(), out.resolve()) for p in paths]
                         for paths in (found.sources, found.missing))
-    write_json(out / JSON, {"sources": sources, "missing": missing, "settings": settings})
+    all_teachers = [one._asdict() for one in together(found.decisions)]
+    write_json(out / JSON, {"sources": sources, "missing": missing, "settings": settings,
+                            **({"together": all_teachers} if all_teachers else {})})
     write_text(out / MARKDOWN, markdown(found))
 
 
@@ -96,6 +108,9 @@ def markdown(found: Claims) -> str:
     say = markdown_text
     lines = ["# Claims", "", *([f"Decided from {say(joined(named(found.sources)))} together.", ""] if len(found.sources) > 1
                                else [])]
+    for dataset, head, rows in together_tables(found):
+        lines += [f"## {say(dataset)}, {len(head) - 2} teachers together", "", f"| {' | '.join(map(say, head))} |",
+                  f"| {' | '.join(['---'] * len(head))} |", *(f"| {' | '.join(map(say, row))} |" for row in rows), ""]
     for d in found.decisions:
         lines += [f"## {say(d.dataset)}, teacher {say(d.teacher)}", "",
                   f"{counts(d)}. Holm over {d.tested} primary endpoints; intervals are not adjusted.", "",
@@ -114,6 +129,15 @@ def markdown(found: Claims) -> str:
         lines.append("")
     lines += [f"Not read, and left out: {say(joined(found.missing))}.", ""] if found.missing else []
     return "\n".join(lines)
+
+
+def together_tables(found: Claims) -> list[tuple[str, list[str], list[list[str]]]]:
+    """(data set, head, rows) for each data set with several teachers: what holds under all, then under each."""
+    tables: dict[str, tuple[list[str], list[list[str]]]] = {}
+    for one in together(found.decisions):
+        _, rows = tables.setdefault(one.dataset, (["claim", "together", *one.under], []))
+        rows.append([one.id, one.outcome, *one.under.values()])
+    return [(dataset, head, rows) for dataset, (head, rows) in tables.items()]
 
 
 def named(paths: Sequence[Path]) -> list[str]:

@@ -11,7 +11,7 @@ from distillscope.advice.axes import PURPOSES
 from distillscope.advice.rank import Ranking, Recommendation, recommend
 from distillscope.claims.results import Results
 from distillscope.claims.verdict import Decision, Verdict, interval, number, p_text
-from distillscope.report.claims import SECONDARY, Claims, counts, named
+from distillscope.report.claims import SECONDARY, Claims, counts, named, together_tables
 from distillscope.report.context.figure import PageCell, PageRow, PageTable, below, heads, shown_figures
 from distillscope.report.figures.figure import Figure
 from distillscope.report.page import STUDY
@@ -205,9 +205,10 @@ class ShownClaim:
 
 @dataclass(frozen=True)
 class ShownDecision:
-    """All claims under one data set and teacher."""
+    """All claims under one data set and teacher; ``mark`` ends the ids of its claims, which a page has once."""
 
     title: str
+    mark: str
     counts: str
     scope: str
     tested: list[ShownClaim]
@@ -218,13 +219,18 @@ class ShownDecision:
 def decided(claims: Claims) -> dict[str, Any]:
     """One entry for each claim; nothing but a sentence where no trial has finished."""
     several = len(claims.decisions) > 1
-    return {"decisions": [_decision(d, f"{d.dataset}, teacher {d.teacher}: " if several else "") for d in claims.decisions],
+    shown = [_decision(d, f"{d.dataset}, teacher {d.teacher}: " if several else "", f"-{i + 1}" if i else "")
+             for i, d in enumerate(claims.decisions)]
+    tables = [PageTable(f"Claims on {dataset}, all teachers together", heads(head[0], head[1:]),
+                        [PageRow(row[0], [PageCell(c) for c in row[1:]]) for row in rows], "narrow")
+              for dataset, head, rows in together_tables(claims)]
+    return {"decisions": shown, "together": tables,
             "sources": joined(named(claims.sources)) if len(claims.sources) > 1 else "", "missing": joined(claims.missing)}
 
 
-def _decision(decision: Decision, title: str) -> ShownDecision:
+def _decision(decision: Decision, title: str, mark: str) -> ShownDecision:
     verdicts = decision.verdicts
-    return ShownDecision(title, counts(decision), scope_text(verdicts[0].scope, OF_ALL),
+    return ShownDecision(title, mark, counts(decision), scope_text(verdicts[0].scope, OF_ALL),
                          [shown_claim(v) for v in verdicts if v.p is not None],
                          [v for v in verdicts if v.p is None])
 
