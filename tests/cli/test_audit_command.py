@@ -285,7 +285,8 @@ def test_every_option_that_a_reader_names_is_one_of_the_command():
     known = {o for p in typer.main.get_command(cli.app).commands["audit"].params for o in p.opts}
     source = Path(distillscope.audits.run.__file__).parent
     for file in [*(source.parent / "inputs").glob("*.py"), source / "run.py", source / "shown.py"]:
-        named = set(re.findall(r"--[a-z]+(?:-[a-z]+)*", file.read_text())) - {"--student"}
+        text = re.sub(r"`distillscope [^`]*`", "", file.read_text())  # of another command, which it names
+        named = set(re.findall(r"--[a-z]+(?:-[a-z]+)*", text)) - {"--student"}
         assert named <= known, f"{file.name}: {named - known}"
 
 

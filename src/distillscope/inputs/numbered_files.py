@@ -205,7 +205,7 @@ def _check_whole(path: Path, where: str, tables: dict[int, Path]) -> None:
         missing = [i for i in range(count if isinstance(count, int) else 0) if i not in tables]
         if missing:
             raise UserError(where, f"{count} files, as {MANIFEST} says", f"{len(missing)} missing, first metadata_{missing[0]}",
-                            "Repeat its `distillscope embed` with --resume, or each --shard i/n that was not finished.")
+                            "Repeat its `distillscope embed ... --resume`, with each part that is missing.")
     made_by: dict[bytes, Path] = {}
     for table in tables.values():
         if table.suffix == ".parquet":
