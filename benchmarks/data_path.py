@@ -273,6 +273,7 @@ def one_count(count: int, folder: Path) -> dict[str, float]:
         took[f"{name}, ms an image"] = round(1000 * (processor_seconds() - began) / count, 3)
         took[f"{name}, seconds"] = round(time.perf_counter() - clock, 1)
         took[f"{name}, peak MiB"] = round(peak[0])
+        print(json.dumps(took), file=sys.stderr, flush=True)  # of a long run, what is finished
     over.set()
     watcher.join()
     return took

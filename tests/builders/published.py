@@ -370,6 +370,17 @@ def chain():
         yield rows
 
 
+def data_path():
+    page = "2026-11-27-data-path"
+    found = read(page, "epochs.json")
+    times = {name: spread_of(kinds["processor"]) for name, kinds in found["ms an image"].items()}
+    yield [[times[name], [times["plain"][0] / times[name][0]]] for name in ("plain", "first", "later", "memory")]
+
+
+def spread_of(values):
+    return [float(np.median(values)), min(values), max(values)]
+
+
 TABLES = {
     "2026-11-23-audit": audit,
     "2026-11-23-benchmarks": benchmarks,
@@ -384,4 +395,5 @@ TABLES = {
     "2026-11-26-recipes": recipes,
     "2026-11-26-ship": ship,
     "2026-11-27-chain": chain,
+    "2026-11-27-data-path": data_path,
 }

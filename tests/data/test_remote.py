@@ -19,6 +19,7 @@ from distillscope.data import looking
 from distillscope.data.splits import load_split
 from distillscope.errors import UserError
 from distillscope.files import remote
+from distillscope.inputs.embeddings import read_embeddings
 from distillscope.study.embedding import embed_dataset
 
 NAME = f"timm/{TEACHER}:{teacher_weights()}"
@@ -220,3 +221,14 @@ def test_what_is_not_there_is_said(bucket):
     for url in (f"{bucket}/nothing", "s3://nobucket/x"):
         with pytest.raises(UserError, match=f"{url}: expected (a file or folder|files)"):
             load(url)
+
+
+def test_embeddings_at_a_url_are_read_as_those_of_a_folder(bucket, tmp_path):
+    embed_dataset(f"{bucket}/tars", "train", teacher=NAME, out="s3://photos/read/emb", device="cpu")
+    embed_dataset(f"{bucket}/tars", "train", teacher=NAME, out=tmp_path / "emb", device="cpu")
+    here, there = read_embeddings(tmp_path / "emb"), read_embeddings("s3://photos/read/emb")
+    assert np.array_equal(here.rows[:], there.rows[:]) and np.array_equal(here.ids, there.ids)
+    assert read_embeddings("s3://photos/read/emb/img_emb/img_emb_1.npy").rows.shape == (4, here.rows.shape[1])
+    found = CliRunner().invoke(cli.app, ["audit", "--teacher", "s3://photos/read/emb", "--student", "s3://photos/read/emb",
+                                         "--out", str(tmp_path / "audit"), "--only", "alignment"], catch_exceptions=False)
+    assert found.exit_code == 0, found.output

@@ -18,6 +18,7 @@ from distillscope.audits.shown import refuse_unused
 from distillscope.config.parts import DESCRIPTION, MODEL_FILES, Teacher, on_hub
 from distillscope.errors import UserError, unknown_name
 from distillscope.files.folders import check_fresh
+from distillscope.files.remote import is_url
 from distillscope.inputs.arrays import is_torchscript
 from distillscope.inputs.embeddings import Embeddings, align, read_embeddings, read_text, with_ids
 from distillscope.inputs.formats import split_key
@@ -146,7 +147,8 @@ def _check_followed(images: Images, sides: tuple[str, str], text: str | None, tr
     """Refuse options that nothing would follow: of images where no side is a model, of splits where a side is one file."""
     with_images, usual = images.data is not None, Images()
     embed = [is_model(side, with_images=with_images) for side in sides]
-    files = [side for side, model in zip(sides, embed, strict=True) if not model and not split_key(side)[0].is_dir()]
+    files = [side for side, model in zip(sides, embed, strict=True)
+             if not (model or is_url(side) or split_key(side)[0].is_dir())]
     if train_split and files:
         raise UserError("--train-split", "a model, or a folder with that split, on each side", f"the file {files[0]}",
                         "Name the training items with --train-teacher and --train-student.")

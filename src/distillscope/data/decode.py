@@ -297,7 +297,20 @@ def files_in(folder: Path) -> Iterator[Path]:
 
 def other_kinds(files: Iterable[Path]) -> str:
     """What lies among images and is none, for a note: "5 files of other kinds passed over (.heic 3, .txt 2)"; "" if nothing."""
-    counts = Counter(f.suffix.lower() or "no suffix" for f in files)
+    return kinds_said(Counter(kind_of_file(f.name) for f in files))
+
+
+def kind_of_file(name: str) -> str:
+    """What a name ends in.
+
+    >>> kind_of_file("a/b.TXT"), kind_of_file("README")
+    ('.txt', 'no suffix')
+    """
+    return PurePosixPath(name).suffix.lower() or "no suffix"
+
+
+def kinds_said(counts: Counter[str]) -> str:
+    """`other_kinds` of files that were counted."""
     listed = ", ".join(f"{suffix} {count:,}" for suffix, count in counts.most_common(4))
     more = f", {len(counts) - 4} more" if len(counts) > 4 else ""
     total = counts.total()

@@ -13,6 +13,7 @@ import hashlib
 import json
 import multiprocessing
 import time
+from array import array
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
@@ -256,7 +257,7 @@ def load_in_memory(source: Source, corrupt: str = "error", workers: int = 0, kee
             keeper.take(str(source.ids[index]), name, shown)
 
     images: list[np.ndarray] = []
-    good, hashes, bad = [], [], []
+    good, hashes, bad = array("q"), bytearray(), []  # of millions of images
     done: Counter[str] = Counter()
     total = 0
     with progress.task(f"images {source.name}/{source.split}", len(source)) as advance:
@@ -266,13 +267,13 @@ def load_in_memory(source: Source, corrupt: str = "error", workers: int = 0, kee
                 bad.append(f"{source.ids[seen.index]} ({seen.broken})")
                 continue
             good.append(seen.index)
-            hashes.append(seen.content)
+            hashes += seen.content
             done.update(seen.done)
             total += seen.nbytes
             if total > IN_MEMORY_BYTES and not looks.streams.value:
                 looks.streams.value = True
-                for index, name, pixels in zip(good, hashes, images, strict=False):
-                    keep(index, name, pixels)
+                for place, pixels in enumerate(images):
+                    keep(good[place], bytes(hashes[16 * place : 16 * place + 16]), pixels)
                 images.clear()
             if looks.streams.value:
                 keep(seen.index, seen.content, seen.pixels, seen.shown)
@@ -281,7 +282,7 @@ def load_in_memory(source: Source, corrupt: str = "error", workers: int = 0, kee
     if keeper:
         keeper.close()
     source = whole_ones(source, good, bad, corrupt)
-    source = replace(source, note=note_of(source, done, bad), hashes=as_rows(hashes))
+    source = replace(source, note=note_of(source, done, bad), hashes=as_rows([bytes(hashes)]))
     if looks.streams.value:
         return replace(source, workers=workers)
     one_size = len({i.shape for i in images}) == 1

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import io
 import re
+import sys
 import tarfile
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -13,7 +15,7 @@ from typing import Any
 import numpy as np
 
 from distillscope.data.classes import numbered, sorted_names
-from distillscope.data.decode import MAX_FILE_BYTES, BrokenImage, Decoding, is_image, other_kinds, passed_over
+from distillscope.data.decode import MAX_FILE_BYTES, BrokenImage, Decoding, is_image, kind_of_file, kinds_said, passed_over
 from distillscope.data.source import MissingSplit, Source, data_option, encoded_source, near_splits
 from distillscope.errors import UserError
 from distillscope.files.json_reader import parse_json
@@ -21,17 +23,49 @@ from distillscope.files.remote import RemoteFile, opened
 from distillscope.registry import Size, datasets
 
 Shard = Path | RemoteFile
-Member = tuple[Shard, int, int]
-"""A file in a tar: the tar, where its content begins, its size."""
 
 
 @dataclass
 class Shards:
-    """What tar files hold: key -> image, key -> label as it is written, and the files that are neither."""
+    """What tar files hold: of each one its images' keys, where they begin and how long they are (n, 2), and their labels as
+    they are written; labels whose image is elsewhere; and how many files there are of each other kind."""
 
-    images: dict[str, Member] = field(default_factory=dict)
-    labels: dict[str, str] = field(default_factory=dict)
-    others: list[Path] = field(default_factory=list)
+    shards: list[Shard] = field(default_factory=list)
+    keys: list[np.ndarray] = field(default_factory=list)
+    places: list[np.ndarray] = field(default_factory=list)
+    texts: list[list[str | None]] = field(default_factory=list)
+    stray: dict[str, str] = field(default_factory=dict)
+    others: Counter[str] = field(default_factory=Counter)
+
+    def add(self, shard: Shard, images: Mapping[str, tuple[int, int]], labels: Mapping[str, str]) -> None:
+        self.shards.append(shard)
+        self.keys.append(np.array(list(images), dtype=str))
+        self.places.append(np.array(list(images.values()), np.int64).reshape(-1, 2))
+        self.texts.append([sys.intern(labels[k]) if k in labels else None for k in images])
+        self.stray |= {k: text for k, text in labels.items() if k not in images}
+
+    def all_keys(self) -> np.ndarray:
+        """The keys of all images, each there once."""
+        keys = np.concatenate([np.empty(0, "U1"), *self.keys])
+        order = np.argsort(keys, kind="stable")
+        again = order[1:][keys[order[1:]] == keys[order[:-1]]]
+        if len(again):
+            number = int(np.searchsorted(np.cumsum([len(k) for k in self.keys]), again[0], side="right"))
+            raise UserError(str(self.shards[number]), "keys that differ", f"'{keys[again[0]]}' twice", "Name each item once.")
+        return keys
+
+    def all_texts(self, keys: np.ndarray, given: Path | str) -> list[str] | None:
+        """The label of every image; None where no file has one."""
+        found = [text for texts in self.texts for text in texts]
+        if not self.stray and not any(found):
+            return None
+        found = [self.stray.get(key) if text is None else text for key, text in zip(keys, found, strict=True)]
+        absent = [key for key, text in zip(keys, found, strict=True) if text is None]
+        if absent:
+            raise UserError(f"data {given}", "a label for every image, or for none",
+                            f"{len(absent)} without (first {absent[0]})",
+                            f"Add them, or take the images without labels: {data_option(given, label='none')}.")
+        return [text for text in found if text is not None]
 
 
 @datasets.register("webdataset")
@@ -61,33 +95,30 @@ def read_split(split: str, name: str, shards: Sequence[Shard], rest: Sequence[Sh
                label: str | None, decoding: Decoding, *, unsplit: bool = False) -> Source:
     """The images of ``shards``. Classes that are texts are numbered over the ``rest`` of the data set too."""
     found = _read_shards(shards, given, image, label)
-    keys = list(found.images)
+    keys = found.all_keys()
     labels, names = None, None
-    if found.labels and keys:
-        absent = [k for k in keys if k not in found.labels]
-        if absent:
-            raise UserError(f"data {given}", "a label for every image, or for none",
-                            f"{len(absent)} without (first {absent[0]})",
-                            f"Add them, or take the images without labels: {data_option(given, label='none')}.")
-        texts = [found.labels[k] for k in keys]
+    texts = found.all_texts(keys, given)
+    if texts:
         if all(re.fullmatch(r"-?\d+", t) for t in texts):
             if longest := next((t for t in texts if len(t) > 18), None):
                 raise UserError(f"data {given}", "labels that fit 64 bits", f"{longest[:20]}... of {len(longest)} digits",
                                 f"Mend it, or take the images without labels: {data_option(given, label='none')}.")
             labels = np.array([int(t) for t in texts], dtype=np.int64)
         else:
-            names = sorted_names([*texts, *_read_shards(rest, given, image, label).labels.values()])
+            more = _read_shards(rest, given, image, label)
+            names = sorted_names([*texts, *(t for own in more.texts for t in own if t), *more.stray.values()])
             labels = numbered(texts, names)
+    starts = np.cumsum([0, *map(len, found.places)])
 
     def read(index: int) -> bytes:
-        shard, offset, size = found.images[keys[index]]
+        number = int(np.searchsorted(starts, index, side="right")) - 1
+        offset, size = found.places[number][index - starts[number]].tolist()
         if size > MAX_FILE_BYTES:
             raise BrokenImage(f"{size:,} bytes, more than the {MAX_FILE_BYTES:,} that are read")
-        return _read(shard, offset, size)
+        return _read(found.shards[number], offset, size)
 
-    ids = np.array([f"{split}/{k}" for k in keys])
-    return encoded_source(name, split, ids, read, decoding, labels=labels, class_names=names, note=other_kinds(found.others),
-                          unsplit=unsplit)
+    return encoded_source(name, split, np.char.add(f"{split}/", keys), read, decoding, labels=labels, class_names=names,
+                          note=kinds_said(found.others), unsplit=unsplit)
 
 
 def shards_of(settings: Mapping[str, Any], split: str) -> list[str] | None:
@@ -112,36 +143,44 @@ def _split_of(shard: Path, path: Path) -> str:
 
 def _read_shards(shards: Sequence[Shard], given: Path | str, image: str | None, label: str | None) -> Shards:
     found = Shards()
-    several: dict[str, list[tuple[str, Member]]] = {}
     for shard in shards:
-        for name, offset, size in _members(shard):
-            if passed_over(name):
-                continue
-            folder, _, base = name.rpartition("/")
-            key, _, suffix = base.partition(".")
-            key = f"{folder}/{key}".lstrip("/")
-            if suffix.lower() == image.lower() if image else is_image(f"x.{suffix}") and "." not in suffix:
-                if key in found.images:
-                    raise UserError(str(shard), "keys that differ", f"'{key}' twice", "Name each item once.")
-                found.images[key] = (shard, offset, size)
-            elif suffix.lower() == "cls" or (suffix.lower() == "json" and label != "none"):
-                text = _label(_read(shard, offset, size), suffix.lower(), label or "label", f"{shard} {name}", given)
-                if text is not None and label != "none":
-                    found.labels[key] = text
-            elif is_image(name) and not image:  # key.input.png: an image if it is the key's only one
-                several.setdefault(key, []).append((suffix, (shard, offset, size)))
-            else:
-                found.others.append(Path(name))
+        _read_shard(shard, found, given, image, label)
+    return found
+
+
+def _read_shard(shard: Shard, found: Shards, given: Path | str, image: str | None, label: str | None) -> None:
+    """Add what one shard holds; nothing of it stays but where its images lie."""
+    images: dict[str, tuple[int, int]] = {}
+    labels: dict[str, str] = {}
+    several: dict[str, list[tuple[str, tuple[int, int]]]] = {}
+    for name, *place in _members(shard):
+        if passed_over(name):
+            continue
+        folder, _, base = name.rpartition("/")
+        key, _, suffix = base.partition(".")
+        key, at = f"{folder}/{key}".lstrip("/"), (place[0], place[1])
+        if suffix.lower() == image.lower() if image else is_image(f"x.{suffix}") and "." not in suffix:
+            if key in images:
+                raise UserError(str(shard), "keys that differ", f"'{key}' twice", "Name each item once.")
+            images[key] = at
+        elif suffix.lower() == "cls" or (suffix.lower() == "json" and label != "none"):
+            text = _label(_read(shard, *at), suffix.lower(), label or "label", f"{shard} {name}", given)
+            if text is not None and label != "none":
+                labels[key] = text
+        elif is_image(name) and not image:  # key.input.png: an image if it is the key's only one
+            several.setdefault(key, []).append((suffix, at))
+        else:
+            found.others[kind_of_file(name)] += 1
     for key, members in several.items():
-        if key in found.images:
-            found.others += [Path(f"{key}.{suffix}") for suffix, _ in members]
+        if key in images:
+            found.others.update(kind_of_file(f"{key}.{suffix}") for suffix, _ in members)
         elif len(members) > 1:
             raise UserError(f"data {given}", "one image for each key (what stands before the first dot)",
                             f"{', '.join(s for s, _ in members[:4])} of '{key}'",
                             f"Name the one that is meant: {data_option(given, image=members[0][0])}.")
         else:
-            found.images[key] = members[0][1]
-    return found
+            images[key] = members[0][1]
+    found.add(shard, images, labels)
 
 
 def _members(shard: Shard) -> list[tuple[str, int, int]]:

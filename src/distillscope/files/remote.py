@@ -274,6 +274,22 @@ def _make_room(folder: Path, needed: int) -> None:
         total -= size
 
 
+def local_copy(url: str) -> Path:
+    """The file or folder at a URL, copied whole; it is gone when the command ends."""
+    there = listed(url)
+    place = fetch_folder() / "copies" / hashlib.blake2b(url.encode(), digest_size=6).hexdigest()
+    top = place / url.rstrip("/").rpartition("/")[2]
+    alone = [file for file in there.values() if file.url == url]
+    for inner, file in there.items():
+        path = top if alone else top / inner
+        if not path.is_file():
+            path.parent.mkdir(parents=True, exist_ok=True)
+            part = path.with_name(f".{path.name}.part")
+            _tried(file.url, lambda file=file, part=part: _get(file, part))  # type: ignore[misc]
+            os.replace(part, path)
+    return top
+
+
 def put(path: Path, url: str) -> None:
     """Write a local file to a URL; where it is there, it is whole."""
     _tried(url, lambda: _put(path, url))

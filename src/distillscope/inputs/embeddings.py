@@ -22,6 +22,7 @@ import numpy as np
 from distillscope import registry
 from distillscope.errors import UserError
 from distillscope.files.folders import refuse_archive
+from distillscope.files.remote import is_url, local_copy
 from distillscope.inputs.arrow import read_saved
 from distillscope.inputs.choosing import Asked, Embeddings, from_contents
 from distillscope.inputs.formats import EMBEDDINGS, parse_spec, read_contents, suffix_of
@@ -41,6 +42,7 @@ def read_embeddings(path: str | Path, *, split: str = "test", where: str = "teac
     ``path`` may name one array, or columns, of a file, and the column of its ids: ``FILE.npz:key``, ``FILE.csv@name``,
     ``FILE.csv:e0..e47@name``. ``split`` picks among the splits of a folder that has several. Whole numbers are divided by
     ``scale``, and refused without one. ``where`` begins the error messages; an option's name tells that --scale is one too.
+    What lies at a URL is copied for as long as the program runs.
 
     >>> import tempfile
     >>> file = Path(tempfile.mkdtemp()) / "teacher.npy"
@@ -48,6 +50,8 @@ def read_embeddings(path: str | Path, *, split: str = "test", where: str = "teac
     >>> read_embeddings(file).rows.shape
     (3, 3)
     """
+    if is_url(path):
+        path = local_copy(str(path))
     spec = parse_spec(path)
     file, name = spec.path, f"{where} {path}"
     if not file.exists():

@@ -29,7 +29,7 @@ from distillscope.data.source import Source, as_rows, in_workers
 from distillscope.data.splits import Splits
 from distillscope.errors import UserError
 from distillscope.files.folders import KEEP_GIB, cache_root
-from distillscope.teachers.cache import Entry, completed, filling, row_keys
+from distillscope.teachers.cache import SHARD_ROWS, Entry, completed, filling, row_keys
 
 SHARD_BYTES = 2**27
 FLUSH_SECONDS = 30.0
@@ -49,7 +49,7 @@ def entry_of(preprocess: Preprocess) -> Entry:
     key = hashlib.blake2b(json.dumps(described, sort_keys=True).encode(), digest_size=6).hexdigest()
     path = cache_root() / "images" / f"{size}px-{key}"
     return _entries.setdefault(path, Entry(path, described, kind="images", shape=(size, size, 3),
-                                           most_rows=max(2, SHARD_BYTES // (3 * size * size))))
+                                           most_rows=min(SHARD_ROWS, max(2, SHARD_BYTES // (3 * size * size)))))
 
 
 def is_worth_it(source: Source, preprocess: Preprocess, arm: Arm) -> bool:
