@@ -12,7 +12,7 @@ from typing import Any, Literal
 from pydantic import BaseModel, ConfigDict, model_validator
 
 Group = Literal["spectrum", "alignment", "contrastive", "paper", "similarity", "retrieval", "probe", "knn", "zero_shot"]
-Interval = Literal["items", "dependent", "batches", "jackknife", "draws"]
+Interval = Literal["items", "dependent", "batches", "jackknife", "draws", "together"]
 Family = Literal["cosine", "regression", "contrastive", "relational", "spread", "supervised", "consistency", "other"]
 
 
@@ -88,6 +88,8 @@ class MeasureFacts(Shown, Facts):
     ``batches``: the only parameter holds one score a batch, and batches do not share items: a t interval over them.
     ``jackknife``: groups of items are left out, and the measure is computed again from what remains.
     ``draws``: the only parameter is an array of draws under a null; the value is their mean, the interval their spread.
+    ``together``: the only parameter holds value, low and high (k, 3) of each of several parts, whose intervals hold at once;
+    what the measure makes of the values, of the lower ends and of the upper ends are the value and its interval.
     ``smooth`` is the measure before it was rounded to a whole number: its jackknife interval is rounded outwards.
     ``n`` names the pool's attribute that holds the number of items behind the value. Measures of the group "spectrum" are taken
     on each side, and their keys begin with it.

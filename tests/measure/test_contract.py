@@ -61,7 +61,7 @@ def inputs():
 @pytest.fixture(scope="module")
 def found():
     teacher, student, labels, text = inputs()
-    return audit(teacher, student, labels, text=text)
+    return audit(teacher, student, labels, text=text, subgroups=LABELS > 0)
 
 
 def keys_of(name: str) -> list[str]:
@@ -85,7 +85,7 @@ def test_a_measure_is_finite_on_ordinary_data_with_what_it_says_of_itself(found,
 @pytest.mark.parametrize("name", NAMES)
 def test_what_a_measure_needs_is_in_the_pool(name):
     teacher, student, labels, text = inputs()
-    pool = LabelledPair(Side(Rows(teacher)), Side(Rows(student)), labels, text=text)
+    pool = LabelledPair(Side(Rows(teacher)), Side(Rows(student)), labels, text=text, subgroups=LABELS > 0)
     where = pool.teacher if measures.facts(name).group == "spectrum" else pool
     for needed in measures.needs(name):
         resolve_name(where, needed)
@@ -112,7 +112,7 @@ def test_every_curve_is_documented():
 
 def test_twice_the_same(found):
     teacher, student, labels, text = inputs()
-    again = audit(teacher, student, labels, text=text)
+    again = audit(teacher, student, labels, text=text, subgroups=LABELS > 0)
     assert again.to_json() == found.to_json()
 
 

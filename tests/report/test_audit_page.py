@@ -186,7 +186,7 @@ def test_large_curves_are_thinned_on_the_page_alone(tmp_path):
 
 def test_every_figure_has_alternative_text(page):
     plots = [a for t, a in Elements(page).found if a.get("class") == "plot"]
-    assert len(plots) == 11 and all(a["role"] == "figure" and len(a["aria-label"]) > 20 for a in plots)
+    assert len(plots) == 13 and all(a["role"] == "figure" and len(a["aria-label"]) > 20 for a in plots)
 
 
 @pytest.mark.slow

@@ -25,6 +25,7 @@ from distillscope.inputs.formats import split_key
 from distillscope.inputs.labels import match_labels
 from distillscope.inputs.members import strings
 from distillscope.inputs.pairing import columns_of_ids, distinct_texts, positions
+from distillscope.inputs.reading import Reading
 from distillscope.measure.audit import audit, num_steps
 from distillscope.measure.classes import partitions_agree, refines
 from distillscope.measure.results import GROUPS, Audit
@@ -86,7 +87,8 @@ class Reads:
 
 def audit_inputs(teacher: str, student: str, labels: str | None = None, *, train_teacher: str | None = None,
                  train_student: str | None = None, train_labels: str | None = None, train_split: str | None = None,
-                 text: str | None = None, images: Images | None = None, normalize: str | None = None,
+                 text: str | None = None, subgroups: str | None = None, images: Images | None = None,
+                 normalize: str | None = None,
                  groups: Collection[str] | None = None, intervals: bool = True, seed: int = 0,
                  reading: Reads | None = None, artefacts: Sequence[str] = (), timed: bool = True) -> Audit:
     """The audit of two embeddings files, folders or models; its ``inputs`` say how they were read and paired.
@@ -110,6 +112,10 @@ def audit_inputs(teacher: str, student: str, labels: str | None = None, *, train
     pair, inputs = _pair(teacher, student, images, images.split, ("--teacher", "--student"), reading)
     known, said = _labels(labels, pair, "labels")
     inputs |= said
+    parts = None
+    if subgroups is not None:
+        parts, how = _one_a_row(subgroups, pair, "subgroups")
+        inputs["subgroups"] = _as_read(how, "subgroups")
     notes = _notes(inputs)
     train: tuple[Embeddings, Embeddings] | None = None
     found_train_labels = None
@@ -133,8 +139,8 @@ def audit_inputs(teacher: str, student: str, labels: str | None = None, *, train
     rows = {} if files is None else _rows_of_files(files, pair[1], images)
     named = None if text is None else _text(text, images)
     with progress.late_task("audit", num_steps(groups, intervals), "measures") as advance:
-        found = audit(pair[0].rows, pair[1].rows, known, text=named, artefacts=rows, normalize=normalize, groups=groups,
-                      intervals=intervals, seed=seed, train_teacher=None if train is None else train[0].rows,
+        found = audit(pair[0].rows, pair[1].rows, known, text=named, subgroups=parts, artefacts=rows, normalize=normalize,
+                      groups=groups, intervals=intervals, seed=seed, train_teacher=None if train is None else train[0].rows,
                       train_student=None if train is None else train[1].rows, train_labels=found_train_labels, advance=advance)
     if files is not None:
         notes = [*_finish_stages(found, files, (teacher, student), pair[1], images, timed), *notes]
@@ -251,7 +257,7 @@ def _notes(inputs: dict[str, dict[str, Any]]) -> list[str]:
     """What a reader must know before any number: rows that were only taken to belong together, or dropped."""
     pairing = inputs["pairing"]
     whole = pairing["by"] == "id" and not pairing["dropped_teacher"] and not pairing["dropped_student"]
-    noted = [inputs[name]["note"] for name in ("images", "labels") if "note" in inputs.get(name, {})]
+    noted = [inputs[name]["note"] for name in ("images", "labels", "subgroups") if "note" in inputs.get(name, {})]
     return noted if whole else [*noted, pairing["said"]]
 
 
@@ -260,11 +266,7 @@ def _labels(path: str | None, pair: tuple[Embeddings, Embeddings],
     """Labels (n,) from a file, else from a side that has them; and how they were read."""
     if path is None:
         return next((side.labels for side in pair if side.labels is not None), None), {}
-    names = [texts for side in pair for column in columns_of_ids(side) if (texts := distinct_texts(column)) is not None]
-    found, reading = match_labels(path, len(pair[0]), names, where=where)
-    if reading.ids is None and pair[0].sorted:
-        raise UserError(f"{where} {path}", "labels with the ids of the items, since the teacher's rows are sorted by name",
-                        "a list", "Give a table of ids and labels.")
+    found, reading = _one_a_row(path, pair, where)
     own = next((side.labels for side in pair if side.labels is not None), None)
     if own is not None:
         both = ~(np.ma.getmaskarray(own) | np.ma.getmaskarray(found))
@@ -277,8 +279,22 @@ def _labels(path: str | None, pair: tuple[Embeddings, Embeddings],
         if differ:
             remark = f"the embeddings' own labels are others for {differ:,} items, and are not used"
             reading = replace(reading, remarks=(*reading.remarks, remark))
+    return found, {"labels": _as_read(reading, where)}
+
+
+def _one_a_row(path: str, pair: tuple[Embeddings, Embeddings], where: str) -> tuple[np.ndarray, Reading]:
+    """Labels or subgroups (n,) of the items, matched by id or in row order."""
+    names = [texts for side in pair for column in columns_of_ids(side) if (texts := distinct_texts(column)) is not None]
+    found, reading = match_labels(path, len(pair[0]), names, where=where)
+    if reading.ids is None and pair[0].sorted:
+        raise UserError(f"{where} {path}", f"{where} with the ids of the items, since the teacher's rows are sorted by name",
+                        "a list", f"Give a table of ids and {where}.")
+    return found, reading
+
+
+def _as_read(reading: Reading, where: str) -> dict[str, Any]:
     note = {"note": f"{where}: {reading.remarks[0]}."} if reading.ids is None and reading.remarks else {}
-    return found, {"labels": {**reading.to_dict(), **note}}
+    return {**reading.to_dict(), **note}
 
 
 def _read(spec: str, images: Images, split: str, where: str, scale: float | None) -> Embeddings:

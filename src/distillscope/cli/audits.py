@@ -39,6 +39,8 @@ def audit(
     train_student: Annotated[str | None, typer.Option(help="training items by the student")] = None,
     train_labels: Annotated[str | None, typer.Option(help="labels of the training items")] = None,
     text: Annotated[str | None, typer.Option(help="embeddings of the class names, for zero-shot accuracy")] = None,
+    subgroups: Annotated[str | None, typer.Option(metavar="FILE[:COLUMN]",
+                                                  help="a subgroup an item, like labels: what the worst keeps")] = None,
     data: Annotated[str | None, typer.Option(help="images, where a side is a model")] = None,
     split: Annotated[str, typer.Option(help="split of the images or folders")] = "test",
     train_split: Annotated[str | None, typer.Option(help="split of --data that the probes are fitted on")] = None,
@@ -92,9 +94,9 @@ def audit(
     shown = sided_preprocess(size=image_size, mean=mean, std=std, interpolation=interpolation, crop_fraction=crop)
     images = Images(data, split, limit, device, precision, workers, shown, corrupt)
     found = audit_inputs(teacher, student, labels, train_teacher=train_teacher, train_student=train_student,
-                         train_labels=train_labels, train_split=train_split, text=text, images=images, normalize=normalize,
-                         groups=only, intervals=intervals, seed=seed, reading=Reads(ids, teacher_ids, student_ids, scale),
-                         artefacts=artefact or [], timed=timing)
+                         train_labels=train_labels, train_split=train_split, text=text, subgroups=subgroups, images=images,
+                         normalize=normalize, groups=only, intervals=intervals, seed=seed,
+                         reading=Reads(ids, teacher_ids, student_ids, scale), artefacts=artefact or [], timed=timing)
     missed = check_requirements(found, require or [])
     printed = put_json(found.to_json() if json_ else "", json_)
     if not printed:

@@ -67,6 +67,10 @@ BY_SIDE: tuple[tuple[str, str, Callable[..., float], str, str], ...] = (
 BETWEEN: tuple[tuple[str, str, Callable[..., float], tuple[str, ...], str], ...] = (
     ("probe", "retention", retention, ("student_probe_correct", "teacher_probe_correct"),
      "The student's tuned probe accuracy over the teacher's."),
+    ("probe", "negative_flips", share_right, ("probe_negative_flips",),
+     "Share of items that the teacher's tuned probe gets right and the student's gets wrong."),
+    ("probe", "positive_flips", share_right, ("probe_positive_flips",),
+     "Share of items that the teacher's tuned probe gets wrong and the student's gets right."),
     ("probe", "mcnemar_p", mcnemar_p, ("teacher_probe_correct", "student_probe_correct", "probe_items"),
      "Exact McNemar p of an even split, between both sides, of the items that only one tuned probe gets right."),
     ("paper.probe", "retention", retention, ("student_paper_probe_correct", "teacher_paper_probe_correct"),
@@ -75,12 +79,21 @@ BETWEEN: tuple[tuple[str, str, Callable[..., float], tuple[str, ...], str], ...]
      "Exact McNemar p for the paper's probe."),
     ("knn", "retention", retention, ("student_knn_correct", "teacher_knn_correct"),
      "The student's 10-nearest-neighbour accuracy over the teacher's."),
+    ("knn", "negative_flips", share_right, ("knn_negative_flips",),
+     "Share of items that the 10 nearest neighbours classify rightly on the teacher and wrongly on the student."),
+    ("knn", "positive_flips", share_right, ("knn_positive_flips",),
+     "Share of items that the 10 nearest neighbours classify wrongly on the teacher and rightly on the student."),
     ("knn", "mcnemar_p", mcnemar_p, ("teacher_knn_correct", "student_knn_correct", "knn_items"),
      "Exact McNemar p for the two neighbour classifiers."),
     ("zero_shot", "retention", retention, ("student_zero_shot_correct", "teacher_zero_shot_correct"),
      "The student's zero-shot accuracy over the teacher's."),
+    ("zero_shot", "negative_flips", share_right, ("zero_shot_negative_flips",),
+     "Share of items whose class name is the nearest one to the teacher's embedding, and not to the student's."),
+    ("zero_shot", "positive_flips", share_right, ("zero_shot_positive_flips",),
+     "Share of items whose class name is not the nearest one to the teacher's embedding, and is to the student's."),
 )
-UNITS = {"accuracy": "share", "retention": "share", "mcnemar_p": "p", "gradient_norm": "norm", "c": "C"}
+UNITS = {"accuracy": "share", "retention": "share", "negative_flips": "share", "positive_flips": "share",
+         "mcnemar_p": "p", "gradient_norm": "norm", "c": "C"}
 
 
 def _register(classifier: str, side: str, what: str, function: Callable[..., float], needs: tuple[str, ...], says: str) -> None:

@@ -13,6 +13,7 @@ from distillscope.facts import MeasureFacts
 from distillscope.measure.doubt import question
 from distillscope.measure.given import (
     checked_labels,
+    checked_subgroups,
     checked_text,
     expect_one_order,
     prepared_side,
@@ -54,7 +55,8 @@ SCORED_ITEMS = {"count": "row_items", "labelled_count": "labelled_items", "probe
 
 @one_blas_thread()
 def audit(teacher: Any, student: Any, labels: Any = None, *, train_teacher: Any = None, train_student: Any = None,
-          train_labels: Any = None, text: Any = None, artefacts: Mapping[str, Any] | None = None, normalize: str | None = None,
+          train_labels: Any = None, text: Any = None, subgroups: Any = None, artefacts: Mapping[str, Any] | None = None,
+          normalize: str | None = None,
           groups: Collection[str] | None = None, only: Callable[[str], bool] | None = None, intervals: bool = True,
           seed: int = 0, settings: Settings | None = None, advance: Callable[[int], Any] | None = None) -> Audit:
     """Everything that can be measured on row-aligned embeddings ``teacher`` (n, d) and ``student`` (n, d').
@@ -65,9 +67,9 @@ def audit(teacher: Any, student: Any, labels: Any = None, *, train_teacher: Any 
     done once. ``labels`` (n,) add probes and k-nearest neighbours, fitted to ``train_teacher``, ``train_student`` and
     ``train_labels`` where given, else cross-validated on the items themselves; None, NaN, blank text, masked ones, and -1
     beside other classes, are items without a label, which these leave out; ``text`` (classes, d), embeddings of the class
-    names, adds zero-shot accuracy; ``artefacts``, name -> embeddings (n, d') of the same items by a file that was made of the
-    student, add ``stages``: what each step lost. ``normalize="l2"`` scales rows to unit norm first; otherwise embeddings are
-    measured as given. ``groups`` picks among spectrum, alignment, contrastive, paper, similarity, retrieval, probe, knn and
+    names, adds zero-shot accuracy; ``subgroups`` (n,), like labels, what the worst of them keeps; ``artefacts``, name ->
+    embeddings (n, d') of the same items by a file that was made of the student, add ``stages``: what each step lost.
+    ``normalize="l2"`` scales rows to unit norm first; otherwise embeddings are measured as given. ``groups`` picks among spectrum, alignment, contrastive, paper, similarity, retrieval, probe, knn and
     zero_shot, ``only``, a function of a key, among their keys; ``intervals=False`` skips the 95 % intervals over items.
     ``seed`` is of subsamples, folds and nulls, ``settings`` their sizes. What does not apply is named in ``left_out``.
     ``advance`` is told how many of `num_steps` were done.
@@ -81,13 +83,13 @@ def audit(teacher: Any, student: Any, labels: Any = None, *, train_teacher: Any 
     chosen = _chosen(groups)
     settings = replace(settings or Settings(), seed=seed)
     sides = two_sides(teacher, student, normalize, settings, ("teacher", "student"))
-    expect_one_order({"teacher": teacher, "student": student, "labels": labels, **(artefacts or {})})
+    expect_one_order({"teacher": teacher, "student": student, "labels": labels, "subgroups": subgroups, **(artefacts or {})})
     labels = checked_labels(labels, "labels", sides[0].rows.count)
     train, train_labels = training_pair(train_teacher, train_student, train_labels, normalize, settings, sides)
     if train is not None and labels is None:
         raise UserError("labels", "labels of the items", "only train_labels", "Pass labels= too.")
     text = checked_text(text, labels)
-    pool = LabelledPair(*sides, labels, train, train_labels, text)
+    pool = LabelledPair(*sides, labels, train, train_labels, text, checked_subgroups(subgroups, sides[0].rows.count))
     files = {name: replaced(pool, name, prepared_side(rows, f"artefact {name}", normalize, settings))
              for name, rows in (artefacts or {}).items()}
     found = _measure(pool, chosen, intervals, only=only, advance=advance)
@@ -171,6 +173,8 @@ def _measure(pool: LabelledPair | Side, groups: set[str], intervals: bool, side:
                 result.left_out[key] = str(reason)
     result.measured = dict(sorted(result.measured.items(), key=lambda item: _place(item[0])))
     result.repeats, result.precision, result.scaled = rows_and_precision(pool, side)
+    if isinstance(pool, LabelledPair):
+        result.subsets = pool.all_subsets(set(result.measured), intervals)
     result.labels = {} if isinstance(pool, Side) else pool.class_sizes()
     result.doubt, result.notes = question(result), notes(result, pool)
     return result
@@ -207,6 +211,8 @@ def _value(measure: Measure, pool: Pair | Side, intervals: bool) -> Value:
         raise NotMeasured(f"it is not finite here ({value})")
     if facts.interval == "draws":
         low, high = (float(v) for v in np.quantile(given[0], [0.025, 0.975]))
+    elif intervals and facts.interval == "together":
+        low, high = (function(given[0][:, [i]]) for i in (1, 2))
     elif intervals and facts.interval == "batches":
         low, high = mean_interval(given[0])
     elif intervals and facts.interval == "items":

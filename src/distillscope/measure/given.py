@@ -52,12 +52,27 @@ def checked_labels(labels: Any, name: str, count: int) -> np.ndarray | None:
     """Labels (n,) of at least two classes, masked where an item has none, or the line that says what is wrong with them."""
     if labels is None:
         return None
-    labels = classes(array_of(labels), name)
-    if labels.shape != (count,):
-        raise UserError(name, f"one label an item, shape ({count},)", f"shape {labels.shape}", "Pass labels in row order.")
+    labels = _one_an_item(labels, name, "label", count)
     if len(np.unique(np.ma.compressed(labels))) < 2:
         raise UserError(name, "at least two classes", "one", "Leave the labels out, or pass items of more classes.")
     return labels
+
+
+def checked_subgroups(subgroups: Any, count: int) -> np.ndarray | None:
+    """The subgroup (n,) of each item, masked where it is in none, or the line that says what is wrong with them."""
+    if subgroups is None:
+        return None
+    subgroups = _one_an_item(subgroups, "subgroups", "subgroup", count)
+    if not np.ma.compressed(subgroups).size:
+        raise UserError("subgroups", "a subgroup of some items", "none of any", "Leave the subgroups out.")
+    return subgroups
+
+
+def _one_an_item(values: Any, name: str, what: str, count: int) -> np.ndarray:
+    found = classes(array_of(values), name)
+    if found.shape != (count,):
+        raise UserError(name, f"one {what} an item, shape ({count},)", f"shape {found.shape}", f"Pass {what}s in row order.")
+    return found
 
 
 def checked_text(text: Any, labels: np.ndarray | None) -> np.ndarray | None:

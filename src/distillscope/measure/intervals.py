@@ -141,12 +141,40 @@ def wilson_interval(correct: np.ndarray, *, level: float = 0.95, count: float | 
     >>> [round(v, 3) for v in wilson_interval(np.ones(10, bool))]
     [0.722, 1.0]
     """
+    low, high = wilson_ends(np.mean(correct), np.float64(count or len(correct)), level)
+    return float(low), float(high)
+
+
+def wilson_ends(share: np.ndarray, n: np.ndarray, level: float = 0.95) -> tuple[np.ndarray, np.ndarray]:
+    """Both ends (k,) of Wilson's interval of each ``share`` (k,) of ``n`` (k,) items."""
     from scipy.special import ndtri
 
-    n, share, z = count or len(correct), float(np.mean(correct)), float(ndtri((1 + level) / 2))
+    z = float(ndtri((1 + level) / 2))
     centre = (share + z * z / (2 * n)) / (1 + z * z / n)
     reach = z * np.sqrt(share * (1 - share) / n + z * z / (4 * n * n)) / (1 + z * z / n)
-    return max(0.0, float(centre - reach)), min(1.0, float(centre + reach))
+    return np.maximum(0.0, centre - reach), np.minimum(1.0, centre + reach)
+
+
+def ratio_ends(both: np.ndarray, lost: np.ndarray, won: np.ndarray, level: float = 0.95) -> tuple[np.ndarray, np.ndarray]:
+    """Both ends (k,) of the interval of a ratio of paired shares: (both + won) / (both + lost), each (k,) a number of items.
+
+    Wilson's intervals of both shares, narrowed by what they have in common (Bonett & Price 2006). The upper end is infinite
+    where the lower share may be 0, as where ``both`` and ``lost`` are.
+
+    >>> [np.round(v, 3).item() for v in ratio_ends(np.array(80.0), np.array(10.0), np.array(0.0))]
+    [0.825, 0.958]
+    """
+    from scipy.special import ndtri
+
+    n, after, before = both + lost + won, both + won, both + lost
+    with np.errstate(divide="ignore", invalid="ignore"):
+        spread = np.sqrt((lost + won + 2) / ((after + 1) * (before + 1)))
+        apart = sum(np.sqrt((1 - (m + 1) / (n + 2)) / (m + 1)) for m in (after, before))
+        z = spread / apart * float(ndtri((1 + level) / 2))
+        reach = [z * np.sqrt(z**2 + 4 * m * (1 - m / n)) for m in (after, before)]
+        low, high = ((2 * after + z**2 + sign * reach[0]) / (2 * (n + z**2)) for sign in (-1, 1))
+        least, most = ((2 * before + z**2 + sign * reach[1]) / (2 * (n + z**2)) for sign in (-1, 1))
+        return np.where(n > 0, low / most, 0.0), np.where((n > 0) & (least > 0), high / least, np.inf)
 
 
 def loss_interval(before: np.ndarray, after: np.ndarray, *, level: float = 0.95,

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Collection
 from functools import cached_property
+from typing import Literal
 
 import numpy as np
 
@@ -13,12 +14,29 @@ from distillscope.measure.neighbours import knn_predictions, voted
 from distillscope.measure.pair import Pair
 from distillscope.measure.pool import Side
 from distillscope.measure.probe import FOLDS, LinearProbe, cross_validated_probes, linear_probes
-from distillscope.measure.results import NotMeasured
+from distillscope.measure.results import NotMeasured, Subset
 from distillscope.measure.rows import unit
 from distillscope.measure.scan import Items
+from distillscope.measure.subsets import ends, subsets
 
 BETWEEN_ITEMS = ("similarity", "retrieval", "contrastive")
 CLASSIFIED = ("probe", "knn")
+
+
+def flips(classifier: str) -> tuple[property, property]:
+    """Two attributes of a pool: whether each item is right on the teacher and wrong on the student, and the other way."""
+    def right(pool: LabelledPair, side: str) -> np.ndarray:
+        found: np.ndarray = getattr(pool, f"{side}_{classifier}_correct")
+        return found
+
+    return (property(lambda pool: right(pool, "teacher") & ~right(pool, "student")),
+            property(lambda pool: ~right(pool, "teacher") & right(pool, "student")))
+
+
+def of_each(classifier: str, kind: Literal["class", "subgroup"]) -> tuple[property, property]:
+    """Two attributes of a pool: what each class or subgroup retains, and its negative flips; (k, 3), with both ends."""
+    return (property(lambda pool: ends(pool.subsets(classifier, kind), "retention")),
+            property(lambda pool: ends(pool.subsets(classifier, kind), "negative_flips")))
 
 
 class LabelledPair(Comparison):
@@ -26,14 +44,16 @@ class LabelledPair(Comparison):
 
     Items that ``labels`` masks have none: they take no part here. Without a training set, probes are cross-validated over five
     folds of the items themselves, and neighbours leave the item out. ``text`` (classes, d) are embeddings of the class names
-    for zero-shot accuracy.
+    for zero-shot accuracy, ``subgroups`` (n,) say of which of them an item is, masked where of none.
     """
 
     def __init__(self, teacher: Side, student: Side, labels: np.ndarray | None = None, train: Pair | None = None,
-                 train_labels: np.ndarray | None = None, text: np.ndarray | None = None) -> None:
+                 train_labels: np.ndarray | None = None, text: np.ndarray | None = None,
+                 subgroups: np.ndarray | None = None) -> None:
         super().__init__(teacher, student)
-        self.train, self.text, self._labels = train, text, labels
+        self.train, self.text, self._labels, self._subgroups = train, text, labels, subgroups
         self._train_labels = np.empty(0, np.int64) if train_labels is None else train_labels
+        self._subsets: dict[tuple[str, str], list[Subset]] = {}
         self._fitted: dict[tuple[str, str], tuple[list[LinearProbe], np.ndarray]] = {}
 
     @cached_property
@@ -55,8 +75,8 @@ class LabelledPair(Comparison):
         items = Items.of(self.teacher.items.keys[self.row_items[index]])
         teacher, student = (Side(side.rows.chosen(index), self.settings, items, side.precision)
                             for side in (self.teacher, self.student))
-        labels = None if self._labels is None else self._labels[index]
-        return LabelledPair(teacher, student, labels, self.train, self._train_labels, self.text)
+        labels, subgroups = (None if of is None else of[index] for of in (self._labels, self._subgroups))
+        return LabelledPair(teacher, student, labels, self.train, self._train_labels, self.text, subgroups)
 
     def over(self, group: str) -> LabelledPair:
         """The pair that measures of a group are taken on.
@@ -184,6 +204,8 @@ class LabelledPair(Comparison):
             correct[fold_of == fold] = probe.predict(z[fold_of == fold]) == y[fold_of == fold]
         return correct
 
+    probe_negative_flips, probe_positive_flips = flips("probe")
+
     @property
     def teacher_probe_correct(self) -> np.ndarray:
         return self._outcome("teacher", "tuned")[1]
@@ -228,6 +250,8 @@ class LabelledPair(Comparison):
     def _knn_gallery(self, train: Pair) -> np.ndarray:
         return train.teacher.order[: self.settings.gallery_items]
 
+    knn_negative_flips, knn_positive_flips = flips("knn")
+
     @property
     def knn_count(self) -> int:
         return len(self.knn_index)
@@ -250,7 +274,35 @@ class LabelledPair(Comparison):
     def student_knn_correct(self) -> np.ndarray:
         return self._knn_correct("student")
 
+    # -- classes and subgroups ---------------------------------------------------------------------------------------
+
+    def subsets(self, classifier: str, kind: Literal["class", "subgroup"]) -> list[Subset]:
+        """What probe or knn, as ``classifier`` says, classify rightly of the items of each class or subgroup."""
+        of = self.labels if kind == "class" else self._subgroups
+        if of is None:
+            raise NotMeasured("it needs subgroups, and none were given")
+        if (classifier, kind) not in self._subsets:
+            index, items = getattr(self, f"{classifier}_index"), getattr(self, f"{classifier}_items")
+            teacher, student = (getattr(self, f"{side}_{classifier}_correct") for side in ("teacher", "student"))
+            self._subsets[classifier, kind] = subsets(kind, classifier, of[index], teacher, student,
+                                                      items if self.teacher.items.repeated else None)
+        return self._subsets[classifier, kind]
+
+    def all_subsets(self, keys: Collection[str], intervals: bool = True) -> list[Subset]:
+        """Those behind the measures of the worst ones that ``keys`` has."""
+        kinds: tuple[Literal["class", "subgroup"], ...] = ("class", "subgroup")
+        found = [s for classifier in ("probe", "knn") for kind in kinds if f"{classifier}.worst_{kind}_flips" in keys
+                 for s in self.over(classifier).subsets(classifier, kind)]
+        return found if intervals else [s.without_intervals() for s in found]
+
+    probe_class_retention, probe_class_flips = of_each("probe", "class")
+    knn_class_retention, knn_class_flips = of_each("knn", "class")
+    probe_subgroup_retention, probe_subgroup_flips = of_each("probe", "subgroup")
+    knn_subgroup_retention, knn_subgroup_flips = of_each("knn", "subgroup")
+
     # -- zero-shot ---------------------------------------------------------------------------------------------------
+
+    zero_shot_negative_flips, zero_shot_positive_flips = flips("zero_shot")
 
     def _zero_shot_correct(self, side: str) -> np.ndarray:
         if self.text is None:

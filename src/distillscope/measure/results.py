@@ -7,7 +7,7 @@ import html
 import inspect
 import json
 from collections.abc import Callable, Iterator, KeysView, Mapping
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple, get_args
 
@@ -88,6 +88,25 @@ class Line:
 
 
 @dataclass(frozen=True)
+class Subset:
+    """The ``n`` items of one class or subgroup, and what both sides classify rightly of them.
+
+    ``values`` are ``teacher.accuracy``, ``student.accuracy``, ``retention`` and ``negative_flips``, by the ``classifier``,
+    probe or knn; their intervals hold for all subsets of one ``kind`` at once.
+    """
+
+    kind: Literal["class", "subgroup"]
+    classifier: str
+    name: str
+    n: int
+    values: dict[str, Value]
+
+    def without_intervals(self) -> Subset:
+        """The same values alone."""
+        return replace(self, values={key: replace(v, low=None, high=None) for key, v in self.values.items()})
+
+
+@dataclass(frozen=True)
 class WorstItem:
     """An item that a step changed most: its ``row`` and id, the cosine of both embeddings, the rank of its own item in the
     teacher's index, and whether it was right ``before`` and ``after`` the step, each None where it was not measured."""
@@ -145,7 +164,8 @@ class Audit(Mapping[str, float]):
     distinct items among them, ``precision`` what each side's values are rounded to, ``scaled`` the power of two that a side
     was multiplied by, and ``labels`` the number of classes and the share of the largest, where there are labels. ``doubt``
     is the question whether the rows of both sides belong together, where nothing pairs them; ``notes`` is what else a
-    reader must know. ``stages`` are teacher, student and files made of the student, where files were audited too.
+    reader must know. ``subsets`` are classes, and subgroups where they were given, each with what the student keeps of it.
+    ``stages`` are teacher, student and files made of the student, where files were audited too.
 
     >>> found = Audit({"alignment.teacher_r2": Value(0.9, 0.8, 1.0, 50, "Share predicted.", "R2")})
     >>> list(found), found["alignment.teacher_r2"], "alignment.r2" in found
@@ -163,6 +183,7 @@ class Audit(Mapping[str, float]):
     labels: dict[str, float] = field(default_factory=dict)
     doubt: str = ""
     stages: list[Stage] = field(default_factory=list)
+    subsets: list[Subset] = field(default_factory=list)
 
     @property
     def num_items(self) -> int:
@@ -226,6 +247,7 @@ class Audit(Mapping[str, float]):
             "precision": dict(self.precision),
             "scaled": dict(self.scaled),
             "labels": dict(self.labels),
+            **({"subsets": [asdict(subset) for subset in self.subsets]} if self.subsets else {}),
             **({"stages": [asdict(stage) for stage in self.stages]} if self.stages else {}),
         }
 

@@ -55,7 +55,8 @@ class Replaced(LabelledPair):
     """The pair with its student's rows replaced by a file's; what was fitted to the student stays."""
 
     def __init__(self, before: LabelledPair, rows: Side) -> None:
-        super().__init__(before.teacher, rows, before._labels, before.train, before._train_labels, before.text)
+        super().__init__(before.teacher, rows, before._labels, before.train, before._train_labels, before.text,
+                         before._subgroups)
         self.before = before
 
     def _restricted(self, index: np.ndarray) -> LabelledPair:

@@ -11,7 +11,7 @@ from pydantic import BaseModel, BeforeValidator, ConfigDict, model_validator
 
 from distillscope.errors import UserError
 from distillscope.files.json_reader import parse_json, read_bytes
-from distillscope.measure.results import Audit, Curve, Stage, Value
+from distillscope.measure.results import Audit, Curve, Stage, Subset, Value
 
 MAKE_AUDIT = "Make it with `distillscope audit ... --json FILE` or --out FOLDER."
 
@@ -34,7 +34,9 @@ def audit_of(content: bytes | str, where: str) -> Audit:
                         MAKE_AUDIT) from None
     curves = {key: Curve(c.x, c.y, c.low, c.high, c.unit, c.definition) for key, c in held.curves.items()}
     stages = [Stage(s.kind, s.name, _values(s.values), s.left_out, s.p) for s in held.stages]
-    return Audit(_values(held.measures), curves, held.left_out, held.notes, held.inputs, doubt=held.doubt, stages=stages)
+    subsets = [Subset(s.kind, s.classifier, s.name, s.n, _values(s.values)) for s in held.subsets]
+    return Audit(_values(held.measures), curves, held.left_out, held.notes, held.inputs, doubt=held.doubt, stages=stages,
+                 subsets=subsets)
 
 
 def _values(held: dict[str, _Value]) -> dict[str, Value]:
@@ -84,6 +86,14 @@ class _Stage(BaseModel):
     p: dict[str, float] = {}
 
 
+class _Subset(BaseModel):
+    kind: Literal["class", "subgroup"]
+    classifier: str
+    name: str
+    n: int
+    values: dict[str, _Value]
+
+
 class _Audit(BaseModel):
     """What audit.json holds, as far as it is read again."""
 
@@ -94,3 +104,4 @@ class _Audit(BaseModel):
     inputs: dict[str, dict[str, Any]] = {}
     doubt: str = ""
     stages: list[_Stage] = []
+    subsets: list[_Subset] = []

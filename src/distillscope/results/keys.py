@@ -36,6 +36,8 @@ KEYS: dict[str, Shown] = {
     "knn.accuracy": _percent("accuracy", "neighbours", "nearest neighbours"),
     "accuracy": _percent("accuracy"),
     "retention": _percent("retention"),
+    "negative_flips": Shown(title="negative flips", percent=True, better="lower"),
+    "positive_flips": Shown(title="positive flips", percent=True, better="higher"),
     "mcnemar_p": Shown(title="McNemar p"),
     "probe.c": Shown(title="C"),
     # size and cost

@@ -157,9 +157,9 @@ def what_to_change(found: Audit) -> dict[str, Any]:
 
 
 @AUDIT.register("labels", "Labels", order=30, template="figures")
-def labels(drawn: Shown) -> dict[str, Any]:
-    """Accuracies of both sides."""
-    return {"rows": [drawn("accuracy")]}
+def labels(found: Audit, drawn: Shown) -> dict[str, Any]:
+    """Accuracies of both sides, and the classes that lost most."""
+    return {"rows": [drawn("accuracy"), *([drawn("subsets")] if found.subsets else [])]}
 
 
 @AUDIT.register("directions", "Directions", order=40, template="figures")

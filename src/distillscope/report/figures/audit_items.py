@@ -21,7 +21,7 @@ from distillscope.results.rows import TEACHER
 SHARE = "contrastive.retained_share"
 
 
-def _categories(labels: list[str]) -> dict:
+def categories(labels: list[str]) -> dict:
     """One place a label along x."""
     return {"x_ticks": [(float(i), label) for i, label in enumerate(labels)], "x_range": (-0.5, len(labels) - 0.5)}
 
@@ -101,7 +101,7 @@ def retrieval(found: Audit) -> Figure:
         chance = [Value(min(1.0, k / gallery), None, None, gallery, "", "share") for k in ks]
         series.append(dots(grey_model("chance"), [0.0, 1.0, 2.0], chance, [f"recall at {k}" for k in ks]))
         panels.append(Panel("", "", "share of queries, or of results", series, y_percent=True, y_range=(-0.03, 1.04),
-                            **_categories(["recall\nat 1", "recall\nat 5", "recall\nat 10", "10 results\nin common"])))
+                            **categories(["recall\nat 1", "recall\nat 5", "recall\nat 10", "10 results\nin common"])))
     findings = [f"{told(recall, key)}{reach(recall, key)} of the queries{how} find their own item first among {gallery:,}."
                 for key, how in RECALLS.items() if (recall := found.measured.get(key))]
     if overlap:
@@ -134,7 +134,7 @@ def similarity(found: Audit) -> Figure:
             findings.append(f"No more than shuffled items give: {', '.join(inside)}." if inside else
                             "Every measure lies above what shuffled items give.")
         low = min([0.0, *(v for s in series for v in (s.low or s.y))])
-        panels.append(Panel("", "", "similarity", series, y_range=(low - 0.03, 1.04), **_categories(labels)))
+        panels.append(Panel("", "", "similarity", series, y_range=(low - 0.03, 1.04), **categories(labels)))
     debiased = found.measured.get("similarity.linear_cka_debiased")
     if debiased:
         findings.insert(0, f"Debiased CKA is {told(debiased)}{reach(debiased)}.")
@@ -158,11 +158,11 @@ def accuracy(found: Audit) -> Figure:
         kept = dots(STUDENT_MODEL, places, [found.measured[f"{h}.retention"] for h in heads], labels)
         low, top = min(v for s in sides for v in (s.low or s.y)), max([1.0, *(kept.high or kept.y)])
         panels = [Panel("Accuracy", "", "accuracy", sides, y_percent=True, y_range=(max(-0.02, low - 0.1), 1.02),
-                        **_categories(labels)),
+                        **categories(labels)),
                   Panel("Retained of the teacher's", "", "student's over teacher's", [kept],
                         [Mark(1.0, "all retained", dash="dot")], y_percent=True,
                         y_range=(max(-0.02, min(kept.low or kept.y) - 0.1), top + 0.08),
-                        **_categories(labels))]
+                        **categories(labels))]
     return Figure("accuracy", "Accuracy on the labels",
                   "Each classifier is fitted to its own side and judged on the same items, so the exact McNemar test can "
                   "compare them item by item. More dimensions fit more: read the probe beside the neighbours.", panels,
@@ -177,7 +177,7 @@ def stages(found: Audit) -> Figure | None:
         return None
     decisions = [s for i, (key, label) in enumerate(DECISIONS.items()) if (s := _over_stages(found, key, label, i)).y]
     lacking = [s for i, (key, label) in enumerate(COSINES.items()) if (s := _over_stages(found, key, label, i)).y]
-    axis = {**_categories(stage_titles(found)), "x_tilt": True}
+    axis = {**categories(stage_titles(found)), "x_tilt": True}
     panels = [Panel("What is right", "", "share of the items", decisions, y_percent=True, y_range=(-0.02, 1.02), **axis)]
     if lacking:
         panels.append(Panel("How far the step moved the embeddings", "", "1 − cosine with the stage before", lacking,

@@ -202,6 +202,26 @@ def _gradient(line: Line, found: Audit) -> str:
     return "Both fits converged." if worst <= 1e-3 else "A fit did not converge, so its accuracy is that of an unfinished fit."
 
 
+def _flips(line: Line, found: Audit) -> str:
+    head = line.name.rpartition(".")[0]
+    lost, won = found.measured[f"{head}.negative_flips"], found.measured[f"{head}.positive_flips"]
+    wrong = "right on the teacher and wrong on the student"
+    return (f"{round(lost.value * lost.n):,} of {lost.n:,} items are {wrong}, {round(won.value * won.n):,} the other way "
+            "round: an accuracy shows only the difference.")
+
+
+def _worst(line: Line, found: Audit) -> str:
+    head, _, what = line.name.rpartition(".")
+    kind = "class" if "class" in what else "subgroup"
+    key = "retention" if what.endswith("retention") else "negative_flips"
+    known = [s for s in found.subsets if (s.kind, s.classifier) == (kind, head) and key in s.values]
+    if not known:
+        return ""
+    worst = (min if key == "retention" else max)(known, key=lambda s: s.values[key].value)
+    return (f"It is “{worst.name}” (n = {worst.n:,}). The interval is of the worst {kind}, whichever that truly is, since "
+            f"those of all {len(known):,} hold together.")
+
+
 def _accuracy(head: str) -> Callable[[Line, Audit], str]:
     return lambda line, found: accuracy_sentence(found, head)
 
@@ -222,6 +242,9 @@ SENTENCES: dict[str, Callable[[Line, Audit], str]] = {
     "retrieval.neighbour_overlap_10": _overlap, "probe.gradient_norm": _gradient, "paper.probe.gradient_norm": _gradient,
     **{f"{head}.{what}": _accuracy(head)
        for head in ("probe", "paper.probe", "knn", "zero_shot") for what in ("accuracy", "retention")},
+    **{f"{head}.worst_{kind}_{what}": _worst
+       for head in ("probe", "knn") for kind in ("class", "subgroup") for what in ("retention", "flips")},
+    **{f"{head}.{sign}_flips": _flips for head in ("probe", "knn", "zero_shot") for sign in ("negative", "positive")},
 }
 
 

@@ -1,0 +1,134 @@
+"""What who swaps encoders asks: which items flip, which class or subgroup pays for the mean."""
+
+from __future__ import annotations
+
+import json
+
+import numpy as np
+import pytest
+
+from builders import refused
+from distillscope.measure.audit import audit
+from distillscope.measure.intervals import ratio_ends, wilson_ends, wilson_interval
+from distillscope.measure.results import NotMeasured
+from distillscope.measure.subsets import ends, subsets
+from distillscope.results.audit_file import audit_of
+
+
+def two(trial: int = 0, n: int = 240, d: int = 12, lost: int | None = None):
+    """Four classes; the student's are as far apart, but for one that lies where the next does."""
+    rng = np.random.default_rng((3, trial))
+    labels = rng.integers(0, 4, n)
+    centres = 2.5 * np.eye(4, d)[labels]
+    student = centres.copy()
+    if lost is not None:
+        student[labels == lost] = 2.5 * np.eye(4, d)[(lost + 1) % 4]
+    return centres + rng.normal(size=(n, d)), student + rng.normal(size=(n, d)), labels
+
+
+# -- flips -----------------------------------------------------------------------------------------------------------------
+
+
+def test_flips_are_counted_item_by_item_and_their_difference_is_the_accuracy_lost():
+    found = audit(*two(lost=2), groups={"probe", "knn"}).measured
+    for head in ("probe", "knn"):
+        lost, won = found[f"{head}.negative_flips"], found[f"{head}.positive_flips"]
+        gap = found[f"{head}.teacher.accuracy"].value - found[f"{head}.student.accuracy"].value
+        assert lost.value - won.value == pytest.approx(gap) and lost.value > 0.1
+        assert (lost.low, lost.high) == wilson_interval(np.arange(240) < round(240 * lost.value))
+
+
+def test_one_encoder_twice_flips_nothing_and_the_interval_says_how_sure_that_is():
+    teacher, _, labels = two()
+    flips = audit(teacher, 3 * teacher, labels, groups="knn").measured["knn.negative_flips"]
+    assert flips.value == 0 == flips.low and flips.high == pytest.approx(1.96**2 / (240 + 1.96**2), abs=1e-3)
+
+
+def test_flips_of_class_names():
+    teacher, labels = np.repeat(np.eye(3), 5, axis=0) + 0.01 * np.random.default_rng(0).normal(size=(15, 3)), np.arange(15) // 5
+    student = teacher.copy()
+    student[:3] = student[:3, ::-1]
+    found = audit(teacher, student, labels, text=np.eye(3), groups="zero_shot")
+    assert (found["zero_shot.negative_flips"], found["zero_shot.positive_flips"]) == (3 / 15, 0)
+
+
+# -- classes and subgroups -------------------------------------------------------------------------------------------------
+
+
+def test_the_worst_class_is_the_one_that_was_lost_and_its_interval_shows_it():
+    found = audit(*two(lost=2), groups={"probe", "knn"})
+    for head in ("probe", "knn"):
+        classes = [s for s in found.subsets if (s.kind, s.classifier) == ("class", head)]
+        assert [s.name for s in classes] == list("0123") and sum(s.n for s in classes) == 240
+        worst = found.measured[f"{head}.worst_class_retention"]
+        least = min(classes, key=lambda s: s.values["retention"].value)
+        assert worst.value == least.values["retention"].value and least.name in "23"
+        assert worst.high < 0.9 and worst.low == min(s.values["retention"].low for s in classes)
+        assert found[f"{head}.worst_class_flips"] == max(s.values["negative_flips"].value for s in classes)
+        share = sum(s.n * s.values["negative_flips"].value for s in classes) / 240
+        assert share == pytest.approx(found[f"{head}.negative_flips"])
+
+
+def test_subgroups_are_of_any_kind_and_some_items_may_be_in_none():
+    teacher, student, labels = two(lost=2)
+    rooms = np.where(labels >= 2, "cellar", "hall").astype(object)
+    rooms[:40] = None
+    found = audit(teacher, student, labels, subgroups=rooms, groups="knn")
+    parts = {s.name: s for s in found.subsets if s.kind == "subgroup"}
+    assert set(parts) == {"cellar", "hall"} and sum(s.n for s in parts.values()) == 200
+    assert found["knn.worst_subgroup_retention"] == parts["cellar"].values["retention"].value
+    assert audit_of(found.to_json(), "again").subsets == found.subsets
+    bare = audit(teacher, student, labels, subgroups=rooms, groups="knn", intervals=False)
+    assert all(v.low is None for s in bare.subsets for v in s.values.values()) and json.loads(bare.to_json())["subsets"]
+
+
+def test_what_is_missing_is_said():
+    teacher, student, labels = two()
+    found = audit(teacher, student, labels, groups="probe", intervals=False)
+    assert "subgroups" in found.left_out["probe.worst_subgroup_retention"]
+    assert "labels" in audit(teacher, student, subgroups=labels, groups="knn").left_out["knn.worst_subgroup_flips"]
+    with refused(where="subgroups", expected="240"):
+        audit(teacher, student, labels, subgroups=labels[:9])
+    with refused(where="subgroups", expected="some"):
+        audit(teacher, student, labels, subgroups=np.full(240, np.nan))
+    nothing = subsets("class", "knn", np.array([0, 0, 1]), np.zeros(3, bool), np.ones(3, bool))
+    assert "retention" not in nothing[0].values
+    with pytest.raises(NotMeasured, match="nothing rightly"):
+        ends(nothing, "retention")
+
+
+def test_repeats_of_an_item_do_not_narrow_its_class():
+    rng = np.random.default_rng(0)
+    of, first, second = rng.integers(0, 3, 90), rng.random(90) < 0.8, rng.random(90) < 0.7
+    once = subsets("class", "knn", of, first, second)
+    many = subsets("class", "knn", np.repeat(of, 4), np.repeat(first, 4), np.repeat(second, 4), np.repeat(np.arange(90), 4))
+    for one, more in zip(once, many, strict=True):
+        assert more.n == 4 * one.n
+        for key, value in one.values.items():
+            assert more.values[key].interval == pytest.approx(value.interval) and more.values[key].value == value.value
+
+
+@pytest.mark.parametrize("counts", [(800, 60, 30), (150, 20, 12), (60, 9, 4)])
+def test_the_interval_of_a_ratio_is_about_that_of_the_delta_method(counts):
+    both, lost, won = counts
+    low, high = ratio_ends(*(np.array(float(v)) for v in counts))
+    error = np.sqrt((lost + won) / ((both + lost) * (both + won)))
+    centre = np.log((both + won) / (both + lost))
+    assert np.log([low, high]) == pytest.approx([centre - 1.96 * error, centre + 1.96 * error], abs=0.1 * error)
+
+
+def test_a_ratio_covers_and_so_do_all_classes_at_once():
+    """20,000 draws: a ratio of 10 to 1,000 items; and the worst of eight classes of 40, whichever reads worst."""
+    rng = np.random.default_rng(0)
+    for n, (both, lost, won) in {10: (0.5, 0.2, 0.2), 50: (0.8, 0.1, 0.02), 1000: (0.9, 0.03, 0.03)}.items():
+        drawn = rng.multinomial(n, [both, lost, won, 1 - both - lost - won], 20_000).astype(float)
+        low, high = ratio_ends(*drawn.T[:3])
+        assert 0.94 <= np.mean((low <= (both + won) / (both + lost)) & ((both + won) / (both + lost) <= high)) <= 0.99
+    drawn = rng.multinomial(40, [0.75, 0.1, 0.05, 0.1], (20_000, 8)).astype(float)
+    low, high = ratio_ends(*np.moveaxis(drawn, -1, 0)[:3], level=0.95 ** (1 / 8))
+    true = 0.8 / 0.85
+    assert np.mean((low <= true) & (true <= high)) >= 0.99
+    assert np.mean((low <= true).all(axis=1) & (true <= high).all(axis=1)) >= 0.945
+    worst = (low.min(axis=1) <= true) & (true <= high.min(axis=1))
+    assert worst.mean() >= 0.945 and np.mean([a <= 0.1 <= b for a, b in zip(*wilson_ends(drawn[:500, 0, 1] / 40, 40.0),
+                                                                                               strict=True)]) > 0.9
