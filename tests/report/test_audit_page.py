@@ -194,7 +194,7 @@ def test_every_figure_has_alternative_text(page):
 def test_a_browser_draws_it_without_an_error(folder, browser, width):
     with browser.opened((folder / "report.html").as_uri(), width) as tab:
         seen = tab.sizes()
-        assert seen["width"] == width and len(seen["plots"]) == 11 and all(100 < w <= seen["width"] for w in seen["plots"])
+        assert seen["width"] == width and len(seen["plots"]) == 13 and all(100 < w <= seen["width"] for w in seen["plots"])
 
 
 @pytest.mark.slow
