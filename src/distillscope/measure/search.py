@@ -90,10 +90,7 @@ def nearest_rows(gallery: Directions, queries: Directions, wanted: Mapping[int, 
         own = start if exclude_self else None
         scores = queries.single[start:stop] @ gallery.single[: max(sizes)].T
         for size in sizes:
-            positions, unsure = _top(scores[:, :size], found[size].shape[1], gallery, queries, start, own)
-            if len(unsure):
-                positions[unsure] = _top_in_double(gallery, queries, start + unsure, size, found[size].shape[1], exclude_self)
-            found[size][start:stop] = positions
+            found[size][start:stop] = _top(scores[:, :size], found[size].shape[1], gallery, queries, start, own)
 
     def blocks() -> Iterable[tuple[int, int]]:
         for first, last in zip(bounds, bounds[1:], strict=False):
@@ -105,9 +102,8 @@ def nearest_rows(gallery: Directions, queries: Directions, wanted: Mapping[int, 
     return found
 
 
-def _top(scores: np.ndarray, k: int, gallery: Directions, queries: Directions, start: int,
-         own: int | None) -> tuple[np.ndarray, np.ndarray]:
-    """The k largest of each row of float32 ``scores`` (m, n); and the rows where more are too close than were looked at."""
+def _top(scores: np.ndarray, k: int, gallery: Directions, queries: Directions, start: int, own: int | None) -> np.ndarray:
+    """Positions (m, k) of the largest of each row of float32 ``scores`` (m, n), in the order of float64."""
     rows = np.arange(len(scores))
     if own is not None:
         own_scores = scores[rows, own + rows]
@@ -128,7 +124,34 @@ def _top(scores: np.ndarray, k: int, gallery: Directions, queries: Directions, s
         exact = values[near].astype(np.float64)
         exact[row, place] = queries.dots(start + near[row], gallery, chosen[near[row], place])
         chosen[near] = np.take_along_axis(chosen[near], _order(chosen[near], exact, group), axis=1)
-    return chosen[:, :k], unsure
+    found = chosen[:, :k]
+    if len(unsure):  # more are too close than were looked at
+        index, least = start + unsure, values[unsure, k - 1].astype(np.float64)
+        again = _top_of_close(scores[unsure], least, k, gallery, queries, index, own is not None)
+        found[unsure] = _top_in_double(gallery, queries, index, scores.shape[1], k, own is not None) if again is None else again
+    return found
+
+
+def _top_of_close(scores: np.ndarray, least: np.ndarray, k: int, gallery: Directions, queries: Directions, index: np.ndarray,
+                  exclude_self: bool) -> np.ndarray | None:
+    """The same for the queries of ``index``, of what float32 does not place below ``least`` (m,), the k-th; none if much."""
+    if exclude_self:
+        scores[np.arange(len(index)), index] = -np.inf
+    lowest = least - (2 * most_error(np.float32, gallery.dim) + 1000 * tolerances.TIE)
+    row, column = np.nonzero(scores >= np.nextafter(lowest.astype(np.float32), np.float32(-np.inf))[:, None])
+    if len(row) > max(CHUNK, scores.size // DENSE):
+        return None
+    chosen, exact = _padded(row, column, queries.dots(index[row], gallery, column), len(index))
+    return np.take_along_axis(chosen, _order(chosen, exact), axis=1)[:, :k]
+
+
+def _padded(row: np.ndarray, column: np.ndarray, values: np.ndarray, rows: int) -> tuple[np.ndarray, np.ndarray]:
+    """Columns (m, j) and values (m, j) of entries by ``row``, ascending; where a row has fewer, -inf after them."""
+    sizes = np.bincount(row, minlength=rows)
+    place = np.arange(len(row)) - np.repeat(np.cumsum(sizes) - sizes, sizes)
+    chosen, padded = np.zeros((rows, sizes.max()), np.intp), np.full((rows, sizes.max()), -np.inf, values.dtype)
+    chosen[row, place], padded[row, place] = column, values
+    return chosen, padded
 
 
 def _top_in_double(gallery: Directions, queries: Directions, index: np.ndarray, size: int, k: int,
@@ -180,13 +203,10 @@ def _largest_folded(scores: np.ndarray, count: int) -> np.ndarray | None:
         folded = np.maximum(folded[:, :half], folded[:, half : 2 * half])
     last = folded.shape[1] - count
     row, column = np.divmod(np.flatnonzero(scores >= np.partition(folded, last, axis=1)[:, last, None]), scores.shape[1])
-    sizes = np.bincount(row, minlength=len(scores))
-    if sizes.max() > FOLDED * count:
+    if np.bincount(row, minlength=len(scores)).max() > FOLDED * count:
         return None
-    place = np.arange(len(row)) - np.repeat(np.cumsum(sizes) - sizes, sizes)
-    chosen, negative = np.zeros((len(scores), sizes.max()), np.intp), np.full((len(scores), sizes.max()), np.inf, scores.dtype)
-    chosen[row, place], negative[row, place] = column, -scores[row, column]
-    return np.take_along_axis(chosen, np.argsort(negative, axis=1)[:, :count], axis=1)
+    chosen, values = _padded(row, column, scores[row, column], len(scores))
+    return np.take_along_axis(chosen, np.argsort(-values, axis=1)[:, :count], axis=1)
 
 
 def _order(positions: np.ndarray, values: np.ndarray, group: np.ndarray | None = None) -> np.ndarray:
