@@ -381,6 +381,14 @@ def spread_of(values):
     return [float(np.median(values)), min(values), max(values)]
 
 
+def audit_speed():
+    found = read("2026-11-27-audit-speed", "audit_speed.json")
+    yield [[[case["threads"]],
+            *([case[side][f"{kind}_seconds"]["median"]] for kind in ("processor", "wall") for side in ("audit", "by hand")),
+            [case["ratio_processor"]], [case["ratio_wall"]], [case["audit"]["wall_seconds"]["n"]]] for case in found["cases"]]
+    yield [[[case["audit_processor_seconds"]], [case["audit_seconds"]], [case["audit_extra_mib"]]] for case in found["scale"]]
+
+
 TABLES = {
     "2026-11-23-audit": audit,
     "2026-11-23-benchmarks": benchmarks,
@@ -394,6 +402,7 @@ TABLES = {
     "2026-11-25-frontier": frontier,
     "2026-11-26-recipes": recipes,
     "2026-11-26-ship": ship,
+    "2026-11-27-audit-speed": audit_speed,
     "2026-11-27-chain": chain,
     "2026-11-27-data-path": data_path,
 }
