@@ -141,8 +141,9 @@ def _lines(label: str, total: int | None, unit: str) -> Iterator[Callable[[int],
         if now - last >= _LINE_SECONDS:
             last = now
             rate = done / (now - start)
+            speed = f"{rate:.0f}" if rate >= 10 else f"{rate:.2g}"
             left = f", {(total - done) / rate:.0f} s left" if total and rate else ""
-            print(visible(f"{label}: {done}/{total or '?'} {unit}, {rate:.0f} a second{left}"), file=sys.stderr, flush=True)
+            print(visible(f"{label}: {done}/{total or '?'} {unit}, {speed} a second{left}"), file=sys.stderr, flush=True)
 
     yield advance
     if last > start:  # where some lines told of it, one tells its end
