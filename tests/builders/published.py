@@ -375,6 +375,8 @@ def data_path():
     found = read(page, "epochs.json")
     times = {name: spread_of(kinds["processor"]) for name, kinds in found["ms an image"].items()}
     yield [[times[name], [times["plain"][0] / times[name][0]]] for name in ("plain", "first", "later", "memory")]
+    keys = ("embed, ms an image", "embed, peak MiB", "distil, ms an image", "distil, peak MiB")
+    yield [[[row[key]] if key in row else [] for key in keys] for row in read(page, "memory.json")["rows"]]
 
 
 def spread_of(values):
