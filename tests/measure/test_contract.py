@@ -31,7 +31,7 @@ from distillscope.registry import KINDS, curves, measures
 DOCS = Path(__file__).parents[2] / "docs" / "measures.md"
 NAMES = list(measures)
 UNITS = {"dims", "share", "flag", "exponent", "log kernel", "cosine", "R2", "degrees", "nats", "temperature", "correlation",
-         "norm", "C", "p"}
+         "norm", "C", "p", "skewness"}
 LABELS = np.arange(120) % 3
 ONE_SIDE = ("effective_rank", "effective_rank_corrected", "participation_ratio", "stable_rank", "rankme", "uniformity",
             "twonn_dimension")

@@ -1,4 +1,4 @@
-"""What who swaps encoders asks: which items flip, which class or subgroup pays for the mean."""
+"""What who swaps encoders asks: which items flip, which class pays for the mean, what a mixed index finds."""
 
 from __future__ import annotations
 
@@ -6,12 +6,17 @@ import json
 
 import numpy as np
 import pytest
+from scipy.stats import skew
+from sklearn.metrics import ndcg_score
 
 from builders import refused
+from builders.planted import rotation
 from distillscope.measure.audit import audit
+from distillscope.measure.exchange import ndcg, occurrences
 from distillscope.measure.intervals import ratio_ends, wilson_ends, wilson_interval
 from distillscope.measure.results import NotMeasured
 from distillscope.measure.subsets import ends, subsets
+from distillscope.measure.swap import skewness
 from distillscope.results.audit_file import audit_of
 
 
@@ -132,3 +137,74 @@ def test_a_ratio_covers_and_so_do_all_classes_at_once():
     worst = (low.min(axis=1) <= true) & (true <= high.min(axis=1))
     assert worst.mean() >= 0.945 and np.mean([a <= 0.1 <= b for a, b in zip(*wilson_ends(drawn[:500, 0, 1] / 40, 40.0),
                                                                                                strict=True)]) > 0.9
+
+
+# -- one side in the other's index -----------------------------------------------------------------------------------------
+
+
+def ranked(gallery: np.ndarray, queries: np.ndarray) -> np.ndarray:
+    """The first 10 of each query by brute force, own item left out."""
+    gallery, queries = (z / np.linalg.norm(z, axis=1, keepdims=True) for z in (gallery, queries))
+    scores = queries @ gallery.T
+    np.fill_diagonal(scores, -np.inf)
+    return np.argsort(-scores, axis=1)[:, :10]
+
+
+@pytest.mark.parametrize("how", ["student_in_teacher", "teacher_in_student", "student"])
+def test_a_mixed_index_finds_what_brute_force_and_scikit_learn_say(how):
+    teacher, student, labels = two(n=90)
+    found = audit(teacher, student, labels, groups="swap", intervals=False)
+    sides = {"student_in_teacher": (teacher, student), "teacher_in_student": (student, teacher), "student": (student, student)}
+    results, own = ranked(*sides[how]), ranked(teacher, teacher)
+    hit = np.array([[r in mine for r in row] for row, mine in zip(results, own, strict=True)])
+    if how != "student":
+        assert found[f"swap.{how}.recall_10"] == pytest.approx(hit.mean())
+    relevant, given = np.zeros((90, 90)), np.zeros((90, 90))
+    np.put_along_axis(relevant, own, 1, axis=1)
+    np.put_along_axis(given, results, np.arange(10, 0, -1.0)[None].repeat(90, axis=0), axis=1)
+    assert found[f"swap.{how}.ndcg_10"] == pytest.approx(ndcg_score(relevant, given, k=10, ignore_ties=True))
+    of_class = (labels[:, None] == labels[None]) & ~np.eye(90, dtype=bool)
+    assert found[f"swap.{how}.label_ndcg_10"] == pytest.approx(ndcg_score(of_class, given, k=10, ignore_ties=True))
+    assert found[f"swap.{how}.label_recall_at_1"] == pytest.approx(np.mean(labels[results[:, 0]] == labels))
+
+
+def test_the_teacher_itself_is_a_drop_in_and_a_turned_one_is_after_the_map():
+    teacher, _, labels = two(n=300)
+    same = audit(teacher, 2 * teacher, labels, groups="swap", intervals=False)
+    for how in ("student", "student_in_teacher", "teacher_in_student"):
+        assert same[f"swap.{how}.ndcg_10"] == pytest.approx(1)
+        assert same[f"swap.{how}.label_ndcg_10"] == same["swap.teacher.label_ndcg_10"]
+    assert same["swap.student.hub_skewness"] == same["swap.teacher.hub_skewness"]
+    turned = audit(teacher, teacher @ rotation(1, 12), labels, groups="swap", intervals=False)
+    assert turned["swap.student.ndcg_10"] == pytest.approx(1) and turned["swap.student_in_teacher.recall_10"] < 0.3
+    assert turned["swap.mapped_student_in_teacher.recall_10"] > 0.97 < turned["swap.mapped_teacher_in_student.recall_10"]
+
+
+def test_other_dimensions_are_compared_after_the_map_alone_and_labels_are_needed_by_what_asks_for_them():
+    teacher, student, labels = two(n=120)
+    found = audit(teacher, student[:, :9], groups="swap", intervals=False)
+    assert "dimensions" in found.left_out["swap.student_in_teacher.recall_10"]
+    assert "labels" in found.left_out["swap.student.label_ndcg_10"] and "swap.mapped_teacher_in_student.ndcg_10" in found
+    some = np.ma.array(labels, mask=np.arange(120) < 30)
+    part = audit(teacher, student, some, groups="swap", intervals=False)
+    alone = audit(teacher[30:], student[30:], labels[30:], groups="swap", intervals=False)
+    assert dict(part) == pytest.approx(dict(alone)) and part.measured["swap.student.ndcg_10"].n == 90
+
+
+def test_a_class_of_one_asks_nothing():
+    teacher, student, labels = two(n=80)
+    labels[0] = 9
+    found = audit(teacher, student, labels, groups="swap").measured
+    assert found["swap.student.label_ndcg_10"].n == 79 and found["swap.student.ndcg_10"].n == 80
+    assert ndcg(np.array([[True, True, False]]), np.array([2])).tolist() == [1]
+
+
+def test_hubs_are_counted_and_their_skewness_is_scipys():
+    teacher, student, _ = two(n=150)
+    found = audit(teacher, student, groups="swap", intervals=False)
+    counts = np.bincount(ranked(student, student).ravel(), minlength=150)
+    assert found["swap.student.hub_skewness"] == pytest.approx(skew(counts))
+    assert found["swap.student.antihubs"] == np.mean(counts == 0)
+    assert occurrences(np.array([[2, 1], [2, 0], [0, 1]]), 4).tolist() == [2, 2, 2, 0]
+    with pytest.raises(NotMeasured, match="as many"):
+        skewness(np.full(7, 10))

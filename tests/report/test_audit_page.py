@@ -186,7 +186,7 @@ def test_large_curves_are_thinned_on_the_page_alone(tmp_path):
 
 def test_every_figure_has_alternative_text(page):
     plots = [a for t, a in Elements(page).found if a.get("class") == "plot"]
-    assert len(plots) == 13 and all(a["role"] == "figure" and len(a["aria-label"]) > 20 for a in plots)
+    assert len(plots) == 15 and all(a["role"] == "figure" and len(a["aria-label"]) > 20 for a in plots)
 
 
 @pytest.mark.slow
@@ -194,7 +194,7 @@ def test_every_figure_has_alternative_text(page):
 def test_a_browser_draws_it_without_an_error(folder, browser, width):
     with browser.opened((folder / "report.html").as_uri(), width) as tab:
         seen = tab.sizes()
-        assert seen["width"] == width and len(seen["plots"]) == 13 and all(100 < w <= seen["width"] for w in seen["plots"])
+        assert seen["width"] == width and len(seen["plots"]) == 15 and all(100 < w <= seen["width"] for w in seen["plots"])
 
 
 @pytest.mark.slow
@@ -204,7 +204,7 @@ def test_search_sort_highlight_and_csv_work_in_a_browser(folder, browser):
       const box = document.querySelector("[data-search]"), shown = () => [...document.querySelectorAll("#measures tbody tr")]
         .filter((r) => !r.hidden).map((r) => r.dataset.keys.split(" ")[0]);
       const all = shown().length;
-      box.value = "recall mapped"; box.dispatchEvent(new Event("input"));
+      box.value = "recall_at mapped retrieval"; box.dispatchEvent(new Event("input"));
       const found = shown(), said = document.getElementById("measures-count").textContent;
       box.value = "student.dims_90"; box.dispatchEvent(new Event("input"));
       const byKey = shown();

@@ -64,7 +64,7 @@ def test_a_narrow_terminal_has_the_interval_before_the_sentence():
 
 def test_what_was_left_out_and_why_is_said_in_short():
     text = " ".join(printed(of_two_dimensions()).split())
-    assert "left out: 21 measures and curves of alignment, contrastive, paper and retrieval," in text
+    assert "left out: 25 measures and curves of alignment, contrastive, paper, retrieval and swap," in text
     assert "because it needs labels, and none were given." in text
     assert "mapped recall at 1" in text, "what exists for two dimensions takes the place of what does not"
 

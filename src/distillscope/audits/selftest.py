@@ -174,12 +174,17 @@ def _labels() -> Iterator[Check]:
     labels = np.arange(300) % 3
     rng = keyed_rng("selftest", "labels")
     told, blind = 5 * np.eye(3, 6)[labels] + 0.1 * rng.normal(size=(300, 6)), rng.normal(size=(300, 6))
-    found = audit(told, blind, labels, text=np.eye(3, 6), groups={"probe", "knn", "zero_shot", "retrieval"}, intervals=False)
+    found = audit(told, blind, labels, text=np.eye(3, 6), groups={"probe", "knn", "zero_shot", "retrieval", "swap"},
+                  intervals=False)
     for kind in ("probe", "paper.probe", "knn", "zero_shot"):
         yield Check(f"{kind}.teacher.accuracy", "three separate clusters", 1.0, found[f"{kind}.teacher.accuracy"], EXACT)
         yield Check(f"{kind}.student.accuracy", "noise: one in three", 1 / 3, found[f"{kind}.student.accuracy"], 0.11)
     yield Check("probe.teacher.gradient_norm", "0 at the optimum", 0.0, found["probe.teacher.gradient_norm"], 1e-3)
     yield Check("probe.mcnemar_p", "accuracy 1 against 1/3, n 300", 0.0, found["probe.mcnemar_p"], 1e-12)
+    for what in ("label_recall_at_1", "label_ndcg_10"):
+        yield Check(f"swap.teacher.{what}", "three separate clusters", 1.0, found[f"swap.teacher.{what}"], EXACT)
+        key = f"swap.student_in_teacher.{what}"
+        yield Check(key, "noise: one in three", 1 / 3, found[key], 0.11)
     repeated = np.repeat(np.eye(10), 2, axis=0)
     found = audit(repeated, repeated, groups={"retrieval"}, intervals=False)
     yield Check("retrieval.recall_at_1", "every row twice: a repeat of the own item is no rival", 1.0,

@@ -97,12 +97,15 @@ class Comparison(Pair):
 
         With a group left out the maps hardly change, so they stay.
         """
-        index = self.gallery_index[: self.num_queries]
-        queries = np.empty((len(index), self.teacher.dim))
+        return self._ahead_of_own(self.mapped(self.gallery_index[: self.num_queries]))
+
+    def mapped(self, index: np.ndarray) -> Directions:
+        """The student's rows of ``index``, each mapped by the ridge map of the folds that it is not in, of unit norm."""
+        rows = np.empty((len(index), self.teacher.dim))
         for fold, model in zip(self.folds, self.fold_maps, strict=True):
             inside = np.isin(self.teacher.group_of[index], fold)
-            queries[inside] = model(self.student.rows.take(index[inside]))
-        return self._ahead_of_own(Directions.of(unit(queries)))
+            rows[inside] = model(self.student.rows.take(index[inside]))
+        return Directions.of(unit(rows))
 
     def _ahead_of_own(self, queries: Directions) -> np.ndarray:
         return ahead_of_own(self.teacher.directions(len(self.gallery_index)), queries, np.arange(queries.count),

@@ -65,11 +65,11 @@ def write_audit(found: Audit, folder: Path, *, teacher: str, student: str, comma
     audited = Audited(found, Path(folder), teacher, student, command, provenance, pictures or {})
     found.to_json(audited.folder / "audit.json")
     write_atomic(audited.folder / "measures.csv", lambda p: measures_frame(audited).to_csv(p, index=False))
-    figures = list(audited.figures.values())
-    for absent in (f for f in figures if not f.panels):  # an earlier audit in this folder may have had them
+    drawn = {key: figure for key, figure in audited.figures.items() if figure.panels}
+    for absent in (key for key in AUDIT_FIGURES if key not in drawn):  # an earlier audit in this folder may have had them
         for suffix in ("svg", "png"):
-            (audited.folder / "figures" / f"{absent.key}.{suffix}").unlink(missing_ok=True)
-    write_figures(figures, audited.folder / "figures")
+            (audited.folder / "figures" / f"{absent}.{suffix}").unlink(missing_ok=True)
+    write_figures(list(drawn.values()), audited.folder / "figures")
     return write_text(audited.folder / "report.html", audit_page(audited))
 
 

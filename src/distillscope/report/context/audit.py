@@ -175,9 +175,10 @@ def alignment(drawn: Shown) -> dict[str, Any]:
 
 
 @AUDIT.register("search", "Search and similarity", order=60, template="figures")
-def search(drawn: Shown) -> dict[str, Any]:
-    """Recall in a search index, and similarities up to a rotation."""
-    return {"rows": [drawn("retrieval", "similarity")]}
+def search(found: Audit, drawn: Shown) -> dict[str, Any]:
+    """Recall in a search index, similarities up to a rotation, and either side in the other's index."""
+    swapped = any(key.startswith("swap.") for key in found.measured)
+    return {"rows": [drawn("retrieval", "similarity"), *([drawn("swap")] if swapped else [])]}
 
 
 @AUDIT.register("items", "Telling items apart", order=70, template="figures")
