@@ -42,7 +42,8 @@ COVERED = (
 LABELLED = ("retrieval.recall_at_1", "retrieval.recall_at_10", "retrieval.mapped_recall_at_1", "retrieval.neighbour_overlap_10",
             "knn.teacher.accuracy", "knn.student.accuracy", "knn.retention", "swap.student_in_teacher.recall_10",
             "swap.mapped_teacher_in_student.ndcg_10", "swap.student_in_teacher.label_recall_at_1", "swap.student.label_ndcg_10",
-            "swap.teacher.hub_skewness", "swap.student.antihubs")
+            "swap.teacher.hub_skewness", "swap.student.antihubs", "codes.teacher.half_overlap_10",
+            "codes.student.half_knn_retention", "codes.student.binary_overlap_10")
 PROBED = ("probe.teacher.accuracy", "probe.student.accuracy", "probe.retention", "paper.probe.teacher.accuracy",
           "paper.probe.retention")
 FEW = Settings(null_draws=3)
@@ -99,7 +100,7 @@ def covered(values: list, key: str) -> float:
 
 @pytest.fixture(scope="module")
 def neighbours():
-    return [audit(*labelled_sample(i, 160), groups={"retrieval", "swap", "knn"}).measured for i in range(60)]
+    return [audit(*labelled_sample(i, 160), groups={"retrieval", "swap", "codes", "knn"}).measured for i in range(60)]
 
 
 @pytest.mark.parametrize("key", LABELLED)
@@ -125,7 +126,8 @@ def test_mcnemar_holds_its_size_on_neighbours(neighbours):
 @pytest.mark.minutes
 def test_coverage_of_probes_and_neighbours_at_length(capsys):
     """n 400, d 16, R 200: prints what docs/measures.md states."""
-    values = [audit(*labelled_sample(i, 400), groups={"retrieval", "swap", "knn", "probe"}).measured for i in range(200)]
+    groups = {"retrieval", "swap", "codes", "knn", "probe"}
+    values = [audit(*labelled_sample(i, 400), groups=groups).measured for i in range(200)]
     with capsys.disabled():
         for key in (*LABELLED, *PROBED):
             spread = np.std([v[key].value for v in values])

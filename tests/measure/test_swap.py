@@ -6,12 +6,14 @@ import json
 
 import numpy as np
 import pytest
+from scipy.spatial.distance import cdist
 from scipy.stats import skew
 from sklearn.metrics import ndcg_score
 
 from builders import refused
 from builders.planted import rotation
 from distillscope.measure.audit import audit
+from distillscope.measure.compressed import binary_codes, int8_codes
 from distillscope.measure.exchange import ndcg, occurrences
 from distillscope.measure.intervals import ratio_ends, wilson_ends, wilson_interval
 from distillscope.measure.results import NotMeasured
@@ -208,3 +210,45 @@ def test_hubs_are_counted_and_their_skewness_is_scipys():
     assert occurrences(np.array([[2, 1], [2, 0], [0, 1]]), 4).tolist() == [2, 2, 2, 0]
     with pytest.raises(NotMeasured, match="as many"):
         skewness(np.full(7, 10))
+
+
+# -- shorter embeddings ----------------------------------------------------------------------------------------------------
+
+
+def common(first: np.ndarray, second: np.ndarray) -> float:
+    return float(np.mean([len(set(a) & set(b)) / 10 for a, b in zip(first, second, strict=True)]))
+
+
+def test_a_cut_index_finds_what_brute_force_finds_in_the_first_dimensions():
+    teacher, student, labels = two(n=90)
+    found = audit(teacher, student, labels, groups="codes", intervals=False)
+    for side, z in (("teacher", teacher), ("student", student)):
+        whole, half = ranked(z, z), ranked(z[:, :6], z[:, :6])
+        assert found[f"codes.{side}.half_overlap_10"] == pytest.approx(common(half, whole))
+        assert found[f"codes.{side}.quarter_overlap_10"] == pytest.approx(common(ranked(z[:, :3], z[:, :3]), whole))
+        curve = found.curves[f"codes.{side}_overlap_by_dims"]
+        assert curve.x.tolist() == [8, 12] and curve.y[1] == 1
+        assert curve.y[0] == pytest.approx(common(ranked(z[:, :8], z[:, :8]), whole))
+
+
+def test_binary_codes_are_ordered_by_hamming_distance_and_int8_errs_by_half_a_step():
+    z = np.random.default_rng(0).normal(size=(60, 16)) + 2
+    bits = binary_codes(z)
+    hamming = cdist(bits > 0, bits > 0, "hamming")
+    np.testing.assert_allclose(bits @ bits.T / 16, 1 - 2 * hamming)
+    step = np.abs(z).max(axis=0) / 127
+    assert (np.abs(int8_codes(z) - z) <= step / 2 + 1e-12).all()
+    steps = int8_codes(z) / step
+    assert np.abs(steps - np.rint(steps)).max() < 1e-9 and np.abs(steps).max() == pytest.approx(127)
+
+
+def test_what_was_made_of_whole_steps_loses_nothing_and_padding_costs_nothing():
+    teacher, student, labels = two(n=200)
+    padded = np.hstack([teacher, np.zeros_like(teacher)])
+    found = audit(padded, student, labels, groups="codes").measured
+    for what in ("overlap_10", "knn_retention"):
+        assert found[f"codes.teacher.half_{what}"].value == 1 == found[f"codes.teacher.half_{what}"].low
+    assert found["codes.teacher.int8_overlap_10"].value > 0.9 > found["codes.teacher.binary_overlap_10"].value
+    first = np.vstack([student[:-1], np.eye(1, 12, 11)])
+    assert "all zeros" in audit(teacher, first, groups="codes", intervals=False).left_out["codes.student.half_overlap_10"]
+    assert "labels" in audit(teacher, student, groups="codes", intervals=False).left_out["codes.student.int8_knn_retention"]

@@ -174,7 +174,7 @@ def _labels() -> Iterator[Check]:
     labels = np.arange(300) % 3
     rng = keyed_rng("selftest", "labels")
     told, blind = 5 * np.eye(3, 6)[labels] + 0.1 * rng.normal(size=(300, 6)), rng.normal(size=(300, 6))
-    found = audit(told, blind, labels, text=np.eye(3, 6), groups={"probe", "knn", "zero_shot", "retrieval", "swap"},
+    found = audit(told, blind, labels, text=np.eye(3, 6), groups={"probe", "knn", "zero_shot", "retrieval", "swap", "codes"},
                   intervals=False)
     for kind in ("probe", "paper.probe", "knn", "zero_shot"):
         yield Check(f"{kind}.teacher.accuracy", "three separate clusters", 1.0, found[f"{kind}.teacher.accuracy"], EXACT)
@@ -185,6 +185,9 @@ def _labels() -> Iterator[Check]:
         yield Check(f"swap.teacher.{what}", "three separate clusters", 1.0, found[f"swap.teacher.{what}"], EXACT)
         key = f"swap.student_in_teacher.{what}"
         yield Check(key, "noise: one in three", 1 / 3, found[key], 0.11)
+    for code in ("int8", "binary"):
+        key = f"codes.teacher.{code}_knn_retention"
+        yield Check(key, "three separate clusters", 1.0, found[key], EXACT)
     repeated = np.repeat(np.eye(10), 2, axis=0)
     found = audit(repeated, repeated, groups={"retrieval"}, intervals=False)
     yield Check("retrieval.recall_at_1", "every row twice: a repeat of the own item is no rival", 1.0,

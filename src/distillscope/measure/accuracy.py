@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
@@ -96,20 +96,25 @@ UNITS = {"accuracy": "share", "retention": "share", "negative_flips": "share", "
          "mcnemar_p": "p", "gradient_norm": "norm", "c": "C"}
 
 
-def _register(classifier: str, side: str, what: str, function: Callable[..., float], needs: tuple[str, ...], says: str) -> None:
-    """``function`` of what the pool calls ``needs``, as a measure."""
+def made(key: str, function: Callable[..., float], needs: Sequence[str], says: str) -> Callable[..., float]:
+    """``function`` of what the pool calls ``needs``, as the function of a measure: named by ``key``, with what it ``says``."""
 
     def measure(*values: Any) -> float:
         return function(*values)
 
-    key = ".".join(part for part in (classifier, side, what) if part)
     measure.__qualname__ = measure.__name__ = key.replace(".", "_")
     measure.__doc__ = says
     parameters = [inspect.Parameter(name, inspect.Parameter.POSITIONAL_OR_KEYWORD) for name in needs]
     measure.__signature__ = inspect.Signature(parameters)  # type: ignore[attr-defined]
+    return measure
+
+
+def _register(classifier: str, side: str, what: str, function: Callable[..., float], needs: tuple[str, ...], says: str) -> None:
+    """``function`` of what the pool calls ``needs``, as a measure."""
+    key = ".".join(part for part in (classifier, side, what) if part)
     group, count = CLASSIFIERS[classifier]
     interval = "items" if UNITS[what] == "share" else None
-    measures.register(key, unit=UNITS[what], group=group, n=count, interval=interval)(measure)
+    measures.register(key, unit=UNITS[what], group=group, n=count, interval=interval)(made(key, function, needs, says))
 
 
 for _side in ("teacher", "student"):

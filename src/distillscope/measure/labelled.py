@@ -1,4 +1,4 @@
-"""What probes, k-nearest neighbours and zero-shot accuracy are made from: an ``Exchange`` whose items have labels."""
+"""What probes, k-nearest neighbours and zero-shot accuracy are made from: a ``Compressed`` whose items have labels."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from typing import Literal
 import numpy as np
 
 from distillscope.errors import UserError
-from distillscope.measure.exchange import Exchange
+from distillscope.measure.compressed import Compressed
 from distillscope.measure.neighbours import knn_predictions, voted
 from distillscope.measure.pair import Pair
 from distillscope.measure.pool import Side
@@ -39,7 +39,7 @@ def of_each(classifier: str, kind: Literal["class", "subgroup"]) -> tuple[proper
             property(lambda pool: ends(pool.subsets(classifier, kind), "negative_flips")))
 
 
-class LabelledPair(Exchange):
+class LabelledPair(Compressed):
     """Teacher and student with ``labels`` (n,), and where there is one a training set ``train`` with its own.
 
     Items that ``labels`` masks have none: they take no part here. Without a training set, probes are cross-validated over five
@@ -86,7 +86,7 @@ class LabelledPair(Exchange):
         """
         if group in BETWEEN_ITEMS:
             return self.distinct
-        if group == "swap":
+        if group in ("swap", "codes"):
             return self.distinct if self._labels is None else self.classified
         return self.classified if group in CLASSIFIED and self.train is None and self._labels is not None else self
 
@@ -96,6 +96,8 @@ class LabelledPair(Exchange):
         for group in {"similarity", "swap"} & set(groups):
             among = self.over(group)
             among.expect(among.sample_count, among.sample_count)
+        if "codes" in groups:
+            self.over("codes").expect(self.over("codes").sample_count, self.over("codes").code_queries)
         if "retrieval" in groups:
             sought.expect(len(sought.gallery_index), sought.num_queries)
         if "knn" in groups and self._labels is not None and self.train is None:

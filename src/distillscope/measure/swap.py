@@ -6,12 +6,12 @@ measured on at most 4,096 items, as shared neighbours are, and no query finds it
 
 from __future__ import annotations
 
-import inspect
 from collections.abc import Callable
 from typing import Literal
 
 import numpy as np
 
+from distillscope.measure.accuracy import made, share_right
 from distillscope.measure.exchange import Exchange
 from distillscope.measure.results import NotMeasured
 from distillscope.registry import measures
@@ -46,15 +46,9 @@ def _register(how: str, what: str) -> None:
     needs = f"{how}_{what}"
     setattr(Exchange, needs, property(lambda pool: scores(pool, how)))
 
-    def measure(found: np.ndarray) -> float:
-        return float(np.mean(found))
-
-    measure.__qualname__ = measure.__name__ = f"swap_{needs}"
-    measure.__doc__ = says.format(INDEX[how])
-    parameter = inspect.Parameter(needs, inspect.Parameter.POSITIONAL_OR_KEYWORD)
-    measure.__signature__ = inspect.Signature([parameter])  # type: ignore[attr-defined]
-    measures.register(f"swap.{how}.{what}", unit="share", group="swap", interval=interval, n=count, title=title, percent=True,
-                      better="higher")(measure)
+    key = f"swap.{how}.{what}"
+    measures.register(key, unit="share", group="swap", interval=interval, n=count, title=title, percent=True,
+                      better="higher")(made(key, share_right, [needs], says.format(INDEX[how])))
 
 
 for _how in INDEX:

@@ -176,9 +176,9 @@ def alignment(drawn: Shown) -> dict[str, Any]:
 
 @AUDIT.register("search", "Search and similarity", order=60, template="figures")
 def search(found: Audit, drawn: Shown) -> dict[str, Any]:
-    """Recall in a search index, similarities up to a rotation, and either side in the other's index."""
-    swapped = any(key.startswith("swap.") for key in found.measured)
-    return {"rows": [drawn("retrieval", "similarity"), *([drawn("swap")] if swapped else [])]}
+    """Recall in a search index, similarities up to a rotation, either side in the other's index, and shorter embeddings."""
+    groups = {key.partition(".")[0] for key in found.measured}
+    return {"rows": [drawn("retrieval", "similarity"), *(drawn(key) for key in ("swap", "codes") if key in groups)]}
 
 
 @AUDIT.register("items", "Telling items apart", order=70, template="figures")
