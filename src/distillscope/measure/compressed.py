@@ -73,7 +73,7 @@ class Compressed(Exchange):
         return {}
 
     def _code_table(self, side: str, code: str | int) -> np.ndarray:
-        """Positions (q, k) in the whole sample of the nearest of each query; ``code``: of `CODES`, or a number of dimensions."""
+        """Positions (q, k) in the whole sample of the nearest of each query; ``code``: of `CODES`, or a length."""
         whole = self._whole
         if isinstance(whole, Compressed) and whole is not self:
             return whole._code_table(side, code)

@@ -21,8 +21,8 @@ def codes(found: Audit) -> Figure | None:
     if not panels:
         return None
     return Figure("codes", "If embeddings are kept short",
-                  "Each side against itself with whole rows, index and queries both compressed. A side that loses more here than "
-                  "the other has its content spread over more dimensions, or over finer steps.", panels, "",
+                  "Each side against itself with whole rows, index and queries both compressed. A side that loses more here "
+                  "than the other has its content spread over more dimensions, or over finer steps.", panels, "",
                   [f"With {CODES[code][0]} the student's index keeps {told(v, key)}{reach(v, key)} of its first 10 results."
                    for code in ("int8", "half") if (v := found.measured.get(key := f"codes.student.{code}_overlap_10"))])
 
