@@ -391,6 +391,19 @@ def audit_speed():
     yield [[[case["audit_processor_seconds"]], [case["audit_seconds"]], [case["audit_extra_mib"]]] for case in found["scale"]]
 
 
+def pilots():
+    yield [None] * 10  # the rules
+    rows = {}
+    for arm, _, measure, value in read("2026-11-27-verdicts", "pilots.json")["tune"]["rows"]:
+        rows.setdefault(arm, {}).setdefault(measure, []).append(value)
+    order = ("cosine contrast mse mse-3e-3 mse-1e-2 l1-1e-3 l1-3e-3 phi_s phi_s-3e-3 standardised centred koleo-0.02 koleo-0.1 "
+             "vicreg-0.001 vicreg-0.004 vicreg-cov-0.004 vicreg-cov-0.04 whiten-0.25 whiten-0.5 relational gram").split()
+    assert sorted(order) == sorted(rows)
+    scales = {"student.effective_rank": 1, "mapped.teacher_r2": 1, TUNED: 100, "knn.student.accuracy": 100,
+              "mapped.recall_at_1": 100}
+    yield [[[scale * np.mean(rows[arm][key])] if key in rows[arm] else None for key, scale in scales.items()] for arm in order]
+
+
 TABLES = {
     "2026-11-23-audit": audit,
     "2026-11-23-benchmarks": benchmarks,
@@ -406,5 +419,6 @@ TABLES = {
     "2026-11-26-ship": ship,
     "2026-11-27-audit-speed": audit_speed,
     "2026-11-27-chain": chain,
+    "2026-11-27-verdicts": pilots,
     "2026-11-27-data-path": data_path,
 }

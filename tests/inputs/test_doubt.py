@@ -185,6 +185,10 @@ def test_empty_rows_are_dropped_by_id_on_both_sides(tmp_path):
     rows = [None if i in (3, 8) else z.tolist() for i, z in enumerate(Z)]
     pq.write_table(pa.table({"id": NAMES, "e": pa.array(rows, pa.list_(pa.float32(), 4)), "label": Y}), tmp_path / "t.parquet")
     np.savez(tmp_path / "s.npz", embeddings=Z, ids=NAMES, labels=Y)
+    if int(pa.__version__.partition(".")[0]) < 26:  # it cannot read what it wrote
+        with refused(where="t.parquet", expected="a vector in every row", advice="pyarrow>=26"):
+            read_embeddings(tmp_path / "t.parquet")
+        pq.write_table(pa.table({"id": NAMES, "e": pa.array(rows, pa.list_(pa.float32())), "label": Y}), tmp_path / "t.parquet")
     teacher = read_embeddings(tmp_path / "t.parquet")
     first, second, pairing = align(teacher, read_embeddings(tmp_path / "s.npz"))
     assert teacher.reading.dropped == 2 and "Dropped 2 rows without an embedding" in teacher.reading.said()

@@ -9,7 +9,6 @@ import ast
 import json
 import re
 import shutil
-import sys
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -349,14 +348,3 @@ def test_a_name_that_nobody_gave_raises(tmp_path):
 def test_what_is_put_in_is_text(tmp_path):
     (tmp_path / "toy.html").write_text('<p title="{{ name }}">{{ name }}</p>')
     assert render("toy.html", tmp_path, name='<b>"&') == '<p title="&lt;b&gt;&#34;&amp;">&lt;b&gt;&#34;&amp;</p>'
-
-
-@pytest.mark.skipif(sys.version_info < (3, 11), reason="needs tomllib")
-def test_the_package_holds_every_template_and_static_file():
-    import tomllib
-
-    package = REPORT.parent
-    setuptools = tomllib.loads((package.parents[1] / "pyproject.toml").read_text())["tool"]["setuptools"]
-    patterns = setuptools["package-data"]["distillscope"]
-    packed = {p for pattern in patterns for p in package.glob(pattern)}
-    assert {p for part in ("templates", "static") for p in (REPORT / part).rglob("*") if p.is_file()} <= packed

@@ -11,7 +11,7 @@ from builders.published import RESULTS, TABLES
 
 NUMBER = re.compile(r"(?<![\w.])-?(?:\d[\d,]*)?\.?\d+")
 NOT_KEPT = {"2026-11-26-torture": "what each attack gave was not kept",
-            "2026-11-27-verdicts": "committed before any trial"}
+            "2026-11-27-walk": "One seed, one run"}
 """Pages without the data of their tables, with the words by which they say so."""
 
 

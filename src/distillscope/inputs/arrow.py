@@ -49,14 +49,22 @@ class _Leaf:
 
 def read_parquet(path: Path, where: str) -> Contents:
     """Columns of a parquet file."""
+    import pyarrow as pa
     import pyarrow.parquet as pq
 
     with pq.ParquetFile(path, memory_map=True) as file:
         schema, count = file.schema_arrow, file.metadata.num_rows
 
     def batches(names: list[str]) -> Iterator[Any]:
-        with pq.ParquetFile(path, memory_map=True) as file:
-            yield from file.iter_batches(BATCH, columns=names)
+        try:
+            with pq.ParquetFile(path, memory_map=True) as file:
+                yield from file.iter_batches(BATCH, columns=names)
+        except pa.ArrowInvalid as error:
+            if "Expected all lists to be of size" not in str(error):
+                raise
+            raise UserError(where, "a vector in every row, since they are stored at one length, and pyarrow before 26 cannot "
+                            "read such a column with a gap", f"rows without one, and pyarrow {pa.__version__}",
+                            "pip install 'pyarrow>=26', or save the column as lists of any length.") from None
 
     return contents_of(Table(schema, count, batches, packed=True), where)
 
