@@ -11,8 +11,8 @@ from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, model_validator
 
-Group = Literal["spectrum", "alignment", "contrastive", "paper", "similarity", "retrieval", "swap", "codes", "probe", "knn",
-                "zero_shot"]
+Group = Literal["spectrum", "alignment", "contrastive", "paper", "similarity", "retrieval", "swap", "codes", "probe", "few",
+                "knn", "zero_shot"]
 Interval = Literal["items", "dependent", "batches", "jackknife", "draws", "together"]
 Family = Literal["cosine", "regression", "contrastive", "relational", "spread", "supervised", "consistency", "other"]
 

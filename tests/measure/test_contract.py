@@ -22,7 +22,7 @@ from distillscope.measure.audit import audit, audit_one
 from distillscope.measure.labelled import LabelledPair
 from distillscope.measure.pair import resolve_name
 from distillscope.measure.pool import Settings, Side
-from distillscope.measure.results import GROUPS, definition
+from distillscope.measure.results import GROUPS, NotMeasured, definition
 from distillscope.measure.rows import Accumulator, Rows, Stored, merged, moments, unit
 from distillscope.measure.scan import content_order, row_keys, scan
 from distillscope.measure.spectrum import algebraic_rank, rounding_energy, spectral_decay
@@ -72,6 +72,9 @@ def keys_of(name: str) -> list[str]:
 @pytest.mark.parametrize("name", NAMES)
 def test_a_measure_is_finite_on_ordinary_data_with_what_it_says_of_itself(found, name):
     quantity = measures.facts(name)
+    if name.startswith("few.") and name.endswith("_50"):  # 120 items are too few for three parts with 50 of each
+        assert "51 or more" in found.left_out[name]
+        return
     for key in keys_of(name):
         value = found.measured[key]
         assert isinstance(value.value, (int, float)) and np.isfinite(value.value)
@@ -88,7 +91,10 @@ def test_what_a_measure_needs_is_in_the_pool(name):
     pool = LabelledPair(Side(Rows(teacher)), Side(Rows(student)), labels, text=text, subgroups=LABELS > 0)
     where = pool.teacher if measures.facts(name).group == "spectrum" else pool
     for needed in measures.needs(name):
-        resolve_name(where, needed)
+        try:
+            resolve_name(where, needed)
+        except NotMeasured:
+            assert name.endswith("_50")
 
 
 @pytest.mark.parametrize("name", list(curves))

@@ -7,7 +7,8 @@ import json
 import numpy as np
 import pytest
 from scipy.spatial.distance import cdist
-from scipy.stats import skew
+from scipy.stats import skew, t
+from sklearn.linear_model import LogisticRegression
 from sklearn.metrics import ndcg_score
 
 from builders import refused
@@ -15,7 +16,8 @@ from builders.planted import rotation
 from distillscope.measure.audit import audit
 from distillscope.measure.compressed import binary_codes, int8_codes
 from distillscope.measure.exchange import ndcg, occurrences
-from distillscope.measure.intervals import ratio_ends, wilson_ends, wilson_interval
+from distillscope.measure.few import C, kept, places
+from distillscope.measure.intervals import jackknife_error, ratio_ends, wilson_ends, wilson_interval
 from distillscope.measure.results import NotMeasured
 from distillscope.measure.subsets import ends, subsets
 from distillscope.measure.swap import skewness
@@ -252,3 +254,73 @@ def test_what_was_made_of_whole_steps_loses_nothing_and_padding_costs_nothing():
     first = np.vstack([student[:-1], np.eye(1, 12, 11)])
     assert "all zeros" in audit(teacher, first, groups="codes", intervals=False).left_out["codes.student.half_overlap_10"]
     assert "labels" in audit(teacher, student, groups="codes", intervals=False).left_out["codes.student.int8_knn_retention"]
+
+
+# -- few labels ------------------------------------------------------------------------------------------------------------
+
+
+def few_by_hand(z, labels, test, test_labels, size):
+    """With scikit-learn, on one part, of rows that are centred and scaled already."""
+    chosen = np.concatenate([np.flatnonzero(labels == c)[:size] for c in np.unique(labels)])
+    fit = LogisticRegression(C=C, tol=1e-8, max_iter=2000).fit(z[chosen], labels[chosen])
+    return np.mean(fit.predict(test) == test_labels)
+
+
+def test_few_labels_are_scikit_learns_on_disjoint_parts():
+    teacher, student, labels = two(n=400)
+    train, train_student, train_labels = two(1, n=300)
+    given = {"train_teacher": train, "train_student": train_student, "train_labels": train_labels}
+    found = audit(teacher, student, labels, **given, groups="few").measured
+    order = audit_order(train)
+    codes = train_labels[order]
+    place = np.array([np.sum(codes[:i] == c) for i, c in enumerate(codes)])
+    centred = train_student - train_student.mean(axis=0)
+    spread = np.sqrt(np.square(centred).sum() / len(centred))
+    fitted, tested = centred[order] / spread, (student - train_student.mean(axis=0)) / spread
+    rows = [few_by_hand(fitted[place % 10 == p], codes[place % 10 == p], tested[p::10], labels[p::10], 5) for p in range(10)]
+    value = found["few.student.accuracy_at_5"]
+    assert value.value == pytest.approx(np.mean(rows), abs=0.003)
+    reach = t.ppf(0.975, 9) * np.std(rows, ddof=1) / np.sqrt(10)
+    assert value.high - value.low == pytest.approx(2 * reach, abs=0.01)
+
+
+def audit_order(z: np.ndarray) -> np.ndarray:
+    """The order of the rows by content."""
+    from distillscope.measure.pool import Side
+    from distillscope.measure.rows import Rows
+
+    return Side(Rows(z)).order
+
+
+def test_more_labels_tell_more_and_an_equal_student_keeps_all():
+    teacher, _, labels = two(n=900)
+    found = audit(teacher, teacher.copy(), labels, groups="few").measured
+    values = [found[f"few.teacher.accuracy_at_{size}"].value for size in (1, 5, 10, 50)]
+    assert values == sorted(values) and values[0] > 0.3
+    assert all(found[f"few.retention_at_{size}"].value == 1 == found[f"few.retention_at_{size}"].low for size in (1, 5, 10, 50))
+
+
+def test_intervals_of_few_labels_cover_other_labels_and_other_items():
+    """R 40 at 95 %: 33 or fewer cover once in 300 times."""
+    only = "few.student.accuracy_at_1".__eq__
+    values = [audit(*two(i, n=160), groups="few", only=only).measured["few.student.accuracy_at_1"] for i in range(40)]
+    truth = np.mean([v.value for v in values])
+    assert sum(v.low <= truth <= v.high for v in values) >= 34
+
+
+def test_classes_are_dealt_out_and_a_rare_one_ends_it():
+    assert places(np.array([1, 0, 1, 1, 0, 2])).tolist() == [0, 0, 1, 2, 1, 0]
+    teacher, student, labels = two(n=120)
+    found = audit(teacher, student, np.where(np.arange(120) < 5, 9, labels), groups="few", intervals=False)
+    assert "3 parts of the labelled items with 2 or more" in found.left_out["few.teacher.accuracy_at_1"]
+
+
+def test_the_interval_of_a_ratio_of_means_is_that_of_the_jackknife_over_parts():
+    rng = np.random.default_rng(0)
+    teacher, student = rng.uniform(0.6, 0.8, 10), rng.uniform(0.4, 0.7, 10)
+    shares = kept(student, teacher)
+    left_out = [np.delete(student, g).mean() / np.delete(teacher, g).mean() for g in range(10)]
+    assert shares.mean() == pytest.approx(student.mean() / teacher.mean())
+    assert shares.std(ddof=1) / np.sqrt(10) == pytest.approx(jackknife_error(left_out), rel=0.03)
+    with pytest.raises(NotMeasured, match="nothing rightly"):
+        kept(student, np.zeros(10))

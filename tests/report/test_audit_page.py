@@ -186,7 +186,7 @@ def test_large_curves_are_thinned_on_the_page_alone(tmp_path):
 
 def test_every_figure_has_alternative_text(page):
     plots = [a for t, a in Elements(page).found if a.get("class") == "plot"]
-    assert len(plots) == 18 and all(a["role"] == "figure" and len(a["aria-label"]) > 20 for a in plots)
+    assert len(plots) == 19 and all(a["role"] == "figure" and len(a["aria-label"]) > 20 for a in plots)
 
 
 @pytest.mark.slow
@@ -194,7 +194,7 @@ def test_every_figure_has_alternative_text(page):
 def test_a_browser_draws_it_without_an_error(folder, browser, width):
     with browser.opened((folder / "report.html").as_uri(), width) as tab:
         seen = tab.sizes()
-        assert seen["width"] == width and len(seen["plots"]) == 18 and all(100 < w <= seen["width"] for w in seen["plots"])
+        assert seen["width"] == width and len(seen["plots"]) == 19 and all(100 < w <= seen["width"] for w in seen["plots"])
 
 
 @pytest.mark.slow

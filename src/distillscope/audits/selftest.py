@@ -174,8 +174,8 @@ def _labels() -> Iterator[Check]:
     labels = np.arange(300) % 3
     rng = keyed_rng("selftest", "labels")
     told, blind = 5 * np.eye(3, 6)[labels] + 0.1 * rng.normal(size=(300, 6)), rng.normal(size=(300, 6))
-    found = audit(told, blind, labels, text=np.eye(3, 6), groups={"probe", "knn", "zero_shot", "retrieval", "swap", "codes"},
-                  intervals=False)
+    found = audit(told, blind, labels, text=np.eye(3, 6), intervals=False,
+                  groups={"probe", "knn", "zero_shot", "retrieval", "swap", "codes", "few"})
     for kind in ("probe", "paper.probe", "knn", "zero_shot"):
         yield Check(f"{kind}.teacher.accuracy", "three separate clusters", 1.0, found[f"{kind}.teacher.accuracy"], EXACT)
         yield Check(f"{kind}.student.accuracy", "noise: one in three", 1 / 3, found[f"{kind}.student.accuracy"], 0.11)
@@ -188,6 +188,8 @@ def _labels() -> Iterator[Check]:
     for code in ("int8", "binary"):
         key = f"codes.teacher.{code}_knn_retention"
         yield Check(key, "three separate clusters", 1.0, found[key], EXACT)
+    yield Check("few.teacher.accuracy_at_1", "three separate clusters", 1.0, found["few.teacher.accuracy_at_1"], EXACT)
+    yield Check("few.student.accuracy_at_5", "noise: one in three", 1 / 3, found["few.student.accuracy_at_5"], 0.11)
     repeated = np.repeat(np.eye(10), 2, axis=0)
     found = audit(repeated, repeated, groups={"retrieval"}, intervals=False)
     yield Check("retrieval.recall_at_1", "every row twice: a repeat of the own item is no rival", 1.0,

@@ -70,8 +70,8 @@ def audit(teacher: Any, student: Any, labels: Any = None, *, train_teacher: Any 
     names, adds zero-shot accuracy; ``subgroups`` (n,), like labels, what the worst of them keeps; ``artefacts``, name ->
     embeddings (n, d') of the same items by a file that was made of the student, add ``stages``: what each step lost.
     ``normalize="l2"`` scales rows to unit norm first; otherwise embeddings are measured as given. ``groups`` picks
-    among spectrum, alignment, contrastive, paper, similarity, retrieval, swap, codes, probe, knn and zero_shot, ``only``, a
-    function of a key, among their keys; ``intervals=False`` skips the 95 % intervals over items. ``seed`` is of subsamples,
+    among spectrum, alignment, contrastive, paper, similarity, retrieval, swap, codes, probe, few, knn and zero_shot, ``only``,
+    a function of a key, among their keys; ``intervals=False`` skips the 95 % intervals over items. ``seed`` is of subsamples,
     folds and nulls, ``settings`` their sizes. What does not apply is named in ``left_out``.
     ``advance`` is told how many of `num_steps` were done.
 

@@ -20,7 +20,7 @@ from distillscope.measure.scan import Items
 from distillscope.measure.subsets import ends, subsets
 
 BETWEEN_ITEMS = ("similarity", "retrieval", "contrastive")
-CLASSIFIED = ("probe", "knn")
+CLASSIFIED = ("probe", "few", "knn")
 
 
 def flips(classifier: str) -> tuple[property, property]:

@@ -33,7 +33,8 @@ if TYPE_CHECKING:
 HEAD = ("", "teacher", "student", "kept", f"95{NBSP}% interval")
 GROUPS = {"spectrum": "Directions", "alignment": "Alignment with the teacher", "contrastive": "Telling items apart",
           "retrieval": "Search", "swap": "Search, one side in the other's index", "codes": "Shorter embeddings",
-          "similarity": "Similarity", "probe": "Labels: linear probe", "knn": "Labels: neighbours",
+          "similarity": "Similarity", "probe": "Labels: linear probe",
+          "few": "Labels: few of them", "knn": "Labels: neighbours",
           "zero_shot": "Labels: class names", "paper": "As in the paper"}
 PREFERRED = ["effective_rank", "alignment.teacher_r2", "probe.accuracy", "retrieval.recall_at_1",
              "retrieval.neighbour_overlap_10", "alignment.mean_cosine", "knn.accuracy", "zero_shot.accuracy",

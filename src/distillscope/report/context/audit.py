@@ -158,8 +158,9 @@ def what_to_change(found: Audit) -> dict[str, Any]:
 
 @AUDIT.register("labels", "Labels", order=30, template="figures")
 def labels(found: Audit, drawn: Shown) -> dict[str, Any]:
-    """Accuracies of both sides, and the classes that lost most."""
-    return {"rows": [drawn("accuracy"), *([drawn("subsets")] if found.subsets else [])]}
+    """Accuracies of both sides, with few labels too, and the classes that lost most."""
+    few = any(key.startswith("few.") for key in found.measured)
+    return {"rows": [drawn("accuracy", *(["few"] if few else [])), *([drawn("subsets")] if found.subsets else [])]}
 
 
 @AUDIT.register("directions", "Directions", order=40, template="figures")
