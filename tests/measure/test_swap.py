@@ -9,11 +9,13 @@ import pytest
 from scipy.spatial.distance import cdist
 from scipy.stats import skew, t
 from sklearn.linear_model import LogisticRegression
+from sklearn.metrics import log_loss as sklearns_log_loss
 from sklearn.metrics import ndcg_score
 
 from builders import refused
 from builders.planted import rotation
 from distillscope.measure.audit import audit
+from distillscope.measure.calibration import calibration_error, log_loss, risk_over_coverage
 from distillscope.measure.compressed import binary_codes, int8_codes
 from distillscope.measure.exchange import ndcg, occurrences
 from distillscope.measure.few import C, kept, places
@@ -324,3 +326,40 @@ def test_the_interval_of_a_ratio_of_means_is_that_of_the_jackknife_over_parts():
     assert shares.std(ddof=1) / np.sqrt(10) == pytest.approx(jackknife_error(left_out), rel=0.03)
     with pytest.raises(NotMeasured, match="nothing rightly"):
         kept(student, np.zeros(10))
+
+
+# -- calibration -----------------------------------------------------------------------------------------------------------
+
+
+def test_probabilities_of_the_probe_are_scored_as_scikit_learn_and_loops_do():
+    teacher, student, labels = two(n=300)
+    train, train_student, train_labels = two(1, n=300)
+    given = {"train_teacher": train, "train_student": train_student, "train_labels": train_labels}
+    found = audit(teacher, student, labels, **given, groups="probe").measured
+    c = found["probe.student.c"].value
+    cut = audit_order(train)[:240]  # C is chosen on the last fifth
+    mean, spread = train_student[cut].mean(axis=0), train_student[cut].std(axis=0)
+    fit = LogisticRegression(C=c, tol=1e-8, max_iter=5000).fit((train_student[cut] - mean) / spread, train_labels[cut])
+    p = fit.predict_proba((student - mean) / spread)
+    assert found["probe.student.log_loss"].value == pytest.approx(sklearns_log_loss(labels, p), abs=1e-4)
+    top, right = p.max(axis=1), p.argmax(axis=1) == labels
+    error = sum(np.sum(b) / 300 * abs(top[b].mean() - right[b].mean()) for k in range(15)
+                if (b := (top >= k / 15) & (top < (k + 1) / 15)).any())
+    assert found["probe.student.ece"].value == pytest.approx(error, abs=1e-3)
+    order = np.argsort(-top)
+    risk = np.mean([np.mean(~right[order[: k + 1]]) for k in range(300)])
+    assert found["probe.student.aurc"].value == pytest.approx(risk, abs=1e-3)
+    assert all(found[f"probe.{side}.{what}"].low is not None for side in ("teacher", "student") for what in ("ece", "aurc"))
+
+
+def test_closed_forms_of_calibration():
+    rng = np.random.default_rng(0)
+    p = rng.uniform(0.5, 1, 40_000)
+    honest = np.stack([p, rng.random(40_000) < p, np.zeros(40_000)], axis=1)
+    assert calibration_error(honest) < 0.012
+    assert calibration_error(honest - [[0.1, 0, 0]]) == pytest.approx(0.1, abs=0.012)
+    perfect = np.stack([np.r_[np.full(60, 0.9), np.full(40, 0.6)], np.arange(100) < 60, np.ones(100)], axis=1)
+    assert risk_over_coverage(perfect) == pytest.approx(np.mean([max(0, k - 60) / k for k in range(1, 101)]))
+    assert log_loss(perfect) == 1
+    with pytest.raises(NotMeasured, match="class that no probe"):
+        log_loss(perfect * [[1, 1, np.inf]])

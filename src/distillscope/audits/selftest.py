@@ -188,6 +188,7 @@ def _labels() -> Iterator[Check]:
     for code in ("int8", "binary"):
         key = f"codes.teacher.{code}_knn_retention"
         yield Check(key, "three separate clusters", 1.0, found[key], EXACT)
+    yield Check("probe.teacher.aurc", "three separate clusters", 0.0, found["probe.teacher.aurc"], EXACT)
     yield Check("few.teacher.accuracy_at_1", "three separate clusters", 1.0, found["few.teacher.accuracy_at_1"], EXACT)
     yield Check("few.student.accuracy_at_5", "noise: one in three", 1 / 3, found["few.student.accuracy_at_5"], 0.11)
     repeated = np.repeat(np.eye(10), 2, axis=0)

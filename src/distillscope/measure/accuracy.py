@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Callable, Sequence
+from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -107,6 +108,13 @@ def made(key: str, function: Callable[..., float], needs: Sequence[str], says: s
     parameters = [inspect.Parameter(name, inspect.Parameter.POSITIONAL_OR_KEYWORD) for name in needs]
     measure.__signature__ = inspect.Signature(parameters)  # type: ignore[attr-defined]
     return measure
+
+
+def attach(pool: type, name: str, make: Callable[..., Any]) -> None:
+    """``make`` of a pool, once, as its attribute ``name``."""
+    found: cached_property[Any] = cached_property(make)
+    found.__set_name__(pool, name)
+    setattr(pool, name, found)
 
 
 def _register(classifier: str, side: str, what: str, function: Callable[..., float], needs: tuple[str, ...], says: str) -> None:

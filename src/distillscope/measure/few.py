@@ -10,11 +10,10 @@ would blow up those that hardly vary.
 from __future__ import annotations
 
 from collections.abc import Callable
-from functools import cached_property
 
 import numpy as np
 
-from distillscope.measure.accuracy import made, share_right
+from distillscope.measure.accuracy import attach, made, share_right
 from distillscope.measure.labelled import LabelledPair
 from distillscope.measure.pair import Pair
 from distillscope.measure.pool import Side
@@ -86,22 +85,15 @@ def kept(student: np.ndarray, teacher: np.ndarray) -> np.ndarray:
     return shares
 
 
-def _attribute(name: str, make: Callable[..., np.ndarray]) -> None:
-    """``make`` of a pool, once, as its attribute ``name``."""
-    found = cached_property(make)
-    found.__set_name__(LabelledPair, name)
-    setattr(LabelledPair, name, found)
-
-
 for _size in SIZES:
     for _side in ("teacher", "student"):
-        _attribute(f"few_{_side}_{_size}", lambda pool, side=_side, size=_size: few_accuracies(pool, side, size))
+        attach(LabelledPair, f"few_{_side}_{_size}", lambda pool, side=_side, size=_size: few_accuracies(pool, side, size))
         _key = f"few.{_side}.accuracy_at_{_size}"
         measures.register(_key, unit="share", group="few", interval="batches", n="probe_count", percent=True, better="higher",
                           title=f"accuracy at {_size} a class")(
             made(_key, share_right, [f"few_{_side}_{_size}"],
                  f"Accuracy of a linear probe on the {_side} fitted to {_size} labels a class: mean over disjoint parts."))
-    _attribute(f"few_kept_{_size}", lambda pool, size=_size: kept(getattr(pool, f"few_student_{size}"),
+    attach(LabelledPair, f"few_kept_{_size}", lambda pool, size=_size: kept(getattr(pool, f"few_student_{size}"),
                                                                    getattr(pool, f"few_teacher_{size}")))
     measures.register(f"few.retention_at_{_size}", unit="share", group="few", interval="batches", n="probe_count", percent=True,
                       better="higher", title=f"retention at {_size} a class")(
