@@ -349,7 +349,10 @@ def test_probabilities_of_the_probe_are_scored_as_scikit_learn_and_loops_do():
     order = np.argsort(-top)
     risk = np.mean([np.mean(~right[order[: k + 1]]) for k in range(300)])
     assert found["probe.student.aurc"].value == pytest.approx(risk, abs=1e-3)
-    assert all(found[f"probe.{side}.{what}"].low is not None for side in ("teacher", "student") for what in ("ece", "aurc"))
+    assert all(found[f"probe.{side}.{what}"].low is not None for side in ("teacher", "student") for what in ("ece", "log_loss"))
+    alone = audit(teacher, student, labels, groups="probe").measured
+    assert alone["probe.student.ece"].low is None is alone["probe.student.log_loss"].low
+    assert alone["probe.student.aurc"].low < alone["probe.student.aurc"].value < alone["probe.student.aurc"].high
 
 
 def test_closed_forms_of_calibration():
