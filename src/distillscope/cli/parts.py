@@ -36,7 +36,8 @@ def list_(
     registry = KINDS[kind]
     rows = [(n, registry.summary(n), ", ".join(
         k if p.default is p.empty else f"{k}={p.default}" for k, p in registry.settings(n).items())) for n in registry]
-    print_table(kind, ["name", "what", "settings"], rows)
+    shown = 3 if any(settings for *_, settings in rows) else 2  # measures have none, and long names
+    print_table(kind, ["name", "what", "settings"][:shown], [row[:shown] for row in rows])
 
 
 @app.command()
