@@ -175,7 +175,7 @@ def _tried(url: str, call: Callable[[], T]) -> T:
         except Exception as error:  # each store raises its own
             if _is_refusal(error):
                 raise UserError(url, "a store that lets you in", _line(error),
-                                "Set its credentials, as its own tools want them (of S3: AWS_PROFILE or "
+                                "Set the credentials of the store (for S3: AWS_PROFILE, or "
                                 "AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY).") from None
             if attempt == TRIES - 1:
                 expected = "the whole file" if isinstance(error, _Cut) else "an answer"

@@ -73,7 +73,7 @@ def audit(teacher: Any, student: Any, labels: Any = None, *, train_teacher: Any 
     among spectrum, alignment, contrastive, paper, similarity, retrieval, swap, codes, probe, few, knn and zero_shot, ``only``,
     a function of a key, among their keys; ``intervals=False`` skips the 95 % intervals over items. ``seed`` is of subsamples,
     folds and nulls, ``settings`` their sizes. What does not apply is named in ``left_out``.
-    ``advance`` is told how many of `num_steps` were done.
+    ``advance`` is called with the number of steps just done, of `num_steps` in all.
 
     >>> rng = np.random.default_rng(0)
     >>> teacher = rng.normal(size=(200, 8))

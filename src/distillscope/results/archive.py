@@ -47,8 +47,7 @@ WHO = ("dataset", "teacher", "target", "arm", "student", "seed")
 AGAIN = "Restore the file, or pack the run again: distillscope archive RUN DIR."
 LARGEST = 2**30
 """Bytes that one packed file may hold: more is no archive of a run."""
-BROKEN = (OSError, EOFError, zipfile.BadZipFile, lzma.LZMAError, zlib.error, struct.error, NotImplementedError, RuntimeError,
-          ValueError, KeyError)
+BROKEN = (OSError, EOFError, zipfile.BadZipFile, lzma.LZMAError, zlib.error, struct.error, RuntimeError, ValueError, KeyError)
 """What zipfile and the parsers raise where a file is damaged, encrypted or packed in a way that is not known."""
 
 

@@ -145,7 +145,7 @@ def _names(number: int) -> tuple[str, str]:
 
 NAMED = {"model": "the model", "images": "the images", "items": "the images", "listed": "the images",
          "files": "the number of files", "model_mark": "the model's weights, preprocessing or precision"}
-"""What a reader is told that differs."""
+"""Field of the manifest -> what an error calls it."""
 
 
 def _short(value: Any) -> str:

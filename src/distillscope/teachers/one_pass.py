@@ -42,7 +42,7 @@ class OnePass:
 
     @kept_memory()
     def embed(self, source: Source, advance: Callable[[int], None] = lambda count: None) -> tuple[np.ndarray, Source]:
-        """(m, dim) float32 and its m items; ``advance`` is told of each image."""
+        """(m, dim) float32 and its m items; ``advance`` is called with the number of images just done."""
         network = self.encoder.network
         if network is None or network.sees is None or source.in_memory:
             items = load_in_memory(source, self.corrupt, self.workers)

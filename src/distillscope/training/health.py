@@ -72,7 +72,7 @@ class Health:
 
 
 def _rank(z: np.ndarray) -> float:
-    """NaN of too few rows; 0 where all are equal: a student that has collapsed entirely is told of, and trains on."""
+    """NaN for fewer than three rows; 0 where all are equal: a fully collapsed student is warned about; training goes on."""
     try:
         return float(effective_rank(eigenvalues_of(unit_rows(z)))) if len(z) > 2 else float("nan")
     except NotMeasured:
