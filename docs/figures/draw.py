@@ -189,7 +189,24 @@ def labels() -> Figure:
               x_ticks=[(i, f"{s:g}") for i, s in enumerate(shifts)])])
 
 
-PICTURES: dict[str, Callable[[], Figure]] = {f.__name__: f for f in (spectrum, alignment, contrastive, paper, similarity, retrieval, labels)}
+def ood() -> Figure:
+    """Digits 0 to 7 are known, 8 and 9 come from elsewhere: over the components kept, and where a threshold may stand."""
+    ks, known = [2, 4, 8, 16, 32, 64], LABELS < 8
+    found = {k: audit(TEACHER[known], first(k)[known], ood_teacher=TEACHER[~known], ood_student=first(k)[~known], groups="ood", intervals=False)
+             for k in ks}
+    left = [drawn("AUROC", ks, [found[k]["ood.student.auroc"] for k in ks], 1), drawn("FPR95", ks, [found[k]["ood.student.fpr95"] for k in ks], 2)]
+    right = [drawn(name, curve.x, curve.y, i, marker="") for i, (name, curve) in enumerate((
+        ("teacher", found[4].curves["ood.teacher_roc"]), ("4 components", found[4].curves["ood.student_roc"])))]
+    right.append(drawn("chance", [0, 1], [0, 1], -1))
+    return Figure("ood", "", "", [
+        Panel("A few directions cannot find a new digit", "components kept", "share", left,
+              [Mark(found[64]["ood.teacher.auroc"], "teacher's AUROC", dash="dot")], x_log=True, x_ticks=[(k, str(k)) for k in ks], y_percent=True,
+              y_range=(0, 1.05)),
+        Panel("Every threshold has its price", "share of known digits taken for new", "share of new digits found", right, y_percent=True,
+              x_range=(-0.02, 1.02), y_range=(0, 1.04))])
+
+
+PICTURES: dict[str, Callable[[], Figure]] = {f.__name__: f for f in (spectrum, alignment, contrastive, paper, similarity, retrieval, labels, ood)}
 
 
 def main(names: list[str]) -> None:

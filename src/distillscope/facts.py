@@ -12,9 +12,10 @@ from typing import Any, Literal
 from pydantic import BaseModel, ConfigDict, model_validator
 
 Group = Literal["spectrum", "alignment", "contrastive", "paper", "similarity", "retrieval", "swap", "codes", "probe", "few",
-                "knn", "zero_shot"]
+                "knn", "zero_shot", "ood"]
 Interval = Literal["items", "dependent", "batches", "jackknife", "draws", "together"]
-Family = Literal["cosine", "regression", "contrastive", "relational", "spread", "supervised", "consistency", "other"]
+Family = Literal["cosine", "regression", "contrastive", "relational", "spread", "supervised", "soft_labels", "consistency",
+                 "other"]
 
 
 class Facts(BaseModel):

@@ -74,13 +74,13 @@ def gradients(rank: int, world: int) -> dict[str, list[torch.Tensor]]:
     for name in objectives:
         arm = Arm(name="x", view={"name": "crop_flip"}, projector={"name": "linear"},
                   objective={"name": name, **QUEUES.get(name, {})})
-        terms = Terms(arm, DIM, DIM, 3, gather=BatchGather(rank, world))
+        terms = Terms(arm, DIM, DIM, 3, teacher_classes=DIM, gather=BatchGather(rank, world))
         generator = torch.Generator().manual_seed(0)
         network = torch.nn.Linear(DIM, DIM, bias=False)
         network.weight.data = torch.randn(DIM, DIM, generator=generator)
         for step in range(3):  # the queue fills
             rows = {k: torch.randn(7, DIM, generator=generator) for k in ("student", "teacher", "other")}
-            rows["labels"] = torch.arange(7) % 3
+            rows |= {"labels": torch.arange(7) % 3, "teacher_logits": rows["teacher"]}
             own = {k: v[rank::world] for k, v in rows.items()}
             given = {**own, "student": network(own["student"]), "other": network(own["other"])}
             terms.zero_grad(), network.zero_grad()

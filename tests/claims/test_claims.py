@@ -178,6 +178,21 @@ def test_a_regression_that_learned_less_decides_nothing_about_cosine():
     assert alone.verdict == "undecided" and "two learned less than 90 %" in alone.reason
 
 
+def test_soft_labels_of_the_teachers_classes_are_a_rival_where_they_are_as_accurate():
+    arms = [*STUDY["arms"], {**RIVAL, "objective": "soft_labels", "target": STUDY.get("target", {"name": "none"})}]
+    arms[-1].pop("training")
+
+    def found(**values):
+        truth = {("two", "*", RANK, "clean"): 24.0, ("ten", "*", RANK, "clean"): 26.0, ("ten", "*", R2, "clean"): 0.1}
+        more = {("ten", "*", key, "clean"): value for key, value in values.items()}
+        return verdict("objective", {**truth, **more}, study={"arms": arms})
+
+    both = found()
+    assert both.verdict == "supported" and "26.0 under soft_labels" in both.sentence and len(both.parts) == 2
+    weak = found(**{ACCURACY: 0.3})
+    assert len(weak.parts) == 1 and any("of cosine's accuracy" in s.endpoint for s in weak.secondary)
+
+
 def test_a_loss_that_spreads_embeddings_refutes_a_limit_too():
     run = planted_run({("five", "*", RANK, "clean"): 30.0, ("six", "*", RANK, "clean"): 170.0})
     run.references[0].curves["teacher.spectrum"]["y"] = (np.arange(1, 513) ** -0.25).tolist()

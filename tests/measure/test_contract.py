@@ -20,7 +20,7 @@ from distillscope.errors import UserError
 from distillscope.measure import functional
 from distillscope.measure.audit import audit, audit_one
 from distillscope.measure.labelled import LabelledPair
-from distillscope.measure.pair import resolve_name
+from distillscope.measure.pair import Pair, resolve_name
 from distillscope.measure.pool import Settings, Side
 from distillscope.measure.results import GROUPS, NotMeasured, definition
 from distillscope.measure.rows import Accumulator, Rows, Stored, merged, moments, unit
@@ -58,10 +58,15 @@ def inputs():
     return teacher, student_of(teacher, 1), LABELS, np.eye(24)[:3]
 
 
+def elsewhere():
+    other = cloud(2, n=60, d=24) + 1
+    return {"ood_teacher": other, "ood_student": student_of(other, 3)}
+
+
 @pytest.fixture(scope="module")
 def found():
     teacher, student, labels, text = inputs()
-    return audit(teacher, student, labels, text=text, subgroups=LABELS > 0)
+    return audit(teacher, student, labels, text=text, subgroups=LABELS > 0, **elsewhere())
 
 
 def keys_of(name: str) -> list[str]:
@@ -83,13 +88,14 @@ def test_a_measure_is_finite_on_ordinary_data_with_what_it_says_of_itself(found,
         promised = quantity.interval is not None and not name.endswith(("ece", "log_loss"))  # those on a training set alone
         assert (value.low is not None) == promised, "an interval exactly where one is promised"
         if quantity.unit in ("share", "flag", "p") and "debiased" not in name:
-            assert 0 <= value.value <= 1 + 1e-12 or "retention" in name or "retained" in name
+            assert 0 <= value.value <= 1 + 1e-12 or "retention" in name or "retained" in name or "difference" in name
 
 
 @pytest.mark.parametrize("name", NAMES)
 def test_what_a_measure_needs_is_in_the_pool(name):
     teacher, student, labels, text = inputs()
-    pool = LabelledPair(Side(Rows(teacher)), Side(Rows(student)), labels, text=text, subgroups=LABELS > 0)
+    ood = Pair(*(Side(Rows(z)) for z in elsewhere().values()))
+    pool = LabelledPair(Side(Rows(teacher)), Side(Rows(student)), labels, text=text, subgroups=LABELS > 0, ood=ood)
     where = pool.teacher if measures.facts(name).group == "spectrum" else pool
     for needed in measures.needs(name):
         try:
@@ -119,7 +125,7 @@ def test_every_curve_is_documented():
 
 def test_twice_the_same(found):
     teacher, student, labels, text = inputs()
-    again = audit(teacher, student, labels, text=text, subgroups=LABELS > 0)
+    again = audit(teacher, student, labels, text=text, subgroups=LABELS > 0, **elsewhere())
     assert again.to_json() == found.to_json()
 
 

@@ -13,7 +13,7 @@ import pytest
 import torch
 import yaml
 from scipy.spatial.distance import cdist, pdist, squareform
-from scipy.special import huber, log_softmax, logsumexp, softmax
+from scipy.special import huber, log_softmax, logsumexp, rel_entr, softmax
 from sklearn.metrics import log_loss
 from sklearn.neighbors import NearestNeighbors
 
@@ -32,6 +32,7 @@ from distillscope.objectives.relational import (
     vicreg_covariance,
     vicreg_variance,
 )
+from distillscope.objectives.soft_labels import soft_labels
 from distillscope.registry import objectives, projectors, targets
 
 ITEMS, DIM, QUEUED, CLASSES = 12, 6, 7, 3
@@ -49,7 +50,7 @@ def given(seed: int = 0, dtype: torch.dtype = torch.float32, **changes: torch.Te
 
     batch = {"student": rows(ITEMS, DIM), "teacher": rows(ITEMS, DIM), "other": rows(ITEMS, DIM),
              "logits": rows(ITEMS, CLASSES), "earlier": rows(QUEUED, DIM), "labels": torch.arange(ITEMS) % CLASSES,
-             "log_scale": torch.tensor(2.0, dtype=dtype)}
+             "log_scale": torch.tensor(2.0, dtype=dtype), "teacher_logits": rows(ITEMS, CLASSES)}
     return {**batch, **changes}
 
 
@@ -341,6 +342,25 @@ def test_spread_grows_when_a_collapsed_student_spreads():
     wide, narrow = rng.normal(size=(64, DIM)), rng.normal(size=(64, DIM)) * 0.1 + 1
     for objective in (koleo, uniformity, vicreg_variance):
         assert float(objective(*tensors(wide))) < float(objective(*tensors(narrow)))
+
+
+@pytest.mark.parametrize("temperature", [1.0, 4.0])
+def test_soft_labels_are_scipys_relative_entropy(temperature):
+    batch = given()
+    mine, teachers = (batch[k].double().numpy() / temperature for k in ("logits", "teacher_logits"))
+    wanted = temperature**2 * rel_entr(softmax(teachers, axis=1), softmax(mine, axis=1)).sum(axis=1).mean()
+    found = soft_labels(batch["logits"], batch["teacher_logits"], temperature=temperature)
+    assert float(found) == pytest.approx(wanted, **CLOSE)
+    shifted = batch["logits"] + torch.arange(ITEMS)[:, None]
+    assert float(soft_labels(shifted, batch["logits"])) == pytest.approx(0, abs=2e-5)
+
+
+def test_at_a_high_temperature_soft_labels_regress_centred_logits():
+    """Hinton et al. (2015), section 2.1: half the mean squared difference of centred logits, a class."""
+    batch = given()
+    mine, teachers = (batch[k] - batch[k].mean(dim=1, keepdim=True) for k in ("logits", "teacher_logits"))
+    limit = float((mine - teachers).square().sum(dim=1).mean()) / (2 * CLASSES)
+    assert float(soft_labels(batch["logits"], batch["teacher_logits"], temperature=300)) == pytest.approx(limit, rel=0.02)
 
 
 def test_cross_entropy():

@@ -40,6 +40,7 @@ STUDIES = {
     "test_images": {"limit_test": 9},
     "stresses": {"stresses": [{"name": "band_noise", "bands": [[0.9, 0.1]]}]},
     "dimensions": {"arms": [{"name": "a", "target": {"name": "pca", "dim": 5000}}]},
+    "heads": {"teacher": {"name": "embeddings", "path": "embeddings"}, "arms": [{"name": "a", "objective": "soft_labels"}]},
     "targets": {"arms": [{"name": "a", "objective": "mse", "target": {"name": "top_k", "k": 5000}}]},
     "target_names": {"arms": [{"name": name, "objective": "mse", "target": {"name": "random", "dim": 8, "frequency": frequency}}
                               for name, frequency in (("a", 10.0), ("b", 10.0000001))]},
@@ -71,7 +72,7 @@ def narrow(monkeypatch, tmp_path):
 
 def bad_input(name, run, monkeypatch):
     """The study that the check of this name refuses."""
-    if name == "ready_rows":
+    if name in ("ready_rows", "heads"):
         (run.parent / "embeddings").mkdir()
         np.save(run.parent / "embeddings" / "train.npy", np.zeros((3, 8), np.float32))
     study = tiny_study(validation=20, **STUDIES.get(name, {}))

@@ -47,6 +47,7 @@ class Images:
     workers: int = 0
     preprocess: Mapping[str, dict[str, Any]] = field(default_factory=dict)
     corrupt: str = "error"
+    option: str = "--split"
     loaded: dict[str, Source] = field(default_factory=dict, repr=False, compare=False)
 
     def load(self, split: str, where: str) -> Source:
@@ -56,7 +57,7 @@ class Images:
         from distillscope.audits.models import load_images
 
         if split not in self.loaded:
-            option = "--split" if split == self.split else "--train-split"
+            option = self.option if split == self.split else "--train-split"
             self.loaded[split] = load_images(self.data, split, self.limit, self.corrupt, option, self.workers)
         return self.loaded[split]
 
@@ -85,21 +86,63 @@ class Reads:
                 for option, own in (("--teacher-ids", self.teacher_ids), ("--student-ids", self.student_ids))]
 
 
+@dataclass(frozen=True)
+class Elsewhere:
+    """Items from elsewhere: embeddings by both sides, or images for models, with their split (else that of the images)."""
+
+    teacher: str | None = None
+    student: str | None = None
+    data: str | None = None
+    split: str | None = None
+
+    def check(self, sides: tuple[str, str], images: Images) -> None:
+        """Refuse what does not fit together or would not be followed."""
+        if self.data is None and self.split is not None:
+            raise UserError("--ood-split", "--ood with images, whose split it names", "none", "Add --ood DATASET_OR_FOLDER.")
+        if self.data is not None:
+            if self.teacher or self.student:
+                raise UserError("--ood", "images, or --ood-teacher and --ood-student", "both", "Leave one out.")
+            for side in sides:
+                if not is_model(side, with_images=images.data is not None):
+                    raise UserError("--ood", "a model on each side, to embed these images", f"the embeddings {side}",
+                                    "Name their embeddings with --ood-teacher and --ood-student.")
+            return
+        for option, file in (("--ood-teacher", self.teacher), ("--ood-student", self.student)):
+            if file is None and (self.teacher or self.student):
+                raise UserError(option, "both --ood-teacher and --ood-student", "one", f"Add {option}.")
+            if file is not None and is_model(file, with_images=images.data is not None):
+                raise UserError(option, "embeddings of items from elsewhere", f"the model {file}",
+                                "Name the images with --ood, which embeds them by --teacher and --student.")
+
+    def read(self, sides: tuple[str, str], images: Images, scale: float | None,
+             ) -> tuple[tuple[Embeddings, Embeddings] | None, dict[str, dict[str, Any]]]:
+        """Both sides with one row an item, and how they were read."""
+        if self.data is not None:
+            option = "--split" if self.split is None else "--ood-split"
+            others = replace(images, data=self.data, split=self.split or images.split, option=option, loaded={})
+            return _pair(*sides, others, others.split, ("--teacher", "--student"), Reads())
+        if self.teacher is None or self.student is None:
+            return None, {}
+        return _pair(self.teacher, self.student, images, images.split, ("--ood-teacher", "--ood-student"), Reads(scale=scale))
+
+
 def audit_inputs(teacher: str, student: str, labels: str | None = None, *, train_teacher: str | None = None,
                  train_student: str | None = None, train_labels: str | None = None, train_split: str | None = None,
-                 text: str | None = None, subgroups: str | None = None, images: Images | None = None,
-                 normalize: str | None = None,
+                 text: str | None = None, subgroups: str | None = None, elsewhere: Elsewhere | None = None,
+                 images: Images | None = None, normalize: str | None = None,
                  groups: Collection[str] | None = None, intervals: bool = True, seed: int = 0,
                  reading: Reads | None = None, artefacts: Sequence[str] = (), timed: bool = True) -> Audit:
     """The audit of two embeddings files, folders or models; its ``inputs`` say how they were read and paired.
 
     ``artefacts`` are files made of the student, which become its ``stages``; latency and memory are measured if ``timed``.
     ``train_split`` embeds that split of ``images.data`` by both models, for probes that are fitted on training images.
-    Labels come from ``labels``, else from the files or the data. Errors: a ``UserError`` that names the input.
+    ``elsewhere`` names items that are from elsewhere. Labels come from ``labels``, else from the files or the data. Errors: a
+    ``UserError`` that names the input.
     """
-    images, reading = images or Images(), reading or Reads()
+    images, reading, elsewhere = images or Images(), reading or Reads(), elsewhere or Elsewhere()
     teacher, student = map(_pinned, (teacher, student))
     _check_followed(images, (teacher, student), text, train_split)
+    elsewhere.check((teacher, student), images)
     for group in groups or ():
         if group not in GROUPS:  # said before anything is read
             raise unknown_name("--only", "group of measures", group, GROUPS)
@@ -136,10 +179,14 @@ def audit_inputs(teacher: str, student: str, labels: str | None = None, *, train
         inputs |= {f"train_{name.removeprefix('train_')}": held for name, held in more.items()}
         if found_train_labels is None:
             raise UserError("--train-labels", "labels of the training items", "none", "Add --train-labels FILE.")
+    others, more = elsewhere.read((teacher, student), images, reading.scale)
+    notes += [f"items from elsewhere: {note}" for note in (_notes(more) if others else [])]
+    inputs |= {f"ood_{name}": held for name, held in more.items()}
     rows = {} if files is None else _rows_of_files(files, pair[1], images)
     named = None if text is None else _text(text, images)
     with progress.late_task("audit", num_steps(groups, intervals), "measures") as advance:
-        found = audit(pair[0].rows, pair[1].rows, known, text=named, subgroups=parts, artefacts=rows, normalize=normalize,
+        found = audit(pair[0].rows, pair[1].rows, known, text=named, subgroups=parts, artefacts=rows,
+                      ood_teacher=others and others[0].rows, ood_student=others and others[1].rows, normalize=normalize,
                       groups=groups, intervals=intervals, seed=seed, train_teacher=None if train is None else train[0].rows,
                       train_student=None if train is None else train[1].rows, train_labels=found_train_labels, advance=advance)
     if files is not None:

@@ -191,6 +191,11 @@ def _labels() -> Iterator[Check]:
     yield Check("probe.teacher.aurc", "three separate clusters", 0.0, found["probe.teacher.aurc"], EXACT)
     yield Check("few.teacher.accuracy_at_1", "three separate clusters", 1.0, found["few.teacher.accuracy_at_1"], EXACT)
     yield Check("few.student.accuracy_at_5", "noise: one in three", 1 / 3, found["few.student.accuracy_at_5"], 0.11)
+    far = [5 * np.eye(1, 6, 3) + 0.1 * rng.normal(size=(60, 6)), rng.normal(size=(60, 6))]
+    found = audit(told, blind, ood_teacher=far[0], ood_student=far[1], intervals=False, groups={"ood"})
+    yield Check("ood.teacher.auroc", "items from elsewhere are a cluster of their own", 1.0, found["ood.teacher.auroc"], EXACT)
+    yield Check("ood.teacher.fpr95", "items from elsewhere are a cluster of their own", 0.0, found["ood.teacher.fpr95"], EXACT)
+    yield Check("ood.student.auroc", "noise as the known items are: one half", 0.5, found["ood.student.auroc"], 0.12)
     repeated = np.repeat(np.eye(10), 2, axis=0)
     found = audit(repeated, repeated, groups={"retrieval"}, intervals=False)
     yield Check("retrieval.recall_at_1", "every row twice: a repeat of the own item is no rival", 1.0,

@@ -77,7 +77,7 @@ def widens(results: Results, arm: Arm, student: str, plain: Arm) -> Statement:
 
 def is_way(arm: Arm, plain: Arm) -> bool:
     """Other means than contrast and labels, with the plain arm's view and epochs; of remedies, whitening of plain ones."""
-    if arm.families & {"contrastive", "other", "supervised"} or arm.view != plain.view:
+    if arm.families & {"contrastive", "other", "supervised", "soft_labels"} or arm.view != plain.view:
         return False
     if arm.remedied == "posthoc":
         return arm.differs(plain) == {"rest"}

@@ -13,6 +13,7 @@ from distillscope.results.statistics import ALPHA, paired
 
 MARGIN = 0.1
 R2, LEARNED = "mapped.teacher_r2", 0.9
+SOFT, TUNED = {"soft_labels"}, "probe.student.accuracy"
 ROTATED = "phi_s"
 """The same target after a rotation, times one factor: a regression's task but for its scale."""
 
@@ -24,8 +25,9 @@ def objective(results: Results) -> Finding:
     If cosine is the cause, the same student with the same data, target, view and epochs has a higher rank without it. A rival
     regresses the same target without any cosine (mse, smooth_l1; the target may be rotated and scaled by one factor, as PHI-S
     does), at a learning rate of its own if need be, and has learned as much: its mean R^2 of the teacher, after the ridge map,
-    is at least 0.9 of cosine's. For each of them rank(rival) - 1.1 rank(cosine) is tested against 0 (paired t), for the
-    smallest student that ran both.
+    is at least 0.9 of cosine's. Or it learns the soft labels of the teacher's own classes, and its accuracy by the tuned probe
+    (the paper's, where none was tuned) is at least 0.9 of cosine's. For each of them rank(rival) - 1.1 rank(cosine) is tested
+    against 0 (paired t), for the smallest student that ran both.
 
     Supported where every rival's rank is shown to be above; refuted where every rival's is shown not to be: the collapse is
     then there without the cosine. Where some rise and some do not, it depends on the rival, and the claim is undecided. Labels
@@ -36,8 +38,8 @@ def objective(results: Results) -> Finding:
     rivals = [a for a in results.arms if is_rival(a, arm)]
     student = results.shared_student(arm, rivals, "an arm that regresses the plain arm's target without any cosine term (mse, "
                                                   "smooth_l1)")
-    base, least = results.values(arm, student, RANK), LEARNED * _learned(results, arm, student)
-    untrained = [r for r in rivals if _learned(results, r, student) < least]
+    base = results.values(arm, student, RANK)
+    untrained = [r for r in rivals if learned_less(results, r, arm, student)]
     measured = [r for r in rivals if r not in untrained and len(results.values(r, student, RANK))]
     parts = [_rises(results, rival, student, base) for rival in measured]
     if not parts:
@@ -57,9 +59,10 @@ def objective(results: Results) -> Finding:
 
 
 def is_rival(arm: Arm, plain: Arm) -> bool:
-    """A regression of the plain arm's target without cosine; its rate, and the scale of the target, may be its own."""
+    """A regression of the plain arm's target, or the teacher's soft labels, without cosine; its rate, and the scale of the
+    target, may be its own."""
     same_target = arm.target == plain.target or arm.target_name == ROTATED
-    return (arm.families == {"regression"} and same_target and arm.view == plain.view and arm.rest == plain.rest
+    return (arm.families in ({"regression"}, SOFT) and same_target and arm.view == plain.view and arm.rest == plain.rest
             and arm.trained_otherwise(plain) <= {"learning_rate"} and "cosine" not in {t.name for t in arm.terms})
 
 
@@ -85,13 +88,23 @@ def beside(results: Results, arm: Arm, student: str, measured: list[Arm], untrai
                   and a.trained_otherwise(arm) <= {"learning_rate"} and a.differs(arm) != {"training"}):
         gained = (results.values(other, student, RANK) - results.values(arm, student, RANK)).dropna()
         if len(gained) > 1:
-            note = f", which learned less than {100 * LEARNED:.0f} % of cosine's R^2" if other in untrained else ""
+            what = "accuracy" if other.families == SOFT else "R^2"
+            note = f", which learned less than {100 * LEARNED:.0f} % of cosine's {what}" if other in untrained else ""
             name = f"rank of {student} under {describe(results, other)}{note} - under cosine"
             found.append(secondary(name, paired(gained), "dims"))
     return found
 
 
-def _learned(results: Results, arm: Arm, student: str) -> float:
-    """Mean R^2 of the teacher over seeds, at least 0; NaN where it was not measured: nothing is held against the arm."""
-    values = results.values(arm, student, R2)
-    return max(0.0, float(values.mean())) if len(values) else float("nan")
+def learned_less(results: Results, rival: Arm, plain: Arm, student: str) -> bool:
+    """Whether a rival's mean over seeds is below 0.9 of the plain arm's: of R^2 of the teacher, for soft labels of accuracy.
+
+    Where it was not measured, nothing is held against the rival.
+    """
+    key = R2
+    if rival.families == SOFT:
+        known = set(results.once("measures", lambda: set(results.frame["measure"])))
+        key = TUNED if TUNED in known else results.accuracy_key()
+    own, base = (results.values(a, student, key) for a in (rival, plain))
+    if not len(own) or not len(base):
+        return False
+    return max(0.0, float(own.mean())) < LEARNED * max(0.0, float(base.mean()))

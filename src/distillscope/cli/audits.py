@@ -41,6 +41,11 @@ def audit(
     text: Annotated[str | None, typer.Option(help="embeddings of the class names, for zero-shot accuracy")] = None,
     subgroups: Annotated[str | None, typer.Option(metavar="FILE[:COLUMN]",
                                                   help="a subgroup an item, like labels: what the worst keeps")] = None,
+    ood: Annotated[str | None, typer.Option(metavar="DATA", help="images from elsewhere, for models: does either side find "
+                                            "them among its own?")] = None,
+    ood_split: Annotated[str | None, typer.Option(help="split of --ood [default: --split's]")] = None,
+    ood_teacher: Annotated[str | None, typer.Option(help="the same as embeddings")] = None,
+    ood_student: Annotated[str | None, typer.Option(help="the same as embeddings, by the student")] = None,
     data: Annotated[str | None, typer.Option(help="images, where a side is a model")] = None,
     split: Annotated[str, typer.Option(help="split of the images or folders")] = "test",
     train_split: Annotated[str | None, typer.Option(help="split of --data that the probes are fitted on")] = None,
@@ -79,10 +84,11 @@ def audit(
     - `distillscope audit --teacher teacher.npy --student student.npy --labels labels.npy --out audit`
     - `distillscope audit --teacher t.npy --student s.npy --require 'alignment.mean_cosine>=0.9'`
     - `distillscope audit --teacher efficientnet_lite0 --student student.onnx --data digits`
+    - `distillscope audit --teacher t.npy --student s.npy --ood-teacher other_t.npy --ood-student other_s.npy`
     - `distillscope audit --teacher efficientnet_lite0 --student student --artefact student.int8.onnx --data digits`
     """
     from distillscope.audits.requirements import check_requirements, read_requirement
-    from distillscope.audits.run import Images, Reads, audit_inputs, check_out, publish
+    from distillscope.audits.run import Elsewhere, Images, Reads, audit_inputs, check_out, publish
     from distillscope.audits.shown import sided_preprocess
     from distillscope.progress import Terminal, tell
     from distillscope.report.terminals import audit_table
@@ -95,7 +101,8 @@ def audit(
     images = Images(data, split, limit, device, precision, workers, shown, corrupt)
     found = audit_inputs(teacher, student, labels, train_teacher=train_teacher, train_student=train_student,
                          train_labels=train_labels, train_split=train_split, text=text, subgroups=subgroups, images=images,
-                         normalize=normalize, groups=only, intervals=intervals, seed=seed,
+                         elsewhere=Elsewhere(ood_teacher, ood_student, ood, ood_split), normalize=normalize,
+                         groups=only, intervals=intervals, seed=seed,
                          reading=Reads(ids, teacher_ids, student_ids, scale), artefacts=artefact or [], timed=timing)
     missed = check_requirements(found, require or [])
     printed = put_json(found.to_json() if json_ else "", json_)

@@ -16,6 +16,7 @@ from distillscope.measure.given import (
     checked_subgroups,
     checked_text,
     expect_one_order,
+    pair_from_elsewhere,
     prepared_side,
     training_pair,
     two_sides,
@@ -55,10 +56,10 @@ SCORED_ITEMS = {"count": "row_items", "labelled_count": "labelled_items", "probe
 
 @one_blas_thread()
 def audit(teacher: Any, student: Any, labels: Any = None, *, train_teacher: Any = None, train_student: Any = None,
-          train_labels: Any = None, text: Any = None, subgroups: Any = None, artefacts: Mapping[str, Any] | None = None,
-          normalize: str | None = None,
-          groups: Collection[str] | None = None, only: Callable[[str], bool] | None = None, intervals: bool = True,
-          seed: int = 0, settings: Settings | None = None, advance: Callable[[int], Any] | None = None) -> Audit:
+          train_labels: Any = None, text: Any = None, subgroups: Any = None, ood_teacher: Any = None, ood_student: Any = None,
+          artefacts: Mapping[str, Any] | None = None, normalize: str | None = None, groups: Collection[str] | None = None,
+          only: Callable[[str], bool] | None = None, intervals: bool = True, seed: int = 0, settings: Settings | None = None,
+          advance: Callable[[int], Any] | None = None) -> Audit:
     """Everything that can be measured on row-aligned embeddings ``teacher`` (n, d) and ``student`` (n, d').
 
     Floats: arrays (NumPy, memory-mapped), tensors, frames of pandas or polars, or a column of vectors; labels also as
@@ -67,13 +68,14 @@ def audit(teacher: Any, student: Any, labels: Any = None, *, train_teacher: Any 
     done once. ``labels`` (n,) add probes and k-nearest neighbours, fitted to ``train_teacher``, ``train_student`` and
     ``train_labels`` where given, else cross-validated on the items themselves; None, NaN, blank text, masked ones, and -1
     beside other classes, are items without a label, which these leave out; ``text`` (classes, d), embeddings of the class
-    names, adds zero-shot accuracy; ``subgroups`` (n,), like labels, what the worst of them keeps; ``artefacts``, name ->
-    embeddings (n, d') of the same items by a file that was made of the student, add ``stages``: what each step lost.
+    names, adds zero-shot accuracy; ``subgroups`` (n,), like labels, what the worst of them keeps; ``ood_teacher``
+    (q, d) and ``ood_student`` (q, d'), items from elsewhere, whether each side finds them; ``artefacts``, name -> embeddings
+    (n, d') of the same items by a file that was made of the student, add ``stages``: what each step lost.
     ``normalize="l2"`` scales rows to unit norm first; otherwise embeddings are measured as given. ``groups`` picks
-    among spectrum, alignment, contrastive, paper, similarity, retrieval, swap, codes, probe, few, knn and zero_shot, ``only``,
-    a function of a key, among their keys; ``intervals=False`` skips the 95 % intervals over items. ``seed`` is of subsamples,
-    folds and nulls, ``settings`` their sizes. What does not apply is named in ``left_out``.
-    ``advance`` is called with the number of steps just done, of `num_steps` in all.
+    among spectrum, alignment, contrastive, paper, similarity, retrieval, swap, codes, probe, few, knn, zero_shot and ood,
+    ``only``, a function of a key, among their keys; ``intervals=False`` skips the 95 % intervals over items. ``seed`` is of
+    subsamples, folds and nulls, ``settings`` their sizes. What does not apply is named in ``left_out``. ``advance`` is
+    called with the number of steps just done, of `num_steps` in all.
 
     >>> rng = np.random.default_rng(0)
     >>> teacher = rng.normal(size=(200, 8))
@@ -90,7 +92,8 @@ def audit(teacher: Any, student: Any, labels: Any = None, *, train_teacher: Any 
     if train is not None and labels is None:
         raise UserError("labels", "labels of the items", "only train_labels", "Pass labels= too.")
     text = checked_text(text, labels)
-    pool = LabelledPair(*sides, labels, train, train_labels, text, checked_subgroups(subgroups, sides[0].rows.count))
+    ood = pair_from_elsewhere(ood_teacher, ood_student, normalize, settings, sides)
+    pool = LabelledPair(*sides, labels, train, train_labels, text, checked_subgroups(subgroups, sides[0].rows.count), ood)
     files = {name: replaced(pool, name, prepared_side(rows, f"artefact {name}", normalize, settings))
              for name, rows in (artefacts or {}).items()}
     found = _measure(pool, chosen, intervals, only=only, advance=advance)
@@ -152,11 +155,11 @@ def _measure(pool: LabelledPair | Side, groups: set[str], intervals: bool, side:
                 advance(1)
             try:
                 result.measured[key] = _value(measure, _part(_pool(pool, measure.facts.group), at), intervals)
-            except NotMeasured as reason:
-                result.left_out[key] = str(reason)
-                continue
-            except np.linalg.LinAlgError as reason:
-                result.left_out[key] = f"a decomposition did not converge ({reason})"
+            except (NotMeasured, np.linalg.LinAlgError) as reason:
+                known = isinstance(reason, NotMeasured)
+                result.left_out[key] = str(reason) if known else f"a decomposition did not converge ({reason})"
+                if advance and intervals and measure.facts.interval in LEFT_OUT:
+                    advance(Settings.groups)
                 continue
             if intervals and measure.facts.interval in LEFT_OUT:
                 jackknifed[key] = (measure, at)
@@ -316,6 +319,11 @@ def _repeats(result: Audit, pool: LabelledPair | Side) -> list[str]:
         if seen:
             found.append(f"{seen:,} of the {items:,} items are training items too, row for row: "
                          "probes and neighbours have seen their labels.")
+    if pool.ood is not None:
+        foreign, keys = pool.ood.teacher.items, pool.teacher.items.keys
+        same = int(np.isin(foreign.keys, keys if pool.train is None else np.append(keys, pool.train.teacher.items.keys)).sum())
+        if same:
+            found.append(f"{same:,} of the {foreign.count:,} items from elsewhere are among the known ones, row for row.")
     return found
 
 

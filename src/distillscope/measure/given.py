@@ -30,13 +30,29 @@ def training_pair(teacher: Any, student: Any, labels: Any, normalize: str | None
     if np.ma.is_masked(labels):  # nothing is fitted to items without a label
         teacher, student = (_with_label(side, labels, name) for side, name in zip((teacher, student), given, strict=False))
         labels = np.ma.compressed(labels)
-    train = Pair(*two_sides(teacher, student, normalize, settings, ("train_teacher", "train_student"),
-                            tuple(side.rows.exponent for side in tested)))
-    for name, side, other in zip(given, (train.teacher, train.student), tested, strict=False):
-        if side.dim != other.dim:
-            raise UserError(name, f"{other.dim} dimensions like the {name[6:]}", f"{side.dim}",
-                            "Pass embeddings made by one model.")
+    train = _made_alike(teacher, student, normalize, settings, tested, ("train_teacher", "train_student"))
     return train, checked_labels(labels, "train_labels", train.count)
+
+
+def pair_from_elsewhere(teacher: Any, student: Any, normalize: str | None, settings: Settings,
+                        tested: tuple[Side, Side]) -> Pair | None:
+    """Both sides of the items from elsewhere, or none."""
+    given = {"ood_teacher": teacher, "ood_student": student}
+    missing = [name for name, value in given.items() if value is None]
+    if len(missing) == 1:
+        raise UserError(missing[0], "both ood_teacher and ood_student", "one", f"Pass {missing[0]}=.")
+    return None if missing else _made_alike(teacher, student, normalize, settings, tested, ("ood_teacher", "ood_student"))
+
+
+def _made_alike(teacher: Any, student: Any, normalize: str | None, settings: Settings, tested: tuple[Side, Side],
+                names: tuple[str, str]) -> Pair:
+    """Other items by the models of both ``tested`` sides."""
+    pair = Pair(*two_sides(teacher, student, normalize, settings, names, tuple(side.rows.exponent for side in tested)))
+    for name, side, other in zip(names, (pair.teacher, pair.student), tested, strict=True):
+        if side.dim != other.dim:
+            raise UserError(name, f"{other.dim} dimensions like the {name.partition('_')[2]}", f"{side.dim}",
+                            "Pass embeddings made by one model.")
+    return pair
 
 
 def _with_label(side: Any, labels: np.ma.MaskedArray, name: str) -> Stored:
@@ -124,7 +140,8 @@ def _side(rows: Rows, name: str, settings: Settings, items: Items | None, expone
     """Checked rows, scaled where their squares would leave float64; ``items`` are another side's, or their own."""
     found = _check(rows, name, settings)
     if exponent is not None and abs(exponent - found.exponent) > 2 * MOST_EXPONENT:
-        raise UserError(name, f"values of about the size of {name[6:]}", f"others by a factor of 2^{exponent - found.exponent}",
+        side = name.partition("_")[2]
+        raise UserError(name, f"values of about the size of {side}", f"others by a factor of 2^{exponent - found.exponent}",
                         "Pass embeddings made by one model.")
     rows = Rows(rows.z, rows.normalize, found.exponent if exponent is None else exponent)
     own = Items.of(found.keys) if items is None else items

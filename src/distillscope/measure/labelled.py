@@ -19,7 +19,7 @@ from distillscope.measure.rows import unit
 from distillscope.measure.scan import Items
 from distillscope.measure.subsets import ends, subsets
 
-BETWEEN_ITEMS = ("similarity", "retrieval", "contrastive")
+BETWEEN_ITEMS = ("similarity", "retrieval", "contrastive", "ood")
 CLASSIFIED = ("probe", "few", "knn")
 
 
@@ -44,14 +44,15 @@ class LabelledPair(Compressed):
 
     Items that ``labels`` masks have none: they take no part here. Without a training set, probes are cross-validated over five
     folds of the items themselves, and neighbours leave the item out. ``text`` (classes, d) are embeddings of the class names
-    for zero-shot accuracy, ``subgroups`` (n,) say of which of them an item is, masked where of none.
+    for zero-shot accuracy, ``subgroups`` (n,) say of which of them an item is, masked where of none; ``ood`` are items from
+    elsewhere.
     """
 
     def __init__(self, teacher: Side, student: Side, labels: np.ndarray | None = None, train: Pair | None = None,
                  train_labels: np.ndarray | None = None, text: np.ndarray | None = None,
-                 subgroups: np.ndarray | None = None) -> None:
+                 subgroups: np.ndarray | None = None, ood: Pair | None = None) -> None:
         super().__init__(teacher, student)
-        self.train, self.text, self._labels, self._subgroups = train, text, labels, subgroups
+        self.train, self.text, self._labels, self._subgroups, self.ood = train, text, labels, subgroups, ood
         self._train_labels = np.empty(0, np.int64) if train_labels is None else train_labels
         self._subsets: dict[tuple[str, str], list[Subset]] = {}
         self._fitted: dict[tuple[str, str], tuple[list[LinearProbe], np.ndarray]] = {}
@@ -76,7 +77,7 @@ class LabelledPair(Compressed):
         teacher, student = (Side(side.rows.chosen(index), self.settings, items, side.precision)
                             for side in (self.teacher, self.student))
         labels, subgroups = (None if of is None else of[index] for of in (self._labels, self._subgroups))
-        return LabelledPair(teacher, student, labels, self.train, self._train_labels, self.text, subgroups)
+        return LabelledPair(teacher, student, labels, self.train, self._train_labels, self.text, subgroups, self.ood)
 
     def over(self, group: str) -> LabelledPair:
         """The pair that measures of a group are taken on.
@@ -98,6 +99,8 @@ class LabelledPair(Compressed):
             among.expect(among.sample_count, among.sample_count)
         if "codes" in groups:
             self.over("codes").expect(self.over("codes").sample_count, self.over("codes").code_queries)
+        if "ood" in groups and self.ood is not None and self.train is None:
+            sought.expect(sought.sample_count, sought.sample_count)
         if "retrieval" in groups:
             sought.expect(len(sought.gallery_index), sought.num_queries)
         if "knn" in groups and self._labels is not None and self.train is None:

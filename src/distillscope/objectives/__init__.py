@@ -14,7 +14,9 @@ GIVEN = {
     "teacher": "(b, k) the target's embeddings of the same images",
     "other": "(b, d) the student's embeddings of a second view of the same images; the arm needs a view",
     "labels": "(b,) the images' classes; the data needs labels",
-    "logits": "(b, classes) what a linear head makes of `student`; it is trained with the student and thrown away",
+    "logits": "(b, classes) what a linear head makes of `student`; it is trained with the student and thrown away. The classes "
+              "are the data's, beside teacher_logits the teacher's",
+    "teacher_logits": "(b, classes) what the teacher's own head, which it must have, makes of its embeddings of the images",
     "earlier": "(q, k) the target's embeddings of earlier batches, none of an image of this one; the newest of them, as "
                "many as the objective's setting `queue` or `memory` says, none at the start",
     "log_scale": "() log(1 / temperature), trained with the student from the setting `temperature` on",

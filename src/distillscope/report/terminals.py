@@ -35,7 +35,7 @@ GROUPS = {"spectrum": "Directions", "alignment": "Alignment with the teacher", "
           "retrieval": "Search", "swap": "Search, one side in the other's index", "codes": "Shorter embeddings",
           "similarity": "Similarity", "probe": "Labels: linear probe",
           "few": "Labels: few of them", "knn": "Labels: neighbours",
-          "zero_shot": "Labels: class names", "paper": "As in the paper"}
+          "zero_shot": "Labels: class names", "ood": "Items from elsewhere", "paper": "As in the paper"}
 PREFERRED = ["effective_rank", "alignment.teacher_r2", "probe.accuracy", "retrieval.recall_at_1",
              "retrieval.neighbour_overlap_10", "alignment.mean_cosine", "knn.accuracy", "zero_shot.accuracy",
              "contrastive.retained_share", "similarity.linear_cka_debiased", "dims_90",

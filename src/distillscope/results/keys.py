@@ -37,6 +37,9 @@ KEYS: dict[str, Shown] = {
     "accuracy": _percent("accuracy"),
     "retention": _percent("retention"),
     "negative_flips": Shown(title="negative flips", percent=True, better="lower"),
+    "noise_flips": Shown(title="flips by noise", percent=True, better="lower"),
+    "worst_class_flips": Shown(title="worst class, flips", percent=True, better="lower"),
+    "worst_class_noise_flips": Shown(title="worst class, flips by noise", percent=True, better="lower"),
     "positive_flips": Shown(title="positive flips", percent=True, better="higher"),
     "mcnemar_p": Shown(title="McNemar p"),
     "probe.c": Shown(title="C"),
@@ -53,15 +56,15 @@ def facts_of(measure: str) -> Shown:
 
     >>> facts_of("student.effective_rank").title, facts_of("probe.student.accuracy").hint, facts_of("zero_shot.accuracy").scale
     ('effective rank', 'linear probe (tuned)', 100)
-    >>> facts_of("similarity.linear_cka_null").title, facts_of("stable_rank").title
-    ('CKA, shuffled', 'stable rank')
+    >>> facts_of("similarity.linear_cka_null").title, facts_of("stable_rank").title, facts_of("probe.ece").title
+    ('CKA, shuffled', 'stable rank', 'calibration error')
     """
     name = without_side(measure)
     if name.endswith("_null"):
         own = facts_of(name.removesuffix("_null"))
         return own.model_copy(update={"title": f"{own.title}, shuffled", "short": "", "heading": "", "column": False})
-    last = name.rpartition(".")[2]
-    for key in (name, last):
+    head, _, last = name.rpartition(".")
+    for key in (name, f"{head}.student.{last}", last):
         found = KEYS.get(key) or (measures.facts(key) if key in measures else None)
         if found and found.title:
             return found

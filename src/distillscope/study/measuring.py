@@ -38,12 +38,14 @@ from distillscope.results.rows import CLEAN, Row
 from distillscope.stress.subject import Subject, run_stresses
 from distillscope.students.load import StudentEncoder
 from distillscope.students.networks import capacity
+from distillscope.study.flips import against_teacher, by_noise, column, read_predictions
 from distillscope.study.prepared import Prepared, noise_conditions
 from distillscope.training.streams import KeyedStreams
 
 GROUPS = {"spectrum", "alignment", "contrastive", "paper", "similarity"}
 PROBES = {"paper": "paper.probe", "tuned": "probe"}
 """Probe -> the head of its keys: the paper's setting stands under paper.*, the tuned one under probe.*."""
+PREDICTIONS = "predictions.parquet"
 MAPPED = {"student.effective_rank": "effective_rank", "retrieval.recall_at_1": "recall_at_1",
         "retrieval.recall_at_5": "recall_at_5", "retrieval.recall_at_10": "recall_at_10",
         "retrieval.neighbour_overlap_10": "neighbour_overlap_10"}
@@ -87,7 +89,7 @@ def evaluate(study: Study, splits: Splits, prepared: Prepared, student: StudentE
     rows += mapped_measures(clean, teacher_side(prepared.common_rows_file("test")))
     skipped += fitted.missing
     if splits.labelled:
-        rows += accuracies(study, splits, student, streams, fitted, clean, folder)
+        rows += accuracies(study, splits, prepared, student, streams, fitted, clean, folder)
     probes = fitted.probes
 
     def embedded(items: Source, perturbation: Any, label: str) -> np.ndarray:
@@ -116,19 +118,22 @@ def _kept_side(path: Path, written: int) -> Side:
     return prepare(np.load(path, allow_pickle=False), normalize="l2")
 
 
-def accuracies(study: Study, splits: Splits, student: StudentEncoder, streams: KeyedStreams, fitted: Fitted, clean: np.ndarray,
-               folder: Path) -> list[Row]:
-    """Probes clean and under the study's noise, and nearest neighbours; the predictions are saved."""
+def accuracies(study: Study, splits: Splits, prepared: Prepared, student: StudentEncoder, streams: KeyedStreams,
+               fitted: Fitted, clean: np.ndarray, folder: Path) -> list[Row]:
+    """Probes clean and under the study's noise, flips, and nearest neighbours; the predictions are saved."""
     conditions = noise_conditions(study)
     noises = dict(zip(conditions, streams.noise(list(conditions.values()), len(splits.test)), strict=True))
     predictions: dict[tuple, np.ndarray] = {}
     for key in [(CLEAN, None), *conditions]:
         z = student.embed_source(splits.test, noises[key]) if key in noises else clean
         predictions.update({(name, *key): probe.predict(z) for name, probe in fitted.probes.items()})
-    save_predictions(folder / "predictions.parquet", predictions, splits.test)
+    save_predictions(folder / PREDICTIONS, predictions, splits.test)
     labels = labels_of(splits.test)
     knn = knn_accuracy(fitted.train, labels_of(splits.train), clean, labels)
+    teacher = read_predictions(prepared.taught)
     return [*probe_rows(fitted.probes, predictions, labels, "student"),
+            *against_teacher(PROBES, predictions, teacher, labels, not study.noise.per_seed),
+            *by_noise(PROBES, predictions, labels, "student"),
             Row.clean("knn.student.accuracy", knn, len(splits.test), "fraction")]
 
 
@@ -156,7 +161,7 @@ def save_predictions(path: Path, predictions: Mapping[tuple, np.ndarray], source
     """One column for each probe, condition and draw, beside id and label."""
     columns: dict[str, Any] = {"id": source.ids, "label": labels_of(source).astype(np.int32)}
     for (probe, condition, draw), predicted in predictions.items():
-        columns[f"{probe}|{condition}|{'' if draw is None else draw}"] = predicted.astype(np.int32)
+        columns[column(probe, condition, draw)] = predicted.astype(np.int32)
     write_atomic(path, lambda p: pd.DataFrame(columns).to_parquet(p, index=False))
 
 

@@ -25,11 +25,11 @@ from distillscope.results.rundir import check_folder, check_names, json_object, 
 from distillscope.stress.subject import rehearse
 from distillscope.students.load import check_student
 from distillscope.students.networks import recompute
-from distillscope.study.prepared import embedded_views, fingerprint, rehearse_views
+from distillscope.study.prepared import asks_for_logits, embedded_views, fingerprint, rehearse_views
 from distillscope.targets.transforms import check_target, fit_target
 from distillscope.teachers.encoder import TeacherRows
 from distillscope.training.loop import check_tracker
-from distillscope.training.loss import check_arm, check_dims
+from distillscope.training.loss import check_arm, check_dims, no_head
 from distillscope.training.muon import kernels_of
 
 LEAST_TEST = 10
@@ -200,6 +200,13 @@ def dimensions(work: Work, seen: Seen) -> None:
         check_dims(arm, work.study.target_of(arm), seen.encoder.dim)
 
 
+def heads(work: Work, seen: Seen) -> None:
+    """Whether the teacher has classes of its own, where an arm asks for what it says of them."""
+    for arm in work.study.arms:
+        if asks_for_logits(arm) and seen.encoder.head is None:
+            raise no_head(f"arms.{arm.name}.objective", f"{seen.encoder.name}, which has none")
+
+
 def targets(work: Work, seen: Seen) -> None:
     """Whether the study's and the arms' targets can be fitted to so many images of so many dimensions."""
     for part in (work.study.target, *map(work.study.target_of, work.study.arms)):
@@ -285,6 +292,7 @@ CHECKS = (
     Check("data", test_images, distill=False),
     Check("data", stresses, distill=False),
     Check("teacher", dimensions),
+    Check("teacher", heads),
     Check("teacher", targets),
     Check("teacher", target_names, distill=False),
     Check("teacher", ready_rows),

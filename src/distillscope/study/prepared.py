@@ -28,17 +28,22 @@ from distillscope.results.rows import Condition
 from distillscope.targets.transforms import Target, fit_target, load_target
 from distillscope.teachers.encoder import TeacherRows
 
+LOGITS = "-logits"
 TRANSFORM = "target.safetensors"
 """In a folder of targets, and in every folder of a student trained towards them."""
 
 
 @dataclass(frozen=True)
 class Prepared:
-    """A folder of target embeddings (n, d) for one data set, teacher and target; ``common`` is that of the study's target."""
+    """A folder of target embeddings (n, d) for one data set, teacher and target; ``common`` is that of the study's target.
+
+    ``taught`` is the file of what the teacher's probes say of the test items, on these embeddings.
+    """
 
     folder: Path
     target_name: str
     common: Path | None = None
+    taught: Path | None = None
 
     @property
     def target(self) -> Target:
@@ -48,6 +53,10 @@ class Prepared:
     def rows(self, name: str) -> np.ndarray:
         """"train", "validation", "test" or a view's name: (n, d) float32, memory-mapped."""
         return np.load(self.rows_file(name), mmap_mode="r", allow_pickle=False)
+
+    def logits(self, name: str) -> np.ndarray:
+        """What the teacher's own head says of the images of "train" or a view (n, classes), where an arm asks for it."""
+        return self.rows(name + LOGITS)
 
     def rows_file(self, name: str) -> Path:
         """Where these rows stand."""
@@ -121,12 +130,26 @@ def _written(study: Study, encoder: TeacherRows, splits: Splits, part: Part, arm
     def seen(view: View, label: str) -> np.ndarray:
         return target(encoder.rows(splits.train, view, label=f"teacher {splits.title}, {label}"))
 
+    def said(view: View | None, label: str) -> np.ndarray:
+        if encoder.head is None:
+            raise ValueError(f"teacher {encoder.name} has no head")  # checked before
+        return encoder.head(train if view is None else encoder.rows(splits.train, view, label=label))
+
     def is_cached(view: View) -> bool:
         return not encoder.num_missing(splits.train, view)
 
     for name, view, label in embedded_views(study, arms):
         keep_rows(folder / f"{name}.npy", partial(seen, view, label), cheap=partial(is_cached, view))
+    if asking := [arm for arm in arms if asks_for_logits(arm)]:
+        named: list[tuple[str, View | None, str]] = [("train", None, ""), *embedded_views(study, asking)]
+        for name, shown, label in named:
+            keep_rows(folder / f"{name}{LOGITS}.npy", partial(said, shown, f"teacher {splits.title}, {label}"))
     return Prepared(folder, target.name)
+
+
+def asks_for_logits(arm: Arm) -> bool:
+    """Whether an objective of the arm compares with what the teacher's own head says."""
+    return any(o.weight and "teacher_logits" in registry.objectives.needs(o.name) for o in arm.objective)
 
 
 def _fitted_once(part: Part, encoder: TeacherRows, train: np.ndarray, path: Path) -> Target:

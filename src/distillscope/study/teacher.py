@@ -22,7 +22,17 @@ from distillscope.registry import stresses
 from distillscope.results.rows import CLEAN, TEACHER, Row, tidy
 from distillscope.results.rundir import is_complete, reference_folder, write_results
 from distillscope.stress.subject import Findings, Subject, run_stresses
-from distillscope.study.measuring import fit_probes, heads, probe_rows, refit, save_embeddings, save_predictions
+from distillscope.study.flips import by_noise
+from distillscope.study.measuring import (
+    PREDICTIONS,
+    PROBES,
+    fit_probes,
+    heads,
+    probe_rows,
+    refit,
+    save_embeddings,
+    save_predictions,
+)
 from distillscope.study.preflight import Work, check_teacher
 from distillscope.study.prepared import Prepared, Untransformed, fingerprint, noise_conditions, prepare_targets
 from distillscope.targets.transforms import Target
@@ -74,10 +84,10 @@ def _accuracies(study: Study, encoder: TeacherRows, splits: Splits, target: Targ
         label = f"teacher {splits.title}/{splits.test.split}, {key[0]}, draw {key[1] + 1}"
         z = target(encoder.rows(splits.test, noise, label=label))
         predictions.update({(name, *key): probe.predict(z) for name, probe in probes.items()})
-    save_predictions(folder / "predictions.parquet", predictions, splits.test)
+    save_predictions(folder / PREDICTIONS, predictions, splits.test)
     labels = labels_of(splits.test)
     near = knn_accuracy(train, labels_of(splits.train), clean, labels)
-    return [*probe_rows(probes, predictions, labels, "teacher"),
+    return [*probe_rows(probes, predictions, labels, "teacher"), *by_noise(PROBES, predictions, labels, "teacher"),
             Row.clean("knn.teacher.accuracy", near, len(clean), "fraction"),
             Row.clean("knn.chance", 1 / len(np.unique(labels)), len(clean), "fraction")]
 
@@ -120,7 +130,8 @@ def run_teacher(work: Work, data: Dataset, teacher: Teacher, splits: Splits, run
     prepared = {key: prepare_targets(study, encoder, splits, part, [a for a in arms if target_key(study.target_of(a)) == key])
                 for key, part in parts.items()}
     common = prepared[target_key(study.target)].folder
-    prepared = {key: replace(p, common=common) for key, p in prepared.items()}
+    prepared = {key: replace(p, common=common, taught=reference_folder(run, data.title, teacher.title, p.target_name)
+                             / PREDICTIONS) for key, p in prepared.items()}
     by_name = {p.target_name: p for p in prepared.values()}
     wanted = {"none": Part(name="none"), **{p.target_name: parts[key] for key, p in prepared.items()}}
     for name, part in wanted.items():

@@ -11,7 +11,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, NamedTuple, Protocol
 
 import numpy as np
 import torch
@@ -45,6 +45,22 @@ class Perturbation(Protocol):
     def describe(self) -> dict[str, Any]: ...
 
 
+class Head(NamedTuple):
+    """The linear layer by which a network that was trained to classify makes logits of its embeddings."""
+
+    weights: NDArray[np.float32]
+    bias: NDArray[np.float32]
+
+    def __call__(self, embeddings: np.ndarray) -> NDArray[np.float32]:
+        """Logits (n, classes) of embeddings (n, d) as the network gives them.
+
+        >>> Head(np.ones((2, 3), np.float32), np.array([0, 1], np.float32))(np.ones((1, 3), np.float32)).tolist()
+        [[3.0, 4.0]]
+        """
+        found: NDArray[np.float32] = np.asarray(embeddings, np.float32) @ self.weights.T + self.bias
+        return found
+
+
 class TeacherRows(ABC):
     """A teacher that has rows and no network: it cannot embed views or noisy images. `Encoder` is the one that can.
 
@@ -55,6 +71,8 @@ class TeacherRows(ABC):
     dim: int
     precision: str = "float32"
     num_parameters: int = 0
+    head: Head | None = None
+    """Its own classifier, where it has one that takes its embeddings as they are."""
     reading: str = ""
     """What was decided about weights or a file that do not say it themselves, in one line for the user."""
 
@@ -108,6 +126,7 @@ class Encoder(TeacherRows):
     device: torch.device = field(default_factory=lambda: torch.device("cpu"))
     num_parameters: int = 0
     reading: str = ""
+    head: Head | None = field(default=None, repr=False, compare=False)
 
     role = "teacher"
 

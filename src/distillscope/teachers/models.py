@@ -18,7 +18,7 @@ from distillscope.errors import UserError, near_names
 from distillscope.inputs.embeddings import positions, read_embeddings
 from distillscope.inputs.formats import EMBEDDINGS, suffix_of
 from distillscope.registry import teachers
-from distillscope.teachers.encoder import Encoder, TeacherRows, hash_state, load_state, read_state
+from distillscope.teachers.encoder import Encoder, Head, TeacherRows, hash_state, load_state, read_state
 
 
 @teachers.register("efficientnet_lite0")
@@ -166,6 +166,7 @@ def _timm_encoder(name: str, module: Any, head: str, crop_fraction: float | None
     from timm.data import resolve_model_data_config
 
     config = resolve_model_data_config(module)
+    classifier = module.get_classifier() if head == "drop" and not unit_norm else None
     if head == "drop":
         module.reset_classifier(0)
     dim = module.num_classes if head == "keep" else module.num_features
@@ -173,7 +174,17 @@ def _timm_encoder(name: str, module: Any, head: str, crop_fraction: float | None
         dim = module.head_hidden_size
     preprocess = Preprocess(image_size or config["input_size"][-1], tuple(config["mean"]), tuple(config["std"]),
                             config["interpolation"], crop_fraction or config["crop_pct"])
-    return Encoder(name, module, dim, preprocess, hash_state(module.state_dict().items()), unit_norm=unit_norm)
+    return Encoder(name, module, dim, preprocess, hash_state(module.state_dict().items()), unit_norm=unit_norm,
+                   head=_head(classifier, dim))
+
+
+def _head(classifier: Any, dim: int) -> Head | None:
+    """The last layer that was taken off, where it is one linear map of embeddings (n, dim)."""
+    if type(classifier) is not torch.nn.Linear or classifier.in_features != dim:
+        return None
+    weights = classifier.weight.detach().cpu().float().numpy()
+    bias = np.zeros(len(weights), np.float32) if classifier.bias is None else classifier.bias.detach().cpu().float().numpy()
+    return Head(weights, bias)
 
 
 class _ImageTower(torch.nn.Module):

@@ -44,11 +44,13 @@ TRACKERS = tuple(EXTRAS)
 
 @dataclass(frozen=True)
 class TrainingSet:
-    """Images, and the target embeddings (n, d) that the teacher gave for them, at each epoch's view."""
+    """Images, and the target embeddings (n, d) that the teacher gave for them, at each epoch's view; where they are asked for,
+    what its own head says of them (n, classes)."""
 
     source: Source
     targets: Callable[[int], np.ndarray]
     view: Callable[[Any], View | None] = lambda epoch: None
+    logits: Callable[[int], np.ndarray] | None = None
 
 
 def learning_rate_factor(schedule: str, step: int, num_steps: int) -> float:
@@ -163,8 +165,9 @@ class _Loop:
         self.per_epoch = settings.num_steps(len(self.source))
         self.num_steps = settings.epochs * self.per_epoch
         gather = BatchGather(accelerator.process_index, accelerator.num_processes)
-        self.terms = Terms(arm, student.dim, training_set.targets(0).shape[1], num_classes(self.source), seed=streams.seed,
-                           gather=gather).to(student.device)
+        classes = None if training_set.logits is None else training_set.logits(0).shape[1]
+        self.terms = Terms(arm, student.dim, training_set.targets(0).shape[1], num_classes(self.source),
+                           teacher_classes=classes, seed=streams.seed, gather=gather).to(student.device)
         optimizer = make_optimizer([*student.module.parameters(), *self.terms.parameters()], settings)
         if settings.recompute:
             recompute(student.module, student.name)
@@ -237,6 +240,7 @@ class _Loop:
     def begin_epoch(self) -> None:
         epoch, needs = self.step // self.per_epoch, self.terms.needs
         self.targets = self.training_set.targets(epoch)
+        self.logits = None if self.training_set.logits is None else self.training_set.logits(epoch)
         self.view = self.training_set.view(epoch)
         self.other_view = self.training_set.view(f"{epoch} second") if "other" in needs else None
         self.module.train()
@@ -322,6 +326,9 @@ class _Loop:
                  "teacher": torch.from_numpy(targets).float().to(self.student.device)}
         if "other" in needs:
             found["other"] = self.student_sees(images, ids, self.other_view)
+        if "teacher_logits" in needs and self.logits is not None:
+            logits = np.ascontiguousarray(self.logits[indices])
+            found["teacher_logits"] = torch.from_numpy(logits).float().to(self.student.device)
         if needs & {"labels", "logits"} and self.source.labels is not None:
             found["labels"] = torch.from_numpy(self.source.labels[indices]).to(self.student.device)
         return found

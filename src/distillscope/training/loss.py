@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from functools import partial
 from typing import Any
 
@@ -47,7 +47,8 @@ class Memory:
 class Term(torch.nn.Module):
     """One objective with its weight, settings and, where it asks for them, head, learned scale and memory."""
 
-    def __init__(self, objective: Objective, where: str, dim: int, num_classes: int | None) -> None:
+    def __init__(self, objective: Objective, where: str, dim: int, num_classes: int | None,
+                 teacher_classes: int | None = None) -> None:
         super().__init__()
         settings = settings_of(objective, where)
         self.weight, self.projected = objective.weight, objective.projected
@@ -55,9 +56,12 @@ class Term(torch.nn.Module):
         for need in self.needs:
             if need not in GIVEN:
                 raise unknown_name(f"objective {objective.name}", "name of what an objective may ask for", need, GIVEN)
-        if num_classes is None and {"labels", "logits"} & set(self.needs):
+        if num_classes is None and needs_labels(self.needs):
             raise UserError(where, "data with labels", "none", "Name the label column, or use an objective without labels.")
-        self.head = torch.nn.Linear(dim, num_classes) if "logits" in self.needs and num_classes is not None else None
+        if teacher_classes is None and "teacher_logits" in self.needs:
+            raise no_head(where, "none")
+        outputs = teacher_classes if "teacher_logits" in self.needs else num_classes
+        self.head = torch.nn.Linear(dim, outputs) if "logits" in self.needs and outputs is not None else None
         self.log_scale: torch.nn.Parameter | None = None
         if "log_scale" in self.needs:
             self.log_scale = torch.nn.Parameter(torch.tensor(-math.log(settings["temperature"])))
@@ -69,8 +73,8 @@ class Terms(torch.nn.Module):
 
     place: torch.Tensor
 
-    def __init__(self, arm: Arm, dim: int, target_dim: int, num_classes: int | None = None, *, seed: int = 0,
-                 gather: BatchGather = BatchGather()) -> None:
+    def __init__(self, arm: Arm, dim: int, target_dim: int, num_classes: int | None = None, *,
+                 teacher_classes: int | None = None, seed: int = 0, gather: BatchGather = BatchGather()) -> None:
         super().__init__()
         self.gather = gather
         self._latest: tuple[torch.Tensor, torch.Tensor] | None = None
@@ -88,7 +92,7 @@ class Terms(torch.nn.Module):
                 self.projector = projector.train()
             torch.manual_seed(keyed_seed(seed, "heads"))
             self.terms = torch.nn.ModuleList(
-                Term(o, f"arms.{arm.name}.objective ({o.name})", shown if o.projected else dim, num_classes)
+                Term(o, f"arms.{arm.name}.objective ({o.name})", shown if o.projected else dim, num_classes, teacher_classes)
                 for o in arm.objective if o.weight)
 
     def __iter__(self) -> Iterator[Term]:
@@ -102,8 +106,8 @@ class Terms(torch.nn.Module):
     def forward(self, given: dict[str, torch.Tensor], items: torch.Tensor, total: int) -> torch.Tensor:
         """The weighted sum over the whole batch of ``total`` images.
 
-        ``given``: student, teacher and, where they are needed, other and labels: this process's rows; ``items``: their
-        places in the training set.
+        ``given``: student, teacher and, where they are needed, other, labels and teacher_logits: this process's rows;
+        ``items``: their places in the training set.
         """
         with torch.autocast(given["student"].device.type, enabled=False):
             batch = _Batch(given, items, total, self.projector, self.gather)
@@ -179,6 +183,17 @@ class _Batch:
         return self.ready[key]
 
 
+def needs_labels(needs: Collection[str]) -> bool:
+    """Whether an objective that asks for ``needs`` asks for the data's labels: a head may be for the teacher's classes."""
+    return "labels" in needs or ("logits" in needs and "teacher_logits" not in needs)
+
+
+def no_head(where: str, got: str) -> UserError:
+    """The one line for a teacher without classes of its own."""
+    return UserError(where, "a teacher with a linear head of its own, as efficientnet_lite0 and timm's classifiers have", got,
+                     "Use another objective, or such a teacher.")
+
+
 def settings_of(objective: Objective, where: str) -> dict[str, Any]:
     """All settings of a term: those given, checked, over the defaults."""
     defaults = {k: p.default for k, p in objectives.settings(objective.name).items()}
@@ -200,7 +215,7 @@ def check_arm(arm: Arm, training: Training, source: Source) -> None:
     count, batch = len(source), training.batch_size
     for objective in (o for o in arm.objective if o.weight):
         where, needs = f"arms.{arm.name}.objective ({objective.name})", objectives.needs(objective.name)
-        if source.labels is None and {"labels", "logits"} & set(needs):
+        if source.labels is None and needs_labels(needs):
             raise UserError(where, "data with labels", f"{source.name}/{source.split} without",
                             "Name the label column, or use an objective without labels.")
         if "earlier" in needs and capacity(objective, where) > max(0, count - batch):
@@ -234,9 +249,10 @@ def check_dims(arm: Arm, target: Part, teacher_dim: int) -> None:
     generator = torch.Generator().manual_seed(0)
     given = {name: torch.randn(4, dim, generator=generator) for name in ("student", "teacher", "other")}
     for objective in (o for o in arm.objective if o.weight):
-        terms = Terms(arm.model_copy(update={"objective": (objective,)}), dim, dim, num_classes=2)
+        terms = Terms(arm.model_copy(update={"objective": (objective,)}), dim, dim, num_classes=2, teacher_classes=2)
+        labels = {"labels": torch.tensor([0, 1, 0, 1]), "teacher_logits": torch.zeros(4, 2)}
         try:
-            terms({**given, "labels": torch.tensor([0, 1, 0, 1])}, torch.arange(4), 4)
+            terms({**given, **labels}, torch.arange(4), 4)
         except UserError as error:
             where = f"arms.{arm.name}.{error.where} ({objective.name})"
             raise UserError(where, error.expected, error.got, error.todo) from None

@@ -182,6 +182,12 @@ def search(found: Audit, drawn: Shown) -> dict[str, Any]:
     return {"rows": [drawn("retrieval", "similarity"), *(drawn(key) for key in ("swap", "codes") if key in groups)]}
 
 
+@AUDIT.register("ood", "Items from elsewhere", order=65, template="figures")
+def elsewhere(found: Audit, drawn: Shown) -> dict[str, Any] | None:
+    """How well each side's distances find what is not of the known items; nothing where no such items were given."""
+    return {"rows": [drawn("ood")]} if "ood.student.auroc" in found.measured else None
+
+
 @AUDIT.register("items", "Telling items apart", order=70, template="figures")
 def items(drawn: Shown) -> dict[str, Any]:
     """How many nats the embeddings hold of which item is which."""
