@@ -1,28 +1,18 @@
-"""What images cost on their way to teacher and student, and how memory grows with their number.
+"""What images cost on their way to teacher and student.
 
     python benchmarks/data_path.py photos [--count 400]        # photos of 2 to 12 MP: embed, against timm and PIL
     python benchmarks/data_path.py epochs [--count 600]        # photos of 0.6 MP: epochs at 96 px, against PIL
-    python benchmarks/data_path.py memory [--count 1000 10000] # tiny images: embed and distil, time and peak memory
 
 Photos are cut from scikit-learn's two, enlarged, with noise of up to 6 levels, and saved as JPEG of quality 88. All with one
 thread a process; `photos` and `epochs` with two decoding workers on both sides. Processor time counts those of the workers.
-`memory`: 8 px PNGs in WebDataset shards, a random teacher of two layers, a width-1 student for one epoch, each count in a
-process of its own. Peak memory is what belongs to the process alone (RssAnon, sampled 20 times a second): mapped files are
-the system's to take back.
 """
 
 from __future__ import annotations
 
 import argparse
-import io
-import json
 import os
 import statistics
-import subprocess
-import sys
-import tarfile
 import tempfile
-import threading
 import time
 from collections.abc import Callable
 from dataclasses import replace
@@ -99,7 +89,7 @@ class PilPhotos(torch.utils.data.Dataset):
 
 
 def photos(count: int, folder: Path, rounds: int = 2) -> dict[str, Any]:
-    """Embedding by EfficientNet-Lite0: whole photos, reduced ones (min_side 768, three times the side), and a plain loop."""
+    """Embedding by EfficientNet-Lite0: photos as `embed` decodes them, whole ones (min_side: whole), and a plain loop."""
     from distillscope.registry import teachers
     from distillscope.study.embedding import embed_dataset
 
@@ -125,8 +115,8 @@ def photos(count: int, folder: Path, rounds: int = 2) -> dict[str, Any]:
     clock = Clock(count)
     for _ in range(rounds):
         clock("plain", plain)
-        clock("whole", lambda: ours("whole", ""))
-        clock("reduced", lambda: ours("reduced", ", min_side: 768"))
+        clock("whole", lambda: ours("whole", ", min_side: whole"))
+        clock("reduced", lambda: ours("reduced", ""))
     faster = {n: clock.ratio("plain", n) for n in ("whole", "reduced")}
     return {"count": count, "ms an image": clock.found, "times as fast": faster,
             "cosine to plain": {n: _cosines(rows[n], rows["plain"]) for n in ("whole", "reduced")},
@@ -184,7 +174,8 @@ def epochs(count: int, folder: Path, rounds: int = 3) -> dict[str, Any]:
     def first(number: int) -> Source:
         os.environ["DISTILLSCOPE_CACHE"] = str(folder / f"cache-{number}")
         named = named_split("image_folder", {"path": folder / "photos"}, "train")
-        kept = stored(looked_through(named, workers=WORKERS, keeper=keeper_for(named, sees, arm, 50)), sees, "photos")
+        looked = looked_through(named, workers=WORKERS, keepers=lambda found: [keeper_for(found, sees, arm, 50)])
+        kept = stored(looked, sees, "photos")
         train(kept, "first")
         return kept
 
@@ -212,105 +203,16 @@ def epochs(count: int, folder: Path, rounds: int = 3) -> dict[str, Any]:
             "later, rate over memory": clock.ratio("memory", "later"), "later, rate over plain": clock.ratio("plain", "later")}
 
 
-def tiny_images(count: int, folder: Path) -> None:
-    """``count`` PNGs of 8 px with random pixels, as WebDataset shards of 10,000."""
-    from PIL import Image
-
-    folder.mkdir()
-    rng = np.random.default_rng(count)
-    for start in range(0, count, 10_000):
-        with tarfile.open(folder / f"train-{start // 10_000:04d}.tar", "w") as tar:
-            for i in range(start, min(count, start + 10_000)):
-                out = io.BytesIO()
-                Image.fromarray(rng.integers(0, 256, (8, 8, 3), dtype=np.uint8)).save(out, "PNG")
-                member = tarfile.TarInfo(f"{i:07d}.png")
-                member.size = out.tell()
-                out.seek(0)
-                tar.addfile(member, out)
-
-
-class Small(torch.nn.Module):
-    """(b, 3, 8, 8) -> (b, 64)."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.first, self.last = torch.nn.Conv2d(3, 32, 4, 4), torch.nn.Linear(128, 64)
-
-    def forward(self, x: torch.Tensor) -> torch.Tensor:
-        return self.last(self.first(x).relu().flatten(1))
-
-
-def anonymous_mib() -> float:
-    said = dict(line.split(":", 1) for line in Path("/proc/self/status").read_text().splitlines())
-    return int(said["RssAnon"].split()[0]) / 1024
-
-
-def one_count(count: int, folder: Path) -> dict[str, float]:
-    """Seconds and peak memory of one count, in this process, after both commands were run once with 100 images."""
-    from distillscope.data import looking
-    from distillscope.files import folders
-
-    torch.set_num_threads(1)
-    looking.IN_MEMORY_BYTES, folders.IN_MEMORY_BYTES = 2**16, 2**20  # as of sets and arrays that are too large
-    torch.manual_seed(0)
-    torch.jit.script(Small().eval()).save(str(folder / "teacher.pt"))
-    for name, number in (("warm", 100), ("images", count)):
-        tiny_images(number, folder / name)
-    for work in commands(folder, "warm").values():
-        work()
-    over, peak = threading.Event(), [0.0]
-
-    def watch() -> None:
-        while not over.wait(0.05):
-            peak[0] = max(peak[0], anonymous_mib())
-
-    watcher = threading.Thread(target=watch)
-    watcher.start()
-    took: dict[str, float] = {"count": count, "before, MiB": round(anonymous_mib())}
-    for name, work in commands(folder, "images").items():
-        began, clock, peak[0] = processor_seconds(), time.perf_counter(), 0.0
-        work()
-        took[f"{name}, ms an image"] = round(1000 * (processor_seconds() - began) / count, 3)
-        took[f"{name}, seconds"] = round(time.perf_counter() - clock, 1)
-        took[f"{name}, peak MiB"] = round(peak[0])
-        print(json.dumps(took), file=sys.stderr, flush=True)  # of a long run, what is finished
-    over.set()
-    watcher.join()
-    return took
-
-
-def commands(folder: Path, data: str) -> dict[str, Callable[[], Any]]:
-    """`embed` and `distill` of the images in ``folder``/``data``."""
-    from distillscope.config.recipe import one_student
-    from distillscope.study.embedding import embed_dataset
-    from distillscope.study.student import distill_one
-
-    file, images = str(folder / "teacher.pt"), str(folder / data)
-    study = one_student("s", {"name": "torchscript", "path": file, "size": 8}, images, recipe="paper",
-                        overrides=["training.epochs=1", "student.width=1", "student.image_size=8"])
-    return {"embed": lambda: embed_dataset(images, "train", teacher=file, out=folder / f"{data}-embedded", device="cpu",
-                                           preprocess={"size": 8}),
-            "distil": lambda: distill_one(study, folder / f"{data}-student", device="cpu")}
-
-
 def main() -> None:
     parser = argparse.ArgumentParser()
-    parser.add_argument("what", choices=["photos", "epochs", "memory", "one"])
-    parser.add_argument("--count", type=int, nargs="+")
+    parser.add_argument("what", choices=["photos", "epochs"])
+    parser.add_argument("--count", type=int)
     parser.add_argument("--out", type=Path)
     asked = parser.parse_args()
     with tempfile.TemporaryDirectory() as folder:
         os.environ["DISTILLSCOPE_CACHE"] = f"{folder}/cache"
-        if asked.what == "one":
-            print(json.dumps(one_count(asked.count[0], Path(folder))))
-        elif asked.what in ("photos", "epochs"):
-            work, usual = (photos, 400) if asked.what == "photos" else (epochs, 600)
-            publish(f"data_path_{asked.what}", asked.out, work((asked.count or [usual])[0], Path(folder)))
-        else:
-            rows = [json.loads(subprocess.run([sys.executable, __file__, "one", "--count", str(n)], check=True,
-                                              stdout=subprocess.PIPE).stdout.splitlines()[-1])
-                    for n in asked.count or [1000, 10_000]]
-            publish("data_path_memory", asked.out, {"rows": rows})
+        work, usual = (photos, 400) if asked.what == "photos" else (epochs, 600)
+        publish(f"data_path_{asked.what}", asked.out, work(asked.count or usual, Path(folder)))
 
 
 if __name__ == "__main__":

@@ -17,10 +17,10 @@ from distillscope.config.parts import Teacher
 from distillscope.config.resolve import named_dataset
 from distillscope.data import looking, source
 from distillscope.data.decode import Decoding, decode
-from distillscope.data.looking import MOST_FILES, KnownImages, encoded_hash, load_in_memory, record_of
+from distillscope.data.looking import MOST_FILES, KnownImages, fits_memory, load_in_memory, record_of
 from distillscope.data.preprocess import REDUCED, SMOOTH, Preprocess, coarse_for
-from distillscope.data.source import Source, content_hash, read_batches
-from distillscope.data.splits import load_split, load_splits
+from distillscope.data.source import Source, content_hash, encoded_hash, read_batches
+from distillscope.data.splits import load_split, load_splits, looked_through, named_split
 from distillscope.data.views import View
 from distillscope.files.folders import cache_root
 from distillscope.teachers.cache import row_keys
@@ -246,3 +246,33 @@ def test_a_model_that_would_see_other_pixels_is_named_before_it_embeds(tmp_path,
         capsys.readouterr()
         teacher.rows(found)
         assert (f"{needs} px on it would see nearly the same" in capsys.readouterr().err) == said
+
+
+def test_what_is_left_open_is_decoded_as_small_as_models_allow_and_named_by_its_file(tmp_path, monkeypatch, decoded):
+    (tmp_path / "photos" / "train").mkdir(parents=True)
+    for i, width in enumerate((640, 2_400)):
+        (tmp_path / "photos" / "train" / f"{i}.jpg").write_bytes(photo("china.jpg", width))
+    named = {side: named_split("image_folder", {"path": tmp_path / "photos", "min_side": side}, "train")
+             for side in (None, "whole", 768)}
+    whole = looked_through(named[None])
+    assert [whole.image(i).shape for i in range(2)] == [(427, 640, 3), (1601, 2400, 3)]
+    reduced = named[None].for_models(768)
+    assert reduced.image(1).shape == (801, 1200, 3) and named["whole"].for_models(768).image(1).shape == (1601, 2400, 3)
+    assert named[768].for_models(1200).image(1).shape == (801, 1200, 3) and named[None].for_models(None) is named[None]
+    found = {True: names(looked_through(reduced))}
+    assert not fits_memory(Source("s", "train", np.arange(9e5), lambda i: whole.image(0))) and fits_memory(whole)
+    monkeypatch.setattr(looking, "IN_MEMORY_BYTES", 1000)
+    decoded.clear()
+    found[False] = names(looked_through(reduced))
+    assert found[True] == found[False] == names(reduced) == names(named[768]) and len(decoded) == 2 + 4
+    assert found[True][0] == names(whole)[0] and found[True][1] != names(whole)[1]
+    assert found[True][1] != content_hash(reduced.image(1))
+    assert names(load_split("image_folder", {"path": tmp_path / "photos", "min_side": 768, "exif": False}, "train"))[1] \
+        != found[True][1]
+
+
+def test_an_image_too_small_to_be_reduced_is_known_from_those_who_decode_whole(photos, streamed, decoded):
+    first = look(photos)
+    decoded.clear()
+    again = looked_through(named_split("image_folder", {"path": photos}, "train").for_models(768))
+    assert len(decoded) == 4 and names(again) == names(first)  # as long as memory might hold the set

@@ -11,9 +11,9 @@ from PIL import Image
 
 from builders.tiny import TEACHER, teacher_weights, tiny_values
 from distillscope.config.load import study_from
-from distillscope.config.parts import Part
+from distillscope.config.parts import Part, Teacher
 from distillscope.config.study import Arm, Study
-from distillscope.data import looking, source
+from distillscope.data import looking, source, splits
 from distillscope.data.decode import decode
 from distillscope.data.preprocess import Preprocess
 from distillscope.data.source import Source
@@ -21,14 +21,16 @@ from distillscope.data.splits import Splits, load_split, looked_through, named_s
 from distillscope.files import folders as rooms
 from distillscope.files.folders import cache_root, room
 from distillscope.students.load import StudentEncoder
+from distillscope.study import one_look, student
 from distillscope.study.measuring import save_embeddings
 from distillscope.study.plan import plan_student
 from distillscope.study.prepared import prepare_targets
 from distillscope.study.run import run_study
 from distillscope.study.student import distill_one
 from distillscope.teachers import cache
-from distillscope.teachers.encoder import Encoder
+from distillscope.teachers.encoder import Encoder, load_teacher
 from distillscope.teachers.inventory import list_entries, prune_entries
+from distillscope.teachers.one_pass import row_keeper
 from distillscope.training import stored_images
 from distillscope.training.stored_images import entry_of, is_worth_it, keeper_for, stored
 
@@ -98,7 +100,7 @@ def test_later_epochs_trials_and_commands_decode_nothing_and_train_the_same_stud
     decoded.clear()
     distill_one(study, tmp_path / "again", device="cpu")
     assert weights(tmp_path / "again") == weights(tmp_path / "streamed")
-    assert len(decoded) <= 110  # three while memory may hold the set, and 32 of each part, by which a resumed run knows it
+    assert len(decoded) <= 115  # five that tell the size of all, three while memory may hold them, 32 of each part as its mark
     metrics = [(tmp_path / name / "metrics.jsonl").read_text().count("\n") for name in ("streamed", "kept")]
     assert metrics == [3, 3]
 
@@ -128,15 +130,51 @@ def test_a_view_of_the_image_as_stored_reads_it_as_stored(photos, streamed):
 def test_images_are_kept_as_they_are_looked_through(photos, streamed, decoded, workers):
     sees, arm = Preprocess(9), Arm(name="a")
     named = named_split("image_folder", {"path": photos}, "train")
-    source = looked_through(named, workers=workers, keeper=keeper_for(named, sees, arm, 50))
+    source = looked_through(named, workers=workers, keepers=lambda found: [keeper_for(found, sees, arm, 50)])
     before = len(decoded)
     kept = stored(source, sees, "photos")
     assert len(decoded) == before and (workers or before == len(source))
     assert all((kept.image(i) == sees.shown(source.read([i]))[0].permute(1, 2, 0).numpy()).all() for i in range(len(source)))
     decoded.clear()
-    looked_through(named, keeper=keeper_for(named, sees, arm, 50))
+    looked_through(named, keepers=lambda found: [keeper_for(found, sees, arm, 50)])
     assert workers or len(decoded) <= 3  # while memory may hold the set; a worker hears of it later
     assert keeper_for(named, sees, arm, 1e-6) is None and keeper_for(named, sees, Arm(name="a", view="crop_flip"), 50) is None
+
+
+@pytest.fixture
+def looked(monkeypatch):
+    """The files' bytes, one for each time that this process decodes them, but for the few that give sizes and fingerprints."""
+    calls = []
+    monkeypatch.setattr(source, "decode", lambda encoded, decoding: calls.append(encoded) or decode(encoded, decoding))
+    monkeypatch.setattr(splits, "_sample_pixels", lambda found: b"")
+    monkeypatch.setattr(student, "_say_if_enlarged", lambda spec, found: None)
+    monkeypatch.setattr(one_look, "fits_memory", lambda found: False)
+    return calls
+
+
+def test_before_the_first_epoch_each_image_is_decoded_once_for_teacher_and_students(photos, tmp_path, streamed, looked):
+    study = study_from(values(photos, noise={"sigmas": []}, students=[
+        {"name": "paper_cnn", "label": "S", "width": 1, "image_size": 16},
+        {"name": "paper_cnn", "label": "M", "width": 1, "image_size": 12}]))
+    run_study(study, tmp_path / "run", device="cpu", jobs=1, report=False)
+    train = {path.read_bytes() for path in (photos / "train").rglob("*.png")}
+    assert sum(encoded in train for encoded in looked) == 60 + 2 + 2 * 6  # a check of two; each student measured on validation
+    looked.clear()
+    one = study_from(values(photos, noise={"sigmas": []}, arms=[{"name": "cosine", "objective": "cosine"}]))
+    distill_one(one, tmp_path / "student", device="cpu")
+    assert len(looked) <= 5  # all is there: two while memory might hold the set, and what checks look at
+    (entry,) = [e for e in list_entries() if e["name"].startswith("timm") or "resnet" in e["name"]]
+    assert entry["rows"] == 72
+
+
+def test_rows_made_while_images_are_looked_through_are_those_that_the_teacher_gives(photos, streamed):
+    teacher = load_teacher(Teacher.model_validate(f"timm/{TEACHER}:{teacher_weights()}"), "cpu", None)
+    named = named_split("image_folder", {"path": photos}, "train")
+    found = looked_through(named, keepers=lambda found: [row_keeper(teacher, found)])
+    assert not teacher.num_missing(found)
+    rows, wanted = teacher.rows(found), teacher.encode(found.read(range(60)))
+    assert np.abs(rows - wanted).max() <= 1e-5 * np.abs(wanted).max()
+    assert row_keeper(teacher, load_split("digits", {}, "test")) is None
 
 
 def test_the_plan_tells_the_size_and_the_limit_falls_back_to_streaming(photos, tmp_path, streamed, decoded, capsys):

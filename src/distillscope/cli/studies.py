@@ -47,7 +47,7 @@ def as_overrides(settings: dict[str, Any]) -> list[str]:
 def run(
     preset: Annotated[str, typer.Argument(metavar="PRESET_OR_YAML", autocompletion=completed("presets", files=".yaml"),
                                             help="see `distillscope list presets`")],
-    out: Annotated[Path | None, typer.Option(help="run directory [default: runs/NAME]")] = None,
+    out: Annotated[str | None, typer.Option(metavar="DIR|URL", help="run directory [default: runs/NAME]")] = None,
     set_: Set = None,
     data: Annotated[str | None, typer.Option(
         help="data set name, folder, manifest (CSV, TSV, JSONL), parquet, tar, or owner/name on the Hub")] = None,
@@ -77,6 +77,7 @@ def run(
     - `distillscope run my-study.yaml --set training.epochs=20 --out runs/long --resume`
     """
     from distillscope.config.load import load_preset
+    from distillscope.files.remote import is_url
     from distillscope.progress import say
     from distillscope.results.run_files import trials_of
     from distillscope.results.rundir import default_run, is_complete, trial_folder
@@ -84,23 +85,25 @@ def run(
     overrides = as_overrides({"data": data, "teacher": teacher, "limit": limit, "limit_test": limit,
                               **training(epochs, batch_size, lr), "seeds": seed, "corrupt": corrupt})
     study = load_preset(preset, [*overrides, *(set_ or [])])
-    folder = out or default_run(study.name)
+    folder = out if out and is_url(out) else Path(out or default_run(study.name))
     if dry_run:
         from distillscope.study.plan import plan_study
+        from distillscope.study.run_at_url import RunAtUrl
 
+        local = RunAtUrl(folder).fetch(resume) if isinstance(folder, str) else folder
         print_table(f"Plan of {study.name}, into {folder}", ["", ""],
-                     plan_study(study, folder, device, precision, jobs, resume=resume, track=track, workers=workers,
+                     plan_study(study, local, device, precision, jobs, resume=resume, track=track, workers=workers,
                                 keep_images=keep_images).rows())
         return
     from distillscope.study.run import run_study
 
     done = run_study(study, folder, resume=resume, device=device, precision=precision, jobs=jobs, workers=workers,
                      track=track, keep_images=keep_images, command=command_line())
-    print_results(folder)
-    missing = [t.id for t in trials_of(study) if not is_complete(trial_folder(folder, t))]
+    print_results(done.path)
+    missing = [t.id for t in trials_of(study) if not is_complete(trial_folder(done.path, t))]
     if missing:
         say(f"not finished: {', '.join(missing)}")
-    print(f"page: {done.page.resolve()}")
+    print(f"page: {done.page.resolve()}{f', and in {folder}' if isinstance(folder, str) else ''}")
 
 
 @app.command()

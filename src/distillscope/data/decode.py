@@ -14,11 +14,12 @@ import stat
 import warnings
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path, PurePosixPath
-from typing import Any
+from typing import Annotated, Any, Literal
 
 import numpy as np
+from pydantic import Field
 
 from distillscope.errors import UserError
 
@@ -41,6 +42,10 @@ DONE = {
 """What may be done to an image -> how a source's note counts it."""
 
 
+MinSide = Annotated[int, Field(ge=1)] | Literal["whole"] | None
+"""How small a JPEG may be decoded, as a data set's setting: see `Decoding`."""
+
+
 class BrokenImage(ValueError):
     """One item of a data set that gives no image; its text says why."""
 
@@ -48,8 +53,9 @@ class BrokenImage(ValueError):
 @dataclass(frozen=True)
 class Decoding:
     """How images are decoded. ``background`` is any colour that Pillow knows ("white", "#808080"); ``exif=False`` leaves
-    images as they are stored. With ``min_side`` JPEGs are decoded at a half, a quarter or an eighth of their size where their
-    shorter side stays at least that long: other pixels, made in a fraction of the time.
+    images as they are stored. With a number ``min_side`` JPEGs are decoded at a half, a quarter or an eighth of their size, as
+    long as their shorter side has so many pixels: other pixels, made in a fraction of the time. None leaves that to whoever
+    reads the images for models of known sizes (`for_models`); "whole" forbids it.
 
     >>> Decoding("black").rgb
     (0, 0, 0)
@@ -57,7 +63,7 @@ class Decoding:
 
     background: str = "white"
     exif: bool = True
-    min_side: int | None = None
+    min_side: MinSide = None
     rgb: tuple[int, int, int] = field(init=False, repr=False)
 
     def __post_init__(self) -> None:
@@ -71,7 +77,20 @@ class Decoding:
 
     def describe(self) -> dict[str, Any]:
         """Plain values that decide what an image becomes."""
-        return {"background": list(self.rgb), "exif": self.exif, "min_side": self.min_side}
+        return {"background": list(self.rgb), "exif": self.exif, "min_side": self.least_side}
+
+    @property
+    def least_side(self) -> int | None:
+        """How short the shorter side of a reduced JPEG may be; None where all are decoded whole."""
+        return self.min_side if isinstance(self.min_side, int) else None
+
+    def for_models(self, least_side: int | None) -> Decoding:
+        """The same for models that see as good as the same of JPEGs reduced to ``least_side``, unless something else was asked.
+
+        >>> Decoding().for_models(768).min_side, Decoding(min_side="whole").for_models(768).min_side
+        (768, 'whole')
+        """
+        return replace(self, min_side=least_side) if self.min_side is None and least_side else self
 
     def note(self, counts: Mapping[str, int]) -> str:
         """What was done, counted.
@@ -95,7 +114,7 @@ def decode(encoded: bytes, decoding: Decoding | None = None) -> tuple[np.ndarray
             warnings.simplefilter("ignore")  # Pillow's remarks on odd metadata name no file; its limit is ours, below
             with Image.open(io.BytesIO(encoded), formats=known_formats()) as image:
                 decoding = decoding or Decoding()
-                reduced = _reduce(image, decoding.min_side)
+                reduced = _reduce(image, decoding.least_side)
                 pixels, done = to_rgb(image, decoding)
                 return pixels, done + Counter(reduced=1) if reduced else done
     except BrokenImage:

@@ -10,10 +10,10 @@ from typing import Any
 import numpy as np
 
 from distillscope.data.classes import class_labels, need_column, pick_column
-from distillscope.data.decode import BrokenImage, Decoding, passed_over, read_file
+from distillscope.data.decode import BrokenImage, Decoding, MinSide, passed_over, read_file
 from distillscope.data.source import MissingSplit, Source, data_option, encoded_source, near_splits, stratified
 from distillscope.errors import UserError
-from distillscope.registry import Size, datasets
+from distillscope.registry import datasets
 
 IMAGE_COLUMNS = ("img", "image", "jpg", "png", "jpeg", "webp")
 LABEL_COLUMNS = ("label", "labels", "fine_label", "cls")
@@ -146,7 +146,7 @@ def digits(split: str, *, test_items: int = 360) -> Source:
 
 @datasets.register("parquet")
 def parquet(split: str, *, path: Path, image: str | None = None, label: str | None = None, background: str = "white",
-            exif: bool = True, min_side: Size | None = None) -> Source:
+            exif: bool = True, min_side: MinSide = None) -> Source:
     """Local parquet in the Hub's layout: FOLDER/{split}.parquet, an image column {bytes, path}, a label column."""
     given, path = path, Path(path).expanduser()
     if not path.exists():
@@ -157,7 +157,7 @@ def parquet(split: str, *, path: Path, image: str | None = None, label: str | No
 
 @datasets.register("hub")
 def hub(split: str, *, path: str, config: str | None = None, image: str | None = None, label: str | None = None,
-        background: str = "white", exif: bool = True, min_side: Size | None = None) -> Source:
+        background: str = "white", exif: bool = True, min_side: MinSide = None) -> Source:
     """A Hugging Face data set by its name on the Hub (downloaded once into its own cache)."""
     import datasets as hf
     from huggingface_hub.utils import logging as hub_logging
@@ -176,7 +176,7 @@ def hub(split: str, *, path: str, config: str | None = None, image: str | None =
 
 @datasets.register("saved")
 def saved(split: str, *, path: Path, image: str | None = None, label: str | None = None, background: str = "white",
-          exif: bool = True, min_side: Size | None = None) -> Source:
+          exif: bool = True, min_side: MinSide = None) -> Source:
     """A folder that Hugging Face's `save_to_disk` wrote: of one data set, or of its splits."""
     import datasets as hf
 

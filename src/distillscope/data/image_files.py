@@ -13,16 +13,16 @@ from typing import Literal, TextIO
 import numpy as np
 
 from distillscope.data.classes import class_labels, need_column, numbered, pick_column
-from distillscope.data.decode import Decoding, files_in, folders_in, is_image, other_kinds, read_file, suffixes
+from distillscope.data.decode import Decoding, MinSide, files_in, folders_in, is_image, other_kinds, read_file, suffixes
 from distillscope.data.source import MissingSplit, Source, data_option, encoded_source, near_splits
 from distillscope.errors import UserError
 from distillscope.files.json_reader import parse_json
-from distillscope.registry import Size, datasets
+from distillscope.registry import datasets
 
 
 @datasets.register("image_folder")
 def image_folder(split: str, *, path: Path, label: Literal["none"] | None = None, background: str = "white",
-                 exif: bool = True, min_side: Size | None = None) -> Source:
+                 exif: bool = True, min_side: MinSide = None) -> Source:
     """Image files: FOLDER/{split}/CLASS/x.png with labels, or FOLDER/{split}/x.png, or FOLDER/x.png, without.
 
     Classes are numbered by name over all splits that share one, so that a class that a split lacks moves no other.
@@ -89,7 +89,7 @@ SPLITS = ("split", "subset", "partition", "fold_name")
 
 @datasets.register("manifest")
 def manifest(split: str, *, path: Path, image: str | None = None, label: str | None = None, split_column: str | None = None,
-             root: Path | None = None, background: str = "white", exif: bool = True, min_side: Size | None = None) -> Source:
+             root: Path | None = None, background: str = "white", exif: bool = True, min_side: MinSide = None) -> Source:
     """A CSV, TSV or JSONL file of image paths, with a label column and a split column where it has them.
 
     Relative paths start at ``root`` (default: the file's own folder) and stay inside it; absolute ones may lie anywhere.

@@ -15,7 +15,7 @@ import multiprocessing
 import time
 from array import array
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Protocol
@@ -25,20 +25,16 @@ import torch
 
 from distillscope import progress
 from distillscope.data.decode import DONE, Decoding, decoder_version
-from distillscope.data.source import BROKEN, Source, as_rows, as_tensor, content_hash, in_workers, reason
+from distillscope.data.source import BROKEN, Source, as_rows, as_tensor, encoded_hash, image_name, in_workers, reason
+from distillscope.devices import kept_memory
 from distillscope.errors import UserError
 from distillscope.files.folders import cache_root
 from distillscope.files.writing import sweep, write_atomic, write_json
 
 RECORD = np.dtype([("encoded", "V16"), ("content", "V16"), ("nbytes", "<i8"), ("done", "u1")])
-"""Hash of the file's bytes; of the decoded image its `content_hash`, its size and what was done (bits, ordered as ``DONE``)."""
+"""Hash of the file's bytes; of the decoded image its `image_name`, its size and what was done (bits, ordered as ``DONE``)."""
 MOST_FILES = 8
 """With more of them, all are joined into one."""
-
-
-def encoded_hash(encoded: bytes) -> bytes:
-    """16 bytes that name a file's content."""
-    return hashlib.blake2b(encoded, digest_size=16).digest()
 
 
 def record_of(encoded: bytes, content: bytes, nbytes: int, done: Mapping[str, int]) -> tuple[bytes, bytes, int, int]:
@@ -154,11 +150,21 @@ class Keeper(Protocol):
         """Write what was taken."""
 
 
+class Holder(Protocol):
+    """A model, and what it need not be shown any more."""
+
+    @property
+    def model(self) -> Shows: ...
+
+    def holds(self, name: bytes) -> bool:
+        """Whether there is already what is made of the image of that name."""
+
+
 @dataclass
 class Seen:
     """One image: its name, its pixels while memory may hold the set, the hash of its file if new; or why it is broken.
 
-    ``shown`` (3, size, size) uint8 is what a model is shown of it, where that was asked for and is needed.
+    ``shown``, for each holder of `Looks`, is what its model is shown of it, (3, size, size) uint8, where that is needed.
     """
 
     index: int
@@ -168,22 +174,24 @@ class Seen:
     done: Mapping[str, int] = field(default_factory=dict)
     encoded: bytes = b""
     broken: str = ""
-    shown: np.ndarray | None = None
+    shown: tuple[np.ndarray | None, ...] = ()
 
 
 class Looks(torch.utils.data.Dataset):
     """Item i, seen. Once ``streams`` is set pixels are left out, and a file that is known is not decoded.
 
-    With ``model`` each image is then also shown as that one sees it, but for those whose names are ``held``.
+    Each image is then also shown as the model of each of ``holders`` sees it, where that one does not hold it.
     """
 
-    def __init__(self, source: Source, model: Shows | None = None, held: Callable[[bytes], bool] = lambda name: False,
-                 streams: bool = False) -> None:
+    def __init__(self, source: Source, holders: Sequence[Holder] = (), streams: bool = False) -> None:
         self.source, self.streams = source, multiprocessing.RawValue("b", streams)
-        self.model, self.held = model, held
+        self.holders = tuple(holders)
         self.known: KnownImages | None = None
+        self.whole: KnownImages | None = None
         if source.encoded is not None and source.decoding is not None:
             self.known = KnownImages(source.decoding)
+            if source.decoding.least_side:
+                self.whole = KnownImages(replace(source.decoding, min_side=None))
 
     def __len__(self) -> int:
         return len(self.source)
@@ -209,17 +217,24 @@ class Looks(torch.utils.data.Dataset):
             if self.known is not None:
                 self.known.add(new)
 
+    def _found(self, encoded: bytes) -> tuple[bytes, int, dict[str, int]] | None:
+        """What is known of a file; an image too small to be reduced is known also by those who decode all of them whole."""
+        found = self.known.find(encoded) if self.known else None
+        if found or self.whole is None or not (least := self.source.decoding and self.source.decoding.least_side):
+            return found
+        found = self.whole.find(encoded)
+        return found if found and found[1] < 3 * (2 * least) ** 2 else None
+
     def _seen(self, index: int) -> Seen:
         source, streams, found = self.source, bool(self.streams.value), None
-        encoded, content = b"", b""
+        encoded = b""
         try:
-            if streams and self.known is not None and source.encoded is not None:
+            if self.known is not None and source.encoded is not None:
                 content = source.encoded(index)
                 encoded = encoded_hash(content)
-                found = self.known.find(encoded)
-                if found and (self.model is None or self.held(found[0])):
+                found = self._found(encoded) if streams else None
+                if found and all(holder.holds(found[0]) for holder in self.holders):
                     return Seen(index, None, *found)
-            if encoded:
                 pixels, done = source.decoded(content)
             else:
                 pixels, done = source.look(index) if source.look else (source.fetch(index), {})
@@ -227,11 +242,10 @@ class Looks(torch.utils.data.Dataset):
             raise
         except BROKEN as error:
             return Seen(index, broken=reason(error))
-        name = found[0] if found else content_hash(pixels)
-        shown = None
-        if streams and self.model is not None and not self.held(name):
-            shown = shown_of(self.model, pixels)
-        return Seen(index, None if streams else pixels, name, pixels.nbytes, dict(done), b"" if found else encoded, shown=shown)
+        name = found[0] if found else image_name(pixels, done, encoded, source.decoding or Decoding())
+        shown = tuple(None if not streams or holder.holds(name) else shown_of(holder.model, pixels) for holder in self.holders)
+        return Seen(index, None if streams else pixels, name, pixels.nbytes, dict(done),
+                    encoded if streams and not found else b"", shown=shown)
 
 
 def shown_of(model: Shows, pixels: np.ndarray) -> np.ndarray:
@@ -239,28 +253,30 @@ def shown_of(model: Shows, pixels: np.ndarray) -> np.ndarray:
     return model.shown(as_tensor(pixels)[None])[0].numpy()
 
 
-def load_in_memory(source: Source, corrupt: str = "error", workers: int = 0, keeper: Keeper | None = None) -> Source:
+def load_in_memory(source: Source, corrupt: str = "error", workers: int = 0, keepers: Sequence[Keeper] = ()) -> Source:
     """Look through ``source``: what is broken is named and counted, what was done stands in ``note``.
 
     A set of up to ``IN_MEMORY_BYTES`` is kept; of a larger one the names of its images (``hashes``), and ``workers`` processes
-    decode what is read of it later; ``keeper`` gets those images as they are decoded. ``corrupt="skip"`` leaves the broken ones
+    decode what is read of it later; ``keepers`` get those images as they are decoded. ``corrupt="skip"`` leaves the broken ones
     out, and says so in ``note``.
     """
     if source.in_memory:
         return source if source.hashes is not None else replace(source, hashes=source.names())
-    looks = Looks(source, keeper.model, keeper.holds) if keeper else Looks(source)
+    looks = Looks(source, keepers)
 
-    def keep(index: int, name: bytes, pixels: np.ndarray | None, shown: np.ndarray | None = None) -> None:
-        if keeper and pixels is not None and not keeper.holds(name):  # decoded while memory might still hold the set
-            shown = shown_of(keeper.model, pixels)
-        if keeper and shown is not None:
-            keeper.take(str(source.ids[index]), name, shown)
+    def keep(index: int, name: bytes, pixels: np.ndarray | None, shown: Sequence[np.ndarray | None] = ()) -> None:
+        if pixels is not None:  # decoded while memory might still hold the set
+            shown = [None if keeper.holds(name) else shown_of(keeper.model, pixels) for keeper in keepers]
+        for keeper, image in zip(keepers, shown, strict=False):
+            if image is not None:
+                keeper.take(str(source.ids[index]), name, image)
 
     images: list[np.ndarray] = []
     good, hashes, bad = array("q"), bytearray(), []  # of millions of images
     done: Counter[str] = Counter()
     total = 0
-    with progress.task(f"images {source.name}/{source.split}", len(source)) as advance:
+    memory = kept_memory() if keepers else contextlib.nullcontext()  # some of them run networks
+    with memory, progress.task(f"images {source.name}/{source.split}", len(source)) as advance:
         for seen in looks.remembered(looked_at(looks, workers)):
             advance(1)
             if seen.broken:
@@ -279,7 +295,7 @@ def load_in_memory(source: Source, corrupt: str = "error", workers: int = 0, kee
                 keep(seen.index, seen.content, seen.pixels, seen.shown)
             elif seen.pixels is not None:
                 images.append(seen.pixels)
-    if keeper:
+    for keeper in keepers:
         keeper.close()
     source = whole_ones(source, good, bad, corrupt)
     source = replace(source, note=note_of(source, done, bad), hashes=as_rows([bytes(hashes)]))
@@ -287,6 +303,17 @@ def load_in_memory(source: Source, corrupt: str = "error", workers: int = 0, kee
         return replace(source, workers=workers)
     one_size = len({i.shape for i in images}) == 1
     return replace(source, pixels=np.stack(images)) if one_size else replace(source, kept=tuple(images))
+
+
+def fits_memory(source: Source) -> bool:
+    """Whether memory will hold the decoded set, by a few of its images; a guess by which nothing is kept, or kept in vain."""
+    if source.in_memory:
+        return True
+    sizes = []
+    for index in np.unique(np.linspace(0, len(source) - 1, 5).astype(int)):
+        with contextlib.suppress(*BROKEN):
+            sizes.append(source.fetch(int(index)).nbytes)
+    return not sizes or len(source) * float(np.mean(sizes)) <= IN_MEMORY_BYTES
 
 
 def whole_ones(source: Source, good: Sequence[int], bad: Sequence[str], corrupt: str) -> Source:

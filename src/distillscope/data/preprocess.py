@@ -112,6 +112,22 @@ REDUCED = 3
 """So many times what a model sees must the shorter side of a reduced image be for it to see nearly the same."""
 
 
+LEAST_SIDE = 768
+"""Pixels: no JPEG is reduced further, however little a model sees of it, so that models of most sizes share decoded images."""
+
+
+def least_side_for(models: Sequence[Preprocess]) -> int | None:
+    """How small JPEGs may be decoded for ``models`` to see nearly the same as of whole ones; None where one would not.
+
+    >>> least_side_for([Preprocess(224, crop_fraction=0.875)]), least_side_for([Preprocess(384), Preprocess(96)])
+    (768, 1152)
+    >>> least_side_for([Preprocess(32, interpolation="nearest")])
+    """
+    if not models or any(model.interpolation not in SMOOTH for model in models):
+        return None
+    return max(LEAST_SIDE, *(REDUCED * round(model.size / model.crop_fraction) for model in models))
+
+
 def coarse_for(preprocess: Preprocess, decoding: Decoding | None) -> str:
     """What a model would see otherwise because JPEGs are decoded at a part of their size; "" where next to nothing.
 
@@ -122,12 +138,12 @@ def coarse_for(preprocess: Preprocess, decoding: Decoding | None) -> str:
     >>> coarse_for(Preprocess(224), Decoding(min_side=672)), coarse_for(Preprocess(224), Decoding())
     ('', '')
     """
-    if decoding is None or decoding.min_side is None:
+    if decoding is None or decoding.least_side is None:
         return ""
-    shorter, said = round(preprocess.size / preprocess.crop_fraction), f"JPEGs decoded to min_side {decoding.min_side}"
+    shorter, said = round(preprocess.size / preprocess.crop_fraction), f"JPEGs decoded to min_side {decoding.least_side}"
     if preprocess.interpolation not in SMOOTH:
         return f"{said}, which it resizes by {preprocess.interpolation}: it picks other pixels than of whole images"
-    if decoding.min_side >= REDUCED * shorter:
+    if decoding.least_side >= REDUCED * shorter:
         return ""
     return (f"{said}, of which it sees {shorter} px: from {REDUCED * shorter} px on it would see nearly the same as of whole "
             "images")

@@ -11,18 +11,18 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from distillscope.data.classes import class_labels, need_column, numbered, pick_column
-from distillscope.data.decode import Decoding, is_image, other_kinds, passed_over
+from distillscope.data.decode import Decoding, MinSide, is_image, other_kinds, passed_over
 from distillscope.data.hub import IMAGE_COLUMNS, LABEL_COLUMNS, cell_bytes
 from distillscope.data.source import MissingSplit, Source, data_option, encoded_source, near_splits
 from distillscope.data.webdataset import no_shards, read_split
 from distillscope.errors import UserError
 from distillscope.files.remote import RemoteFile, fetch_folder, listed, opened
-from distillscope.registry import Size, datasets
+from distillscope.registry import datasets
 
 
 @datasets.register("remote")
 def remote(split: str, *, path: str, image: str | None = None, label: str | None = None, background: str = "white",
-           exif: bool = True, min_side: Size | None = None) -> Source:
+           exif: bool = True, min_side: MinSide = None) -> Source:
     """Images at a URL (s3://, gs://, hf://, https://, ...): WebDataset shards, parquet, or image files.
 
     What is there is laid out as it would be in a folder: {split}*.tar or {split}/*.tar; {split}*.parquet or

@@ -40,7 +40,7 @@ class Source:
 
     Where the set fits in memory, ``pixels`` (n, h, w, 3) is the decoded set, or ``kept`` its images where sizes differ.
     Where it does not, ``encoded(i)`` gives item i as a file holds it, and ``workers`` processes decode what is read.
-    ``hashes`` (n, 16) uint8 are the names of the decoded images (`content_hash`), once they were looked through
+    ``hashes`` (n, 16) uint8 are the names of the decoded images (`image_name`), once they were looked through
     (`load_in_memory`). ``unsplit``: the same images are read whatever split is asked for.
     """
 
@@ -98,8 +98,21 @@ class Source:
         return decode(encoded, self.decoding)
 
     def names(self) -> np.ndarray:
-        """`content_hash` of every image, (n, 16) uint8."""
-        return as_rows(content_hash(self.image(i)) for i in range(len(self))) if self.hashes is None else self.hashes
+        """`image_name` of every image, (n, 16) uint8."""
+        return as_rows(self._name(i) for i in range(len(self))) if self.hashes is None else self.hashes
+
+    def _name(self, index: int) -> bytes:
+        if self.encoded is None or self.decoding is None or self.decoding.least_side is None:
+            return content_hash(self.image(index))
+        encoded = self.encoded(index)
+        return image_name(*self.decoded(encoded), encoded_hash(encoded), self.decoding)
+
+    def for_models(self, least_side: int | None) -> Source:
+        """The same items; where that is left open, JPEGs are decoded at a part of their size (`Decoding.for_models`)."""
+        decoding = None if self.decoding is None else self.decoding.for_models(least_side)
+        if decoding is None or decoding == self.decoding or self.encoded is None or self.in_memory:
+            return self
+        return replace(self, **_decoded_from(self.encoded, decoding))
 
     def take(self, indices: Indices) -> Source:
         """The items at ``indices``, in that order."""
@@ -121,8 +134,13 @@ class Source:
 def encoded_source(name: str, split: str, ids: np.ndarray, read: Callable[[int], bytes], decoding: Decoding,
                    **rest: Any) -> Source:
     """A Source over images as files hold them: ``read(i)`` gives the encoded bytes of item i."""
-    return Source(name, split, ids, lambda i: decode(read(i), decoding)[0], look=lambda i: decode(read(i), decoding),
-                  decoding=decoding, encoded=read, **rest)
+    return Source(name, split, ids, **_decoded_from(read, decoding), **rest)
+
+
+def _decoded_from(read: Callable[[int], bytes], decoding: Decoding) -> dict[str, Any]:
+    """The fields of a Source whose images are decoded from what ``read`` gives."""
+    return {"fetch": lambda i: decode(read(i), decoding)[0], "look": lambda i: decode(read(i), decoding),
+            "decoding": decoding, "encoded": read}
 
 
 def as_tensor(image: np.ndarray) -> torch.Tensor:
@@ -155,6 +173,20 @@ def content_hash(image: np.ndarray | torch.Tensor) -> bytes:
     """16 bytes that name the decoded pixels (uint8, any layout of one shape), whatever file they came from."""
     array = np.ascontiguousarray(image)
     return hashlib.blake2b(repr(array.shape).encode() + array.tobytes(), digest_size=16).digest()
+
+
+def encoded_hash(encoded: bytes) -> bytes:
+    """16 bytes that name a file's content."""
+    return hashlib.blake2b(encoded, digest_size=16).digest()
+
+
+def image_name(pixels: np.ndarray, done: Mapping[str, int], encoded: bytes, decoding: Decoding) -> bytes:
+    """16 bytes that name an image: its `content_hash`; of one that was decoded at a part of its size, of its file's hash,
+    ``encoded``, and of that size. The pixels of many large photos would take as long to hash as to decode.
+    """
+    if not done.get("reduced"):
+        return content_hash(pixels)
+    return hashlib.blake2b(encoded + repr((pixels.shape, decoding.exif)).encode(), digest_size=16).digest()
 
 
 def as_rows(hashes: Iterable[bytes]) -> np.ndarray:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import functools
 import hashlib
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from multiprocessing import parent_process
 
@@ -20,6 +20,14 @@ from distillscope.registry import datasets
 
 HELD_OUT = ", held out"
 """What a part of train that stands in for the test split adds to its name."""
+
+
+Keepers = Callable[[Source], Sequence[Keeper]]
+
+
+def no_keepers(source: Source) -> Sequence[Keeper]:
+    """Of a set of which nothing is kept while it is looked through."""
+    return ()
 
 
 @dataclass(frozen=True)
@@ -58,14 +66,14 @@ def _sample_pixels(source: Source) -> bytes:
 def load_splits(title: str, name: str, settings: dict, *, train_split: str = "train", test_split: str = "test",
                 validation: int | Callable[[int], int] = 0, screen: int = 0, limit: int | None = None,
                 limit_test: int | None = None, corrupt: str = "error", setting: str = "data",
-                known: Mapping[str, Looked] | None = None, workers: int = 0) -> Splits:
+                known: Mapping[str, Looked] | None = None, workers: int = 0, keepers: Keepers = no_keepers) -> Splits:
     """Load, look at, and split a data set. Held-out parts are stratified and depend on the ids alone.
 
     ``validation`` is a count, or what makes one of the number of train images. With ``screen`` that many items of train
     stand in for the test split, which is not even loaded: settings are chosen so. ``setting`` is the path of this data
-    set's settings for ``--set``. ``workers`` processes decode.
+    set's settings for ``--set``. ``workers`` processes decode; ``keepers`` as of `looked_through`.
     """
-    whole = load_split(name, settings, train_split, limit, corrupt, f"--set {setting}.train_split=", known, workers)
+    whole = load_split(name, settings, train_split, limit, corrupt, f"--set {setting}.train_split=", known, workers, keepers)
     loaded = [whole]
     if screen:
         if screen >= len(whole):
@@ -79,7 +87,8 @@ def load_splits(title: str, name: str, settings: dict, *, train_split: str = "tr
     elif test_split == train_split and limit_test == limit:
         test = whole
     else:
-        test = load_split(name, settings, test_split, limit_test, corrupt, f"--set {setting}.test_split=", known, workers)
+        test = load_split(name, settings, test_split, limit_test, corrupt, f"--set {setting}.test_split=", known, workers,
+                          keepers)
         loaded.append(test)
         _check_apart(title, whole, test)
     looked = {s.split: Looked(s.ids, s.names(), s.note) for s in loaded if not s.in_memory}
@@ -120,13 +129,14 @@ def _check_apart(title: str, train: Source, test: Source) -> None:
 
 
 def load_split(name: str, settings: dict, split: str, limit: int | None = None, corrupt: str = "error",
-               option: str = "--split", known: Mapping[str, Looked] | None = None, workers: int = 0) -> Source:
+               option: str = "--split", known: Mapping[str, Looked] | None = None, workers: int = 0,
+               keepers: Keepers = no_keepers) -> Source:
     """One split, checked, a stratified part of it where ``limit`` is set, and decoded once (`load_in_memory`).
 
     ``option`` is how a split is named on the command that asks; ``known`` is what was found by decoding it all before;
-    ``workers`` processes decode.
+    ``workers`` processes decode; ``keepers`` as of `looked_through`.
     """
-    return looked_through(named_split(name, settings, split, option), limit, corrupt, known, workers)
+    return looked_through(named_split(name, settings, split, option), limit, corrupt, known, workers, keepers)
 
 
 def named_split(name: str, settings: dict, split: str, option: str = "--split") -> Source:
@@ -138,15 +148,18 @@ def named_split(name: str, settings: dict, split: str, option: str = "--split") 
 
 
 def looked_through(source: Source, limit: int | None = None, corrupt: str = "error",
-                   known: Mapping[str, Looked] | None = None, workers: int = 0, keeper: Keeper | None = None) -> Source:
-    """The source, or a stratified part of it, once every image was decoded; what was found is said."""
+                   known: Mapping[str, Looked] | None = None, workers: int = 0, keepers: Keepers = no_keepers) -> Source:
+    """The source, or a stratified part of it, once every image was decoded; what was found is said.
+
+    ``keepers`` gives what keeps its images meanwhile.
+    """
     check_options(limit, corrupt, workers)
     if limit is not None and limit < len(source):
         source = source.take(stratified(source, limit, "limit"))
     if known and source.split in known:
         source = replace(known[source.split].applied(source), workers=workers)
     else:
-        source = load_in_memory(source, corrupt, workers, keeper)
+        source = load_in_memory(source, corrupt, workers, keepers(source))
     if source.note:
         say(f"{source.name}/{source.split}: {source.note}")
     return source

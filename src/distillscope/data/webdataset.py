@@ -15,12 +15,21 @@ from typing import Any
 import numpy as np
 
 from distillscope.data.classes import numbered, sorted_names
-from distillscope.data.decode import MAX_FILE_BYTES, BrokenImage, Decoding, is_image, kind_of_file, kinds_said, passed_over
+from distillscope.data.decode import (
+    MAX_FILE_BYTES,
+    BrokenImage,
+    Decoding,
+    MinSide,
+    is_image,
+    kind_of_file,
+    kinds_said,
+    passed_over,
+)
 from distillscope.data.source import MissingSplit, Source, data_option, encoded_source, near_splits
 from distillscope.errors import UserError
 from distillscope.files.json_reader import parse_json
 from distillscope.files.remote import RemoteFile, opened
-from distillscope.registry import Size, datasets
+from distillscope.registry import datasets
 
 Shard = Path | RemoteFile
 
@@ -70,7 +79,7 @@ class Shards:
 
 @datasets.register("webdataset")
 def webdataset(split: str, *, path: Path, image: str | None = None, label: str | None = None, background: str = "white",
-               exif: bool = True, min_side: Size | None = None) -> Source:
+               exif: bool = True, min_side: MinSide = None) -> Source:
     """WebDataset shards: FOLDER/{split}*.tar, or one .tar; labels from KEY.cls or from `label` in KEY.json.
 
     Labels are whole numbers, or texts, which are numbered by name over all shards of the folder. ``image`` is the suffix of

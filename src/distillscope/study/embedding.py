@@ -27,8 +27,9 @@ from distillscope import group, progress
 from distillscope.audits.models import model_teacher
 from distillscope.audits.shown import refuse_unused
 from distillscope.config.resolve import named_dataset
+from distillscope.data.decode import Decoding
 from distillscope.data.pieces import Pieces, part_of, pieces_of
-from distillscope.data.preprocess import coarse_for
+from distillscope.data.preprocess import coarse_for, least_side_for
 from distillscope.data.source import Source
 from distillscope.data.splits import check_options
 from distillscope.errors import UserError
@@ -82,10 +83,11 @@ class EmbeddingFiles:
             self._put(MANIFEST)
         self.begun = read_json(self.folder / MANIFEST)
         for key, value in described.items():
-            if self.begun.get(key) != json.loads(json.dumps(value)):
-                raise UserError(f"--out {self.out}, {NAMED.get(key, key)}",
-                                f"{_short(self.begun.get(key))} as when it was begun", _short(value),
-                                "Repeat the command as it was, or name another --out.")
+            before = self.begun.get(key, BEFORE.get(key))
+            if before != json.loads(json.dumps(value)):
+                as_it_was = "with min_side: whole in --data" if key in BEFORE and before == BEFORE[key] else "as it was"
+                raise UserError(f"--out {self.out}, {NAMED.get(key, key)}", f"{_short(before)} as when it was begun",
+                                _short(value), f"Repeat the command {as_it_was}, or name another --out.")
 
     def count(self, number: int) -> int | None:
         """Rows of file ``number``; None where it is absent. A damaged one, or another model's, is said and counts as absent."""
@@ -144,8 +146,11 @@ def _names(number: int) -> tuple[str, str]:
 
 
 NAMED = {"model": "the model", "images": "the images", "items": "the images", "listed": "the images",
-         "files": "the number of files", "model_mark": "the model's weights, preprocessing or precision"}
+         "files": "the number of files", "decoded": "how large photos are decoded",
+         "model_mark": "the model's weights, preprocessing or precision"}
 """Field of the manifest -> what an error calls it."""
+BEFORE = {"decoded": "whole"}
+"""Field that came later -> what it was before."""
 
 
 def _short(value: Any) -> str:
@@ -184,7 +189,7 @@ def embed_dataset(data: str, split: str, *, teacher: str | None = None, student:
         entry = cache.Entry(*cache.entry_path(network, None)) if network and cached else None
         group.wait()  # all have looked into the folder before one writes there
         if files:
-            group.in_turn(partial(files.begin, _described(model, pieces)))
+            group.in_turn(partial(files.begin, _described(model, pieces, named_dataset(data).settings)))
         together = cache.held_together(entry) if entry and group.world() > 1 else contextlib.nullcontext()
         with together, group.apart():
             mine = _embed(OnePass(model, entry, workers, corrupt), pieces, pieces.part(index, number), files)
@@ -195,10 +200,18 @@ def embed_dataset(data: str, split: str, *, teacher: str | None = None, student:
     return f"{sum(one.rows for one in found)} x {model.dim} embeddings: {out or model.place}{of}"
 
 
-def _described(model: TeacherRows, pieces: Pieces) -> dict[str, Any]:
+def _least_side(model: TeacherRows) -> int | None:
+    """How small JPEGs may be decoded for the model, where their data set leaves it open."""
+    sees = model.network and model.network.sees
+    return least_side_for([sees]) if sees else None
+
+
+def _described(model: TeacherRows, pieces: Pieces, settings: Mapping[str, Any]) -> dict[str, Any]:
     described = json.dumps(model.describe(), sort_keys=True, default=str)
+    least = Decoding(min_side=settings.get("min_side")).for_models(_least_side(model)).least_side
     return {"model": model.name, "model_mark": hashlib.blake2b(described.encode(), digest_size=8).hexdigest(),
-            "images": pieces.title, "items": pieces.items, "listed": pieces.mark, "files": pieces.count}
+            "images": pieces.title, "items": pieces.items, "listed": pieces.mark, "files": pieces.count,
+            "decoded": f"JPEGs, the shorter side at least {least} px" if least else "whole"}
 
 
 @dataclass(frozen=True)
@@ -217,7 +230,7 @@ def _embed(one_pass: OnePass, pieces: Pieces, mine: Iterable[int], files: Embedd
     several = f", of {group.launched()} processes the first" if group.launched() > 1 else ""
     with progress.task(f"{getattr(model, 'role', 'teacher')} {pieces.title}{several}", total) as advance:
         for number in numbers:
-            source = pieces.load(number)
+            source = pieces.load(number).for_models(_least_side(model))
             if number == numbers[0] and model.network and (coarse := coarse_for(model.network.preprocess, source.decoding)):
                 progress.say(f"teacher {model.name}: {coarse}")
             rows, items = one_pass.embed(source, advance)

@@ -194,17 +194,17 @@ def stresses(work: Work, splits: Splits) -> None:
     rehearse(work.study.stresses, splits.train, splits.test, work.study.noise.seed)
 
 
-def dimensions(work: Work, seen: Seen) -> None:
+def dimensions(work: Work, encoder: TeacherRows) -> None:
     """Whether every arm's objectives can compare embeddings of the teacher's dimension."""
     for arm in work.study.arms:
-        check_dims(arm, work.study.target_of(arm), seen.encoder.dim)
+        check_dims(arm, work.study.target_of(arm), encoder.dim)
 
 
-def heads(work: Work, seen: Seen) -> None:
+def heads(work: Work, encoder: TeacherRows) -> None:
     """Whether the teacher has classes of its own, where an arm asks for what it says of them."""
     for arm in work.study.arms:
-        if asks_for_logits(arm) and seen.encoder.head is None:
-            raise no_head(f"arms.{arm.name}.objective", f"{seen.encoder.name}, which has none")
+        if asks_for_logits(arm) and encoder.head is None:
+            raise no_head(f"arms.{arm.name}.objective", f"{encoder.name}, which has none")
 
 
 def targets(work: Work, seen: Seen) -> None:
@@ -213,7 +213,7 @@ def targets(work: Work, seen: Seen) -> None:
         check_target(part.name, part.settings, seen.encoder.dim, len(seen.splits.train))
 
 
-def target_names(work: Work, seen: Seen) -> None:
+def target_names(work: Work, encoder: TeacherRows) -> None:
     """Two targets of one name and other settings would share the teacher's own results; names are tried on random rows."""
     study = work.study
     asked: dict[str, list[dict[str, Any]]] = {}
@@ -224,7 +224,7 @@ def target_names(work: Work, seen: Seen) -> None:
     several = {part_name: of_one for part_name, of_one in asked.items() if len(of_one) > 1}
     if not several:
         return
-    dim = seen.encoder.dim
+    dim = encoder.dim
     rows = np.random.default_rng(0).normal(size=(2 * dim + 2, dim)).astype(np.float32)
     for part_name, of_one in several.items():
         known: dict[str, dict[str, Any]] = {}
@@ -265,7 +265,7 @@ def same_items(work: Work, seen: Seen) -> None:
 class Check:
     """A check, the last thing that must be read before it can be made, and whether `distill` needs it too."""
 
-    stage: Literal["study", "data", "teacher"]
+    stage: Literal["study", "data", "encoder", "teacher"]
     function: Callable[..., None]
     distill: bool = True
 
@@ -291,10 +291,10 @@ CHECKS = (
     Check("data", views),
     Check("data", test_images, distill=False),
     Check("data", stresses, distill=False),
-    Check("teacher", dimensions),
-    Check("teacher", heads),
+    Check("encoder", dimensions),
+    Check("encoder", heads),
+    Check("encoder", target_names, distill=False),
     Check("teacher", targets),
-    Check("teacher", target_names, distill=False),
     Check("teacher", ready_rows),
     Check("teacher", same_items, distill=False),
 )
@@ -310,12 +310,18 @@ def check_data(work: Work, splits: Splits) -> None:
     _go_through("data", work, splits)
 
 
+def check_encoder(work: Work, encoder: TeacherRows) -> None:
+    """Before anything is embedded, also of images that are embedded while they are looked through."""
+    _go_through("encoder", work, encoder)
+
+
 def check_teacher(work: Work, splits: Splits, encoder: TeacherRows, teacher: str) -> None:
-    """Before anything is embedded."""
+    """Before a teacher embeds images that were looked through."""
+    check_encoder(work, encoder)
     _go_through("teacher", work, Seen(splits, encoder, teacher))
 
 
-def _go_through(stage: str, work: Work, *seen: Splits | Seen) -> None:
+def _go_through(stage: str, work: Work, *seen: Splits | Seen | TeacherRows) -> None:
     for check in CHECKS:
         if check.stage == stage and (work.run is not None or check.distill):
             check.function(work, *seen)

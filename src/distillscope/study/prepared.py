@@ -15,11 +15,11 @@ import numpy as np
 from distillscope import group, progress, registry
 from distillscope.config.parts import Dataset, Part
 from distillscope.config.study import Arm, Study
-from distillscope.data.looking import Keeper, Looked
+from distillscope.data.looking import Looked
 from distillscope.data.noise import Noise
 from distillscope.data.preprocess import Preprocess, coarse_for
 from distillscope.data.source import Source
-from distillscope.data.splits import Splits, load_splits, looked_through, named_split, parted, say
+from distillscope.data.splits import Keepers, Splits, load_splits, looked_through, named_split, no_keepers, parted, say
 from distillscope.data.views import View
 from distillscope.errors import UserError
 from distillscope.files.folders import cache_root
@@ -163,28 +163,31 @@ def _fitted_once(part: Part, encoder: TeacherRows, train: np.ndarray, path: Path
     return target
 
 
-def load_data(study: Study, data: Dataset, known: Mapping[str, Looked] | None = None, workers: int = 0) -> Splits:
+def load_data(study: Study, data: Dataset, known: Mapping[str, Looked] | None = None, workers: int = 0,
+              keepers: Keepers = no_keepers) -> Splits:
     """The splits of one of the study's data sets; ``known`` is what another process found in them (`Splits.looked`).
 
-    ``workers`` processes decode, also what is read later of a set that memory does not hold.
+    ``workers`` processes decode, also what is read later of a set that memory does not hold; ``keepers`` as of
+    `looked_through`.
     """
     setting = "data" if len(study.data) == 1 else f"data.{study.data.index(data)}"
     splits = load_splits(data.title, data.name, data.settings, train_split=data.train_split, test_split=data.test_split,
                          validation=study.validation, screen=study.screen, limit=study.limit, limit_test=study.limit_test,
-                         corrupt=study.corrupt, setting=setting, known=known, workers=workers)
+                         corrupt=study.corrupt, setting=setting, known=known, workers=workers,
+                         keepers=keepers)
     _say_if_coarse(study, splits)
     return splits
 
 
 def load_untested(study: Study, data: Dataset, given: Source | None = None, workers: int = 0,
-                  keeper: Callable[[Source], Keeper | None] = lambda source: None) -> Splits:
+                  reduced: Callable[[Source], Source] = lambda source: source, keepers: Keepers = no_keepers) -> Splits:
     """Train, or the ``given`` images, with a tenth (at most 1,000) held out; no test split is touched.
 
-    ``keeper`` gives what keeps images while they are looked through.
+    ``reduced`` says how large JPEGs are decoded; ``keepers`` as of `looked_through`.
     """
     if given is None:
         given = named_split(data.name, data.settings, data.train_split, "--set data.train_split=")
-    whole = looked_through(given, study.limit, study.corrupt, workers=workers, keeper=keeper(given))
+    whole = looked_through(reduced(given), study.limit, study.corrupt, workers=workers, keepers=keepers)
     splits = parted(data.title, whole, whole, lambda count: min(1000, count // 10))
     _say_if_coarse(study, splits)
     return splits

@@ -8,6 +8,7 @@
 
 from __future__ import annotations
 
+import functools
 import os
 import time
 import warnings
@@ -23,7 +24,7 @@ import torch
 from distillscope import progress
 from distillscope.config.parts import Dataset
 from distillscope.config.resolve import with_noise
-from distillscope.config.study import Study
+from distillscope.config.study import Arm, Study
 from distillscope.data.looking import Looked
 from distillscope.data.preprocess import Preprocess
 from distillscope.data.splits import Splits
@@ -31,6 +32,7 @@ from distillscope.devices import choose_device
 from distillscope.errors import UserError, unknown_name
 from distillscope.files.folders import KEEP_GIB, cache_root
 from distillscope.files.locks import RunLock, join_as_worker
+from distillscope.files.remote import is_url
 from distillscope.files.writing import said_if_deleted, write_json
 from distillscope.processes.workers import run_in_workers
 from distillscope.provenance import provenance
@@ -50,10 +52,13 @@ from distillscope.results.rundir import (
 )
 from distillscope.stress.subject import rehearse
 from distillscope.study.keepsakes import keep_run
+from distillscope.study.one_look import OneLook
 from distillscope.study.preflight import Work, check_data, check_study
 from distillscope.study.prepared import Prepared, load_data, noise_conditions
+from distillscope.study.run_at_url import RunAtUrl
 from distillscope.study.teacher import run_teacher, target_key
 from distillscope.study.trial import run_trial
+from distillscope.teachers.encoder import load_teacher
 from distillscope.training.stored_images import seen_by
 
 if TYPE_CHECKING:
@@ -108,7 +113,7 @@ def load_study(path: Path | str) -> Run:
 def run_study(study: Study, out: Path | str | None = None, *, resume: bool = False, device: str = "auto",
               precision: str | None = None, jobs: int | None = None, workers: int = 0, track: str | None = None,
               keep_images: float = KEEP_GIB, command: str | None = None, report: bool = True) -> Run:
-    """Run every trial of ``study`` that is not finished yet, into ``out`` (runs/NAME), then write the report.
+    """Run every trial of ``study`` that is not finished yet, into ``out`` (runs/NAME; or a URL), then write the report.
 
     ``resume`` goes on with a run directory that is there. ``device``: "auto", "cpu", "cuda", ...; ``workers``: decoding
     processes for data that is streamed; images as students see them take up to ``keep_images`` GiB of the disk; ``track``:
@@ -120,6 +125,10 @@ def run_study(study: Study, out: Path | str | None = None, *, resume: bool = Fal
     >>> study = load_preset("quickstart", ["training.epochs=1"])   # doctest: +SKIP
     >>> run_study(study, "runs/quick", jobs=1).results   # doctest: +SKIP
     """
+    if is_url(out):
+        with RunAtUrl(str(out)).followed(resume) as folder:
+            return run_study(study, folder, resume=resume, device=device, precision=precision, jobs=jobs, workers=workers,
+                             track=track, keep_images=keep_images, command=command, report=report)
     began = time.monotonic()
     run = Path(out) if out else default_run(study.name)
     work = Work(as_begun(study, run) if resume else study, run, resume, device, precision, jobs, track, workers, keep_images)
@@ -172,18 +181,31 @@ def _run_grid(work: Work, record: dict[str, Any]) -> None:
     options = {"device": work.device, "precision": work.precision or "float32", "track": work.track,
                "keep_images": work.keep_images}
     for data in study.data:
-        splits = load_data(study, data, workers=work.workers)
+        first = functools.cache(lambda: load_teacher(study.teacher[0], work.device, work.precision))
+        look = OneLook(work, first, students_of(study, run, data), data.train_split)
+        splits = load_data(study, data, workers=work.workers, keepers=look.keepers)
         if notes := {s.split: s.note for s in (splits.whole_train, splits.test) if s.note}:
             record.setdefault("images", {})[data.title] = notes
         check_data(work, splits)
         record["conditions"] |= rehearse(study.stresses, splits.train, splits.test, study.noise.seed)[1].conditions
         write_json(run / "provenance.json", record)
         for teacher in study.teacher:
-            prepared = run_teacher(work, data, teacher, splits, run)
+            encoder = first() if teacher is study.teacher[0] else load_teacher(teacher, work.device, work.precision)
+            prepared = run_teacher(work, data, teacher, encoder, splits, run)
             pending = [t for t in trials_of(study) if (t.dataset, t.teacher) == (data.title, teacher.title)
                        and not is_complete(trial_folder(run, t))]
             run_trials(work, data, splits, pending, prepared, options)
             keep_run(run, study, data.title, teacher.title, prepared[target_key(study.target)].target_name, splits.test)
+
+
+def students_of(study: Study, run: Path, data: Dataset) -> list[tuple[Preprocess, Arm]]:
+    """How the students of trials that are not finished see the images, with their arms."""
+    arms, found = {a.name: a for a in study.arms}, []
+    for trial in trials_of(study):
+        if trial.dataset == data.title and not is_complete(trial_folder(run, trial)):
+            spec = study.student_of(arms[trial.arm], trial.student)
+            found.append((Preprocess(spec.image_size, spec.mean, spec.std), arms[trial.arm]))
+    return found
 
 
 def num_jobs(jobs: int | None, device: torch.device, trials: int) -> int:

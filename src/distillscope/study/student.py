@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import functools
 import json
 from collections.abc import Callable
 from dataclasses import dataclass, replace
@@ -19,7 +20,7 @@ from distillscope.config.resolve import with_noise
 from distillscope.config.study import Arm, Study, Training
 from distillscope.data.preprocess import Preprocess
 from distillscope.data.source import Source
-from distillscope.data.splits import Splits
+from distillscope.data.splits import Splits, no_keepers
 from distillscope.errors import UserError
 from distillscope.files.folders import KEEP_GIB, cache_root, check_fresh, is_filled
 from distillscope.files.json_reader import read_json
@@ -32,13 +33,14 @@ from distillscope.students.hub import CARD
 from distillscope.students.load import StudentEncoder, save_student
 from distillscope.students.networks import recompute
 from distillscope.students.own_network import OwnNetwork
+from distillscope.study.one_look import OneLook
 from distillscope.study.preflight import Work, check_data, check_study, check_teacher, say_parted
 from distillscope.study.prepared import fingerprint, load_untested, prepare_targets
 from distillscope.study.trial import fresh_student, make_health, training_set
 from distillscope.teachers.encoder import TeacherRows, load_teacher
 from distillscope.training.loop import distill
 from distillscope.training.muon import kernels_of
-from distillscope.training.stored_images import keeper_for, seen_by
+from distillscope.training.stored_images import seen_by
 from distillscope.visible import visible
 
 
@@ -50,10 +52,9 @@ class Given:
     teacher: Callable[[Source], TeacherRows] | None = None
     network: OwnNetwork | None = None
 
-    def load_teacher(self, work: Work, splits: Splits) -> TeacherRows:
-        """The given teacher, or the one that the study names."""
-        if self.teacher is None:
-            return load_teacher(work.study.teacher[0], work.device, work.precision)
+    def made_of(self, splits: Splits) -> TeacherRows:
+        """The given teacher, made for the images that it is to see."""
+        assert self.teacher is not None
         found = self.teacher(splits.whole_train)
         if found.reading:
             progress.say(found.reading)
@@ -114,13 +115,14 @@ def begin(work: Work, out: Path, given: Given = Given(), *, keeps: bool = False)
     if given.network:
         check_own(work.study.training_of(work.study.arms[0]), given.network)
     spec = work.study.students[0]
-    sees = Preprocess(spec.image_size, spec.mean, spec.std)
-    splits = load_untested(work.study, data, given.images, work.workers,
-                           lambda source: keeper_for(source, sees, work.study.arms[0], work.keep_images) if keeps else None)
+    named = functools.cache(lambda: load_teacher(teacher, work.device, work.precision))
+    look = OneLook(work, named if given.teacher is None else None,
+                   [(Preprocess(spec.image_size, spec.mean, spec.std), work.study.arms[0])], data.train_split)
+    splits = load_untested(work.study, data, given.images, work.workers, look.reduced, look.keepers if keeps else no_keepers)
     check_data(work, splits)
     if not group.rank():
         _say_if_enlarged(work.study.students[0], splits)
-    encoder = given.load_teacher(work, splits)
+    encoder = named() if given.teacher is None else given.made_of(splits)
     check_teacher(work, splits, encoder, teacher.title)
     request["fingerprint"] = fingerprint(encoder, splits)
     if given.network:

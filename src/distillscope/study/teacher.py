@@ -36,7 +36,7 @@ from distillscope.study.measuring import (
 from distillscope.study.preflight import Work, check_teacher
 from distillscope.study.prepared import Prepared, Untransformed, fingerprint, noise_conditions, prepare_targets
 from distillscope.targets.transforms import Target
-from distillscope.teachers.encoder import TeacherRows, load_teacher
+from distillscope.teachers.encoder import TeacherRows
 
 
 def run_reference(study: Study, teacher_title: str, encoder: TeacherRows, splits: Splits, shown: Prepared | Untransformed,
@@ -121,9 +121,9 @@ def probe_items(study: Study, count: int, training: Training) -> np.ndarray:
     return torch.randperm(count, generator=generator).numpy()[: training.in_whole_batches(count)]
 
 
-def run_teacher(work: Work, data: Dataset, teacher: Teacher, splits: Splits, run: Path) -> dict[str, Prepared]:
+def run_teacher(work: Work, data: Dataset, teacher: Teacher, encoder: TeacherRows, splits: Splits,
+                run: Path) -> dict[str, Prepared]:
     """The teacher's part: embed, fit the targets, measure what there is to lose. Target's YAML -> its embeddings."""
-    encoder = load_teacher(teacher, work.device, work.precision)
     check_teacher(work, splits, encoder, teacher.title)
     study, arms = work.study, list(work.study.arms)
     parts = {target_key(part): part for part in (study.target, *map(study.target_of, arms))}

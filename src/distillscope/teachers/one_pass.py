@@ -15,11 +15,13 @@ from dataclasses import dataclass, field, replace
 import numpy as np
 import torch
 
+from distillscope import group
 from distillscope.data.looking import Looks, Seen, load_in_memory, looked_at, note_of, whole_ones
+from distillscope.data.preprocess import Preprocess
 from distillscope.data.source import Source, as_rows
 from distillscope.devices import kept_memory
 from distillscope.files.folders import room
-from distillscope.teachers.cache import FLUSH_SECONDS, Entry, filling
+from distillscope.teachers.cache import FLUSH_SECONDS, Entry, entry_path, filling
 from distillscope.teachers.encoder import Encoder, TeacherRows
 
 
@@ -59,6 +61,60 @@ class OnePass:
         return rows, items
 
 
+class RowKeeper:
+    """A `Keeper` of an encoder's rows for images that are looked through: they are embedded as they are decoded.
+
+    What it takes is written every half minute and whenever a file is full; a cache that may not be written keeps nothing.
+    """
+
+    def __init__(self, network: Encoder) -> None:
+        assert network.sees is not None
+        self.network, self.model = network, network.sees
+        self.entry = Entry(*entry_path(network, None))
+        with filling(self.entry):
+            self.holds(bytes(16))  # its names are sorted here once, not in every worker
+        self._waiting: dict[bytes, tuple[str, np.ndarray]] = {}
+        self._made: dict[bytes, tuple[str, np.ndarray]] = {}
+        self._last = time.monotonic()
+
+    def holds(self, name: bytes) -> bool:
+        return self.entry.holds(name)
+
+    def take(self, item: str, name: bytes, shown: np.ndarray) -> None:
+        if name not in self._made:
+            self._waiting.setdefault(name, (item, shown))
+        if len(self._waiting) >= self.network.batch_size:
+            self._encode()
+        if len(self._made) >= self.entry.most_rows or time.monotonic() - self._last > FLUSH_SECONDS:
+            self.close()
+
+    def close(self) -> None:
+        """Embed what waits for a batch, and write all that is new."""
+        self._encode()
+        if self._made:
+            with filling(self.entry) as may_write:
+                new = [name for name in self._made if not self.entry.holds(name)]
+                if may_write and new:
+                    ids, rows = zip(*(self._made[name] for name in new), strict=True)
+                    self.entry.append(np.stack(rows), ids, new, as_rows(new))
+        self._made.clear()
+        self._last = time.monotonic()
+
+    def _encode(self) -> None:
+        if self._waiting:
+            items, shown = zip(*self._waiting.values(), strict=True)
+            rows = self.network.encode_seen(torch.from_numpy(np.stack(shown)), items)
+            self._made.update(zip(self._waiting, zip(items, rows, strict=True), strict=True))
+            self._waiting.clear()
+
+
+def row_keeper(teacher: TeacherRows, source: Source) -> RowKeeper | None:
+    """What embeds images of ``source`` while they are looked through; None where memory holds them, or no network sees them."""
+    network = teacher.network
+    worth = network is not None and network.sees is not None and not source.in_memory and group.world() == 1
+    return RowKeeper(network) if worth and network else None
+
+
 @dataclass
 class _Pass:
     """One source on its way: the names of its images in their order, and the rows that are there."""
@@ -80,9 +136,8 @@ class _Pass:
         self.rows = room((len(self.source), self.network.dim))
 
     def run(self, workers: int, corrupt: str, advance: Callable[[int], None]) -> tuple[np.ndarray, Source]:
-        held = self.entry.holds if self.entry else lambda name: False
-        held(bytes(16))  # its names are sorted here once, not in every worker
-        looks = Looks(self.source, self.network.sees, held, streams=True)
+        self.holds(bytes(16))  # the entry's names are sorted here once, not in every worker
+        looks = Looks(self.source, [self], streams=True)
         try:
             for seen in looks.remembered(looked_at(looks, workers)):
                 if seen.broken:
@@ -98,14 +153,25 @@ class _Pass:
         self._fill_in()
         return self.rows[: len(items)], items
 
+    @property
+    def model(self) -> Preprocess:
+        """How its workers show it images."""
+        assert self.network.sees is not None
+        return self.network.sees
+
+    def holds(self, name: bytes) -> bool:
+        """Whether the cache has the row of that image."""
+        return self.entry is not None and self.entry.holds(name)
+
     def _take(self, seen: Seen) -> None:
         """The next image; it is embedded where its like was not before."""
         place = len(self.good)
         self.good.append(seen.index)
         self.names.append(seen.content)
-        if seen.shown is not None and seen.content not in self.first:
-            self.first[seen.content] = place
-            self.waiting.append((place, seen.shown))
+        for shown in seen.shown:
+            if shown is not None and seen.content not in self.first:
+                self.first[seen.content] = place
+                self.waiting.append((place, shown))
         if len(self.waiting) >= self.network.batch_size:
             self._encode()
 

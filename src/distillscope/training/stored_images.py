@@ -55,8 +55,12 @@ def entry_of(preprocess: Preprocess) -> Entry:
 def is_worth_it(source: Source, preprocess: Preprocess, arm: Arm) -> bool:
     """Whether the student's images could be kept, and reading them would save work: memory holds no array of them, and no view
     wants the image as it is stored."""
-    of_input = arm.view is None or arm.view.settings.get("where", "source") == "input"
-    return of_input and source.pixels is None and preprocess.crop_fraction == 1
+    return not sees_stored(arm) and source.pixels is None and preprocess.crop_fraction == 1
+
+
+def sees_stored(arm: Arm) -> bool:
+    """Whether the arm's view is of the image as it is stored."""
+    return arm.view is not None and arm.view.settings.get("where", "source") != "input"
 
 
 def refusal(source: Source, preprocess: Preprocess, most_gib: float) -> str:
