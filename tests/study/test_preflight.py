@@ -149,7 +149,7 @@ def test_a_run_that_is_refused_later_keeps_what_it_was_begun_with(tmp_path):
 
 
 def test_the_checks_go_from_what_is_cheap_to_what_must_be_read():
-    order = ["study", "data", "teacher"]
+    order = ["study", "data", "encoder", "teacher"]
     assert [c.stage for c in CHECKS] == sorted((c.stage for c in CHECKS), key=order.index)
 
 
