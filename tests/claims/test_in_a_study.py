@@ -350,7 +350,7 @@ def test_both_tables_hold_the_ten_in_order_with_their_seeds():
 def test_the_controls_of_the_page_are_a_study():
     (text,) = re.findall(r"^```yaml\n(.*?)^```", CLAIMS_PAGE, re.M | re.S)
     study = tiny_study(**{**tiny_values(), **yaml.safe_load(text)})
-    assert {a.name for a in study.arms} == {"plain", "longer", "regression", "contrast", "white", "noisy"}
+    assert {a.name for a in study.arms} == {"plain", "longer", "regression", "soft", "contrast", "white", "noisy"}
 
 
 @pytest.mark.parametrize("name", ["claims-quick", "claims"])
