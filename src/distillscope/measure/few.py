@@ -43,19 +43,21 @@ def places(codes: np.ndarray) -> np.ndarray:
 
 def few_accuracies(pool: LabelledPair, side: str, size: int) -> np.ndarray:
     """Accuracy (parts,) of a probe of ``side`` that is fitted to ``size`` labels of each class."""
-    tested, labels, train = pool.probe_index, pool.labels[pool.probe_index], pool.train
-    source: Pair = pool if train is None else train
+    train = pool.train
+    tested = pool.probe_index if train is None else pool.labelled_order
+    labels, source = pool.labels[tested], pool if train is None else train
     fitted = tested if train is None else source.teacher.order[: pool.settings.probe_items]
     known = labels if train is None else pool._train_labels[fitted]
     codes = np.unique(known, return_inverse=True)[1]
     least = size + (train is None)
-    count = min(MOST_PARTS, int(np.bincount(codes).min()) // least)
+    item = np.unique(pool.row_items[tested], return_inverse=True)[1]  # in content order: rows may be stored by class
+    count = min(MOST_PARTS, int(np.bincount(codes).min()) // least, int(item.max(initial=-1)) + 1)
     if count < FEWEST_PARTS:
         raise NotMeasured(f"it needs {FEWEST_PARTS} parts of the labelled items with {least} or more of every class each")
     place, found, scaled = places(codes), np.empty(count), _scaling(getattr(source, side))
     for part in range(count):
         chosen = (place % count == part) & (place < size * count)
-        rest = (place % count == part) & ~chosen if train is None else np.arange(len(tested)) % count == part
+        rest = (place % count == part) & ~chosen if train is None else item % count == part
         probe = linear_probe(scaled(_rows(source, side, fitted[chosen])), known[chosen], c=C, unit_norm=False, tol=TOLERANCE)
         found[part] = share_right(probe.predict(scaled(_rows(pool, side, tested[rest]))) == labels[rest])
     return found
