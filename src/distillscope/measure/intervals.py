@@ -25,7 +25,7 @@ def bootstrap_interval(statistic: Callable[..., float], scores: Sequence[np.ndar
                        level: float = 0.95, resamples: int = RESAMPLES, seed: int = 0) -> tuple[float, float]:
     """Percentile interval of ``statistic(*scores)``, a function of means, resampling items of all ``scores`` together.
 
-    More than 5,000 items are first averaged in blocks of equal size, which leaves the variance of a mean as it is.
+    More than 5,000 items are first averaged in random blocks of equal size, which leaves the variance of a mean as it is.
     ``items`` (n,) says which scores are of one item and are drawn together; each is its own item otherwise.
 
     >>> low, high = bootstrap_interval(lambda x: x.mean(), [np.tile([0.0, 1.0], 200)])
@@ -35,7 +35,7 @@ def bootstrap_interval(statistic: Callable[..., float], scores: Sequence[np.ndar
     tail = (1 - level) / 2
     if items is not None:
         return _interval(statistic, _drawn_together(scores, items, resamples, seed), tail)
-    blocks = [_averaged(np.asarray(s, np.float64)) for s in scores]
+    blocks = _averaged([np.asarray(s, np.float64) for s in scores], seed)
     rng = keyed_rng(seed, "bootstrap")
     count = len(blocks[0])
     indices = (rng.integers(0, count, count) for _ in range(resamples))
@@ -75,11 +75,17 @@ def independent_count(items: np.ndarray) -> float:
     return float(sizes.sum() ** 2 / np.square(sizes).sum())
 
 
-def _averaged(scores: np.ndarray) -> np.ndarray:
-    """At most 5,000 block means; the few items that fill no block are left to the point estimate."""
-    size = -(-len(scores) // MOST_SCORES)
-    whole = len(scores) // size * size
-    return scores[:whole].reshape(-1, size).mean(axis=1)
+def _averaged(scores: list[np.ndarray], seed: int) -> list[np.ndarray]:
+    """At most 5,000 block means of each, of the same items; the few that fill no block are left to the point estimate.
+
+    Neighbours in a file are often of one class: blocks of them would differ by what classes differ, by far too much.
+    """
+    count = len(scores[0])
+    size = -(-count // MOST_SCORES)
+    if size == 1:
+        return scores
+    chosen = keyed_rng(seed, "bootstrap blocks").permutation(count)[: count // size * size]
+    return [s[chosen].reshape(-1, size).mean(axis=1) for s in scores]
 
 
 def mean_interval(scores: np.ndarray, *, level: float = 0.95) -> tuple[float | None, float | None]:
