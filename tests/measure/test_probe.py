@@ -264,6 +264,17 @@ def test_audit_fits_to_train_and_tests_on_the_items():
     assert found["probe.teacher.gradient_norm"] < 1e-3
 
 
+def test_classes_that_training_items_lack_are_said_and_where_it_lacks_all_it_is_refused():
+    """Numbers beside names read as an accuracy of 0."""
+    z, labels = class_clouds(0)
+    given = {"train_teacher": z, "train_student": z, "groups": {"knn"}, "intervals": False}
+    for other in (np.array(["cat", "dog", "owl"])[labels], labels + 3):
+        with refused(where="train_labels", expected="(0, 1, ...)", got="none of them"):
+            audit(z, z, labels, train_labels=other, **given)
+    some = audit(z, z, np.where(np.arange(240) < 7, 9, labels), train_labels=labels, **given)
+    assert any("7 of the 240 items are of classes that no training item is of" in note for note in some.notes)
+
+
 def knn(train, train_labels, test, labels):
     from distillscope.measure.neighbours import knn_accuracy
 

@@ -16,6 +16,7 @@ from distillscope.measure.given import (
     checked_subgroups,
     checked_text,
     expect_one_order,
+    expect_shared_classes,
     pair_from_elsewhere,
     prepared_side,
     training_pair,
@@ -91,6 +92,8 @@ def audit(teacher: Any, student: Any, labels: Any = None, *, train_teacher: Any 
     train, train_labels = training_pair(train_teacher, train_student, train_labels, normalize, settings, sides)
     if train is not None and labels is None:
         raise UserError("labels", "labels of the items", "only train_labels", "Pass labels= too.")
+    if train_labels is not None:
+        expect_shared_classes(labels, train_labels)
     text = checked_text(text, labels)
     ood = pair_from_elsewhere(ood_teacher, ood_student, normalize, settings, sides)
     pool = LabelledPair(*sides, labels, train, train_labels, text, checked_subgroups(subgroups, sides[0].rows.count), ood)
@@ -315,6 +318,10 @@ def _repeats(result: Audit, pool: LabelledPair | Side) -> list[str]:
         found.append(f"repeats of an item have {mixed:,} labels more than items: "
                      "cross-validated accuracies take the first row's.")
     if pool.train is not None:
+        untaught = int((~np.isin(pool.labels[pool.labelled], pool._train_labels)).sum())
+        if untaught:
+            found.append(f"{untaught:,} of the {rows:,} items are of classes that no training item is of: probes and "
+                         "neighbours are wrong on them.")
         seen = int(np.isin(pool.teacher.items.keys, pool.train.teacher.items.keys).sum())
         if seen:
             found.append(f"{seen:,} of the {items:,} items are training items too, row for row: "

@@ -19,7 +19,14 @@ import numpy as np
 
 from distillscope.errors import UserError
 from distillscope.measure.accuracy import share_right
-from distillscope.measure.given import checked_labels, checked_text, prepared_side, training_pair, two_sides
+from distillscope.measure.given import (
+    checked_labels,
+    checked_text,
+    expect_shared_classes,
+    prepared_side,
+    training_pair,
+    two_sides,
+)
 from distillscope.measure.labelled import LabelledPair
 from distillscope.measure.pair import resolve, resolve_name
 from distillscope.measure.pool import Settings, Side
@@ -271,6 +278,8 @@ def _of_labelled(key: str, z_train: Any, y_train: Any, z_test: Any, y_test: Any,
     sides = two_sides(z_test, z_test, None, settings or Settings(), ("z_test", "z_test"))
     labels = checked_labels(y_test, "y_test", sides[0].rows.count)
     train, train_labels = training_pair(z_train, z_train, y_train, None, settings or Settings(), sides)
+    if labels is not None and train_labels is not None:
+        expect_shared_classes(labels, train_labels)
     return _measured(key, LabelledPair(*sides, labels, train, train_labels))
 
 

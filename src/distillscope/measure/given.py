@@ -74,6 +74,15 @@ def checked_labels(labels: Any, name: str, count: int) -> np.ndarray | None:
     return labels
 
 
+def expect_shared_classes(labels: np.ndarray, train_labels: np.ndarray) -> None:
+    """Labels of the items and of the training items are of one kind and share a class, or nothing could be right."""
+    known, trained = (np.unique(np.ma.compressed(found)) for found in (labels, train_labels))
+    alike = (known.dtype.kind == "U") == (trained.dtype.kind == "U")
+    if not alike or not np.isin(known, trained).any():
+        raise UserError("train_labels", f"classes that labels has ({known[0]!s}, {known[1]!s}, ...)",
+                        f"none of them ({trained[0]!s}, {trained[1]!s}, ...)", "Write the labels of both alike.")
+
+
 def checked_subgroups(subgroups: Any, count: int) -> np.ndarray | None:
     """The subgroup (n,) of each item, masked where it is in none, or the line that says what is wrong with them."""
     if subgroups is None:
