@@ -134,11 +134,12 @@ def grey_levels(folder: Path, count: int = 24) -> dict[str, float]:
     difference of its pixels, and the difference of its mean."""
     from distillscope.data.decode import Decoding, decode
     from distillscope.data.looking import shown_of
-    from distillscope.data.preprocess import Preprocess
+    from distillscope.data.preprocess import Preprocess, reduced_for
 
     sees, pixels, means = Preprocess(224, crop_fraction=0.875), [], []
+    ways = Decoding(), Decoding().for_models(*reduced_for([sees]))
     for file in sorted((folder / "train").iterdir())[:count]:
-        whole, reduced = (shown_of(sees, decode(file.read_bytes(), Decoding(min_side=m))[0]).astype(float) for m in (None, 768))
+        whole, reduced = (shown_of(sees, decode(file.read_bytes(), way)[0]).astype(float) for way in ways)
         pixels.append(np.abs(whole - reduced).mean())
         means.append(abs(whole.mean() - reduced.mean()))
     return {"photos": count, "pixels, mean": round(float(np.mean(pixels)), 3), "pixels, most": round(max(pixels), 3),

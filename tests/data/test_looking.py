@@ -11,14 +11,15 @@ import torch
 from PIL import Image
 from sklearn.datasets import load_sample_image
 from torchvision.transforms import InterpolationMode
+from torchvision.transforms.functional import _compute_resized_output_size
 
 from builders import refused, tiny
 from distillscope.config.parts import Teacher
 from distillscope.config.resolve import named_dataset
 from distillscope.data import looking, source
-from distillscope.data.decode import Decoding, decode
+from distillscope.data.decode import Decoding, decode, same_shape
 from distillscope.data.looking import MOST_FILES, KnownImages, fits_memory, load_in_memory, record_of
-from distillscope.data.preprocess import REDUCED, SMOOTH, Preprocess, coarse_for
+from distillscope.data.preprocess import REDUCED, SMOOTH, Preprocess, coarse_for, reduced_for
 from distillscope.data.source import Source, content_hash, encoded_hash, read_batches
 from distillscope.data.splits import load_split, load_splits, looked_through, named_split
 from distillscope.data.views import View
@@ -213,6 +214,25 @@ def test_what_a_model_sees_of_a_reduced_photo(name, width):
             else:  # picking other pixels, these differ by the grain
                 assert f"it resizes by {mode}" in coarse_for(sees, decoding)
     assert tried
+
+
+def test_a_reduced_image_is_resized_to_the_shape_of_the_whole_one():
+    rng, sides, same = np.random.default_rng(0), (256, 224, 96), 0
+    for width, height in rng.integers(1536, 5000, (300, 2)):
+        reduced = (int(width + 1) // 2, int(height + 1) // 2)
+        found = same_shape((width, height), reduced, sides)
+        assert max(abs(a - b) for a, b in zip(found, reduced, strict=True)) <= 2
+        for side in sides:
+            one, other = (_compute_resized_output_size(size[::-1], [side]) for size in ((width, height), found))
+            same += one == other
+    assert same >= 0.99 * 900  # as they come it is 95 %
+    encoded = io.BytesIO()
+    whole = Image.fromarray(load_sample_image("china.jpg")).resize((2571, 1679), Image.Resampling.BICUBIC)
+    whole.save(encoded, "JPEG", quality=90)
+    sees = Preprocess(224, crop_fraction=0.875)
+    ways = Decoding(), Decoding().for_models(*reduced_for([sees])), Decoding(min_side=768)
+    one, other, moved = (torch.from_numpy(looking.shown_of(sees, decode(encoded.getvalue(), way)[0])).float() for way in ways)
+    assert float((one - other).abs().mean()) < 0.5 < 2 < float((one - moved).abs().mean())
 
 
 def test_the_settings_of_resizing_are_all_tried():

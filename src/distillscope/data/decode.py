@@ -55,7 +55,8 @@ class Decoding:
     """How images are decoded. ``background`` is any colour that Pillow knows ("white", "#808080"); ``exif=False`` leaves
     images as they are stored. With a number ``min_side`` JPEGs are decoded at a half, a quarter or an eighth of their size, as
     long as their shorter side has so many pixels: other pixels, made in a fraction of the time. None leaves that to whoever
-    reads the images for models of known sizes (`for_models`); "whole" forbids it.
+    reads the images for models of known sizes (`for_models`); "whole" forbids it. ``sides`` are those to which models resize
+    the shorter side: the longer one then becomes what it would of the whole image, to the pixel.
 
     >>> Decoding("black").rgb
     (0, 0, 0)
@@ -64,6 +65,7 @@ class Decoding:
     background: str = "white"
     exif: bool = True
     min_side: MinSide = None
+    sides: tuple[int, ...] = ()
     rgb: tuple[int, int, int] = field(init=False, repr=False)
 
     def __post_init__(self) -> None:
@@ -77,20 +79,23 @@ class Decoding:
 
     def describe(self) -> dict[str, Any]:
         """Plain values that decide what an image becomes."""
-        return {"background": list(self.rgb), "exif": self.exif, "min_side": self.least_side}
+        sides = {"sides": sorted(self.sides)} if self.sides and self.least_side else {}
+        return {"background": list(self.rgb), "exif": self.exif, "min_side": self.least_side, **sides}
 
     @property
     def least_side(self) -> int | None:
         """How short the shorter side of a reduced JPEG may be; None where all are decoded whole."""
         return self.min_side if isinstance(self.min_side, int) else None
 
-    def for_models(self, least_side: int | None) -> Decoding:
-        """The same for models that see as good as the same of JPEGs reduced to ``least_side``, unless something else was asked.
+    def for_models(self, least_side: int | None, sides: Iterable[int] = ()) -> Decoding:
+        """The same for models that see nearly the same of JPEGs reduced to ``least_side``, unless something else was asked.
 
         >>> Decoding().for_models(768).min_side, Decoding(min_side="whole").for_models(768).min_side
         (768, 'whole')
         """
-        return replace(self, min_side=least_side) if self.min_side is None and least_side else self
+        if self.min_side is not None or not least_side:
+            return self
+        return replace(self, min_side=least_side, sides=tuple(sorted(set(sides))))
 
     def note(self, counts: Mapping[str, int]) -> str:
         """What was done, counted.
@@ -114,9 +119,10 @@ def decode(encoded: bytes, decoding: Decoding | None = None) -> tuple[np.ndarray
             warnings.simplefilter("ignore")  # Pillow's remarks on odd metadata name no file; its limit is ours, below
             with Image.open(io.BytesIO(encoded), formats=known_formats()) as image:
                 decoding = decoding or Decoding()
+                whole = image.size
                 reduced = _reduce(image, decoding.least_side)
                 pixels, done = to_rgb(image, decoding)
-                return pixels, done + Counter(reduced=1) if reduced else done
+                return (_shaped(pixels, whole, decoding.sides), done + Counter(reduced=1)) if reduced else (pixels, done)
     except BrokenImage:
         raise
     except UnidentifiedImageError:
@@ -182,6 +188,35 @@ def _reduce(image: Any, min_side: int | None) -> bool:
         image.load()
         image.paste(image.resize(image.size, Resampling.BICUBIC, box=drawn[1]))
     return True
+
+
+STEPS = sorted(((x, y) for x in range(-2, 3) for y in range(-2, 3)), key=lambda step: (abs(step[0]) + abs(step[1]), step))
+"""Pixels by which a reduced image may be stretched, the least first."""
+
+
+def same_shape(whole: tuple[int, int], reduced: tuple[int, int], sides: Iterable[int]) -> tuple[int, int]:
+    """``reduced``, or a size next to it that models resize to the same shape as ``whole``, their shorter side one of ``sides``.
+
+    Else some shapes differ by a pixel, and with the crop all of the image moves by half of one: 8 grey levels of a photo.
+
+    >>> same_shape((2571, 1679), (1286, 840), [256]), same_shape((4032, 3024), (2016, 1512), [256])
+    ((1286, 839), (2016, 1512))
+    """
+    def longer(size: tuple[int, int]) -> list[int]:
+        return [int(side * max(size) / min(size)) for side in sides]  # as torchvision does
+
+    wanted, near = longer(whole), ((reduced[0] + x, reduced[1] + y) for x, y in STEPS)
+    return next((size for size in near if longer(size) == wanted), reduced)
+
+
+def _shaped(pixels: np.ndarray, whole: tuple[int, int], sides: Iterable[int]) -> np.ndarray:
+    """A reduced image, stretched by a pixel or two where that keeps the shapes that models resize ``whole`` to."""
+    from PIL import Image
+
+    size = same_shape(whole, pixels.shape[1::-1], sides)
+    if size == pixels.shape[1::-1]:
+        return pixels
+    return np.array(Image.fromarray(pixels).resize(size, Image.Resampling.BICUBIC))
 
 
 def _upright(image: Any) -> tuple[Any, bool]:

@@ -204,18 +204,27 @@ class Looks(torch.utils.data.Dataset):
 
     def remembered(self, images: Iterator[Seen]) -> Iterator[Seen]:
         """The same images; what is new of them is kept every half minute, and at the end."""
-        new, last = [], time.monotonic()
+        new: dict[bool, list[tuple[bytes, bytes, int, int]]] = {True: [], False: []}
+        last = time.monotonic()
+
+        def keep() -> None:
+            for reduced, records in new.items():
+                place = self.known if reduced or self.whole is None else self.whole  # where all find what is not reduced
+                if place is not None:
+                    place.add(records)
+                records.clear()
+
         try:
             for seen in images:
-                if seen.encoded and self.known is not None:
-                    new.append(record_of(seen.encoded, seen.content, seen.nbytes, seen.done))
+                if seen.encoded:
+                    record = record_of(seen.encoded, seen.content, seen.nbytes, seen.done)
+                    new[bool(seen.done.get("reduced"))].append(record)
                     if time.monotonic() - last > FLUSH_SECONDS:
-                        self.known.add(new)
-                        new, last = [], time.monotonic()
+                        keep()
+                        last = time.monotonic()
                 yield seen
         finally:
-            if self.known is not None:
-                self.known.add(new)
+            keep()
 
     def _found(self, encoded: bytes) -> tuple[bytes, int, dict[str, int]] | None:
         """What is known of a file; an image too small to be reduced is known also by those who decode all of them whole."""
@@ -223,7 +232,7 @@ class Looks(torch.utils.data.Dataset):
         if found or self.whole is None or not (least := self.source.decoding and self.source.decoding.least_side):
             return found
         found = self.whole.find(encoded)
-        return found if found and found[1] < 3 * (2 * least) ** 2 else None
+        return found if found and found[1] < 3 * (2 * least) ** 2 else None  # too small to be halved
 
     def _seen(self, index: int) -> Seen:
         source, streams, found = self.source, bool(self.streams.value), None

@@ -116,16 +116,19 @@ LEAST_SIDE = 768
 """Pixels: no JPEG is reduced further, however little a model sees of it, so that models of most sizes share decoded images."""
 
 
-def least_side_for(models: Sequence[Preprocess]) -> int | None:
-    """How small JPEGs may be decoded for ``models`` to see nearly the same as of whole ones; None where one would not.
+def reduced_for(models: Sequence[Preprocess]) -> tuple[int | None, list[int]]:
+    """How small JPEGs may be decoded for ``models`` to see nearly the same as of whole ones (None where one would not), and to
+    what each resizes the shorter side: what `Decoding.for_models` takes.
 
-    >>> least_side_for([Preprocess(224, crop_fraction=0.875)]), least_side_for([Preprocess(384), Preprocess(96)])
-    (768, 1152)
-    >>> least_side_for([Preprocess(32, interpolation="nearest")])
+    >>> reduced_for([Preprocess(224, crop_fraction=0.875)]), reduced_for([Preprocess(384), Preprocess(96)])
+    ((768, [256]), (1152, [384, 96]))
+    >>> reduced_for([Preprocess(32, interpolation="nearest")])
+    (None, [])
     """
     if not models or any(model.interpolation not in SMOOTH for model in models):
-        return None
-    return max(LEAST_SIDE, *(REDUCED * round(model.size / model.crop_fraction) for model in models))
+        return None, []
+    sides = [round(model.size / model.crop_fraction) for model in models]
+    return max(LEAST_SIDE, REDUCED * max(sides)), sides
 
 
 def coarse_for(preprocess: Preprocess, decoding: Decoding | None) -> str:

@@ -107,9 +107,9 @@ class Source:
         encoded = self.encoded(index)
         return image_name(*self.decoded(encoded), encoded_hash(encoded), self.decoding)
 
-    def for_models(self, least_side: int | None) -> Source:
+    def for_models(self, least_side: int | None, sides: Iterable[int] = ()) -> Source:
         """The same items; where that is left open, JPEGs are decoded at a part of their size (`Decoding.for_models`)."""
-        decoding = None if self.decoding is None else self.decoding.for_models(least_side)
+        decoding = None if self.decoding is None else self.decoding.for_models(least_side, sides)
         if decoding is None or decoding == self.decoding or self.encoded is None or self.in_memory:
             return self
         return replace(self, **_decoded_from(self.encoded, decoding))

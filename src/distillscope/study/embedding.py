@@ -29,7 +29,7 @@ from distillscope.audits.shown import refuse_unused
 from distillscope.config.resolve import named_dataset
 from distillscope.data.decode import Decoding
 from distillscope.data.pieces import Pieces, part_of, pieces_of
-from distillscope.data.preprocess import coarse_for, least_side_for
+from distillscope.data.preprocess import coarse_for, reduced_for
 from distillscope.data.source import Source
 from distillscope.data.splits import check_options
 from distillscope.errors import UserError
@@ -200,15 +200,15 @@ def embed_dataset(data: str, split: str, *, teacher: str | None = None, student:
     return f"{sum(one.rows for one in found)} x {model.dim} embeddings: {out or model.place}{of}"
 
 
-def _least_side(model: TeacherRows) -> int | None:
+def _reduced(model: TeacherRows) -> tuple[int | None, list[int]]:
     """How small JPEGs may be decoded for the model, where their data set leaves it open."""
     sees = model.network and model.network.sees
-    return least_side_for([sees]) if sees else None
+    return reduced_for([sees] if sees else [])
 
 
 def _described(model: TeacherRows, pieces: Pieces, settings: Mapping[str, Any]) -> dict[str, Any]:
     described = json.dumps(model.describe(), sort_keys=True, default=str)
-    least = Decoding(min_side=settings.get("min_side")).for_models(_least_side(model)).least_side
+    least = Decoding(min_side=settings.get("min_side")).for_models(*_reduced(model)).least_side
     return {"model": model.name, "model_mark": hashlib.blake2b(described.encode(), digest_size=8).hexdigest(),
             "images": pieces.title, "items": pieces.items, "listed": pieces.mark, "files": pieces.count,
             "decoded": f"JPEGs, the shorter side at least {least} px" if least else "whole"}
@@ -230,7 +230,7 @@ def _embed(one_pass: OnePass, pieces: Pieces, mine: Iterable[int], files: Embedd
     several = f", of {group.launched()} processes the first" if group.launched() > 1 else ""
     with progress.task(f"{getattr(model, 'role', 'teacher')} {pieces.title}{several}", total) as advance:
         for number in numbers:
-            source = pieces.load(number).for_models(_least_side(model))
+            source = pieces.load(number).for_models(*_reduced(model))
             if number == numbers[0] and model.network and (coarse := coarse_for(model.network.preprocess, source.decoding)):
                 progress.say(f"teacher {model.name}: {coarse}")
             rows, items = one_pass.embed(source, advance)

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 
 from distillscope.config.study import Arm
 from distillscope.data.looking import Keeper, fits_memory
-from distillscope.data.preprocess import Preprocess, least_side_for
+from distillscope.data.preprocess import Preprocess, reduced_for
 from distillscope.data.source import Source
 from distillscope.study.preflight import Work, check_encoder
 from distillscope.teachers.encoder import TeacherRows
@@ -45,8 +45,8 @@ class OneLook:
             return source
         network, seen = self.teacher.network if self.teacher else None, [preprocess for preprocess, _ in self.students]
         if network is None:
-            return source.for_models(least_side_for(seen))
-        return source if network.sees is None else source.for_models(least_side_for([*seen, network.sees]))
+            return source.for_models(*reduced_for(seen))
+        return source if network.sees is None else source.for_models(*reduced_for([*seen, network.sees]))
 
     def keepers(self, source: Source) -> list[Keeper]:
         """What keeps the images' rows by the teacher, and of train the images at the students' sizes."""
