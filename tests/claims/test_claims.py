@@ -275,6 +275,13 @@ def test_rank_robustness_reads_a_line_over_log_k_at_the_students_rank():
         assert line(kept, k) == pytest.approx(oracle)
 
 
+@pytest.mark.parametrize("rank", [12.0, 64.0, 70.0])
+def test_rank_robustness_says_nothing_beyond_the_cuts_that_were_made(rank):
+    """At the largest k nothing is cut, so that every teacher would keep more than nine tenths."""
+    found = verdict("rank-robustness", {("*", "*", RANK, "clean"): rank}, **SUPPORTED["rank-robustness"])
+    assert found.verdict == "undecided" and f"cut to 16 to 64 directions, and the rank of S is {rank:.0f}" in found.reason
+
+
 def test_rank_robustness_asks_for_fits_of_each_tenths_own():
     found = verdict("rank-robustness", **SUPPORTED["rank-robustness"], study={"stresses": [{"name": "top_k"}]})
     assert found.verdict == "undecided" and "own_train: true" in found.reason
@@ -314,6 +321,14 @@ def test_bottleneck_takes_noise_and_batch_norm_for_remedies_but_not_crops():
     assert alone.verdict == "undecided" and "no arm was trained on noisy images" in alone.reason
     strong = verdict("bottleneck", {("*", "*", ACCURACY, "noise=0.1"): 0.705})
     assert strong.verdict == "undecided" and "too little to win back" in strong.reason
+
+
+def test_bottleneck_needs_noise_in_the_training_of_the_very_student():
+    """Another student's noisy arm put nothing to the test."""
+    results = planted()
+    gone = results.frame["arm"].str.startswith("seven") & (results.frame["student"] == "S")
+    found = decided("bottleneck", with_frame(results, results.frame[~gone]))
+    assert found.verdict == "undecided" and "no arm was trained on noisy images (view: noise) with S" in found.reason
 
 
 def test_low_pass_is_more_than_the_teacher_does():

@@ -16,8 +16,9 @@ import yaml
 from builders import refused
 from builders.planted import PARAMETERS, STUDY, planted, planted_run
 from builders.tiny import scratch, tiny_study, tiny_values
+from distillscope.claims.rank_robustness import controls
 from distillscope.claims.results import Undecided, results_of
-from distillscope.claims.verdict import ORDER, decide_results, decided
+from distillscope.claims.verdict import ORDER, decide, decide_results, decided
 from distillscope.config.load import load_preset, study_from
 from distillscope.errors import UserError
 from distillscope.facts import ClaimFacts
@@ -207,6 +208,25 @@ def test_studies_that_measured_otherwise_are_not_judged_together(change, where):
     first = planted_run(study={"stresses": [{"name": "band_noise", "unit": "normalised", "sigmas": [0.1]}]}, seeds=[1, 2, 3])
     with pytest.raises(UserError, match=where):
         results_of([first, planted_run(study=change, seeds=[4, 5, 6])])
+
+
+def test_the_teachers_own_controls_count_in_whichever_run_they_are():
+    """The first run's rows of the teacher stood for all: its controls in another run read as not run."""
+    plain = planted_run(seeds=range(1, 6), study={"stresses": []})
+    cut = planted_run(seeds=range(6, 11), top_k={"all": 0.6, "16": 0.3, "64": 0.5})
+    found = [decide(runs)[0]["rank-robustness"] for runs in ([cut], [plain, cut], [cut, plain])]
+    assert {v.verdict for v in found} == {"supported"} and len({v.n for v in found}) == 1
+    other = planted_run(seeds=range(6, 11), top_k={"all": 0.6, "32": 0.6, "64": 0.6})
+    both, = results_of([cut, other])
+    assert controls(both)[1] == [16, 64], "kept images depend on all k of a run"
+
+
+def test_every_run_is_compared_with_every_other():
+    """What the first run lacks may differ between the others."""
+    runs = [planted_run(seeds=[seed], study={"stresses": stresses}) for seed, stresses in (
+        (1, []), (2, [{"name": "top_k", "own_train": True}]), (3, [{"name": "top_k"}]))]
+    with pytest.raises(UserError, match="stresses.top_k"):
+        results_of(runs)
 
 
 def test_studies_of_other_images_under_the_same_name_are_not_judged_together():

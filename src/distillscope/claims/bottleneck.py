@@ -31,7 +31,7 @@ def bottleneck(results: Results) -> Finding:
     student = results.shared_student(arm, remedies, "an arm that differs from the plain one by noise on the student's input, "
                                                     "or by batch norms re-estimated on noisy images,")
     clean, noisy = results.accuracy(arm, student), results.accuracy(arm, student, sigma)
-    parts, beside = [], []
+    parts, beside, tried = [], [], []
     for remedy in remedies:
         remedied = results.accuracy(remedy, student, sigma)
         if remedied.empty:
@@ -46,17 +46,18 @@ def bottleneck(results: Results) -> Finding:
                            Endpoint(f"points won back by {remedy.name} - half of the points lost, {sigma}", "points", 100.0),
                            paired(after - before - HALF * (ours - before))))
         beside += others(results, arm, remedy, student)
+        tried.append(remedy)
     for other in (a for a in results.arms if a.differs(arm) == {"view"} and a not in remedies):
         beside += others(results, arm, other, student)
     if not parts:
         raise Undecided(f"no remedy was measured at {sigma}")
-    results.spared(sigma, noisy, *(results.accuracy(r, student, sigma) for r in remedies))
+    results.spared(sigma, noisy, *(results.accuracy(r, student, sigma) for r in tried))
     text = "" if len(parts) == 1 else f"none of {len(parts)} remedies wins back half of what {student} loses at {sigma}"
-    names = ", ".join([arm.name, *(r.name for r in remedies)])
+    names = ", ".join([arm.name, *(r.name for r in tried)])
     statement = all_of(parts, text=text)
-    if statement.yes <= statement.no and not any(r.view_name == "noise" for r in remedies):
-        raise Undecided("no arm was trained on noisy images (view: noise), and without that brittleness was not put to the "
-                        "test")
+    if statement.yes <= statement.no and not any(r.view_name == "noise" for r in tried):
+        raise Undecided(f"no arm was trained on noisy images (view: noise) with {student}, and without that brittleness was "
+                        "not put to the test")
     return Finding(statement, ("figure noise", f"{results.accuracy_key()}, clean and {sigma}, arms {names}"),
                    {"students": student}, secondary=tuple(beside))
 

@@ -29,13 +29,16 @@ def rank_robustness(results: Results) -> Finding:
     Through what is kept a straight line is fitted over log k in each tenth, from the smallest k to the largest; 0.9 of its
     value at the largest less its value at the rank of the smallest plain student (16 where there is none) is tested against 0
     (paired t over the tenths). Supported where cutting the dimensions is shown to cost more than a tenth of what is kept;
-    refuted where it is shown to cost less. Other sigmas, the slope, what is kept at each k, whitened directions and the
-    students' own retention are secondary.
+    refuted where it is shown to cost less. Undecided where that rank lies outside the k: nothing was measured beyond them, and
+    at the largest nothing is cut. Other sigmas, the slope, what is kept at each k, whitened directions and the students' own
+    retention are secondary.
     """
     head, ks, sigmas = controls(results)
     sigma = results.deciding_sigma()
     level = next((s for s in sigmas if float(s) == sigma), sigmas[(len(sigmas) - 1) // 2])
     wanted, whose = own_rank(results)
+    if not ks[0] <= wanted < ks[-1]:
+        raise Undecided(f"the teacher was cut to {ks[0]} to {ks[-1]} directions, and {whose} is {wanted:.1f}")
     before, after = (results.teacher_values(f"{head}.accuracy", Condition.top_k(WHOLE, at)) for at in (None, level))
     results.harmed(f"sigma {level}", (before, after))
     kept = table(results, head, ks, level)

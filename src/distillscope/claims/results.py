@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -296,8 +297,8 @@ def _count(n: int, what: str) -> str:
 
 def results_of(runs: Sequence[Read], command: str = "claims") -> list[Results]:
     """One `Results` for each data set and teacher of ``runs``, which must be studies of the same data and teacher."""
-    for other in runs[1:]:
-        check_same(runs[0], other, command)
+    for one, other in itertools.combinations(runs, 2):
+        check_same(one, other, command)
     frames: list[pd.DataFrame] = []
     logs: list[pd.DataFrame] = []
     curves: dict[tuple[str, str], dict[tuple[str, str, Any], Mapping[str, Any]]] = {}
@@ -317,7 +318,8 @@ def results_of(runs: Sequence[Read], command: str = "claims") -> list[Results]:
             frame = frame[~frame["measure"].str.startswith(MAPPED)]
             without.append(str(run.path))
         of_trial = frame[["dataset", "teacher", "arm_key", "student"]].fillna("").assign(
-            seed=frame["seed"].astype("Int64").fillna(-1), target=frame["target"].where(frame["student"] == TEACHER, ""))
+            seed=frame["seed"].astype("Int64").fillna(-1), target=frame["target"].where(frame["student"] == TEACHER, ""),
+            of=_teachers_own(frame))
         trial = list(zip(*(of_trial[key].tolist() for key in of_trial), strict=True))
         new = set(trial) - taken  # a trial that two runs finished counts once
         frames.append(frame[[t in new for t in trial]])
@@ -336,12 +338,22 @@ def results_of(runs: Sequence[Read], command: str = "claims") -> list[Results]:
     log = pd.concat(logs, ignore_index=True) if logs else pd.DataFrame()
     if len(log):
         log = log.drop_duplicates(["dataset", "teacher", "arm_key", "student", "seed", "epoch"], keep="first")
+    stresses = list({plain(s.model_dump(mode="json")): s for run in runs for s in run.study.stresses}.values())
+    study = runs[0].study.model_copy(update={"stresses": stresses})
     found = []
     for dataset, teacher in frame[["dataset", "teacher"]].drop_duplicates().itertuples(index=False):
         here = frame[(frame["dataset"] == dataset) & (frame["teacher"] == teacher)]
         own = log[(log["dataset"] == dataset) & (log["teacher"] == teacher)] if len(log) else log
         run_keys = set(here["arm_key"].dropna())
         run_arms = [a for a in distinct(arms) if a.key in run_keys]
-        found.append(Results(dataset, teacher, runs[0].study, tuple(run_arms), students, here, own,
+        found.append(Results(dataset, teacher, study, tuple(run_arms), students, here, own,
                              curves.get((dataset, teacher), {}), references.get((dataset, teacher), {}), said))
     return found
+
+
+def _teachers_own(frame: pd.DataFrame) -> pd.Series:
+    """What a teacher's row (n,) is of, since no run has all: a measure under a condition; of top_k, whose cuts are compared on
+    the images that all get right, the measure alone. A student's are of its trial."""
+    cut = frame["measure"].str.startswith("top_k.")
+    own = frame["measure"] + " " + frame["condition"].where(~cut, "")
+    return own.where(frame["student"] == TEACHER, "")
