@@ -23,6 +23,7 @@ from distillscope.config.load import load_preset, study_from
 from distillscope.files.writing import finite, write_json
 from distillscope.report.context.study import notices_of
 from distillscope.report.study_page import write_report, write_summary
+from distillscope.results.archive import write_archive
 from distillscope.results.keys import FIT, OLD_FIT, OLD_FIT_SAYS
 from distillscope.results.merge import merge_runs
 from distillscope.results.run import measured_split, name_train_rank, of_test, read_run
@@ -239,6 +240,23 @@ def test_a_merge_goes_into_a_new_folder_and_what_a_run_does_not_say_of_its_makin
     said = [json.loads((folder / "provenance.json").read_text()) for folder in (out, second)]
     assert said[0]["command"] == said[1]["command"] and said[0]["seconds"] == said[1]["seconds"]
     assert len(load_study(out).trials) == len(load_study(second).trials)
+
+
+@pytest.mark.parametrize("packed", [False, True])
+def test_runs_on_other_images_or_weights_are_not_joined(tmp_path, packed):
+    """Their trials would stand beside the first one's teacher."""
+    first, second, third = tmp_path / "a", tmp_path / "b", tmp_path / "c"
+    for folder in (first, second):
+        shutil.copytree(finished_run(), folder)
+    for done in second.glob("references/*/complete.json"):
+        said = json.loads(done.read_text())
+        assert "test images" in said["fingerprint"]
+        done.write_text(json.dumps({**said, "fingerprint": {**said["fingerprint"], "test images": "other"}}))
+    if packed:
+        write_archive(second, third)
+    with refused(where="test images (fingerprint)", expected="as in", got="other"):
+        merge_runs([first, third if packed else second], tmp_path / "out")
+    assert not (tmp_path / "out").exists()
 
 
 def test_one_name_for_two_things_is_refused(tmp_path):

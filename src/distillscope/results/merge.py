@@ -16,15 +16,15 @@ from distillscope.files.folders import is_archive
 from distillscope.files.writing import write_json
 from distillscope.results.archive import provenance_of, read_archive, unpack
 from distillscope.results.run_files import COMPLETE, Record
-from distillscope.results.rundir import is_complete, load_config, open_run
+from distillscope.results.rundir import is_complete, load_config, open_run, read_done
 from distillscope.results.same_study import Unlike, united, unlike
 
 
 def merge_runs(run_dirs: Sequence[Path], out: Path) -> Path:
     """Copy every finished trial and reference of ``run_dirs`` into ``out``, which is returned.
 
-    An archive gives what it holds: numbers and curves, no weights. The runs must be one study (`same_study.unlike`). A trial
-    that several runs finished is taken from the first.
+    An archive gives what it holds: numbers and curves, no weights. The runs must be one study (`same_study.unlike`) on the
+    same images and weights. A trial that several runs finished is taken from the first.
     """
     configs = [load_config(Path(d)) for d in run_dirs]
     if len(configs) < 2:
@@ -35,6 +35,7 @@ def merge_runs(run_dirs: Sequence[Path], out: Path) -> Path:
             raise _refused(found, folder, run_dirs[0])
         joined = united(joined, config)
     study = parse_study(joined, "merge")
+    _expect_same_items([Path(d) for d in run_dirs])
     open_run(study, out, resume=False, taken="Name another.")
     records = []
     for folder in map(Path, run_dirs):
@@ -57,6 +58,20 @@ def merge_runs(run_dirs: Sequence[Path], out: Path) -> Path:
         write_json(out / "provenance.json", {**records[0], "command": commands, "conditions": conditions, "merged": records,
                                              "seconds": sum(r.get("seconds") or 0 for r in records)})
     return out
+
+
+def _expect_same_items(folders: Sequence[Path]) -> None:
+    """The references of one data set and teacher were made of the same images and weights, as far as they say of which."""
+    known: dict[tuple[str, str, str], tuple[str, Path]] = {}
+    for folder in folders:
+        packed = [dict(record.complete) for _, record in read_archive(folder).get("references", ())
+                  if isinstance(record, Record)] if is_archive(folder) else []
+        for done in [*packed, *map(read_done, folder.glob("references/*/"))]:
+            for what, mark in (done.get("fingerprint") or {}).items():
+                before, first = known.setdefault((done.get("dataset", ""), done.get("teacher", ""), what), (mark, folder))
+                if before != mark:
+                    raise UserError(f"{folder} {what} (fingerprint)", f"{before} as in {first}", mark,
+                                    "Only runs on the same images and weights can be joined.")
 
 
 def _refused(found: Unlike, folder: Path, first: Path) -> UserError:
