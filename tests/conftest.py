@@ -91,7 +91,7 @@ def browser(tmp_path_factory):
 @pytest.fixture
 def untimed(monkeypatch):
     """Plans do not time networks on batches of images, for tests of what else a plan says."""
-    monkeypatch.setattr("distillscope.study.plan._student_seconds", lambda *given: (0.001, 0.001))
+    monkeypatch.setattr("distillscope.study.plan._student_cost", lambda *given: (0.001, 0.001, 10.0))
     monkeypatch.setattr("distillscope.study.plan._teacher_seconds", lambda *given: 0.001)
 
 

@@ -104,6 +104,11 @@ def test_more_images_than_a_batch_and_ids_that_do_not_fit(encoder, monkeypatch):
     assert [len(i) for i in seen[:3]] == [16, 16, 8] and seen[1][0] == "16"
     with refused(expected="5", got="2"):
         encoder.encode(HWC, ["a", "b"])
+    seen.clear()
+    monkeypatch.setattr("distillscope.teachers.encoder.ENCODE_BATCH", 256)
+    monkeypatch.setattr("distillscope.teachers.encoder.ENCODE_PIXELS", 20 * encoder.preprocess.size**2)
+    encoder.encode(many)
+    assert [len(i) for i in seen] == [20, 20]  # on a CPU fewer of many pixels
 
 
 IMAGES = torch.from_numpy(np.random.default_rng(0).integers(0, 256, (6, 3, 16, 16), dtype=np.uint8))

@@ -10,6 +10,7 @@ import torch
 
 from builders import refused
 from builders.tiny import finished_run, scratch, tiny_study
+from builders.training import make_source
 from distillscope.config.parts import Part
 from distillscope.config.resolve import with_noise
 from distillscope.devices import choose_device
@@ -184,10 +185,21 @@ def test_times_read_well(seconds, text):
     assert dict(Plan(tiny_study(), 1, 0, 0, 0, 0, 0, seconds, 0, 0).rows())["estimated time"] == text
 
 
+def test_a_plan_counts_what_training_at_a_large_input_takes():
+    """At least each convolution's output and its normalised form, at most three times as much."""
+    from distillscope.study.plan import _student_cost
+
+    spec = tiny_study(students=[{"name": "paper_cnn", "label": "L", "width": 2, "image_size": 64}]).students[0]
+    source = make_source(16)
+    one, two = (_student_cost(spec, 64, source, torch.device("cpu"), batch, 1)[2] for batch in (8, 16))
+    maps = 8 * 64 * 64 * (32 + 64 / 4 + 128 / 16) * 4 / 2**20
+    assert 2 * maps < two - one < 6 * maps
+
+
 def test_a_plan_times_each_arms_own_batch_and_network(tmp_path, monkeypatch):
     timed = []
-    monkeypatch.setattr("distillscope.study.plan._student_seconds",
-                        lambda spec, dim, source, device, batch, jobs: timed.append((batch, spec.settings)) or (0.0, 0.0))
+    monkeypatch.setattr("distillscope.study.plan._student_cost",
+                        lambda spec, dim, source, device, batch, jobs: timed.append((batch, spec.settings)) or (0.0, 0.0, 0.0))
     arms = [{"name": "cosine"}, {"name": "small", "training": {"epochs": 1, "batch_size": 8}},
             {"name": "blur", "student": {"blur_pool": True}}]
     plan_study(tiny_study(arms=arms), tmp_path / "run", "cpu", jobs=1)

@@ -112,7 +112,7 @@ def plan_study(study: Study, run: Path, device: str = "auto", precision: str | N
             stressed = rehearse(study.stresses, splits.train, splits.test, study.noise.seed, "student")[0]
             evaluated = (evaluated + sum(len(items) for items, _ in stressed)) * (1 + len(study.remedies))
             busy = 0.0
-            speeds: dict[str, tuple[float, float]] = {}
+            costs: dict[str, tuple[float, float, float]] = {}
             for trial in pending:
                 total.images[_kept_images(study, arms[trial.arm], trial.student, splits, keep_images)] = None
                 spec, batch = study.student_of(arms[trial.arm], trial.student), study.training_of(arms[trial.arm]).batch_size
@@ -120,14 +120,16 @@ def plan_study(study: Study, run: Path, device: str = "auto", precision: str | N
                 total.student_train += trained
                 total.student_eval += evaluated
                 network = f"{spec.model_dump_json()} {batch}"
-                if network not in speeds:
-                    speeds[network] = _student_seconds(spec, encoder.dim, splits.train, chosen, batch, jobs)
-                train, evaluate = speeds[network]
+                if network not in costs:
+                    costs[network] = _student_cost(spec, encoder.dim, splits.train, chosen, batch, jobs)
+                train, evaluate, _ = costs[network]
                 busy += trained * train + evaluated * evaluate
                 busy += MEASURE_SECONDS * (0.1 + len(splits.test) / 10_000)
             total.seconds += busy / max(1, min(jobs, len(pending)))
             targets = len(splits.train) * encoder.dim * 4 / 2**20
-            total.memory_mib = max(total.memory_mib, 600 + pixels + 3 * targets + jobs * (500 + pixels + 2 * targets))
+            step_mib = max((mib for _, _, mib in costs.values()), default=0.0)
+            each = 500 + pixels + 2 * targets + step_mib
+            total.memory_mib = max(total.memory_mib, 600 + pixels + 3 * targets + jobs * each)
     return total
 
 
@@ -162,7 +164,7 @@ def plan_student(study: Study, out: Path, *, resume: bool = False, device: str =
     todo = sum(encoder.num_missing(source, view) for source, view in sets)
     seen, steps, held_out = training.num_seen(num_train), training.num_steps(num_train), len(splits.whole_train) - num_train
     looked_at = training.epochs * (min(held_out or num_train, HEALTH_ITEMS) + min(num_train, GALLERY_ITEMS))
-    train, evaluate = _student_seconds(spec, dim, splits.train, chosen, training.batch_size, 1)
+    train, evaluate, trained = _student_cost(spec, dim, splits.train, chosen, training.batch_size, 1)
     seconds = seen * train + looked_at * evaluate
     if todo and encoder.network:
         seconds += todo * _teacher_seconds(encoder.network, splits.train)
@@ -181,7 +183,7 @@ def plan_student(study: Study, out: Path, *, resume: bool = False, device: str =
         ("steps", f"{steps:,} an epoch, {steps * training.epochs:,} in all, {seen:,} images"),
         ("teacher forward passes", f"{todo:,} to do, {sum(len(source) for source, _ in sets) - todo:,} cached"),
         ("estimated time", _duration(seconds)),
-        ("estimated peak memory", f"{(1100 + 2 * pixels + 3 * rows) / 1024:.1f} GiB"),
+        ("estimated peak memory", f"{(1100 + 2 * pixels + 3 * rows + trained) / 1024:.1f} GiB"),
     ]
 
 
@@ -205,8 +207,12 @@ def _teacher_seconds(encoder: Encoder, source: Source) -> float:
     return (time.monotonic() - began) / (2 * count)
 
 
-def _student_seconds(spec: Any, dim: int, source: Source, device: torch.device, batch: int, jobs: int) -> tuple[float, float]:
-    """Seconds an image (training, evaluation) on the threads that one of ``jobs`` processes will have."""
+def _student_cost(spec: Any, dim: int, source: Source, device: torch.device, batch: int,
+                  jobs: int) -> tuple[float, float, float]:
+    """Seconds an image (training, evaluation) on the threads that one of ``jobs`` processes will have; MiB that a step takes.
+
+    Of main memory: what the backward pass needs of the forward one, a third more while it runs, and weights with Adam's.
+    """
     threads = torch.get_num_threads()
     torch.set_num_threads(max(1, (os.cpu_count() or 1) // jobs))
     try:
@@ -214,13 +220,19 @@ def _student_seconds(spec: Any, dim: int, source: Source, device: torch.device, 
                                 spec.label, device)
         batch = min(batch, len(source))
         images, ids = source.read(range(batch)), source.ids[:batch]
+        held: dict[int, int] = {}
+
+        def hold(tensor: torch.Tensor) -> torch.Tensor:
+            held[tensor.untyped_storage().data_ptr()] = tensor.untyped_storage().nbytes()
+            return tensor
 
         def step() -> None:
             student.module.train()
             given = images.to(device) if isinstance(images, torch.Tensor) else images
             student.module(student.preprocess(given)).sum().backward()
 
-        step()
+        with torch.autograd.graph.saved_tensors_hooks(hold, lambda tensor: tensor):
+            step()
         began = time.monotonic()
         for _ in range(3):
             step()
@@ -229,6 +241,8 @@ def _student_seconds(spec: Any, dim: int, source: Source, device: torch.device, 
         began = time.monotonic()
         for _ in range(3):
             student.encode(images, ids)
-        return train, (time.monotonic() - began) / (3 * batch)
+        weights = sum(p.numel() * p.element_size() for p in student.module.parameters())
+        needed = (4 * sum(held.values()) / 3 + 4 * weights) / 2**20 if device.type == "cpu" else 0.0
+        return train, (time.monotonic() - began) / (3 * batch), needed
     finally:
         torch.set_num_threads(threads)

@@ -26,8 +26,9 @@ from distillscope.devices import autocast, choose_device
 from distillscope.errors import UserError
 from distillscope.teachers import cache
 
-ENCODE_BATCH = 256
-"""Images that `encode` gives a network at once at most, where it is handed more."""
+ENCODE_BATCH, ENCODE_PIXELS = 256, 2**20
+"""Images, and on a CPU pixels of them as the network takes them, that `encode` gives a network at once, where it is handed
+more: 256 of a wide network's first feature maps would fill 10 GiB at 224 px."""
 
 
 class Perturbation(Protocol):
@@ -174,11 +175,16 @@ class Encoder(TeacherRows):
         name the images in errors and seed a perturbation's draws; paths stand for themselves.
         """
         items = gathered(images)
-        names, size = names_of(items, ids), max(ENCODE_BATCH, self.batch_size)
+        names, size = names_of(items, ids), self._at_once()
         with torch.inference_mode():
             found = [self._encode(ready(items[i : i + size], i), names[i : i + size], perturbation)
                      for i in range(0, len(items), size)]
         return found[0] if len(found) == 1 else np.concatenate([np.empty((0, self.dim), dtype=np.float32), *found])
+
+    def _at_once(self) -> int:
+        if self.device.type != "cpu" or not isinstance(self.preprocess, Preprocess):
+            return max(ENCODE_BATCH, self.batch_size)
+        return max(self.batch_size, min(ENCODE_BATCH, ENCODE_PIXELS // self.preprocess.size**2))
 
     def _encode(self, images: Images, ids: Names, perturbation: Perturbation | None) -> np.ndarray:
         if perturbation is not None and perturbation.where == "source":
