@@ -51,7 +51,7 @@ def test_of_several_one_must_be_named():
     assert error.value.where == "--set student.width" and "Known: M, S" in error.value.todo
 
 
-PRESETS = {"cifar10": "cad766e740f8c3f0", "claims": "1224b51745c6ae7e", "claims-quick": "83653b28b4d0177c",
+PRESETS = {"cifar10": "cad766e740f8c3f0", "claims": "50fc7158df767c1b", "claims-quick": "a3335d736959c08a",
            "paper": "9e37db89d6f429c2", "paper-expansion": "887b7220ffa356e3", "quickstart": "1d077e0e06bb47ba"}
 """Digest of each preset's resolved settings, as when an arm's block still replaced the study's.
 

@@ -146,7 +146,7 @@ def test_every_part_stands_in_its_table():
 
 def test_the_yaml_is_a_study():
     (text,) = [body for language, body in BLOCKS if language == "yaml"]
-    assert [a.name for a in tiny_study(**yaml.safe_load(text)).arms] == ["mixed", "projected"]
+    assert [a.name for a in tiny_study(**yaml.safe_load(text)).arms] == ["mixed", "projected", "staged"]
 
 
 def test_the_example_of_twin_and_ridge_map_prints_what_it_says(capsys):

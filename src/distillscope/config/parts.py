@@ -174,10 +174,21 @@ class Student(Part):
 
 
 class Objective(Part):
-    """One term of the loss; ``projected=false`` shows it the student's own embeddings where the arm has a projector."""
+    """One term of the loss; ``projected=false`` shows it the student's own embeddings where the arm has a projector.
+
+    ``during: [0, 0.5]``: the term counts in the first half of the training alone; without it, in all of it.
+    """
 
     weight: float = Field(1.0, ge=0, allow_inf_nan=False)
     projected: bool = True
+    during: tuple[float, float] | None = None
+
+    @model_validator(mode="after")
+    def _in_order(self) -> Objective:
+        if self.during is not None and not 0 <= self.during[0] < self.during[1] <= 1:
+            raise UserError(f"objective {self.name}.during", "a beginning below an end, both from 0 to 1",
+                            str(list(self.during)), "For instance during: [0, 0.5].")
+        return self
 
 
 class Stress(Part):

@@ -82,9 +82,17 @@ def check_arm_parts(arm: Arm) -> None:
         raise UserError(f"{where}.objective", "weights that sum to more than 0", "0", "Give one term a weight.")
     for objective in arm.objective:
         registry.objectives.check(objective.name, objective.settings, f"{where}.objective")
+        if objective.weight and arm.view_target == "mean" and "teacher_logits" in registry.objectives.needs(objective.name):
+            raise UserError(f"{where}.view_target", f"same or clean beside {objective.name}, since logits have no mean kept",
+                            "mean", f"Set {where}.view_target=same.")
         if objective.weight and arm.view is None and "other" in registry.objectives.needs(objective.name):
             raise UserError(f"{where}.objective", f"a view, since {objective.name} compares two views", "none",
                             f"Set {where}.view=crop_flip.")
+    spans = [o.during or (0.0, 1.0) for o in arm.objective if o.weight]
+    for at in sorted({0.0, *(end for _, end in spans if end < 1)}):
+        if not any(begins <= at < ends for begins, ends in spans):
+            raise UserError(f"{where}.objective", "a term that counts at every time of the training",
+                            f"none after {100 * at:g} % of it", "Set `during` of its terms so that one follows the other.")
     named = sorted({"name", "model", "label"} & arm.student.keys())
     if named:
         raise UserError(f"{where}.student", "settings of the network", named[0],
@@ -95,6 +103,9 @@ def check_arm_parts(arm: Arm) -> None:
             kind.check(part.name, part.settings, f"{where}.{key}")
     if arm.view is None and (arm.view_target != "same" or arm.view_bank):
         raise UserError(f"{where}.view", "a view, since view_target or view_bank is set", "none", f"Set {where}.view=noise.")
+    if arm.view_target == "mean" and (arm.view_bank or 0) < 2:
+        raise UserError(f"{where}.view_bank", "2 versions or more, since view_target is their mean",
+                        str(arm.view_bank or "none"), f"Set {where}.view_bank=8.")
 
 
 def _check_library(kind: registry.Registry, name: str, where: str) -> None:

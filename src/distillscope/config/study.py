@@ -29,6 +29,7 @@ class Training(_Frozen):
     schedule: Literal["constant", "cosine", "one_cycle"] = "constant"
     drop_last: bool = True
     accumulate: int | None = Field(None, ge=1, le=2**20, description="parts of a batch that go through the network in turn")
+    average: float | None = Field(None, gt=0, lt=1, description="decay of the running mean of the weights, which is kept")
     recompute: bool | None = Field(None, description="keep less of a forward pass, compute it again in the backward pass")
 
     def in_whole_batches(self, count: int) -> int:
@@ -67,7 +68,8 @@ class Training(_Frozen):
 class Arm(_Frozen):
     """One way to train: the students named in ``students`` (default all) with the seeds in ``seeds`` (default all).
 
-    ``view_target``: the student of a view is shown the teacher's embedding of the "same" view, or of the "clean" image.
+    ``view_target``: the student of a view is shown the teacher's embedding of the "same" view, of the "clean" image, or the
+    "mean" of its embeddings of all versions in the view's bank.
     ``view_bank``: only so many versions of each image, over all seeds and epochs, so that the teacher embeds few.
     ``training``: what differs from the study's; the settings left out are the study's.
     ``student``: settings of the network that this arm's students have otherwise, as ``{blur_pool: true}``; the label stays, and
@@ -78,7 +80,7 @@ class Arm(_Frozen):
     objective: tuple[Objective, ...] = (Objective(name="cosine"),)
     target: Part | None = None
     view: Part | None = None
-    view_target: Literal["same", "clean"] = "same"
+    view_target: Literal["same", "clean", "mean"] = "same"
     view_bank: int | None = Field(None, ge=1, description="so many versions of each image, shared by all seeds and epochs")
     projector: Part | None = None
     student: dict[str, Any] = {}

@@ -107,7 +107,8 @@ def terms_of(objective: Iterable[Objective]) -> tuple[Term, ...]:
     """The terms of a loss with a weight above 0, in the order of their names."""
     found = []
     for one in objective:
-        rest = {**one.settings, **({} if one.projected else {"projected": False})}
+        rest = {**one.settings, **({} if one.projected else {"projected": False}),
+                **({"during": one.during} if one.during else {})}
         if one.weight > 0:
             found.append(Term(one.name, one.weight, plain(rest)))
     return tuple(sorted(found, key=lambda t: (t.name, t.settings, t.weight)))

@@ -278,7 +278,9 @@ def view_text(arm: Arm) -> str:
     if arm.view is None:
         return "none: the images as they are"
     bank = f", {arm.view_bank} versions of each image" if arm.view_bank else ""
-    return f"{part_text(arm.view)}{bank}; the teacher's embedding of the {arm.view_target} image"
+    learned = ("the mean of the teacher's embeddings of all of them" if arm.view_target == "mean" else
+               f"the teacher's embedding of the {arm.view_target} image")
+    return f"{part_text(arm.view)}{bank}; {learned}"
 
 
 def training_text(settings: Training) -> str:
@@ -291,4 +293,5 @@ def training_text(settings: Training) -> str:
     parts = f" in {settings.accumulate} parts" if (settings.accumulate or 1) > 1 else ""
     return (f"{settings.epochs} epoch{'' if settings.epochs == 1 else 's'}, batch {settings.batch_size}{parts}, "
             f"{settings.optimizer}, lr {settings.learning_rate:g} ({settings.schedule}), weight decay {settings.weight_decay:g}"
-            + (", activations recomputed" if settings.recompute else ""))
+            + (", activations recomputed" if settings.recompute else "")
+            + (f", weights averaged ({settings.average:g})" if settings.average else ""))

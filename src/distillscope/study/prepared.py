@@ -140,11 +140,20 @@ def _written(study: Study, encoder: TeacherRows, splits: Splits, part: Part, arm
 
     for name, view, label in embedded_views(study, arms):
         keep_rows(folder / f"{name}.npy", partial(seen, view, label), cheap=partial(is_cached, view))
+    for arm in (arm for arm in arms if arm.view_target == "mean"):
+        versions = [view_name(arm, 0, number) for number in range(arm.view_bank or 0)]
+        keep_rows(folder / f"{mean_name(arm)}.npy", partial(_mean, [folder / f"{name}.npy" for name in versions]))
     if asking := [arm for arm in arms if asks_for_logits(arm)]:
         named: list[tuple[str, View | None, str]] = [("train", None, ""), *embedded_views(study, asking)]
         for name, shown, label in named:
             keep_rows(folder / f"{name}{LOGITS}.npy", partial(said, shown, f"teacher {splits.title}, {label}"))
     return Prepared(folder, target.name)
+
+
+def _mean(paths: list[Path]) -> np.ndarray:
+    """The mean (n, d) of the rows of several files."""
+    found: np.ndarray = sum(np.load(path, mmap_mode="r", allow_pickle=False).astype(np.float64) for path in paths) / len(paths)
+    return found
 
 
 def asks_for_logits(arm: Arm) -> bool:
@@ -237,14 +246,27 @@ def view_name(arm: Arm, seed: int, epoch: int) -> str:
     return f"view-{hashlib.blake2b(described.encode(), digest_size=6).hexdigest()}"
 
 
+def mean_name(arm: Arm) -> str:
+    """The file that holds the mean of the targets of all versions in the bank of the arm's view."""
+    return f"mean-{arm.view_bank}-{view_name(arm, 0, 0)}"
+
+
+def target_name(arm: Arm, seed: int, epoch: int) -> str:
+    """The file with what the arm's student is trained towards at an epoch."""
+    if arm.view is None or arm.view_target == "clean":
+        return "train"
+    return mean_name(arm) if arm.view_target == "mean" else view_name(arm, seed, epoch)
+
+
 def embedded_views(study: Study, arms: Iterable[Arm]) -> list[tuple[str, View, str]]:
     """(file, view, label) of every view that a teacher must embed for these arms: none where the target is the clean one."""
     found: dict[str, tuple[str, View, str]] = {}
     for arm in arms:
-        if arm.view is None or arm.view_target != "same":
+        if arm.view is None or arm.view_target == "clean":
             continue
+        whole_bank = arm.view_bank if arm.view_target == "mean" else None
         for seed in arm.seeds or study.seeds:
-            for epoch in range(study.training_of(arm).epochs):
+            for epoch in range(whole_bank or study.training_of(arm).epochs):
                 name, view = view_name(arm, seed, epoch), _drawn(arm, arm.view, seed, epoch)
                 version = f"version {epoch % arm.view_bank + 1}" if arm.view_bank else f"seed {seed}, epoch {epoch + 1}"
                 found.setdefault(name, (name, view, f"{arm.view.name}, {version}"))

@@ -1,4 +1,4 @@
-"""The training loop: one student, one set of cached targets; and the checkpoints that a killed run goes on from."""
+"""The training loop: one student, one set of cached targets."""
 
 from __future__ import annotations
 
@@ -16,17 +16,19 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import torch
 
-from distillscope import group, progress
+from distillscope import group
 from distillscope.config.study import Arm, Training
 from distillscope.data.source import Source, read_batches
 from distillscope.data.views import View
 from distillscope.devices import kept_memory
 from distillscope.draws import keyed_seed
 from distillscope.errors import UserError, unknown_name
-from distillscope.files.writing import write_atomic, write_text
+from distillscope.files.writing import write_text
 from distillscope.processes.interrupts import HeldBack, Terminated
 from distillscope.students.load import StudentEncoder
 from distillscope.students.networks import recompute
+from distillscope.training.averaging import Averaged
+from distillscope.training.checkpoints import load_checkpoint, save_checkpoint
 from distillscope.training.gathered_batch import BatchGather, shared_batch_norms, untracked
 from distillscope.training.health import Health, warnings_of
 from distillscope.training.loss import Terms, check_arm
@@ -131,6 +133,8 @@ def distill(student: StudentEncoder, training_set: TrainingSet, arm: Arm, settin
             raise
     for tracker in accelerator.trackers:  # accelerate's end_training would part the processes too
         tracker.finish()
+    if loop.averaged is not None:
+        loop.averaged.give(student.module)
     student.module.eval()
     return loop.history
 
@@ -172,6 +176,7 @@ class _Loop:
         if settings.recompute:
             recompute(student.module, student.name)
         self.module, self.optimizer = accelerator.prepare(student.module, optimizer)
+        self.averaged = Averaged(student.module, settings.average) if settings.average else None
         self.checkpoint = folder / "checkpoint.pt"
         self.history: list[dict[str, Any]] = []
         self.step, self.first_step = 0, 0  # done in all; where this process began
@@ -188,6 +193,8 @@ class _Loop:
                 self.accelerator.unwrap_model(self.module).load_state_dict(state["module"])
                 self.terms.restore(state["terms"])
                 self.optimizer.load_state_dict(state["optimizer"])
+                if self.averaged is not None:
+                    self.averaged.restore(state["averaged"])
                 if self.accelerator.scaler is not None and "scaler" in state:
                     self.accelerator.scaler.load_state_dict(state["scaler"])
                 self.history, self.step = list(state["history"]), int(state["step"])
@@ -212,7 +219,8 @@ class _Loop:
             save_checkpoint(self.checkpoint, {"module": self.student.module.state_dict(), "terms": self.terms.state(),
                                               "optimizer": self.optimizer.state_dict(), "history": self.history,
                                               "step": self.step, "total": self.total, "seconds": self.seconds(),
-                                              **({} if scaler is None else {"scaler": scaler.state_dict()})})
+                                              **({} if scaler is None else {"scaler": scaler.state_dict()}),
+                                              **({} if self.averaged is None else {"averaged": self.averaged.state()})})
         self.saved = time.monotonic()
 
     def epoch_is_over(self) -> bool:
@@ -266,6 +274,7 @@ class _Loop:
             parameters["lr"] = self.settings.learning_rate * factor
         size = min(self.batch, len(self.source) - self.step % self.per_epoch * self.batch)
         self.optimizer.zero_grad(set_to_none=True)
+        self.terms.done = self.step / self.num_steps
         loss = self.gradients(indices, images, size)
         self.terms.share_gradients()
         self.optimizer.step()
@@ -276,6 +285,8 @@ class _Loop:
             raise UserError(where, "a finite loss", str(shown),
                             "Lower training.learning_rate, or train in float32; the checkpoint before it is kept.")
         self.total, self.step = self.total + shown, self.step + 1
+        if self.averaged is not None:
+            self.averaged.update(self.student.module, self.step)
         return size
 
     def gradients(self, indices: np.ndarray, images: Any, size: int) -> torch.Tensor:
@@ -359,35 +370,3 @@ def _check_there(folder: Path) -> None:
 
 def _to(images: Any, device: torch.device) -> Any:
     return images.to(device) if isinstance(images, torch.Tensor) else [i.to(device) for i in images]
-
-
-KEYS = {"module", "terms", "optimizer", "history", "step", "total", "seconds", "rng"}
-
-
-def save_checkpoint(path: Path, state: dict[str, Any]) -> None:
-    """Write tensors and plain values; the random state of torch goes with them."""
-    state = {**state, "rng": torch.random.get_rng_state()}
-    if torch.cuda.is_available():
-        state["rng_cuda"] = torch.cuda.get_rng_state_all()
-    write_atomic(path, lambda p: torch.save(state, p))
-
-
-def load_checkpoint(path: Path) -> dict[str, Any] | None:
-    """The state saved last, with torch's random state restored; None where there is none, or it cannot be read."""
-    if not path.exists():
-        return None
-    try:
-        state = torch.load(path, map_location="cpu", weights_only=True)
-        if not isinstance(state, dict) or not state.keys() >= KEYS:
-            raise TypeError("not what a checkpoint holds")
-        torch.random.set_rng_state(state.pop("rng"))
-    except PermissionError:
-        raise
-    except Exception as error:  # zip, pickle, type and runtime errors alike: the file is no checkpoint of ours
-        progress.say(f"{path}: not a readable checkpoint ({type(error).__name__}); this trial starts from its beginning")
-        return None
-    if "rng_cuda" in state:
-        states = state.pop("rng_cuda")
-        if torch.cuda.is_available() and len(states) == torch.cuda.device_count():
-            torch.cuda.set_rng_state_all(states)
-    return state

@@ -52,6 +52,7 @@ class Term(torch.nn.Module):
         super().__init__()
         settings = settings_of(objective, where)
         self.weight, self.projected = objective.weight, objective.projected
+        self.begins, self.ends = objective.during or (0.0, 1.0)
         self.function, self.needs = partial(objectives.get(objective.name), **settings), objectives.needs(objective.name)
         for need in self.needs:
             if need not in GIVEN:
@@ -68,15 +69,23 @@ class Term(torch.nn.Module):
         self.memory = Memory(capacity(objective, where)) if "earlier" in self.needs else None
 
 
+    def counts(self, done: float) -> bool:
+        """Whether it is part of the loss when a share ``done`` of the training is over."""
+        return self.begins <= done < self.ends or done == self.ends == 1
+
+
 class Terms(torch.nn.Module):
-    """The loss of an arm; its parameters (projector, heads, scales) are optimised with the student and not saved with it."""
+    """The loss of an arm; its parameters (projector, heads, scales) are optimised with the student and not saved with it.
+
+    ``done`` is the share of the training that is over, which says what terms count.
+    """
 
     place: torch.Tensor
 
     def __init__(self, arm: Arm, dim: int, target_dim: int, num_classes: int | None = None, *,
                  teacher_classes: int | None = None, seed: int = 0, gather: BatchGather = BatchGather()) -> None:
         super().__init__()
-        self.gather = gather
+        self.gather, self.done = gather, 0.0
         self._latest: tuple[torch.Tensor, torch.Tensor] | None = None
         self.register_buffer("place", torch.empty(0), persistent=False)  # says on which device memories belong
         with torch.random.fork_rng(devices=[]):
@@ -111,7 +120,8 @@ class Terms(torch.nn.Module):
         """
         with torch.autocast(given["student"].device.type, enabled=False):
             batch = _Batch(given, items, total, self.projector, self.gather)
-            first, *others = (term.weight * term.function(*(batch.get(need, term) for need in term.needs)) for term in self)
+            first, *others = (term.weight * term.function(*(batch.get(need, term) for need in term.needs)) for term in self
+                              if term.counts(self.done))
             loss: torch.Tensor = sum(others, first)
         self._latest = (batch.target(), batch.items()) if any(term.memory for term in self) else None
         return loss
@@ -249,7 +259,8 @@ def check_dims(arm: Arm, target: Part, teacher_dim: int) -> None:
     generator = torch.Generator().manual_seed(0)
     given = {name: torch.randn(4, dim, generator=generator) for name in ("student", "teacher", "other")}
     for objective in (o for o in arm.objective if o.weight):
-        terms = Terms(arm.model_copy(update={"objective": (objective,)}), dim, dim, num_classes=2, teacher_classes=2)
+        alone = {"objective": (objective.model_copy(update={"during": None}),)}
+        terms = Terms(arm.model_copy(update=alone), dim, dim, num_classes=2, teacher_classes=2)
         labels = {"labels": torch.tensor([0, 1, 0, 1]), "teacher_logits": torch.zeros(4, 2)}
         try:
             terms({**given, **labels}, torch.arange(4), 4)
