@@ -69,6 +69,7 @@ def shared_widths(least: Sequence[int], most: Sequence[int], room: int) -> list[
 console = Terminal(stderr=True)
 _LINE_SECONDS = 30.0
 _live: Progress | None = None
+_listener: Callable[[str], object] | None = None
 
 
 def speaks() -> bool:
@@ -150,9 +151,22 @@ def _lines(label: str, total: int | None, unit: str) -> Iterator[Callable[[int],
         print(visible(f"{label}: {done} {unit} in {time.monotonic() - start:.0f} s"), file=sys.stderr, flush=True)
 
 
+def listen(listener: Callable[[str], object] | None) -> None:
+    """From now on what is said here goes to ``listener``, which takes it to the user's terminal; None: it is printed again."""
+    global _listener
+    _listener = listener
+
+
+def is_heard_elsewhere() -> bool:
+    """Whether this process speaks through another one."""
+    return _listener is not None
+
+
 def say(text: str) -> None:
     """One line for the user, on stderr, beside any bars; of several processes only the first says it."""
-    if speaks():
+    if _listener is not None:
+        _listener(text)
+    elif speaks():
         console.print(text, markup=False, highlight=False, soft_wrap=True)
 
 

@@ -16,6 +16,7 @@ from distillscope.config.resolve import with_noise
 from distillscope.devices import choose_device
 from distillscope.errors import UserError
 from distillscope.files.writing import write_json
+from distillscope.processes.engine import Engine
 from distillscope.registry import remedies, stresses, students, views
 from distillscope.results.rundir import drop_if_unused, open_run
 from distillscope.stress.subject import rehearse
@@ -26,7 +27,8 @@ from distillscope.study.run import run_study
 from distillscope.study.student import distill_one
 from distillscope.teachers.inventory import list_entries
 
-CALLS = {"device": {"device": "nowhere"}, "tracker": {"track": "nowhere"}, "jobs": {"jobs": 0}, "same_items": {"resume": True}}
+CALLS = {"device": {"device": "nowhere"}, "tracker": {"track": "nowhere"}, "jobs": {"jobs": 0},
+         "engine": {"engine": Engine("slurm")}, "same_items": {"resume": True}}
 """Check -> the arguments that it is refused or asked with."""
 
 STUDIES = {

@@ -51,6 +51,7 @@ ADDS = {
     "onnx": "`export`, and .onnx files as models",
     "open-clip": "teachers of open_clip, and class names for zero-shot accuracy",
     "openvino": "`export --to openvino`, and .xml files as models",
+    "ray": "`--engine ray`: trials and embeddings on the machines of a Ray cluster",
     "s3": "images and embeddings at s3://",
     "tflite": ".tflite files as models",
     "track": "`--track tensorboard`",

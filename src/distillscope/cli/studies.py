@@ -33,6 +33,14 @@ KeepImages = Annotated[float, typer.Option(min=0, metavar="GIB", help="of the di
                                            "memory does not hold the set; 0: decode them in every epoch")]
 
 
+EngineName = Annotated[str, typer.Option(metavar="local|ray", help="what does the work: this machine, or a Ray cluster")]
+Address = Annotated[str | None, typer.Option(help="of the Ray cluster, auto for the one of this machine [default: RAY_ADDRESS, "
+                                                  "else one is started]")]
+TaskCpus = Annotated[int | None, typer.Option(help="cores that Ray gives each process [default: 1, or as many as --workers]")]
+TaskGpus = Annotated[float | None, typer.Option(help="GPUs that Ray gives each process, as 0.5 [default: 1 where this machine "
+                                                     "has one]")]
+
+
 def training(epochs: int | None, batch_size: int | None, lr: float | None) -> dict[str, Any]:
     """Setting -> what its option says, or None."""
     return {"training.epochs": epochs, "training.batch_size": batch_size, "training.learning_rate": lr}
@@ -63,7 +71,12 @@ def run(
     dry_run: Annotated[bool, typer.Option("--dry-run", help="print the plan and do nothing")] = False,
     device: Device = "auto",
     precision: Precision = None,
-    jobs: Annotated[int | None, typer.Option(help="trials at once [default: one a core on a CPU, else 1]")] = None,
+    jobs: Annotated[int | None, typer.Option(help="trials at once [default: one a core on a CPU, else 1; with --engine ray "
+                                                  "as many as there is room for]")] = None,
+    engine: EngineName = "local",
+    address: Address = None,
+    task_cpus: TaskCpus = None,
+    task_gpus: TaskGpus = None,
     workers: Workers = 0,
     keep_images: KeepImages = KEEP_GIB,
     track: Track = None,
@@ -78,6 +91,7 @@ def run(
     """
     from distillscope.config.load import load_preset
     from distillscope.files.remote import is_url
+    from distillscope.processes.engine import Engine
     from distillscope.progress import say
     from distillscope.results.run_files import trials_of
     from distillscope.results.rundir import default_run, is_complete, trial_folder
@@ -86,6 +100,7 @@ def run(
                               **training(epochs, batch_size, lr), "seeds": seed, "corrupt": corrupt})
     study = load_preset(preset, [*overrides, *(set_ or [])])
     folder = out if out and is_url(out) else Path(out or default_run(study.name))
+    where = Engine(engine, address, task_cpus, task_gpus)
     if dry_run:
         from distillscope.study.plan import plan_study
         from distillscope.study.run_at_url import RunAtUrl
@@ -93,12 +108,12 @@ def run(
         local = RunAtUrl(folder).fetch(resume) if isinstance(folder, str) else folder
         print_table(f"Plan of {study.name}, into {folder}", ["", ""],
                      plan_study(study, local, device, precision, jobs, resume=resume, track=track, workers=workers,
-                                keep_images=keep_images).rows())
+                                keep_images=keep_images, engine=where).rows())
         return
     from distillscope.study.run import run_study
 
     done = run_study(study, folder, resume=resume, device=device, precision=precision, jobs=jobs, workers=workers,
-                     track=track, keep_images=keep_images, command=command_line())
+                     track=track, keep_images=keep_images, command=command_line(), engine=where)
     print_results(done.path)
     missing = [t.id for t in trials_of(study) if not is_complete(trial_folder(done.path, t))]
     if missing:
@@ -176,6 +191,8 @@ def embed(
     split: Annotated[str, typer.Option(help="of the data set")] = "test",
     out: Annotated[str | None, typer.Option(help="folder or URL for img_emb/, metadata/ [default: only the cache]")] = None,
     shard: Annotated[str | None, typer.Option(metavar="I/N", help="one of N parts alone; N commands fill one --out")] = None,
+    files: Annotated[int | None, typer.Option(help="at least so many files [default: one for each 65,536 items "
+                                                   "or shard]")] = None,
     resume: Annotated[bool, typer.Option("--resume", help="go on with what was begun")] = False,
     limit: Annotated[int | None, typer.Option(help="a stratified part")] = None,
     corrupt: Corrupt = "error",
@@ -189,6 +206,10 @@ def embed(
     device: Device = "auto",
     precision: Precision = None,
     workers: Workers = 0,
+    engine: EngineName = "local",
+    address: Address = None,
+    task_cpus: TaskCpus = None,
+    task_gpus: TaskGpus = None,
 ) -> None:
     """Embed a data set with a teacher (through the cache) or a distilled student, into clip-retrieval's layout.
 
@@ -198,11 +219,13 @@ def embed(
     - `distillscope embed --teacher efficientnet_lite0 --data photos --split train --out embeddings --shard 3/8` (docs/scale.md)
     """
     from distillscope.audits.shown import file_preprocess
+    from distillscope.processes.engine import Engine
     from distillscope.progress import speaks
     from distillscope.study.embedding import embed_dataset
 
     shown = file_preprocess(image_size, mean, std, interpolation, crop)
     said = embed_dataset(data, split, teacher=teacher, student=student, out=out, limit=limit, corrupt=corrupt, device=device,
-                         precision=precision, workers=workers, preprocess=shown, shard=shard, resume=resume)
+                         precision=precision, workers=workers, preprocess=shown, shard=shard, files=files, resume=resume,
+                         engine=Engine(engine, address, task_cpus, task_gpus))
     if speaks():
         print(said)

@@ -6,7 +6,6 @@ import functools
 import hashlib
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from multiprocessing import parent_process
 
 import numpy as np
 
@@ -16,6 +15,7 @@ from distillscope.data.looking import Keeper, Looked, load_in_memory
 from distillscope.data.source import MissingSplit, Source, checked, stratified
 from distillscope.draws import keyed_rng
 from distillscope.errors import UserError
+from distillscope.processes.workers import is_worker
 from distillscope.registry import datasets
 
 HELD_OUT = ", held out"
@@ -176,5 +176,5 @@ def check_options(limit: int | None, corrupt: str, workers: int) -> None:
 
 def say(text: str) -> None:
     """One line for the user; the processes of a run that load the data again keep quiet."""
-    if parent_process() is None:
+    if not is_worker():
         progress.say(text)

@@ -9,6 +9,8 @@ from __future__ import annotations
 import errno
 import os
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -80,6 +82,18 @@ def _wait_for_workers(run: Path) -> None:
         time.sleep(0.2)
     if shared is not None:
         os.close(shared)
+
+
+@contextmanager
+def alone(path: Path) -> Iterator[None]:
+    """Within it no other process holds the lock at ``path``, which may be on another machine; without locks it does nothing."""
+    while (held := _flock(path, exclusive=True)) is False:
+        time.sleep(0.2)
+    try:
+        yield
+    finally:
+        if held is not None:
+            os.close(held)
 
 
 def join_as_worker(run: Path) -> Any:

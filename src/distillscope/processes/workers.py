@@ -14,7 +14,7 @@ import threading
 import traceback
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from multiprocessing import connection, get_context
+from multiprocessing import connection, get_context, parent_process
 from typing import Any
 
 from distillscope import progress
@@ -23,6 +23,11 @@ from distillscope.processes.interrupts import SIGNALS
 
 GRACE_SECONDS = 20.0
 """How long a worker without a parent may take to write its checkpoint."""
+
+
+def is_worker() -> bool:
+    """Whether another process gave this one its work, and says and verifies once what concerns all of its workers."""
+    return parent_process() is not None or progress.is_heard_elsewhere()
 
 
 @dataclass
@@ -157,7 +162,7 @@ def _serve(pipe: connection.Connection, start: Callable, given: tuple, work: Cal
                 started = True
             work(lambda count: send("count", count), *task[1])
         except BaseException as error:
-            send("failed", _pickled(error))
+            send("failed", pickled(error))
             if isinstance(error, KeyboardInterrupt):
                 break
         else:
@@ -185,7 +190,7 @@ class _Inbox:
             except (EOFError, OSError):
                 task = "orphan"
             if task in ("stop", "orphan"):
-                _interrupt_main()
+                interrupt_main()
                 if task == "orphan":
                     threading.Event().wait(GRACE_SECONDS)
                     os._exit(1)
@@ -198,7 +203,7 @@ class _Inbox:
         return self.tasks.pop(0)
 
 
-def _interrupt_main() -> None:
+def interrupt_main() -> None:
     """As Ctrl-C would: it ends what the main thread waits for, too."""
     main = threading.main_thread().ident
     if main is not None and hasattr(signal, "pthread_kill"):
@@ -216,7 +221,7 @@ def _interrupt(number: int, frame: Any) -> None:
         raise KeyboardInterrupt
 
 
-def _pickled(error: BaseException) -> bytes:
+def pickled(error: BaseException) -> bytes:
     """The error with its traceback as a note; of one that cannot be pickled, only the text."""
     text = "".join(traceback.format_exception(error))
     try:

@@ -13,8 +13,8 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import json
-from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -22,22 +22,26 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
+import torch
 
 from distillscope import group, progress
 from distillscope.audits.models import model_teacher
 from distillscope.audits.shown import refuse_unused
+from distillscope.config.parts import Dataset
 from distillscope.config.resolve import named_dataset
 from distillscope.data.decode import Decoding
 from distillscope.data.pieces import Pieces, part_of, pieces_of
 from distillscope.data.preprocess import coarse_for, reduced_for
 from distillscope.data.source import Source
 from distillscope.data.splits import check_options
+from distillscope.devices import choose_device
 from distillscope.errors import UserError
 from distillscope.files.folders import is_filled
 from distillscope.files.json_reader import read_json
 from distillscope.files.remote import RemoteFile, fetch_folder, is_url, listed, put
 from distillscope.files.writing import checksum, sweep, write_atomic, write_json
 from distillscope.inputs.numbered_files import MADE_BY, MANIFEST
+from distillscope.processes.engine import LOCAL, Engine
 from distillscope.students.load import load_student
 from distillscope.teachers import cache
 from distillscope.teachers.encoder import TeacherRows, load_teacher
@@ -160,11 +164,12 @@ def _short(value: Any) -> str:
 def embed_dataset(data: str, split: str, *, teacher: str | None = None, student: Path | str | None = None,
                   out: Path | str | None = None, limit: int | None = None, corrupt: str = "error", device: str = "auto",
                   precision: str | None = None, workers: int = 0, preprocess: Mapping[str, Any] | None = None,
-                  shard: str | None = None, resume: bool = False) -> str:
+                  shard: str | None = None, files: int | None = None, resume: bool = False, engine: Engine = LOCAL) -> str:
     """Embed one split; says where the embeddings are. ``out``, a folder or a URL, gets clip-retrieval's layout in float32.
 
     ``shard`` "i/n" makes the i-th part of the files alone, past the cache, so that n commands fill one folder; with it, or with
-    ``resume``, files that are there are kept. The processes of a launcher make a part each of that. ``preprocess``: what is
+    ``resume``, files that are there are kept. The processes of a launcher make a part each of that; those of the cluster that
+    ``engine`` names make a file at a time, past the cache too. There are at least ``files`` of them. ``preprocess``: what is
     known of a model file's size, mean and std; with anything else it is refused.
     """
     group.join(device)
@@ -172,28 +177,38 @@ def embed_dataset(data: str, split: str, *, teacher: str | None = None, student:
         raise UserError("embed", "one of --teacher and --student", "neither" if student is None else "both", "Name one.")
     refuse_unused({"teacher": dict(preprocess or {})}, {"teacher": [teacher]})
     check_options(limit, corrupt, workers)
-    if out is None and (student is not None or shard is not None):
-        option = "--student" if student is not None else "--shard"
-        raise UserError(f"embed {option}", "--out FOLDER (the cache keeps teachers only, and whole sets)", "none", "Add --out.")
+    engine.check(device)
+    past_cache = {"--student": student is not None, "--shard": shard is not None, "--files": files is not None,
+                  "--engine ray": engine.on_cluster}
+    if out is None and any(past_cache.values()):
+        raise UserError(f"embed {next(option for option, asked in past_cache.items() if asked)}",
+                        "--out FOLDER (the cache keeps teachers only, and whole sets)", "none", "Add --out.")
+    if files is not None and files < 1:
+        raise UserError("--files", "a whole number from 1 up", str(files), "Leave it out for one for each 65,536 items.")
+    if engine.on_cluster and group.launched() > 1:
+        raise UserError("embed --engine ray", "one process, which gives files to those of the cluster",
+                        f"{group.launched()} of a launcher", "Start it without one.")
     part, parts = (0, 1) if shard is None else part_of(shard)
+    asked = Asked(data, split, teacher, student, limit, corrupt, device, precision, workers, preprocess)
     index, number = part * group.world() + group.rank(), parts * group.world()
     with group.parted("embed"):
-        files = None if out is None else EmbeddingFiles(str(out) if is_url(out) else Path(out), resume or shard is not None)
-        pieces = pieces_of(named_dataset(data), split, limit, (files and files.files) or number)
-        if student is None:
-            model = load_teacher(model_teacher(str(teacher), preprocess), device, precision)
-        else:
-            model = load_student(student, device, precision or "float32")
+        filled = None if out is None else EmbeddingFiles(str(out) if is_url(out) else Path(out), resume or shard is not None)
+        pieces = asked.pieces((filled and filled.files) or max(number, files or 1))
+        model = asked.model()
         network = model.network
-        cached = network is not None and student is None and shard is None
+        cached = network is not None and student is None and shard is None and not engine.on_cluster
         entry = cache.Entry(*cache.entry_path(network, None)) if network and cached else None
         group.wait()  # all have looked into the folder before one writes there
-        if files:
-            group.in_turn(partial(files.begin, _described(model, pieces, named_dataset(data).settings)))
-        together = cache.held_together(entry) if entry and group.world() > 1 else contextlib.nullcontext()
-        with together, group.apart():
-            mine = _embed(OnePass(model, entry, workers, corrupt), pieces, pieces.part(index, number), files)
-        found = group.every(mine)
+        if filled:
+            group.in_turn(partial(filled.begin, _described(model, pieces, asked.dataset.settings)))
+        mine = pieces.part(index, number)
+        if filled and engine.on_cluster:
+            found = _on_cluster(engine, asked, model, pieces, mine, filled)
+        else:
+            together = cache.held_together(entry) if entry and group.world() > 1 else contextlib.nullcontext()
+            with together, group.apart():
+                own = _embed(OnePass(model, entry, workers, corrupt), pieces, mine, filled)
+            found = group.every(own)
     for note in dict.fromkeys(one.note for one in found if one.note):
         progress.say(f"{pieces.title}: {note}")
     of = "" if shard is None else f" (part {shard}: {len(pieces.part(part, parts))} of {pieces.count} files)"
@@ -204,6 +219,34 @@ def _reduced(model: TeacherRows) -> tuple[int | None, list[int]]:
     """How small JPEGs may be decoded for the model, where their data set leaves it open."""
     sees = model.network and model.network.sees
     return reduced_for([sees] if sees else [])
+
+
+@dataclass(frozen=True)
+class Asked:
+    """Which images are embedded by what, as the command says it."""
+
+    data: str
+    split: str
+    teacher: str | None
+    student: Path | str | None
+    limit: int | None
+    corrupt: str
+    device: str
+    precision: str | None
+    workers: int
+    preprocess: Mapping[str, Any] | None
+
+    @property
+    def dataset(self) -> Dataset:
+        return named_dataset(self.data)
+
+    def pieces(self, least: int) -> Pieces:
+        return pieces_of(self.dataset, self.split, self.limit, least)
+
+    def model(self) -> TeacherRows:
+        if self.student is None:
+            return load_teacher(model_teacher(str(self.teacher), self.preprocess), self.device, self.precision)
+        return load_student(self.student, self.device, self.precision or "float32")
 
 
 def _described(model: TeacherRows, pieces: Pieces, settings: Mapping[str, Any]) -> dict[str, Any]:
@@ -224,17 +267,73 @@ class Embedded:
 
 def _embed(one_pass: OnePass, pieces: Pieces, mine: Iterable[int], files: EmbeddingFiles | None) -> Embedded:
     """Embed those of ``mine`` that are not there, and write each."""
-    there = {number: held for number in mine if files and (held := files.count(number)) is not None}
-    numbers, count = [number for number in mine if number not in there], sum(there.values())
-    model, total = one_pass.encoder, None if pieces.items is None else pieces.items * len(numbers) // pieces.count
+    numbers, count = _missing(mine, files)
     several = f", of {group.launched()} processes the first" if group.launched() > 1 else ""
-    with progress.task(f"{getattr(model, 'role', 'teacher')} {pieces.title}{several}", total) as advance:
+    with progress.task(f"{_label(one_pass.encoder, pieces)}{several}", _items(pieces, numbers)) as advance:
         for number in numbers:
-            source = pieces.load(number).for_models(*_reduced(model))
-            if number == numbers[0] and model.network and (coarse := coarse_for(model.network.preprocess, source.decoding)):
-                progress.say(f"teacher {model.name}: {coarse}")
-            rows, items = one_pass.embed(source, advance)
-            if files:
-                files.write(number, rows, items)
-            count += len(rows)
+            count += _embed_one(advance, one_pass, pieces, number, files, first=number == numbers[0])
     return Embedded(count, one_pass.notes)
+
+
+def _missing(mine: Iterable[int], files: EmbeddingFiles | None) -> tuple[list[int], int]:
+    """Those that are not there, and how many rows the others hold."""
+    there = {number: held for number in mine if files and (held := files.count(number)) is not None}
+    return [number for number in mine if number not in there], sum(there.values())
+
+
+def _label(model: TeacherRows, pieces: Pieces) -> str:
+    return f"{getattr(model, 'role', 'teacher')} {pieces.title}"
+
+
+def _items(pieces: Pieces, numbers: Sequence[int]) -> int | None:
+    return None if pieces.items is None else pieces.items * len(numbers) // pieces.count
+
+
+def _embed_one(advance: Callable[[int], None], one_pass: OnePass, pieces: Pieces, number: int, files: EmbeddingFiles | None,
+               first: bool = True) -> int:
+    """Embed piece ``number`` and write it; how many rows it has."""
+    model = one_pass.encoder
+    source = pieces.load(number).for_models(*_reduced(model))
+    if first and model.network and (coarse := coarse_for(model.network.preprocess, source.decoding)):
+        progress.say(f"teacher {model.name}: {coarse}")
+    rows, items = one_pass.embed(source, advance)
+    if files:
+        files.write(number, rows, items)
+    return len(rows)
+
+
+def _on_cluster(engine: Engine, asked: Asked, model: TeacherRows, pieces: Pieces, mine: Iterable[int],
+                files: EmbeddingFiles) -> list[Embedded]:
+    """The same by the processes of a cluster, a file at a time."""
+    from distillscope.processes.cluster import connected
+
+    numbers, count = _missing(mine, files)
+    found = [Embedded(count, "")]
+    if not numbers:
+        return found
+    kind = choose_device(asked.device).type
+    own = replace(asked, device=engine.device_on(kind))
+    shared = [files.out] if isinstance(files.out, Path) else []
+    with connected(engine, engine.cores(asked.workers), engine.gpus_on(kind), shared) as cluster, \
+            progress.task(f"{_label(model, pieces)}, {engine}", _items(pieces, numbers)) as advance:
+        made = cluster.run("file", [(str(number), (number,)) for number in numbers], _start,
+                           (own, files.out, pieces.count, cluster.cores), _on_node, None, advance)
+    return [*found, *made.values()]
+
+
+_process: dict[str, Any] = {}
+
+
+def _start(asked: Asked, out: Path | str, count: int, threads: int) -> None:
+    """Of each process of a cluster: the same images, the same model, or a line that says which differ."""
+    torch.set_num_threads(threads)
+    files, pieces, model = EmbeddingFiles(out, going_on=True), asked.pieces(count), asked.model()
+    files.begin(_described(model, pieces, asked.dataset.settings))
+    _process.update(one_pass=OnePass(model, None, asked.workers, asked.corrupt), pieces=pieces, files=files)
+
+
+def _on_node(report: Callable[[int], None], number: int) -> Embedded:
+    """One file in a process of a cluster."""
+    one_pass = _process["one_pass"]
+    rows = _embed_one(report, one_pass, _process["pieces"], number, _process["files"])
+    return Embedded(rows, one_pass.notes)

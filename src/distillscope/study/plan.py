@@ -19,6 +19,7 @@ from distillscope.data.source import Source
 from distillscope.data.splits import Splits
 from distillscope.devices import choose_device
 from distillscope.files.folders import KEEP_GIB
+from distillscope.processes.engine import LOCAL, Engine
 from distillscope.results.run_files import trials_of
 from distillscope.results.rundir import as_begun, is_complete, trial_folder
 from distillscope.stress.subject import rehearse
@@ -53,6 +54,7 @@ class Plan:
     memory_mib: float
     cache_mib: float
     precision: str = "float32"
+    engine: str = str(LOCAL)
     images: dict[str, None] = field(default_factory=dict)
     """What is kept of the images at the students' sizes, in words, in order."""
 
@@ -64,6 +66,7 @@ class Plan:
             ("arms", ", ".join(a.name for a in study.arms)),
             ("training", "; ".join(dict.fromkeys(training_text(study.training_of(a)) for a in study.arms))),
             ("precision", self.precision),
+            ("trials run on", self.engine),
             ("seeds", ", ".join(map(str, study.seeds))),
             ("trials", f"{self.trials} ({self.finished} finished already)"),
             ("teacher forward passes", f"{self.teacher_forwards:,} to do, {self.teacher_cached:,} cached"),
@@ -77,18 +80,20 @@ class Plan:
 
 
 def plan_study(study: Study, run: Path, device: str = "auto", precision: str | None = None, jobs: int | None = None, *,
-               resume: bool = False, track: str | None = None, workers: int = 0, keep_images: float = KEEP_GIB) -> Plan:
+               resume: bool = False, track: str | None = None, workers: int = 0, keep_images: float = KEEP_GIB,
+               engine: Engine = LOCAL) -> Plan:
     """Count what is to be done; the time comes from a few batches of teacher and students, timed here and now.
 
-    What `run_study` would refuse with the same arguments is refused here too, with the same line.
+    What `run_study` would refuse with the same arguments is refused here too, with the same line. A cluster is not asked: the
+    time is that of this machine.
     """
-    work = Work(as_begun(study, run) if resume else study, run, resume, device, precision, jobs, track, workers)
+    work = Work(as_begun(study, run) if resume else study, run, resume, device, precision, jobs, track, workers, engine=engine)
     check_study(work)
     work = replace(work, study=with_noise(work.study))
     study, chosen = work.study, choose_device(device)
     jobs = num_jobs(jobs, chosen, len(trials_of(study)))
     total = Plan(study, len(trials_of(study)), 0, 0, 0, 0, 0, 0.0, 600.0, 0.0,
-                 precision or "float32")
+                 precision or "float32", str(engine))
     arms = {a.name: a for a in study.arms}
     for data in study.data:
         splits = load_data(study, data, workers=workers)

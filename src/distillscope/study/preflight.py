@@ -21,6 +21,7 @@ from distillscope.data.splits import Splits
 from distillscope.devices import autocast, choose_device
 from distillscope.errors import UserError
 from distillscope.files.folders import KEEP_GIB
+from distillscope.processes.engine import LOCAL, Engine
 from distillscope.results.rundir import check_folder, check_names, json_object, read_done
 from distillscope.stress.subject import rehearse
 from distillscope.students.load import check_student
@@ -49,6 +50,7 @@ class Work:
     track: str | None = None
     workers: int = 0
     keep_images: float = KEEP_GIB
+    engine: Engine = LOCAL
     given: frozenset[str] = frozenset()
     """Of "data", "teacher" and "students", those that a caller of Python handed over: no function is named."""
 
@@ -144,6 +146,11 @@ def device(work: Work) -> None:
 def jobs(work: Work) -> None:
     if work.jobs is not None and work.jobs < 1:
         raise UserError("--jobs", "a whole number from 1 up", str(work.jobs), "Leave it out for one a core.")
+
+
+def engine(work: Work) -> None:
+    """Whether trials can be given to what is to run them; a cluster itself is asked when they are."""
+    work.engine.check(work.device)
 
 
 def names(work: Work) -> None:
@@ -284,6 +291,7 @@ CHECKS = (
     Check("study", recomputing),
     Check("study", device),
     Check("study", jobs, distill=False),
+    Check("study", engine, distill=False),
     Check("study", names, distill=False),
     Check("study", folder, distill=False),
     Check("data", train_images),

@@ -31,9 +31,10 @@ from distillscope.data.splits import Splits
 from distillscope.devices import choose_device
 from distillscope.errors import UserError, unknown_name
 from distillscope.files.folders import KEEP_GIB, cache_root
-from distillscope.files.locks import RunLock, join_as_worker
+from distillscope.files.locks import RunLock, alone, join_as_worker
 from distillscope.files.remote import is_url
-from distillscope.files.writing import said_if_deleted, write_json
+from distillscope.files.writing import make_folder, said_if_deleted, sweep, write_json
+from distillscope.processes.engine import LOCAL, Engine
 from distillscope.processes.workers import run_in_workers
 from distillscope.provenance import provenance
 from distillscope.results.run import Run as ReadRun
@@ -62,6 +63,7 @@ from distillscope.teachers.encoder import load_teacher
 from distillscope.training.stored_images import seen_by
 
 if TYPE_CHECKING:
+    from distillscope.processes.cluster import Cluster
     from distillscope.students.load import StudentEncoder
 
 
@@ -112,15 +114,16 @@ def load_study(path: Path | str) -> Run:
 
 def run_study(study: Study, out: Path | str | None = None, *, resume: bool = False, device: str = "auto",
               precision: str | None = None, jobs: int | None = None, workers: int = 0, track: str | None = None,
-              keep_images: float = KEEP_GIB, command: str | None = None, report: bool = True) -> Run:
+              keep_images: float = KEEP_GIB, command: str | None = None, report: bool = True, engine: Engine = LOCAL) -> Run:
     """Run every trial of ``study`` that is not finished yet, into ``out`` (runs/NAME; or a URL), then write the report.
 
     ``resume`` goes on with a run directory that is there. ``device``: "auto", "cpu", "cuda", ...; ``workers``: decoding
     processes for data that is streamed; images as students see them take up to ``keep_images`` GiB of the disk; ``track``:
     tensorboard, wandb or mlflow; ``command``: what provenance.json says was called; ``report=False`` leaves the page to
     `distillscope report`. All is checked before any work; what does not fit is a `UserError`. ``jobs`` trials run at once, each
-    in its own process (default: one a core on a CPU, one on a GPU). ``precision`` is that of teacher and students; losses and
-    measures stay in float32 and float64.
+    in its own process (default: one a core on a CPU, one on a GPU), or in a process of the cluster that ``engine`` names
+    (default: as many as it has room for). ``precision`` is that of teacher and students; losses and measures stay in float32
+    and float64.
 
     >>> study = load_preset("quickstart", ["training.epochs=1"])   # doctest: +SKIP
     >>> run_study(study, "runs/quick", jobs=1).results   # doctest: +SKIP
@@ -128,10 +131,11 @@ def run_study(study: Study, out: Path | str | None = None, *, resume: bool = Fal
     if is_url(out):
         with RunAtUrl(str(out)).followed(resume) as folder:
             return run_study(study, folder, resume=resume, device=device, precision=precision, jobs=jobs, workers=workers,
-                             track=track, keep_images=keep_images, command=command, report=report)
+                             track=track, keep_images=keep_images, command=command, report=report, engine=engine)
     began = time.monotonic()
     run = Path(out) if out else default_run(study.name)
-    work = Work(as_begun(study, run) if resume else study, run, resume, device, precision, jobs, track, workers, keep_images)
+    work = Work(as_begun(study, run) if resume else study, run, resume, device, precision, jobs, track, workers, keep_images,
+                engine)
     check_study(work)
     study, chosen = work.study, choose_device(device)
     had_folder, refused = run.is_dir(), False
@@ -142,8 +146,11 @@ def run_study(study: Study, out: Path | str | None = None, *, resume: bool = Fal
             clear_run(study, run)
             record = _begin_record(study, run, chosen, precision, command)
             try:
-                at_once = num_jobs(jobs, chosen, len(trials_of(study)))
-                _run_grid(replace(work, study=with_noise(study), jobs=at_once), record)
+                at_once = jobs if engine.on_cluster else num_jobs(jobs, chosen, len(trials_of(study)))
+                with _cluster_of(work, chosen) as cluster:
+                    if cluster:
+                        record |= {"engine": str(engine), "nodes": cluster.nodes}
+                    _run_grid(replace(work, study=with_noise(study), jobs=at_once), record, cluster)
             finally:
                 if run.is_dir():
                     record["seconds"] = round(record["seconds"] + time.monotonic() - began, 1)
@@ -174,10 +181,24 @@ def _begin_record(study: Study, run: Path, device: torch.device, precision: str 
     return record
 
 
-def _run_grid(work: Work, record: dict[str, Any]) -> None:
+@contextmanager
+def _cluster_of(work: Work, device: torch.device) -> Iterator[Cluster | None]:
+    """The cluster whose processes run the trials; None where those of this machine do."""
+    if not work.engine.on_cluster:
+        yield None
+        return
+    from distillscope.processes.cluster import connected
+
+    assert work.run is not None
+    with connected(work.engine, work.engine.cores(work.workers), work.engine.gpus_on(device.type),
+                   (work.run, cache_root())) as cluster:
+        yield cluster
+
+
+def _run_grid(work: Work, record: dict[str, Any], cluster: Cluster | None) -> None:
     """What is not finished, for each data set and teacher in turn."""
     study, run = work.study, work.run
-    assert run is not None and work.jobs is not None
+    assert run is not None
     options = {"device": work.device, "precision": work.precision or "float32", "track": work.track,
                "keep_images": work.keep_images}
     for data in study.data:
@@ -194,7 +215,7 @@ def _run_grid(work: Work, record: dict[str, Any]) -> None:
             prepared = run_teacher(work, data, teacher, encoder, splits, run)
             pending = [t for t in trials_of(study) if (t.dataset, t.teacher) == (data.title, teacher.title)
                        and not is_complete(trial_folder(run, t))]
-            run_trials(work, data, splits, pending, prepared, options)
+            run_trials(work, data, splits, pending, prepared, options, cluster)
             keep_run(run, study, data.title, teacher.title, prepared[target_key(study.target)].target_name, splits.test)
 
 
@@ -214,10 +235,10 @@ def num_jobs(jobs: int | None, device: torch.device, trials: int) -> int:
 
 
 def run_trials(work: Work, data: Dataset, splits: Splits, pending: Sequence[Trial], prepared: dict[str, Prepared],
-               options: dict[str, Any]) -> None:
+               options: dict[str, Any], cluster: Cluster | None = None) -> None:
     """The pending trials, so many at a time as the work says; a failed one lets the running ones end before it is raised."""
     study, run, jobs = work.study, work.run, work.jobs
-    assert run is not None and jobs is not None
+    assert run is not None
     arms = {a.name: a for a in study.arms}
     images = {t: study.training_of(arms[t.arm]).num_seen(len(splits.train)) for t in pending}
 
@@ -225,7 +246,7 @@ def run_trials(work: Work, data: Dataset, splits: Splits, pending: Sequence[Tria
         return trial, prepared[target_key(study.target_of(arms[trial.arm]))], trial_folder(run, trial)
 
     with progress.task(f"students {data.title}", sum(images.values())) as advance:
-        if jobs == 1 or len(pending) == 1:
+        if not cluster and (jobs == 1 or len(pending) == 1):
             for trial in pending:
                 with progress.task(trial.id, images[trial]) as own:
                     def both(count: int, own=own) -> None:
@@ -240,6 +261,13 @@ def run_trials(work: Work, data: Dataset, splits: Splits, pending: Sequence[Tria
             seen_by(Preprocess(spec.image_size, spec.mean, spec.std), splits, arms[trial.arm], work.keep_images)
         # The widest students first: the last process to end then has the shortest trial.
         order = sorted(pending, key=lambda t: [s.label for s in study.students].index(t.student), reverse=True)
+        if cluster:
+            there = {**options, "device": work.engine.device_on(choose_device(work.device).type)}
+            cluster.run("trial", [(t.id, (*arguments(t), there)) for t in order], _start,
+                        (work, data, splits.looked, cluster.cores), _on_node, jobs, advance)
+            sweep(run / "trials", alone=True)
+            return
+        assert jobs is not None
         threads = max(1, (os.cpu_count() or 1) // jobs)
         with _thread_limit(threads):
             run_in_workers([(t.id, (*arguments(t), options)) for t in order], jobs, _start,
@@ -287,3 +315,11 @@ def _in_process(report: Callable[[int], None], trial: Trial, prepared: Prepared,
 
     run_trial(_process["study"], trial, _process["splits"], prepared, folder, advance=advance, **options)
     report(pending)
+
+
+def _on_node(report: Callable[[int], None], trial: Trial, prepared: Prepared, folder: Path, options: dict[str, Any]) -> None:
+    """The same on a cluster, where a process whose node is said to be dead may still be at the trial: first it must end."""
+    with alone(make_folder(folder) / ".lock"):
+        if not is_complete(folder):
+            _in_process(report, trial, prepared, folder, options)
+        (folder / ".lock").unlink(missing_ok=True)

@@ -14,7 +14,6 @@ import shutil
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
-from multiprocessing import parent_process
 from pathlib import Path
 from typing import Any
 
@@ -29,6 +28,7 @@ from distillscope.data.source import Source, as_rows, in_workers
 from distillscope.data.splits import Splits
 from distillscope.errors import UserError
 from distillscope.files.folders import KEEP_GIB, cache_root
+from distillscope.processes.workers import is_worker
 from distillscope.teachers.cache import SHARD_ROWS, Entry, completed, filling, row_keys
 
 SHARD_BYTES = 2**27
@@ -95,7 +95,7 @@ def seen_by(preprocess: Preprocess, splits: Splits, arm: Arm, most_gib: float = 
     if not is_worth_it(splits.whole_train, preprocess, arm):
         return splits
     if why := group.agreed(lambda: refusal(splits.whole_train, preprocess, most_gib)):
-        if most_gib > 0 and parent_process() is None:
+        if most_gib > 0 and not is_worker():
             progress.say(f"{splits.title}: {why}: decoded anew in each epoch")
         return splits
     try:
@@ -152,7 +152,7 @@ def stored(source: Source, preprocess: Preprocess, title: str) -> Source:
     def make(absent: np.ndarray) -> None:
         _fill(entry, source, preprocess, absent, keys, f"images {title}/{source.split} at {preprocess.size} px")
 
-    with completed(entry, keys, make, verify=parent_process() is None) as rows:
+    with completed(entry, keys, make, verify=not is_worker()) as rows:
         fetch = _Rows([s.embeddings for s in entry.shards], entry.starts(rows), rows)
     return replace(source, fetch=fetch, look=None, encoded=None, kept=None, workers=0)
 
