@@ -19,7 +19,7 @@ from distillscope.data.noise import Noise
 from distillscope.results.arms import arms_of
 from distillscope.results.run_files import trials_of
 from distillscope.results.rundir import is_complete
-from distillscope.study.prepared import load_data, prepare_targets, view_name
+from distillscope.study.prepared import load_data, prepare_targets, rehearse_views, view_name
 from distillscope.study.trial import run_trial, training_set
 from distillscope.targets.transforms import unit_rows
 from distillscope.teachers.encoder import load_teacher
@@ -134,6 +134,29 @@ def test_the_mean_target_is_that_of_all_versions_in_the_bank(tmp_path, monkeypat
     assert shown.targets(4) is not None and not np.allclose(shown.targets(0), prepared.rows("train"))
     run_trial(study, trials_of(study)[0], splits, prepared, tmp_path / "trial")
     assert is_complete(tmp_path / "trial")
+
+
+def test_a_student_sees_on_top_of_the_view_what_its_teacher_does_not(tmp_path, monkeypatch):
+    monkeypatch.setenv("DISTILLSCOPE_CACHE", str(tmp_path / "cache"))
+    under = {"name": "a", "view": "crop_flip", "view_bank": 2, "seeds": [1]}
+    arms = [under, {**under, "name": "b", "student_view": {"name": "noise", "sigma": 0.4}}]
+    study = tiny_study(arms=arms, training={"epochs": 3, "batch_size": 32}, limit=120)
+    splits = load_data(study, study.data[0])
+    prepared = prepare_targets(study, load_teacher(study.teacher[0], "cpu", None), splits, study.target, list(study.arms))
+    plain, noisy = (training_set(arm, 1, splits, prepared) for arm in study.arms)
+    images, ids = splits.train.read([0, 1]), splits.train.ids[:2]
+    assert all(np.array_equal(plain.targets(epoch), noisy.targets(epoch)) for epoch in range(3))
+    seen = [noisy.view(epoch)(images, ids) for epoch in range(3)]
+    moved = [plain.view(epoch)(images, ids) for epoch in range(3)]
+    assert torch.equal(moved[0], moved[2]) and not torch.equal(seen[0], seen[2]), "the bank repeats, the noise does not"
+    again = noisy.view(0).then(moved[0], ids)
+    assert torch.equal(again, seen[0])
+    run_trial(study, trials_of(study)[1], splits, prepared, tmp_path / "trial")
+    assert is_complete(tmp_path / "trial")
+    with refused(where="arms.b.student_view.where", expected="source", got="input"):
+        rehearse_views(tiny_study(arms=[{**arms[1], "student_view": {"name": "noise", "where": "input"}}]), splits.train)
+    with refused(where="arms.c.view", expected="a view"):
+        check_parts(tiny_study(arms=[{"name": "c", "student_view": "noise"}]))
 
 
 @pytest.mark.parametrize(("changes", "where"), [

@@ -19,7 +19,8 @@ from distillscope.files.yaml_reader import Refused, parse_plain, read_yaml
 LONGEST_PATH = 20
 """Steps of a dotted path; no setting lies deeper."""
 SINGULAR = {"student": ["students"], "arm": ["arms"],
-            **{key: ["arms", key] for key in ("objective", "view", "view_target", "view_bank", "projector")}}
+            **{key: ["arms", key] for key in ("objective", "view", "view_target", "view_bank", "student_view",
+                                             "projector")}}
 """What a path may begin with instead of the study's own key: where there is one student or one arm, it needs no name."""
 
 

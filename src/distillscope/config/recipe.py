@@ -20,7 +20,7 @@ DEFAULT_RECIPE = "robust"
 """What `distill` follows where no recipe is named."""
 FIRST_RECIPE = "paper"
 """What `distill` did before there were recipes."""
-OF_AN_ARM = ("objective", "view", "view_target", "view_bank", "projector")
+OF_AN_ARM = ("objective", "view", "view_target", "view_bank", "student_view", "projector")
 OF_A_STUDY = ("target", "training")
 SEED = 42
 

@@ -98,11 +98,13 @@ def check_arm_parts(arm: Arm) -> None:
         raise UserError(f"{where}.student", "settings of the network", named[0],
                         "Another network is another student: add it to students.")
     for key, kind, part in (("target", registry.targets, arm.target), ("view", registry.views, arm.view),
+                            ("student_view", registry.views, arm.student_view),
                             ("projector", registry.projectors, arm.projector)):
         if part:
             kind.check(part.name, part.settings, f"{where}.{key}")
-    if arm.view is None and (arm.view_target != "same" or arm.view_bank):
-        raise UserError(f"{where}.view", "a view, since view_target or view_bank is set", "none", f"Set {where}.view=noise.")
+    if arm.view is None and (arm.view_target != "same" or arm.view_bank or arm.student_view):
+        raise UserError(f"{where}.view", "a view, since view_target, view_bank or student_view is set", "none",
+                        f"Set {where}.view=noise.")
     if arm.view_target == "mean" and (arm.view_bank or 0) < 2:
         raise UserError(f"{where}.view_bank", "2 versions or more, since view_target is their mean",
                         str(arm.view_bank or "none"), f"Set {where}.view_bank=8.")
@@ -124,7 +126,8 @@ def with_noise(study: Study) -> Study:
 
     A part of noise is one that takes a `NoiseSpec`. What is run is this; study.yaml keeps what was written.
     """
-    arms = tuple(a.model_copy(update={"view": _noisy(study, registry.views, a.view)}) if a.view else a for a in study.arms)
+    arms = tuple(a.model_copy(update={key: _noisy(study, registry.views, part) for key in ("view", "student_view")
+                                      if (part := getattr(a, key))}) for a in study.arms)
     return study.model_copy(update={"arms": arms,
                                     "stresses": tuple(_noisy(study, registry.stresses, s) for s in study.stresses),
                                     "remedies": tuple(_noisy(study, registry.remedies, r) for r in study.remedies)})

@@ -70,6 +70,7 @@ class Arm(_Frozen):
 
     ``view_target``: the student of a view is shown the teacher's embedding of the "same" view, of the "clean" image, or the
     "mean" of its embeddings of all versions in the view's bank.
+    ``student_view``: a further view on top of ``view`` that the student alone sees, drawn anew in each epoch.
     ``view_bank``: only so many versions of each image, over all seeds and epochs, so that the teacher embeds few.
     ``training``: what differs from the study's; the settings left out are the study's.
     ``student``: settings of the network that this arm's students have otherwise, as ``{blur_pool: true}``; the label stays, and
@@ -81,6 +82,7 @@ class Arm(_Frozen):
     target: Part | None = None
     view: Part | None = None
     view_target: Literal["same", "clean", "mean"] = "same"
+    student_view: Part | None = None
     view_bank: int | None = Field(None, ge=1, description="so many versions of each image, shared by all seeds and epochs")
     projector: Part | None = None
     student: dict[str, Any] = {}

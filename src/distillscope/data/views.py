@@ -65,6 +65,22 @@ def noise(images: Images, rngs: Iterator[np.random.Generator], *, sigma: Strengt
 
 
 @dataclass(frozen=True)
+class OnTop:
+    """A view, and on top of it another: what a student sees of an image of which the teacher saw the first alone."""
+
+    first: View
+    then: View
+
+    @property
+    def where(self) -> str:
+        """Where both are applied."""
+        return self.first.where
+
+    def __call__(self, images: Images, ids: Sequence[str] | np.ndarray) -> Images:
+        return self.then(self.first(images, ids), ids)
+
+
+@dataclass(frozen=True)
 class View:
     """A registered view at one epoch of one seed: a perturbation that any encoder can be given."""
 

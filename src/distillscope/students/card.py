@@ -280,7 +280,8 @@ def view_text(arm: Arm) -> str:
     bank = f", {arm.view_bank} versions of each image" if arm.view_bank else ""
     learned = ("the mean of the teacher's embeddings of all of them" if arm.view_target == "mean" else
                f"the teacher's embedding of the {arm.view_target} image")
-    return f"{part_text(arm.view)}{bank}; {learned}"
+    more = f", and on top of it {part_text(arm.student_view)}" if arm.student_view else ""
+    return f"{part_text(arm.view)}{bank}{more}; {learned}"
 
 
 def training_text(settings: Training) -> str:

@@ -20,7 +20,7 @@ from distillscope.data.noise import Noise
 from distillscope.data.preprocess import Preprocess, coarse_for
 from distillscope.data.source import Source
 from distillscope.data.splits import Keepers, Splits, load_splits, looked_through, named_split, no_keepers, parted, say
-from distillscope.data.views import View
+from distillscope.data.views import OnTop, View
 from distillscope.errors import UserError
 from distillscope.files.folders import cache_root
 from distillscope.files.writing import checksum, sweep, write_atomic, write_json, write_text
@@ -237,6 +237,18 @@ def _drawn(arm: Arm, part: Part, seed: int, epoch: Any) -> View:
     return View(part.name, registry.views.check(part.name, part.settings, f"arms.{arm.name}.view"), *drawn)
 
 
+def seen_view(arm: Arm, seed: int, epoch: Any) -> View | OnTop | None:
+    """What the arm's student sees at an epoch: its view, and on top of it the one that the teacher does not see."""
+    view = view_of(arm, seed, epoch)
+    if view is None or arm.student_view is None:
+        return view
+    part, where = arm.student_view, f"arms.{arm.name}.student_view"
+    then = View(part.name, registry.views.check(part.name, part.settings, where), seed, epoch)
+    if then.where != view.where:
+        raise UserError(f"{where}.where", f"{view.where}, as the view under it", then.where, f"Set {where}.where={view.where}.")
+    return OnTop(view, then)
+
+
 def view_name(arm: Arm, seed: int, epoch: int) -> str:
     """The file that holds the targets of the arm's view."""
     view = view_of(arm, seed, epoch)
@@ -277,7 +289,7 @@ def rehearse_views(study: Study, source: Source) -> None:
     """Each arm's view on two images, as stored or as the first student sees them: what it cannot do is said before any work."""
     few, spec = np.arange(min(2, len(source))), study.students[0]
     for arm in study.arms:
-        view, images = view_of(arm, 0, 0), source.read(few)
+        view, images = seen_view(arm, 0, 0), source.read(few)
         if view is None:
             continue
         if view.where != "source":

@@ -27,7 +27,7 @@ from distillscope.students.card import teacher_id
 from distillscope.students.load import StudentEncoder, build_own, build_student, save_student
 from distillscope.students.own_network import OwnNetwork
 from distillscope.study.measuring import Fitted, evaluate, fit_student, train_rank
-from distillscope.study.prepared import Prepared, asks_for_logits, target_name, view_of
+from distillscope.study.prepared import Prepared, asks_for_logits, seen_view, target_name
 from distillscope.training.health import Health
 from distillscope.training.loop import TrainingSet, distill
 from distillscope.training.stored_images import seen_by
@@ -115,7 +115,7 @@ def make_streams(study: Study, arm: Arm, spec: Student, seed: int, dim: int) -> 
 def training_set(arm: Arm, seed: int, splits: Splits, prepared: Prepared) -> TrainingSet:
     """Train images with their targets: those of the clean images for all epochs, or one set for each epoch's view."""
     name = partial(target_name, arm, seed)
-    return TrainingSet(splits.train, lambda epoch: prepared.rows(name(epoch)), partial(view_of, arm, seed),
+    return TrainingSet(splits.train, lambda epoch: prepared.rows(name(epoch)), partial(seen_view, arm, seed),
                        (lambda epoch: prepared.logits(name(epoch))) if asks_for_logits(arm) else None)
 
 

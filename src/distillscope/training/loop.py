@@ -19,7 +19,7 @@ import torch
 from distillscope import group
 from distillscope.config.study import Arm, Training
 from distillscope.data.source import Source, read_batches
-from distillscope.data.views import View
+from distillscope.data.views import OnTop, View
 from distillscope.devices import kept_memory
 from distillscope.draws import keyed_seed
 from distillscope.errors import UserError, unknown_name
@@ -51,7 +51,7 @@ class TrainingSet:
 
     source: Source
     targets: Callable[[int], np.ndarray]
-    view: Callable[[Any], View | None] = lambda epoch: None
+    view: Callable[[Any], View | OnTop | None] = lambda epoch: None
     logits: Callable[[int], np.ndarray] | None = None
 
 
@@ -344,7 +344,7 @@ class _Loop:
             found["labels"] = torch.from_numpy(self.source.labels[indices]).to(self.student.device)
         return found
 
-    def student_sees(self, images: Any, ids: np.ndarray, view: View | None) -> torch.Tensor:
+    def student_sees(self, images: Any, ids: np.ndarray, view: View | OnTop | None) -> torch.Tensor:
         """The student's embeddings (b, d) of a view of the images."""
         if view and view.where == "source":
             images = view(images, ids)
