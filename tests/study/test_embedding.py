@@ -118,11 +118,11 @@ def test_an_interrupted_command_goes_on(photos, tmp_path, monkeypatch, decoded, 
     shutil.rmtree(tmp_path / "cache")
     write, written = embedding.EmbeddingFiles.write, []
 
-    def stopped(self, number, rows, items):
+    def stopped(self, number, *rest):
         if number == 1 and not written:
             written.append(number)
             raise KeyboardInterrupt
-        write(self, number, rows, items)
+        write(self, number, *rest)
 
     monkeypatch.setattr(embedding.EmbeddingFiles, "write", stopped)
     with pytest.raises(KeyboardInterrupt):
@@ -165,6 +165,20 @@ def test_parts_of_other_images_or_models_are_refused(photos, tmp_path):
     (tmp_path / "out" / "embeddings.json").unlink()
     with pytest.raises(UserError, match=r"metadata_1.parquet: expected embeddings by one model, as in metadata_0.parquet"):
         read_embeddings(tmp_path / "out")
+
+
+def test_images_that_have_changed_since_are_embedded_anew_and_other_settings_are_refused(photos, tmp_path, capfd):
+    """Rows of the old images stood under the new ones' ids."""
+    some = shutil.copytree(photos, tmp_path / photos.name)
+    embed(some, tmp_path / "out")
+    Image.fromarray(np.zeros((9, 9, 3), np.uint8)).save(some / "train" / "a" / "00.png")
+    embed(some, tmp_path / "out", resume=True)
+    said = capfd.readouterr().err
+    assert said.count("the files of its images have other sizes now; made again") == 1 and "img_emb_0.npy" in said
+    embed(some, tmp_path / "new")
+    assert files(tmp_path / "out") == files(tmp_path / "new")
+    with pytest.raises(UserError, match=r"how the images are read: expected \{\} as when it was begun, got"):
+        embed(f"{{path: {some}, background: black}}", tmp_path / "out", resume=True)
 
 
 @pytest.mark.parametrize("shard", ["0/3", "4/3", "3", "a/b", "1/0", "-1/3"])

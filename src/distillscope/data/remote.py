@@ -117,7 +117,8 @@ def _images(found: Found, split: str, given: str, label: str | None, decoding: D
         labels = numbered([n.split("/")[0] for n in inner], classes)
     ids = np.array([n if found.unsplit else f"{split}/{n}" for n in inner])
     return encoded_source(found.name, split, ids, lambda i: files[i].read(), decoding, labels=labels, class_names=classes,
-                          note=found.note, unsplit=found.unsplit)
+                          note=found.note, unsplit=found.unsplit,
+                          file_bytes=lambda i: files[i].size)
 
 
 def _parquet(found: Found, split: str, given: str, image: str | None, label: str | None, decoding: Decoding) -> Source:

@@ -83,6 +83,14 @@ def cache_root() -> Path:
     return Path(os.environ.get("DISTILLSCOPE_CACHE") or Path.home() / ".cache" / "distillscope").expanduser()
 
 
+def size_of(file: Path) -> int | None:
+    """Bytes of a file; None where there is none to ask."""
+    try:
+        return file.stat().st_size
+    except OSError:
+        return None
+
+
 def is_filled(folder: Path) -> bool:
     """Whether a folder holds anything but hidden files."""
     return folder.is_dir() and any(not path.name.startswith(".") for path in folder.iterdir())

@@ -5,7 +5,7 @@ interrupted goes on, several (`--shard i/n`) fill one folder, and the whole is t
 
     OUT/embeddings.json                what they are of and by, and how many files there are; written first
     OUT/img_emb/img_emb_N.npy          (n, d) float32
-    OUT/metadata/metadata_N.parquet    image_path (the item's id), label; checksum, and a mark of the model. Written last
+    OUT/metadata/metadata_N.parquet    image_path (the item's id), label; marks of the rows, the model, the files. Written last
 """
 
 from __future__ import annotations
@@ -89,12 +89,13 @@ class EmbeddingFiles:
         for key, value in described.items():
             before = self.begun.get(key, BEFORE.get(key))
             if before != json.loads(json.dumps(value)):
-                as_it_was = "with min_side: whole in --data" if key in BEFORE and before == BEFORE[key] else "as it was"
+                as_it_was = "with min_side: whole in --data" if key == "decoded" and before == BEFORE[key] else "as it was"
                 raise UserError(f"--out {self.out}, {NAMED.get(key, key)}", f"{_short(before)} as when it was begun",
                                 _short(value), f"Repeat the command {as_it_was}, or name another --out.")
 
-    def count(self, number: int) -> int | None:
-        """Rows of file ``number``; None where it is absent. A damaged one, or another model's, is said and counts as absent."""
+    def count(self, number: int, stored: str) -> int | None:
+        """Rows of file ``number``; None where it is absent. A damaged one, another model's, or one whose images' files were not
+        as they are ``stored`` now, is said and counts as absent."""
         rows, table = _names(number)
         metadata = self.folder / table
         self._fetch(table)
@@ -111,6 +112,10 @@ class EmbeddingFiles:
             progress.say(f"{self.out}/{rows}: damaged ({str(error).splitlines()[0][:120]}); made again")
             metadata.unlink(missing_ok=True)
             return None
+        if stored and marks.get(b"stored", stored.encode()).decode() != stored:
+            progress.say(f"{self.out}/{rows}: the files of its images have other sizes now; made again")
+            metadata.unlink(missing_ok=True)
+            return None
         return found.num_rows
 
     def _is_whole(self, rows: str, marks: Mapping[bytes, bytes]) -> bool:
@@ -119,14 +124,14 @@ class EmbeddingFiles:
             return marks.get(b"checksum", b"").decode() == checksum(self.folder / rows)
         return rows in self.there and self.there[rows].size == int(marks.get(b"bytes", b"-1"))
 
-    def write(self, number: int, rows: np.ndarray, items: Source) -> None:
-        """The rows, then what makes them count."""
+    def write(self, number: int, rows: np.ndarray, items: Source, stored: str) -> None:
+        """The rows, then what makes them count; ``stored`` says of which files."""
         names = _names(number)
         embeddings, metadata = (self.folder / name for name in names)
         write_atomic(embeddings, lambda p: np.save(p, np.ascontiguousarray(rows, np.float32), allow_pickle=False))
         table = pa.table({"image_path": items.ids} | ({} if items.labels is None else {"label": items.labels}))
         marks = {"checksum": checksum(embeddings), "bytes": str(embeddings.stat().st_size),
-                 MADE_BY.decode(): self.begun["model_mark"]}
+                 MADE_BY.decode(): self.begun["model_mark"], **({"stored": stored} if stored else {})}
         write_atomic(metadata, lambda p: pq.write_table(table.replace_schema_metadata(marks), p))
         for name in names:
             self._put(name)
@@ -150,10 +155,10 @@ def _names(number: int) -> tuple[str, str]:
 
 
 NAMED = {"model": "the model", "images": "the images", "items": "the images", "listed": "the images",
-         "files": "the number of files", "decoded": "how large photos are decoded",
+         "files": "the number of files", "settings": "how the images are read", "decoded": "how large photos are decoded",
          "model_mark": "the model's weights, preprocessing or precision"}
 """Field of the manifest -> what an error calls it."""
-BEFORE = {"decoded": "whole"}
+BEFORE: dict[str, Any] = {"decoded": "whole", "settings": {}}
 """Field that came later -> what it was before."""
 
 
@@ -251,10 +256,11 @@ class Asked:
 
 def _described(model: TeacherRows, pieces: Pieces, settings: Mapping[str, Any]) -> dict[str, Any]:
     described = json.dumps(model.describe(), sort_keys=True, default=str)
+    asked = {key: str(value) for key, value in sorted(settings.items()) if key not in ("path", "root", "min_side")}
     least = Decoding(min_side=settings.get("min_side")).for_models(*_reduced(model)).least_side
     return {"model": model.name, "model_mark": hashlib.blake2b(described.encode(), digest_size=8).hexdigest(),
             "images": pieces.title, "items": pieces.items, "listed": pieces.mark, "files": pieces.count,
-            "decoded": f"JPEGs, the shorter side at least {least} px" if least else "whole"}
+            "decoded": f"JPEGs, the shorter side at least {least} px" if least else "whole", "settings": asked}
 
 
 @dataclass(frozen=True)
@@ -267,7 +273,7 @@ class Embedded:
 
 def _embed(one_pass: OnePass, pieces: Pieces, mine: Iterable[int], files: EmbeddingFiles | None) -> Embedded:
     """Embed those of ``mine`` that are not there, and write each."""
-    numbers, count = _missing(mine, files)
+    numbers, count = _missing(pieces, mine, files)
     several = f", of {group.launched()} processes the first" if group.launched() > 1 else ""
     with progress.task(f"{_label(one_pass.encoder, pieces)}{several}", _items(pieces, numbers)) as advance:
         for number in numbers:
@@ -275,9 +281,9 @@ def _embed(one_pass: OnePass, pieces: Pieces, mine: Iterable[int], files: Embedd
     return Embedded(count, one_pass.notes)
 
 
-def _missing(mine: Iterable[int], files: EmbeddingFiles | None) -> tuple[list[int], int]:
+def _missing(pieces: Pieces, mine: Iterable[int], files: EmbeddingFiles | None) -> tuple[list[int], int]:
     """Those that are not there, and how many rows the others hold."""
-    there = {number: held for number in mine if files and (held := files.count(number)) is not None}
+    there = {number: held for number in mine if files and (held := files.count(number, pieces.stored(number))) is not None}
     return [number for number in mine if number not in there], sum(there.values())
 
 
@@ -292,13 +298,13 @@ def _items(pieces: Pieces, numbers: Sequence[int]) -> int | None:
 def _embed_one(advance: Callable[[int], None], one_pass: OnePass, pieces: Pieces, number: int, files: EmbeddingFiles | None,
                first: bool = True) -> int:
     """Embed piece ``number`` and write it; how many rows it has."""
-    model = one_pass.encoder
+    model, stored = one_pass.encoder, pieces.stored(number) if files else ""  # before they are read
     source = pieces.load(number).for_models(*_reduced(model))
     if first and model.network and (coarse := coarse_for(model.network.preprocess, source.decoding)):
         progress.say(f"teacher {model.name}: {coarse}")
     rows, items = one_pass.embed(source, advance)
     if files:
-        files.write(number, rows, items)
+        files.write(number, rows, items, stored)
     return len(rows)
 
 
@@ -307,7 +313,7 @@ def _on_cluster(engine: Engine, asked: Asked, model: TeacherRows, pieces: Pieces
     """The same by the processes of a cluster, a file at a time."""
     from distillscope.processes.cluster import connected
 
-    numbers, count = _missing(mine, files)
+    numbers, count = _missing(pieces, mine, files)
     found = [Embedded(count, "")]
     if not numbers:
         return found
