@@ -203,6 +203,8 @@ def test_a_class_of_one_asks_nothing():
     found = audit(teacher, student, labels, groups="swap").measured
     assert found["swap.student.label_ndcg_10"].n == 79 and found["swap.student.ndcg_10"].n == 80
     assert ndcg(np.array([[True, True, False]]), np.array([2])).tolist() == [1]
+    none = audit(teacher, student, np.arange(80), groups="swap", intervals=False).left_out
+    assert none["swap.student.label_ndcg_10"] == none["swap.teacher.label_recall_at_1"] == "no class has two items"
 
 
 def test_hubs_are_counted_and_their_skewness_is_scipys():

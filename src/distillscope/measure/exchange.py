@@ -118,6 +118,8 @@ class Exchange(Comparison):
     def _of_class(self, how: str) -> np.ndarray:
         """Which of the results (q, 10) are of the query's class, for the queries whose class has another item."""
         own = self._codes[self._kept_sample]
+        if not self._others.any():
+            raise NotMeasured("no class has two items")
         return (self._codes[self.results(how)] == own[:, None])[self._others > 0]
 
     def label_first(self, how: str) -> np.ndarray:
