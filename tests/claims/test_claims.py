@@ -182,13 +182,15 @@ def test_soft_labels_of_the_teachers_classes_are_a_rival_where_they_are_as_accur
     arms = [*STUDY["arms"], {**RIVAL, "objective": "soft_labels", "target": STUDY.get("target", {"name": "none"})}]
     arms[-1].pop("training")
 
-    def found(**values):
-        truth = {("two", "*", RANK, "clean"): 24.0, ("ten", "*", RANK, "clean"): 26.0, ("ten", "*", R2, "clean"): 0.1}
+    def found(ranks=(24.0, 26.0), **values):
+        truth = {("two", "*", RANK, "clean"): ranks[0], ("ten", "*", RANK, "clean"): ranks[1], ("ten", "*", R2, "clean"): 0.1}
         more = {("ten", "*", key, "clean"): value for key, value in values.items()}
         return verdict("objective", {**truth, **more}, study={"arms": arms})
 
     both = found()
     assert both.verdict == "supported" and "26.0 under soft_labels" in both.sentence and len(both.parts) == 2
+    neither = found(ranks=(16.0, 16.0))
+    assert neither.verdict == "refuted" and "regressed" not in neither.sentence, "soft labels regress no embedding"
     weak = found(**{ACCURACY: 0.3})
     assert len(weak.parts) == 1 and any("of cosine's accuracy" in s.endpoint for s in weak.secondary)
 

@@ -48,7 +48,7 @@ def collapse(results: Results) -> Finding:
              f"rank falls with size: {small} fills {of_small.mean():.1f}, {large} {of_large.mean():.1f} dimensions",
              Endpoint(f"rank of {large} - rank of {small}", "dims"), of_large, of_small, MARGIN),
         growth(results, arm, small),
-    ], text=f"{', '.join(sizes)} collapse to about {(of_small.mean() + of_large.mean()) / 2:.0f} dimensions and stay there")
+    ], text=f"{small} and {large} collapse to about {(of_small.mean() + of_large.mean()) / 2:.0f} dimensions and stay there")
     return Finding(statement, ("figure effective_rank", "figure training", f"{RANK}, clean, arm {arm.name}"),
                    {"students": ", ".join(sizes), "objective": arm.objective},
                    secondary=tuple(beside(results, arm, sizes, ranks)))
