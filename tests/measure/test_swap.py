@@ -88,6 +88,7 @@ def test_subgroups_are_of_any_kind_and_some_items_may_be_in_none():
     parts = {s.name: s for s in found.subsets if s.kind == "subgroup"}
     assert set(parts) == {"cellar", "hall"} and sum(s.n for s in parts.values()) == 200
     assert found["knn.worst_subgroup_retention"] == parts["cellar"].values["retention"].value
+    assert any("40 of 240 items are in no subgroup" in note for note in found.notes)
     assert audit_of(found.to_json(), "again").subsets == found.subsets
     bare = audit(teacher, student, labels, subgroups=rooms, groups="knn", intervals=False)
     assert all(v.low is None for s in bare.subsets for v in s.values.values()) and json.loads(bare.to_json())["subsets"]

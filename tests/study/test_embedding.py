@@ -149,6 +149,15 @@ def test_a_damaged_file_is_made_again(photos, tmp_path, capfd):
     assert files(tmp_path / "out") == before
 
 
+def test_a_file_that_is_none_of_the_folders_is_refused(photos, tmp_path):
+    """Its items were read with the others."""
+    embed(photos, tmp_path / "out")
+    for kind, name in (("img_emb", "img_emb_{}.npy"), ("metadata", "metadata_{}.parquet")):
+        shutil.copy(tmp_path / "out" / kind / name.format(0), tmp_path / "out" / kind / name.format(3))
+    with pytest.raises(UserError, match=r"expected 3 files, as embeddings.json says, got img_emb_3.npy too\."):
+        read_embeddings(tmp_path / "out")
+
+
 def test_parts_of_other_images_or_models_are_refused(photos, tmp_path):
     embed(photos, tmp_path / "out", shard="1/3")
     more = shutil.copytree(photos, tmp_path / photos.name)

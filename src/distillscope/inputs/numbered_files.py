@@ -180,7 +180,7 @@ def read_shards(path: Path, where: str, asked: Asked = Asked()) -> Embeddings:
             raise UserError(f"{where} {second.name}", "one shard of each number", f"{first.name} too",
                             "Remove the one that is older.")
     tables = _tables(path, where)
-    _check_whole(path, where, tables)
+    _check_whole(path, where, tables, files[-1])
     without = [f.name for n, f in files if n not in tables]
     if without and len(without) < len(files):
         raise UserError(where, "metadata for every shard", f"none for {without[0]}",
@@ -195,8 +195,8 @@ def read_shards(path: Path, where: str, asked: Asked = Asked()) -> Embeddings:
     return found.read_as(embedding="img_emb/")
 
 
-def _check_whole(path: Path, where: str, tables: dict[int, Path]) -> None:
-    """What `embed` wrote in parts must be all there, and by one model."""
+def _check_whole(path: Path, where: str, tables: dict[int, Path], last: tuple[int, Path]) -> None:
+    """What `embed` wrote in parts must be all there, nothing else with it, and by one model; ``last`` is the highest number."""
     import pyarrow as pa
     import pyarrow.parquet as pq
 
@@ -206,6 +206,8 @@ def _check_whole(path: Path, where: str, tables: dict[int, Path]) -> None:
         if missing:
             raise UserError(where, f"{count} files, as {MANIFEST} says", f"{len(missing)} missing, first metadata_{missing[0]}",
                             "Repeat its `distillscope embed ... --resume`, with each part that is missing.")
+        if isinstance(count, int) and last[0] >= count:
+            raise UserError(where, f"{count} files, as {MANIFEST} says", f"{last[1].name} too", "Remove it.")
     made_by: dict[bytes, Path] = {}
     for table in tables.values():
         if table.suffix == ".parquet":

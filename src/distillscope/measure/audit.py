@@ -313,6 +313,8 @@ def _repeats(result: Audit, pool: LabelledPair | Side) -> list[str]:
     bare = pool.num_unlabelled()
     if bare:
         found.append(f"{bare:,} of {rows:,} items have no label: probes, neighbours and zero-shot accuracy leave them out.")
+    if outside := pool.num_in_no_subgroup():
+        found.append(f"{outside:,} of {rows:,} items are in no subgroup: what is said of the worst one leaves them out.")
     mixed = pool.num_mixed_labels() if items < rows else 0
     if mixed:
         found.append(f"repeats of an item have {mixed:,} labels more than items: "

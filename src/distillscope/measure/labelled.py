@@ -137,6 +137,10 @@ class LabelledPair(Compressed):
         """Rows without a label, where others have one."""
         return 0 if self._labels is None else len(self.labels) - self.labelled_count
 
+    def num_in_no_subgroup(self) -> int:
+        """Rows that are in no subgroup, where others are in one."""
+        return 0 if self._subgroups is None else int(np.ma.getmaskarray(self._subgroups).sum())
+
     def num_mixed_labels(self) -> int:
         """How many (item, label) pairs there are beyond one an item: repeats under another label than the first."""
         if self._labels is None:
