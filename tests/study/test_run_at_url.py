@@ -13,6 +13,7 @@ from distillscope.files import remote
 from distillscope.results.run_files import trials_of
 from distillscope.study import run
 from distillscope.study.run import run_study
+from distillscope.study.run_at_url import RunAtUrl
 
 OUT = "s3://runs/tiny"
 SMALL = {"noise": {"sigmas": []}, "training": {"epochs": 1, "batch_size": 32}, "limit": 100, "limit_test": 30, "validation": 0}
@@ -70,6 +71,23 @@ def test_another_machine_goes_on_with_what_is_finished_at_the_url(store, machine
     store.put(str(tmp_path / "other.yaml"), "runs/tiny/study.yaml")
     with pytest.raises(UserError, match="expected the run that was begun in .*, got another one .limit differs.. Remove"):
         run_study(study, OUT, resume=True, device="cpu", jobs=1)
+
+
+def test_what_was_begun_here_and_finished_elsewhere_is_whole(machine):
+    """Its log of the first epochs stayed here, under the other machine's complete.json, and went to the URL again."""
+    store, url = fsspec.filesystem("memory"), "memory://begun/run"
+    for name, content in (("metrics.jsonl", "1\n2\n3\n"), ("complete.json", "{}")):
+        store.pipe(f"/begun/run/trials/a/{name}", content.encode())
+    store.pipe("/begun/run/study.yaml", b"name: x")
+    ours = RunAtUrl(url)
+    log = ours.folder / "trials" / "a" / "metrics.jsonl"
+    log.parent.mkdir(parents=True)
+    log.write_text("1\n")
+    ours.fetch(resume=True)
+    assert log.read_text() == "1\n2\n3\n"
+    log.write_text("1\n2\n3\n4\n")
+    ours.fetch(resume=True)
+    assert log.read_text() == "1\n2\n3\n4\n", "what is finished here stays"
 
 
 def test_a_store_that_goes_down_loses_nothing(store, machine, monkeypatch, tmp_path):

@@ -85,10 +85,11 @@ class RunAtUrl:
         if there:
             self._check_same(there[CONFIG])
         done = tuple(name.removesuffix(COMPLETE) for name in there if name.endswith(f"/{COMPLETE}"))
+        begun = tuple(part for part in done if not (self.folder / part / COMPLETE).is_file())  # finished elsewhere
         for name in sorted(there, key=lambda name: name.endswith(COMPLETE)):
             path = self.folder / name
             if "/" not in name or name.startswith(done):
-                if not path.is_file():
+                if not path.is_file() or name.startswith(begun):
                     _take(path, there[name])
                 if there[name].size == path.stat().st_size:
                     self._there[name] = _mark(path)
