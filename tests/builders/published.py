@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib.util
 import json
+import re
 import zipfile
 from functools import cache
 from pathlib import Path
@@ -404,6 +405,18 @@ def pilots():
     yield [[[scale * np.mean(rows[arm][key])] if key in rows[arm] else None for key, scale in scales.items()] for arm in order]
 
 
+def frontier_recipe():
+    yield [None] * 13  # what each arm is
+    yield [None] * 6  # what is asked
+    folder, page = unpacked("2026-11-27-frontier"), script("2026-11-27-frontier", "frontier")
+    if not (folder / "frontier").is_dir():
+        return  # a protocol until its run is packed beside it
+    screens, runs = ([one for name in (f"frontier{what}", f"frontier{what}-ensemble") if (one := folder / name).is_dir()]
+                     for what in ("-screen", ""))
+    for rows in (page.screened(screens)[0], page.run_rows(runs), page.loss_alone(runs), page.condition_rows(runs)):
+        yield [[None if isinstance(value, str) and re.search(r"\d", value) else [value] for value in row[1:]] for row in rows]
+
+
 TABLES = {
     "2026-11-23-audit": audit,
     "2026-11-23-benchmarks": benchmarks,
@@ -415,6 +428,7 @@ TABLES = {
     "2026-11-25-claims-quick": claims_quick,
     "2026-11-25-four": four,
     "2026-11-25-frontier": frontier,
+    "2026-11-27-frontier": frontier_recipe,
     "2026-11-26-recipes": recipes,
     "2026-11-26-ship": ship,
     "2026-11-27-audit-speed": audit_speed,
