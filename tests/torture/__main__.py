@@ -10,11 +10,12 @@ import time
 from datetime import date
 from pathlib import Path
 
-from torture import Options, Record, commands, counts, disk, faults, fuzz, names, processes, table, try_all
+from torture import Options, Record, cluster, commands, counts, disk, faults, fuzz, names, processes, table, try_all
 
-ATTACKS = ("kills", "fuzz", "disk", "together", "names")
-CASES = {"kills": processes.kills, "disk": disk.cases, "together": processes.together, "names": names.cases}
-LANES = (("kills", "together"), ("fuzz", "disk", "names"))
+ATTACKS = ("kills", "fuzz", "disk", "together", "names", "cluster")
+CASES = {"kills": processes.kills, "disk": disk.cases, "together": processes.together, "names": names.cases,
+         "cluster": cluster.cases}
+LANES = (("kills", "together", "cluster"), ("fuzz", "disk", "names"))
 """Attacks of one lane follow one another; lanes run side by side, one a core."""
 
 
@@ -74,7 +75,7 @@ def main() -> int:
         pids.append(pid)
     broken = [pid for pid in pids if os.waitpid(pid, 0)[1]]
     outcomes = [o for a in ATTACKS if a in wanted for o in Record(again / f"{a}.jsonl").outcomes.values()]
-    what = processes.WHAT | disk.WHAT | names.WHAT | (fuzz.words(options.work) if "fuzz" in wanted else {})
+    what = processes.WHAT | disk.WHAT | names.WHAT | cluster.WHAT | (fuzz.words(options.work) if "fuzz" in wanted else {})
     print("\n" + table(outcomes, what))
     for group in faults(outcomes).values():
         first = group[0]
