@@ -10,8 +10,9 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from contextlib import suppress
+from dataclasses import dataclass
 from pathlib import Path
 
 HEAD = "127.0.0.1"
@@ -28,6 +29,36 @@ def keep_to_loopback() -> None:
     exec(LOOPBACK, {})
 
 
+@dataclass
+class Node:
+    """What `ray start` began, and what it says."""
+
+    address: str
+    begin: Callable[[], subprocess.Popen]
+    said: Path
+
+    def __post_init__(self) -> None:
+        self.process, self.tries = self.begin(), 1
+
+    @property
+    def has_joined(self) -> bool:
+        return "Ray runtime started" in self.said.read_text(errors="replace")
+
+    def check(self) -> None:
+        """On a busy machine Ray gives up after half a minute: then it is begun anew."""
+        if self.process.poll() is not None:
+            assert self.tries < 4, self.said.read_text(errors="replace")[-2000:]
+            self.process, self.tries = self.begin(), self.tries + 1
+
+    def kill(self, wholly: bool = True) -> None:
+        """SIGKILL to all of its processes at one moment; or to all but those that do its tasks, which must end alone."""
+        for pid in [self.process.pid, *descendants(self.process.pid)]:
+            if wholly or not does_tasks(pid):
+                with suppress(ProcessLookupError):
+                    os.kill(pid, signal.SIGKILL)
+        self.process.wait()
+
+
 class Nodes:
     """A head with so many cores, to which others come and from which they go; ``address`` is what --address takes."""
 
@@ -37,39 +68,39 @@ class Nodes:
         os.environ.update(SWITCHES)
         self.folder, port = Path(tempfile.mkdtemp(prefix="ray-")), free_port()
         self.address, self.begun = f"{HEAD}:{port}", 0
-        self.nodes: list[subprocess.Popen] = []
+        self.nodes: list[Node] = []
         self.head = self._start(cpus, "--head", f"--port={port}", f"--temp-dir={self.folder}", "--include-dashboard=false")
         self.wait()
 
-    def add(self, cpus: int = 1, before: Sequence[str] = (), **environment: str) -> subprocess.Popen:
+    def add(self, cpus: int = 1, before: Sequence[str] = (), **environment: str) -> Node:
         """Another node; ``before`` are words of a command that runs the one that starts it."""
         return self._start(cpus, f"--address={self.address}", before=before, **environment)
 
-    def _start(self, cpus: int, *words: str, before: Sequence[str] = (), **environment: str) -> subprocess.Popen:
+    def _start(self, cpus: int, *words: str, before: Sequence[str] = (), **environment: str) -> Node:
         self.begun += 1
-        command = [*before, sys.executable, "-c", START, "start", *words, f"--node-ip-address=127.0.0.{self.begun}",
-                   f"--num-cpus={cpus}", "--num-gpus=0", f"--object-store-memory={80 * 2**20}", "--disable-usage-stats",
-                   "--block"]
-        with open(self.folder / "said", "a") as said:
-            node = subprocess.Popen(command, stdout=said, stderr=said, stdin=subprocess.DEVNULL, start_new_session=True,
-                                    env={**os.environ, **environment})
-        self.nodes.append(node)
-        return node
+        address, said = f"127.0.0.{self.begun}", self.folder / f"said-{self.begun}"
+        command = [*before, sys.executable, "-c", START, "start", *words, f"--node-ip-address={address}", f"--num-cpus={cpus}",
+                   "--num-gpus=0", f"--object-store-memory={80 * 2**20}", "--disable-usage-stats", "--block"]
 
-    def wait(self, seconds: float = 120) -> None:
+        def begin() -> subprocess.Popen:
+            with open(said, "w") as file:
+                return subprocess.Popen(command, stdout=file, stderr=file, stdin=subprocess.DEVNULL, start_new_session=True,
+                                        env={**os.environ, **environment})
+
+        self.nodes.append(Node(address, begin, said))
+        return self.nodes[-1]
+
+    def wait(self, seconds: float = 200) -> None:
         """Until all nodes that were begun have joined."""
         until = time.monotonic() + seconds
-        while (said := (self.folder / "said").read_text(errors="replace")).count("Ray runtime started") < self.begun:
-            assert time.monotonic() < until and all(node.poll() is None for node in self.nodes), said[-2000:]
+        while absent := [node for node in self.nodes if not node.has_joined]:
+            assert time.monotonic() < until, absent
+            absent[0].check()
             time.sleep(0.1)
 
-    def kill(self, node: subprocess.Popen, wholly: bool = True) -> None:
-        """SIGKILL to all of the node's processes at one moment; or to all but those that do its tasks, which must end alone."""
-        for pid in [node.pid, *descendants(node.pid)]:
-            if wholly or not does_tasks(pid):
-                with suppress(ProcessLookupError):
-                    os.kill(pid, signal.SIGKILL)
-        node.wait()
+    def kill(self, node: Node, wholly: bool = True) -> None:
+        """See `Node.kill`; it is one of the nodes no more."""
+        node.kill(wholly)
         self.nodes.remove(node)
 
     def close(self) -> None:

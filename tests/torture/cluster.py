@@ -63,8 +63,9 @@ def cases(options: Options) -> Iterator[Case]:
 def nodes() -> Nodes:
     """Three; the head, which is never killed, has as much room as the others."""
     found = Nodes()
-    found.add(), found.add()
-    found.wait()
+    for _ in range(2):
+        found.add()
+        found.wait()
     return found
 
 
@@ -213,14 +214,13 @@ def _refused(work: Path, folder: Path, words: tuple, wanted: str, before: tuple[
     right = truth(work, *words)
     nodes().wait()
     odd = nodes().add(before=before, **environment)
-    address = f"127.0.0.{nodes().begun}"
     try:
         nodes().wait()
         code = commands.wait(_begin(words, folder), LASTS)
     finally:
         nodes().kill(odd)
     last = ((folder / "log").read_text(errors="replace").strip().splitlines() or [""])[-1]
-    if code != 2 or f"node {address}" not in last or wanted not in last:
+    if code != 2 or f"node {odd.address}" not in last or wanted not in last:
         return f"ends with {code}: {last[-500:]}"
     return _ended(_begin(words, folder, *["--resume"] * (folder / "out").exists()), right, folder)
 
