@@ -28,7 +28,8 @@ from distillscope.study.student import distill_one
 from distillscope.teachers.inventory import list_entries
 
 CALLS = {"device": {"device": "nowhere"}, "tracker": {"track": "nowhere"}, "jobs": {"jobs": 0},
-         "engine": {"engine": Engine("slurm")}, "same_items": {"resume": True}}
+         "engine": {"engine": Engine("slurm")}, "shard": {"shard": "3/2"},
+         "same_items": {"resume": True}}
 """Check -> the arguments that it is refused or asked with."""
 
 STUDIES = {

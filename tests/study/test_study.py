@@ -5,27 +5,32 @@ from __future__ import annotations
 import io
 import json
 import os
+import re
+import subprocess
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
 import pytest
 import torch
+import typer
 import yaml
 from PIL import Image
 from threadpoolctl import threadpool_limits
 
 from builders import refused
 from builders.tiny import TEACHER, finished_run, scratch, sorted_rows, teacher_weights, tiny_study, tiny_values
-from distillscope import load_student, load_study
+from distillscope import cli, load_student, load_study
 from distillscope.audits.run import Images, audit_inputs
 from distillscope.config.load import load_preset, study_from
 from distillscope.errors import UserError
 from distillscope.report.study_page import write_report
+from distillscope.results.merge import merge_runs
 from distillscope.results.rows import COLUMNS
 from distillscope.results.run_files import trials_of
 from distillscope.results.rundir import trial_folder
 from distillscope.study.embedding import embed_dataset
+from distillscope.study.preflight import Work
 from distillscope.study.prepared import load_data
 from distillscope.study.run import run_study
 from distillscope.study.student import distill_one
@@ -337,3 +342,43 @@ def test_embed_distill_audit_and_a_study_name_it_or_leave_it_out_and_say_so(phot
     assert capfd.readouterr().err.count(LEFT_OUT.format("test")) == 1  # both sides share what was decoded
     study = study_from({**values, "corrupt": "skip"})
     assert len(load_data(study, study.data[0]).test) == 12
+
+
+def test_parts_of_a_run_joined_are_the_run(tmp_path, monkeypatch):
+    """Of three trials the parts have one and two; each says which part it is, and none does the other's work."""
+    monkeypatch.setenv("DISTILLSCOPE_CACHE", str(scratch() / "cache"))
+    study = tiny_study(arms=[{"name": "cosine"}, {"name": "augmented", "view": "crop_flip", "seeds": [1]}])
+    for part in (1, 2):
+        done = run_study(study, tmp_path / f"part{part}", jobs=1, report=False, shard=f"{part}/2")
+        assert len(done.trials) == part and done.provenance["shard"] == f"{part}/2"
+    joined = load_study(merge_runs([tmp_path / "part1", tmp_path / "part2"], tmp_path / "all"))
+    pd.testing.assert_frame_equal(sorted_rows(joined.results), sorted_rows(load_study(finished_run()).results))
+    for shard, where in (("3/2", "i/n"), ("0/2", "i/n"), ("1/4", "at most as many parts as trials, 3")):
+        with refused(where="--shard", expected=where, got=shard):
+            run_study(study, tmp_path / "none", shard=shard)
+    assert not (tmp_path / "none").exists()
+
+
+def test_the_array_job_of_the_docs_gives_each_task_its_part(tmp_path):
+    """Slurm's part is played by the shell."""
+    page = (Path(__file__).parents[2] / "docs" / "scale.md").read_text()
+    scripts = re.findall(r"^```bash\n(.*?)^```", page, re.MULTILINE | re.DOTALL)
+    script, = (block for block in scripts if "distillscope run" in block)
+    (tmp_path / "study.slurm").write_text(script)
+    (tmp_path / "bin").mkdir()
+    for name, text in (("srun", 'exec "$@"'), ("distillscope", 'printf "%s\\n" "$@" "$DISTILLSCOPE_CACHE"')):
+        (tmp_path / "bin" / name).write_text(f"#!/bin/sh\n{text}\n")
+        (tmp_path / "bin" / name).chmod(0o755)
+    (tmp_path / "tiny.yaml").write_text(yaml.safe_dump(tiny_values()))
+    told = {"STUDY": str(tmp_path / "tiny.yaml"), "OUT": str(tmp_path / "out"), "SLURM_ARRAY_TASK_COUNT": "2",
+            "DISTILLSCOPE_CACHE": str(scratch() / "cache"), "PATH": f"{tmp_path / 'bin'}:{os.environ['PATH']}"}
+    parts = []
+    for task in ("2", "1"):
+        said = subprocess.run(["bash", tmp_path / "study.slurm"], env={**os.environ, **told, "SLURM_ARRAY_TASK_ID": task},
+                              check=True, capture_output=True, text=True).stdout
+        _, *words, cache = said.splitlines()
+        given = typer.main.get_command(cli.app).commands["run"].make_context("run", words).params
+        assert given["out"] == str(tmp_path / "out" / f"part-{task}") and given["resume"]
+        assert cache == told["DISTILLSCOPE_CACHE"]
+        parts += Work(load_preset(given["preset"]), shard=given["shard"]).trials
+    assert sorted(t.seed for t in parts) == [1, 2]

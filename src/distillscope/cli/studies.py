@@ -66,6 +66,8 @@ def run(
     lr: LearningRate = None,
     seed: Annotated[list[int] | None, typer.Option(help="seeds instead of the preset's; repeatable")] = None,
     resume: Annotated[bool, typer.Option("--resume", help="go on with an existing run directory")] = False,
+    shard: Annotated[str | None, typer.Option(metavar="I/N", help="one of N parts of the trials alone, each into an --out of "
+                                                                  "its own; `merge` joins them")] = None,
     corrupt: Annotated[str | None, typer.Option(
         metavar="error|skip", help="images that cannot be decoded: end, or leave them out and say so")] = None,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="print the plan and do nothing")] = False,
@@ -108,12 +110,17 @@ def run(
         local = RunAtUrl(folder).fetch(resume) if isinstance(folder, str) else folder
         print_table(f"Plan of {study.name}, into {folder}", ["", ""],
                      plan_study(study, local, device, precision, jobs, resume=resume, track=track, workers=workers,
-                                keep_images=keep_images, engine=where).rows())
+                                keep_images=keep_images, engine=where, shard=shard).rows())
         return
     from distillscope.study.run import run_study
 
     done = run_study(study, folder, resume=resume, device=device, precision=precision, jobs=jobs, workers=workers,
-                     track=track, keep_images=keep_images, command=command_line(), engine=where)
+                     track=track, keep_images=keep_images, command=command_line(), engine=where, shard=shard,
+                     report=shard is None)
+    if shard:
+        print(f"part {shard}: {len(done.trials)} of {len(trials_of(study))} trials, in {folder}\n"
+              "when all parts are made: distillscope merge DIR... --out DIR")
+        return
     print_results(done.path)
     missing = [t.id for t in trials_of(study) if not is_complete(trial_folder(done.path, t))]
     if missing:

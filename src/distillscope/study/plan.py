@@ -20,7 +20,6 @@ from distillscope.data.splits import Splits
 from distillscope.devices import choose_device
 from distillscope.files.folders import KEEP_GIB
 from distillscope.processes.engine import LOCAL, Engine
-from distillscope.results.run_files import trials_of
 from distillscope.results.rundir import as_begun, is_complete, trial_folder
 from distillscope.stress.subject import rehearse
 from distillscope.students.card import part_text, recipe_text, training_text, view_text
@@ -81,28 +80,29 @@ class Plan:
 
 def plan_study(study: Study, run: Path, device: str = "auto", precision: str | None = None, jobs: int | None = None, *,
                resume: bool = False, track: str | None = None, workers: int = 0, keep_images: float = KEEP_GIB,
-               engine: Engine = LOCAL) -> Plan:
+               engine: Engine = LOCAL, shard: str | None = None) -> Plan:
     """Count what is to be done; the time comes from a few batches of teacher and students, timed here and now.
 
     What `run_study` would refuse with the same arguments is refused here too, with the same line. A cluster is not asked: the
     time is that of this machine.
     """
-    work = Work(as_begun(study, run) if resume else study, run, resume, device, precision, jobs, track, workers, engine=engine)
+    work = Work(as_begun(study, run) if resume else study, run, resume, device, precision, jobs, track, workers, engine=engine,
+                shard=shard)
     check_study(work)
     work = replace(work, study=with_noise(work.study))
     study, chosen = work.study, choose_device(device)
-    jobs = num_jobs(jobs, chosen, len(trials_of(study)))
-    total = Plan(study, len(trials_of(study)), 0, 0, 0, 0, 0, 0.0, 600.0, 0.0,
+    jobs = num_jobs(jobs, chosen, len(work.trials))
+    total = Plan(study, len(work.trials), 0, 0, 0, 0, 0, 0.0, 600.0, 0.0,
                  precision or "float32", str(engine))
     arms = {a.name: a for a in study.arms}
-    for data in study.data:
+    for data in filter(work.concerns, study.data):
         splits = load_data(study, data, workers=workers)
         check_data(work, splits)
         pixels = (splits.whole_train.nbytes + splits.test.nbytes) / 2**20
-        for teacher in study.teacher:
+        for teacher in (t for t in study.teacher if work.concerns(data, t)):
             encoder = load_teacher(teacher, device, precision)
             check_teacher(work, splits, encoder, teacher.title)
-            pending = [t for t in trials_of(study) if (t.dataset, t.teacher) == (data.title, teacher.title)]
+            pending = [t for t in work.trials if (t.dataset, t.teacher) == (data.title, teacher.title)]
             finished = [t for t in pending if is_complete(trial_folder(run, t))]
             pending = [t for t in pending if t not in finished]
             total.finished += len(finished)

@@ -15,13 +15,16 @@ import numpy as np
 import torch
 
 from distillscope import group, progress, registry
+from distillscope.config.parts import Dataset, Teacher
 from distillscope.config.resolve import check_parts
 from distillscope.config.study import Study, Training
+from distillscope.data.pieces import part_of
 from distillscope.data.splits import Splits
 from distillscope.devices import autocast, choose_device
 from distillscope.errors import UserError
 from distillscope.files.folders import KEEP_GIB
 from distillscope.processes.engine import LOCAL, Engine
+from distillscope.results.run_files import Trial, trials_of
 from distillscope.results.rundir import check_folder, check_names, json_object, read_done
 from distillscope.stress.subject import rehearse
 from distillscope.students.load import check_student
@@ -51,8 +54,21 @@ class Work:
     workers: int = 0
     keep_images: float = KEEP_GIB
     engine: Engine = LOCAL
+    shard: str | None = None
+    """"i/n": the i-th of n parts of the trials alone."""
     given: frozenset[str] = frozenset()
     """Of "data", "teacher" and "students", those that a caller of Python handed over: no function is named."""
+
+    @property
+    def trials(self) -> list[Trial]:
+        """The grid, or the part of it that is asked for: neighbours, as many as another part has or one more."""
+        grid, (part, parts) = trials_of(self.study), (0, 1) if self.shard is None else part_of(self.shard)
+        return grid[part * len(grid) // parts : (part + 1) * len(grid) // parts]
+
+    def concerns(self, data: Dataset, teacher: Teacher | None = None) -> bool:
+        """Whether there is anything to do for them: a part of the grid may lack some."""
+        asked = (data.title, teacher and teacher.title)
+        return self.shard is None or any(asked in ((t.dataset, t.teacher), (t.dataset, None)) for t in self.trials)
 
 
 @dataclass(frozen=True)
@@ -151,6 +167,13 @@ def jobs(work: Work) -> None:
 def engine(work: Work) -> None:
     """Whether trials can be given to what is to run them; a cluster itself is asked when they are."""
     work.engine.check(work.device)
+
+
+def shard(work: Work) -> None:
+    """Whether there is such a part, and a trial for it."""
+    count = len(trials_of(work.study))
+    if work.shard is not None and part_of(work.shard)[1] > count:
+        raise UserError("--shard", f"at most as many parts as trials, {count}", work.shard, f"For instance --shard 1/{count}.")
 
 
 def names(work: Work) -> None:
@@ -292,6 +315,7 @@ CHECKS = (
     Check("study", device),
     Check("study", jobs, distill=False),
     Check("study", engine, distill=False),
+    Check("study", shard, distill=False),
     Check("study", names, distill=False),
     Check("study", folder, distill=False),
     Check("data", train_images),

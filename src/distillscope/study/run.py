@@ -114,7 +114,8 @@ def load_study(path: Path | str) -> Run:
 
 def run_study(study: Study, out: Path | str | None = None, *, resume: bool = False, device: str = "auto",
               precision: str | None = None, jobs: int | None = None, workers: int = 0, track: str | None = None,
-              keep_images: float = KEEP_GIB, command: str | None = None, report: bool = True, engine: Engine = LOCAL) -> Run:
+              keep_images: float = KEEP_GIB, command: str | None = None, report: bool = True, engine: Engine = LOCAL,
+              shard: str | None = None) -> Run:
     """Run every trial of ``study`` that is not finished yet, into ``out`` (runs/NAME; or a URL), then write the report.
 
     ``resume`` goes on with a run directory that is there. ``device``: "auto", "cpu", "cuda", ...; ``workers``: decoding
@@ -122,8 +123,9 @@ def run_study(study: Study, out: Path | str | None = None, *, resume: bool = Fal
     tensorboard, wandb or mlflow; ``command``: what provenance.json says was called; ``report=False`` leaves the page to
     `distillscope report`. All is checked before any work; what does not fit is a `UserError`. ``jobs`` trials run at once, each
     in its own process (default: one a core on a CPU, one on a GPU), or in a process of the cluster that ``engine`` names
-    (default: as many as it has room for). ``precision`` is that of teacher and students; losses and measures stay in float32
-    and float64.
+    (default: as many as it has room for). ``shard`` "i/n" makes the i-th of n parts of the trials alone, each into a directory
+    of its own, which `merge_runs` joins. ``precision`` is that of teacher and students; losses and measures stay in float32 and
+    float64.
 
     >>> study = load_preset("quickstart", ["training.epochs=1"])   # doctest: +SKIP
     >>> run_study(study, "runs/quick", jobs=1).results   # doctest: +SKIP
@@ -131,11 +133,12 @@ def run_study(study: Study, out: Path | str | None = None, *, resume: bool = Fal
     if is_url(out):
         with RunAtUrl(str(out)).followed(resume) as folder:
             return run_study(study, folder, resume=resume, device=device, precision=precision, jobs=jobs, workers=workers,
-                             track=track, keep_images=keep_images, command=command, report=report, engine=engine)
+                             track=track, keep_images=keep_images, command=command, report=report, engine=engine,
+                             shard=shard)
     began = time.monotonic()
     run = Path(out) if out else default_run(study.name)
     work = Work(as_begun(study, run) if resume else study, run, resume, device, precision, jobs, track, workers, keep_images,
-                engine)
+                engine, shard)
     check_study(work)
     study, chosen = work.study, choose_device(device)
     had_folder, refused = run.is_dir(), False
@@ -146,10 +149,12 @@ def run_study(study: Study, out: Path | str | None = None, *, resume: bool = Fal
             clear_run(study, run)
             record = _begin_record(study, run, chosen, precision, command)
             try:
-                at_once = jobs if engine.on_cluster else num_jobs(jobs, chosen, len(trials_of(study)))
+                at_once = jobs if engine.on_cluster else num_jobs(jobs, chosen, len(work.trials))
                 with _cluster_of(work, chosen) as cluster:
                     if cluster:
                         record |= {"engine": str(engine), "nodes": cluster.nodes}
+                    if shard:
+                        record["shard"] = shard
                     _run_grid(replace(work, study=with_noise(study), jobs=at_once), record, cluster)
             finally:
                 if run.is_dir():
@@ -201,28 +206,29 @@ def _run_grid(work: Work, record: dict[str, Any], cluster: Cluster | None) -> No
     assert run is not None
     options = {"device": work.device, "precision": work.precision or "float32", "track": work.track,
                "keep_images": work.keep_images}
-    for data in study.data:
+    for data in filter(work.concerns, study.data):
         first = functools.cache(lambda: load_teacher(study.teacher[0], work.device, work.precision))
-        look = OneLook(work, first, students_of(study, run, data), data.train_split)
+        look = OneLook(work, first, students_of(work, run, data), data.train_split)
         splits = load_data(study, data, workers=work.workers, keepers=look.keepers)
         if notes := {s.split: s.note for s in (splits.whole_train, splits.test) if s.note}:
             record.setdefault("images", {})[data.title] = notes
         check_data(work, splits)
         record["conditions"] |= rehearse(study.stresses, splits.train, splits.test, study.noise.seed)[1].conditions
         write_json(run / "provenance.json", record)
-        for teacher in study.teacher:
+        for teacher in (t for t in study.teacher if work.concerns(data, t)):
             encoder = first() if teacher is study.teacher[0] else load_teacher(teacher, work.device, work.precision)
             prepared = run_teacher(work, data, teacher, encoder, splits, run)
-            pending = [t for t in trials_of(study) if (t.dataset, t.teacher) == (data.title, teacher.title)
+            pending = [t for t in work.trials if (t.dataset, t.teacher) == (data.title, teacher.title)
                        and not is_complete(trial_folder(run, t))]
             run_trials(work, data, splits, pending, prepared, options, cluster)
             keep_run(run, study, data.title, teacher.title, prepared[target_key(study.target)].target_name, splits.test)
 
 
-def students_of(study: Study, run: Path, data: Dataset) -> list[tuple[Preprocess, Arm]]:
+def students_of(work: Work, run: Path, data: Dataset) -> list[tuple[Preprocess, Arm]]:
     """How the students of trials that are not finished see the images, with their arms."""
-    arms, found = {a.name: a for a in study.arms}, []
-    for trial in trials_of(study):
+    study, found = work.study, []
+    arms = {a.name: a for a in study.arms}
+    for trial in work.trials:
         if trial.dataset == data.title and not is_complete(trial_folder(run, trial)):
             spec = study.student_of(arms[trial.arm], trial.student)
             found.append((Preprocess(spec.image_size, spec.mean, spec.std), arms[trial.arm]))
