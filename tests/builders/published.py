@@ -417,6 +417,12 @@ def frontier_recipe():
         yield [[None if isinstance(value, str) and re.search(r"\d", value) else [value] for value in row[1:]] for row in rows]
 
 
+def geometry():
+    found = read("2026-11-27-geometry", "pilot.json")
+    yield [[[100 * found["teacher"][c]], *([100 * found["accuracy"][c][seed]] for seed in ("901", "902"))]
+           for c in ("clean", *(f"noise={s}" for s in (0.03, 0.05, 0.07, 0.1, 0.15, 0.2)))]
+
+
 TABLES = {
     "2026-11-23-audit": audit,
     "2026-11-23-benchmarks": benchmarks,
@@ -433,6 +439,7 @@ TABLES = {
     "2026-11-26-ship": ship,
     "2026-11-27-audit-speed": audit_speed,
     "2026-11-27-chain": chain,
+    "2026-11-27-geometry": geometry,
     "2026-11-27-verdicts": pilots,
     "2026-11-27-data-path": data_path,
 }
