@@ -17,7 +17,7 @@ from distillscope.data.splits import named_split
 from distillscope.data.webdataset import shards_of
 from distillscope.errors import UserError
 from distillscope.files.folders import size_of
-from distillscope.files.remote import RemoteFile
+from distillscope.files.remote import RemoteFile, is_url
 
 MOST_ROWS = 65_536
 """Items of a block."""
@@ -82,6 +82,9 @@ def _size(shard: Path | RemoteFile) -> int | None:
 
 def _of_shard(data: Dataset, split: str, shard: str) -> Source:
     """One shard; its classes by their names, since each shard numbers its own."""
+    if not is_url(shard) and not Path(shard).expanduser().is_file():
+        raise UserError(shard, "a shard that stays while this goes on", "none there any more",
+                        "Put it back and repeat with --resume: what was finished is kept.")
     source = named_split(data.name, {**data.settings, "path": shard}, split)
     if source.labels is None or source.class_names is None:
         return source

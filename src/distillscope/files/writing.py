@@ -75,7 +75,7 @@ def _is_ours(folder: Path) -> bool:
 
 
 FULL = ("room on the disk", "a full disk",
-        "Free some space and repeat (`run` and `distill`: with --resume); what was finished is kept.")
+        "Free some space and repeat (`run`, `distill` and `embed`: with --resume); what was finished is kept.")
 _NO_RIGHT = ("the right to use it", "permission denied",
              "Change its permissions or owner, or choose another place (of the cache: DISTILLSCOPE_CACHE).")
 SAID = {
@@ -94,7 +94,7 @@ SAID = {
     errno.EMFILE: ("files that can be opened", "too many open at once", "Raise the limit (ulimit -n)."),
     errno.EIO: ("a disk that can be read and written", "an input/output error", "See what the system's log says of the disk."),
     errno.ESTALE: ("a folder that stays", "one that a server took away",
-                   "Repeat when it is back (`run` and `distill`: with --resume)."),
+                   "Repeat when it is back (`run`, `distill` and `embed`: with --resume)."),
     errno.ENOLCK: ("a file system with locks", "one without", "Choose another place (of the cache: DISTILLSCOPE_CACHE)."),
     errno.EOPNOTSUPP: ("a file system with locks", "one without", "Choose another place (of the cache: DISTILLSCOPE_CACHE)."),
 }
