@@ -24,6 +24,7 @@ from distillscope.measure.given import (
 )
 from distillscope.measure.intervals import (
     bootstrap_interval,
+    dependent_difference,
     dependent_interval,
     independent_count,
     jackknife_interval,
@@ -240,7 +241,8 @@ def _interval(measure: Measure, pool: Pair | Side, value: float, left_out: list[
     """The interval of a measure from its values with each group of items left out."""
     function, facts = measure
     if facts.interval == "dependent":
-        return dependent_interval(resolve(pool, function)[0], left_out)
+        given = resolve(pool, function)
+        return dependent_difference(given[0], given[1], left_out) if len(given) > 1 else dependent_interval(given[0], left_out)
     if smooth := facts.smooth:
         low, high = jackknife_interval(smooth(*resolve(pool, smooth)), left_out)
         return float(np.ceil(low)), float(np.ceil(high))

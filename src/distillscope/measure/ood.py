@@ -155,7 +155,7 @@ for _what, _function, _title, _better, _says in WHAT:
                           percent=True, better=_better)(
             made(f"ood.{_side}.{_what}", share_right, [f"ood_{_side}_{_what}"], _says.format(_side)))
     _key = f"ood.{_what}_difference"
-    measures.register(_key, unit="share", group="ood", interval="jackknife", n="ood_count", title=f"{_title}, difference",
+    measures.register(_key, unit="share", group="ood", interval="dependent", n="ood_count", title=f"{_title}, difference",
                       percent=True, better=_better)(
         made(_key, less, [f"ood_{side}_{_what}" for side in ("student", "teacher")],
              f"The student's {_what.upper()} less the teacher's."))
