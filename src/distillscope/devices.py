@@ -41,7 +41,7 @@ def choose_device(device: str = "auto") -> torch.device:
 def autocast(device: torch.device, precision: str):
     """A context in which a network computes in ``precision``; float32 changes nothing."""
     if precision not in PRECISIONS:
-        raise UserError("precision", " or ".join(PRECISIONS), f"'{precision}'", "Use float32 where in doubt.")
+        raise UserError("precision", " or ".join(PRECISIONS), f"'{precision}'", "If in doubt, use float32.")
     dtype = PRECISIONS[precision]
     if dtype is None:
         return contextlib.nullcontext()

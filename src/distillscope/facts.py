@@ -87,7 +87,7 @@ class MeasureFacts(Shown, Facts):
     ``items``: every parameter holds one score per item, and rows are resampled (bootstrap, paired).
     ``dependent``: the only parameter holds right or wrong per item, and items are one another's neighbours: Wilson's interval
     at the number of independent items that the jackknife's error amounts to.
-    ``batches``: the only parameter holds one score a batch, and batches do not share items: a t interval over them.
+    ``batches``: the only parameter holds one score per batch, and batches do not share items: a t interval over them.
     ``jackknife``: groups of items are left out, and the measure is computed again from what remains.
     ``draws``: the only parameter is an array of draws under a null; the value is their mean, the interval their spread.
     ``together``: the only parameter holds value, low and high (k, 3) of each of several parts, whose intervals hold at once;
@@ -159,6 +159,6 @@ class StressFacts(Facts):
 
 
 class RemedyFacts(Facts):
-    """``fits_probes``: embeddings move to other coordinates, so probes are fitted anew; else the untouched student's hold."""
+    """``fits_probes``: embeddings move to other coordinates, so probes are fitted again; else the untouched student's hold."""
 
     fits_probes: bool = False

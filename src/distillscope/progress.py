@@ -68,6 +68,8 @@ def shared_widths(least: Sequence[int], most: Sequence[int], room: int) -> list[
 
 console = Terminal(stderr=True)
 _LINE_SECONDS = 30.0
+_FIRST_SECONDS = 2.0
+_within = 0  # tasks that tell of themselves in lines
 _live: Progress | None = None
 _listener: Callable[[str], object] | None = None
 
@@ -132,21 +134,27 @@ def late_task(label: str, total: int | None, unit: str, seconds: float = 2.0) ->
 
 
 def _lines(label: str, total: int | None, unit: str) -> Iterator[Callable[[int], None]]:
+    """A line after two seconds, then each after twice as long, up to half a minute; a task within another has only these."""
+    global _within
     start = last = time.monotonic()
-    done = 0
+    done, wait = 0, _LINE_SECONDS if _within else min(_FIRST_SECONDS, _LINE_SECONDS)
 
     def advance(count: int = 1) -> None:
-        nonlocal done, last
+        nonlocal done, last, wait
         done += count
         now = time.monotonic()
-        if now - last >= _LINE_SECONDS:
-            last = now
+        if now - last >= wait:
+            last, wait = now, min(2 * wait, _LINE_SECONDS)
             rate = done / (now - start)
             speed = f"{rate:.0f}" if rate >= 10 else f"{rate:.2g}"
             left = f", {(total - done) / rate:.0f} s left" if total and rate else ""
             print(visible(f"{label}: {done}/{total or '?'} {unit}, {speed} a second{left}"), file=sys.stderr, flush=True)
 
-    yield advance
+    _within += 1
+    try:
+        yield advance
+    finally:
+        _within -= 1
     if last > start:  # where some lines told of it, one tells its end
         print(visible(f"{label}: {done} {unit} in {time.monotonic() - start:.0f} s"), file=sys.stderr, flush=True)
 

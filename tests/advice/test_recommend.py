@@ -99,7 +99,7 @@ def test_what_cannot_be_told_apart_is_named_together():
     text = sentence(ranking, one)
     assert "no significant difference" in text and "no arm is significantly better" in text and "train with" not in text
     one, ranking = only(run("one four seven", {"four": {"robustness": 0.2}, "seven": {"robustness": 0.2}}), "robustness")
-    assert set(ranking.leaders) == {"four", "seven"} and "reads best" in sentence(ranking, one)
+    assert set(ranking.leaders) == {"four", "seven"} and "has the best score" in sentence(ranking, one)
 
 
 @pytest.mark.parametrize(("arms", "seeds", "families"), [(3, 5, 300), (14, 10, 120)])
@@ -230,7 +230,7 @@ def test_a_share_of_the_gap_is_said_only_where_there_is_a_gap():
     gains = {"seven": {"robustness": 0.15, "accuracy": -0.03}}
     one, ranking = only(run("one seven", gains))
     assert not ranking.caught_up and "% of the gap to the teacher" in sentence(ranking, one)
-    cost = "at the cost of clean accuracy (−"
+    cost = "but loses clean accuracy (−"
     assert cost in sentence(ranking, one) and cost in recommended(advise([run("one seven", gains)]))
     for own in ({"accuracy": 0.05}, {"robustness": 0.2}):  # near the teacher; above it, though not its clean accuracy
         planted = run("one seven", {"one": own, "seven": {k: v + 0.1 for k, v in {"robustness": 0.0, **own}.items()}})
@@ -270,7 +270,7 @@ def test_latency_that_was_not_measured_is_said_and_the_next_study_has_it(tmp_pat
     assert advice.following["stresses"] == [{"name": "latency"}] and study_from(advice.following).stresses
     timed = advise([with_rows(planted, "capacity.parameters", "capacity.latency_ms", {})])
     assert not any("latency" in n for n in notes(timed.found[0]))
-    assert any("ms an image" in str(c.header) for t in advice_tables(timed) for c in t.columns)
+    assert any("ms per image" in str(c.header) for t in advice_tables(timed) for c in t.columns)
     assert advise([run("one two", study={"stresses": ["gradient", "latency"]})]).following["stresses"] == [{"name": "gradient"},
                                                                                                            {"name": "latency"}]
 

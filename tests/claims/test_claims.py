@@ -225,7 +225,7 @@ def test_expansion_takes_a_way_that_loses_a_use_for_no_counterexample():
     meek = verdict("expansion", arms="one two four five", truth={("five", "*", KNN, "clean"): 0.5})
     assert meek.verdict == "undecided" and "by its target" in meek.reason and "by its loss" in meek.reason
     alone = verdict("expansion", arms="one four")
-    assert alone.verdict == "undecided" and "other means than contrast" in alone.reason
+    assert alone.verdict == "undecided" and "a means other than contrast" in alone.reason
 
 
 def test_whitening_after_training_is_a_way():
@@ -318,11 +318,11 @@ def test_bottleneck_takes_noise_and_batch_norm_for_remedies_but_not_crops():
     assert crops.verdict == "supported"
     assert any("nine" in s.endpoint for s in crops.secondary)
     norms = verdict("bottleneck", {("one+bn", "*", ACCURACY, "noise=0.1"): 0.69})
-    assert norms.verdict == "refuted" and "one+bn wins back" in norms.sentence
+    assert norms.verdict == "refuted" and "one+bn recovers" in norms.sentence
     alone = verdict("bottleneck", arms="one")
     assert alone.verdict == "undecided" and "no arm was trained on noisy images" in alone.reason
     strong = verdict("bottleneck", {("*", "*", ACCURACY, "noise=0.1"): 0.705})
-    assert strong.verdict == "undecided" and "too little to win back" in strong.reason
+    assert strong.verdict == "undecided" and "too little to recover" in strong.reason
 
 
 def test_bottleneck_needs_noise_in_the_training_of_the_very_student():

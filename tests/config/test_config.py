@@ -126,7 +126,7 @@ def test_another_training_than_it_was_begun_with_is_still_refused(tmp_path):
     run = begun(tmp_path / "run", {"epochs": 6})
     now = tiny_study(arms=[{"name": "cosine"}, {"name": "longer", "training": {"epochs": 7}}])
     assert as_begun(now, run) == now
-    with pytest.raises(UserError, match="as when it was begun"):
+    with pytest.raises(UserError, match="as when it started"):
         open_run(as_begun(now, run), run, True)
 
 

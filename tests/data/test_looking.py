@@ -1,4 +1,4 @@
-"""A set is looked through once, in worker processes; JPEGs are decoded at a part of their size where that is asked for."""
+"""A set is scanned once, in worker processes; JPEGs are decoded at a part of their size where that is asked for."""
 
 import io
 import multiprocessing
@@ -51,7 +51,7 @@ def streamed(monkeypatch):
 
 @pytest.fixture
 def decoded(monkeypatch):
-    """Names of the processes that decode, one an image."""
+    """Names of the processes that decode, one per image."""
     calls = []
     monkeypatch.setattr(source, "decode", lambda encoded, decoding: calls.append(os.getpid()) or decode(encoded, decoding))
     return calls

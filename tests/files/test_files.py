@@ -163,7 +163,7 @@ pytest.importorskip("fcntl")
 
 def test_a_run_is_held_by_one_process_at_a_time(tmp_path):
     held = RunLock(tmp_path)
-    with refused(got="one that is going on"):
+    with refused(got="one that is still running"):
         RunLock(tmp_path)
     held.release()
     RunLock(tmp_path).release()
@@ -195,7 +195,7 @@ def test_without_locks_a_file_says_who_writes(tmp_path, monkeypatch, capsys, num
     monkeypatch.setattr(fcntl, "flock", no)
     monkeypatch.setattr(locks, "_told", set())
     held = RunLock(tmp_path)
-    with refused(got="one that is going on"):
+    with refused(got="one that is still running"):
         RunLock(tmp_path)
     assert join_as_worker(tmp_path) is None
     held.release()

@@ -237,12 +237,12 @@ def test_ids_and_labels_of_another_length(tmp_path):
 @pytest.mark.parametrize(
     ("labels", "message"),
     [
-        (np.arange(9), "expected 10 labels, one an item, got 9. Save them in row order, or with the ids"),
-        (np.full(10, 0.5), "labels that are whole numbers or text, got 0.5 in row 0"),
-        (np.r_[np.arange(9.0), np.inf], "labels that are whole numbers or text, got inf in row 9"),
+        (np.arange(9), "expected 10 labels, one per item, got 9. Save them in row order, or with the ids"),
+        (np.full(10, 0.5), "whole numbers or text, got 0.5 in row 0"),
+        (np.r_[np.arange(9.0), np.inf], "whole numbers or text, got inf in row 9"),
         (np.full(10, 1e300), "got 1e.300 in row 0"),
-        (np.full((10, 2), 0.5), "expected one label an item, or one-hot rows"),
-        (np.zeros(10, "M8[s]"), "labels that are whole numbers or text"),
+        (np.full((10, 2), 0.5), "expected one value per item, or one-hot rows"),
+        (np.zeros(10, "M8[s]"), "whole numbers or text"),
     ],
 )
 def test_labels_that_are_none(tmp_path, labels, message):

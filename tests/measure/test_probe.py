@@ -369,7 +369,7 @@ def test_minus_one_and_one_are_two_classes():
 @pytest.mark.parametrize(("values", "message"), [
     ([0.5, 1.0], "whole numbers or text, got 0.5 in row 0"), ([1.0, np.inf], "got inf in row 1"),
     (np.full((4, 3), 0.3), "one-hot rows"),
-    (np.ones((4, 3, 2)), "shape .4, 3, 2."), (np.array([1, "a"], object), "a mixture, with 1"),
+    (np.ones((4, 3, 2)), "got .4, 3, 2."), (np.array([1, "a"], object), "a mixture, with 1"),
     ([{"a": 1}, {}], "got {'a': 1}"),
     (np.zeros(3, "M8[s]"), "dtype datetime64"), (np.full(3, 1e300), "1e.300 in row 0"),
 ])

@@ -430,7 +430,7 @@ def test_orthogonal_items_in_closed_form():
     assert found["contrastive.retained_share"] == pytest.approx(1)
     assert found["contrastive.saturated"] == 1
     assert found["contrastive.best_temperature"] == 0.01
-    assert any("cannot tell students apart" in note for note in found.notes)
+    assert any("cannot distinguish students" in note for note in found.notes)
 
 
 def test_k_is_the_largest_that_fits_and_incomplete_batches_are_dropped():

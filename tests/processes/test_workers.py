@@ -182,7 +182,7 @@ def test_a_study_is_held_by_one_process_and_ends_when_interrupted(running):
 
 @pytest.mark.parametrize(("arguments", "where", "said"), [
     (["run", "quickstart"], "distillscope.config.load.load_preset",
-     "what was finished is kept. Repeat the command with --resume to go on."),
+     "what was finished is kept. Repeat the command with --resume to continue."),
     (["cache", "list"], "distillscope.teachers.inventory.list_entries", "repeat the command."),
 ])
 @pytest.mark.parametrize(("error", "code"), [(KeyboardInterrupt(), 130), (Terminated(signal.SIGTERM), 143)])

@@ -82,8 +82,8 @@ def test_every_measure_is_in_the_table_with_its_definition(page):
 
 def test_the_page_says_verdict_merits_reasons_and_the_command(page):
     said = " ".join(visible(page).split())
-    assert "Most was lost in telling single items apart: 42 % of the student's queries" in said
-    assert "for these labels it matters, since a linear probe keeps 94.6 % of the teacher's accuracy" in said
+    assert "Most was lost, above all in distinguishing individual items: 42 % of the student's queries" in said
+    assert "on these labels it matters, since a linear probe keeps 94.6 % of the teacher's accuracy" in said
     assert "(91.0 % against 96.2 %)." in said
     for title in ("Effective rank", "R² of the teacher", "Accuracy", "Recall at 1", "Shared neighbours", "What was lost",
                   "Does it matter?", "All measures", "What was left out, and why", "Provenance", "McNemar p < 0.001"):

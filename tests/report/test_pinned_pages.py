@@ -3,7 +3,7 @@
 Each page is made of invented or recorded numbers, so that every machine writes the same one. Drawings are replaced by a dot,
 since matplotlib's take most of the time and are tested elsewhere.
 
-A change that is meant is recorded anew, and read in the diff of the outlines, with
+A change that is meant is recorded again, and read in the diff of the outlines, with
 
     PYTHONPATH=src:tests python tests/report/test_pinned_pages.py [NAME ...]
 

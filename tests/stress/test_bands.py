@@ -117,7 +117,7 @@ def test_a_band_that_the_input_does_not_show_is_left_out_and_said(subject, test_
     ({"bands": ((-0.1, 0.5),)}, r"0 <= low < high <= 1, got \[-0.1, 0.5\]"),
     ({"bands": ((0.5, 0.5),)}, "0 <= low < high"),
     ({"sigmas": (float("nan"),)}, r"sigmas: expected .*got \(nan,\).*finite number"),
-    ({"items": -1}, "band_noise.items: expected a whole number from 1 up"),
+    ({"items": -1}, "band_noise.items: expected a whole number of at least 1"),
 ])
 def test_wrong_bands_are_one_line(subject, test_items, settings, message):
     with pytest.raises(UserError, match=message):
@@ -249,10 +249,10 @@ def test_students_are_left_out_unless_asked_for(subject):
 
 
 @pytest.mark.parametrize(("settings", "message"), [
-    (dict(ks=[]), "stresses.top_k: expected ks and parts from 1 up, got ks=\\[\\], parts=10"),
-    (dict(ks=[0]), "ks and parts from 1 up"),
-    (dict(parts=0), "ks and parts from 1 up"),
-    (dict(sigmas=[-1]), "stresses.top_k.sigmas: expected a finite number from 0 up, got -1"),
+    (dict(ks=[]), "stresses.top_k: expected ks and parts of at least 1, got ks=\\[\\], parts=10"),
+    (dict(ks=[0]), "ks and parts of at least 1"),
+    (dict(parts=0), "ks and parts of at least 1"),
+    (dict(sigmas=[-1]), "stresses.top_k.sigmas: expected a finite number of at least 0, got -1"),
 ])
 def test_bad_settings(teacher, settings, message):
     with pytest.raises(UserError, match=message):

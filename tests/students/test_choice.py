@@ -86,9 +86,9 @@ def test_weights_that_were_rounded_before_give_the_same_file():
     known = Quantiser(graph, pixels, pixels, np.ones((64, 5)), "g")
     assert list(known.layers) == ["n0", "n2", "n5"]
     for in_float in ((), ("n0",), ("n2",), ("n5",), ("n0", "n5"), ("n0", "n2", "n5")):
-        anew = Quantiser(graph, pixels, pixels, np.ones((64, 5)), "g", ranges=known.ranges)
-        anew.outline = anew.inferred
-        assert _plain(known.quantised("MinMax", 7, in_float)) == _plain(anew.quantised("MinMax", 7, in_float)), in_float
+        again = Quantiser(graph, pixels, pixels, np.ones((64, 5)), "g", ranges=known.ranges)
+        again.outline = again.inferred
+        assert _plain(known.quantised("MinMax", 7, in_float)) == _plain(again.quantised("MinMax", 7, in_float)), in_float
     assert known.point("MinMax", 8) is known.point("MinMax", 8)
 
 

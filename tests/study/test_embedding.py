@@ -162,7 +162,7 @@ def test_parts_of_other_images_or_models_are_refused(photos, tmp_path):
     embed(photos, tmp_path / "out", shard="1/3")
     more = shutil.copytree(photos, tmp_path / photos.name)
     picture(30).save(more / "train" / "a" / "30.png")
-    with pytest.raises(UserError, match="the images: expected 23 as when it was begun, got 24"):
+    with pytest.raises(UserError, match="the images: expected 23 as when it started, got 24"):
         embed(more, tmp_path / "out", shard="2/3")
     with pytest.raises(UserError, match="the model's weights, preprocessing or precision: expected"):
         embed(photos, tmp_path / "out", shard="2/3", precision="bfloat16")
@@ -200,7 +200,7 @@ def test_what_cannot_be_decoded_is_left_out_of_its_file_and_said_once(photos, tm
     some = shutil.copytree(photos, tmp_path / photos.name)
     for name in ("a/00.png", "b/21.png"):
         (some / "train" / name).write_bytes(b"")
-    with pytest.raises(UserError, match=r"1 corrupt of 7: train/a/00.png \(an empty file\)\. Mend them"):
+    with pytest.raises(UserError, match=r"1 corrupt of 7: train/a/00.png \(an empty file\)\. Fix them"):
         embed(some, tmp_path / "out")
     assert embed(some, tmp_path / "out", corrupt="skip", resume=True).startswith(f"{COUNT - 2} x ")
     assert capfd.readouterr().err.count("2 corrupt images left out: train/a/00.png (an empty file), train/b/21.png") == 1

@@ -172,7 +172,7 @@ def test_resuming_with_another_config_is_refused(tmp_path):
     run_study(tiny_study(seeds=[1]), run, jobs=1, report=False)
     kept = (run / "study.yaml").read_text()
     with pytest.raises(
-        UserError, match=r"training: expected .*\"epochs\": 2.* as when it was begun, got .*\"epochs\": 3"
+        UserError, match=r"training: expected .*\"epochs\": 2.* as when it started, got .*\"epochs\": 3"
     ):
         run_study(tiny_study(seeds=[1], training={"epochs": 3, "batch_size": 32}), run, resume=True)
     with pytest.raises(UserError, match="students: expected"):  # another network under a name that is taken
@@ -320,7 +320,7 @@ def teacher():
 
 
 def test_embed_distill_audit_and_a_study_name_it_or_leave_it_out_and_say_so(photos, tmp_path, capfd):
-    named = r"1 corrupt of \d+: t\w+/a/1.png \(an empty file\)\. Mend them, or leave them out with --corrupt skip\."
+    named = r"1 corrupt of \d+: t\w+/a/1.png \(an empty file\)\. Fix them, or leave them out with --corrupt skip\."
     values = tiny_values(data=[str(photos)], limit=None, limit_test=None, validation=4, seeds=[1],
                          training={"epochs": 1, "batch_size": 8})
     for work in (lambda: embed_dataset(str(photos), "test", teacher=teacher()),

@@ -39,15 +39,15 @@ from distillscope.training.streams import KeyedStreams, NotebookStreams
 
 TEST, TRAIN, DIM, NOISE = 3000, 1200, 12, 2.0
 OTHERS = [
-    ({"training": {"epochs": 9, "batch_size": 16}}, {}, r"training.epochs: expected 1 as when it was begun, got 9"),
+    ({"training": {"epochs": 9, "batch_size": 16}}, {}, r"training.epochs: expected 1 as when it started, got 9"),
     ({"training": {"epochs": 1, "batch_size": 16, "learning_rate": 0.1}}, {}, "training.learning_rate: expected 0.001"),
     ({"training": {"epochs": 1, "batch_size": 8}}, {}, "training.batch_size"),
-    ({"seeds": [7]}, {}, "seeds.0: expected 1 as when it was begun, got 7"),
+    ({"seeds": [7]}, {}, "seeds.0: expected 1 as when it started, got 7"),
     ({"limit": 60}, {}, "limit: expected 80"),
     ({"data": ["cifar10"]}, {}, "data.0.name: expected \"digits\""),
     ({"arms": [{"name": "cosine", "objective": "mse"}]}, {}, "objective.0.name: expected \"cosine\""),
     ({"students": [{"name": "paper_cnn", "label": "S", "width": 2, "image_size": 16}]}, {},
-     "student.width: expected 1 as when it was begun, got 2"),
+     "student.width: expected 1 as when it started, got 2"),
     ({"target": {"name": "pca", "dim": 4}}, {}, "target.dim"),
     ({}, {"precision": "bfloat16"}, "precision: expected \"float32\""),
 ]
@@ -349,7 +349,7 @@ def test_the_same_request_is_finished_already_also_in_a_renamed_folder(finished,
 def test_the_plan_of_one_student_does_nothing_and_refuses_what_the_work_refuses(finished, untimed, tmp_path):
     planned = dict(plan_student(asked(), tmp_path / "new", device="cpu"))
     assert not (tmp_path / "new").exists()
-    assert planned["images"] == "digits, 72 for training, 8 held out" and planned["steps"] == "4 an epoch, 4 in all, 64 images"
+    assert planned["images"] == "digits, 72 for training, 8 held out" and planned["steps"] == "4 per epoch, 4 in all, 64 images"
     assert planned["student"].startswith("S, ") and planned["teacher forward passes"] == "0 to do, 80 cached"
     assert "finished already" in dict(plan_student(asked(), finished, resume=True))["into"]
     with refused(where="seeds.0", expected="1 as when", got="7"):
@@ -372,7 +372,7 @@ def test_other_images_under_the_same_name_are_refused(finished, tmp_path):
     request = yaml.safe_load((folder / REQUEST).read_text())
     request["fingerprint"] = dict.fromkeys(request["fingerprint"], "other")
     (folder / REQUEST).write_text(yaml.safe_dump(request))
-    with pytest.raises(UserError, match="fingerprint.*as when it was begun"):
+    with pytest.raises(UserError, match="fingerprint.*as when it started"):
         distill_one(asked(), folder, resume=True)
 
 
@@ -426,7 +426,7 @@ def test_a_student_begun_by_another_recipe_is_refused_with_its_name(tmp_path):
 
 def test_a_student_begun_before_there_were_recipes_goes_on_by_the_papers_only_and_that_is_said(tmp_path):
     as_before(tmp_path)
-    with refused(expected="when it was begun", advice="It was begun before there were recipes: add --recipe paper"):
+    with refused(expected="when it started", advice="It started before recipes existed: add --recipe paper"):
         compare_request(tmp_path, request_of())
     compare_request(tmp_path, request_of(recipe=FIRST_RECIPE))
 

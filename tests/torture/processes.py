@@ -111,7 +111,7 @@ def _gone_on_at_once(what: str, work: Path, out: Path, cache: Path, pid: int, lo
     said = _last(log)
     if code == 0 and not commands.session(pid):
         return []
-    if code == 2 and "expected a run that no process is at work on" in said:
+    if code == 2 and "expected a run that no process is working on" in said:
         return []
     living = len(commands.session(pid))
     return [f"resumed at once after the parent was killed: ends with {code} beside {living} workers ({said})"]

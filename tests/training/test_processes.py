@@ -177,7 +177,7 @@ def test_two_parts_of_a_batch_norm_are_the_layer_on_the_whole_batch(together):
 
 
 SEED, EPOCHS, ITEMS, BATCH = 42, 5, 150, 64
-SHAPE = (3, 4, 4)  # 48 numbers an image: a multiple of 16, so that torch.randn's blocks do not depend on the batch
+SHAPE = (3, 4, 4)  # 48 numbers per image: a multiple of 16, so that torch.randn's blocks do not depend on the batch
 SIGMAS = (0.05, 0.1)
 MAKERS = [
     lambda width=w: nn.Sequential(nn.Conv2d(3, width, 3), nn.Flatten(), nn.Linear(4 * width, 5)) for w in (2, 4, 8)

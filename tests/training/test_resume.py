@@ -123,7 +123,7 @@ def test_killed_it_ends_with_the_same_bits(study, tmp_path, capsys, then):
     assert results(killed) == results(never)
     assert not (trial(killed) / "checkpoint.pt").exists()
 
-    # A checkpoint that was cut short is said, and the trial begins anew.
+    # A checkpoint that was cut short is said, and the trial begins again.
     checkpoint = trial(damaged) / "checkpoint.pt"
     checkpoint.write_bytes(checkpoint.read_bytes()[:1000])
     capsys.readouterr()

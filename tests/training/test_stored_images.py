@@ -185,10 +185,10 @@ def test_the_plan_tells_the_size_and_the_limit_falls_back_to_streaming(photos, t
 
     assert planned().startswith("60 at 16 px, 0.00 GiB in ") and planned().endswith(", 0 there already")
     assert planned(keep_images=1e-6) == ("none (60 images at 16 px would take 0.00 GiB, more than --keep-images 1e-06): "
-                                         "decoded anew in each epoch")
+                                         "decoded again in each epoch")
     assert not (cache_root() / "images").exists()
     distill_one(study, tmp_path / "student", device="cpu", keep_images=1e-6)
-    assert "more than --keep-images 1e-06: decoded anew in each epoch" in " ".join(capsys.readouterr().err.split())
+    assert "more than --keep-images 1e-06: decoded again in each epoch" in " ".join(capsys.readouterr().err.split())
     assert not (cache_root() / "images").exists()
     distill_one(study, tmp_path / "other", device="cpu")
     assert planned().endswith(", 60 there already")

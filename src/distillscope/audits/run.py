@@ -286,7 +286,7 @@ def publish(found: Audit, folder: Path, teacher: str, student: str, command: str
 
 def _pair(teacher: str, student: str, images: Images, split: str, where: tuple[str, str],
           reading: Reads) -> tuple[tuple[Embeddings, Embeddings], dict[str, dict[str, Any]]]:
-    """Both sides with one row an item, and how they were read."""
+    """Both sides with one row per item, and how they were read."""
     sides = [_read(spec, images, split, name, reading.scale) for spec, name in zip((teacher, student), where, strict=True)]
     for i, (option, path) in enumerate(reading.ids_of()):
         if path is not None:
@@ -331,11 +331,12 @@ def _labels(path: str | None, pair: tuple[Embeddings, Embeddings],
 
 def _one_a_row(path: str, pair: tuple[Embeddings, Embeddings], where: str) -> tuple[np.ndarray, Reading]:
     """Labels or subgroups (n,) of the items, matched by id or in row order."""
+    what = "subgroups" if where == "subgroups" else "labels"
     names = [texts for side in pair for column in columns_of_ids(side) if (texts := distinct_texts(column)) is not None]
-    found, reading = match_labels(path, len(pair[0]), names, where=where)
+    found, reading = match_labels(path, len(pair[0]), names, where=where, what=what)
     if reading.ids is None and pair[0].sorted:
-        raise UserError(f"{where} {path}", f"{where} with the ids of the items, since the teacher's rows are sorted by name",
-                        "a list", f"Give a table of ids and {where}.")
+        raise UserError(f"{where} {path}", f"{what} with the ids of the items, since the teacher's rows are sorted by name",
+                        "a list", f"Give a table of ids and {what}.")
     return found, reading
 
 

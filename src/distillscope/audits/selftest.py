@@ -10,6 +10,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from distillscope import progress
 from distillscope.draws import keyed_rng
 from distillscope.measure.audit import audit, audit_one
 from distillscope.measure.pool import Settings
@@ -45,7 +46,12 @@ def selftest() -> list[Check]:
     >>> len(checks) > 40, [str(check) for check in checks if not check.passed]
     (True, [])
     """
-    return [check for cases in CASES for check in cases()]
+    found: list[Check] = []
+    with progress.late_task("selftest", len(CASES), "cases") as advance:
+        for cases in CASES:
+            found += cases()
+            advance(1)
+    return found
 
 
 def with_singular_values(s: np.ndarray, num_rows: int, mean: float = 0.0) -> np.ndarray:

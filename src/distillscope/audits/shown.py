@@ -43,7 +43,7 @@ def sided_preprocess(**texts: list[str] | None) -> dict[str, dict[str, Any]]:
             for one in (side,) if side else SIDES[:2]:
                 if side or not any(other == one for other, _ in split):
                     if key in found.get(one, {}):
-                        raise UserError(SHOWN[key], "one value a side", f"'{found[one][key]}' and '{text}'",
+                        raise UserError(SHOWN[key], "one value per side", f"'{found[one][key]}' and '{text}'",
                                         f"For instance {SHOWN[key]} teacher:{text}.")
                     found.setdefault(one, {})[key] = text
     return {side: file_preprocess(**given) or {} for side, given in found.items()}
@@ -78,7 +78,7 @@ def _three(option: str, text: str) -> tuple[float, ...]:
     except ValueError:
         values = ()
     if len(values) != 3 or (option == "--std" and min(values) <= 0):
-        raise UserError(option, "three numbers, one a channel" + (", above 0" if option == "--std" else ""), f"'{text}'",
+        raise UserError(option, "three numbers, one per channel" + (", above 0" if option == "--std" else ""), f"'{text}'",
                         f"For instance {option} 0.5,0.5,0.5.")
     return values
 

@@ -16,15 +16,15 @@ HALF, LOSS = 0.5, 0.05
 def bottleneck(results: Results) -> Finding:
     """Brittleness is geometric and cannot be trained away.
 
-    What the plain student loses at sigma is its clean less its noisy accuracy; a remedy wins back its own noisy accuracy less
+    What the plain student loses at sigma is its clean less its noisy accuracy; a remedy recovers its own noisy accuracy less
     the plain student's. For every remedy that changes nothing but what the student sees (a view with noise; batch norms
     re-estimated on noisy images; a view with noise and consistency between two of them), won - lost / 2 is tested against 0 at
     the deciding sigma (`noise.decides`; else 0.1, or the middle of the sweep; paired t), for the smallest student that ran
     both.
 
-    Refuted where one remedy is shown to win back more than half (Bonferroni over the remedies); supported where every one
-    is shown to win back less, training on noise among them. Undecided where the plain student loses less than five points, as
-    there is then nothing to win back. Crops and flips, other sigmas and the cost on clean images are secondary.
+    Refuted where one remedy is shown to recover more than half (Bonferroni over the remedies); supported where every one
+    is shown to recover less, training on noise among them. Undecided where the plain student loses less than five points, as
+    there is then nothing to recover. Crops and flips, other sigmas and the cost on clean images are secondary.
     """
     arm, sigma = results.baseline(), results.sigma()
     remedies = [a for a in results.arms if is_remedy(a, arm)]
@@ -40,10 +40,10 @@ def bottleneck(results: Results) -> Finding:
         lost, won = float((ours - before).mean()), float((after - before).mean())
         if lost < LOSS:
             raise Undecided(f"at {sigma} the plain student loses {100 * lost:.1f} points, less than {100 * LOSS:.0f}: too "
-                            "little to win back")
-        words = f"{remedy.name} wins back {100 * won:.1f} of the {100 * lost:.1f} points that {student} loses at {sigma}"
-        parts.append(below(f"less than half is won back: {words}", f"more than half is won back: {words}",
-                           Endpoint(f"points won back by {remedy.name} - half of the points lost, {sigma}", "points", 100.0),
+                            "little to recover")
+        words = f"{remedy.name} recovers {100 * won:.1f} of the {100 * lost:.1f} points that {student} loses at {sigma}"
+        parts.append(below(f"less than half is recovered: {words}", f"more than half is recovered: {words}",
+                           Endpoint(f"points recovered by {remedy.name} - half of the points lost, {sigma}", "points", 100.0),
                            paired(after - before - HALF * (ours - before))))
         beside += others(results, arm, remedy, student)
         tried.append(remedy)

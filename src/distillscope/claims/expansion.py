@@ -48,7 +48,7 @@ def expansion(results: Results) -> Finding:
                key=lambda a: float(results.values(a, student, RANK).mean()))
     ways = [a for a in results.arms if is_way(a, arm) and len(results.values(a, student, RANK))]
     if not ways:
-        raise Undecided("no arm with other means than contrast (another loss or target, same view and epochs) was run")
+        raise Undecided("no arm with a means other than contrast (another loss or target, same view and epochs) was run")
     expands = any_of([widens(results, a, student, arm) for a in contrastive if len(results.values(a, student, RANK))])
     counter = [counterexample(results, way, student, arm) for way in ways]
     names = ", ".join(describe_way(results, w) for w in ways)
@@ -59,7 +59,7 @@ def expansion(results: Results) -> Finding:
     tried = [any(w.target_name in DEMANDING for w in ways), any("spread" in w.families for w in ways)]
     if statement.yes <= statement.no and not all(tried):
         raise Undecided("no arm asks for more dimensions without contrast by its target (whitened, standardised) and by its "
-                        "loss (VICReg or KoLeo terms), and without both the need for contrast was not put to the test")
+                        "loss (VICReg or KoLeo terms), and without both the need for contrast was not tested")
     evidence = ("figure effective_rank", "figure noise", f"{RANK}, {', '.join(uses(results))}, clean, all arms")
     return Finding(statement, evidence, {"students": student, "contrastive arm": best.name},
                    secondary=tuple(s for w in ways for s in beside(results, w, best, student)), notes=results.mapped_notes)

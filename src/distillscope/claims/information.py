@@ -1,4 +1,4 @@
-"""information: does a larger student keep more of what tells images apart?"""
+"""information: does a larger student keep more of what distinguishes images?"""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ def information(results: Results) -> Finding:
         kept[label] = (ceiling - loss) / ceiling
     small, large = sizes[0], sizes[-1]
     if all(results.values(arm, label, "contrastive.saturated").mean() > 0.5 for label in (small, large)):
-        raise Undecided("InfoNCE is saturated at this K (below a tenth of its ceiling), so it cannot tell students apart")
+        raise Undecided("InfoNCE is saturated at this K (below a tenth of its ceiling), so it cannot distinguish students")
     of_large, of_small = results.together(f"retention of {large} and {small}", kept[large], kept[small])
     words = f"{large} keeps {of_large.mean():.3f} of log K, {small} {of_small.mean():.3f}"
     statement = above(f"contrastive retention rises with size ({words}); mutual information is not shown by it",

@@ -69,7 +69,7 @@ def bands(results: Results) -> tuple[Condition, Condition, float]:
     sigma = wanted_sigma if wanted_sigma in sigmas else sigmas[(len(sigmas) - 1) // 2]
     ordered = sorted((c for c in found if c.strength == sigma), key=lambda c: c.bounds or (0.0, 0.0))
     if len(ordered) < 2:
-        raise Undecided("one frequency band alone was measured, and this claim compares the lowest with the highest")
+        raise Undecided("only one frequency band was measured, and this claim compares the lowest with the highest")
     return ordered[0], ordered[-1], sigma
 
 

@@ -163,14 +163,15 @@ class Results:
         lost = [float(clean.mean() - noisy.mean()) for clean, noisy in sides if len(clean) and len(noisy)]
         if lost and max(lost) < HARM:
             raise Undecided(f"{condition} takes {100 * max(lost):.1f} points at most, less than {100 * HARM:.0f}, "
-                            "so it says nothing of robustness")
+                            "so it says nothing about robustness")
         self.spared(condition, *(noisy for _, noisy in sides))
 
     def spared(self, condition: str, *noisy: pd.Series) -> None:
         """Undecided where none of the noisy accuracies stands two points above chance, where the study knows it."""
         chance, means = self.chance(), [float(n.mean()) for n in noisy if len(n)]
         if chance is not None and means and max(means) < chance + HARM:
-            raise Undecided(f"{condition} leaves chance alone ({100 * chance:.0f} %), so it says nothing of robustness")
+            raise Undecided(f"{condition} leaves only chance accuracy ({100 * chance:.0f} %), "
+                            "so it says nothing about robustness")
 
     def chance(self) -> float | None:
         """One over the number of classes; None where no study wrote it."""

@@ -29,7 +29,7 @@ def truncated_pca(results: Results) -> Finding:
     1. the share of the student's variance on the teacher's first 20 components is more than 0.05 above the share that the
        teacher's own variance has there;
     2. it is more than 0.05 above that of a ridge regression with the same R^2 (`ridge_null`), which no one would call a
-       truncated PCA: what it shares with any regression says nothing of students.
+       truncated PCA: what it shares with any regression says nothing about students.
 
     Supported where all are shown; refuted where for one size the first is shown to be false, or the excess over the ridge null
     to be below 0.02 (Bonferroni over parts and sizes). An excess between 0.02 and 0.05 decides nothing: more than a

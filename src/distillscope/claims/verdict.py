@@ -191,16 +191,16 @@ def _undecided(v: Verdict, t: _Tested, family: str) -> str:
     """That the effect was not separated from its bound, or only without the adjustment."""
     if v.low is None or v.high is None or v.low <= t.bound <= v.high:
         return f"{v.n} {v.replicates} do not separate the effect from its bound"
-    return (f"the 95 % interval, which is not adjusted, leaves its bound out, but p = {t.p / v.times:.3g} is not below alpha "
+    return (f"the 95 % interval, which is not adjusted, excludes its bound, but p = {t.p / v.times:.3g} is not below alpha "
             f"{ALPHA:g} / {family} at {v.n} {v.replicates}")
 
 
 def _more(v: Verdict, wanted: int | None) -> str:
     """How many replicates would tell."""
     if not wanted:
-        return "no number of them at hand would"
+        return "no feasible number would"
     many = f"about {wanted}" if v.replicates == "seeds" else f"{wanted / v.n:.1f} times as many images"
-    return f"{many} would, were the effect what it reads"
+    return f"{many} would, if the true effect is what was measured"
 
 
 def adjusted(verdicts: list[Verdict]) -> list[Verdict]:
@@ -301,7 +301,7 @@ def decided(name: str, results: Results) -> Verdict:
         found = claims.get(name)(replace(results, needed=said.seeds))
         contrast = found.statement.contrast
         if not contrast.error > 0:
-            raise Undecided(f"all {contrast.n} {found.replicates} gave the same number, which says nothing of their spread")
+            raise Undecided(f"all {contrast.n} {found.replicates} gave the same number, which says nothing about their spread")
     except Undecided as gap:
         return undecided(name, str(gap), results)
     return settled(tested(name, said.sentence, said.seeds, found, results), 1)

@@ -25,16 +25,16 @@ class WithArtefacts(WithJson):
 
 @app.command(cls=WithArtefacts)
 def audit(
-    teacher: Annotated[str, typer.Option(metavar="FILE_OR_MODEL", help="embeddings: a file or folder, FILE:ARRAY and FILE@IDS "
-                                         "where it holds several; or a model, with --data")],
-    student: Annotated[str, typer.Option(metavar="FILE_OR_MODEL", help="the same items by the student; or its folder, a model "
+    teacher: Annotated[str, typer.Option(metavar="FILE_OR_MODEL", help="embeddings: a file or folder (FILE:ARRAY, FILE@IDS "
+                                         "pick one of several); or a model, with --data")],
+    student: Annotated[str, typer.Option(metavar="FILE_OR_MODEL", help="embeddings of the same items; or its folder, a model "
                                          "file or hf-hub:NAME, with --data")],
     labels: Annotated[str | None, typer.Option(metavar="FILE[:COLUMN]",
-                                               help="labels, in row order or by id; else the inputs' own")] = None,
+                                               help="labels, in row order or by id [default: the inputs' own]")] = None,
     ids: Annotated[str | None, typer.Option(metavar="FILE[:COLUMN]", help="ids of the rows of both sides")] = None,
     teacher_ids: Annotated[str | None, typer.Option(metavar="FILE[:COLUMN]", help="ids of the teacher's rows")] = None,
     student_ids: Annotated[str | None, typer.Option(metavar="FILE[:COLUMN]", help="ids of the student's rows")] = None,
-    scale: Annotated[float | None, typer.Option(help="what whole-number embeddings are divided by, such as 127")] = None,
+    scale: Annotated[float | None, typer.Option(help="divide whole-number embeddings by this, such as 127")] = None,
     train_teacher: Annotated[str | None, typer.Option(help="training items, for probes")] = None,
     train_student: Annotated[str | None, typer.Option(help="training items by the student")] = None,
     train_labels: Annotated[str | None, typer.Option(help="labels of the training items")] = None,
@@ -48,8 +48,8 @@ def audit(
     ood_student: Annotated[str | None, typer.Option(help="the same as embeddings, by the student")] = None,
     data: Annotated[str | None, typer.Option(help="images, where a side is a model")] = None,
     split: Annotated[str, typer.Option(help="split of the images or folders")] = "test",
-    train_split: Annotated[str | None, typer.Option(help="split of --data that the probes are fitted on")] = None,
-    limit: Annotated[int | None, typer.Option(help="a stratified part of the images")] = None,
+    train_split: Annotated[str | None, typer.Option(help="split of --data to fit the probes on")] = None,
+    limit: Annotated[int | None, typer.Option(help="use a stratified subset of this many images")] = None,
     corrupt: Corrupt = "error",
     image_size: Annotated[list[str] | None, typer.Option(metavar="[SIDE:]PIXELS", help="what a model file sees; SIDE is "
                                                          "teacher, student or artefact, without it the first two")] = None,
@@ -61,18 +61,18 @@ def audit(
                                                             "nearest-exact [default: bicubic]")] = None,
     crop: Annotated[list[str] | None, typer.Option(metavar="[SIDE:]SHARE", help="of the shorter side that is kept "
                                                    "[default: 1]")] = None,
-    artefact: Annotated[list[str] | None, typer.Option(metavar="FILE...", help="files made of the student (by export or else): "
-                                                       "what each step lost, and what it costs")] = None,
+    artefact: Annotated[list[str] | None, typer.Option(metavar="FILE...", help="files made from the student by export or other "
+                                                       "tools: what each step lost and costs")] = None,
     timing: Annotated[bool, typer.Option(help="of teacher, student and artefacts: latency and memory")] = True,
-    normalize: Annotated[str | None, typer.Option(help="l2: rows to unit norm first")] = None,
-    only: Annotated[list[str] | None, typer.Option(help="a group of measures; repeatable")] = None,
+    normalize: Annotated[str | None, typer.Option(help="l2: scale rows to unit norm first")] = None,
+    only: Annotated[list[str] | None, typer.Option(help="measure only this group; repeatable")] = None,
     intervals: Annotated[bool, typer.Option(help="95 % intervals over items")] = True,
-    require: Annotated[list[str] | None, typer.Option(metavar="BOUND", help="exit 1 where it is missed; repeatable")] = None,
+    require: Annotated[list[str] | None, typer.Option(metavar="BOUND", help="exit with 1 if it is not met; repeatable")] = None,
     json_: Json = None,
     out: Annotated[Path | None, typer.Option(help="folder for the page, its figures and the values")] = None,
     markdown: Markdown = None,
     full: Annotated[bool, typer.Option("--full", help="print every measure")] = False,
-    seed: Annotated[int, typer.Option(help="of subsamples, folds and nulls")] = 0,
+    seed: Annotated[int, typer.Option(help="of subsamples, folds and permutation nulls")] = 0,
     device: Device = "auto",
     precision: Precision = None,
     workers: Workers = 0,
@@ -123,7 +123,7 @@ def audit(
 
 @app.command()
 def selftest() -> None:
-    """Cases whose answer is known in closed form, through the code of `audit`, on this machine: a few seconds.
+    """Check the code of `audit` on this machine against cases whose answer is known in closed form; takes a few seconds.
 
     Example: `distillscope selftest`
     """

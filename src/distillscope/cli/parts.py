@@ -16,7 +16,7 @@ def list_(
     kind: Annotated[str, typer.Argument(metavar="KIND", autocompletion=completed(),
                                          help=f"presets, recipes, {', '.join(KINDS)}")],
 ) -> None:
-    """List the parts of a kind, with what each is and what can be set.
+    """List the parts of a kind: what each is and what can be set.
 
     Example: `distillscope list objectives`
     """
@@ -42,7 +42,7 @@ def list_(
 
 @app.command()
 def doctor() -> None:
-    """What this machine has: devices, threads, versions, weights and data within reach, extras, and what to do about the rest.
+    """Show what this machine has (devices, threads, versions, weights, data, extras) and how to get what is missing.
 
     Example: `distillscope doctor`
     """
@@ -54,7 +54,7 @@ def doctor() -> None:
 
 @cache_app.command("list")
 def cache_list() -> None:
-    """Entries of the cache: teacher, view or noise, rows, size. Example: `distillscope cache list`"""
+    """List the cache's entries: teacher, view or noise, rows, size. Example: `distillscope cache list`"""
     from distillscope.teachers.inventory import list_entries
 
     rows = []
@@ -71,7 +71,7 @@ def cache_prune(
     names: Annotated[list[str] | None, typer.Argument(metavar="[ENTRY...]")] = None,
     all_: Annotated[bool, typer.Option("--all", help="remove every entry")] = False,
 ) -> None:
-    """Remove entries by the names that `cache list` prints, or all of them. Example: `distillscope cache prune --all`"""
+    """Remove entries, by the names that `cache list` prints, or all. Example: `distillscope cache prune --all`"""
     from distillscope.teachers.inventory import prune_entries
 
     if not names and not all_:
@@ -82,7 +82,7 @@ def cache_prune(
 
 @cache_app.command("path")
 def cache_path() -> None:
-    """Where the cache is. Example: `distillscope cache path`"""
+    """Print the cache's folder. Example: `distillscope cache path`"""
     from distillscope.files.folders import cache_root
 
     print(cache_root())

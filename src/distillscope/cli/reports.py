@@ -27,7 +27,7 @@ def report(
     paper: Annotated[bool, typer.Option(
         "--paper", help="also DIR/paper: the six plots for one and two columns (PDF, SVG), and LaTeX")] = False,
     serve: Annotated[bool, typer.Option(
-        "--serve", help="watch a run that is going on; the page renews itself (this machine only)")] = False,
+        "--serve", help="watch a run while it is running; the page renews itself (this machine only)")] = False,
     port: Annotated[int | None, typer.Option(
         help="of --serve [default: the first free one from 8000 on]", min=1, max=65535)] = None,
 ) -> None:
@@ -37,7 +37,7 @@ def report(
     `distillscope report runs/quickstart --serve`
     """
     if port is not None and not serve:
-        raise UserError("--port", "--serve beside it", "--port alone", "Add --serve.")
+        raise UserError("--port", "--serve with it", "--port alone", "Add --serve.")
     if serve:
         from distillscope.report.serve import serve as watch
 
@@ -60,7 +60,7 @@ def compare(
     out: Annotated[Path | None, typer.Option(help="folder for the page [default: runs/compare-A-B; with --json none]")] = None,
     json_: Json = None,
 ) -> None:
-    """What differs between runs: paired differences with intervals, and a page that overlays them. No model is loaded.
+    """Compare runs: paired differences with intervals, and a page that overlays them. No model is loaded.
 
     Every run is compared with the first; models are matched by data set, teacher, arm and student.
 
@@ -89,10 +89,10 @@ def compare(
 
 @app.command()
 def merge(
-    run_dirs: Annotated[list[Path], typer.Argument(metavar="DIR...", help="runs of one study, made apart")],
+    run_dirs: Annotated[list[Path], typer.Argument(metavar="DIR...", help="runs of one study, made separately")],
     out: Annotated[Path, typer.Option(help="the joined run directory")],
 ) -> None:
-    """Join runs of the same study that were made apart (other seeds, students or arms), and write their report.
+    """Join runs of the same study that were made separately (other seeds, students or arms), and write their report.
 
     Example: `distillscope merge runs/seed42 runs/seed123 --out runs/all`
     """
@@ -109,7 +109,7 @@ def archive(
     run_dir: Annotated[Path, typer.Argument(metavar="RUN", help="a run directory")],
     out: Annotated[Path, typer.Argument(metavar="DIR", help="a new or empty folder")],
 ) -> None:
-    """Pack a run into a few small files, which report, claims, compare, recommend and merge take in its place.
+    """Pack a run into a few small files that report, claims, compare, recommend and merge read like the run itself.
 
     Every number, curve and verdict is kept as it is; weights, embeddings, predictions and pictures are left out, so a packed
     run cannot go on (`run --resume`). The run stays where it is.
@@ -159,7 +159,7 @@ def recommend_(
     json_: Json = None,
     yaml_: Annotated[Path | None, typer.Option("--yaml", metavar="FILE", help="write the study to run next here")] = None,
 ) -> None:
-    """What to change: a run's objectives, targets and remedies against its plain arm, at equal compute, per student.
+    """Say what to change: compares a run's objectives, targets and remedies with its plain arm, per student, at equal compute.
 
     Only arms that saw as many images as the plain arm, without labels, are ranked; differences are paired over seeds, tested
     over all pairs of arms at once, and arms without a significant difference are named together. The balance is the mean of

@@ -32,7 +32,7 @@ class Commands(TyperGroup):
         command = self.get_command(ctx, ctx.invoked_subcommand or "")
         if command is None or not any("--resume" in p.opts for p in command.params):
             return "; repeat the command."
-        return "; what was finished is kept. Repeat the command with --resume to go on."
+        return "; what was finished is kept. Repeat the command with --resume to continue."
 
 
 app = typer.Typer(
@@ -53,11 +53,11 @@ def print_version(asked: bool) -> None:
 
 @app.callback()
 def options(version: Annotated[bool, typer.Option("--version", callback=print_version, is_eager=True,
-                                                  help="Print the version and end.")] = False) -> None:
+                                                  help="Print the version and exit.")] = False) -> None:
     """Options that stand before any command."""
 
 
-cache_app = typer.Typer(no_args_is_help=True, help="The cache of teacher embeddings (DISTILLSCOPE_CACHE moves it).")
+cache_app = typer.Typer(no_args_is_help=True, help="The cache of teacher embeddings (DISTILLSCOPE_CACHE sets its folder).")
 app.add_typer(cache_app, name="cache")
 
 
@@ -82,8 +82,8 @@ Precision = Annotated[str | None, typer.Option(help="float32, bfloat16 or float1
 Set = Annotated[list[str] | None, typer.Option("--set", metavar="PATH=VALUE", help="override one setting; repeatable")]
 Track = Annotated[str | None, typer.Option(help="also log to tensorboard, wandb or mlflow")]
 Corrupt = Annotated[str, typer.Option(metavar="error|skip",
-                                      help="images that cannot be decoded: end, or leave them out and say so")]
-Workers = Annotated[int, typer.Option(help="decoding processes for data that is streamed")]
+                                      help="images that cannot be decoded: stop, or skip and report them")]
+Workers = Annotated[int, typer.Option(help="processes that decode images of streamed data")]
 
 
 def say_last(text: str) -> None:

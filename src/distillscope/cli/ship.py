@@ -24,17 +24,17 @@ def export(
                                                                         "on [default: those it was distilled on]")] = None,
     split: Annotated[str | None, typer.Option(help="split of --calibrate [default: train]")] = None,
     corrupt: Annotated[str | None, typer.Option(metavar="error|skip", help="images of --calibrate that cannot be decoded: "
-                                                                            "end, or leave them out [default: error]")] = None,
+                                                                            "stop, or skip them [default: error]")] = None,
     min_cosine: Annotated[float | None, typer.Option(help="int8: mean cosine to the network that the file must keep "
                                                           "[default: 0.99]")] = None,
-    qat: Annotated[bool, typer.Option("--qat", help="int8: tune the weights to being rounded first")] = False,
+    qat: Annotated[bool, typer.Option("--qat", help="int8: first fine-tune the weights for rounding")] = False,
     qat_steps: Annotated[int | None, typer.Option(help="of 32 images, with --qat [default: 300]")] = None,
-    licence: Annotated[str | None, typer.Option(help="what the metadata say of it")] = None,
+    licence: Annotated[str | None, typer.Option(help="licence written into the metadata")] = None,
     json_: Json = None,
 ) -> None:
     """Export a student to one file with its preprocessing inside: uint8 images (b, h, w, 3) in, float32 embeddings out.
 
-    Nothing is written that was not verified: 256 images go through the file's own runtime and through the network.
+    The file is verified before it is written: 256 images go through its own runtime and through the network.
 
     In int8 the ranges come from the images, methods are compared on others, and layers that hurt stay in float32.
 
@@ -96,14 +96,14 @@ def bench(
     models: Annotated[list[str], typer.Argument(metavar="FILE_OR_DIR...",
                                                 help="exported files, and students' folders or names on the Hub")],
     threads: Annotated[str, typer.Option(metavar="N,N", help="numbers of threads")] = "1",
-    batch: Annotated[str, typer.Option(metavar="N,N", help="images a call")] = "1,32",
-    seconds: Annotated[float, typer.Option(help="for each model, batch and number of threads")] = 1.0,
+    batch: Annotated[str, typer.Option(metavar="N,N", help="images per call")] = "1,32",
+    seconds: Annotated[float, typer.Option(help="to time each model, batch and number of threads")] = 1.0,
     json_: Json = None,
 ) -> None:
-    """Time students and exported files against one another, in turn: pixel values in, embeddings out.
+    """Time students and exported files in turn: pixel values in, embeddings out.
 
-    Times are of a call. "times" says how many times as fast as the first model; MiB is what loading and calling it adds to a
-    process at its peak. Other work on the machine lengthens all of it.
+    Times are per call. "times" is the speed relative to the first model; MiB is what loading and calling it adds to a
+    process at its peak. Other work on the machine slows everything down.
 
     Examples:
 
@@ -131,14 +131,14 @@ def bench(
 @app.command()
 def push(
     student: Annotated[str, typer.Argument(metavar="DIR", help="a distilled student's folder")],
-    repo: Annotated[str, typer.Argument(metavar="OWNER/NAME", help="a repository on the Hugging Face Hub; made if missing")],
-    audit: Annotated[Path | None, typer.Option(metavar="FILE.json", help="of `audit --json` of this student")] = None,
-    artefact: Annotated[list[Path] | None, typer.Option(metavar="FILE", help="an exported file of it that goes along; "
+    repo: Annotated[str, typer.Argument(metavar="OWNER/NAME", help="a repository on the Hugging Face Hub; created if missing")],
+    audit: Annotated[Path | None, typer.Option(metavar="FILE.json", help="what `audit --json` wrote for this student")] = None,
+    artefact: Annotated[list[Path] | None, typer.Option(metavar="FILE", help="an exported file of it to include; "
                                                                               "repeatable")] = None,
-    licence: Annotated[str | None, typer.Option(metavar="NAME", help="as the Hub calls it [default: other]")] = None,
-    private: Annotated[bool | None, typer.Option("--private/--public", help="of a repository that is made [default: as its "
-                                                                            "owner's are]")] = None,
-    revision: Annotated[str | None, typer.Option(metavar="BRANCH", help="made if missing [default: main]")] = None,
+    licence: Annotated[str | None, typer.Option(metavar="NAME", help="the Hub's name for it [default: other]")] = None,
+    private: Annotated[bool | None, typer.Option("--private/--public", help="of a new repository [default: the "
+                                                                            "owner's default]")] = None,
+    revision: Annotated[str | None, typer.Option(metavar="BRANCH", help="created if missing [default: main]")] = None,
     message: Annotated[str, typer.Option(help="of the commit")] = "A student by distillscope",
 ) -> None:
     """Push a student to the Hugging Face Hub: weights, description and model card, as one commit.

@@ -23,14 +23,14 @@ from distillscope.cli.root import (
 from distillscope.files.folders import KEEP_GIB
 
 Epochs = Annotated[int | None, typer.Option(help="passes over the train images")]
-BatchSize = Annotated[int | None, typer.Option(help="images a step")]
+BatchSize = Annotated[int | None, typer.Option(help="images per step")]
 LearningRate = Annotated[float | None, typer.Option(help="learning rate")]
 
 TEACHERS = completed("teachers")
 
 
-KeepImages = Annotated[float, typer.Option(min=0, metavar="GIB", help="of the disk for images as students see them, where "
-                                           "memory does not hold the set; 0: decode them in every epoch")]
+KeepImages = Annotated[float, typer.Option(min=0, metavar="GIB", help="disk for images at the students' size, if the "
+                                           "set does not fit in memory; 0: decode them in every epoch")]
 
 
 EngineName = Annotated[str, typer.Option(metavar="local|ray", help="what does the work: this machine, or a Ray cluster")]
@@ -60,7 +60,7 @@ def run(
     data: Annotated[str | None, typer.Option(
         help="data set name, folder, manifest (CSV, TSV, JSONL), parquet, tar, or owner/name on the Hub")] = None,
     teacher: Annotated[str | None, typer.Option(autocompletion=TEACHERS, help="teacher instead of the preset's")] = None,
-    limit: Annotated[int | None, typer.Option(help="a stratified part of train (and of test)")] = None,
+    limit: Annotated[int | None, typer.Option(help="use a stratified subset of train (and of test) of this size")] = None,
     epochs: Epochs = None,
     batch_size: BatchSize = None,
     lr: LearningRate = None,
@@ -69,8 +69,8 @@ def run(
     shard: Annotated[str | None, typer.Option(metavar="I/N", help="one of N parts of the trials alone, each into an --out of "
                                                                   "its own; `merge` joins them")] = None,
     corrupt: Annotated[str | None, typer.Option(
-        metavar="error|skip", help="images that cannot be decoded: end, or leave them out and say so")] = None,
-    dry_run: Annotated[bool, typer.Option("--dry-run", help="print the plan and do nothing")] = False,
+        metavar="error|skip", help="images that cannot be decoded: stop, or skip and report them")] = None,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="print the plan and stop")] = False,
     device: Device = "auto",
     precision: Precision = None,
     jobs: Annotated[int | None, typer.Option(help="trials at once [default: one a core on a CPU, else 1; with --engine ray "
@@ -132,27 +132,27 @@ def run(
 def distill(
     teacher: Annotated[str, typer.Option(autocompletion=TEACHERS,
                                          help="for instance efficientnet_lite0, timm/MODEL, open_clip/MODEL:WEIGHTS")],
-    out: Annotated[Path, typer.Option(help="where the student goes")],
+    out: Annotated[Path, typer.Option(help="folder for the student")],
     data: Annotated[str, typer.Option(help="images to distil on; labels are not needed")],
     student: Annotated[str, typer.Option(autocompletion=completed("students"), help="paper_cnn or timm/MODEL")] = "paper_cnn",
     recipe: Annotated[str | None, typer.Option(metavar="NAME|FILE.yaml", autocompletion=completed("recipes", files=".yaml"),
                                                help="how it is trained: `distillscope list recipes` [default: robust]")] = None,
     objective: Annotated[str | None, typer.Option(autocompletion=completed("objectives"),
-                                                  help="instead of the recipe's: `distillscope list objectives`")] = None,
+                                                  help="replaces the recipe's: `distillscope list objectives`")] = None,
     epochs: Epochs = None,
     batch_size: BatchSize = None,
     lr: LearningRate = None,
     dim: Annotated[int | None, typer.Option(help="of the student's embeddings: the teacher's leading principal directions "
                                             "[default: the teacher's own embeddings]")] = None,
     seed: Annotated[int | None, typer.Option(help="of initial weights, order and views [default: 42]")] = None,
-    split: Annotated[str | None, typer.Option(help="of --data, to train on; a tenth of it is held out "
+    split: Annotated[str | None, typer.Option(help="of --data, to train on; a tenth is held out "
                                                    "[default: train]")] = None,
-    image_size: Annotated[int | None, typer.Option(help="what the student sees [default: its own; paper_cnn: 32]")] = None,
-    limit: Annotated[int | None, typer.Option(help="a stratified part of the images")] = None,
+    image_size: Annotated[int | None, typer.Option(help="input size of the student [default: its own; paper_cnn: 32]")] = None,
+    limit: Annotated[int | None, typer.Option(help="use a stratified subset of this many images")] = None,
     corrupt: Corrupt = "error",
     set_: Set = None,
-    resume: Annotated[bool, typer.Option("--resume", help="go on with what was begun")] = False,
-    dry_run: Annotated[bool, typer.Option("--dry-run", help="print what would be done, and do nothing")] = False,
+    resume: Annotated[bool, typer.Option("--resume", help="continue an interrupted command")] = False,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="print the plan and stop")] = False,
     device: Device = "auto",
     precision: Precision = None,
     workers: Workers = 0,

@@ -49,7 +49,7 @@ class AuditSide:
 
 
 def unique_labels(paths: Sequence[Path]) -> list[str]:
-    """The folders' names; where several are equal, with as many parents in front as tell them apart.
+    """The folders' names; where several are equal, with as many parents in front as distinguish them.
 
     >>> unique_labels([Path("/runs/a/long"), Path("/runs/b/long"), Path("/runs/short")])
     ['a/long', 'b/long', 'short']

@@ -105,7 +105,7 @@ def study_from(values: Mapping[str, Any], where: str = "study", given: Container
 
 def _no_path(error: OSError | RuntimeError, where: str) -> UserError:
     """A name is looked up as a path: too long, closed, the home of nobody."""
-    return UserError(where, "names and paths that can be looked up", unreadable(error), "Mend the path.")
+    return UserError(where, "names and paths that can be looked up", unreadable(error), "Correct the path.")
 
 
 def _path(name: str) -> Path:
@@ -133,7 +133,8 @@ def one_line(error: ValidationError, where: str) -> UserError:
                 owner = _model_in(field.annotation) or owner
         return unknown_name(f"{where} {at}", "key", str(first["loc"][-1]), owner.model_fields)
     at, expected, got = problem_of(error)
-    return UserError(f"{where} {at}", expected, got, "It has no default." if first["type"] == "missing" else "Mend the value.")
+    todo = "It has no default." if first["type"] == "missing" else "Correct the value."
+    return UserError(f"{where} {at}", expected, got, todo)
 
 
 def _model_in(annotation: Any) -> type[BaseModel] | None:

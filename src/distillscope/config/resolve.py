@@ -31,7 +31,7 @@ def named_dataset(value: Any, option: str = "--data") -> Dataset:
         at, expected, got = problem_of(error)
         raise UserError(f"{option} {at}".strip(), expected, got, "Give a name, a path, or {path: ..., label: ...}.") from None
     except (OSError, RuntimeError) as error:
-        raise UserError(option, "a name, or a path that can be looked up", unreadable(error), "Mend the path.") from None
+        raise UserError(option, "a name, or a path that can be looked up", unreadable(error), "Correct the path.") from None
     if found.name not in registry.datasets:
         near = difflib.get_close_matches(found.name, registry.datasets, n=1)
         raise UserError(option, f"images: a folder, a file that lists or holds them, owner/name on the Hub, or one of "

@@ -229,7 +229,7 @@ class Study(_Frozen):
             return Student.model_validate({**spec.model_dump(), **arm.student}) if arm.student else spec
         except ValidationError as error:
             at, expected, got = problem_of(error)
-            raise UserError(f"arms.{arm.name}.student.{at}", expected, got, "Mend the value.") from None
+            raise UserError(f"arms.{arm.name}.student.{at}", expected, got, "Correct the value.") from None
 
     def training_of(self, arm: Arm) -> Training:
         """How the arm's students are trained: its own settings, else the study's."""

@@ -75,7 +75,7 @@ class Decoding:
             object.__setattr__(self, "rgb", ImageColor.getrgb(self.background)[:3])
         except ValueError:
             raise UserError("data.background", "a colour, as white or #808080", f"'{self.background}'",
-                            "Mend the value.") from None
+                            "Correct the value.") from None
 
     def describe(self) -> dict[str, Any]:
         """Plain values that decide what an image becomes."""
@@ -221,7 +221,7 @@ def _shaped(pixels: np.ndarray, whole: tuple[int, int], sides: Iterable[int]) ->
 
 def _upright(image: Any) -> tuple[Any, bool]:
     """The image as its EXIF orientation asks for, and whether that moved a pixel. The same as ``ImageOps.exif_transpose``,
-    which also writes the rest of the EXIF anew and fails where that is damaged."""
+    which also writes the rest of the EXIF again and fails where that is damaged."""
     from PIL.Image import Transpose as T
 
     methods = {2: T.FLIP_LEFT_RIGHT, 3: T.ROTATE_180, 4: T.FLIP_TOP_BOTTOM, 5: T.TRANSPOSE, 6: T.ROTATE_270, 7: T.TRANSVERSE,

@@ -43,7 +43,7 @@ def image_folder(split: str, *, path: Path, label: Literal["none"] | None = None
     own = sorted({f.relative_to(root).parts[0] for f in files if f.parent != root})
     loose = [f for f in files if f.parent == root]
     if own and loose and label != "none":
-        raise UserError(str(root), "either one folder a class or images without folders",
+        raise UserError(str(root), "either one folder per class or images without folders",
                         f"both (first loose: {loose[0].name})",
                         "Move the loose images into a class's folder, or away; or take them all without labels: "
                         f"{data_option(given, label='none')}.")
@@ -79,7 +79,7 @@ def _no_split(given: Path, top: Path, split: str) -> UserError:
     one_split = bool(there) and all(not _with_images(top / name) for name in there)  # images one level down: maybe classes
     got = f"folders {', '.join(there[:6])}{' ...' if len(there) > 6 else ''}" if there else "no images"
     instead = near_splits(split, there) or (["."] if one_split else there[:4])
-    expected = f"a sub-folder '{split}' (with one folder a class, or the images themselves)"
+    expected = f"a sub-folder '{split}' (with one folder per class, or the images themselves)"
     return MissingSplit(f"data {given}", expected, got, split, instead, "Check the path.")
 
 
@@ -145,11 +145,11 @@ def _rows(path: Path) -> dict[str, list[str]]:
         raise
     except (OSError, EOFError, ValueError, zlib.error, csv.Error) as error:
         raise UserError(f"data {path}", "a CSV, TSV or JSONL file in UTF-8 with a header line or keys",
-                        f"{type(error).__name__}: {' '.join(str(error).split())[:120]}", "Mend or save it again.") from None
+                        f"{type(error).__name__}: {' '.join(str(error).split())[:120]}", "Fix or save it again.") from None
     if not rows:
         raise UserError(f"data {path}", "at least one image", "no rows", "Check the file.")
     if len(set(columns)) < len(columns):
-        raise UserError(f"data {path}", "columns of different names", ", ".join(columns), "Mend its header line.")
+        raise UserError(f"data {path}", "columns of different names", ", ".join(columns), "Fix its header line.")
     return {column: [row[i] for row in rows] for i, column in enumerate(columns)}
 
 
@@ -169,7 +169,7 @@ def _separated(file: TextIO) -> Iterator[list[str]]:
 
 def _json_lines(file: TextIO, path: Path) -> Iterator[list[str]]:
     """The keys of all lines, then the values of each."""
-    rows = [parse_json(line, f"data {path}, line {number}", dict, "Mend or drop that line.", nan=True)
+    rows = [parse_json(line, f"data {path}, line {number}", dict, "Fix or drop that line.", nan=True)
             for number, line in enumerate(file, 1) if line.strip()]
     keys = list(dict.fromkeys(key for row in rows for key in row))
     yield keys

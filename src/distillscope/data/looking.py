@@ -1,4 +1,4 @@
-"""A set is looked through before any work: every image is read, decoded and named once, in as many processes as are asked for.
+"""A set is scanned before any work: every image is read, decoded and named once, in as many processes as are asked for.
 
 What is broken is named, what decoding did is counted. A set that fits in memory is kept there; of a larger one the names of its
 images, which the cache remembers by a hash of their files' bytes: a file seen once is not decoded again for its name. Each way
@@ -135,7 +135,7 @@ class Shows(Protocol):
 
 
 class Keeper(Protocol):
-    """Keeps each image of a set that memory does not hold as a model is shown it, while the set is looked through."""
+    """Keeps each image of a set that memory does not hold as a model is shown it, while the set is scanned."""
 
     @property
     def model(self) -> Shows: ...
@@ -330,7 +330,7 @@ def whole_ones(source: Source, good: Sequence[int], bad: Sequence[str], corrupt:
     if bad and (corrupt != "skip" or not good):
         raise UserError(f"{source.name}/{source.split}", "images that can be decoded",
                         f"{len(bad)} corrupt of {len(source)}: {', '.join(bad[:5])}{' ...' if len(bad) > 5 else ''}",
-                        "Mend them, or leave them out with --corrupt skip." if good else "Check that these are images.")
+                        "Fix them, or leave them out with --corrupt skip." if good else "Check that these are images.")
     return source.take(good) if bad else source
 
 

@@ -56,7 +56,7 @@ class Preprocess:
                 ("interpolation", self.interpolation in INTERPOLATIONS, f"one of {', '.join(INTERPOLATIONS)}"),
                 ("crop_fraction", isinstance(crop, Real) and 0.1 <= crop <= 10, "a number from 0.1 to 10")):
             if not fits:
-                raise UserError(f"preprocess.{key}", expected, repr(getattr(self, key)), "Mend the value.")
+                raise UserError(f"preprocess.{key}", expected, repr(getattr(self, key)), "Correct the value.")
         object.__setattr__(self, "size", int(self.size))
 
     def __call__(self, images: Images) -> torch.Tensor:
@@ -101,8 +101,8 @@ def _colours(key: str, values: Any) -> tuple[float, ...]:
     except (TypeError, ValueError):
         found = ()
     if len(found) != 3 or not all(math.isfinite(v) for v in found) or (key == "std" and min(found) <= 0):
-        raise UserError(f"preprocess.{key}", f"three numbers, one a channel{', above 0' if key == 'std' else ''}", repr(values),
-                        "Mend the value.")
+        raise UserError(f"preprocess.{key}", f"three numbers, one per channel{', above 0' if key == 'std' else ''}",
+                        repr(values), "Correct the value.")
     return found
 
 
@@ -197,12 +197,12 @@ def ready(items: torch.Tensor | list[Any], start: int) -> Images:
 
 
 def names_of(items: torch.Tensor | list[Any], ids: Names | str | None) -> Names:
-    """The ids that were given, one an image; else paths as they are, and the places of all other images."""
+    """The ids that were given, one per image; else paths as they are, and the places of all other images."""
     if ids is None:
         return [str(item) if isinstance(item, (str, Path)) else str(i) for i, item in enumerate(items)]
     ids = [ids] if isinstance(ids, str) else ids
     if len(ids) != len(items):
-        raise UserError("encode", f"{len(items)} ids, one an image", str(len(ids)), "Give one for each, or none.")
+        raise UserError("encode", f"{len(items)} ids, one per image", str(len(ids)), "Give one for each, or none.")
     return ids
 
 
@@ -219,7 +219,7 @@ def _image(item: Any, index: int) -> torch.Tensor:
         if isinstance(item, Image.Image):
             return torch.from_numpy(to_rgb(item, Decoding())[0]).permute(2, 0, 1)
     except BrokenImage as error:
-        raise UserError(f"encode {named}", "an image that can be decoded", str(error), "Mend it, or leave it out.") from None
+        raise UserError(f"encode {named}", "an image that can be decoded", str(error), "Fix it, or leave it out.") from None
     if isinstance(item, (np.ndarray, torch.Tensor)):
         found = _tensor(item)
         if len(found) != 1:

@@ -103,7 +103,7 @@ def _images(found: Found, split: str, given: str, label: str | None, decoding: D
     labels, classes = None, None
     if folders and label != "none":
         if loose := next((n for n in inner if "/" not in n), None):
-            raise UserError(f"data {given}", "either one folder a class or images without folders",
+            raise UserError(f"data {given}", "either one folder per class or images without folders",
                             f"both (first loose: {loose})",
                             f"Take them all without labels: {data_option(given, label='none')}.")
         others = [n.split("/") for f in found.rest if len((n := found.inner[f.url]).split("/")) > 2]

@@ -93,7 +93,7 @@ class Source:
             raise
         except BROKEN as error:
             raise UserError(f"{self.name}/{self.split} item {self.ids[index]}", "an image that can be decoded", reason(error),
-                            "Mend the file, or leave such items out with --corrupt skip.") from None
+                            "Fix the file, or leave such items out with --corrupt skip.") from None
 
     def decoded(self, encoded: bytes) -> tuple[np.ndarray, Mapping[str, int]]:
         """What a file holds as this source decodes it: uint8 (h, w, 3), and what was done to get it."""
@@ -209,7 +209,7 @@ def checked(source: Source) -> Source:
         top = len(source.class_names) - 1 if source.class_names else high
         if low < 0 or high > top:
             raise UserError(f"{where} labels", f"whole numbers from 0 to {top}", f"{low if low < 0 else high}",
-                            "Mend the labels, or name another label column.")
+                            "Fix the labels, or name another label column.")
     return source
 
 

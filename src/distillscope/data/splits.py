@@ -34,7 +34,7 @@ def no_keepers(source: Source) -> Sequence[Keeper]:
 class Splits:
     """``validation`` is None where nothing is held out; ``whole_train`` is train and validation together.
 
-    ``looked`` is what another process is handed as ``known``, so that it looks through no large set again.
+    ``looked`` is what another process is handed as ``known``, so that it scans no large set again.
     """
 
     title: str
@@ -171,7 +171,7 @@ def check_options(limit: int | None, corrupt: str, workers: int) -> None:
         raise UserError("--corrupt", "error or skip", f"'{corrupt}'", "Leave it out to be told which images are broken.")
     for option, given, least in (("--limit", limit, 1), ("--workers", workers, 0)):
         if given is not None and given < least:
-            raise UserError(option, f"a whole number from {least} up", f"{given}", "Leave it out for its default.")
+            raise UserError(option, f"a whole number of at least {least}", f"{given}", "Leave it out for its default.")
 
 
 def say(text: str) -> None:

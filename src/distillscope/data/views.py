@@ -51,7 +51,7 @@ def noise(images: Images, rngs: Iterator[np.random.Generator], *, sigma: Strengt
     tensor([128.])
     """
     if not 0 <= sigma < float("inf"):
-        raise UserError("view.sigma", "a finite number from 0 up", str(sigma), "0.1 to 0.3 suits normalised units.")
+        raise UserError("view.sigma", "a finite number of at least 0", str(sigma), "0.1 to 0.3 suits normalised units.")
     if isinstance(images, list):
         return stack([noise(image[None], rngs, sigma=sigma, fixed=fixed, spec=spec)[0] for image in images])
     count, channels, height, width = images.shape

@@ -111,7 +111,7 @@ def read_split(split: str, name: str, shards: Sequence[Shard], rest: Sequence[Sh
         if all(re.fullmatch(r"-?\d+", t) for t in texts):
             if longest := next((t for t in texts if len(t) > 18), None):
                 raise UserError(f"data {given}", "labels that fit 64 bits", f"{longest[:20]}... of {len(longest)} digits",
-                                f"Mend it, or take the images without labels: {data_option(given, label='none')}.")
+                                f"Fix it, or take the images without labels: {data_option(given, label='none')}.")
             labels = np.array([int(t) for t in texts], dtype=np.int64)
         else:
             more = _read_shards(rest, given, image, label)
@@ -214,7 +214,7 @@ def _read(shard: Shard, offset: int, size: int) -> bytes:
 
 def _label(content: bytes, suffix: str, field_name: str, where: str, given: Path | str) -> str | None:
     """The label as it is written, or None where a JSON has none."""
-    todo = f"Mend it, or take the images without labels: {data_option(given, label='none')}."
+    todo = f"Fix it, or take the images without labels: {data_option(given, label='none')}."
     value = (content.decode(errors="replace").strip() if suffix == "cls" else
              parse_json(content, where, dict, todo, nan=True).get(field_name))
     if isinstance(value, float) and value.is_integer():

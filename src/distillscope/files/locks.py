@@ -58,7 +58,7 @@ class RunLock:
         try:
             self.lock = acquire(run / ".lock", timeout=0)
         except Timeout:
-            raise UserError(f"--out {run}", "a run that no process is at work on", "one that is going on",
+            raise UserError(f"--out {run}", "a run that no process is working on", "one that is still running",
                             "Wait for it or end it, then add --resume; `distillscope report DIR --serve` watches it.") from None
         try:
             _wait_for_workers(run)
@@ -74,7 +74,7 @@ def _wait_for_workers(run: Path) -> None:
     began, told = time.monotonic(), False
     while (shared := _flock(run / ".workers", exclusive=True)) is False:
         if time.monotonic() - began > ORPHAN_SECONDS:
-            raise UserError(f"--out {run}", "a run that no process is at work on", "workers of a killed run that do not end",
+            raise UserError(f"--out {run}", "a run that no process is working on", "workers of a killed run that do not end",
                             "End them (ps shows python processes of multiprocessing.spawn), then add --resume.")
         if not told:
             told = True

@@ -184,7 +184,7 @@ def _tried(url: str, call: Callable[[], T]) -> T:
                                 f"{todo}, and repeat: what was finished is kept.") from None
             if not _told.value:
                 _told.value = True
-                progress.say(f"{url}: {_line(error)}; tried again, as whatever fails later, up to {TRIES} times")
+                progress.say(f"{url}: {_line(error)}; retrying, as for any later failure, up to {TRIES} times")
             time.sleep(WAIT_SECONDS * 2**attempt)
     raise AssertionError("unreachable")
 

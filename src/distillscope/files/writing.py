@@ -119,7 +119,7 @@ def said_if_deleted(*folders: Path) -> Iterator[None]:
         gone = next((f for f in folders if (f in there and not f.is_dir()) or name.is_relative_to(f.absolute())), None)
         if gone is None:
             raise
-        raise UserError(str(error.filename or gone), "a file that stays while this goes on", "deleted",
+        raise UserError(str(error.filename or gone), "a file that stays while this runs", "deleted",
                         f"Repeat with --resume, and leave {gone} alone meanwhile.") from None
 
 

@@ -96,9 +96,9 @@ def parse_yaml(text: str, where: str) -> Any:
     except Refused as error:
         raise UserError(_place(where, error), "plain YAML", str(error.problem), str(error.context)) from None
     except yaml.MarkedYAMLError as error:
-        raise UserError(_place(where, error), "YAML", (error.problem or "something else")[:200], "Mend that line.") from None
+        raise UserError(_place(where, error), "YAML", (error.problem or "something else")[:200], "Fix that line.") from None
     except (yaml.YAMLError, RecursionError, ValueError) as error:
-        raise UserError(where, "YAML", " ".join(str(error).split())[:200] or type(error).__name__, "Mend it.") from None
+        raise UserError(where, "YAML", " ".join(str(error).split())[:200] or type(error).__name__, "Fix it.") from None
 
 
 def parse_plain(text: str) -> Any:

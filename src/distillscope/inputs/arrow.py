@@ -119,7 +119,7 @@ def _open(mapped: Any, is_file: bool, places: list[int] | None) -> Any:
 
 
 def read_jsonl(path: Path, where: str) -> Contents:
-    """Fields of JSON lines, one object an item; gzipped or not."""
+    """Fields of JSON lines, one object per item; gzipped or not."""
     import pyarrow as pa
     from pyarrow import json
 
@@ -304,7 +304,7 @@ def _one_level(lists: Any, where: str) -> Any:
             lists = pa.ListArray.from_arrays(np.r_[0, np.cumsum(every)].astype(np.int32), inner.flatten())
         else:
             raise UserError(where, "one list of numbers in every row", f"{int(outer.max())} lists",
-                            "Pool them to one embedding an item first.")
+                            "Pool them to one embedding per item first.")
     return lists
 
 

@@ -265,7 +265,7 @@ def _checked(member: Member, asked: Asked, where: str) -> Member:
         return member
     if member.table is None and member.kind == "f":
         raise UserError(where, "an array of shape (items, dimensions)", f"shape {_shape(member)}",
-                        "Save one embedding a row." if len(member.shape) < 3 else "Pool it to one embedding an item first.")
+                        "Save one embedding per row." if len(member.shape) < 3 else "Pool it to one embedding per item first.")
     if member.kind == "i" and member.table is not None and asked.scale is None:
         todo = ("Add --scale 127 where they are an int8 copy of values from -1 to 1, --scale 1 to take them as they are."
                 if asked.options else "Convert it with .astype('float32') if that is meant.")
@@ -361,7 +361,7 @@ def _ids(beside: list[Member], asked: Asked, total: int, load: Callable[[Member]
 
 def _right_length(found: int | None, total: int, where: str, what: str) -> None:
     if found != total:
-        raise UserError(where, f"{total}, one a row", f"{found}", f"Save one of the {what} a row.")
+        raise UserError(where, f"{total}, one per row", f"{found}", f"Save one of the {what} per row.")
 
 
 def _labels(beside: list[Member], total: int, where: str) -> tuple[np.ndarray | None, Member | None, list[str]]:

@@ -4,7 +4,7 @@ A folder holds shards, one file or folder for each split, parts, or what `datase
 
     FOLDER/img_emb/img_emb_0.npy ...    clip-retrieval's, our cache's and a trial's; ids and labels in
                                         metadata/metadata_0.parquet ...
-    FOLDER/{split}.npy                  or any other format; ids in the file, or in {split}_ids.txt, one a line
+    FOLDER/{split}.npy                  or any other format; ids in the file, or in {split}_ids.txt, one per line
     FOLDER/{split}/img_emb/ ...
     FOLDER/embeddings_test/img_emb/ ... a trial or reference of a run
     FOLDER/state.json, data-*.arrow     Dataset.save_to_disk; with dataset_dict.json, a folder of it for each split
@@ -71,11 +71,11 @@ def read_embeddings(path: str | Path, *, split: str = "test", where: str = "teac
 
 
 def with_ids(side: Embeddings, path: str | Path, where: str) -> Embeddings:
-    """The rows with the ids of another file, ``FILE`` or ``FILE:column``, one a row."""
+    """The rows with the ids of another file, ``FILE`` or ``FILE:column``, one per row."""
     found, column = read_column(path, where, id_rank, "ids")
     ids = strings(found, f"{where} {path}")
     if len(ids) != len(side):
-        raise UserError(f"{where} {path}", f"{len(side)} ids, one a row", str(len(ids)), "Write one id for each row.")
+        raise UserError(f"{where} {path}", f"{len(side)} ids, one per row", str(len(ids)), "Write one id for each row.")
     title = f"{Path(path).name}:{column}" if column and ":" not in Path(path).name else Path(path).name
     return replace(side, ids=ids, spare=(), numbered=False).read_as(ids=title)
 

@@ -29,46 +29,49 @@ def read_labels(path: str | Path, count: int, ids: np.ndarray | None = None, *, 
 
 
 def match_labels(path: str | Path, count: int, ids: Sequence[np.ndarray] = (), *, where: str = "labels",
-                 in_order: bool = False) -> tuple[np.ndarray, Reading]:
+                 in_order: bool = False, what: str = "labels") -> tuple[np.ndarray, Reading]:
     """Labels (count,) and how they were read. ``ids`` are the texts (count,) that may name the rows, the likeliest first.
+
+    ``what`` is the plural that messages call them by.
 
     An item whose id the file lacks is without a label, which the reading counts. ``FILE:column@ids`` names both columns.
     Labels with ids beside rows without any are refused, since their order cannot be known, unless ``in_order`` says it.
     """
     spec, name = _existing(path, where)
-    with readable(name, "labels that can be read"):
+    with readable(name, f"{what} that can be read"):
         held = read_contents(spec.path, name)
         lists = [m for m in held.members if _is_column(m)]
-        keyed = _ids_column(lists, spec.ids, spec.key, ids, name)
-        found = _label_column(lists, spec.key, keyed[0] if keyed else None, name)
+        keyed = _ids_column(lists, spec.ids, spec.key, ids, name, what)
+        found = _label_column(lists, spec.key, keyed[0] if keyed else None, name, what)
         labels = classes(found.load(), name if not found.name else f"{name}:{found.name}")
     used = (found, keyed[0] if keyed else None)
     unused = tuple(f"{m.name} ({m.dtype})" for m in lists if m.name and not any(m is one for one in used))
-    reading = Reading(spec.path.name, None, len(labels), ids=None, labels=found.name or spec.path.name, unused=unused)
+    reading = Reading(spec.path.name, None, len(labels), ids=None, labels=found.name or spec.path.name, unused=unused,
+                      what=what)
     if keyed is not None and not len(ids) and not in_order and not _counts_rows(keyed[1]):
         column = f":{found.name}" if found.name else ""
         raise UserError(name, "embeddings with ids, since "
-                        f"'{keyed[0].name}' names the items of these labels (first '{keyed[1][0]}')", "none",
+                        f"'{keyed[0].name}' names the items of these {what} (first '{keyed[1][0]}')", "none",
                         "Give the embeddings their ids (a column or array of them, or --ids FILE), or write "
-                        f"{spec.path}{column}@none to take the labels in row order.")
+                        f"{spec.path}{column}@none to take the {what} in row order.")
     if keyed is None or not len(ids):
         reading = Reading(**{**vars(reading), "ids": None, "unlabelled": _unlabelled(labels)})
         if len(labels) != count:
-            raise UserError(name, f"{count} labels, one an item", str(len(labels)),
+            raise UserError(name, f"{count} {what}, one per item", str(len(labels)),
                             "Save them in row order, or with the ids of the items on both sides.")
         return labels, reading
-    return _keyed(labels, keyed, reading, name)
+    return _keyed(labels, keyed, reading, name, what)
 
 
 def _keyed(labels: np.ndarray, keyed: tuple[Member, np.ndarray, np.ndarray, str], reading: Reading,
-           where: str) -> tuple[np.ndarray, Reading]:
+           where: str, what: str) -> tuple[np.ndarray, Reading]:
     member, own, at, how = keyed
     if len(own) != len(labels):
-        raise UserError(where, f"{len(labels)} ids, one a label", str(len(own)), "Save one id for each label.")
+        raise UserError(where, f"{len(labels)} ids, one for each of the {what}", str(len(own)), "Save one id for each row.")
     missing = at < 0
     if missing.all():
-        raise UserError(where, "labels of the items that were embedded", f"none in '{member.name}' (first '{own[0]}')",
-                        "Give the labels of these items, or name another column: FILE:label@ids.")
+        raise UserError(where, f"{what} of the items that were embedded", f"none in '{member.name}' (first '{own[0]}')",
+                        f"Give the {what} of these items, or name another column: FILE:{what.removesuffix('s')}@ids.")
     unknown = missing | np.ma.getmaskarray(labels)[at]
     values = np.ma.getdata(labels)[at]
     taken = np.ma.array(values, mask=unknown) if unknown.any() else values
@@ -104,7 +107,7 @@ def _existing(path: str | Path, where: str) -> tuple[Spec, str]:
     return spec, f"{where} {path}"
 
 
-def _label_column(lists: list[Member], key: str | None, ids: Member | None, where: str) -> Member:
+def _label_column(lists: list[Member], key: str | None, ids: Member | None, where: str, what: str) -> Member:
     """The column called ``key``; else the one named as labels are; else the only one that is no id."""
     shown = ", ".join(map(str, lists[:6])) or "none"
     if key is not None:
@@ -121,11 +124,11 @@ def _label_column(lists: list[Member], key: str | None, ids: Member | None, wher
     rest = rest or [m for m in lists if m is not ids]
     if len(rest) == 1:
         return rest[0]
-    raise UserError(where, "an array called label, of shape (items,)", shown, "Name it: FILE:key.")
+    raise UserError(where, f"an array called {what.removesuffix('s')}, of shape (items,)", shown, "Name it: FILE:key.")
 
 
 def _ids_column(lists: list[Member], asked: str | None, label: str | None, ids: Sequence[np.ndarray],
-                where: str) -> tuple[Member, np.ndarray, np.ndarray, str] | None:
+                where: str, what: str) -> tuple[Member, np.ndarray, np.ndarray, str] | None:
     """The column that names the items, its texts, the row of each item in it (-1 for none), and how they were compared.
 
     It is the one named as ids are that matches most, else any other that holds most of the items' ids.
@@ -157,7 +160,7 @@ def _ids_column(lists: list[Member], asked: str | None, label: str | None, ids: 
         if not len(ids) and member in named and best is None:
             best = member, own, np.empty(0, int), ""
     if best is not None:
-        _one_label_each(best[0], best[1], lists, label, where)
+        _one_label_each(best[0], best[1], lists, label, where, what)
     return best
 
 
@@ -170,18 +173,18 @@ def _rows_of(wanted: np.ndarray, own: np.ndarray) -> tuple[np.ndarray, str]:
     return np.where(at >= 0, np.flatnonzero(first)[at], -1), how
 
 
-def _one_label_each(member: Member, own: np.ndarray, lists: list[Member], label: str | None, where: str) -> None:
+def _one_label_each(member: Member, own: np.ndarray, lists: list[Member], label: str | None, where: str, what: str) -> None:
     """An item that is named twice must have one label."""
     import pandas as pd
 
     repeated = pd.Index(own, dtype=object).duplicated(keep=False)
     if not repeated.any():
         return
-    found = classes(_label_column(lists, label, member, where).load(), where)
+    found = classes(_label_column(lists, label, member, where, what).load(), where)
     frame = pd.DataFrame({"id": own, "label": np.ma.getdata(found).astype(str)})[repeated]
     several = frame.groupby("id")["label"].nunique()
     if (several > 1).any():
-        raise UserError(where, "one label for each item", f"{int(several.max())} for '{several.idxmax()}'",
+        raise UserError(where, f"one {what.removesuffix('s')} for each item", f"{int(several.max())} for '{several.idxmax()}'",
                         "Keep one row for each item.")
 
 

@@ -139,7 +139,7 @@ def strings(values: Any, where: str) -> np.ndarray:
     if values.ndim == 2 and values.shape[1] == 1:
         values = values[:, 0]
     if values.ndim != 1:
-        raise UserError(where, "ids of shape (items,)", f"shape {values.shape}", "Save one id an item.")
+        raise UserError(where, "ids of shape (items,)", f"shape {values.shape}", "Save one id per item.")
     if values.dtype.kind == "f" and bool((np.isfinite(values) & (values == np.trunc(values)) & (np.abs(values) < 2**53)).all()):
         values = values.astype(np.int64)  # what pandas makes of whole numbers when one was missing
     if values.dtype.kind in "iu":

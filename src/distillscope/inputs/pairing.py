@@ -1,4 +1,4 @@
-"""Teacher and student with one row an item: by their ids where both have some, else by order; and what was done for it."""
+"""Teacher and student with one row per item: by their ids where both have some, else by order; and what was done for it."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ HALF = 0.5
 
 
 def align(teacher: Embeddings, student: Embeddings) -> tuple[Embeddings, Embeddings, Pairing]:
-    """Both sides with one row an item: by id where both have ids, in the teacher's order; else by order.
+    """Both sides with one row per item: by id where both have ids, in the teacher's order; else by order.
 
     >>> a = Embeddings(np.eye(3), strings(["x", "y", "z"], "a"), None, "a")
     >>> b = Embeddings(np.eye(2), strings(["z", "x"], "b"), None, "b")

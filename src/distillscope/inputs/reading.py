@@ -14,7 +14,7 @@ class Reading:
 
     ``rows`` of ``dims`` values were read; ``dropped`` more had no embedding. ``unlabelled`` of them have no class, ``repeated``
     are a second time the same. ``unused`` is what else the file holds, ``remarks`` what else a reader must know. ``weights``
-    names the weights of the model that made them, where one did.
+    names the weights of the model that made them, where one did; ``what`` is what a sentence calls the labels.
     """
 
     file: str
@@ -29,6 +29,7 @@ class Reading:
     repeated: int = 0
     remarks: tuple[str, ...] = ()
     weights: str = ""
+    what: str = "labels"
 
     def said(self) -> str:
         """The reading in one line.
@@ -37,7 +38,7 @@ class Reading:
         "t.csv: 400 rows of 48 from columns e0..e47; ids from 'file_name'; no labels. Not used: score (float)."
         """
         if self.embedding is None:
-            text = f"{self.file}: {self.rows:,} labels" + (f" from '{self.labels}'" if self.labels != self.file else "")
+            text = f"{self.file}: {self.rows:,} {self.what}" + (f" from '{self.labels}'" if self.labels != self.file else "")
             text += f", by '{self.ids}'" if self.ids else ", in row order"
             text += f"; {self.unlabelled:,} items have none." if self.unlabelled else "."
         else:
@@ -56,7 +57,9 @@ class Reading:
 
     def to_dict(self) -> dict[str, Any]:
         """Plain values, with the sentence as ``said``."""
-        return {**asdict(self), "unused": list(self.unused), "remarks": list(self.remarks), "said": self.said()}
+        known = asdict(self)
+        del known["what"]  # only words
+        return {**known, "unused": list(self.unused), "remarks": list(self.remarks), "said": self.said()}
 
 
 @dataclass(frozen=True)

@@ -65,7 +65,7 @@ def read_torch(path: Path, where: str) -> Contents:
             found = torch.load(path, map_location="cpu", weights_only=True, mmap=start == b"PK")  # before 1.6 it was no zip
         except pickle.UnpicklingError:
             raise UserError(where, "a file of tensors only", "pickled objects, which are never opened",
-                            "Save the tensors alone with torch.save; a model with torch.jit.save, or as ONNX.") from None
+                            "Save only the tensors, with torch.save; a model with torch.jit.save, or as ONNX.") from None
 
     def leaf(value: Any, name: str) -> Member | None:
         if isinstance(value, _Array):

@@ -149,7 +149,7 @@ def _unnamed(member: Member) -> Member:
 
 def read_json(path: Path, where: str) -> Contents:
     """The lists of a JSON file. An id given twice is refused: JSON itself would keep its last embedding alone."""
-    held = parse_json(path.read_bytes(), where, Any, "Mend it, or save it again.", nan=True)
+    held = parse_json(path.read_bytes(), where, Any, "Fix it, or save it again.", nan=True)
     if isinstance(held, list) and held and all(isinstance(item, dict) for item in held):
         import pyarrow as pa
 

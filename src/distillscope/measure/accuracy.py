@@ -31,7 +31,7 @@ def retention(student_correct: np.ndarray, teacher_correct: np.ndarray) -> float
     0.5
     """
     if not teacher_correct.any():
-        raise NotMeasured("the teacher classified nothing rightly")
+        raise NotMeasured("the teacher classified nothing correctly")
     return float(np.mean(student_correct) / np.mean(teacher_correct))
 
 
@@ -81,7 +81,7 @@ BETWEEN: tuple[tuple[str, str, Callable[..., float], tuple[str, ...], str], ...]
     ("knn", "retention", retention, ("student_knn_correct", "teacher_knn_correct"),
      "The student's 10-nearest-neighbour accuracy over the teacher's."),
     ("knn", "negative_flips", share_right, ("knn_negative_flips",),
-     "Share of items that the 10 nearest neighbours classify rightly on the teacher and wrongly on the student."),
+     "Share of items that the 10 nearest neighbours classify correctly on the teacher and wrongly on the student."),
     ("knn", "positive_flips", share_right, ("knn_positive_flips",),
      "Share of items that the 10 nearest neighbours classify wrongly on the teacher and rightly on the student."),
     ("knn", "mcnemar_p", mcnemar_p, ("teacher_knn_correct", "student_knn_correct", "knn_items"),

@@ -74,7 +74,7 @@ def teacher_r2(teacher_missed: float, teacher_energy: float) -> float:
 
 @measures.register("alignment.teacher_r2_ceiling", unit="R2", group="alignment")
 def teacher_r2_ceiling(teacher_own_r2: float) -> float:
-    """The same R2 of the teacher predicted from itself: what its items allow, 1 but where they are few for its dimensions."""
+    """The same R2 of the teacher predicted from itself: what its items allow; 1 unless they are few for its dimensions."""
     return teacher_own_r2
 
 

@@ -202,7 +202,7 @@ def _targets(name: str, group: str, pool: LabelledPair | Side, groups: set[str],
 
 
 def _pool(pool: LabelledPair | Side, group: str) -> LabelledPair | Side:
-    """What measures of ``group`` are taken on: all rows, or one an item."""
+    """What measures of ``group`` are taken on: all rows, or one per item."""
     return pool if isinstance(pool, Side) else pool.over(group)
 
 
@@ -363,5 +363,5 @@ def _of_values(result: Audit) -> list[str]:
         if key.endswith(".twonn_dimension") and value.value > TWONN_RELIABLE:
             found.append(f"{key}: TwoNN reads low above about {TWONN_RELIABLE} dimensions.")
         if key == "contrastive.saturated" and value.value:
-            found.append("contrastive: the loss is below a tenth of log K, so this K cannot tell students apart.")
+            found.append("contrastive: the loss is below a tenth of log K, so this K cannot distinguish students.")
     return found

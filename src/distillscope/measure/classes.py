@@ -1,4 +1,4 @@
-"""Labels as people keep them -> one class an item, or none: numbers, text, floats, one-hot, categories."""
+"""Labels as people keep them -> one class per item, or none: numbers, text, floats, one-hot, categories."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from distillscope.errors import UserError
 BLANK = frozenset({"", "nan", "none", "null", "<na>", "nat"})
 """Texts that stand for no label, in any case."""
 UNLABELLED = -1
-KINDS = "labels that are whole numbers or text"
+KINDS = "whole numbers or text"
 
 
 def classes(values: Any, where: str = "labels") -> np.ndarray | np.ma.MaskedArray:
@@ -34,8 +34,8 @@ def classes(values: Any, where: str = "labels") -> np.ndarray | np.ma.MaskedArra
     if values.ndim == 2 and values.dtype.kind in "biuf":
         values, given = _from_one_hot(values, where), None
     if values.ndim != 1:
-        raise UserError(where, "labels of shape (items,), or one-hot (items, classes)", f"shape {values.shape}",
-                        "Save one label an item.")
+        raise UserError(where, "shape (items,), or one-hot (items, classes)", f"{values.shape}",
+                        "Save one value per item.")
     absent = np.zeros(len(values), bool) if given is None else given.copy()
     if values.dtype.kind == "O":
         values = _from_objects(values, absent, where)
@@ -58,8 +58,8 @@ def _from_one_hot(values: np.ndarray, where: str) -> np.ndarray:
     ones = values == 1
     total = ones.sum(axis=1)
     if not (ones | (values == 0)).all() or (total > 1).any():
-        raise UserError(where, "one label an item, or one-hot rows", f"{values.dtype} of shape {values.shape}",
-                        "Save one label an item: probabilities.argmax(1) of scores, for instance.")
+        raise UserError(where, "one value per item, or one-hot rows", f"{values.dtype} of shape {values.shape}",
+                        "Save one value per item: probabilities.argmax(1) of scores, for instance.")
     return np.where(total == 1, ones.argmax(axis=1), np.nan)
 
 
@@ -103,7 +103,7 @@ def _from_numbers(values: np.ndarray, absent: np.ndarray, where: str) -> np.ndar
     if not whole.all():
         bad = int(np.argmin(whole))
         raise UserError(where, KINDS, f"{values[bad]} in row {bad}",
-                        "Leave an item without a label blank, or name another column.")
+                        "Leave an item that has none blank, or name another column.")
     return np.where(absent, np.zeros(1, values.dtype), values).astype(np.int64)
 
 

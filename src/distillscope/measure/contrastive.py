@@ -203,26 +203,26 @@ def retained_share(contrastive_losses: np.ndarray, contrastive_teacher_losses: n
     """(log K - student's loss) / (log K - teacher's own loss): 1 is as good as the teacher itself, 0 is chance."""
     most = contrastive_chance - contrastive_teacher_losses.mean()
     if not most > tolerances.REORDERED:
-        raise NotMeasured("the teacher cannot tell its own items apart")
+        raise NotMeasured("the teacher cannot distinguish its own items")
     return float((contrastive_chance - contrastive_losses.mean()) / most)
 
 
 @measures.register("contrastive.saturated", unit="flag", group="contrastive", n="contrastive_count")
 def saturated(contrastive_losses: np.ndarray, contrastive_chance: float) -> int:
-    """1 where the loss is below a tenth of log K: K is then too small to tell students apart; else 0."""
+    """1 where the loss is below a tenth of log K: K is then too small to distinguish students; else 0."""
     return int(np.mean(contrastive_losses) < SATURATED * contrastive_chance)
 
 
 @measures.register("contrastive.best_temperature", unit="temperature", group="contrastive", n="contrastive_count")
 def best_temperature(contrastive_by_temperature: dict) -> float:
-    """The temperature of the curve at which the loss is least."""
+    """The temperature of the curve at which the loss is smallest."""
     return float(min(contrastive_by_temperature, key=lambda t: contrastive_by_temperature[t].mean()))
 
 
 @measures.register("contrastive.infonce_best_temperature", unit="nats", group="contrastive", n="contrastive_count",
                    title="InfoNCE, best temp.", difference="nats", better="lower")
 def infonce_best_temperature(contrastive_by_temperature: dict) -> float:
-    """Mean InfoNCE loss at the temperature at which it is least: free of the choice of 0.1."""
+    """Mean InfoNCE loss at the temperature at which it is smallest: free of the choice of 0.1."""
     return float(min(losses.mean() for losses in contrastive_by_temperature.values()))
 
 

@@ -1,4 +1,4 @@
-"""How many labels a class each side needs: a probe fitted to 1, 5, 10 or 50 of each, on disjoint parts of the items.
+"""How many labels per class each side needs: a probe fitted to 1, 5, 10 or 50 of each, on disjoint parts of the items.
 
 The items of each class are dealt out to up to ten parts in content order, as random as a shuffle. In each part, a probe is
 fitted to the first labels of each class and tested on the part's other items (with a training set, on a part of the items). So
@@ -83,7 +83,7 @@ def kept(student: np.ndarray, teacher: np.ndarray) -> np.ndarray:
     [0.4, 0.8]
     """
     if not teacher.any():
-        raise NotMeasured("the teacher classified nothing rightly")
+        raise NotMeasured("the teacher classified nothing correctly")
     ratio = student.mean() / teacher.mean()
     shares: np.ndarray = ratio + (student - ratio * teacher) / teacher.mean()
     return shares
@@ -96,10 +96,10 @@ for _size in SIZES:
         measures.register(_key, unit="share", group="few", interval="batches", n="probe_count", percent=True, better="higher",
                           title=f"accuracy at {_size} a class")(
             made(_key, share_right, [f"few_{_side}_{_size}"],
-                 f"Accuracy of a linear probe on the {_side} fitted to {_size} labels a class: mean over disjoint parts."))
+                 f"Accuracy of a linear probe on the {_side} fitted to {_size} labels per class: mean over disjoint parts."))
     attach(LabelledPair, f"few_kept_{_size}", lambda pool, size=_size: kept(getattr(pool, f"few_student_{size}"),
                                                                    getattr(pool, f"few_teacher_{size}")))
     measures.register(f"few.retention_at_{_size}", unit="share", group="few", interval="batches", n="probe_count", percent=True,
                       better="higher", title=f"retention at {_size} a class")(
         made(f"few.retention_at_{_size}", share_right, [f"few_kept_{_size}"],
-             f"The student's mean accuracy over the teacher's at {_size} labels a class."))
+             f"The student's mean accuracy over the teacher's at {_size} labels per class."))

@@ -1,9 +1,9 @@
 """Single measures of plain arrays, computed by the code that audits run, to the same digits.
 
-Arrays hold one embedding a row, in one order on both sides: floats of any precision, in memory or memory-mapped, or tensors. At
-least 10 rows and 2 dimensions; NaN, infinity and all-zero rows are a `UserError` (a ValueError), and so is a measure that does
-not apply. ``normalize="l2"`` scales rows to unit norm first. Functions of two sides do not care which is the teacher unless
-their arguments are named so. `distillscope.audit` gives all of them at once, with intervals.
+Arrays hold one embedding per row, in one order on both sides: floats of any precision, in memory or memory-mapped, or tensors.
+At least 10 rows and 2 dimensions; NaN, infinity and all-zero rows are a `UserError` (a ValueError), and so is a measure that
+does not apply. ``normalize="l2"`` scales rows to unit norm first. Functions of two sides do not care which is the teacher
+unless their arguments are named so. `distillscope.audit` gives all of them at once, with intervals.
 
 >>> from distillscope.measure import functional
 >>> z = np.random.default_rng(0).normal(size=(500, 4))
@@ -179,7 +179,7 @@ def recall_at_k(teacher: Any, student: Any, k: int = 1, *, mapped: bool = False)
     (1.0, 0.0)
     """
     if k < 1:
-        raise UserError("recall_at_k k", "a whole number from 1 up", str(k), "1, 5 and 10 are usual.")
+        raise UserError("recall_at_k k", "a whole number of at least 1", str(k), "1, 5 and 10 are usual.")
     ranks = _wanted("recall_at_k", _pair(teacher, student, None), "mapped_retrieval_ranks" if mapped else "retrieval_ranks")
     return share_right(ranks <= k)
 
@@ -197,7 +197,7 @@ def mean_cosine(teacher: Any, student: Any) -> float:
 def teacher_r2(teacher: Any, student: Any, *, normalize: str | None = None) -> float:
     """Share of the variance of ``teacher`` (n, d) that a ridge regression on ``student`` (n, k) predicts, cross-validated.
 
-    At most 1, and slightly below 0 where the student says nothing of the teacher.
+    At most 1, and slightly below 0 where the student says nothing about the teacher.
 
     >>> z = np.random.default_rng(0).normal(size=(400, 4))
     >>> round(teacher_r2(z, z[:, :2]), 1)

@@ -96,7 +96,7 @@ def checked_subgroups(subgroups: Any, count: int) -> np.ndarray | None:
 def _one_an_item(values: Any, name: str, what: str, count: int) -> np.ndarray:
     found = classes(array_of(values), name)
     if found.shape != (count,):
-        raise UserError(name, f"one {what} an item, shape ({count},)", f"shape {found.shape}", f"Pass {what}s in row order.")
+        raise UserError(name, f"one {what} per item, shape ({count},)", f"shape {found.shape}", f"Pass {what}s in row order.")
     return found
 
 
@@ -107,7 +107,7 @@ def checked_text(text: Any, labels: np.ndarray | None) -> np.ndarray | None:
     text = array_of(text)
     if text.ndim != 2 or text.dtype.kind != "f" or not np.isfinite(text).all():
         raise UserError("text", "a finite float array of shape (classes, dimensions)", f"{text.dtype} {text.shape}",
-                        "Pass one embedding a class name.")
+                        "Pass one embedding per class name.")
     if labels is None:
         raise UserError("labels", "labels that index the rows of text", "nothing", "Pass labels=.")
     known = np.unique(np.ma.compressed(labels))
@@ -164,7 +164,7 @@ def _rows(embeddings: Any, name: str, normalize: str | None) -> Rows:
     z = array_of(embeddings)
     if z.ndim != 2:
         raise UserError(name, "an array of shape (items, dimensions)", f"shape {z.shape}",
-                        "Pass one embedding a row.")
+                        "Pass one embedding per row.")
     if z.dtype.kind != "f":
         raise UserError(name, "an array of floats", f"dtype {z.dtype}", "Convert it with .astype('float32') if that is meant.")
     if len(z) < FEWEST:

@@ -157,7 +157,7 @@ def _batch(name: str, given: Any, before: Moments | None) -> np.ndarray:
     z = np.asarray(array_of(given))
     if z.ndim != 2 or z.dtype.kind != "f":
         raise UserError(name, "floats of shape (items, dimensions)", f"{z.dtype} of shape {z.shape}",
-                        "Pass a batch, one embedding a row.")
+                        "Pass a batch, one embedding per row.")
     if before is not None and z.shape[1] != len(before.mean):
         raise UserError(name, f"{len(before.mean)} dimensions as before", f"{z.shape[1]}", "Call reset() for another network.")
     z = z.astype(np.float64)

@@ -59,7 +59,7 @@ class LabelledPair(Compressed):
 
     @cached_property
     def distinct(self) -> LabelledPair:
-        """One row an item: this pair itself where no row of the teacher repeats another."""
+        """One row per item: this pair itself where no row of the teacher repeats another."""
         return self if not self.teacher.items.repeated else self._restricted(np.sort(self.teacher.items.first))
 
     @cached_property
@@ -142,7 +142,7 @@ class LabelledPair(Compressed):
         return 0 if self._subgroups is None else int(np.ma.getmaskarray(self._subgroups).sum())
 
     def num_mixed_labels(self) -> int:
-        """How many (item, label) pairs there are beyond one an item: repeats under another label than the first."""
+        """How many (item, label) pairs there are beyond one per item: repeats under another label than the first."""
         if self._labels is None:
             return 0
         codes = np.unique(self.labels[self.labelled], return_inverse=True)[1]

@@ -249,7 +249,7 @@ def ridge(x: Moments, cross: Moments, y_energy: float, items: int | None = None)
 def ridge_map(student: np.ndarray, teacher: np.ndarray, block: int = 8192) -> Map:
     """Ridge map from the student's train embeddings (n, d) into the teacher's space (n, k), to be applied to others.
 
-    What a rank is worth: directions of the student that say nothing of the teacher are shrunk away by it, so that a rank won
+    What a rank is worth: directions of the student that say nothing about the teacher are shrunk away by it, so that a rank won
     by whitening or noise alone does not pass. Rows are taken as they are given; scale them alike on both sides first.
 
     >>> x = np.random.default_rng(0).normal(size=(300, 4))

@@ -160,7 +160,7 @@ class Audit(Mapping[str, float]):
     """Everything measured on a teacher and a student: a mapping from keys to numbers, with what stands behind each.
 
     ``left_out`` says what was not measured, and why; ``inputs`` how what was measured was read and paired, where it came
-    from files or models: a mapping a side, with its sentence as ``said``. ``repeats`` holds the number of rows and of
+    from files or models: a mapping per side, with its sentence as ``said``. ``repeats`` holds the number of rows and of
     distinct items among them, ``precision`` what each side's values are rounded to, ``scaled`` the power of two that a side
     was multiplied by, and ``labels`` the number of classes and the share of the largest, where there are labels. ``doubt``
     is the question whether the rows of both sides belong together, where nothing pairs them; ``notes`` is what else a
@@ -226,7 +226,7 @@ class Audit(Mapping[str, float]):
                               f"Did you mean {' or '.join(close)}?" if close else "list(found) has them all.")
 
     def to_frame(self) -> pd.DataFrame:
-        """A pandas DataFrame with one row a value, indexed by its key."""
+        """A pandas DataFrame with one row per value, indexed by its key."""
         import pandas as pd
 
         frame = pd.DataFrame({key: asdict(value) for key, value in self.measured.items()}).T

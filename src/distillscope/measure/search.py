@@ -234,7 +234,7 @@ def own_ranks(gallery: np.ndarray, queries: np.ndarray, own: np.ndarray) -> np.n
     """Rank (m,), from 1, of each query's own item in the gallery by inner product of unit rows.
 
     ``gallery`` (n, d), ``queries`` (m, d), ``own`` (m,) positions of the right answers. Rows of the gallery in the very
-    direction of the right one are the right one: no query can tell them apart, and finding either is a hit. Other ties count
+    direction of the right one are the right one: no query can distinguish them, and finding either is a hit. Other ties count
     against the query, so that a query that is equally near to different items finds none.
 
     >>> own_ranks(np.eye(2), np.array([[1.0, 0.0], [0.6, 0.8]]), np.array([0, 0])).tolist()

@@ -181,7 +181,7 @@ def stable_rank(eigenvalues: np.ndarray) -> float:
 
 @measures.register("algebraic_rank", unit="dims", group="spectrum")
 def algebraic_rank(eigenvalues: np.ndarray, resolved_rank: int | None = None) -> int:
-    """The number of s^2 of the centred embeddings that stand out of rounding, in float64 and in the file's own precision.
+    """The number of s^2 of the centred embeddings that exceed rounding, in float64 and in the file's own precision.
 
     Above 1e-12 of the largest, which is what a float64 scatter can tell from zero, and among the leading ``resolved_rank``
     that the precision of the stored values can (`rounding_energy`).

@@ -1,7 +1,7 @@
 """Teacher, student, and files made of the student: what each keeps, and what each step lost, item by item.
 
 A file takes the student's place while all that was fitted to the student stays: the probe, the matrix into the teacher's index,
-the student's own index. So a difference comes from the file, and not from fitting anew.
+the student's own index. So a difference comes from the file, and not from fitting again.
 """
 
 from __future__ import annotations

@@ -71,14 +71,14 @@ def ends(found: Sequence[Subset], what: str) -> np.ndarray:
     """Value, low and high (k, 3) of each subset that has ``what``."""
     rows = [(v.value, v.low, v.high) for s in found if (v := s.values.get(what))]
     if not rows:
-        raise NotMeasured("the teacher classified nothing rightly")
+        raise NotMeasured("the teacher classified nothing correctly")
     return np.array(rows, np.float64)
 
 
 @measures.register("probe.worst_class_retention", unit="share", group="probe", interval="together", n="probe_count",
                    title="worst class, retention", percent=True, better="higher")
 def probe_worst_class(probe_class_retention: np.ndarray) -> float:
-    """The least share of the teacher's probe accuracy that the student keeps in any class; the interval is the worst one's."""
+    """The smallest share of the teacher's probe accuracy that the student keeps in any class; its interval is that class's."""
     return float(probe_class_retention[:, 0].min())
 
 
@@ -92,21 +92,21 @@ def probe_worst_class_flips(probe_class_flips: np.ndarray) -> float:
 @measures.register("knn.worst_class_retention", unit="share", group="knn", interval="together", n="knn_count",
                    title="worst class, retention", percent=True, better="higher")
 def knn_worst_class(knn_class_retention: np.ndarray) -> float:
-    """The least share of the teacher's accuracy by 10 neighbours that the student keeps in any class."""
+    """The smallest share of the teacher's accuracy by 10 neighbours that the student keeps in any class."""
     return float(knn_class_retention[:, 0].min())
 
 
 @measures.register("knn.worst_class_flips", unit="share", group="knn", interval="together", n="knn_count",
                    title="worst class, flips", percent=True, better="lower")
 def knn_worst_class_flips(knn_class_flips: np.ndarray) -> float:
-    """The largest share of a class's items that 10 neighbours classify rightly on the teacher and wrongly on the student."""
+    """The largest share of a class's items that 10 neighbours classify right on the teacher and wrong on the student."""
     return float(knn_class_flips[:, 0].max())
 
 
 @measures.register("probe.worst_subgroup_retention", unit="share", group="probe", interval="together", n="probe_count",
                    title="worst subgroup, retention", percent=True, better="higher")
 def probe_worst_subgroup(probe_subgroup_retention: np.ndarray) -> float:
-    """The least share of the teacher's probe accuracy that the student keeps in any subgroup that was given."""
+    """The smallest share of the teacher's probe accuracy that the student keeps in any subgroup that was given."""
     return float(probe_subgroup_retention[:, 0].min())
 
 
@@ -120,12 +120,12 @@ def probe_worst_subgroup_flips(probe_subgroup_flips: np.ndarray) -> float:
 @measures.register("knn.worst_subgroup_retention", unit="share", group="knn", interval="together", n="knn_count",
                    title="worst subgroup, retention", percent=True, better="higher")
 def knn_worst_subgroup(knn_subgroup_retention: np.ndarray) -> float:
-    """The least share of the teacher's accuracy by 10 neighbours that the student keeps in any subgroup that was given."""
+    """The smallest share of the teacher's accuracy by 10 neighbours that the student keeps in any subgroup that was given."""
     return float(knn_subgroup_retention[:, 0].min())
 
 
 @measures.register("knn.worst_subgroup_flips", unit="share", group="knn", interval="together", n="knn_count",
                    title="worst subgroup, flips", percent=True, better="lower")
 def knn_worst_subgroup_flips(knn_subgroup_flips: np.ndarray) -> float:
-    """The largest share of a subgroup's items that 10 neighbours classify rightly on the teacher and wrongly on the student."""
+    """The largest share of a subgroup's items that 10 neighbours classify right on the teacher and wrong on the student."""
     return float(knn_subgroup_flips[:, 0].max())

@@ -1,6 +1,6 @@
 """Retrieval where either side asks and either answers; and hubs, items that stand in too many results or in none.
 
-An index is seldom made anew at once: old embeddings stay in it while new queries come, or the other way round. All is
+An index is seldom rebuilt at once: old embeddings stay in it while new queries come, or the other way round. All is
 measured on at most 4,096 items, as shared neighbours are, and no query finds its own item.
 """
 
@@ -66,33 +66,33 @@ def skewness(counts: np.ndarray) -> float:
     centred = counts - counts.mean()
     spread = np.square(centred).mean()
     if not spread > 0:
-        raise NotMeasured("every item stands in as many results, so their skewness has no unit")
+        raise NotMeasured("every item is in equally many results, so their skewness is undefined")
     return float((centred**3).mean() / spread**1.5)
 
 
 @measures.register("swap.teacher.hub_skewness", unit="skewness", group="swap", interval="jackknife", n="query_count",
                    title="hubness", digits=2, better="lower")
 def teacher_hub_skewness(teacher_occurrences: np.ndarray) -> float:
-    """Skewness of the number of first 10 results that an item stands in, in the teacher's own index."""
+    """Skewness of the number of first-10 lists that an item is in, in the teacher's own index."""
     return skewness(teacher_occurrences)
 
 
 @measures.register("swap.student.hub_skewness", unit="skewness", group="swap", interval="jackknife", n="query_count",
                    title="hubness", digits=2, better="lower")
 def student_hub_skewness(student_occurrences: np.ndarray) -> float:
-    """Skewness of the number of first 10 results that an item stands in, in the student's own index."""
+    """Skewness of the number of first-10 lists that an item is in, in the student's own index."""
     return skewness(student_occurrences)
 
 
 @measures.register("swap.teacher.antihubs", unit="share", group="swap", interval="dependent", n="query_count",
                    title="in no results", percent=True, better="lower")
 def teacher_antihubs(teacher_unfound: np.ndarray) -> float:
-    """Share of items that stand in no other item's first 10 results, in the teacher's own index."""
+    """Share of items that are in no other item's first 10 results, in the teacher's own index."""
     return float(np.mean(teacher_unfound))
 
 
 @measures.register("swap.student.antihubs", unit="share", group="swap", interval="dependent", n="query_count",
                    title="in no results", percent=True, better="lower")
 def student_antihubs(student_unfound: np.ndarray) -> float:
-    """Share of items that stand in no other item's first 10 results, in the student's own index."""
+    """Share of items that are in no other item's first 10 results, in the student's own index."""
     return float(np.mean(student_unfound))

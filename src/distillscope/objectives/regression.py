@@ -94,7 +94,7 @@ def smooth_l1(student: torch.Tensor, teacher: torch.Tensor, *, beta: Positive = 
 
 @objectives.register("cross_entropy", family="supervised")
 def cross_entropy(logits: torch.Tensor, labels: torch.Tensor, *, label_smoothing: Share = 0.0) -> torch.Tensor:
-    """Cross-entropy with the labels, through a linear head that is trained with the student and thrown away: the control.
+    """Cross-entropy with the labels, through a linear head that is trained with the student and then discarded: the control.
 
     In nats; log(classes) at chance. The head sees the student's embeddings as they are, not their unit rows.
 

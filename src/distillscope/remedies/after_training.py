@@ -27,10 +27,10 @@ from distillscope.teachers.encoder import Perturbation
 @remedies.register("posthoc", further=("target", targets), fits_probes=True)
 def posthoc(student: StudentEncoder, train: Source, seed: int, *, target: str = "whiten",
             **settings: Any) -> StudentEncoder | str:
-    """A target transform fitted on the trained student's own unlabelled train embeddings, and applied ever after; no training.
+    """A target transform fitted on the trained student's own unlabelled train embeddings and applied from then on; no training.
 
     The baseline of an arm that trains towards that target: what it wins beyond this was learned. ``settings`` are the
-    target's. Probes are fitted anew, since the old ones do not fit the new coordinates. A transform that cannot be fitted
+    target's. Probes are fitted again, since the old ones do not fit the new coordinates. A transform that cannot be fitted
     (a student of lower rank than a whitening asks for) is left out with the reason.
     """
     try:
@@ -82,7 +82,7 @@ def bn_reestimated(student: StudentEncoder, items: Source, noise: Perturbation |
     for norm, momentum in zip(norms, momenta, strict=True):
         norm.momentum = momentum
         norm.eval()
-    changed = copy.copy(student)  # not dataclasses.replace, which would count the parameters anew
+    changed = copy.copy(student)  # not dataclasses.replace, which would count the parameters again
     changed.module = module
     return changed
 

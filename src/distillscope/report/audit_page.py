@@ -74,7 +74,7 @@ def write_audit(found: Audit, folder: Path, *, teacher: str, student: str, comma
 
 
 def measures_frame(audited: Audited) -> pd.DataFrame:
-    """One row a value, with the names of both sides, so that the files of several audits can be stacked."""
+    """One row per value, with the names of both sides, so that the files of several audits can be stacked."""
     values = dict(audited.found.measured)
     for number, stage in enumerate(audited.found.stages):
         values |= {f"stages.{number}.{stage.kind}.{key}": value for key, value in stage.values.items()}

@@ -44,7 +44,7 @@ class Watch:
     def __init__(self, run_dir: Path) -> None:
         self.run = Path(run_dir)
         if is_archive(self.run):
-            raise UserError(f"--serve {run_dir}", "a run that may go on", "an archive, which does not", "Leave --serve out.")
+            raise UserError(f"--serve {run_dir}", "a run that can continue", "an archive, which cannot", "Leave --serve out.")
         self.num_trials = len(trials_of(read_run(self.run).study))
         self.page = render("serve.html", waiting=True).encode()
         self.seen: frozenset[tuple[str, int]] = frozenset()

@@ -308,7 +308,8 @@ def terminal_table(run_dir: Path, width: int | None = None) -> RichTable:
         left_out.append(table.columns[gone].title)
         table = replace(table, columns=[c for i, c in enumerate(table.columns) if i != gone],
                         rows=[Row(r.model, [c for i, c in enumerate(r.cells) if i != gone]) for r in table.rows])
-    notes = table.notes + ([f"No room here for {', '.join(left_out)}: {run_dir / 'table.md'} has all."] if left_out else [])
+    narrow = f"This terminal is too narrow for {', '.join(left_out)}: {run_dir / 'table.md'} has them."
+    notes = table.notes + ([narrow] if left_out else [])
     return _drawn(replace(table, notes=notes), run.name)
 
 

@@ -31,7 +31,7 @@ if TYPE_CHECKING:
     from distillscope.compare.runs import Comparison
 
 HEAD = ("", "teacher", "student", "kept", f"95{NBSP}% interval")
-GROUPS = {"spectrum": "Directions", "alignment": "Alignment with the teacher", "contrastive": "Telling items apart",
+GROUPS = {"spectrum": "Directions", "alignment": "Alignment with the teacher", "contrastive": "Distinguishing items",
           "retrieval": "Search", "swap": "Search, one side in the other's index", "codes": "Shorter embeddings",
           "similarity": "Similarity", "probe": "Labels: linear probe",
           "few": "Labels: few of them", "knn": "Labels: neighbours",

@@ -11,7 +11,7 @@
         provenance.json        as it stands in the run
 
 No number is rounded, and the same run gives the same bytes. Weights, embeddings, predictions, pictures of test images and
-what a report makes anew are left out.
+what a report makes again are left out.
 """
 
 from __future__ import annotations
@@ -122,7 +122,7 @@ def _finished(run_dir: Path) -> list[Record]:
                 continue
             if isinstance(record, Exception):
                 raise UserError(f"archive {run_dir / kind / name}", "a complete trial that can be read",
-                                str(record).split("\n")[0], "Delete it, and run with --resume to make it anew.")
+                                str(record).split("\n")[0], "Delete it, and run with --resume to make it again.")
             if record.broken_lines:
                 progress.say(f"{run_dir / kind / name}: {record.broken_lines} lines of metrics.jsonl cannot be read, left out")
             found.append(record)

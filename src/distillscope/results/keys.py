@@ -46,7 +46,7 @@ KEYS: dict[str, Shown] = {
     # size and cost
     "capacity.parameters": Shown(title="parameters", digits=0, short="params", counted=True, constant=True),
     "capacity.multiply_adds": Shown(title="multiply-adds", digits=0, better="lower", counted=True, constant=True),
-    "capacity.latency_ms": Shown(title="ms an image", digits=1, better="lower"),
+    "capacity.latency_ms": Shown(title="ms per image", digits=1, better="lower"),
 }
 """Key without the part that names a side -> how it is shown, where no measure of that name says so."""
 

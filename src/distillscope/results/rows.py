@@ -199,7 +199,7 @@ class Row(NamedTuple):
 
 
 def tidy(head: Mapping[str, Any], rows: Iterable[tuple]) -> list[dict[str, Any]]:
-    """Rows with the columns that they share (data set, student, seed, ...): one mapping a line of results.csv.
+    """Rows with the columns that they share (data set, student, seed, ...): one mapping per line of results.csv.
 
     A plain (measure, condition, draw, value, n, unit) will do as a row.
 

@@ -159,7 +159,7 @@ def _one_fit(frames: list[pd.DataFrame], trials: list[Finished]) -> list[str]:
         frame = frames[trials.index(trial)]
         frame.drop(frame.index[frame["measure"].str.startswith(MAPPED)], inplace=True)
     return [f"trials/{t.folder}: its mapped.* were {OLD_FIT} (older version) and are left out beside newer ones. Delete the "
-            "trial and run with --resume to make them anew." for t in old]
+            "trial and run with --resume to make them again." for t in old]
 
 
 def _training_of(record: Record, trial: Finished) -> list[dict[str, Any]]:

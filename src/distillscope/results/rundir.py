@@ -112,7 +112,7 @@ def check_names(study: Study) -> None:
         raise UserError("students", "a label other than the teacher's own rows have", "'teacher'", "Rename it (label: ...).")
 
 
-def check_folder(study: Study, run: Path, resume: bool, taken: str = "Add --resume to go on with it, or name another.") -> None:
+def check_folder(study: Study, run: Path, resume: bool, taken: str = "Add --resume to continue it, or name another.") -> None:
     """Check that the directory is new, or holds the same study and may go on; ``taken`` says what to do where neither is so."""
     refuse_archive(run, f"--out {run}")
     config = run / "study.yaml"
@@ -120,7 +120,7 @@ def check_folder(study: Study, run: Path, resume: bool, taken: str = "Add --resu
     if config.exists():
         before, now = load_config(run), study.dump()
         for found in unlike(before, now):
-            raise UserError(f"{run} {found.key}", f"{json.dumps(before.get(found.key))[:120]} as when it was begun",
+            raise UserError(f"{run} {found.key}", f"{json.dumps(before.get(found.key))[:120]} as when it started",
                             json.dumps(now.get(found.key))[:120], "Run it with the old value, or into another --out.")
     elif resume and run.exists() and any(run.iterdir()):
         raise UserError(f"--resume {run}", "a study's directory (with study.yaml)", "another one", "Name another --out.")
@@ -164,7 +164,7 @@ def _hidden_as_begun(study: Study, begun: Mapping[str, Any], run: Path) -> Study
     changed = [s.label for s in study.students if s.label in older and s.settings.get("hidden") not in (None, "target")]
     if not changed:
         return study
-    progress.say(f"{run}: the hidden layer of {', '.join(changed)} is as wide as the target, as when the run was begun "
+    progress.say(f"{run}: the hidden layer of {', '.join(changed)} is as wide as the target, as when the run started "
                  "(hidden: target)")
     return study.model_copy(update={"students": tuple(
         s.model_copy(update={"hidden": "target"}) if s.label in changed else s for s in study.students)})
@@ -181,7 +181,7 @@ def _training_as_begun(study: Study, begun: Mapping[str, Any], run: Path) -> Stu
                        and getattr(arm.training, key) == getattr(study.training, key) != before[key] == default}
             if changed:
                 said = ", ".join(f"{key} {value}" for key, value in changed.items())
-                progress.say(f"{run}: arm {arm.name} goes on with {said}, as when the run was begun (arms.{arm.name}.training)")
+                progress.say(f"{run}: arm {arm.name} goes on with {said}, as when the run started (arms.{arm.name}.training)")
                 arm = arm.model_copy(update={"training": arm.training.model_copy(update=changed)})
         arms.append(arm)
     return study.model_copy(update={"arms": tuple(arms)})

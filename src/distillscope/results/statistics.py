@@ -18,7 +18,7 @@ import numpy as np
 import numpy.typing as npt
 
 Numbers = npt.ArrayLike
-"""One number a seed (n,): a list, an array or a column of a table."""
+"""One number per seed (n,): a list, an array or a column of a table."""
 ALPHA, POWER = 0.05, 0.8
 MOST_FLIPS = 20
 """Seeds up to which all sign flips are counted one by one (2^20)."""

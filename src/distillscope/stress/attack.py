@@ -33,7 +33,7 @@ def attack(model: Subject, test: Source, labels: np.ndarray | None, seed: int, *
         for eps in sizes:
             need_range(eps, f"stresses.attack.{norm}")
     if steps < 1 or restarts < 0:
-        raise UserError("stresses.attack", "steps from 1 up and restarts from 0 up", f"steps {steps}, restarts {restarts}",
+        raise UserError("stresses.attack", "at least 1 step and 0 or more restarts", f"steps {steps}, restarts {restarts}",
                         "20 and 1 are usual.")
     few_items = few(test, items, "stresses.attack")
     shape = shape_of(few_items)

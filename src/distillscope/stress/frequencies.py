@@ -115,7 +115,7 @@ def fourier(model: Subject, test: Source, labels: np.ndarray | None, seed: int, 
     need_labels(labels, "stresses.fourier")
     need_range(norm, "stresses.fourier.norm")
     if step < 1:
-        raise UserError("stresses.fourier.step", "a whole number from 1 up", str(step), "1 takes every frequency.")
+        raise UserError("stresses.fourier.step", "a whole number of at least 1", str(step), "1 takes every frequency.")
     few_items = few(test, items, "stresses.fourier")
     height, width = shape_of(few_items)
     if not (model.is_student or teacher):
@@ -266,7 +266,7 @@ def gradient(model: Subject, test: Source, labels: np.ndarray | None, seed: int,
     above half of Nyquist.
     """
     if bins < 1:
-        raise UserError("stresses.gradient.bins", "a whole number from 1 up", str(bins), "16 suits 32 px.")
+        raise UserError("stresses.gradient.bins", "a whole number of at least 1", str(bins), "16 suits 32 px.")
     if of == "margin":
         need_labels(labels, "stresses.gradient")
     few_items = few(test, items, "stresses.gradient")

@@ -24,12 +24,12 @@ def latency(model: Subject, test: Source, labels: np.ndarray | None, seed: int, 
     with --jobs 1 on an idle machine. Weights and precision are those that the study ran with.
     """
     if repeats < 1 or threads < 1:
-        raise UserError("stresses.latency", "repeats and threads from 1 up", f"repeats {repeats}, threads {threads}",
+        raise UserError("stresses.latency", "repeats and threads of at least 1", f"repeats {repeats}, threads {threads}",
                         "50 and 1 are usual.")
     if model.module is None or model.preprocess is None:
         return Findings(skipped=["latency: ready-made embeddings have no network to time"])
     milliseconds = forward_milliseconds(model.module, model.preprocess.size, model.device, repeats, threads)
-    unit = f"ms an image, median, batch 1, {threads} thread{'s' if threads > 1 else ''}, {model.device.type}"
+    unit = f"ms per image, median, batch 1, {threads} thread{'s' if threads > 1 else ''}, {model.device.type}"
     return Findings(rows=[Row.clean("capacity.latency_ms", milliseconds, repeats, unit)])
 
 

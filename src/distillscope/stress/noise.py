@@ -20,7 +20,7 @@ from distillscope.stress.subject import Findings, Probe, Subject, few, need_labe
 from distillscope.targets.transforms import unit_rows
 
 
-@stresses.register("top_k", own_target=True)  # probes are fitted anew for every k
+@stresses.register("top_k", own_target=True)  # probes are fitted again for every k
 def top_k(model: Subject, test: Source, labels: np.ndarray | None, seed: int, *,
           ks: tuple[int, ...] = (4, 8, 16, 32, 64, 128, 256, 512), sigmas: tuple[float, ...] = (0.1,), parts: int = 10,
           own_train: bool = False, whitened: bool = True, students: bool = False, spec: NoiseSpec = NoiseSpec(),
@@ -28,7 +28,7 @@ def top_k(model: Subject, test: Source, labels: np.ndarray | None, seed: int, *,
     """Noise probe of the teacher cut to its top k components (top_k.*, conditions top_k=K and top_k=K/SIGMA; K may be all).
 
     Unit rows are projected on the k leading principal directions about their train mean, which stays, and the probes are
-    fitted anew to clean train rows cut alike. `whitened` adds K = whitened: all directions at equal variance. Accuracy is
+    fitted again to clean train rows cut alike. `whitened` adds K = whitened: all directions at equal variance. Accuracy is
     given for each of `parts` disjoint stratified parts of the test items (column draw), which gives a spread over images and
     noise where a frozen teacher has no seeds; with `own_train` directions and probes of each are fitted to a part of train of
     its own, so that the spread holds over these too. top_k.*.kept_accuracy is over the items that the whole teacher and every
@@ -36,7 +36,7 @@ def top_k(model: Subject, test: Source, labels: np.ndarray | None, seed: int, *,
     """
     labels = need_labels(labels, "stresses.top_k")
     if not ks or min(ks) < 1 or parts < 1:
-        raise UserError("stresses.top_k", "ks and parts from 1 up", f"ks={list(ks)}, parts={parts}",
+        raise UserError("stresses.top_k", "ks and parts of at least 1", f"ks={list(ks)}, parts={parts}",
                         "For instance ks: [4, 16, 64].")
     for sigma in sigmas:
         need_range(sigma, "stresses.top_k.sigmas")
@@ -138,7 +138,7 @@ def noise_probe(model: Subject, test: Source, labels: np.ndarray | None, seed: i
                 spec: NoiseSpec = NoiseSpec(), train_items: int = 5000, items: int = 1000) -> Findings:
     """Probes fitted to embeddings of noisy train images, tested at the same sigma (noise_probe.*, condition noise_probe=SIGMA).
 
-    What such a probe wins back was only shifted by the noise; what it does not was lost. Beside it stands the clean probe
+    What such a probe recovers was only shifted by the noise; what it does not was lost. Beside it stands the clean probe
     of equal size, fitted to the same `train_items` train images without noise: noise_probe.* at noise_probe=0 (tested
     clean) and noise_probe.*.clean_fit_accuracy (tested at the sigma).
     """

@@ -83,7 +83,7 @@ class Findings:
 def few(items: Source, count: int, where: str) -> Source:
     """A fixed stratified part of the items, the same for every model; all of them where ``count`` is 0 or too large."""
     if count < 0:
-        raise UserError(f"{where}.items", "a whole number from 1 up, or 0 for all", str(count), "1000 is usual.")
+        raise UserError(f"{where}.items", "a whole number of at least 1, or 0 for all", str(count), "1000 is usual.")
     return items if count == 0 else items.take(stratified(items, count, "stress"))
 
 
@@ -98,8 +98,8 @@ def need_labels(labels: np.ndarray | None, where: str) -> np.ndarray:
 def need_range(value: float, where: str, low: float = 0.0, high: float = math.inf) -> None:
     """Refuse a strength that is not finite or not between the two."""
     if not (low <= value <= high and math.isfinite(value)):
-        span = f"from {low:g} up" if math.isinf(high) else f"from {low:g} to {high:g}"
-        raise UserError(where, f"a finite number {span}", str(value), "Mend the value.")
+        span = f"of at least {low:g}" if math.isinf(high) else f"from {low:g} to {high:g}"
+        raise UserError(where, f"a finite number {span}", str(value), "Correct the value.")
 
 
 def shape_of(items: Source) -> tuple[int, int]:

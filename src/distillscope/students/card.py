@@ -56,7 +56,7 @@ def model_card(student: StudentEncoder, place: str, *, command: str = "", audit:
 ---
 # {markdown_text(student.name)}, distilled from {markdown_text(teacher)}
 
-A student of {size["parameters"]:,} parameters and {size["multiply_adds"]:,} multiply-adds an image, with {student.dim}-d
+A student of {size["parameters"]:,} parameters and {size["multiply_adds"]:,} multiply-adds per image, with {student.dim}-d
 embeddings.{follows}
 
 {table}{command}

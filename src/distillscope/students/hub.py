@@ -57,7 +57,7 @@ def student_folder(spec: Path | str, token: str | bool | None = None) -> Path:
     if not all((folder / file).is_file() for file in FILES):
         there = [file for file in FILES if (folder / file).is_file()]
         raise UserError(str(spec), f"a student of distillscope ({DESCRIPTION} and {WEIGHTS})",
-                        f"a repository with {there[0]} alone" if there else "a repository without them",
+                        f"a repository with only {there[0]}" if there else "a repository without them",
                         "Name one that `distillscope push` made.")
     return folder
 
@@ -238,7 +238,7 @@ def named_by_hub(spec: Path | str, folder: Path) -> Iterator[None]:
             raise
         parts = [text.replace(str(folder), str(spec)) for text in (error.where, error.expected, error.got, error.todo)]
         if error.todo == AGAIN:
-            parts[3] = f"Push it again; if others can load it, remove {folder}, and it is fetched anew."
+            parts[3] = f"Push it again; if others can load it, remove {folder}, and it is fetched again."
         raise UserError(*parts) from None
 
 
@@ -287,5 +287,5 @@ def refusal(where: str, error: Exception) -> UserError:
     if isinstance(error, OSError) and error.filename is not None:
         return UserError(where, "a cache that can be written", plain_line(error), "Set HF_HOME to a folder that can.")
     if isinstance(error, ValueError) and not isinstance(error, json.JSONDecodeError):
-        return UserError(where, "what the Hub takes", plain_line(error), "Mend it.")
+        return UserError(where, "what the Hub takes", plain_line(error), "Fix it.")
     return UserError(where, f"an answer of {constants.ENDPOINT}", plain_line(error), "Check the connection, and repeat it.")

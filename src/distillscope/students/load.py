@@ -54,7 +54,7 @@ class StudentEncoder(Encoder):
         asked for. An image that cannot be decoded is a `UserError` that names it.
         """
         if batch_size < 1:
-            raise UserError(f"student {self.name} batch_size", "a whole number from 1 up", f"{batch_size}", "256 is usual.")
+            raise UserError(f"student {self.name} batch_size", "a whole number of at least 1", f"{batch_size}", "256 is usual.")
         if isinstance(images, Source):
             return self.rows(images)
         held = gathered(_files_below(Path(images)) if isinstance(images, (str, Path)) and Path(images).is_dir() else images)

@@ -1,7 +1,7 @@
 """Embeddings of a data set by a teacher or a student, written piece by piece in clip-retrieval's layout.
 
-A piece is a WebDataset shard, or a block of up to 65,536 items; file N holds piece N, whoever makes it. So a command that was
-interrupted goes on, several (`--shard i/n`) fill one folder, and the whole is the same as one command would have written::
+A piece is a WebDataset shard, or a block of up to 65,536 items; file N holds piece N, whichever command makes it. So an
+interrupted command can continue, several (`--shard i/n`) fill one folder, and the whole is what one command would write::
 
     OUT/embeddings.json                what they are of and by, and how many files there are; written first
     OUT/img_emb/img_emb_N.npy          (n, d) float32

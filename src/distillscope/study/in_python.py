@@ -103,7 +103,7 @@ def _written(path: str, value: Any) -> str:
     try:
         return json.dumps(value, default=lambda other: other.tolist())
     except (TypeError, ValueError, AttributeError):
-        raise UserError(path, "a plain value, as YAML has them", type(value).__name__, "Convert it.") from None
+        raise UserError(path, "a plain YAML value", type(value).__name__, "Convert it.") from None
 
 
 def _teacher(teacher: Any, preprocess: Any, images: Any, source: Source | None, device: str,

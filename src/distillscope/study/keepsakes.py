@@ -168,7 +168,7 @@ def keep(folder: Path, test: Source, model: Kept, seeds: list[int], teacher: Kep
     if model.predicted is not None:
         said["tiles"]["predicted"] = model.predicted[tiles].tolist()
     said["sprite"] = write_sprite(folder / "tiles.webp", test, np.array(tiles, dtype=np.int64), TILE, 90)
-    # A list a line: readable enough, and a third of the size of one number a line.
+    # A list a line: readable enough, and a third of the size of one number per line.
     text = json.dumps(said, separators=(",", ":"), allow_nan=False).replace('],"', '],\n"')
     write_text(folder / "keepsakes.json", text + "\n")
     return folder

@@ -2,7 +2,7 @@
 
 ``mapped.*`` is the student in the teacher's space: what arms with different targets, or none, have in common. A rank is
 cheap to raise: whitening moves it without any training. So it is reported twice: raw, and after the ridge map that predicts
-the teacher's embedding of an image from the student's, where directions that say nothing of the teacher are shrunk away.
+the teacher's embedding of an image from the student's, where directions that say nothing about the teacher are shrunk away.
 
 The map is fitted on test images, cross-fitted: each image is mapped by a fit that never saw it. Fitted on the student's own
 train images (as it was until 2026-11-26) it takes a student that has memorised them at its word: the penalty is chosen
@@ -77,7 +77,7 @@ def evaluate(study: Study, splits: Splits, prepared: Prepared, student: StudentE
     found = audit(teacher_side(prepared.rows_file("test")), clean, splits.test.labels, normalize="l2", groups=GROUPS,
                   only=lambda key: not key.startswith("teacher."), intervals=False)
     rows = [Row.clean("capacity.parameters", size["parameters"], 1, "parameters"),
-            Row.clean("capacity.multiply_adds", size["multiply_adds"], 1, "multiply-adds an image")]
+            Row.clean("capacity.multiply_adds", size["multiply_adds"], 1, "multiply-adds per image")]
     rows += [Row.clean(key, v.value, v.n, v.unit) for key, v in found.measured.items()]
     curves = found.to_dict()["curves"]
     skipped = [f"{key}: {why}" for key, why in found.left_out.items()]

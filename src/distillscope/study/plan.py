@@ -185,7 +185,7 @@ def plan_student(study: Study, out: Path, *, resume: bool = False, device: str =
         ("images kept on disk", _kept_images(study, arm, spec.label, splits, keep_images)),
         ("precision", precision or "float32"),
         ("processes", f"{world}, each with {training.batch_size // world} images of a batch" if world > 1 else "1"),
-        ("steps", f"{steps:,} an epoch, {steps * training.epochs:,} in all, {seen:,} images"),
+        ("steps", f"{steps:,} per epoch, {steps * training.epochs:,} in all, {seen:,} images"),
         ("teacher forward passes", f"{todo:,} to do, {sum(len(source) for source, _ in sets) - todo:,} cached"),
         ("estimated time", _duration(seconds)),
         ("estimated peak memory", f"{(1100 + 2 * pixels + 3 * rows + trained) / 1024:.1f} GiB"),

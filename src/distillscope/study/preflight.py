@@ -161,7 +161,7 @@ def device(work: Work) -> None:
 
 def jobs(work: Work) -> None:
     if work.jobs is not None and work.jobs < 1:
-        raise UserError("--jobs", "a whole number from 1 up", str(work.jobs), "Leave it out for one a core.")
+        raise UserError("--jobs", "a whole number of at least 1", str(work.jobs), "Leave it out for one per core.")
 
 
 def engine(work: Work) -> None:
@@ -189,7 +189,7 @@ def folder(work: Work) -> None:
     asked = work.precision or "float32"
     other = json_object(work.run / "provenance.json").get("precision", asked)
     if other != asked:
-        raise UserError(f"{work.run} --precision", f"{other} as when it was begun", asked,
+        raise UserError(f"{work.run} --precision", f"{other} as when it started", asked,
                         f"Repeat with --precision {other}, or into another --out.")
 
 
@@ -279,7 +279,7 @@ def ready_rows(work: Work, seen: Seen) -> None:
 
 
 def same_items(work: Work, seen: Seen) -> None:
-    """A resumed run goes on with the images and the weights that it was begun with: others under their names are refused."""
+    """A resumed run goes on with the images and the weights that it started with: others under their names are refused."""
     if work.run is None or not (work.run / "references").is_dir():
         return
     own, now = {"dataset": seen.splits.title, "teacher": seen.teacher}, fingerprint(seen.encoder, seen.splits)
@@ -287,7 +287,7 @@ def same_items(work: Work, seen: Seen) -> None:
         before = done.get("fingerprint")
         differs = [k for k, mark in now.items() if isinstance(before, dict) and before.get(k, mark) != mark]
         if differs and own.items() <= done.items():
-            raise UserError(f"--resume {work.run}", f"the {differs[0]} that it was begun with",
+            raise UserError(f"--resume {work.run}", f"the {differs[0]} that it started with",
                             "other ones under the same name", "Put the old ones back, or run into another --out.")
 
 

@@ -161,7 +161,7 @@ def run_study(study: Study, out: Path | str | None = None, *, resume: bool = Fal
                     record["seconds"] = round(record["seconds"] + time.monotonic() - began, 1)
                     write_json(run / "provenance.json", record)
         if not (run / "study.yaml").is_file():
-            raise UserError(str(run), "a run directory that stays while the run goes on", "deleted", "Run it again.")
+            raise UserError(str(run), "a run directory that stays during the run", "deleted", "Run it again.")
     except UserError:
         refused = not resume
         raise
@@ -236,7 +236,7 @@ def students_of(work: Work, run: Path, data: Dataset) -> list[tuple[Preprocess, 
 
 
 def num_jobs(jobs: int | None, device: torch.device, trials: int) -> int:
-    """How many trials run at once: what was asked for, else one a core on a CPU (at most 8) and one on a GPU."""
+    """How many trials run at once: what was asked for, else one per core on a CPU (at most 8) and one on a GPU."""
     return jobs or (1 if device.type != "cpu" else max(1, min(os.cpu_count() or 1, trials, 8)))
 
 

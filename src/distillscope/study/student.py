@@ -97,7 +97,7 @@ def distil(work: Work, out: Path, given: Given = Given(), *, command: str = "") 
 def begin(work: Work, out: Path, given: Given = Given(), *, keeps: bool = False) -> Begun:
     """What `distill` does before any work, and all that its plan does: everything that may be refused is refused here.
 
-    ``keeps`` says that images may be kept at the student's size as they are looked through; a plan keeps none.
+    ``keeps`` says that images may be kept at the student's size as they are scanned; a plan keeps none.
     """
     group.join(work.device)
     settings = {k: v for k, v in work.study.dump().items() if k not in IGNORED}
@@ -196,7 +196,7 @@ def _distil(begun: Begun, written: Arm, out: Path, given: Given, command: str) -
 
 
 IGNORED = ("name", "description", "published")
-"""Settings that say nothing of what is trained; a folder may be renamed."""
+"""Settings that say nothing about what is trained; a folder may be renamed."""
 UNNAMED = "student"
 """What the only arm was called in requests from before there were recipes."""
 
@@ -221,7 +221,7 @@ def compare_request(out: Path, asked: dict[str, Any]) -> None:
         progress.say(f"{out}: from before requests were kept; only {', '.join(sorted(now))} can be compared")
     elif (out / "checkpoint.pt").is_file():
         if _flat(asked).get(ARM) not in (UNNAMED, FIRST_RECIPE):
-            raise UserError(f"--resume {out}", f"--recipe {FIRST_RECIPE}, since it was begun before there were recipes",
+            raise UserError(f"--resume {out}", f"--recipe {FIRST_RECIPE}, since it started before recipes existed",
                             f"{_flat(asked).get(ARM)}", f"Add --recipe {FIRST_RECIPE}, or name another --out.")
         progress.say(f"{out}: from before requests were kept; that this one is the same cannot be checked")
         return
@@ -231,7 +231,7 @@ def compare_request(out: Path, asked: dict[str, Any]) -> None:
         old, new = before.get(path), now.get(path)
         if old != new:
             where = path.removeprefix("settings.").replace("arms.0.", "").replace("students.0.", "student.")
-            raise UserError(f"--resume {out}, {where}", f"{json.dumps(old)[:120]} as when it was begun", json.dumps(new)[:120],
+            raise UserError(f"--resume {out}, {where}", f"{json.dumps(old)[:120]} as when it started", json.dumps(new)[:120],
                             _old_way(path, before, recipe, now.get(ARM)))
 
 
@@ -239,9 +239,9 @@ def _old_way(path: str, before: dict[str, Any], begun: str | None, asked: str | 
     """What to type in order to go on as it was begun, where it is the recipe or what a student sees that differs."""
     if path.startswith(("settings.arms.", "settings.training.", "settings.target.", "objective")) and begun != asked:
         if begun == UNNAMED and asked != FIRST_RECIPE:
-            return f"It was begun before there were recipes: add --recipe {FIRST_RECIPE}, or name another --out."
+            return f"It started before recipes existed: add --recipe {FIRST_RECIPE}, or name another --out."
         if begun and begun != UNNAMED:
-            return f"It was begun by the recipe {begun}: add --recipe {begun}, or name another --out."
+            return f"It was started with the recipe {begun}: add --recipe {begun}, or name another --out."
     setting = path.removeprefix("settings.students.0.").split(".")[0]
     if setting in ("image_size", "mean", "std") and begun == UNNAMED:
         colours = [str([before.get(f"settings.students.0.{key}.{i}") for i in range(3)]) for key in ("mean", "std")]

@@ -73,7 +73,7 @@ def apply_remedy(study: Study, remedy: Remedy, splits: Splits, prepared: Prepare
                  streams: KeyedStreams, fitted: Fitted, folder: Path) -> tuple[list[Row], list[str]]:
     """Rows of the student as the remedy leaves it, and what was left out.
 
-    The untouched student's own probes judge it, unless the remedy says that they must be fitted anew (``fits_probes``).
+    The untouched student's own probes judge it, unless the remedy says that they must be fitted again (``fits_probes``).
     """
     changed = remedies.call(remedy.name, remedy.settings, student, splits.train, streams.seed, where=f"remedies.{remedy.name}")
     if isinstance(changed, str):

@@ -167,7 +167,7 @@ class Entry:
         """The row number that each shard begins with, and how many there are in all; ``rows`` must be among them."""
         starts = np.cumsum([0] + [len(s.keys) for s in self.shards])
         if gone := int(((rows < 0) | (rows >= starts[-1])).sum()):
-            raise UserError(str(self.path), "rows that stay while this goes on",
+            raise UserError(str(self.path), "rows that stay while this runs",
                             f"{gone} of {len(rows)} deleted or damaged meanwhile",
                             "Repeat the command, and leave the cache alone.")
         return starts

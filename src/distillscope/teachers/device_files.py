@@ -54,7 +54,7 @@ class OpenVinoNetwork(FileNetwork):
         shapes = [[d.get_length() if d.is_static else None for d in i.get_partial_shape()] for i in inputs]
         if len(inputs) != 1 or len(shapes[0]) != 4 or inputs[0].get_element_type().to_string() not in ELEMENTS:
             raise UserError(where, "one input of images, of four dimensions, float or uint8",
-                            ", ".join(str(i.get_partial_shape()) for i in inputs) or "none", "Convert the image encoder alone.")
+                            ", ".join(str(i.get_partial_shape()) for i in inputs) or "none", "Convert only the image encoder.")
         self.names = [o.get_any_name() if o.get_names() else "" for o in outputs]
         last = shapes[0][3] == 3 and shapes[0][1] != 3
         self.layout = Layout(ELEMENTS[inputs[0].get_element_type().to_string()], last, shapes[0][0],

@@ -87,7 +87,7 @@ class TeacherRows(ABC):
 
     @property
     def network(self) -> Encoder | None:
-        """What embeds images anew; None where there are only rows."""
+        """What embeds images again; None where there are only rows."""
         return None
 
     @property
@@ -151,7 +151,7 @@ class Encoder(TeacherRows):
 
     @property
     def network(self) -> Encoder:
-        """What embeds images anew: itself."""
+        """What embeds images again: itself."""
         return self
 
     @property
@@ -218,7 +218,7 @@ class Encoder(TeacherRows):
             bad = np.flatnonzero(~np.isfinite(out).all(axis=1))
             raise UserError(f"{self.role} {self.name}", "finite embeddings",
                             f"NaN or infinity for {len(bad)} of {len(out)} images, first {ids[int(bad[0])]}",
-                            "Look at that image and at the weights; with --precision float16 or bfloat16 try float32.")
+                            "Check that image and the weights; with --precision float16 or bfloat16 try float32.")
         return out
 
 
@@ -295,7 +295,7 @@ def read_state(path: Path | str, where: str = "weights") -> dict[str, torch.Tens
             state = torch.load(path, map_location="cpu", weights_only=True)
     except pickle.UnpicklingError:
         raise UserError(where, "safetensors or a plain state dict", f"'{path}' with pickled objects, which are never opened",
-                        "Save model.state_dict() alone, best as safetensors.") from None
+                        "Save only model.state_dict(), best as safetensors.") from None
     except Exception as error:  # safetensors, torch and zip each raise their own
         raise UserError(where, "safetensors or a plain state dict (no TorchScript)", f"'{path}' ({plain_line(error)})",
                         "Save it as safetensors, or fetch it again if it was cut short.") from None

@@ -93,12 +93,12 @@ class GivenTeacher(Encoder):
         rows = rows.detach().float().cpu().numpy() if isinstance(rows, torch.Tensor) else rows
         if rows.ndim != 2 or len(rows) != len(images) or rows.dtype.kind not in "fiu":
             raise UserError(f"teacher {self.name}", f"embeddings ({len(images)}, d) of a list of {len(images)} Pillow images",
-                            f"{rows.dtype} of shape {rows.shape}", "Return one row an image.")
+                            f"{rows.dtype} of shape {rows.shape}", "Return one row per image.")
         rows = rows.astype(np.float32)
         if not np.isfinite(rows).all():
             bad = ids[int((~np.isfinite(rows).all(axis=1)).argmax())]
             raise UserError(f"teacher {self.name}", "finite embeddings", f"NaN or infinity, first for {bad}",
-                            "Look at that image.")
+                            "Check that image.")
         return rows
 
 

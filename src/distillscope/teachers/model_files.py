@@ -83,7 +83,7 @@ class FileNetwork(torch.nn.Module, ABC):
         return [self.path]
 
     def open_on(self, device: torch.device) -> bool:
-        """Open the file anew on ``device``; False where what runs it stays on the CPU."""
+        """Open the file again on ``device``; False where what runs it stays on the CPU."""
         return device.type == "cpu"
 
     def layouts(self) -> list[Layout]:
@@ -106,7 +106,7 @@ class FileNetwork(torch.nn.Module, ABC):
         parts = [self.choose(self.run(part)) for part in given.split(layout.batch)]
         for part in parts:
             if part.ndim == 0 or len(part) != layout.batch:
-                raise UserError(self.where, f"an output of {layout.batch} rows, one an image", _shape(part),
+                raise UserError(self.where, f"an output of {layout.batch} rows, one per image", _shape(part),
                                 "Export a network that ends in the embedding.")
         return torch.cat(parts)[: len(images)]
 
@@ -251,7 +251,7 @@ def _tried(network: FileNetwork, preprocess: Preprocess) -> tuple[int, list[str]
     if rows.shape[1] > 1 and bool((rows >= 0).all()) and torch.allclose(rows.sum(1), rows.new_ones(()), atol=1e-3):
         notes.append("its numbers are above 0 and sum to 1: class probabilities, not an embedding?")
     elif rows.shape[1] in (1000, 1001, 21841, 21843):
-        notes.append(f"{rows.shape[1]} numbers an image: scores of ImageNet's classes, not an embedding?")
+        notes.append(f"{rows.shape[1]} numbers per image: scores of ImageNet's classes, not an embedding?")
     return rows.shape[1], notes
 
 

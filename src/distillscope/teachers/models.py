@@ -279,7 +279,7 @@ class ReadyEmbeddings(TeacherRows):
         if found.ids is not None:
             found = found.take(positions(found.ids, source.ids, where))
         elif len(found) != len(source):
-            raise UserError(where, f"{len(source)} rows, one an item", str(len(found)),
+            raise UserError(where, f"{len(source)} rows, one per item", str(len(found)),
                             f"Give ids ({split}_ids.txt), or embed the same items in the same order.")
         picked = np.asarray(found.rows, dtype=np.float32)
         bad = ~np.isfinite(picked).all(axis=1)

@@ -30,7 +30,7 @@ class OnePass:
     """``embed(source)`` gives the rows of its whole images, and the source of those.
 
     With an ``entry`` of the cache, rows are taken from it and kept there. ``corrupt`` is "skip" to leave out what cannot be
-    decoded. A model that takes images as they are stored, one that is no network, and images in memory are looked through
+    decoded. A model that takes images as they are stored, one that is no network, and images in memory are scanned
     first. ``notes`` is what was assumed, done and left out, over all sources.
     """
 

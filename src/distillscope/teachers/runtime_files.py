@@ -109,7 +109,7 @@ class OnnxNetwork(FileNetwork):
         if len(images) != 1 or (set(images[0].shape[1::2]) & {1, 4} and 3 not in images[0].shape[1:]):
             raise UserError(self.where, "one input of colour images: four dimensions, float or uint8",
                             ", ".join(f"{i.name}: {i.type} {i.shape}" for i in inputs) or "none",
-                            "Export the image encoder alone.")
+                            "Export only the image encoder.")
         return images[0]
 
     def _output(self, asked: str | None) -> str:
@@ -236,7 +236,7 @@ class LiteNetwork(FileNetwork):
         if len(inputs) != 1 or len(inputs[0]["shape"]) != 4 or inputs[0]["dtype"] not in DTYPES:
             raise UserError(where, "one input of images, of four dimensions, float, uint8 or int8",
                             ", ".join(f"{i['name']}: {i['dtype'].__name__} {i['shape'].tolist()}" for i in inputs) or "none",
-                            "Convert the image encoder alone.")
+                            "Convert only the image encoder.")
         self.given, self.layout = inputs[0], self._layout(inputs[0])
 
     def _layout(self, given: dict[str, Any]) -> Layout:

@@ -100,7 +100,7 @@ class ExportedNetwork(FileNetwork):
                 raise UserError(self.where, "a program of tensors", f"an input of the kind '{kind}'", AGAIN)
         if len(images) != 1 or len(self.graph["tensor_values"].get(images[0], {}).get("sizes", ())) != 4:
             raise UserError(self.where, "one input of images, of four dimensions", ", ".join(images) or "none",
-                            "Export the image encoder alone.")
+                            "Export only the image encoder.")
         return images[0]
 
     def _outputs(self, specs: list[dict], calls: list[dict]) -> dict[str, str]:
@@ -173,7 +173,7 @@ def _check_operations(graph: dict, where: str) -> None:
         if _subgraph_at(target) is not None:
             _check_operations(node["inputs"][_subgraph_at(target)]["arg"]["as_graph"]["graph"], where)
         elif _operation(target) is None:
-            raise UserError(where, "tensor operations", f"'{target[:60]}'", "Export the image encoder alone, or to ONNX.")
+            raise UserError(where, "tensor operations", f"'{target[:60]}'", "Export only the image encoder, or to ONNX.")
 
 
 def _subgraph_at(target: str) -> int | None:
@@ -279,7 +279,7 @@ def torchscript(*, path: Path, output: str | None = None, pool: Pooling | None =
 
 
 class TorchScriptNetwork(FileNetwork):
-    """A script module, which says nothing of its input: what works is found by trying."""
+    """A script module, which says nothing about its input: what works is found by trying."""
 
     def __init__(self, path: Path, where: str, shown: Shown) -> None:
         super().__init__(path, where, shown)

@@ -96,7 +96,7 @@ def distill(student: StudentEncoder, training_set: TrainingSet, arm: Arm, settin
             folder: Path, health: Health | None = None, *, track: str | None = None,
             advance: Callable[[int], None] = lambda count: None,
             warn: Callable[[str], None] = lambda text: None) -> list[dict[str, Any]]:
-    """Train ``student`` in place; one record an epoch, also in ``folder``/metrics.jsonl, with its warnings told to ``warn``.
+    """Train ``student`` in place; one record per epoch, also in ``folder``/metrics.jsonl, with its warnings told to ``warn``.
 
     A checkpoint is written every half minute, at each epoch's end and when interrupted; started again on the same
     folder it goes on from there, to the same numbers. An interrupt waits until the step is whole. Several processes

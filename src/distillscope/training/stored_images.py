@@ -80,7 +80,7 @@ def planned(preprocess: Preprocess, splits: Splits, arm: Arm, most_gib: float) -
     if not is_worth_it(source, preprocess, arm):
         return "none, since memory holds the images" if source.in_memory else "none, since each view is of the image as stored"
     if why := refusal(source, preprocess, most_gib):
-        return f"none ({why}): decoded anew in each epoch"
+        return f"none ({why}): decoded again in each epoch"
     entry = entry_of(preprocess)
     found = int((entry.load(verify=False).find(row_keys(source, perturbed=False)[1]) >= 0).sum())
     gib = len(source) * 3 * preprocess.size**2 / 2**30
@@ -90,7 +90,7 @@ def planned(preprocess: Preprocess, splits: Splits, arm: Arm, most_gib: float) -
 def seen_by(preprocess: Preprocess, splits: Splits, arm: Arm, most_gib: float = KEEP_GIB) -> Splits:
     """The splits with train and validation as the student sees them, kept on disk; as they are where that is not worth it.
 
-    Where the limit or the disk does not allow it a line says so, and images are decoded anew in each epoch.
+    Where the limit or the disk does not allow it a line says so, and images are decoded again in each epoch.
     """
     if not is_worth_it(splits.whole_train, preprocess, arm):
         return splits
@@ -103,7 +103,7 @@ def seen_by(preprocess: Preprocess, splits: Splits, arm: Arm, most_gib: float = 
         validation = None if splits.validation is None else stored(splits.validation, preprocess, splits.title)
     except PermissionError as error:  # somebody else's cache
         progress.say(f"{splits.title}: no images are kept at {preprocess.size} px ({error.strerror} in {error.filename}): "
-                     "decoded anew in each epoch")
+                     "decoded again in each epoch")
         return splits
     return replace(splits, train=train, validation=validation)
 

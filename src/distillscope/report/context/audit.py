@@ -146,7 +146,7 @@ def lost(found: Audit) -> dict[str, Any]:
 @AUDIT.register("matter", "Does it matter?", order=20, template="findings")
 def matter(found: Audit) -> dict[str, Any]:
     """What it costs a classifier and a search index."""
-    nothing = "Nothing that was measured tells: there are no labels, and no search index."
+    nothing = "Nothing that was measured can tell: there are no labels and no search index."
     return {"sentences": does_it_matter(found), "nothing": nothing, "note": ""}
 
 

@@ -225,7 +225,7 @@ def noise_probe_of(setting: Setting, summary: Summary, kind: str) -> StressTable
             if found := summary.noise_probe(model, kind, condition):
                 rows.append(PageRow.of(model, [PageCell(condition.level), *(mean_cell(s, 1, 100) for s in found.values()),
                                                PageCell(str(found["clean"].n_seeds))]))
-    head = ["σ", "clean probe, no noise, %", "clean probe under noise, %", "won back", "lost", "seeds"]
+    head = ["σ", "clean probe, no noise, %", "clean probe under noise, %", "recovered", "lost", "seeds"]
     return StressTable.of("What noise moves, and what it destroys", head, rows) if rows else None
 
 

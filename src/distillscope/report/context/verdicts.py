@@ -55,14 +55,14 @@ def _deed(ranking: Ranking, one: Recommendation, results: Results) -> str:
     names = [f"“{n}”" for n in ranking.leaders]
     if ranking.plain not in ranking.leaders:
         text = won(ranking, one)
-        alike = f"between {joined(names)} there is no significant difference; the first {text}"
+        alike = f"no significant difference between {joined(names)}; the first {text}"
         return f"train with {names[0]}, which {text}" if len(names) == 1 else alike
     helps = []
     for found in (recommend(results, p) for p in PURPOSES if p != one.purpose):
         own = next((r for r in found.rankings if r.student == ranking.student and not r.reason and r.plain not in r.leaders),
                    None)
         if own:
-            helps.append(f"“{own.leaders[0]}” helps {TITLES[found.purpose]} "
+            helps.append(f"“{own.leaders[0]}” improves {TITLES[found.purpose]} "
                          f"({score_text(own.named(own.leaders[0]), found, own)})")
     kept = f"keep “{ranking.plain}”" if len(names) == 1 else f"no arm is significantly better than “{ranking.plain}”"
     return f"{kept} overall, but {joined(helps)}" if helps else kept
@@ -117,7 +117,7 @@ def choice(one: Recommendation, results: Results, several: bool) -> Choice:
 
 
 def _purposes(one: Recommendation, results: Results) -> tuple[PageTable | None, list[str]]:
-    """A row a purpose, a column a student: the arm to train with, and what it gains; and what the arms for `one` change."""
+    """A row a purpose, a column per student: the arm to train with, and what it gains; and what the arms for `one` change."""
     students = [r.student for r in one.rankings if not r.reason]
     if not students:
         return None, []

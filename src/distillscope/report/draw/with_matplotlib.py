@@ -15,6 +15,7 @@ from matplotlib.colors import PowerNorm
 from matplotlib.figure import Figure as Canvas
 from matplotlib.ticker import FuncFormatter, NullFormatter, NullLocator, PercentFormatter
 
+from distillscope import progress
 from distillscope.files.writing import write_atomic
 from distillscope.report.figures.figure import Figure, Grid, Mark, Panel, Series
 from distillscope.report.sentences.numbers import count, number, shortened
@@ -195,11 +196,11 @@ def draw(figure: Figure, columns: int | None = None, panel_width: float = PANEL_
 
 def write_figures(figures: list[Figure], folder: Path) -> list[Path]:
     """folder/<key>.svg and .png for each figure that has something to show."""
-    written = []
-    for figure in figures:
-        if not figure.panels:
-            continue
-        written += save_as(draw(figure), folder / figure.key, "svg", "png")
+    shown, written = [figure for figure in figures if figure.panels], []
+    with progress.late_task("figures", len(shown), "figures") as advance:
+        for figure in shown:
+            written += save_as(draw(figure), folder / figure.key, "svg", "png")
+            advance(1)
     return written
 
 

@@ -12,17 +12,17 @@ from distillscope.report.sentences.audit_measures import reach, told
 
 @AUDIT_FIGURES.register("few", order=82)
 def few(found: Audit) -> Figure | None:
-    """Accuracy of both sides over the number of labels a class; nothing where none was measured."""
+    """Accuracy of both sides over the number of labels per class; nothing where none was measured."""
     sizes = [size for size in SIZES if f"few.student.accuracy_at_{size}" in found.measured]
     if not sizes:
         return None
-    names, places = [f"{size} a class" for size in sizes], [float(i) for i in range(len(sizes))]
+    names, places = [f"{size} per class" for size in sizes], [float(i) for i in range(len(sizes))]
     series = []
     for model, shift in zip(SIDES, (-0.1, 0.1), strict=True):
         values = [found.measured[f"few.{model.student}.accuracy_at_{size}"] for size in sizes]
         series.append(dots(model, places, values, names, shift))
     kept = [(size, found.measured[key]) for size in sizes if (key := f"few.retention_at_{size}") in found.measured]
-    said = [f"With {size} label{'s' * (size > 1)} a class the student keeps {told(v, 'retention')}{reach(v, 'retention')} of "
+    said = [f"With {size} label{'s' * (size > 1)} per class the student keeps {told(v, 'retention')}{reach(v, 'retention')} of "
             "the teacher's accuracy." for size, v in (kept[:1] + kept[-1:] if len(kept) > 1 else kept)]
     return Figure("few", "With few labels",
                   "A linear probe fitted to the first labels of each class in disjoint parts of the items; intervals are "

@@ -41,7 +41,7 @@ def spectrum(found: Audit) -> Figure:
     cumulative = [s for m in SIDES if (s := line(found, m, f"{m.student}.cumulative_variance"))]
     panels = []
     if series:
-        panels.append(Panel("Singular values", "component k", "singular value, of the largest", series, x_log=True,
+        panels.append(Panel("Singular values", "component k", "singular value, largest = 1", series, x_log=True,
                             can_log=True, y_log=True))
     if cumulative:
         panels.append(Panel("Cumulative variance", "principal components k", "variance in the first k", cumulative,

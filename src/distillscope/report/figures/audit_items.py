@@ -76,7 +76,7 @@ def _over_temperature(found: Audit) -> tuple[Panel | None, str]:
     least = found.measured.get("contrastive.infonce_best_temperature")
     if not best or not least:
         return panel, ""
-    return panel, (f"The loss is least, {number(least.value, 2)} nats, at temperature {best.value:g}; what is said above is at "
+    return panel, (f"The loss is smallest, {number(least.value, 2)} nats, at temperature {best.value:g}; the value above is at "
                    "0.1.")
 
 
@@ -256,7 +256,7 @@ def null_line(x: Iterable[float], y: Iterable[float], label: str, **more) -> Ser
 
 
 def dots(model: Model, places: list[float], values: list[Value], names: list[str], shift: float = 0.0, **more) -> Series:
-    """A point a value with its interval; the hover says the measure, its interval and n."""
+    """A point per value with its interval; the hover says the measure, its interval and n."""
     known = all(v.low is not None for v in values)
     hover = [f"{name.replace(chr(10), ' ')}, n = {v.n:,}" for name, v in zip(names, values, strict=True)]
     return Series.of(model, [p + shift for p in places], [v.value for v in values], kind="points", hover=hover,

@@ -48,6 +48,6 @@ def _said(kind: str, classifier: str, worst: list[Subset]) -> str:
     first, kept = worst[0], worst[0].values["retention"]
     shown = sum(1 for s in worst if (high := s.values["retention"].high) is not None and high < 1)
     lost = f"{shown:,} of them {'is' if shown == 1 else 'are'}" if shown else "none of them is"
-    return (f"{capital(ACCURACIES[classifier])}: of {len(worst):,} {PLURAL[kind]}, “{first.name}” keeps least of the teacher's "
-            f"accuracy, {told(kept, 'retention')}{reach(kept, 'retention')} (n = {first.n:,}); "
+    return (f"{capital(ACCURACIES[classifier])}: of {len(worst):,} {PLURAL[kind]}, “{first.name}” keeps the least of the "
+            f"teacher's accuracy, {told(kept, 'retention')}{reach(kept, 'retention')} (n = {first.n:,}); "
             f"{lost} shown to have lost something.")

@@ -12,7 +12,7 @@ from distillscope.results.models import Model
 HOW = {"teacher": "teacher\nalone", "student": "student\nalone", "student_in_teacher": "old index,\nnew queries",
        "teacher_in_student": "new index,\nold queries"}
 OTHERS = ("student", "student_in_teacher", "teacher_in_student")
-"""Who asks in whose index -> what that is while an index is made anew."""
+"""Who asks in whose index -> what that is while an index is rebuilt."""
 
 KEY = "swap.student_in_teacher.recall_10"
 
@@ -25,7 +25,7 @@ def swap(found: Audit) -> Figure | None:
     wanted = (_panel(found, "recall_10", "The teacher's own first 10 that are found", "share of the results"),
               _panel(found, "label_ndcg_10", "By class: nDCG of the first 10", "nDCG"))
     panels = [panel for panel in wanted if panel]
-    return Figure("swap", "While the index is made anew",
+    return Figure("swap", "While the index is rebuilt",
                   "Old embeddings stay in an index while new queries come, or the other way round. Where the mixed ones are "
                   "low and each side alone is high, queries and index must change at once, or through one fitted matrix.",
                   panels, "",

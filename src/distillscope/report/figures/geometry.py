@@ -46,7 +46,7 @@ def cumulative_variance(run: Run, settings: list[Setting], summary: Summary) -> 
     return Figure("cumulative_variance", "Cumulative variance",
                   "Each curve says how much of the variance of the embeddings its first k principal components hold. "
                   "A curve that rises early is a cloud with few effective dimensions; where it crosses 90 % is the number "
-                  "in the table.", panels, "" if panels else "This run holds no spectra.", findings)
+                  "in the table.", panels, "" if panels else "This run has no spectra.", findings)
 
 
 LEAST_SHARE = 1e-6
@@ -76,13 +76,13 @@ def spectrum(run: Run, settings: list[Setting], summary: Summary) -> Figure:
             if found and found.y[0] > 0:
                 series.append(_shares(found))
         if series:
-            panels.append(Panel(panel_title(settings, setting), "component", "singular value, share of the largest", series,
+            panels.append(Panel(panel_title(settings, setting), "component", "singular value, largest = 1", series,
                                 x_log=True, can_log=True, y_log=True))
     return Figure("spectrum", "Spectrum",
                   "Singular values of the centred test embeddings. A straight fall is a power law; a cliff is where a model "
                   "stops using directions; the teacher's line above a student's says how much thinner the student's cloud is "
                   "in its trailing directions.",
-                  panels, "" if panels else "This run holds no spectra.")
+                  panels, "" if panels else "This run has no spectra.")
 
 
 def _points(model, x, y, n) -> list[Series]:
@@ -134,7 +134,7 @@ def rank_and_size(run: Run, settings: list[Setting], summary: Summary) -> Figure
                   "The number of directions that the embeddings fill evenly: exp of the entropy of p = s²/Σs², on centred test "
                   "embeddings. Bars are 95 % t intervals over seeds, faint points single seeds, the dashed line the teacher. A "
                   "flat row of points means that more parameters did not buy more dimensions in this training.",
-                  panels, "" if panels else "This run holds no effective rank with a number of parameters.", findings)
+                  panels, "" if panels else "This run has no effective rank with a number of parameters.", findings)
 
 
 @STUDY_FIGURES.register("cosine_rank", order=50)
@@ -152,7 +152,7 @@ def cosine_and_rank(run: Run, settings: list[Setting], summary: Summary) -> Figu
     return Figure("cosine_rank", "Mean cosine against effective rank",
                   "Every student by how closely it points where the teacher points (up) and by how many dimensions it fills "
                   "(right). Points that rise without moving right imitate better inside the same few dimensions.",
-                  panels, "" if panels else "This run holds no mean cosine.")
+                  panels, "" if panels else "This run has no mean cosine.")
 
 
 @STUDY_FIGURES.register("alignment", order=60)
@@ -184,4 +184,4 @@ def alignment(run: Run, settings: list[Setting], summary: Summary) -> Figure:
                   "How much of a student's variance lies in the teacher's first k principal components. Read it against the "
                   "teacher's own curve (a perfect copy) and against k/d (no relation). A student above the teacher's curve "
                   "puts more into the leading components than the teacher does, which any imperfect regressor does.",
-                  panels, "" if panels else "This run holds no alignment curves.")
+                  panels, "" if panels else "This run has no alignment curves.")

@@ -27,7 +27,7 @@ METHODS = {"tsne": "t-SNE", "pca": "PCA"}
 def why_absent(run: Run) -> str:
     """Why a run has no thumbnails, map or confusion, and where they are or what makes them."""
     if is_archive(run.path):
-        return "An archive holds no thumbnails, map or confusion: the run that it was packed from does."
+        return "An archive has no thumbnails, map or confusion: the run that it was packed from does."
     return ("This run kept no thumbnails, map or confusion. Repeat its command with --resume: finished trials are not trained "
             "again, and what is missing is made from what they saved.")
 
@@ -229,5 +229,5 @@ def maps(run: Run, albums: list[Kept]) -> Figure:
     return Figure("map", "A map of the same images",
                   "Each dot is a test image, the same ones for every model; colours are true classes. Point at a dot to see "
                   "the image and where every model puts it. Classes that run into each other in a student's map alone are what "
-                  "it no longer separates. Distances between clusters of a t-SNE mean little: read who is beside whom. "
+                  "it no longer separates. Distances between clusters of a t-SNE mean little: read who is next to whom. "
                   f"{said}", panels, "" if panels else why_absent(run))

@@ -80,7 +80,7 @@ def information(run: Run, settings: list[Setting], summary: Summary) -> Figure:
                   "How well a student's embedding picks its own image's teacher embedding out of a batch. The ceiling is what "
                   "chance gives; the distance below it is what is kept, and it can never exceed the ceiling itself, so it is "
                   "no mutual information. Uniformity says how evenly the embeddings cover the sphere.",
-                  panels, "" if panels else "This run holds no InfoNCE and no uniformity.", findings)
+                  panels, "" if panels else "This run has no InfoNCE and no uniformity.", findings)
 
 
 @STUDY_FIGURES.register("noise", order=10)
@@ -169,4 +169,4 @@ def training(run: Run, settings: list[Setting], summary: Summary) -> Figure:
     return Figure("training", "Training, epoch by epoch",
                   "Means over seeds with 95 % t intervals. A rank that still rises at the last epoch says that training was "
                   "stopped, not that it had converged." + (f" Here {seeds_text(seeds)}." if seeds else ""),
-                  panels, "" if panels else "This run holds no training log.")
+                  panels, "" if panels else "This run has no training log.")

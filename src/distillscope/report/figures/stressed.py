@@ -59,8 +59,8 @@ def bands(run: Run, settings: list[Setting], summary: Summary) -> Figure:
                 findings.append(f"Most hurt at σ {sigma:g}{of_setting(settings, setting)} by the band: {', '.join(deaf)}.")
     return Figure("bands", "Noise, band by band",
                   "Noise of equal power, limited to a band of radial frequency of the stored image: 0 is flat, 1 is half a "
-                  "cycle a pixel. A model whose accuracy stays up in the high bands does not hear them, which is what a "
-                  "low-pass filter would do.",
+                  "cycle per pixel. A model whose accuracy stays up in the high bands ignores them, as a low-pass "
+                  "filter would.",
                   panels, "" if panels else not_run("band_noise"), findings)
 
 
@@ -148,7 +148,7 @@ def fourier(run: Run, settings: list[Setting], summary: Summary) -> Figure:
     panels = [replace(p, grid=replace(g, low=min(cells), high=max(cells))) for p, g in zip(panels, grids, strict=True)]
     return Figure("fourier", "Fourier heat map",
                   "The error that one wave causes, for each frequency: slow waves in the middle, fast ones at the edge. A dark "
-                  "middle with pale edges is a model that listens to coarse shape; dark edges are a sensitivity to fine "
+                  "middle with pale edges is a model that responds to coarse shape; dark edges are a sensitivity to fine "
                   "detail.",
                   panels, "" if panels else not_run("fourier"))
 
@@ -164,9 +164,9 @@ def gradient(run: Run, settings: list[Setting], summary: Summary) -> Figure:
             panels.append(Panel(panel_title(settings, setting), "radial frequency, fractions of Nyquist",
                                 "share of the gradient's energy",
                                 series, y_percent=True))
-    return Figure("gradient", "What detail the models listen to",
+    return Figure("gradient", "What detail the models respond to",
                   "How the energy of the gradient of the embedding with respect to the pixels is spread over radial frequency, "
-                  "with no noise at all. A curve further left listens to coarser detail. The last point is the corners beyond "
+                  "with no noise at all. A curve further left responds to coarser detail. The last point is the corners beyond "
                   "Nyquist.",
                   panels, "" if panels else not_run("gradient"))
 
@@ -197,7 +197,7 @@ def top_k(run: Run, settings: list[Setting], summary: Summary) -> Figure:
                                 x_log=True, can_log=True, y_percent=True, y_range=(0.0, 1.02),
                                 x_ticks=[(x, f"{x:g}") for x in sorted({v for s in series for v in s.x})]))
     return Figure("top_k", "Robustness of fewer dimensions",
-                  "The teacher cut to its k leading components, its probe fitted anew each time. If dimensions made it robust, "
+                  "The teacher cut to its k leading components, its probe refitted each time. If dimensions made it robust, "
                   "the noisy curve would climb with k; where it falls while the clean one climbs, the trailing components "
                   "carry what noise destroys.",
                   panels, "" if panels else not_run("top_k"))
@@ -217,8 +217,8 @@ def latency(run: Run, settings: list[Setting], summary: Summary) -> Figure:
                 series.append(Series.of(model, [time.mean], [score.mean], kind="points", marker=model.marker, n=score.n_seeds,
                                         low=[score.low] if known[1] else None, high=[score.high] if known[1] else None))
         if series:
-            panels.append(Panel(panel_title(settings, setting), "ms an image (batch 1, median)", "accuracy, clean", series,
-                                x_name="ms an image", x_log=True,
+            panels.append(Panel(panel_title(settings, setting), "ms per image (batch 1, median)", "accuracy, clean", series,
+                                x_name="ms per image", x_log=True,
                                 can_log=True, y_percent=True))
     return Figure("latency", "Accuracy against time",
                   "What a student's speed costs. Timed on the machine named below, one image at a time, preprocessing left "

@@ -13,7 +13,7 @@ from distillscope.report.sentences.stages import stages_headline
 ACCURACIES = {"probe": "a linear probe", "paper.probe": "the paper's linear probe", "knn": "a vote of 10 neighbours",
               "zero_shot": "the nearest class name"}
 RECALLS = {"retrieval.recall_at_1": "", "retrieval.mapped_recall_at_1": " after one fitted matrix"}
-ITEMS = "telling single items apart"
+ITEMS = "distinguishing individual items"
 WHOLE, LITTLE, SOME, HALF = 0.99, 0.95, 0.80, 0.50
 """Retained shares from which the words are 'nothing', 'little', 'some' and 'much': conventions, printed with the verdict."""
 ALLOWED = 0.95
@@ -46,13 +46,13 @@ def _directions(found: Audit) -> Loss | None:
     kept = student.value / teacher.value
     how = ", both corrected for so few items" if name != "effective_rank" else ""
     if kept > 1.02:
-        clause = f"the student uses {percent(kept, 0)} of the teacher's effective dimensions, which noise alone can do"
+        clause = f"the student uses {percent(kept, 0)} of the teacher's effective dimensions, which noise alone can cause"
     else:
         clause = (f"the student uses {number(student.value, 1)} of the teacher's {number(teacher.value, 1)} effective "
                   f"dimensions ({share(min(kept, 1.0))})")
     sentence = (f"Directions: the student uses {number(student.value, 1)}{reach(student)} effective dimensions, the teacher "
                 f"{number(teacher.value, 1)}{reach(teacher)}: {percent(kept, 0)}"
-                f"{', which noise alone can do' if kept > 1.02 else ''}{how} (n = {student.n:,}).")
+                f"{', which noise alone can cause' if kept > 1.02 else ''}{how} (n = {student.n:,}).")
     return Loss("the number of directions used", min(1.0, kept), clause, sentence)
 
 
@@ -125,15 +125,15 @@ def _first(found: Audit, worst: Loss | None) -> str:
     if worst is None:
         few = "alignment.teacher_r2" in found.measured and _ceiling(found) < HALF
         return (f"{found.num_items:,} items are too few to tell whether anything was lost" if few else
-                "No measure was taken that shows a loss")
-    words = ((WHOLE, "No loss was found"), (LITTLE, f"Little was lost, most of it in {worst.what}"),
-             (SOME, f"Some was lost, most of it in {worst.what}"), (HALF, f"Much was lost, most of it in {worst.what}"))
-    how = next((text for least, text in words if worst.retained >= least), f"Most was lost in {worst.what}")
+                "No measure that could show a loss was taken")
+    words = ((WHOLE, "No loss was found"), (LITTLE, f"Little was lost, mostly in {worst.what}"),
+             (SOME, f"Some was lost, mostly in {worst.what}"), (HALF, f"Much was lost, most of it in {worst.what}"))
+    how = next((text for least, text in words if worst.retained >= least), f"Most was lost, above all in {worst.what}")
     cosine = found.measured.get("alignment.mean_cosine")
     close = cosine is not None and cosine.value > WHOLE and worst.retained >= LITTLE
     near = f", and the mean cosine with the teacher is {told(cosine)}" if cosine is not None and close else ""
     if _ceiling(found) < HALF and not (near and worst.retained >= WHOLE):  # too few to fit what would tell more
-        return f"{found.num_items:,} items are few to judge a loss by: {worst.clause}"
+        return f"{found.num_items:,} items are too few to measure the loss well: {worst.clause}"
     return f"{how}: {worst.clause}{near}{_other_coordinates(found) if worst.what != ITEMS else ''}"
 
 
@@ -160,18 +160,18 @@ def _matters(found: Audit, worst: Loss | None) -> str:
     if _unread(found):
         return _unread(found)
     if chance and kept.value < WHOLE:
-        return f"for these labels the loss is not significant: {accuracies}{f', McNemar {p_text(p.value)}' if p else ''}"
+        return f"on these labels the loss is not significant: {accuracies}{f', McNemar {p_text(p.value)}' if p else ''}"
     if kept.value >= WHOLE and kept.low is not None and kept.low < LITTLE:
-        return (f"for these labels no loss of accuracy shows ({ACCURACIES[head]}: {against}), but {kept.n:,} items leave room "
-                f"for one (kept: 95{NBSP}% interval {between(kept, 'retention')}{NBSP}%)")
+        return (f"on these labels no loss of accuracy is seen ({ACCURACIES[head]}: {against}), but {kept.n:,} items cannot "
+                f"rule one out (retained: 95{NBSP}% interval {between(kept, 'retention')}{NBSP}%)")
     if kept.value > 1:
         which = "it" if worst and worst.retained >= WHOLE else "that"
-        return (f"for these labels {which} does not matter, since {ACCURACIES[head]} does no worse on the student ({against})")
+        return (f"on these labels {which} does not matter, since {ACCURACIES[head]} does no worse on the student ({against})")
     if kept.value >= WHOLE:
-        return f"for these labels that does not matter, since {accuracies}"
+        return f"on these labels that does not matter, since {accuracies}"
     if kept.value >= LITTLE:
-        return f"for these labels it matters little, since {accuracies}"
-    return f"for these labels it matters{'' if kept.value >= SOME else ' much'}, since {accuracies}"
+        return f"on these labels it matters little, since {accuracies}"
+    return f"on these labels it matters{'' if kept.value >= SOME else ' a lot'}, since {accuracies}"
 
 
 def _unread(found: Audit) -> str:
@@ -268,7 +268,7 @@ def _matrix(found: Audit) -> list[str]:
     raw, mapped = (found.measured.get(f"retrieval.{name}") for name in ("recall_at_1", "mapped_recall_at_1"))
     if not raw or not mapped or raw.high is None or mapped.low is None or mapped.low <= raw.high:
         return []
-    return [("To search in the teacher's index, put one fitted matrix behind the student: recall at 1 goes from "
+    return [("To search in the teacher's index, apply one fitted matrix to the student's embeddings: recall at 1 goes from "
             f"{percent(raw.value)} to {percent(mapped.value)} without training.")]
 
 

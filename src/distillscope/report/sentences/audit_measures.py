@@ -30,11 +30,11 @@ def accuracy_sentence(found: Audit, head: str) -> str:
         return f"{text}."
     how = p_text(p.value)
     return f"{text}; " + (f"the difference is significant (McNemar {how})." if p.value < 0.05 else
-                          f"no significant difference (McNemar {how}), which is no proof of equality.")
+                          f"no significant difference (McNemar {how}), which does not prove equality.")
 
 
 def read_as(found: Audit) -> list[str]:
-    """One line a side: how each input was read, and how the rows were paired."""
+    """One line per side: how each input was read, and how the rows were paired."""
     lines = [said if name.endswith("pairing") else f"{name.replace('_', ' ')} {said}" for name, held in found.inputs.items()
              if (said := held.get("said"))]
     return [line for line in lines if line not in found.notes]
@@ -53,7 +53,7 @@ def _rank(line: Line, found: Audit) -> str:
         return (f"The student spreads over more directions than the teacher ({s / t:.2f} times), as noise does too: read it "
                 "with R².")
     if s > 0.98 * t:
-        return "Both fill about as many directions."
+        return "Both fill about the same number of directions."
     return f"The student's variance fills about {number(s, 0)} directions evenly, the teacher's {number(t, 0)}."
 
 
@@ -62,7 +62,7 @@ def _corrected(line: Line, found: Audit) -> str:
     for side, value in (("teacher", line.teacher), ("student", line.student)):
         if value is not None:
             parts.append(f"{number(100 * (1 - found[f'{side}.effective_rank'] / value.value), 1)}{NBSP}% ({side})")
-    return f"With so many items the raw rank reads low by about {' and '.join(parts)}."
+    return f"With this many items the raw rank reads low by about {' and '.join(parts)}."
 
 
 def _dims(line: Line, found: Audit) -> str:
@@ -100,7 +100,7 @@ def _decay(line: Line, found: Audit) -> str:
         return ""
     t, s = (v.value for v in line.both)
     gap = s - t
-    return ("Both spectra fall about as fast." if abs(gap) < 0.05 else
+    return ("Both spectra fall at about the same rate." if abs(gap) < 0.05 else
             f"The student's spectrum falls {'faster' if gap > 0 else 'more slowly'} than the teacher's.")
 
 
@@ -115,14 +115,14 @@ def _uniformity(line: Line, found: Audit) -> str:
         return ""
     t, s = (v.value for v in line.both)
     gap = s - t
-    return ("Both are spread about as evenly over the sphere." if abs(gap) < 0.05 else
+    return ("Both are spread over the sphere about equally evenly." if abs(gap) < 0.05 else
             f"The student is {'more crowded' if gap > 0 else 'spread more evenly'} on the sphere than the teacher.")
 
 
 def _duplicates(line: Line, found: Audit) -> str:
     worst = max(v.value for v in (line.teacher, line.student) if v is not None)
     return ("No sampled row repeats another." if worst == 0 else
-            "Repeated rows weigh as often as they stand in the spectrum; elsewhere an item counts once.")
+            "The spectrum counts every repeat of a row; elsewhere an item counts once.")
 
 
 def _undersampled(line: Line, found: Audit) -> str:
@@ -178,11 +178,11 @@ def _infonce(line: Line, found: Audit) -> str:
 
 
 def _retained(line: Line, found: Audit) -> str:
-    return f"It keeps {share(line.known.value, 1)} of the nats by which the teacher tells its own items apart."
+    return f"It keeps {share(line.known.value, 1)} of the nats by which the teacher distinguishes its own items."
 
 
 def _saturated(line: Line, found: Audit) -> str:
-    return "K is too small to tell students apart." if line.known.value else "K is large enough to tell students apart."
+    return "K is too small to distinguish students." if line.known.value else "K is large enough to distinguish students."
 
 
 def _recall(line: Line, found: Audit) -> str:

@@ -14,7 +14,7 @@ from distillscope.visible import joined
 READING = ("B − A, each run with its own seeds: where both have a seed, its difference is taken first and Student's t interval "
            "is over those differences; where they share none, the interval is Welch's. “Over items” is a paired bootstrap over "
            "the test images of the same trained models: it holds for other images, not for other seeds. p is Holm's over every "
-           "difference on this page. No significant difference is no proof of equality.")
+           "difference on this page. No significant difference does not prove equality.")
 OVER_ITEMS = ("B − A of the values of both audits. The interval joins both audits' intervals (MOVER) as if their items were "
               "not the same, which is too wide where they are; none of it speaks of other seeds. p is Holm's over every "
               "difference on this page.")
@@ -100,7 +100,7 @@ def headline(labels: Sequence[str], differences: Sequence[Difference]) -> str:
                 "that of single runs.")
     if not kept:
         return (f"{others} against {labels[0]}: no significant difference in any of {len(tested)} comparisons (Holm's "
-                "correction), which is no proof of equality.")
+                "correction), which does not prove equality.")
     named = []
     for d in kept[:3]:
         who = f"{d.name}, " if d.name else ""

@@ -93,7 +93,7 @@ def won(ranking: Ranking, found: Recommendation) -> str:
         share = gain(scored(first), 100, 0, ranking.simultaneous(first)).lstrip("+")
         text = f"closes {share}{NBSP}% of the gap to the teacher, the mean of {joined(found_axes(first, found))}"
     worse = losses(first, found)
-    return f"{text}, at the cost of {joined(worse)}" if worse else text
+    return f"{text}, but loses {joined(worse)}" if worse else text
 
 
 def found_axes(entry: Entry, found: Recommendation) -> list[str]:
@@ -124,7 +124,7 @@ def sentence(ranking: Ranking, found: Recommendation) -> str:
     text = f"{who}: no significant difference for {found.purpose} between {names}."
     if ranking.plain in ranking.leaders:
         return f"{text} The plain arm is among them, so no arm is significantly better.{rest}"
-    return (f"{text} “{best}” reads best: it {won(ranking, found)} ({level(ranking)}, paired over {first.n} seeds). "
+    return (f"{text} “{best}” has the best score: it {won(ranking, found)} ({level(ranking)}, paired over {first.n} seeds). "
             f"It changes: {changes(first, found)}{rest}")
 
 
@@ -166,7 +166,7 @@ def intervals(ranking: Ranking) -> str:
 
 
 PROBES = {TUNED: "Accuracies here are those of the tuned probe, whose C is chosen on held-out images.",
-          PAPER: "Accuracies here are those of the paper's probe (C 1 on unit rows), which favours embeddings of an even "
+          PAPER: "Accuracies here are those of the paper's probe (C 1 on unit rows), which favours embeddings with an even "
                  "spectrum; set probes.tuned: true to rank by a probe whose C is chosen on held-out images."}
 
 

@@ -120,7 +120,7 @@ def _difference(summary: Summary, a: Model, b: Model, key: str, subject: str, di
         return f"{text}; {seeds_text(d.n_seeds)}, so we cannot tell how much it varies."
     text += f" {interval_text(d, digits, scale)} (95{NBSP}%, paired over {d.n_seeds} seeds)"
     if d.low <= 0 <= d.high:
-        return f"{text}: no significant difference, and no proof that there is none."
+        return f"{text}: no significant difference, which does not prove that there is none."
     return f"{text}."
 
 

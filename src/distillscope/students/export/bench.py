@@ -81,8 +81,11 @@ def bench(paths: Sequence[Path | str], *, threads: Sequence[int] = (1,), batches
             torch.set_num_threads(count)  # what runtimes open their files with, too
             models: dict[str, Model] = {name: _load(name) for name in names}
             models |= {name: open_one() for name, open_one in (others or {}).items()}
-            for batch, fit in _fitting(models, batches, say=count == threads[0]):
-                found += _timed(fit, count, batch, seconds, set(names) if memory else set())
+            fitting = _fitting(models, batches, say=count == threads[0])
+            steps = sum(len(fit) for _, fit in fitting) * (ROUNDS + 1)
+            with progress.late_task(f"bench, {count} thread{'s' * (count > 1)}", steps, "turns") as advance:
+                for batch, fit in fitting:
+                    found += _timed(fit, count, batch, seconds, set(names) if memory else set(), advance)
     finally:
         torch.set_num_threads(before)
     return found
@@ -107,8 +110,9 @@ def _load(path: Path | str) -> Model:
     return load_student(path, "cpu") if is_folder(path) else load_artefact(path)
 
 
-def _timed(models: dict[str, Model], threads: int, batch: int, seconds: float, memory: set[str]) -> list[Timing]:
-    """Every model in turn, ROUNDS times; ``memory`` names those whose memory is measured."""
+def _timed(models: dict[str, Model], threads: int, batch: int, seconds: float, memory: set[str],
+           advance: Callable[[int], None]) -> list[Timing]:
+    """Every model in turn, ROUNDS times; ``memory`` names those whose memory is measured, which takes about a turn."""
     calls = {name: _call(model, batch) for name, model in models.items()}
     taken: dict[str, list[list[float]]] = {name: [] for name in calls}
     with torch.inference_mode():
@@ -119,6 +123,7 @@ def _timed(models: dict[str, Model], threads: int, batch: int, seconds: float, m
             for name, call in calls.items():
                 time.sleep(PAUSE)
                 taken[name].append(_one_turn(call, seconds / ROUNDS))
+                advance(1)
     first = next(iter(taken))
     medians = {name: [statistics.median(turn) for turn in turns] for name, turns in taken.items()}
     found = []
@@ -129,6 +134,7 @@ def _timed(models: dict[str, Model], threads: int, batch: int, seconds: float, m
         found.append(Timing(name, runtime_of(model), precision_of(model), threads, batch, 1000 * middle,
                             1000 * float(np.quantile(every, 0.9)), batch / middle, ratio, len(every), bytes_of(model),
                             peak_memory(name, threads, batch) if name in memory else None))
+        advance(1)
     return found
 
 

@@ -153,7 +153,13 @@ class Quantiser:
 
     def all_in_int8(self) -> list[Point]:
         """Every method with 8-bit and with 7-bit weights, no layer left in float32."""
-        return [self.point(method, bits) for method in METHODS for bits in (8, 7)]
+        found = []
+        with progress.late_task("int8: methods and weights", 2 * len(METHODS), "ways") as advance:
+            for method in METHODS:
+                for bits in (8, 7):
+                    found.append(self.point(method, bits))
+                    advance(1)
+        return found
 
     def best(self) -> Point:
         """Of these the one with the highest mean cosine."""
@@ -248,7 +254,7 @@ def choose(quantiser: Quantiser, min_cosine: float, where: str) -> tuple[Point, 
     """The smallest way found that keeps the bound on the mean cosine, and every way that was tried.
 
     Methods are compared with all layers in int8. Where the best misses the bound, each layer alone is left in float, and layers
-    are left in float one after another by what they win back a byte; then each of them goes back to int8 if the bound allows.
+    are left in float one after another by what they recover a byte; then each of them goes back to int8 if the bound allows.
     """
     tried, best = quantiser.all_in_int8(), quantiser.best()
     least = quantiser.float_bytes / TIMES_SMALLER

@@ -138,7 +138,7 @@ def _check_needed(precision: str, calibrate: str | None, split: str | None, corr
                                         ("--min-cosine", min_cosine, "--precision int8", precision == "int8"),
                                         ("--qat-steps", qat_steps, "--qat", qat)):
         if given is not None and not there:
-            raise UserError(option, f"{needs} beside it", f"{option} alone", f"Add {needs}, or leave it out.")
+            raise UserError(option, f"{needs} with it", f"{option} alone", f"Add {needs}, or leave it out.")
 
 
 def _put(files: list[Path], folder: Path) -> None:
