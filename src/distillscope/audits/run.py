@@ -116,7 +116,7 @@ class Elsewhere:
 
     def read(self, sides: tuple[str, str], images: Images, scale: float | None,
              ) -> tuple[tuple[Embeddings, Embeddings] | None, dict[str, dict[str, Any]]]:
-        """Both sides with one row an item, and how they were read."""
+        """Both sides with one row per item, and how they were read."""
         if self.data is not None:
             option = "--split" if self.split is None else "--ood-split"
             others = replace(images, data=self.data, split=self.split or images.split, option=option, loaded={})

@@ -52,7 +52,7 @@ def bottleneck(results: Results) -> Finding:
     if not parts:
         raise Undecided(f"no remedy was measured at {sigma}")
     results.spared(sigma, noisy, *(results.accuracy(r, student, sigma) for r in tried))
-    text = "" if len(parts) == 1 else f"none of {len(parts)} remedies wins back half of what {student} loses at {sigma}"
+    text = "" if len(parts) == 1 else f"none of {len(parts)} remedies recovers half of what {student} loses at {sigma}"
     names = ", ".join([arm.name, *(r.name for r in tried)])
     statement = all_of(parts, text=text)
     if statement.yes <= statement.no and not any(r.view_name == "noise" for r in tried):

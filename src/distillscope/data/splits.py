@@ -26,7 +26,7 @@ Keepers = Callable[[Source], Sequence[Keeper]]
 
 
 def no_keepers(source: Source) -> Sequence[Keeper]:
-    """Of a set of which nothing is kept while it is looked through."""
+    """Of a set of which nothing is kept while it is scanned."""
     return ()
 
 

@@ -1,6 +1,6 @@
 """Each image of a set that memory does not hold is read and decoded once, for all models that a command shows it to.
 
-While the set is looked through its images are kept at the students' sizes, and the first teacher embeds them.
+While the set is scanned its images are kept at the students' sizes, and the first teacher embeds them.
 """
 
 from __future__ import annotations

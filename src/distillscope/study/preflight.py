@@ -343,12 +343,12 @@ def check_data(work: Work, splits: Splits) -> None:
 
 
 def check_encoder(work: Work, encoder: TeacherRows) -> None:
-    """Before anything is embedded, also of images that are embedded while they are looked through."""
+    """Before anything is embedded, also of images that are embedded while they are scanned."""
     _go_through("encoder", work, encoder)
 
 
 def check_teacher(work: Work, splits: Splits, encoder: TeacherRows, teacher: str) -> None:
-    """Before a teacher embeds images that were looked through."""
+    """Before a teacher embeds images that were scanned."""
     check_encoder(work, encoder)
     _go_through("teacher", work, Seen(splits, encoder, teacher))
 

@@ -79,7 +79,7 @@ class RunAtUrl:
         there = listed(self.url, may_be_absent=True)
         if not resume and (there or is_filled(self.folder)):
             got = "one with files" if there else f"one whose files are gone, but not those in {self.folder}"
-            raise UserError(f"--out {self.url}", "a new or empty place", got, "Add --resume to go on with it, or name another.")
+            raise UserError(f"--out {self.url}", "a new or empty place", got, "Add --resume to continue it, or name another.")
         if there and CONFIG not in there:
             raise UserError(f"--out {self.url}", f"a run (with {CONFIG})", "other files", "Name another.")
         if there:

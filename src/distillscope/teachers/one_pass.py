@@ -62,7 +62,7 @@ class OnePass:
 
 
 class RowKeeper:
-    """A `Keeper` of an encoder's rows for images that are looked through: they are embedded as they are decoded.
+    """A `Keeper` of an encoder's rows for images that are scanned: they are embedded as they are decoded.
 
     What it takes is written every half minute and whenever a file is full; a cache that may not be written keeps nothing.
     """
@@ -109,7 +109,7 @@ class RowKeeper:
 
 
 def row_keeper(teacher: TeacherRows, source: Source) -> RowKeeper | None:
-    """What embeds images of ``source`` while they are looked through; None where memory holds them, or no network sees them."""
+    """What embeds images of ``source`` while they are scanned; None where memory holds them, or no network sees them."""
     network = teacher.network
     worth = network is not None and network.sees is not None and not source.in_memory and group.world() == 1
     return RowKeeper(network) if worth and network else None

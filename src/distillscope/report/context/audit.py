@@ -188,7 +188,7 @@ def elsewhere(found: Audit, drawn: Shown) -> dict[str, Any] | None:
     return {"rows": [drawn("ood")]} if "ood.student.auroc" in found.measured else None
 
 
-@AUDIT.register("items", "Telling items apart", order=70, template="figures")
+@AUDIT.register("items", "Distinguishing items", order=70, template="figures")
 def items(drawn: Shown) -> dict[str, Any]:
     """How many nats the embeddings hold of which item is which."""
     return {"rows": [drawn("contrastive")]}

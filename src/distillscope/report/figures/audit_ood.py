@@ -32,4 +32,4 @@ def ood(found: Audit) -> Figure | None:
         said.append(f"The student's AUROC less the teacher's is {told(change, key)}{reach(change, key)}.")
     return Figure("ood", "Items from elsewhere",
                   "An item is taken for one from elsewhere where its 10th nearest known item is far. Who filters by distance "
-                  "sets the threshold on known items alone; it must be set anew for the student.", panels, "", said)
+                  "sets the threshold on known items alone; it must be set again for the student.", panels, "", said)
