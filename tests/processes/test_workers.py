@@ -169,7 +169,7 @@ def test_a_study_is_held_by_one_process_and_ends_when_interrupted(running):
     process, config, out, errors = running
     with pytest.raises(UserError) as refused:
         run_study(load_preset(str(config)), out, resume=True)
-    assert "going on" in refused.value.got and process.is_alive()
+    assert "still running" in refused.value.got and process.is_alive()
 
     os.killpg(process.pid, signal.SIGINT)  # as Ctrl-C does; above, the first process alone gets it
     process.join(timeout=60)  # a trial takes minutes

@@ -97,7 +97,7 @@ def test_a_sentence_is_about_this_value():
     assert "Nothing of the teacher" in line("alignment.teacher_r2", (0.01, "R2"))
     assert "91.0 %" in line("alignment.teacher_r2", (0.91, "R2")).replace(NBSP, " ")
     p = {"probe.retention": (0.9, "share")}
-    assert "no proof of equality" in line("probe.retention", (0.9, "share"), **{"probe.mcnemar_p": (0.4, "p")})
+    assert "does not prove equality" in line("probe.retention", (0.9, "share"), **{"probe.mcnemar_p": (0.4, "p")})
     assert "difference is significant" in line("probe.retention", (0.9, "share"), **{"probe.mcnemar_p": (0.004, "p")})
     assert "McNemar" not in line("probe.retention", p["probe.retention"])
     assert "did not converge" in line("probe.student.gradient_norm", (0.1, "norm"))
