@@ -45,7 +45,7 @@ class Node:
         return "Ray runtime started" in self.said.read_text(errors="replace")
 
     def check(self) -> None:
-        """On a busy machine Ray gives up after half a minute: then it is begun anew."""
+        """On a busy machine Ray gives up after half a minute: then it is begun again."""
         if self.process.poll() is not None:
             assert self.tries < 4, self.said.read_text(errors="replace")[-2000:]
             self.process, self.tries = self.begin(), self.tries + 1

@@ -16,7 +16,7 @@ ATTACKS = ("kills", "fuzz", "disk", "together", "names", "cluster")
 CASES = {"kills": processes.kills, "disk": disk.cases, "together": processes.together, "names": names.cases,
          "cluster": cluster.cases}
 LANES = (("kills", "together", "cluster"), ("fuzz", "disk", "names"))
-"""Attacks of one lane follow one another; lanes run side by side, one a core."""
+"""Attacks of one lane follow one another; lanes run side by side, one per core."""
 
 
 def options_of(arguments: list[str] | None = None) -> tuple[argparse.Namespace, Options]:

@@ -65,7 +65,7 @@ def run(
     batch_size: BatchSize = None,
     lr: LearningRate = None,
     seed: Annotated[list[int] | None, typer.Option(help="seeds instead of the preset's; repeatable")] = None,
-    resume: Annotated[bool, typer.Option("--resume", help="go on with an existing run directory")] = False,
+    resume: Annotated[bool, typer.Option("--resume", help="continue an existing run")] = False,
     shard: Annotated[str | None, typer.Option(metavar="I/N", help="one of N parts of the trials alone, each into an --out of "
                                                                   "its own; `merge` joins them")] = None,
     corrupt: Annotated[str | None, typer.Option(
@@ -73,7 +73,7 @@ def run(
     dry_run: Annotated[bool, typer.Option("--dry-run", help="print the plan and stop")] = False,
     device: Device = "auto",
     precision: Precision = None,
-    jobs: Annotated[int | None, typer.Option(help="trials at once [default: one a core on a CPU, else 1; with --engine ray "
+    jobs: Annotated[int | None, typer.Option(help="trials at once [default: one per core on a CPU, else 1; with --engine ray "
                                                   "as many as there is room for]")] = None,
     engine: EngineName = "local",
     address: Address = None,
@@ -196,11 +196,11 @@ def embed(
     teacher: Annotated[str | None, typer.Option(autocompletion=TEACHERS, help="a teacher's name")] = None,
     student: Annotated[str | None, typer.Option(help="a distilled student's folder, or hf-hub:owner/name")] = None,
     split: Annotated[str, typer.Option(help="of the data set")] = "test",
-    out: Annotated[str | None, typer.Option(help="folder or URL for img_emb/, metadata/ [default: only the cache]")] = None,
-    shard: Annotated[str | None, typer.Option(metavar="I/N", help="one of N parts alone; N commands fill one --out")] = None,
+    out: Annotated[str | None, typer.Option(help="folder or URL for img_emb/ and metadata/ [default: only the cache]")] = None,
+    shard: Annotated[str | None, typer.Option(metavar="I/N", help="only one of N parts; N commands fill one --out")] = None,
     files: Annotated[int | None, typer.Option(help="at least so many files [default: one for each 65,536 items "
                                                    "or shard]")] = None,
-    resume: Annotated[bool, typer.Option("--resume", help="go on with what was begun")] = False,
+    resume: Annotated[bool, typer.Option("--resume", help="continue an interrupted command")] = False,
     limit: Annotated[int | None, typer.Option(help="a stratified part")] = None,
     corrupt: Corrupt = "error",
     image_size: Annotated[int | None, typer.Option(help="what a model file sees")] = None,

@@ -70,7 +70,7 @@ class Arm(_Frozen):
 
     ``view_target``: the student of a view is shown the teacher's embedding of the "same" view, of the "clean" image, or the
     "mean" of its embeddings of all versions in the view's bank.
-    ``student_view``: a further view on top of ``view`` that the student alone sees, drawn anew in each epoch.
+    ``student_view``: a further view on top of ``view`` that the student alone sees, drawn again in each epoch.
     ``view_bank``: only so many versions of each image, over all seeds and epochs, so that the teacher embeds few.
     ``training``: what differs from the study's; the settings left out are the study's.
     ``student``: settings of the network that this arm's students have otherwise, as ``{blur_pool: true}``; the label stays, and

@@ -40,7 +40,7 @@ class Source:
 
     Where the set fits in memory, ``pixels`` (n, h, w, 3) is the decoded set, or ``kept`` its images where sizes differ.
     Where it does not, ``encoded(i)`` gives item i as a file holds it, and ``workers`` processes decode what is read.
-    ``hashes`` (n, 16) uint8 are the names of the decoded images (`image_name`), once they were looked through
+    ``hashes`` (n, 16) uint8 are the names of the decoded images (`image_name`), once they were scanned
     (`load_in_memory`). ``unsplit``: the same images are read whatever split is asked for. Where items are files of their own,
     ``file_bytes(i)`` is how long item i's is, which is known without reading it.
     """

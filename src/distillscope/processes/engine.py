@@ -48,7 +48,7 @@ class Engine:
             raise UserError("--address", "a cluster that this machine is a node of: auto, or HOST:PORT", f"'{self.address}'",
                             "Give the command on a node, or to the cluster by `ray job submit` (docs/scale.md).")
         if self.cpus is not None and self.cpus < 1:
-            raise UserError("--task-cpus", "a whole number from 1 up", str(self.cpus), "Leave it out for one.")
+            raise UserError("--task-cpus", "a whole number of at least 1", str(self.cpus), "Leave it out for one.")
         if self.gpus is not None and not (0 <= self.gpus < 1 or self.gpus == int(self.gpus) > 0):
             raise UserError("--task-gpus", "a part of one GPU, as 0.5, or a whole number", f"{self.gpus:g}", "Set 1, or 0.")
         if device.startswith("cuda:"):

@@ -90,7 +90,7 @@ class EmbeddingFiles:
             before = self.begun.get(key, BEFORE.get(key))
             if before != json.loads(json.dumps(value)):
                 as_it_was = "with min_side: whole in --data" if key == "decoded" and before == BEFORE[key] else "as it was"
-                raise UserError(f"--out {self.out}, {NAMED.get(key, key)}", f"{_short(before)} as when it was begun",
+                raise UserError(f"--out {self.out}, {NAMED.get(key, key)}", f"{_short(before)} as when it started",
                                 _short(value), f"Repeat the command {as_it_was}, or name another --out.")
 
     def count(self, number: int, stored: str) -> int | None:
@@ -189,7 +189,7 @@ def embed_dataset(data: str, split: str, *, teacher: str | None = None, student:
         raise UserError(f"embed {next(option for option, asked in past_cache.items() if asked)}",
                         "--out FOLDER (the cache keeps teachers only, and whole sets)", "none", "Add --out.")
     if files is not None and files < 1:
-        raise UserError("--files", "a whole number from 1 up", str(files), "Leave it out for one for each 65,536 items.")
+        raise UserError("--files", "a whole number of at least 1", str(files), "Leave it out for one for each 65,536 items.")
     if engine.on_cluster and group.launched() > 1:
         raise UserError("embed --engine ray", "one process, which gives files to those of the cluster",
                         f"{group.launched()} of a launcher", "Start it without one.")

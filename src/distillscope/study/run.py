@@ -122,7 +122,7 @@ def run_study(study: Study, out: Path | str | None = None, *, resume: bool = Fal
     processes for data that is streamed; images as students see them take up to ``keep_images`` GiB of the disk; ``track``:
     tensorboard, wandb or mlflow; ``command``: what provenance.json says was called; ``report=False`` leaves the page to
     `distillscope report`. All is checked before any work; what does not fit is a `UserError`. ``jobs`` trials run at once, each
-    in its own process (default: one a core on a CPU, one on a GPU), or in a process of the cluster that ``engine`` names
+    in its own process (default: one per core on a CPU, one on a GPU), or in a process of the cluster that ``engine`` names
     (default: as many as it has room for). ``shard`` "i/n" makes the i-th of n parts of the trials alone, each into a directory
     of its own, which `merge_runs` joins. ``precision`` is that of teacher and students; losses and measures stay in float32 and
     float64.

@@ -96,7 +96,7 @@ def seen_by(preprocess: Preprocess, splits: Splits, arm: Arm, most_gib: float = 
         return splits
     if why := group.agreed(lambda: refusal(splits.whole_train, preprocess, most_gib)):
         if most_gib > 0 and not is_worker():
-            progress.say(f"{splits.title}: {why}: decoded anew in each epoch")
+            progress.say(f"{splits.title}: {why}: decoded again in each epoch")
         return splits
     try:
         train = stored(splits.train, preprocess, splits.title)
