@@ -186,7 +186,7 @@ def test_images_that_have_changed_since_are_embedded_anew_and_other_settings_are
     assert said.count("the files of its images have other sizes now; made again") == 1 and "img_emb_0.npy" in said
     embed(some, tmp_path / "new")
     assert files(tmp_path / "out") == files(tmp_path / "new")
-    with pytest.raises(UserError, match=r"how the images are read: expected \{\} as when it was begun, got"):
+    with pytest.raises(UserError, match=r"how the images are read: expected \{\} as when it started, got"):
         embed(f"{{path: {some}, background: black}}", tmp_path / "out", resume=True)
 
 
