@@ -111,6 +111,7 @@ class TestTasks:
         with refused(where=f"task dies, node {HERE}", got="2 that died at the same place", advice="--resume"):
             run(found, tmp_path, "dies", most=1)
 
+    @pytest.mark.minutes
     def test_an_interrupt_ends_the_tasks_with_what_they_write_then(self, found, tmp_path):
         def interrupt(done: int) -> None:
             if (tmp_path / "waits").exists():
@@ -128,6 +129,7 @@ class TestTasks:
         assert "waiting for a node with 9000 cores" in capsys.readouterr().err
 
 
+@pytest.mark.minutes
 def test_a_node_that_differs_is_named_before_any_work(engine, tmp_path, monkeypatch):
     monkeypatch.setattr(cluster, "versions", lambda: {"distillscope": "0.0"})
     with refused(where=[f"node {HERE}", ", distillscope"], expected="0.0, as where", advice="same on every node"), \
@@ -176,6 +178,7 @@ def test_files_of_embeddings_have_the_bytes_of_this_machine_and_what_is_there_is
         embed_dataset("digits", "test", out=tmp_path / "new", engine=engine, **asked)
 
 
+@pytest.mark.minutes
 def test_a_node_that_dies_or_joins_in_the_middle(engine, nodes, tmp_path):
     """The last test: its cluster has other nodes afterwards."""
     def kill(done: int) -> None:
