@@ -4,10 +4,10 @@
 
 JPEGs of 32 px in WebDataset shards of 10,000, each of CIFAR-10 (digits without DISTILLSCOPE_DATA) shifted, mirrored and
 brightened so that no two are alike; a random teacher of two layers at 32 px, then a student of width 1 at 16 px for one epoch
-by the recipe `paper`, with one decoding worker. Each command of each count has a process of its own, in which it ran once with
-100 images before the clock starts. Sets and arrays are treated as too large for memory at every count. Processor time is that
-of all processes, memory what they have to themselves (anonymous pages, of shared ones a part: Pss_Anon of
-/proc/PID/smaps_rollup, sampled five times a second): mapped files are the system's to take back.
+by the recipe `paper`, in one process unless --workers says more. Each command of each count has a process of its own, in which
+it ran once with 100 images before the clock starts. Sets and arrays are treated as too large for memory at every count.
+Processor time is that of all processes, memory what they have to themselves (anonymous pages, of shared ones a part: Pss_Anon
+of /proc/PID/smaps_rollup, sampled five times a second): mapped files are the system's to take back.
 
 DIR/COUNT keeps everything: started again, the benchmark goes on (`--resume`), and the times of all attempts are added up.
 A million images take 6 GiB there.
@@ -44,7 +44,8 @@ def write_images(count: int, folder: Path, shard: int = SHARD) -> None:
     """``count`` JPEGs, as WebDataset shards; those that are there stay."""
     from PIL import Image
 
-    base = [np.asarray(Image.fromarray(image).resize((SIDE, SIDE))) for image in _base()]
+    source = some_images(min(count, 20_000))
+    base = [np.asarray(Image.fromarray(source.image(i)).resize((SIDE, SIDE))) for i in range(len(source))]
     folder.mkdir(parents=True, exist_ok=True)
     for start in range(0, count, shard):
         path = folder / f"train-{start // shard:04d}.tar"
@@ -61,11 +62,6 @@ def write_images(count: int, folder: Path, shard: int = SHARD) -> None:
                 out.seek(0)
                 tar.addfile(member, out)
         os.replace(path.with_suffix(".part"), path)
-
-
-def _base() -> Iterator[np.ndarray]:
-    source = some_images(20_000)
-    return (source.image(i) for i in range(len(source)))
 
 
 class Small(torch.nn.Module):
@@ -174,7 +170,7 @@ def one(command: str, count: int, folder: Path, workers: int) -> None:
                             "wall": round(before["wall"] + time.perf_counter() - clock, 1)})
 
 
-def measured(count: int, root: Path, workers: int = 1) -> dict[str, float]:
+def measured(count: int, root: Path, workers: int = 0) -> dict[str, float]:
     """Both commands of one count, each in a process of its own; finished ones are not run again."""
     folder = root / str(count)
     folder.mkdir(parents=True, exist_ok=True)
@@ -208,7 +204,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--root", type=Path, required=True)
     parser.add_argument("--count", type=int, nargs="+", default=[1000, 10_000])
-    parser.add_argument("--workers", type=int, default=1)
+    parser.add_argument("--workers", type=int, default=0)
     parser.add_argument("--out", type=Path)
     parser.add_argument("--one", choices=COMMANDS, help="(a process of its own)")
     asked = parser.parse_args()

@@ -1,6 +1,6 @@
 """A small simulator of `embed` and `distill`: what so many images cost on a machine, and which stage is the first to be full.
 
-    python benchmarks/scale_model.py fit --out DIR                    # measures each stage alone on this machine: costs.json
+    python benchmarks/scale_model.py fit --out DIR                    # measures small runs: scale_costs.json
     python benchmarks/scale_model.py check COSTS MEASURED [--out DIR] # predictions beside what many_images.py measured
     python benchmarks/scale_model.py plan --images 1e6 1e8 1e9        # the table of docs/scale.md
 
@@ -15,16 +15,14 @@ from __future__ import annotations
 import argparse
 import heapq
 import json
-import os
 import tempfile
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-import torch
-from many_images import SEEN, SIDE, Small, write_images
+from many_images import COMMANDS, SEEN, measured
 from timing import publish
 
 BLOCK = 256
@@ -90,87 +88,32 @@ def simulate(images: float, stages: Sequence[Stage], most_blocks: int = 4000) ->
     return Found(seconds * blocks / counted, busy)
 
 
-@dataclass(frozen=True)
-class Wanted:
-    """A model that holds nothing yet."""
-
-    model: Any
-
-    def holds(self, name: bytes) -> bool:
-        return False
+COUNTS = (2048, 8192)
+"""Images of the runs that predictions are made from."""
 
 
-def fit(count: int = 2048, rounds: int = 3) -> dict[str, float]:
-    """Processor milliseconds an image of each stage of `many_images.py`, alone in this process: the median of ``rounds``."""
-    from distillscope.config.recipe import one_student
-    from distillscope.data.looking import Looks, looked_at
-    from distillscope.data.preprocess import Preprocess
-    from distillscope.data.source import as_rows
-    from distillscope.data.splits import named_split
-    from distillscope.study.embedding import embed_dataset
-    from distillscope.study.student import distill_one
-    from distillscope.teachers.cache import Entry, entry_path
-    from distillscope.teachers.torch_files import torchscript
-    from distillscope.training.stored_images import ImageKeeper
-
-    torch.set_num_threads(1)
-    spent: dict[str, list[float]] = {}
-
-    def clocked(name: str, work: Callable[[], Any]) -> Any:
-        began = sum(os.times()[:4])
-        found = work()
-        spent.setdefault(name, []).append(1000 * (sum(os.times()[:4]) - began) / count)
-        return found
-
-    for _ in range(rounds + 1):  # the first also imports
-        with tempfile.TemporaryDirectory() as folder:
-            root = Path(folder)
-            os.environ["DISTILLSCOPE_CACHE"] = f"{folder}/cache"
-            write_images(count, root / "images")
-            torch.jit.script(Small().eval()).save(str(root / "teacher.pt"))
-            teacher = torchscript(path=root / "teacher.pt", size=SIDE).to(torch.device("cpu"))
-            student = Preprocess(SEEN)
-            source = clocked("list", lambda root=root: named_split("webdataset", {"path": root / "images"}, "train"))
-            seen = clocked("look", lambda s=source, t=teacher: list(looked_at(Looks(s, [Wanted(t.sees)], streams=True), 0)))
-            clocked("student's size", lambda s=seen, p=student: [p.shown(torch.from_numpy(x.shown[0])[None]) for x in s])
-            shown = np.stack([x.shown[0] for x in seen])
-            rows = clocked("teacher", lambda t=teacher, x=shown, s=source: np.concatenate(
-                [t.encode_seen(torch.from_numpy(x[i : i + t.batch_size]), s.ids[i : i + t.batch_size])
-                 for i in range(0, count, t.batch_size)]))
-            names = [x.content for x in seen]
-            entry = Entry(*entry_path(teacher, None))
-            entry.path.mkdir(parents=True)
-            clocked("keep rows", lambda e=entry, r=rows, s=source, n=names: e.append(r, s.ids.tolist(), n, as_rows(n)))
-            keeper = ImageKeeper(student)
-
-            def keep(keeper=keeper, source=source, names=names, shown=shown) -> None:
-                small = np.ascontiguousarray(shown[:, :, ::2, ::2])
-                for item, name, image in zip(source.ids, names, small, strict=True):
-                    keeper.take(str(item), name, image)
-                keeper.close()
-
-            clocked("keep images", keep)
-            for epochs in (1, 3):
-                study = one_student("s", {"name": "torchscript", "path": str(root / "teacher.pt"), "size": SIDE},
-                                    str(root / "images"), recipe="paper",
-                                    overrides=[f"training.epochs={epochs}", "student.width=1", f"student.image_size={SEEN}"])
-                clocked(f"{epochs} epochs", lambda s=study, r=root, e=epochs: distill_one(s, r / f"student{e}", device="cpu"))
-            spent.setdefault("step", []).append((spent["3 epochs"][-1] - spent["1 epochs"][-1]) / 2)
-            for workers in (0, 1):
-                out = root / f"out{workers}"
-                os.environ["DISTILLSCOPE_CACHE"] = f"{folder}/cache-{workers}"
-                clocked(f"embed, {workers} workers", lambda o=out, r=root, w=workers: embed_dataset(
-                    str(r / "images"), "train", teacher=str(r / "teacher.pt"), preprocess={"size": SIDE}, out=o, device="cpu",
-                    workers=w))
-    found = {name: round(float(np.median(values[1:])), 4) for name, values in spent.items()}
-    found["pass"] = round(found.pop("embed, 1 workers") - found.pop("embed, 0 workers"), 4)
-    return {k: v for k, v in found.items() if not k.endswith(" epochs")}
+def fit(rounds: int = 3) -> dict[str, dict[str, float]]:
+    """Of `embed` and `distill` as many_images.py runs them: processor seconds however few images there are, and milliseconds an
+    image, from runs of two sizes in turn: the medians of ``rounds``."""
+    spent: dict[str, dict[int, list[float]]] = {command: {count: [] for count in COUNTS} for command in COMMANDS}
+    with tempfile.TemporaryDirectory() as folder:
+        for number in range(rounds):
+            for count in COUNTS:
+                root = Path(folder) / f"{number}-{count}"
+                measured(count, root, 0)
+                for command in COMMANDS:
+                    spent[command][count].append(json.loads((root / str(count) / f"{command}.json").read_text())["processor"])
+    found = {}
+    for command, of_count in spent.items():
+        few, many = (float(np.median(of_count[count])) for count in COUNTS)
+        slope = (many - few) / (COUNTS[1] - COUNTS[0])
+        found[command] = {"fixed, s": round(few - slope * COUNTS[0], 3), "ms an image": round(1000 * slope, 4)}
+    return found
 
 
-def predicted(costs: dict[str, float], command: str) -> float:
-    """Processor milliseconds an image of one command, from the costs of its stages."""
-    common = sum(costs[name] for name in ("list", "look", "pass", "teacher", "keep rows"))
-    return common + (costs["student's size"] + costs["keep images"] + costs["step"] if command == "distil" else 0.0)
+def predicted(costs: dict[str, dict[str, float]], command: str, count: float) -> float:
+    """Processor seconds of one command."""
+    return costs[command]["fixed, s"] + costs[command]["ms an image"] * count / 1000
 
 
 def bytes_an_image(dim: int, side: int, name: int) -> dict[str, float]:
@@ -183,18 +126,18 @@ def bytes_an_image(dim: int, side: int, name: int) -> dict[str, float]:
             "cache of distil": 2 * row + 2 * index + 41 + 3 * side**2}
 
 
-def check(costs: dict[str, float], rows: Sequence[dict[str, float]]) -> list[dict[str, Any]]:
+def check(costs: dict[str, dict[str, float]], rows: Sequence[dict[str, float]]) -> list[dict[str, Any]]:
     """Each prediction beside what was measured, and how far off it is, in per cent of that."""
     found = []
     for row in rows:
         for command in ("embed", "distil"):
-            said, measured = predicted(costs, command), row[f"{command}, ms an image"]
-            found.append({"count": row["count"], "what": f"{command}, ms an image", "predicted": round(said, 3),
-                          "measured": measured, "error, %": round(100 * (said / measured - 1), 1)})
+            said, seconds = predicted(costs, command, row["count"]), row[f"{command}, ms an image"] * row["count"] / 1000
+            found.append({"count": row["count"], "what": f"{command}, processor seconds", "predicted": round(said, 1),
+                          "measured": round(seconds, 1), "error, %": round(100 * (said / seconds - 1), 1)})
         for place, size in bytes_an_image(64, SEEN, 14).items():
-            measured = row[f"{place}, bytes an image"]
-            found.append({"count": row["count"], "what": f"{place}, bytes an image", "predicted": size, "measured": measured,
-                          "error, %": round(100 * (size / measured - 1), 1)})
+            held = row[f"{place}, bytes an image"]
+            found.append({"count": row["count"], "what": f"{place}, bytes an image", "predicted": size, "measured": held,
+                          "error, %": round(100 * (size / held - 1), 1)})
     return found
 
 

@@ -96,6 +96,7 @@ def test_later_epochs_trials_and_commands_decode_nothing_and_train_the_same_stud
     decoded.clear()
     distill_one(study, tmp_path / "kept", device="cpu")
     assert weights(tmp_path / "kept") == weights(tmp_path / "streamed")
+    assert list(cache_root().glob("targets/*/train.npy")) and not list(cache_root().glob("targets/*/test.npy"))
     assert len(decoded) < each_epoch - 60  # once, and not in each of three epochs and their looks at the student's health
     decoded.clear()
     distill_one(study, tmp_path / "again", device="cpu")

@@ -43,6 +43,8 @@ class Splits:
     test: Source
     whole_train: Source
     looked: dict[str, Looked] = field(default_factory=dict)
+    untested: bool = False
+    """Whether nothing is measured on test, which is all of train then."""
 
     @property
     def labelled(self) -> bool:

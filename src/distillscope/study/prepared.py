@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -111,7 +111,7 @@ def prepare_targets(study: Study, encoder: TeacherRows, splits: Splits, part: Pa
 
 def _sets(splits: Splits) -> list[tuple[str, Source]]:
     named = (("train", splits.train), ("validation", splits.validation), ("test", splits.test))
-    return [(name, source) for name, source in named if source is not None]
+    return [(name, source) for name, source in named if source is not None and not (splits.untested and name == "test")]
 
 
 def _written(study: Study, encoder: TeacherRows, splits: Splits, part: Part, arms: list[Arm], folder: Path,
@@ -197,7 +197,7 @@ def load_untested(study: Study, data: Dataset, given: Source | None = None, work
     if given is None:
         given = named_split(data.name, data.settings, data.train_split, "--set data.train_split=")
     whole = looked_through(reduced(given), study.limit, study.corrupt, workers=workers, keepers=keepers)
-    splits = parted(data.title, whole, whole, lambda count: min(1000, count // 10))
+    splits = replace(parted(data.title, whole, whole, lambda count: min(1000, count // 10)), untested=True)
     _say_if_coarse(study, splits)
     return splits
 
