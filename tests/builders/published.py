@@ -376,8 +376,26 @@ def data_path():
     found = read(page, "epochs.json")
     times = {name: spread_of(kinds["processor"]) for name, kinds in found["ms an image"].items()}
     yield [[times[name], [times["plain"][0] / times[name][0]]] for name in ("plain", "first", "later", "memory")]
-    keys = ("embed, ms an image", "embed, peak MiB", "distil, ms an image", "distil, peak MiB")
-    yield [[[row[key]] if key in row else [] for key in keys] for row in read(page, "memory.json")["rows"]]
+    found = read(page, "photos.json")
+    times = {name: spread_of(kinds["processor"]) for name, kinds in found["ms an image"].items()}
+    faster = {"plain": 1.0, **found["times as fast"]}
+    yield [[times[name], [faster[name]]] for name in ("plain", "whole", "reduced")]
+    found = read(page, "processes.json")
+    ends, keys = ("median", "min", "max"), ("images_per_second", "processor_ms_an_image")
+    of_worlds = [[[found[key][world][end] for end in ends] for key in keys] for world in "12"]
+    yield [*of_worlds, [[found["ratio"][end] for end in ends], []]]
+
+
+def many_images():
+    page = "2026-11-27-many-images"
+    for name, memory in (("one_process.json", ("main",)), ("with_a_worker.json", ("main", "worker", "together"))):
+        columns = ("ms an image", *(f"{process} MiB" for process in memory))
+        keys = [f"{command}, {column}" for command in ("embed", "distil") for column in columns]
+        yield [[[row[key]] if key in row else [] for key in keys] for row in read(page, name)["rows"]]
+    plan = read(page, "plan.json")["rows"]
+    keys = ("hours with one GPU", "GPU hours of the teacher", "core hours", "GPU hours of a student", "images, TB",
+            "embeddings, TB", "student's images, TB")
+    yield [[None, None, [row["first full"]], *([row[key]] for key in keys)] for row in plan]
 
 
 def spread_of(values):
@@ -442,4 +460,5 @@ TABLES = {
     "2026-11-27-geometry": geometry,
     "2026-11-27-verdicts": pilots,
     "2026-11-27-data-path": data_path,
+    "2026-11-27-many-images": many_images,
 }
