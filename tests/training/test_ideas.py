@@ -19,7 +19,7 @@ from distillscope.data.noise import Noise
 from distillscope.results.arms import arms_of
 from distillscope.results.run_files import trials_of
 from distillscope.results.rundir import is_complete
-from distillscope.study.prepared import load_data, prepare_targets, rehearse_views, view_name
+from distillscope.study.prepared import load_data, prepare_targets, rehearse_views, seen_view, view_name
 from distillscope.study.trial import run_trial, training_set
 from distillscope.targets.transforms import unit_rows
 from distillscope.teachers.encoder import load_teacher
@@ -151,6 +151,11 @@ def test_a_student_sees_on_top_of_the_view_what_its_teacher_does_not(tmp_path, m
     assert torch.equal(moved[0], moved[2]) and not torch.equal(seen[0], seen[2]), "the bank repeats, the noise does not"
     again = noisy.view(0).then(moved[0], ids)
     assert torch.equal(again, seen[0])
+    twice = seen_view(study.arms[0].model_copy(update={"view_bank": None, "student_view": study.arms[0].view}), 1, 0)
+    steps = torch.arange(0, 160, 10, dtype=torch.uint8).repeat(24, 3, 16, 1)
+    names = [str(i) for i in range(24)]
+    falls = [(one(steps, names)[:, 0, 7, 6:10].float().diff().mean(dim=1) < 0).tolist() for one in (twice.first, twice)]
+    assert any(falls[1]) and falls[0] != falls[1], "a flip on top of a flip is drawn anew: by the same draw none was left"
     run_trial(study, trials_of(study)[1], splits, prepared, tmp_path / "trial")
     assert is_complete(tmp_path / "trial")
     with refused(where="arms.b.student_view.where", expected="source", got="input"):

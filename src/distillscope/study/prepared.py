@@ -243,7 +243,8 @@ def seen_view(arm: Arm, seed: int, epoch: Any) -> View | OnTop | None:
     if view is None or arm.student_view is None:
         return view
     part, where = arm.student_view, f"arms.{arm.name}.student_view"
-    then = View(part.name, registry.views.check(part.name, part.settings, where), seed, epoch)
+    # draws of its own: of two views of one kind the second would undo the first's flip, or double its noise
+    then = View(part.name, registry.views.check(part.name, part.settings, where), seed, f"{epoch} on top")
     if then.where != view.where:
         raise UserError(f"{where}.where", f"{view.where}, as the view under it", then.where, f"Set {where}.where={view.where}.")
     return OnTop(view, then)
