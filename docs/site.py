@@ -74,6 +74,12 @@ def on_page_markdown(markdown: str, page: Any, config: Any, files: Files) -> str
     return LINK.sub(moved, markdown)
 
 
+def on_post_page(output: str, page: Any, config: Any) -> str:
+    """The search has a name, and no page asks GitHub how many stars the repository has: pages load nothing from elsewhere."""
+    search = 'data-md-component="search" role="dialog"'
+    return output.replace(search, f'{search} aria-label="Search"').replace(' data-md-component="source"', "")
+
+
 def _reference() -> str:
     """A heading for each public name, which mkdocstrings fills from its docstring."""
     import distillscope

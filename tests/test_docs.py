@@ -262,6 +262,10 @@ def test_the_site_builds_without_a_warning_and_finds_every_page(tmp_path):
     assert all(f"distillscope.{name}" in reference for name in distillscope._PUBLIC)
     commanded = (tmp_path / "commands" / "index.html").read_text()
     assert all(" ".join(name) in commanded for name in commands())
+    home = (tmp_path / "index.html").read_text()
+    assert 'role="dialog" aria-label="Search"' in home and 'data-md-component="source"' not in home
+    loaded = [*re.findall(r'<(?:script|img)[^>]* src="([^"]+)"', home), *re.findall(r'rel="stylesheet" href="([^"]+)"', home)]
+    assert "site.js" in loaded and not [one for one in loaded if "//" in one], "a page loads nothing from elsewhere"
 
 
 def test_workflows_call_the_targets_that_make_has():
