@@ -161,7 +161,7 @@ def _losing(words: tuple, right: Path, folder: Path, rng: random.Random) -> str 
 
 def _ten_nodes(work: Path, folder: Path, rng: random.Random, number: int) -> str | None:
     """Ten are lost, each once its successor could have begun something; the run may end before and is begun again then."""
-    words = _run(work, "--set", "seeds=[1,2,3,4,5,6]")
+    words = _run(work, "--set", f"seeds={list(range(1, 21))}")
     right, lost = truth(work, *_run(work)), 0
     pid = _begin(words, folder)
     while lost < 10 and commands.wait(pid, rng.uniform(0.2, 0.6) * _seconds(right)) is None:
