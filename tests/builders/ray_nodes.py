@@ -20,8 +20,9 @@ LOOPBACK = ("from ray._private import services\n"
             f"services.resolve_ip_for_localhost = services.node_ip_address_from_perspective = lambda *_: '{HEAD}'\n")
 """Ray replaces the loopback address, where it is told to use it, by one that other machines see. Here it must not."""
 START = f"{LOOPBACK}from ray.scripts.scripts import main\nmain()"
-SWITCHES = {"RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN": secrets.token_hex(32), "RAY_USAGE_STATS_ENABLED": "0"}
-"""Ray's own, set before it is imported: nodes and drivers answer nobody else."""
+SWITCHES = {"RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN": secrets.token_hex(32), "RAY_USAGE_STATS_ENABLED": "0",
+            "RAY_enable_worker_prestart": "0", "RAY_prestart_worker_first_driver": "0"}
+"""Ray's own, set before it is imported: nodes and drivers answer nobody else, and begin no process before it is needed."""
 
 
 def keep_to_loopback() -> None:
@@ -69,7 +70,8 @@ class Nodes:
         self.folder, port = Path(tempfile.mkdtemp(prefix="ray-")), free_port()
         self.address, self.begun = f"{HEAD}:{port}", 0
         self.nodes: list[Node] = []
-        self.head = self._start(cpus, "--head", f"--port={port}", f"--temp-dir={self.folder}", "--include-dashboard=false")
+        self.head = self._start(cpus, "--head", f"--port={port}", f"--temp-dir={self.folder}", "--include-dashboard=false",
+                                "--no-monitor")
         self.wait()
 
     def add(self, cpus: int = 1, before: Sequence[str] = (), **environment: str) -> Node:
@@ -80,7 +82,8 @@ class Nodes:
         self.begun += 1
         address, said = f"127.0.0.{self.begun}", self.folder / f"said-{self.begun}"
         command = [*before, sys.executable, "-c", START, "start", *words, f"--node-ip-address={address}", f"--num-cpus={cpus}",
-                   "--num-gpus=0", f"--object-store-memory={80 * 2**20}", "--disable-usage-stats", "--block"]
+                   "--num-gpus=0", f"--object-store-memory={80 * 2**20}", "--disable-usage-stats",
+                   "--include-log-monitor=false", "--block"]
 
         def begin() -> subprocess.Popen:
             with open(said, "w") as file:

@@ -101,6 +101,7 @@ class TestTasks:
         assert said.count("all say this") == 1 and said.count("finished ") == 3
         assert re.search(rf"task killed: its process on node {HERE}[12] died; it goes on in another place", said)
 
+    @pytest.mark.minutes
     def test_what_fails_is_one_line_with_its_node_and_nothing_more_is_begun(self, found, tmp_path, monkeypatch):
         with refused(where=[f"node {HERE}", ", task"], got="refused"):
             run(found, tmp_path, "refused", "a", most=1)
@@ -121,6 +122,7 @@ class TestTasks:
             run(found, tmp_path, "waits", advance=interrupt)
         assert (tmp_path / "waits").read_text() == "interrupted"
 
+    @pytest.mark.minutes
     def test_where_no_node_has_room_that_is_said_and_then_refused(self, found, tmp_path, monkeypatch, capsys):
         monkeypatch.setattr(places, "ROOM_SECONDS", 0.0)
         monkeypatch.setattr(found, "cores", 9000)
