@@ -18,8 +18,8 @@ import pytest
 import yaml
 
 from distillscope.errors import UserError
-from distillscope.processes import workers
-from distillscope.processes.interrupts import Terminated
+from distillscope.processes import interrupts, workers
+from distillscope.processes.interrupts import Terminated, as_asked, exit_code
 from distillscope.processes.workers import died, run_in_workers
 
 pytestmark = pytest.mark.skipif(not hasattr(signal, "SIGKILL"), reason="POSIX signals")
@@ -197,3 +197,10 @@ def test_an_interrupted_command_says_how_it_goes_on(monkeypatch, arguments, wher
     monkeypatch.setattr(where, stop)
     ended = CliRunner().invoke(app, arguments)
     assert ended.exit_code == code and ended.output.strip() == f"distillscope: interrupted; {said}"
+
+
+@pytest.mark.parametrize(("asked", "code"), [([], 130), ([Terminated(signal.SIGTERM)], 143)])
+def test_an_interrupt_that_a_library_raised_anew_ends_as_its_signal_does(asked, code, monkeypatch):
+    monkeypatch.setattr(interrupts, "_asked", asked)
+    assert exit_code(as_asked(KeyboardInterrupt())) == code
+    assert exit_code(as_asked(Terminated(signal.SIGHUP))) == 129

@@ -18,7 +18,7 @@ from typing import Any
 from distillscope import progress
 from distillscope.errors import UserError
 from distillscope.processes.engine import Engine
-from distillscope.processes.interrupts import SIGNALS
+from distillscope.processes.interrupts import SIGNALS, as_asked
 from distillscope.processes.node import versions
 from distillscope.processes.places import MOST_PLACES, Pool, Task, error_of, nodes_with_room, place_class
 
@@ -93,6 +93,8 @@ def connected(engine: Engine, cores: int, gpus: float, shared: Sequence[Path]) -
         cluster = Cluster(ray, engine, cores, gpus, tokens)
         _look_over(cluster)
         yield cluster
+    except KeyboardInterrupt as error:
+        raise as_asked(error) from None
     finally:
         ray.shutdown()
         for path in tokens:

@@ -36,8 +36,17 @@ def catch_termination() -> None:
                 signal.signal(number, _raise)
 
 
+_asked: list[Terminated] = []
+
+
 def _raise(number: int, frame: Any) -> None:
-    raise Terminated(number)
+    _asked.append(Terminated(number))
+    raise _asked[-1]
+
+
+def as_asked(error: KeyboardInterrupt) -> KeyboardInterrupt:
+    """What the last signal raised, where a library took it and raised a plain KeyboardInterrupt in its place."""
+    return _asked[-1] if _asked and not isinstance(error, Terminated) else error
 
 
 class HeldBack:
