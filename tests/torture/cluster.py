@@ -42,18 +42,18 @@ def cases(options: Options) -> Iterator[Case]:
     if util.find_spec("ray") is None:
         print("no ray: the attack on a cluster is left out (pip install 'distillscope[ray]')", flush=True)
         return
-    attempts = {"cluster-node": _node, "cluster-nodes": _ten_nodes, "cluster-process": _process, "cluster-driver": _driver,
-                "cluster-embed": _embed}
+    attempts = {"cluster-node": _node, "cluster-process": _process, "cluster-driver": _driver, "cluster-embed": _embed,
+                "cluster-lacks": _lacks, "cluster-nodes": _ten_nodes}
+    rounds = {part: max(1, count * min(options.rounds, 60) // 60) for part, count in ROUNDS.items()}
+    rounds["cluster-lacks"] = len(LACKS)
     try:
         for part, attempt in attempts.items():
-            for number in range(max(1, ROUNDS[part] * min(options.rounds, 60) // 60)):
+            for number in range(rounds[part]):
                 if options.wants(part, number):
                     rng = random.Random(f"{options.seed} {part} {number}")
-                    yield Case(part, number, f"round {number}", partial(_in_folder, options.work, part, number,
-                                                                       partial(attempt, rng=rng, number=number)))
-        for number, (title, attempt) in enumerate(LACKS.items()):
-            if options.wants("cluster-lacks", number):
-                yield Case("cluster-lacks", number, title, partial(_in_folder, options.work, "cluster-lacks", number, attempt))
+                    title = list(LACKS)[number] if part == "cluster-lacks" else f"round {number}"
+                    yield Case(part, number, title, partial(_in_folder, options.work, part, number,
+                                                            partial(attempt, rng=rng, number=number)))
     finally:
         if nodes.cache_info().currsize:
             nodes().close()
@@ -223,6 +223,10 @@ def _refused(work: Path, folder: Path, words: tuple, wanted: str, before: tuple[
     if code != 2 or f"node {odd.address}" not in last or wanted not in last:
         return f"ends with {code}: {last[-500:]}"
     return _ended(_begin(words, folder, *["--resume"] * (folder / "out").exists()), right, folder)
+
+
+def _lacks(work: Path, folder: Path, rng: random.Random, number: int) -> str | None:
+    return list(LACKS.values())[number](work, folder)
 
 
 def _elsewhere(folder: Path, *mount: str) -> tuple[str, ...]:
