@@ -155,7 +155,7 @@ def test_a_student_sees_on_top_of_the_view_what_its_teacher_does_not(tmp_path, m
     steps = torch.arange(0, 160, 10, dtype=torch.uint8).repeat(24, 3, 16, 1)
     names = [str(i) for i in range(24)]
     falls = [(one(steps, names)[:, 0, 7, 6:10].float().diff().mean(dim=1) < 0).tolist() for one in (twice.first, twice)]
-    assert any(falls[1]) and falls[0] != falls[1], "a flip on top of a flip is drawn again: by the same draw none was left"
+    assert sum(falls[0]) > 6 and sum(falls[1]) > 6, "a flip on top of a flip is drawn again: by the same draw none was left"
     run_trial(study, trials_of(study)[1], splits, prepared, tmp_path / "trial")
     assert is_complete(tmp_path / "trial")
     with refused(where="arms.b.student_view.where", expected="source", got="input"):
