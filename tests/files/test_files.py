@@ -8,6 +8,7 @@ import os
 import re
 import shutil
 import threading
+import time
 import unicodedata
 from collections import namedtuple
 from dataclasses import asdict
@@ -25,7 +26,7 @@ from distillscope.config.load import load_preset, preset_names
 from distillscope.errors import UserError
 from distillscope.files import locks
 from distillscope.files.folders import RESERVED, folder_name, old_folder_name, same_on_some_systems
-from distillscope.files.locks import RunLock, acquire, join_as_worker
+from distillscope.files.locks import RunLock, acquire, alone, join_as_worker
 from distillscope.files.writing import leftovers, said_if_deleted, said_of, sweep, write_atomic, write_text
 from distillscope.results.run_files import Trial, trials_of
 from distillscope.results.rundir import check_names, clear_run, default_run, open_run, reference_folder, trial_folder
@@ -182,6 +183,24 @@ def test_a_run_waits_for_the_workers_of_a_killed_one_and_then_refuses(tmp_path, 
     for worker in workers:
         os.close(worker)
     held.release()
+
+
+def test_a_trial_waits_for_a_process_that_was_given_up_and_is_still_at_it(tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr(locks, "QUIET_SECONDS", 0.1)
+    entered: list[str] = []
+
+    def enter() -> None:
+        with alone(tmp_path / ".lock"):
+            entered.append("second")
+
+    waiting = threading.Thread(target=enter)
+    with alone(tmp_path / ".lock"):
+        waiting.start()
+        time.sleep(0.5)
+        entered.append("first")
+    waiting.join()
+    assert entered == ["first", "second"]
+    assert "a process that was given up is still at work there" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize("number", [errno.ENOLCK, errno.ENOSYS, errno.EOPNOTSUPP])

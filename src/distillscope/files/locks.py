@@ -22,6 +22,8 @@ from distillscope.errors import UserError
 NO_LOCKS = (errno.ENOLCK, errno.ENOSYS, errno.EOPNOTSUPP)
 ORPHAN_SECONDS = 60.0
 """How long a run waits for the workers of a killed one, which end by themselves within a fraction of that."""
+QUIET_SECONDS = 5.0
+"""How long one waits for a single file's lock without a word."""
 _told: set[Path] = set()
 
 
@@ -87,7 +89,11 @@ def _wait_for_workers(run: Path) -> None:
 @contextmanager
 def alone(path: Path) -> Iterator[None]:
     """Within it no other process holds the lock at ``path``, which may be on another machine; without locks it does nothing."""
+    began, told = time.monotonic(), False
     while (held := _flock(path, exclusive=True)) is False:
+        if not told and time.monotonic() - began > QUIET_SECONDS:
+            told = True
+            progress.say(f"{path.parent}: a process that was given up is still at work there; waiting for its end")
         time.sleep(0.2)
     try:
         yield
