@@ -373,7 +373,7 @@ def test_the_controls_of_the_page_are_a_study():
     assert {a.name for a in study.arms} == {"plain", "longer", "regression", "soft", "contrast", "white", "noisy"}
 
 
-@pytest.mark.parametrize("name", ["claims-quick", "claims"])
+@pytest.mark.parametrize("name", ["claims-quick", "claims", "paper-claims"])
 def test_presets_run_what_every_claim_asks_for(name):
     """Judged by the config alone: on results for all its arms no claim misses a control."""
     study = load_preset(name).dump()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import importlib
+import logging
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -225,11 +226,16 @@ def load_clip(model: str, weights: Path | None = None) -> Any:
                         f"For instance open_clip/{architecture}:openai.")
     # OpenAI's weights were trained with QuickGELU, which open_clip switches on by the tag; a local file has no tag.
     quick = {"force_quick_gelu": True} if tag == "openai" else {}
+    before = logging.root.manager.disable
+    if weights is not None:
+        logging.disable(logging.WARNING)  # it says that the weights are random, which are read from the file below
     try:
         clip = library.create_model(architecture, pretrained=None if weights else tag, **quick)
     except Exception as error:
         raise UserError(where, "weights from the Hub, or a local file", type(error).__name__,
                         f"Go online once, or name a file: open_clip/{architecture}:FILE.safetensors.") from None
+    finally:
+        logging.disable(before)
     if weights is not None:
         load_state(clip, read_state(weights, f"{where} weights"), f"{where} weights {weights}")
     return clip
