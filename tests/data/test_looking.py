@@ -101,6 +101,16 @@ def test_files_that_were_decoded_once_are_known_by_their_bytes(photos, streamed,
     assert len(decoded) == 23 and names(as_stored)[4] != names(first)[4]  # another way to decode is another image
 
 
+def test_what_was_added_since_is_found_after_a_refresh_also_where_files_were_joined(tmp_path):
+    mine, theirs = KnownImages(Decoding(), tmp_path), KnownImages(Decoding(), tmp_path)
+    for number in range(2 * MOST_FILES + 3):
+        theirs.add([record_of(bytes([number]) * 16, bytes([number + 100]) * 16, number, {})])
+        mine.refresh()
+        found = [mine.find(bytes([n]) * 16) for n in range(number + 2)]
+        assert [f and (f[0][0], f[1]) for f in found] == [*((n + 100, n) for n in range(number + 1)), None]
+    assert len(mine.records) == 2 * MOST_FILES + 3 == len(KnownImages(Decoding(), tmp_path).records)
+
+
 def test_damaged_records_are_named_and_the_images_decoded_again(photos, streamed, decoded, capsys):
     first = look(photos)
     (path,) = (cache_root() / "known_images").rglob("*.records")

@@ -49,7 +49,13 @@ class KnownImages:
         self.described: dict[str, Any] = {**decoding.describe(), "decoder": decoder_version()}
         key = hashlib.blake2b(json.dumps(self.described, sort_keys=True).encode(), digest_size=6).hexdigest()
         self.folder = (root or cache_root()) / "known_images" / key
+        self._read: set[Path] = set()
         self.records = self._load()
+
+    def refresh(self) -> None:
+        """Take in what was added since; only new files are read, as long as none were joined."""
+        if (there := set(self._files())) != self._read:
+            self.records = self._load(self.records if self._read <= there else None)
 
     def find(self, encoded: bytes) -> tuple[bytes, int, dict[str, int]] | None:
         """Of a file's hash: the image's name, its bytes and what decoding did; None where it was never decoded."""
@@ -77,7 +83,8 @@ class KnownImages:
             write_json(self.folder / "entry.json", self.described)
         self._write(records)
         if len(found := self._files()) > MOST_FILES:
-            joined = self._write(self._load())
+            self.records = self._load()
+            joined = self._write(self.records)
             for path in (p for p in found if p != joined):
                 with contextlib.suppress(FileNotFoundError):
                     path.unlink()
@@ -90,17 +97,18 @@ class KnownImages:
     def _files(self) -> list[Path]:
         return sorted(p for p in self.folder.glob("*.records") if not p.name.startswith("."))
 
-    def _load(self) -> np.ndarray:
-        """All records (n,), in the order of the files' hashes."""
-        parts = [np.empty(0, RECORD)]
-        for path in self._files():
+    def _load(self, held: np.ndarray | None = None) -> np.ndarray:
+        """All records (n,), in the order of the files' hashes; ``held`` are those of the files that were read before."""
+        parts = [np.empty(0, RECORD) if held is None else held]
+        files = self._files()
+        for path in files if held is None else (f for f in files if f not in self._read):
             with contextlib.suppress(FileNotFoundError):  # joined by another process meanwhile
                 content = path.read_bytes()
                 if hashlib.blake2b(content, digest_size=16).hexdigest() == path.stem and len(content) % RECORD.itemsize == 0:
                     parts.append(np.frombuffer(content, RECORD))
                 else:
                     progress.say(f"cache {path}: damaged (checksum differs); its images are decoded again")
-        whole = np.concatenate(parts)
+        whole, self._read = np.concatenate(parts), set(files)
         heads = np.frombuffer(whole["encoded"].tobytes(), ">u8")[::2]  # of 16 bytes the first 8
         order = np.argsort(heads, kind="stable")
         self._heads = heads[order].astype(np.uint64)
@@ -177,21 +185,50 @@ class Seen:
     shown: tuple[np.ndarray | None, ...] = ()
 
 
+class KnownFiles:
+    """What is known of files under one way to decode. An image that it does not reduce is kept where those find it who decode
+    all of them whole, and found there where it is too small to be reduced."""
+
+    def __init__(self, decoding: Decoding) -> None:
+        self.decoding, self.least = decoding, decoding.least_side
+        self.whole = KnownImages(replace(decoding, min_side=None, sides=()))
+        self.reduced = KnownImages(decoding) if self.least else self.whole
+
+    def refresh(self) -> None:
+        """Take in what was added since."""
+        for known in {id(k): k for k in (self.whole, self.reduced)}.values():
+            known.refresh()
+
+    def find(self, encoded: bytes) -> tuple[bytes, int, dict[str, int]] | None:
+        """As of `KnownImages`."""
+        if (found := self.reduced.find(encoded)) or self.least is None:
+            return found
+        found = self.whole.find(encoded)
+        return found if found and found[1] < 3 * (2 * self.least) ** 2 else None
+
+    def add(self, images: Sequence[Seen]) -> None:
+        """Keep what was seen of images."""
+        for place, reduced in ((self.reduced, True), (self.whole, False)):
+            place.add([record_of(i.encoded, i.content, i.nbytes, i.done) for i in images
+                       if bool(i.done.get("reduced")) == reduced])
+
+
+def known_files(source: Source) -> KnownFiles | None:
+    """What is known of the files of a source; None where its images come from none."""
+    return None if source.encoded is None or source.decoding is None else KnownFiles(source.decoding)
+
+
 class Looks(torch.utils.data.Dataset):
     """Item i, seen. Once ``streams`` is set pixels are left out, and a file that is known is not decoded.
 
     Each image is then also shown as the model of each of ``holders`` sees it, where that one does not hold it.
     """
 
-    def __init__(self, source: Source, holders: Sequence[Holder] = (), streams: bool = False) -> None:
+    def __init__(self, source: Source, holders: Sequence[Holder] = (), streams: bool = False,
+                 known: KnownFiles | None = None) -> None:
+        """``known`` where what is known of files was read before."""
         self.source, self.streams = source, multiprocessing.RawValue("b", streams)
-        self.holders = tuple(holders)
-        self.known: KnownImages | None = None
-        self.whole: KnownImages | None = None
-        if source.encoded is not None and source.decoding is not None:
-            self.known = KnownImages(source.decoding)
-            if source.decoding.least_side:
-                self.whole = KnownImages(replace(source.decoding, min_side=None))
+        self.holders, self.known = tuple(holders), known or known_files(source)
 
     def __len__(self) -> int:
         return len(self.source)
@@ -204,35 +241,19 @@ class Looks(torch.utils.data.Dataset):
 
     def remembered(self, images: Iterator[Seen]) -> Iterator[Seen]:
         """The same images; what is new of them is kept every half minute, and at the end."""
-        new: dict[bool, list[tuple[bytes, bytes, int, int]]] = {True: [], False: []}
+        new: list[Seen] = []
         last = time.monotonic()
-
-        def keep() -> None:
-            for reduced, records in new.items():
-                place = self.known if reduced or self.whole is None else self.whole  # where all find what is not reduced
-                if place is not None:
-                    place.add(records)
-                records.clear()
-
         try:
             for seen in images:
-                if seen.encoded:
-                    record = record_of(seen.encoded, seen.content, seen.nbytes, seen.done)
-                    new[bool(seen.done.get("reduced"))].append(record)
+                if seen.encoded and self.known is not None:
+                    new.append(replace(seen, shown=()))
                     if time.monotonic() - last > FLUSH_SECONDS:
-                        keep()
-                        last = time.monotonic()
+                        self.known.add(new)
+                        new, last = [], time.monotonic()
                 yield seen
         finally:
-            keep()
-
-    def _found(self, encoded: bytes) -> tuple[bytes, int, dict[str, int]] | None:
-        """What is known of a file; an image too small to be reduced is known also by those who decode all of them whole."""
-        found = self.known.find(encoded) if self.known else None
-        if found or self.whole is None or not (least := self.source.decoding and self.source.decoding.least_side):
-            return found
-        found = self.whole.find(encoded)
-        return found if found and found[1] < 3 * (2 * least) ** 2 else None  # too small to be halved
+            if self.known is not None:
+                self.known.add(new)
 
     def _seen(self, index: int) -> Seen:
         source, streams, found = self.source, bool(self.streams.value), None
@@ -241,7 +262,7 @@ class Looks(torch.utils.data.Dataset):
             if self.known is not None and source.encoded is not None:
                 content = source.encoded(index)
                 encoded = encoded_hash(content)
-                found = self._found(encoded) if streams else None
+                found = self.known.find(encoded) if streams else None
                 if found and all(holder.holds(found[0]) for holder in self.holders):
                     return Seen(index, None, *found)
                 pixels, done = source.decoded(content)

@@ -83,6 +83,7 @@ class Entry:
         self.shards: list[Shard] = []
         self._sorted: tuple[np.ndarray, ...] | None = None
         self._verified: set[Path] = set()
+        self._read_before: dict[Path, tuple[tuple[int, int], np.ndarray]] = {}
 
     def load(self, verify: bool = True) -> Entry:
         """Read the index of every complete shard; one whose checksum is off is named, removed and made again.
@@ -110,11 +111,16 @@ class Entry:
         return self.path / self.kind / f"{self.kind}_{_number(metadata)}.npy"
 
     def _read(self, metadata: Path, embeddings: Path, verify: bool) -> Shard:
-        """One shard, whose index and rows must be those that were written together."""
-        table = pq.read_table(metadata)
-        keys = np.frombuffer(b"".join(table["key"].to_pylist()), dtype=np.uint8).reshape(-1, 16)
+        """One shard, whose index and rows must be those that were written together; an index is read once."""
+        status = metadata.stat()
+        mark, keys = self._read_before.get(metadata, (None, None))
+        if keys is None or mark != (status.st_ino, status.st_mtime_ns):
+            cells = pq.read_table(metadata, columns=["key"])["key"].to_pylist()
+            keys = np.frombuffer(b"".join(cells), dtype=np.uint8).reshape(-1, 16)
+            self._read_before[metadata] = (status.st_ino, status.st_mtime_ns), keys
+            self._verified.discard(metadata)
         if verify and metadata not in self._verified:
-            marks = table.schema.metadata or {}
+            marks = pq.read_schema(metadata).metadata or {}
             if checksum(embeddings) != marks.get(b"checksum", b"").decode():
                 raise ValueError("checksum differs")
             if marks.get(b"index", _mark(keys)) != _mark(keys):  # older ones have none

@@ -16,7 +16,7 @@ import numpy as np
 import torch
 
 from distillscope import group
-from distillscope.data.looking import Looks, Seen, load_in_memory, looked_at, note_of, whole_ones
+from distillscope.data.looking import KnownFiles, Looks, Seen, known_files, load_in_memory, looked_at, note_of, whole_ones
 from distillscope.data.preprocess import Preprocess
 from distillscope.data.source import Source, as_rows
 from distillscope.devices import kept_memory
@@ -41,6 +41,7 @@ class OnePass:
     done: Counter[str] = field(default_factory=Counter)
     left_out: list[str] = field(default_factory=list)
     notes: str = ""
+    known: KnownFiles | None = None
 
     @kept_memory()
     def embed(self, source: Source, advance: Callable[[int], None] = lambda count: None) -> tuple[np.ndarray, Source]:
@@ -54,7 +55,11 @@ class OnePass:
             return rows, items
         with nullcontext(False) if self.entry is None else filling(self.entry) as keeps:
             one = _Pass(network, source, self.entry, keeps)
-            rows, items = one.run(self.workers, self.corrupt, advance)
+            if self.known and self.known.decoding == source.decoding:  # of a later source only what is new is read
+                self.known.refresh()
+            else:
+                self.known = known_files(source)
+            rows, items = one.run(Looks(source, [one], streams=True, known=self.known), self.workers, self.corrupt, advance)
         self.done.update(one.done)
         self.left_out += one.bad
         self.notes = note_of(source, self.done, self.left_out)
@@ -135,9 +140,8 @@ class _Pass:
     def __post_init__(self) -> None:
         self.rows = room((len(self.source), self.network.dim))
 
-    def run(self, workers: int, corrupt: str, advance: Callable[[int], None]) -> tuple[np.ndarray, Source]:
+    def run(self, looks: Looks, workers: int, corrupt: str, advance: Callable[[int], None]) -> tuple[np.ndarray, Source]:
         self.holds(bytes(16))  # the entry's names are sorted here once, not in every worker
-        looks = Looks(self.source, [self], streams=True)
         try:
             for seen in looks.remembered(looked_at(looks, workers)):
                 if seen.broken:
