@@ -3,6 +3,7 @@
 import io
 import tarfile
 
+import datasets as hf
 import fsspec
 import numpy as np
 import pyarrow as pa
@@ -102,6 +103,20 @@ def fetches(monkeypatch):
 def load(name, split="train", **options):
     part = named_dataset(str(name))
     return load_split(part.name, part.settings, split, **options)
+
+
+@pytest.mark.parametrize(("classes", "got"), [(None, "none"), (["b", "a"], "other classes")])
+def test_files_of_other_columns_or_classes_are_refused(classes, got):
+    """Labels of the files that have some stood beside the rows of one that has none."""
+    store = fsspec.filesystem("memory")
+    for number, names in enumerate((["a", "b"], classes, ["a", "b"])):
+        rows = {"image": [{"bytes": png(i), "path": None} for i in range(2)]} | ({"label": [0, 1]} if names else {})
+        table = hf.Dataset.from_dict(rows)
+        table = table.cast_column("label", hf.ClassLabel(names=names)) if names else table
+        with store.open(f"/odd/train-{number:05}-of-00003.parquet", "wb") as file:
+            table.to_parquet(file)
+    with pytest.raises(UserError, match=f"train-00001-of-00003.parquet: expected a column label as in .*, got {got}"):
+        load_split("remote", {"path": "memory://odd"}, "train")
 
 
 @pytest.mark.parametrize("streams", [False, True])

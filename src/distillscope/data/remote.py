@@ -130,6 +130,12 @@ def _parquet(found: Found, split: str, given: str, image: str | None, label: str
     image = need_column(columns, image, IMAGE_COLUMNS, "image", where, given)
     label = pick_column(columns, label, LABEL_COLUMNS, "label", where, given)
     labels, classes = None, None
+    for column in filter(None, (image, label)):
+        kinds = [hf.Features.from_arrow_schema(h.schema).get(column) for h in heads]
+        named = [getattr(kind, "names", None) for kind in kinds]  # of a ClassLabel
+        if odd := next((h for h, kind, own in zip(heads, kinds, named, strict=True) if kind is None or own != named[0]), None):
+            raise UserError(str(odd.file), f"a column {column} as in {heads[0].file.name}",
+                            "other classes" if column in odd.schema.names else "none", "Write all files alike.")
     if label is not None:
         values = [v for head in heads for v in head.column(label)]
         feature = hf.Features.from_arrow_schema(heads[0].schema)[label]
