@@ -35,6 +35,10 @@ def work(count, folder: Path, name: str) -> str:
     if name.startswith("dies") or (name.startswith("killed") and not mark.exists()):
         mark.write_text("half")
         os.kill(os.getpid(), signal.SIGKILL)
+    if name.startswith("taken") and not mark.exists():
+        mark.write_text("half")
+        os.kill(os.getpid(), signal.SIGTERM)
+        time.sleep(60)
     if name.startswith("refused"):
         raise UserError("task", "another", name, "Try it.")
     if name.startswith("full"):
@@ -103,6 +107,8 @@ class TestTasks:
 
     @pytest.mark.minutes
     def test_what_fails_is_one_line_with_its_node_and_nothing_more_is_begun(self, found, tmp_path, monkeypatch):
+        assert run(found, tmp_path, "taken away", most=1) == {"taken away": "TAKEN AWAY"}
+        assert (tmp_path / "taken away").read_text() == "half and half"
         with refused(where=[f"node {HERE}", ", task"], got="refused"):
             run(found, tmp_path, "refused", "a", most=1)
         assert not (tmp_path / "a").exists()

@@ -77,7 +77,7 @@ def _is_seen(path: Path, content: str) -> bool:
 _process: dict[str, Any] = {}
 
 
-def prepare(name: str, wanted: dict[str, str], seen: dict[Path, str], folder: str, given: bytes,
+def prepare(wanted: dict[str, str], seen: dict[Path, str], folder: str, given: bytes,
             teller: Any) -> tuple[str, str]:
     """Before the first task; returns the node's address, and what hardware it is.
 
@@ -90,7 +90,7 @@ def prepare(name: str, wanted: dict[str, str], seen: dict[Path, str], folder: st
     look(wanted, seen)
     if Path(folder).is_dir():  # relative names mean what they meant where the command was given
         os.chdir(folder)
-    line = _Line(name, teller)
+    line = _Line(teller)
     progress.listen(line.messages.append)
     start, arguments, work_on = pickle.loads(given)
     start(*arguments)
@@ -105,10 +105,10 @@ def _address() -> str:
     return ray.util.get_node_ip_address()
 
 
-def work(arguments: bytes) -> tuple[Any, int, list[str]]:
+def work(attempt: str, arguments: bytes) -> tuple[Any, int, list[str]]:
     """One task: what it returns, how much it counted in all, and what it said last."""
     line = _process["line"]
-    line.begin()
+    line.begin(attempt)
     try:
         found = _process["work"](line.count, *pickle.loads(arguments))
     finally:
@@ -127,14 +127,14 @@ def failed(node: str, error: BaseException) -> bytes:
 class _Line(threading.Thread):
     """Tells the command, through an actor on its node, what is done and said here; ends the task when told to."""
 
-    def __init__(self, name: str, teller: Any) -> None:
+    def __init__(self, teller: Any) -> None:
         super().__init__(daemon=True)
-        self.name_here, self.teller = name, teller
+        self.teller, self.attempt = teller, ""
         self.messages: list[str] = []
         self.done, self.busy = 0, False
 
-    def begin(self) -> None:
-        self.done, self.busy = 0, True
+    def begin(self, attempt: str) -> None:
+        self.attempt, self.done, self.busy = attempt, 0, True
 
     def count(self, count: int) -> None:
         self.done += count
@@ -153,7 +153,7 @@ class _Line(threading.Thread):
             if not self.busy:
                 continue
             try:
-                stop = ray.get(self.teller.tell.remote(self.name_here, self.done, self.taken()))
+                stop = ray.get(self.teller.tell.remote(self.attempt, self.done, self.taken()))
             except Exception:  # whoever gave the work is gone
                 stop = True
             if stop and self.busy:

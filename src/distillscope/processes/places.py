@@ -70,16 +70,17 @@ class Teller:
         self.said: list[str] = []
         self.stopped = False
 
-    def tell(self, place: str, done: int, said: list[str]) -> bool:
-        """How much of its task a place has done, and what it says; whether it is to stop."""
-        self.done[place] = done
+    def tell(self, attempt: str, done: int, said: list[str]) -> bool:
+        """How much an attempt at a task has done, and what it says; whether it is to stop."""
+        self.done[attempt] = done
         self.said += said
         return self.stopped
 
     def told(self) -> tuple[dict[str, int], list[str]]:
-        """Place -> what it has done of its task, and what was said since this was asked last."""
-        said, self.said = self.said, []
-        return self.done, said
+        """Attempt -> what it has done in all, and what was said, since this was asked last."""
+        told = self.done, self.said
+        self.done, self.said = {}, []
+        return told
 
     def stop(self) -> None:
         self.stopped = True
@@ -99,9 +100,9 @@ class Task:
 
 @dataclass
 class _Place:
-    name: str
     actor: Any
     task: Task | None = None
+    attempt: str = ""
     node: str = ""
 
 
@@ -128,7 +129,7 @@ class Pool:
         self.kind = place_class(ray).options(num_cpus=self.cores, num_gpus=self.gpus)
         self.waiting = list(self.tasks)
         self.at: dict[Any, _Place] = {}
-        self.asked, self.unprepared, self.since, self.told = 0, 0, time.monotonic(), False
+        self.attempts, self.unprepared, self.since, self.told = 0, 0, time.monotonic(), False
         self.heard: set[str] = set()
 
     @property
@@ -150,17 +151,15 @@ class Pool:
             self._take(answer, self.at.pop(answer))
         done, said = self.ray.get(self.teller.told.remote())
         for place in self.at.values():
-            if place.task is not None and done.get(place.name):
-                place.task.done = done[place.name]
+            if place.task is not None and done.get(place.attempt):
+                place.task.done = done[place.attempt]
         self._say(said)
         if not any(place.node for place in self.at.values()) and self.waiting:
             self._see_room()
 
     def _ask(self) -> None:
-        self.asked += 1
-        place = _Place(f"place {self.asked}", self.kind.remote())
-        versions, *rest = self.given
-        self.at[place.actor.do.remote("prepare", place.name, versions, *rest, self.teller)] = place
+        place = _Place(self.kind.remote())
+        self.at[place.actor.do.remote("prepare", *self.given, self.teller)] = place
 
     def _take(self, answer: Any, place: _Place) -> None:
         try:
@@ -168,8 +167,12 @@ class Pool:
         except self.ray.exceptions.RayError as died:
             self._died(place, died)
             return
-        if error is not None:
-            self.failure = self.failure or error_of(error)
+        failure = None if error is None else error_of(error)
+        if isinstance(failure, KeyboardInterrupt):  # its node is being taken away
+            self._died(place, failure)
+            return
+        if failure is not None:
+            self.failure = self.failure or failure
         elif place.task is None:
             place.node, hardware = found
             self.nodes[place.node] = hardware
@@ -178,14 +181,15 @@ class Pool:
             place.task.result, place.task.done, said = found
             self._say([*said, f"finished {place.task.name}"])
         place.task = None
-        if error is None and self.waiting and self.failure is None:
+        if failure is None and self.waiting and self.failure is None:
             self._begin(place)
         else:
             self._end(place)
 
     def _begin(self, place: _Place) -> None:
-        place.task = self.waiting.pop(0)
-        self.at[place.actor.do.remote("work", place.task.arguments)] = place
+        self.attempts += 1
+        place.task, place.attempt = self.waiting.pop(0), f"{self.attempts}"
+        self.at[place.actor.do.remote("work", place.attempt, place.task.arguments)] = place
 
     def _died(self, place: _Place, why: BaseException) -> None:
         """Its task waits again, before all others; that one dies again and again ends the work."""
