@@ -220,6 +220,24 @@ def test_folders_whose_files_are_not_parts_of_one_thing(tmp_path, names, message
         read_embeddings(tmp_path)
 
 
+@pytest.mark.parametrize("lengths", [(5, 7), (7, 5)])
+def test_ids_of_one_part_beside_rows_of_another_are_refused(tmp_path, lengths):
+    """12 rows and 12 ids in all: every id from the sixth on was the next row's."""
+    for number, (rows, ids) in enumerate(((lengths[0], 6), (lengths[1], 6))):
+        named = np.array([f"{number}{i}" for i in range(ids)])
+        np.savez(tmp_path / f"part-{number}.npz", embeddings=np.ones((rows, 4)), ids=named)
+    with refused(where="part-0.npz", expected=f"{lengths[0]} of 'ids'", got="6"):
+        read_embeddings(tmp_path)
+
+
+@pytest.mark.parametrize("there", [[0], [0, 1]])
+def test_parts_whose_names_say_that_there_are_more_are_refused(tmp_path, there):
+    for number in there:
+        np.save(tmp_path / f"train-{number:05}-of-00003.npy", Z)
+    with refused(expected="3 parts", got=str(len(there))):
+        read_embeddings(tmp_path, split="train")
+
+
 def test_parts_of_a_split_and_files_to_pass_over(tmp_path):
     for name in ("train-00000-of-00002", "train-00001-of-00002", "test-00000-of-00001", "._test-00000-of-00001"):
         pd.DataFrame({"embedding": list(Z), "id": [f"{name}{i}" for i in range(N)]}).to_parquet(tmp_path / f"{name}.parquet")

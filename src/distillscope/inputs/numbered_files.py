@@ -67,6 +67,11 @@ def _words_fit(head: str, split: str) -> bool:
 def _in_order(files: list[Path], where: str) -> list[Path]:
     numbers = {f: [int(n) for n in re.findall(r"\d+", f.name)] for f in files}
     ordered = sorted(files, key=lambda f: (numbers[f], f.name))
+    totals = {tuple(re.findall(r"-of-0*([1-9]\d*)", f.name)) for f in files}
+    total, = totals if len(totals) == 1 else [()]
+    if len(total) == 1 and int(total[0]) != len(files):
+        raise UserError(where, f"{total[0]} parts, as {ordered[0].name} says", str(len(files)),
+                        "Restore those that are missing, or name the one file that is meant.")
     if len(files) > 1:
         short = min(map(len, numbers.values()))
         column = next((i for i in range(short) if len({n[i] for n in numbers.values()}) > 1), None)
@@ -105,6 +110,7 @@ def under_one_another(parts: Sequence[Contents], names: Sequence[str], where: st
     if wrong is not None:
         without = next(name for name, held in zip(names, by_name, strict=True) if wrong not in held)
         raise UserError(f"{where} {without}", f"'{wrong}' as in the other parts", "none", "Write all parts alike.")
+    _expect_aligned([[held[n] for n in common] for held in by_name], names, where)
     remarks = [f"{len(parts):,} parts, {names[0]} to {names[-1]}"]
     if lacking:
         remarks.append(f"not in every part, and not used: {', '.join(lacking[:4])}")
@@ -116,6 +122,20 @@ def under_one_another(parts: Sequence[Contents], names: Sequence[str], where: st
 
     remarks = [*(r for part in parts for r in part.remarks), *remarks]
     return Contents(members, join if len(joins) == len(parts) else None, tuple(dict.fromkeys(remarks)))
+
+
+def _expect_aligned(parts: Sequence[Sequence[Member]], names: Sequence[str], where: str) -> None:
+    """A list that is as long as an array over all parts is as long in each: else rows of one stand beside those of another."""
+    columns = [list(same) for same in zip(*parts, strict=True)]
+    lists = [same for same in columns if all(m.count is not None for m in same)]
+    for tables in (same for same in columns if all(m.table is not None for m in same)):
+        rows = [m.items for m in tables]
+        for same in lists:
+            counts = [m.count or 0 for m in same]
+            wrong = next((i for i, (count, many) in enumerate(zip(counts, rows, strict=True)) if count != many), None)
+            if wrong is not None and sum(counts) == sum(rows):
+                raise UserError(f"{where} {names[wrong]}", f"{rows[wrong]} of '{same[0].name}', one a row", str(counts[wrong]),
+                                "Write one for each row.")
 
 
 def _under(same: Sequence[Member], names: Sequence[str], where: str) -> Member | None:
