@@ -21,8 +21,9 @@ LOOPBACK = ("from ray._private import services\n"
 """Ray replaces the loopback address, where it is told to use it, by one that other machines see. Here it must not."""
 START = f"{LOOPBACK}from ray.scripts.scripts import main\nmain()"
 SWITCHES = {"RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN": secrets.token_hex(32), "RAY_USAGE_STATS_ENABLED": "0",
-            "RAY_enable_worker_prestart": "0", "RAY_prestart_worker_first_driver": "0"}
-"""Ray's own, set before it is imported: nodes and drivers answer nobody else, and begin no process before it is needed."""
+            "RAY_enable_worker_prestart": "0", "RAY_prestart_worker_first_driver": "0", "RAY_memory_monitor_refresh_ms": "0"}
+"""Ray's own, set before it is imported: nodes and drivers answer nobody else, begin no process before it is needed, and end none
+where others have taken the machine's memory."""
 
 
 def keep_to_loopback() -> None:

@@ -125,7 +125,8 @@ class Pool:
         ray = self.ray
         here = ray.util.scheduling_strategies.NodeAffinitySchedulingStrategy(
             ray.get_runtime_context().get_node_id(), soft=False)
-        self.teller = ray.remote(num_cpus=0)(Teller).options(scheduling_strategy=here).remote()
+        for_ever = {"max_restarts": -1, "max_task_retries": -1}  # where memory runs short, Ray may end this process first
+        self.teller = ray.remote(num_cpus=0, **for_ever)(Teller).options(scheduling_strategy=here).remote()
         self.kind = place_class(ray).options(num_cpus=self.cores, num_gpus=self.gpus)
         self.waiting = list(self.tasks)
         self.at: dict[Any, _Place] = {}
