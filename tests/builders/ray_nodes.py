@@ -22,8 +22,8 @@ LOOPBACK = ("from ray._private import services\n"
 START = f"{LOOPBACK}from ray.scripts.scripts import main\nmain()"
 SWITCHES = {"RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN": secrets.token_hex(32), "RAY_USAGE_STATS_ENABLED": "0",
             "RAY_enable_worker_prestart": "0", "RAY_prestart_worker_first_driver": "0", "RAY_memory_monitor_refresh_ms": "0"}
-"""Ray's own, set before it is imported: nodes and drivers answer nobody else, begin no process before it is needed, and end none
-where others have taken the machine's memory."""
+"""Ray's own, set before it is imported: nodes and drivers answer nobody else, begin no process before it is needed, and end
+none where others have taken the machine's memory."""
 
 
 def keep_to_loopback() -> None:
@@ -126,8 +126,8 @@ def descendants(parent: int) -> list[int]:
     return found
 
 
-def does_tasks(pid: int) -> bool:
+def does_tasks(pid: int, kind: str = "Place") -> bool:
     """Whether it is a place; Ray names the processes of actors by their class and what they do."""
     with suppress(OSError):
-        return Path(f"/proc/{pid}/cmdline").read_bytes().startswith(b"ray::Place")
+        return Path(f"/proc/{pid}/cmdline").read_bytes().startswith(f"ray::{kind}".encode())
     return False

@@ -129,6 +129,20 @@ class TestTasks:
         assert (tmp_path / "waits").read_text() == "interrupted"
 
     @pytest.mark.minutes
+    def test_the_process_that_gathers_progress_may_die(self, found, nodes, tmp_path):
+        from builders.ray_nodes import descendants, does_tasks
+
+        def kill(done: int) -> None:
+            if (tmp_path / "waits").exists() and not (tmp_path / "go").exists():
+                tellers = [pid for pid in descendants(nodes.head.process.pid) if does_tasks(pid, "Teller")]
+                assert tellers
+                for pid in tellers:
+                    os.kill(pid, signal.SIGKILL)
+                (tmp_path / "go").touch()
+
+        assert run(found, tmp_path, "waits", "a", most=1, advance=kill) == {"waits": "WAITS", "a": "A"}
+
+    @pytest.mark.minutes
     def test_where_no_node_has_room_that_is_said_and_then_refused(self, found, tmp_path, monkeypatch, capsys):
         monkeypatch.setattr(places, "ROOM_SECONDS", 0.0)
         monkeypatch.setattr(found, "cores", 9000)
