@@ -49,6 +49,32 @@ def sides(files):
     return "--teacher", files / "teacher.npy", "--student", files / "student.npy"
 
 
+def test_items_from_elsewhere_are_files_or_for_models_another_data_set(files, tmp_path):
+    other = np.load(files / "teacher.npy")[:80] - 4
+    np.save(tmp_path / "t.npy", other), np.save(tmp_path / "s.npy", other)
+    more = "--ood-teacher", tmp_path / "t.npy", "--ood-student", tmp_path / "s.npy", "--only", "ood", "--full"
+    found = invoke(*sides(files), *more, "--out", tmp_path / "page", "--require", "ood.teacher.auroc>=0.6")
+    assert "AUROC, from elsewhere" in found.output and "ood teacher" in found.output
+    assert "Items from elsewhere" in (tmp_path / "page" / "report.html").read_text()
+    invoke(*sides(files), *more, "--require", "low(ood.auroc_difference)>=0.5", code=1)
+    student = next((finished_run() / "trials").iterdir())
+    invoke("--teacher", student, "--student", student, "--data", "digits", "--limit", 60, "--ood", "digits", "--ood-split",
+           "train", "--only", "ood", "--json", tmp_path / "models.json")
+    written = json.loads((tmp_path / "models.json").read_text())
+    assert written["measures"]["ood.student.auroc"]["n"] == 60 and written["inputs"]["ood_teacher"]["said"]
+    assert written["measures"]["ood.auroc_difference"]["value"] == 0
+
+
+@pytest.mark.parametrize(("more", "where"), [
+    (["--ood", "digits"], "--ood"), (["--ood-split", "train"], "--ood-split"),
+    (["--ood-teacher", "teacher.npy"], "--ood-student"), (["--ood", "digits", "--ood-teacher", "teacher.npy"], "--ood"),
+    (["--ood-teacher", "efficientnet_lite0", "--ood-student", "student.npy"], "--ood-teacher")])
+def test_items_from_elsewhere_that_do_not_fit_are_one_line(files, monkeypatch, more, where):
+    monkeypatch.chdir(files)
+    with refused(where=where):
+        invoke(*sides(files), *more)
+
+
 def test_two_files_give_a_table_and_json_equal_to_the_function(files, tmp_path):
     invoke(*sides(files), "--labels", files / "labels.npy", "--json", tmp_path / "found.json")
     written = json.loads((tmp_path / "found.json").read_text())
