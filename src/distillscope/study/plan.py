@@ -179,7 +179,7 @@ def plan_student(study: Study, out: Path, *, resume: bool = False, device: str =
         ("into", f"{out}{finished}"),
         ("recipe", f"{recipe_text(study)}: {arm.objective_name}; view {view_text(written)}; {training_text(training)}"),
         ("student", f"{spec.label}, {size['parameters']:,} parameters"),
-        ("an image", f"{spec.image_size} px, {size['multiply_adds']:,} multiply-adds"),
+        ("per image", f"{spec.image_size} px, {size['multiply_adds']:,} multiply-adds"),
         ("embeddings", f"{dim} dimensions, of the teacher's {encoder.dim}; target {part_text(target)}"),
         ("images", f"{splits.title}, {num_train:,} for training, {held_out:,} held out"),
         ("images kept on disk", _kept_images(study, arm, spec.label, splits, keep_images)),
