@@ -201,6 +201,16 @@ def test_an_archive_unpacks_to_the_run_it_was(run, archive, tmp_path):
     assert_equal_runs(read_run(tmp_path), read_run(run))
 
 
+def test_half_an_archive_is_in_nobodys_way(run, tmp_path, monkeypatch):
+    def interrupted(packed):
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patched, pytest.raises(KeyboardInterrupt):
+        patched.setattr("distillscope.results.archive._zip", interrupted)
+        write_archive(run, tmp_path / "packed")
+    assert not list((tmp_path / "packed").iterdir()) and write_archive(run, tmp_path / "packed")
+
+
 def test_the_command_says_how_small_it_became(run, tmp_path):
     done = CliRunner().invoke(app, ["archive", str(run), str(tmp_path / "small")])
     assert done.exit_code == 0 and "3 files" in done.output and is_archive(tmp_path / "small"), done.output

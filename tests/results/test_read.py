@@ -196,9 +196,17 @@ def shared_cache(monkeypatch):
     monkeypatch.setenv("DISTILLSCOPE_CACHE", str(scratch() / "cache"))
 
 
-def test_two_seeds_made_apart_equal_both_made_at_once(tmp_path):
+def interrupted(*_):
+    raise KeyboardInterrupt
+
+
+def test_two_seeds_made_apart_equal_both_made_at_once(tmp_path, monkeypatch):
     for seed in (1, 2):
         run_study(tiny_study(seeds=[seed]), tmp_path / str(seed), jobs=1, report=False)
+    with monkeypatch.context() as patched, pytest.raises(KeyboardInterrupt):
+        patched.setattr("distillscope.results.merge.write_json", interrupted)
+        merge_runs([tmp_path / "1", tmp_path / "2"], tmp_path / "both")
+    assert not list((tmp_path / "both").iterdir()), "half a run would be in the way of the next line"
     assert merge_runs([tmp_path / "1", tmp_path / "2"], tmp_path / "both") == tmp_path / "both"
     at_once = sorted_rows(load_study(finished_run()).results.query("arm != 'augmented'"))
     joined = sorted_rows(load_study(tmp_path / "both").results)

@@ -191,7 +191,7 @@ REFUSED = {
     "steps of no tuning": (["--precision", "int8", "--qat-steps", "9"], "--qat with it"),
     "no folder": (["--out", "none/s.onnx"], "Make it first"),
     "a file that is there": (["--out", "there.onnx"], "there.onnx, which is there"),
-    "too few images": (["--calibrate", "few"], "at least 256 images"),
+    "too few images": (["--calibrate", "few"], "at least 64 images"),
     "images that are alike": (["--calibrate", "alike"], "1 different"),
     "no images": (["--calibrate", "embeddings.npy"], "--calibrate: expected images"),
     "a file of another kind": (["--calibrate", "facts.json"], "facts.json"),

@@ -34,7 +34,7 @@ def export(
 ) -> None:
     """Export a student to one file with its preprocessing inside: uint8 images (b, h, w, 3) in, float32 embeddings out.
 
-    The file is verified before it is written: 256 images go through its own runtime and through the network.
+    The file is verified before it is written: up to 256 images go through its own runtime and through the network.
 
     In int8 the ranges come from the images, methods are compared on others, and layers that hurt stay in float32.
 

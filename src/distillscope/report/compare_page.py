@@ -81,9 +81,9 @@ def write_comparison(found: Comparison, folder: Path, command: str = "") -> Path
     The page opens offline and loads nothing, and holds the values of compare.json. ``command`` makes it again.
     """
     compared = Compared.of(found, check_out(Path(folder)), command)
+    write_json(compared.folder / VALUES, found.to_dict())  # first: it says whose the folder is, should the rest be interrupted
     if compared.table is not None:
         write_tables(compared.table, compared.folder / "tables")
-    write_json(compared.folder / VALUES, found.to_dict())
     write_figures(list(compared.figures.values()), compared.folder / "figures")
     return write_text(compared.folder / "report.html", comparison_page(compared))
 

@@ -74,10 +74,17 @@ def write_archive(run_dir: Path, out: Path) -> list[Path]:
         packed[CURVES] = json.dumps(curves, separators=(",", ":"))
     if (run_dir / PROVENANCE).is_file():
         packed[PROVENANCE] = (run_dir / PROVENANCE).read_bytes()
-    written = [_write(out / config.name, config.read_bytes())]
-    if (run_dir / CLAIMS).is_file():
-        written.append(write_json(out / CLAIMS, _moved(read_json(run_dir / CLAIMS), run_dir, out)))
-    return [*written, _write(out / PACKED, _zip(packed))]
+    written: list[Path] = []
+    try:
+        written.append(_write(out / config.name, config.read_bytes()))
+        if (run_dir / CLAIMS).is_file():
+            written.append(write_json(out / CLAIMS, _moved(read_json(run_dir / CLAIMS), run_dir, out)))
+        written.append(_write(out / PACKED, _zip(packed)))
+    except BaseException:  # half an archive would stand in the way of the next try
+        for path in written:
+            path.unlink(missing_ok=True)
+        raise
+    return written
 
 
 def read_archive(path: Path) -> dict[str, list[tuple[str, Record | Exception | None]]]:

@@ -15,8 +15,8 @@ from distillscope.errors import UserError
 from distillscope.files.folders import is_archive
 from distillscope.files.writing import write_json
 from distillscope.results.archive import provenance_of, read_archive, unpack
-from distillscope.results.run_files import COMPLETE, Record
-from distillscope.results.rundir import is_complete, load_config, open_run, read_done
+from distillscope.results.run_files import COMPLETE, KINDS, Record
+from distillscope.results.rundir import drop_if_unused, is_complete, load_config, open_run, read_done
 from distillscope.results.same_study import Unlike, united, unlike
 
 
@@ -37,6 +37,18 @@ def merge_runs(run_dirs: Sequence[Path], out: Path) -> Path:
     study = parse_study(joined, "merge")
     _expect_same_items([Path(d) for d in run_dirs])
     open_run(study, out, resume=False, taken="Name another.")
+    try:
+        _fill(out, run_dirs)
+    except BaseException:  # half a joined run would stand in the way of the next try
+        for kind in KINDS:
+            shutil.rmtree(out / kind, ignore_errors=True)
+        drop_if_unused(out, folder=False)
+        raise
+    return out
+
+
+def _fill(out: Path, run_dirs: Sequence[Path]) -> None:
+    """The trials and references of the runs, and what they say of how they were made."""
     records = []
     for folder in map(Path, run_dirs):
         if found_there := provenance_of(folder):
@@ -57,7 +69,6 @@ def merge_runs(run_dirs: Sequence[Path], out: Path) -> Path:
         conditions = {k: v for r in records for k, v in (r.get("conditions") or {}).items()}
         write_json(out / "provenance.json", {**records[0], "command": commands, "conditions": conditions, "merged": records,
                                              "seconds": sum(r.get("seconds") or 0 for r in records)})
-    return out
 
 
 def _expect_same_items(folders: Sequence[Path]) -> None:

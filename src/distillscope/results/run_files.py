@@ -18,6 +18,7 @@ from typing import Annotated, Any
 import pandas as pd
 from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, model_validator
 
+from distillscope import progress
 from distillscope.config.load import parse_study
 from distillscope.config.study import Study
 from distillscope.errors import UserError
@@ -160,11 +161,13 @@ def records_in(path: Path) -> list[tuple[str, Record | Exception | None]]:
     except OSError as error:
         raise UserError(str(path), "a folder that can be read", unreadable(error), "Restore it.") from None
     found: list[tuple[str, Record | Exception | None]] = []
-    for folder in folders:
-        try:
-            found.append((folder.name, read_record(folder)))
-        except (UserError, OSError, ValueError, KeyError) as error:
-            found.append((folder.name, error))
+    with progress.late_task(f"reading {path}", len(folders), path.name) as advance:
+        for folder in folders:
+            try:
+                found.append((folder.name, read_record(folder)))
+            except (UserError, OSError, ValueError, KeyError) as error:
+                found.append((folder.name, error))
+            advance(1)
     return found
 
 

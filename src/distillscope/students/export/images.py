@@ -20,7 +20,8 @@ from distillscope.files.json_reader import read_json
 from distillscope.files.yaml_reader import read_yaml
 
 VERIFIED = 256
-"""Images through the file and the network before it is written."""
+"""Images through the file and the network before it is written, at most."""
+FEWEST_VERIFIED = 64
 ENLARGED = 32
 """Of these, shown to a raw file in a larger size as well."""
 CHOOSING = 128
@@ -73,12 +74,13 @@ def asked_of(folder: Path) -> dict[str, Any]:
 
 def parts_of(source: Source, quantised: bool) -> tuple[Source, Source, Source]:
     """(calibration, choosing, verification), disjoint, by the ids alone; the first two are empty unless ``quantised``."""
-    least = VERIFIED + (CHOOSING + FEWEST_CALIBRATED if quantised else 0)
+    least = VERIFIED + CHOOSING + FEWEST_CALIBRATED if quantised else FEWEST_VERIFIED
     where = f"export on {source.name}/{source.split}"
     if len(source) < least:
         why = (f" ({FEWEST_CALIBRATED} to calibrate, {CHOOSING} to choose on, {VERIFIED} to verify)" if quantised else
                " to verify the file on")
-        raise UserError(where, f"at least {least} images{why}", f"{len(source)}", "Name more: --calibrate DATA.")
+        todo = "Name more: --calibrate DATA" + (", or use --precision float16." if quantised else ".")
+        raise UserError(where, f"at least {least} images{why}", f"{len(source)}", todo)
     distinct = len({content_hash(source.image(i)) for i in range(len(source))})
     if distinct < least // 2:
         raise UserError(where, "images that differ", f"{distinct} different ones of {len(source)}",
