@@ -134,8 +134,8 @@ def _expect_aligned(parts: Sequence[Sequence[Member]], names: Sequence[str], whe
             counts = [m.count or 0 for m in same]
             wrong = next((i for i, (count, many) in enumerate(zip(counts, rows, strict=True)) if count != many), None)
             if wrong is not None and sum(counts) == sum(rows):
-                raise UserError(f"{where} {names[wrong]}", f"{rows[wrong]} of '{same[0].name}', one a row", str(counts[wrong]),
-                                "Write one for each row.")
+                raise UserError(f"{where} {names[wrong]}", f"{rows[wrong]} of '{same[0].name}', one per row",
+                                str(counts[wrong]), "Write one for each row.")
 
 
 def _under(same: Sequence[Member], names: Sequence[str], where: str) -> Member | None:
