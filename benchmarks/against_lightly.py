@@ -1,6 +1,6 @@
 """One student by `distill` and by LightlyTrain: the same teacher, images, epochs and student; speed, and an outside probe.
 
-    python benchmarks/lightly_train.py --root DIR [--images 5000] [--epochs 5] [--size 64] [--out DIR]
+    python benchmarks/against_lightly.py --root DIR [--images 5000] [--epochs 5] [--size 64] [--out DIR]
 
 In an environment of its own where `lightly-train` is installed too (pip; it is no dependency of anything here, and nothing is
 taken from it). Each side runs as it does by default (ours: recipe `robust`; theirs: method "distillation", batch 128), in a
@@ -59,13 +59,34 @@ def ours(root: Path, epochs: int, size: int) -> tuple[torch.nn.Module, Preproces
     return student.module, student.preprocess
 
 
+class Teacher(torch.nn.Module):
+    """A timm network as LightlyTrain asks for one of its own kind: its wrapper of timm's gives EfficientNet's last features
+    but one, 320 of them, and says that they are 1,280."""
+
+    def __init__(self, model: torch.nn.Module) -> None:
+        super().__init__()
+        self.model = model
+
+    def feature_dim(self) -> int:
+        return self.model.num_features
+
+    def forward_features(self, x: torch.Tensor) -> dict[str, torch.Tensor]:
+        return {"features": self.model.forward_features(x)}
+
+    def forward_pool(self, x: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+        return {"pooled_features": torch.nn.functional.adaptive_avg_pool2d(x["features"], 1)}
+
+    def get_model(self) -> torch.nn.Module:
+        return self.model
+
+
 def theirs(root: Path, epochs: int, size: int) -> tuple[torch.nn.Module, Preprocess]:
     import lightly_train
     import timm
 
     from distillscope.registry import teachers
 
-    teacher = teachers.call("efficientnet_lite0", {}).module
+    teacher = Teacher(teachers.call("efficientnet_lite0", {}).module)
     lightly_train.pretrain(
         out=str(root / "theirs"), data=str(root / "images" / "train"), model=timm.create_model(STUDENT, num_classes=0),
         method="distillation", method_args={"teacher": teacher}, epochs=epochs, num_workers=0, accelerator="cpu", devices=1,
@@ -129,7 +150,7 @@ def main() -> None:
             call = [sys.executable, __file__, "--side", side, "--root", str(asked.root), "--images", str(asked.images)]
             subprocess.run([*call, "--epochs", str(asked.epochs), "--size", str(asked.size)], check=True)
         record[side] = json.loads((asked.root / f"{side}.json").read_text())
-    publish("lightly_train", asked.out, record)
+    publish("against_lightly", asked.out, record)
 
 
 if __name__ == "__main__":
