@@ -398,6 +398,13 @@ def many_images():
     yield [[None, None, [row["first full"]], *([row[key]] for key in keys)] for row in plan]
 
 
+def lightly():
+    found = read("2026-11-27-lightly", "against_lightly.json")
+    speeds = {side: found[side]["images a processor second"] for side in ("ours", "theirs")}
+    yield [[[speeds[side]], [speeds[side] / speeds["theirs"]], [100 * found[side]["probe"]],
+            [100 * found[side]["probe of its embeddings"]] if side == "ours" else []] for side in speeds]
+
+
 def spread_of(values):
     return [float(np.median(values)), min(values), max(values)]
 
@@ -461,4 +468,5 @@ TABLES = {
     "2026-11-27-verdicts": pilots,
     "2026-11-27-data-path": data_path,
     "2026-11-27-many-images": many_images,
+    "2026-11-27-lightly": lightly,
 }
