@@ -121,8 +121,8 @@ def one_side(side: str, root: Path, count: int, epochs: int, size: int) -> None:
     began = sum(os.times()[:4])
     module, sees = (ours if side == "ours" else theirs)(root, epochs, size)
     took = sum(os.times()[:4]) - began
-    trained = count - min(1000, count // 10) if side == "ours" else count  # ours holds some out
-    found: dict[str, Any] = {"processor_seconds": round(took, 1), "images a processor second": round(trained * epochs / took, 1),
+    seen = epochs * (count - min(1000, count // 10) if side == "ours" else count)  # ours holds some out
+    found: dict[str, Any] = {"processor_seconds": round(took, 1), "images a processor second": round(seen / took, 1),
                              "probe": probe(next(module.children()) if side == "ours" else module, sees, count)}
     if side == "ours":
         found["probe of its embeddings"] = probe(module, sees, count)
