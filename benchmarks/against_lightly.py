@@ -8,7 +8,8 @@ process of its own with one thread, in float32, on the CPU, without workers: CIF
 ImageNet weights as the teacher, MobileNetV4-small from scratch as the student. LightlyTrain shows its teacher each augmented
 view at the student's size; ours sees each image once, at 224 px. Processor seconds are of all that comes after the imports.
 The probe is scikit-learn's logistic regression (C 1, standardised features) on the student's pooled features, and for ours
-also on its embeddings, fitted on the images that it was distilled from and tried on 2,000 others.
+also on its embeddings, fitted on the images that it was distilled from and tried on 2,000 others; also of a network that was
+not trained.
 DIR keeps what each side made: a side that is finished is not run again.
 """
 
@@ -33,6 +34,7 @@ from distillscope.data.splits import load_split
 from distillscope.files.writing import write_json
 
 STUDENT, TEST_IMAGES = "mobilenetv4_conv_small", 2000
+IMAGENET = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 
 
 def write_images(folder: Path, count: int) -> None:
@@ -93,7 +95,7 @@ def theirs(root: Path, epochs: int, size: int) -> tuple[torch.nn.Module, Preproc
         precision="32-true", transform_args={"image_size": (size, size)}, seed=1, overwrite=True)
     module = timm.create_model(STUDENT, num_classes=0)
     module.load_state_dict(torch.load(root / "theirs" / "exported_models" / "exported_last.pt", weights_only=True))
-    return module.eval(), Preprocess(size, (0.485, 0.456, 0.406), (0.229, 0.224, 0.225))
+    return module.eval(), Preprocess(size, *IMAGENET)
 
 
 def features(module: Callable[[torch.Tensor], torch.Tensor], sees: Preprocess, split: str, count: int) -> np.ndarray:
@@ -151,6 +153,11 @@ def main() -> None:
             call = [sys.executable, __file__, "--side", side, "--root", str(asked.root), "--images", str(asked.images)]
             subprocess.run([*call, "--epochs", str(asked.epochs), "--size", str(asked.size)], check=True)
         record[side] = json.loads((asked.root / f"{side}.json").read_text())
+    import timm
+
+    torch.manual_seed(1)
+    untrained = timm.create_model(STUDENT, num_classes=0).eval()
+    record["untrained, probe"] = probe(untrained, Preprocess(asked.size, *IMAGENET), asked.images)
     publish("against_lightly", asked.out, record)
 
 

@@ -130,11 +130,12 @@ def check(costs: dict[str, dict[str, float]], rows: Sequence[dict[str, float]]) 
     """Each prediction beside what was measured, and how far off it is, in per cent of that."""
     found = []
     for row in rows:
-        for command in ("embed", "distil"):
+        for command in (c for c in COMMANDS if f"{c}, ms an image" in row):
             said, seconds = predicted(costs, command, row["count"]), row[f"{command}, ms an image"] * row["count"] / 1000
             found.append({"count": row["count"], "what": f"{command}, processor seconds", "predicted": round(said, 1),
                           "measured": round(seconds, 1), "error, %": round(100 * (said / seconds - 1), 1)})
-        for place, size in bytes_an_image(64, SEEN, 14).items():
+        sizes = bytes_an_image(64, SEEN, 14)
+        for place, size in ((p, s) for p, s in sizes.items() if f"{p}, bytes an image" in row):
             held = row[f"{place}, bytes an image"]
             found.append({"count": row["count"], "what": f"{place}, bytes an image", "predicted": size, "measured": held,
                           "error, %": round(100 * (size / held - 1), 1)})

@@ -392,6 +392,8 @@ def many_images():
         columns = ("ms an image", *(f"{process} MiB" for process in memory))
         keys = [f"{command}, {column}" for command in ("embed", "distil") for column in columns]
         yield [[[row[key]] if key in row else [] for key in keys] for row in read(page, name)["rows"]]
+    yield [[[row["predicted"]], [row["measured"]], [row["error, %"]]] for row in read(page, "model.json")["rows"]
+           if row["count"] >= 10_000]
     plan = read(page, "plan.json")["rows"]
     keys = ("hours with one GPU", "GPU hours of the teacher", "core hours", "GPU hours of a student", "images, TB",
             "embeddings, TB", "student's images, TB")
@@ -402,7 +404,8 @@ def lightly():
     found = read("2026-11-27-lightly", "against_lightly.json")
     speeds = {side: found[side]["images a processor second"] for side in ("ours", "theirs")}
     yield [[[speeds[side]], [speeds[side] / speeds["theirs"]], [100 * found[side]["probe"]],
-            [100 * found[side]["probe of its embeddings"]] if side == "ours" else []] for side in speeds]
+            [100 * found[side]["probe of its embeddings"]] if side == "ours" else []] for side in speeds] + [
+                [[], [], [100 * found["untrained, probe"]], []]]
 
 
 def spread_of(values):
