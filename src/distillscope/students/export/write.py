@@ -86,10 +86,15 @@ def export_student(folder: Path | str, out: Path | str, *, to: str = "onnx", pre
     runtime.check(precision, input)
     check_out(out, runtime, input)
     name, folder = folder, student_folder(folder)
-    with named_by_hub(name, folder):
-        job = _job(folder, precision, input, licence, named, min_cosine, qat_steps if qat else None)
-    with tempfile.TemporaryDirectory(prefix="distillscope-export-") as scratch:
-        verified = [_verified(job, made) for made in runtime.convert(job, Path(scratch) / out.name)]
+    with (progress.late_task(f"export {out.name}", 3, "steps: images, conversion, verification") as advance,
+          tempfile.TemporaryDirectory(prefix="distillscope-export-") as scratch):
+        with named_by_hub(name, folder):
+            job = _job(folder, precision, input, licence, named, min_cosine, qat_steps if qat else None)
+        advance(1)
+        converted = list(runtime.convert(job, Path(scratch) / out.name))
+        advance(1)
+        verified = [_verified(job, made) for made in converted]
+        advance(1)
         _put([made.path.with_suffix(suffix) for made in verified for suffix in reversed(runtime.suffixes)], out.parent)
     return [Exported(out.parent / m.path.name, m.facts, m.batch, m.size_bytes, m.agreement, m.images, m.decided)
             for m in verified]
