@@ -6,7 +6,6 @@ loopback addresses; they share the folder that the attack works in.
 
 from __future__ import annotations
 
-import os
 import random
 import shutil
 import signal
@@ -17,7 +16,7 @@ from functools import cache, partial
 from importlib import util
 from pathlib import Path
 
-from builders.ray_nodes import Nodes, does_tasks, keep_to_loopback
+from builders.ray_nodes import Nodes, descendants, does_tasks, keep_to_loopback
 from torture import Case, Options, commands
 
 WHAT = {
@@ -178,13 +177,18 @@ def _ten_nodes(work: Path, folder: Path, rng: random.Random, number: int) -> str
     return commands.differences(here, folder / "out") or commands.leftovers(folder / "out")
 
 
+def _places() -> list[int]:
+    """Processes of trials, of all nodes."""
+    return [pid for node in nodes().nodes for pid in descendants(node.process.pid) if does_tasks(pid)]
+
+
 def _process(work: Path, folder: Path, rng: random.Random, number: int) -> str | None:
     right = truth(work, *_run(work))
     nodes().wait()
     pid = _begin(_run(work), folder)
     time.sleep(rng.uniform(0.3, 0.8) * _seconds(right))
     until = time.monotonic() + LASTS
-    while not (places := [p for p in map(int, filter(str.isdecimal, os.listdir("/proc"))) if does_tasks(p)]):
+    while not (places := _places()):
         if time.monotonic() > until or commands.wait(pid, 0.1) is not None:
             return f"no process of a trial was found: {(folder / 'log').read_text()[-300:]}"
     commands.send(signal.SIGKILL, [rng.choice(places)])
@@ -201,7 +205,7 @@ def _driver(work: Path, folder: Path, rng: random.Random, number: int) -> str | 
     if fault := _ended(pid, right, folder, (code,)):
         return f"after SIG{blow} it {fault}"
     until = time.monotonic() + 60
-    while places := [p for p in map(int, filter(str.isdecimal, os.listdir("/proc"))) if does_tasks(p)]:
+    while places := _places():
         if time.monotonic() > until:
             return f"{len(places)} processes live on 60 s after SIG{blow}"
         time.sleep(0.2)
