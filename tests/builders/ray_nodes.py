@@ -17,7 +17,8 @@ from pathlib import Path
 
 HEAD = "127.0.0.1"
 LOOPBACK = ("from ray._private import services\n"
-            f"services.resolve_ip_for_localhost = services.node_ip_address_from_perspective = lambda *_: '{HEAD}'\n")
+            "services.resolve_ip_for_localhost = lambda host: host\n"
+            f"services.node_ip_address_from_perspective = lambda *_: '{HEAD}'\n")
 """Ray replaces the loopback address, where it is told to use it, by one that other machines see. Here it must not."""
 START = f"{LOOPBACK}from ray.scripts.scripts import main\nmain()"
 SWITCHES = {"RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN": secrets.token_hex(32), "RAY_USAGE_STATS_ENABLED": "0",

@@ -149,6 +149,8 @@ class Pool:
         running = sum(place.task is not None for place in self.at.values())
         while self.failure is None and len(self.at) < min(self.most, running + len(self.waiting)):
             self._ask()
+            if self.unprepared:  # no storm of processes where they die as they begin
+                break
         ready, _ = self.ray.wait(list(self.at), timeout=0.5)
         for answer in ready:
             self._take(answer, self.at.pop(answer))
@@ -199,7 +201,7 @@ class Pool:
         task, kind = place.task, type(why).__name__
         if task is None:
             self.unprepared += 1
-            if self.unprepared >= MOST_DEATHS:
+            if self.unprepared >= MOST_DEATHS and not any(other.node for other in self.at.values()):
                 self.failure = UserError("--engine ray", "processes that live",
                                          f"{self.unprepared} that died as they began ({kind})",
                                          "See Ray's logs on the nodes (memory?), then repeat the command with --resume.")
