@@ -345,7 +345,8 @@ def test_open_clip_from_a_local_file(tmp_path):
 
     torch.save(library.create_model("ViT-B-32").state_dict(), tmp_path / "clip.pt")
     teacher = open_clip(model="ViT-B-32:openai", weights=tmp_path / "clip.pt").to(torch.device("cpu"))
-    assert teacher.encode(images(2).read([0, 1]), ["a", "b"]).shape == (2, 512)
+    assert teacher.encode(images(2).read([0, 1]), ["a", "b"]).shape == (2, 512) and not teacher.reading
+    assert "GELU" in open_clip(model="ViT-B-32", weights=tmp_path / "clip.pt").reading
     with refused(got="'ViT-B-32'"):
         open_clip(model="ViT-B-32")
 

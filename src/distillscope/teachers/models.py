@@ -104,9 +104,24 @@ def timm(*, model: str, weights: Path | None = None, head: str = "auto", unit_no
         elif head == "drop" and (heads := _head_weights(module)) and not any(k.startswith(tuple(heads)) for k in state):
             module.reset_classifier(0)  # a backbone saved without its head
         load_state(module, state, f"{where} weights {weights}")
+        if said := activation_read(model, architecture.replace("_clip_", "_clip_quickgelu_"), library.list_models()):
+            reading = f"{reading}; {said}" if reading else f"timm/{model}: {said}"
     encoder = _timm_encoder(f"timm/{model}", module, head, crop_fraction, unit_norm, image_size)
     encoder.reading = reading
     return encoder
+
+
+def activation_read(model: str, twin: str, known: Sequence[str]) -> str:
+    """What weights in a file are computed with where a model has a twin of other activations: a file does not say which.
+
+    >>> activation_read("ViT-B-32", "ViT-B-32-quickgelu", ["ViT-B-32", "ViT-B-32-quickgelu"])
+    'computed with GELU; weights by OpenAI, MetaCLIP or DFN need QuickGELU: ViT-B-32-quickgelu'
+    >>> activation_read("ViT-B-32-quickgelu", "ViT-B-32-quickgelu-quickgelu", ["ViT-B-32", "ViT-B-32-quickgelu"])
+    ''
+    """
+    if twin == model or twin not in known:
+        return ""
+    return f"computed with GELU; weights by OpenAI, MetaCLIP or DFN need QuickGELU: {twin}"
 
 
 def _auto_head(architecture: str, num_classes: int) -> str:
@@ -205,8 +220,15 @@ def open_clip(*, model: str, weights: Path | None = None, unit_norm: bool = Fals
     size = clip.visual.image_size
     preprocess = Preprocess(size[0] if isinstance(size, tuple) else size, tuple(clip.visual.image_mean),
                             tuple(clip.visual.image_std), "bicubic", 1.0)
-    return Encoder(f"open_clip/{model}", tower, clip.visual.output_dim, preprocess,
-                   hash_state(tower.state_dict().items()), unit_norm=unit_norm)
+    said = "" if weights is None else activation_read(model, f"{model}-quickgelu", _clip_models())
+    return Encoder(f"open_clip/{model}", tower, clip.visual.output_dim, preprocess, hash_state(tower.state_dict().items()),
+                   unit_norm=unit_norm, reading=f"open_clip/{model}: {said}" if said else "")
+
+
+def _clip_models() -> Sequence[str]:
+    import open_clip as library
+
+    return library.list_models()
 
 
 def load_clip(model: str, weights: Path | None = None) -> Any:
