@@ -84,7 +84,7 @@ def _of_shard(data: Dataset, split: str, shard: str) -> Source:
     """One shard; its classes by their names, since each shard numbers its own."""
     if not is_url(shard) and not Path(shard).expanduser().is_file():
         raise UserError(shard, "a shard that stays while this runs", "none there any more",
-                        "Put it back and repeat with --resume: what was finished is kept.")
+                        "Put it back and repeat the command: what was finished is kept.")
     source = named_split(data.name, {**data.settings, "path": shard}, split)
     if source.labels is None or source.class_names is None:
         return source
