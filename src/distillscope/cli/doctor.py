@@ -44,7 +44,7 @@ ADDS = {
     "gcs": "images and embeddings at gs://",
     "hdf5": "embeddings and labels from HDF5 files",
     "http": "images at https://",
-    "lite": "two more teachers (EfficientNet-Lite1, Lite2)",
+    "lite": "two more teachers (Lite1, Lite2)",
     "litert": "`export --to litert`",
     "mlflow": "`--track mlflow`",
     "notebook": "the notebook, run by Jupyter",
