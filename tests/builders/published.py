@@ -408,6 +408,14 @@ def lightly():
                 [[], [], [100 * found["untrained, probe"]], []]]
 
 
+def cluster():
+    held = {}
+    for outcome in read("2026-11-27-cluster", "outcomes.jsonl"):
+        held.setdefault(outcome["part"], []).append(not outcome["fault"])
+    yield [[[sum(found)], [len(found)]] for found in (*held.values(), [one for found in held.values() for one in found])]
+    yield [None] * 4  # what it found
+
+
 def spread_of(values):
     return [float(np.median(values)), min(values), max(values)]
 
@@ -469,6 +477,7 @@ TABLES = {
     "2026-11-27-chain": chain,
     "2026-11-27-geometry": geometry,
     "2026-11-27-verdicts": pilots,
+    "2026-11-27-cluster": cluster,
     "2026-11-27-data-path": data_path,
     "2026-11-27-many-images": many_images,
     "2026-11-27-lightly": lightly,

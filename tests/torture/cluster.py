@@ -212,15 +212,15 @@ def _driver(work: Path, folder: Path, rng: random.Random, number: int) -> str | 
     return _ended(_begin(_run(work), folder, *["--resume"] * (folder / "out" / "study.yaml").exists()), right, folder)
 
 
-def _refused(work: Path, folder: Path, words: tuple, wanted: str, before: tuple[str, ...] = (),
+def _refused(work: Path, folder: Path, words: tuple, wanted: str, before: tuple[str, ...] = (), alone: bool = False,
              **environment: str) -> str | None:
     """With one node more, that is begun so, the command ends in a line that names that node; without it all goes on."""
     right = truth(work, *words)
     nodes().wait()
-    odd = nodes().add(before=before, **environment)
+    odd = nodes().add(2 if alone else 1, before=before, **environment)
     try:
         nodes().wait()
-        code = commands.wait(_begin(words, folder), LASTS)
+        code = commands.wait(_begin(words, folder, *("--task-cpus", 2) * alone), LASTS)
     finally:
         nodes().kill(odd)
     last = ((folder / "log").read_text(errors="replace").strip().splitlines() or [""])[-1]
@@ -247,8 +247,8 @@ def _no_folder(work: Path, folder: Path) -> str | None:
 def _read_only(work: Path, folder: Path) -> str | None:
     (folder / "out").mkdir()
     shared = str(folder / "out")
-    return _refused(work, folder, EMBED, "read-only", _elsewhere(folder / "out", f"--bind {shared} {shared} && mount -o "
-                                                                                f"remount,ro,bind {shared}"))
+    mount = f"--bind {shared} {shared} && mount -o remount,ro,bind {shared}"
+    return _refused(work, folder, EMBED, "read-only", _elsewhere(folder / "out", mount), alone=True)
 
 
 def _other_sources(work: Path, folder: Path) -> str | None:
@@ -269,7 +269,8 @@ def _no_package(work: Path, folder: Path) -> str | None:
 def _no_weights(work: Path, folder: Path) -> str | None:
     teacher = commands.make_teacher(work / "own" / "teacher.ts")
     words = (*EMBED[:2], teacher, "--image-size", 16, *EMBED[3:])
-    return _refused(work, folder, words, "teacher.ts", _elsewhere(teacher.parent, "-t tmpfs none", str(teacher.parent)))
+    place = teacher.parent
+    return _refused(work, folder, words, "teacher.ts", _elsewhere(place, "-t tmpfs none", str(place)), alone=True)
 
 
 def _full(work: Path, folder: Path) -> str | None:
