@@ -280,8 +280,9 @@ EITHER = {"--teacher", "--student", "--train-teacher", "--train-student", "--req
           "--text"}
 """Of an audit alone: inputs/ and teachers/ are read for other commands too, which name no such file."""
 OF_STUDIES = {"load_splits": ("run", "distill"), "parted": ("run", "distill"), "_check_apart": ("run",),
-              "name_split": READS_IMAGES, "part_of": ("embed",)}
-OF_OTHER_PROGRAMS = {"--nproc-per-node", "--num_processes"}
+              "name_split": READS_IMAGES, "part_of": ("embed",),
+              "_of_shard": ("embed",)}
+OF_OTHER_PROGRAMS = {"--nproc-per-node", "--num_processes", "--head"}
 
 
 def options_of_commands():
