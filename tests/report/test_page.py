@@ -325,6 +325,8 @@ def test_a_picture_can_be_drawn_again_and_shows_what_is_said_of_it(script, name)
         "labels": lambda: (series[0, "probe's accuracy retained"].y[3] > 0.98 and series[0, "rank retained"].y[3] < 0.6
                            and series[1, "paper's probe"].y[-1] < 0.15
                            and min(series[1, "probe's accuracy retained"].y) > 0.98),
+        "ood": lambda: (series[0, "AUROC"].y[0] < 0.7 < 0.9 < min(series[0, "AUROC"].y[2:])
+                        and series[0, "FPR95"].y[-1] < series[0, "FPR95"].y[0]),
     }
     assert said[name]()
 

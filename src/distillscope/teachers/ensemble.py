@@ -64,8 +64,8 @@ class Ensemble(Encoder):
 def joined(rows: list[np.ndarray]) -> np.ndarray:
     """Unit rows (n, d), (n, d'), ... side by side, over the root of their number; a row of zeros stays zero.
 
-    >>> joined([np.array([[3.0, 4.0]]), np.array([[0.0, 2.0]])]).round(3).tolist()
-    [[0.424, 0.566, 0.0, 0.707]]
+    >>> [round(float(value), 3) for value in joined([np.array([[3.0, 4.0]]), np.array([[0.0, 2.0]])])[0]]
+    [0.424, 0.566, 0.0, 0.707]
     """
     lengths = [np.linalg.norm(z, axis=1, keepdims=True) for z in rows]
     units = [z / np.where(length > 0, length, 1) for z, length in zip(rows, lengths, strict=True)]
