@@ -12,7 +12,7 @@ import pytest
 from scipy.spatial import procrustes as scipy_procrustes
 from scipy.spatial.distance import pdist, squareform
 from scipy.stats import rankdata, spearmanr
-from threadpoolctl import ThreadpoolController
+from threadpoolctl import ThreadpoolController, threadpool_limits
 
 from builders import refused
 from builders.planted import cloud, rotation, student_of
@@ -293,7 +293,14 @@ def test_nearest_by_distance_are_those_of_float64_brute_force(case):
     np.testing.assert_allclose(distances, np.sort(square, axis=1)[:, :5], rtol=1e-12, atol=1e-12)
 
 
-def test_threads_change_no_neighbour(monkeypatch):
+@pytest.fixture
+def blas_kept():
+    """What is patched here says how many threads BLAS is given back: the real number returns after it."""
+    with threadpool_limits(1, user_api="blas"):
+        yield
+
+
+def test_threads_change_no_neighbour(blas_kept, monkeypatch):
     z = cloud(0, n=500, d=24)
     found = []
     for threads in (1, 3):
@@ -303,7 +310,7 @@ def test_threads_change_no_neighbour(monkeypatch):
     assert found[0] == found[1]
 
 
-def test_ctrl_c_in_a_block_ends_the_others_unbegun(monkeypatch):
+def test_ctrl_c_in_a_block_ends_the_others_unbegun(blas_kept, monkeypatch):
     monkeypatch.setattr(ThreadpoolController, "info", lambda _: [{"user_api": "blas", "num_threads": 2}])
     begun = []
 
