@@ -12,6 +12,7 @@ import pytest
 from PIL import Image
 from typer.testing import CliRunner
 
+from builders import refused
 from builders.stores import KEYS, http_server, s3_server
 from builders.tiny import TEACHER, teacher_weights
 from distillscope import cli
@@ -236,6 +237,17 @@ def test_what_is_not_there_is_said(bucket):
     for url in (f"{bucket}/nothing", "s3://nobucket/x"):
         with pytest.raises(UserError, match=f"{url}: expected (a file or folder|files)"):
             load(url)
+
+
+def test_a_name_that_leads_out_of_its_folder_is_refused(monkeypatch):
+    class Store:
+        invalidate_cache = staticmethod(lambda: None)
+        _strip_protocol = staticmethod(lambda url: "bucket/run")
+        find = staticmethod(lambda root, detail: {"bucket/run/trials/../../page": {"size": 3}})
+
+    monkeypatch.setattr("distillscope.files.remote._system", lambda url: Store)
+    with refused(where="s3://bucket/run", got="'trials/../../page'"):
+        remote.listed("s3://bucket/run")
 
 
 def test_embeddings_at_a_url_are_read_as_those_of_a_folder(bucket, tmp_path):

@@ -128,6 +128,8 @@ def listed(url: str, *, may_be_absent: bool = False) -> dict[str, RemoteFile]:
             raise
         for path, info in sorted(there.items()):
             inner = path.removeprefix(root).lstrip("/") or path.rpartition("/")[2]
+            if ".." in inner.split("/"):  # a copy of it would lie outside its folder
+                raise UserError(url, "files with names that stay below it", f"'{inner}'", "Delete or rename that one.")
             files[inner] = RemoteFile(url if path == root else f"{url.rstrip('/')}/{inner}", info.get("size"))
         return files
 
