@@ -6,7 +6,7 @@ import importlib.util
 import json
 import re
 import zipfile
-from functools import cache
+from functools import cache, partial
 
 import numpy as np
 
@@ -177,8 +177,8 @@ def bridge():
            *([interval(accuracy(a, p, c) - accuracy(b, p, c)) for p, c in at] for a, b in pairs)]
 
 
-def claims_quick():
-    yield list(verdicts("2026-11-25-claims-quick"))
+def claims_quick(page):
+    yield list(verdicts(page))
 
 
 def row_of_conditions(archives, arm, lost):
@@ -321,7 +321,8 @@ TABLES = {
     "2026-11-24-claims": claims,
     "2026-11-24-recipe": recipe,
     "2026-11-25-bridge": bridge,
-    "2026-11-25-claims-quick": claims_quick,
+    "2026-11-25-claims-quick": partial(claims_quick, "2026-11-25-claims-quick"),
+    "2026-11-27-claims-quick": partial(claims_quick, "2026-11-27-claims-quick"),
     "2026-11-25-four": four,
     "2026-11-25-frontier": frontier,
     "2026-11-27-frontier": frontier_recipe,
