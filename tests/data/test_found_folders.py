@@ -348,6 +348,33 @@ def test_a_label_of_a_tar_that_fits_no_number_is_named(tmp_path):
         load_split("webdataset", {"path": str(tmp_path)}, "train")
 
 
+@pytest.mark.parametrize("kind", ["tar", "parquet"])
+def test_files_that_say_how_many_they_are_must_all_be_there(tmp_path, kind):
+    """One of three was missing, and its images with it, unsaid."""
+    kept = io.BytesIO()
+    Image.new("RGB", (4, 4)).save(kept, "PNG")
+    for number in (0, 2):
+        file = tmp_path / "set" / f"train-0000{number}-of-00003.{kind}"
+        if kind == "tar":
+            tar(file, [(f"{number}.png", kept.getvalue())])
+        else:
+            file.parent.mkdir(exist_ok=True)
+            pq.write_table(pa.table({"image": [{"bytes": kept.getvalue(), "path": None}]}), file)
+    for data in (str(tmp_path / "set"), f"file://{tmp_path}/set"):
+        with refused(expected=f"3 parts, as train-00000-of-00003.{kind} says", got="2"):
+            load(data, "train")
+    assert len(load(file, "train")) == 1
+
+
+def test_a_split_whose_name_begins_alike_is_another_one(tmp_path):
+    kept = io.BytesIO()
+    Image.new("RGB", (4, 4)).save(kept, "PNG")
+    for name in ("test-0", "test-1", "test_hard-0"):
+        tar(tmp_path / "set" / f"{name}.tar", [(f"{name}.png", kept.getvalue())])
+    for data in (str(tmp_path / "set"), f"file://{tmp_path}/set"):
+        assert (len(load(data, "test")), len(load(data, "test_hard"))) == (2, 1)
+
+
 @pytest.mark.parametrize("says", ["{", '{"info": {"features": {"img": {"_type": "Evil"}}}}'])
 def test_what_a_parquet_file_says_of_its_own_columns_may_be_damaged(tmp_path, says):
     table = pa.table({"img": [b"x"] * 3, "label": [0, 1, 0]}).replace_schema_metadata({"huggingface": says})

@@ -183,11 +183,27 @@ def test_images_that_have_changed_since_are_embedded_anew_and_other_settings_are
     Image.fromarray(np.zeros((9, 9, 3), np.uint8)).save(some / "train" / "a" / "00.png")
     embed(some, tmp_path / "out", resume=True)
     said = capfd.readouterr().err
-    assert said.count("the files of its images have other sizes now; made again") == 1 and "img_emb_0.npy" in said
+    assert said.count("the files of its images have changed since; made again") == 1 and "img_emb_0.npy" in said
     embed(some, tmp_path / "new")
     assert files(tmp_path / "out") == files(tmp_path / "new")
     with pytest.raises(UserError, match=r"how the images are read: expected \{\} as when it started, got"):
         embed(f"{{path: {some}, background: black}}", tmp_path / "out", resume=True)
+
+
+def test_an_image_replaced_by_one_of_as_many_bytes_is_embedded_anew(tmp_path, capfd):
+    some = tmp_path / "some" / "train"
+    some.mkdir(parents=True)
+    for i in range(3):
+        picture(i).save(some / f"{i}.bmp")
+    embed(some.parent, tmp_path / "out")
+    before, bytes_of_it = (some / "1.bmp").stat(), len((some / "1.bmp").read_bytes())
+    picture(99).resize(picture(1).size).save(some / "1.bmp")
+    os.utime(some / "1.bmp", ns=(before.st_atime_ns, before.st_mtime_ns + 1))
+    assert len((some / "1.bmp").read_bytes()) == bytes_of_it
+    embed(some.parent, tmp_path / "out", resume=True)
+    assert "the files of its images have changed since; made again" in capfd.readouterr().err
+    embed(some.parent, tmp_path / "new")
+    assert files(tmp_path / "out") == files(tmp_path / "new")
 
 
 @pytest.mark.parametrize("shard", ["0/3", "4/3", "3", "a/b", "1/0", "-1/3"])

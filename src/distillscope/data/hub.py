@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -13,6 +14,7 @@ from distillscope.data.classes import class_labels, need_column, pick_column
 from distillscope.data.decode import BrokenImage, Decoding, MinSide, passed_over, read_file
 from distillscope.data.source import MissingSplit, Source, data_option, encoded_source, near_splits, stratified
 from distillscope.errors import UserError
+from distillscope.files.folders import expect_all
 from distillscope.registry import datasets
 
 IMAGE_COLUMNS = ("img", "image", "jpg", "png", "jpeg", "webp")
@@ -112,7 +114,20 @@ def _files(path: Path, split: str | None = None) -> list[Path]:
     """The folder's parquet files: {split}.parquet, {split}-*.parquet and data/{split}-*.parquet, or every one."""
     found = [f for pattern in ("*.parquet", "data/*.parquet") for f in path.glob(pattern)
              if not passed_over(f.relative_to(path))]
-    return sorted(f for f in found if split is None or f.name.startswith(f"{split}-") or f == path / f"{split}.parquet")
+    chosen = sorted(f for f in found if split is None or is_parquet_of(f.relative_to(path).as_posix(), split))
+    if split is not None:
+        expect_all([f.name for f in chosen], f"data {path}, split {split}",
+                   "Fetch those that are missing, or name the one file that is meant.")
+    return chosen
+
+
+def is_parquet_of(place: str, split: str) -> bool:
+    """Whether a parquet file is of the split, by its place below the folder.
+
+    >>> [is_parquet_of(p, "test") for p in ("test.parquet", "data/test-00000-of-00002.parquet", "tests-0.parquet")]
+    [True, True, False]
+    """
+    return re.fullmatch(rf"{re.escape(split)}(-.*)?\.parquet", place.removeprefix("data/")) is not None
 
 
 def _other_texts(path: Path, table: Any, split: str, label: str | None) -> dict[str, Any]:

@@ -16,7 +16,7 @@ from distillscope.data.classes import class_labels, need_column, numbered, pick_
 from distillscope.data.decode import Decoding, MinSide, files_in, folders_in, is_image, other_kinds, read_file, suffixes
 from distillscope.data.source import MissingSplit, Source, data_option, encoded_source, near_splits
 from distillscope.errors import UserError
-from distillscope.files.folders import size_of
+from distillscope.files.folders import state_of
 from distillscope.files.json_reader import parse_json
 from distillscope.registry import datasets
 
@@ -55,7 +55,7 @@ def image_folder(split: str, *, path: Path, label: Literal["none"] | None = None
     name = Path(path).name or top.resolve().name
     return encoded_source(name, split, ids, lambda i: read_file(files[i]), Decoding(background, exif, min_side), labels=labels,
                           class_names=classes, note="; ".join(n for n in notes if n), unsplit=flat,
-                          file_bytes=lambda i: size_of(files[i]))
+                          file_state=lambda i: state_of(files[i]))
 
 
 def _with_images(top: Path) -> list[str]:
@@ -129,7 +129,7 @@ def manifest(split: str, *, path: Path, image: str | None = None, label: str | N
 
     return encoded_source(path.stem, split, np.array(listed, dtype=str), read, Decoding(background, exif, min_side),
                           labels=labels, class_names=names, note=note, unsplit=column is None,
-                          file_bytes=lambda i: size_of(start / listed[i]))
+                          file_state=lambda i: state_of(start / listed[i]))
 
 
 def _rows(path: Path) -> dict[str, list[str]]:

@@ -16,7 +16,7 @@ from distillscope.data.source import Source, stratified
 from distillscope.data.splits import named_split
 from distillscope.data.webdataset import shards_of
 from distillscope.errors import UserError
-from distillscope.files.folders import size_of
+from distillscope.files.folders import state_of
 from distillscope.files.remote import RemoteFile, is_url
 
 MOST_ROWS = 65_536
@@ -27,7 +27,7 @@ MOST_ROWS = 65_536
 class Pieces:
     """``load(i)`` gives piece i of ``count``, not yet looked at; ``items`` of all, where that is known before they are read.
 
-    ``mark`` names what was listed: another one means other images, or in another order. ``sizes(i)`` are of the files that
+    ``mark`` names what was listed: another one means other images, or in another order. ``states(i)`` are of the files that
     piece i is read from, None for what is not known without reading it.
     """
 
@@ -36,12 +36,12 @@ class Pieces:
     load: Callable[[int], Source]
     items: int | None
     mark: str
-    sizes: Callable[[int], list[int | None]]
+    states: Callable[[int], list[str | None]]
 
     def stored(self, number: int) -> str:
         """Another one means that files of that piece have changed; "" where that cannot be known."""
-        found = self.sizes(number)
-        return "" if not found or None in found else _mark([*map(str, found)])
+        found = self.states(number)
+        return "" if not found or None in found else _mark([str(state) for state in found])
 
     def part(self, index: int, number: int) -> range:
         """Which of them part ``index`` of ``number`` has, from 0: neighbours, as many as another has or one more."""
@@ -56,16 +56,16 @@ def pieces_of(data: Dataset, split: str, limit: int | None = None, count: int = 
     shards = _shards(data, split) if limit is None else None
     if shards is not None:
         return Pieces(f"{data.title}/{split}", len(shards), lambda i: _of_shard(data, split, str(shards[i])), None,
-                      _mark([shard.name for shard in shards]), lambda i: [_size(shards[i])])
+                      _mark([shard.name for shard in shards]), lambda i: [_state(shards[i])])
     source = named_split(data.name, data.settings, split)
     if limit is not None and limit < len(source):
         source = source.take(stratified(source, limit, "limit"))
     number = min(len(source), max(count, -(-len(source) // MOST_ROWS)))
     edges = [i * len(source) // number for i in range(number + 1)]
-    size = source.file_bytes
+    state = source.file_state
     return Pieces(f"{source.name}/{source.split}", number, lambda i: source.take(np.arange(edges[i], edges[i + 1])),
                   len(source), _mark(source.ids.tolist()),
-                  lambda i: [] if size is None else [size(item) for item in range(edges[i], edges[i + 1])])
+                  lambda i: [] if state is None else [state(item) for item in range(edges[i], edges[i + 1])])
 
 
 def _shards(data: Dataset, split: str) -> Sequence[Path | RemoteFile] | None:
@@ -76,8 +76,8 @@ def _shards(data: Dataset, split: str) -> Sequence[Path | RemoteFile] | None:
     return None if found is None else [*map(Path, found)]
 
 
-def _size(shard: Path | RemoteFile) -> int | None:
-    return size_of(shard) if isinstance(shard, Path) else shard.size
+def _state(shard: Path | RemoteFile) -> str | None:
+    return state_of(shard) if isinstance(shard, Path) else shard.state
 
 
 def _of_shard(data: Dataset, split: str, shard: str) -> Source:

@@ -12,10 +12,11 @@ import numpy as np
 
 from distillscope.data.classes import class_labels, need_column, numbered, pick_column
 from distillscope.data.decode import Decoding, MinSide, is_image, other_kinds, passed_over
-from distillscope.data.hub import IMAGE_COLUMNS, LABEL_COLUMNS, cell_bytes
+from distillscope.data.hub import IMAGE_COLUMNS, LABEL_COLUMNS, cell_bytes, is_parquet_of
 from distillscope.data.source import MissingSplit, Source, data_option, encoded_source, near_splits
-from distillscope.data.webdataset import no_shards, read_split
+from distillscope.data.webdataset import no_shards, read_split, split_of
 from distillscope.errors import UserError
+from distillscope.files.folders import expect_all
 from distillscope.files.remote import RemoteFile, fetch_folder, listed, opened
 from distillscope.registry import datasets
 
@@ -69,6 +70,9 @@ def found_at(url: str, split: str) -> Found:
         note = "; ".join(n for n in ("a flat folder: every image whatever the split, without labels", note) if n)
         return Found(kind, name, list(mine.values()), [], {f.url: n for n, f in mine.items()}, True, note)
     chosen = {n: f for n, f in mine.items() if _of_split(n, split, kind)}
+    if kind != "image":
+        expect_all(list(chosen), f"data {url}, split {split}", 
+                   "Upload those that are missing, or name the one file that is meant.")
     if not chosen:
         splits = sorted({n.removeprefix("data/").split("/")[0] if "/" in n.removeprefix("data/")
                          else re.split(r"[-_.{]?\d|\.", n.removeprefix("data/"))[0] for n in mine})
@@ -85,8 +89,9 @@ def _of_split(name: str, split: str, kind: str) -> bool:
     name = name.removeprefix("data/") if kind == "parquet" else name
     if name.startswith(f"{split}/"):
         return True
-    return kind != "image" and "/" not in name and (name.startswith(split) if kind == "tar" else
-                                                     name == f"{split}.parquet" or name.startswith(f"{split}-"))
+    if kind == "tar":
+        return split_of(name) == split
+    return kind == "parquet" and "/" not in name and is_parquet_of(name, split)
 
 
 def shards_at(url: str, split: str) -> list[RemoteFile] | None:
@@ -118,7 +123,7 @@ def _images(found: Found, split: str, given: str, label: str | None, decoding: D
     ids = np.array([n if found.unsplit else f"{split}/{n}" for n in inner])
     return encoded_source(found.name, split, ids, lambda i: files[i].read(), decoding, labels=labels, class_names=classes,
                           note=found.note, unsplit=found.unsplit,
-                          file_bytes=lambda i: files[i].size)
+                          file_state=lambda i: files[i].state)
 
 
 def _parquet(found: Found, split: str, given: str, image: str | None, label: str | None, decoding: Decoding) -> Source:

@@ -42,7 +42,7 @@ class Source:
     Where it does not, ``encoded(i)`` gives item i as a file holds it, and ``workers`` processes decode what is read.
     ``hashes`` (n, 16) uint8 are the names of the decoded images (`image_name`), once they were scanned
     (`load_in_memory`). ``unsplit``: the same images are read whatever split is asked for. Where items are files of their own,
-    ``file_bytes(i)`` is how long item i's is, which is known without reading it.
+    ``file_state(i)`` is of item i's: another one, another content, which is known without reading it.
     """
 
     name: str
@@ -60,7 +60,7 @@ class Source:
     unsplit: bool = False
     encoded: Callable[[int], bytes] | None = None
     workers: int = 0
-    file_bytes: Callable[[int], int | None] | None = None
+    file_state: Callable[[int], str | None] | None = None
 
     def __len__(self) -> int:
         return len(self.ids)
@@ -119,14 +119,14 @@ class Source:
     def take(self, indices: Indices) -> Source:
         """The items at ``indices``, in that order."""
         chosen = np.asarray(indices, dtype=np.int64)
-        fetch, look, encoded, file_bytes = self.fetch, self.look, self.encoded, self.file_bytes
+        fetch, look, encoded, file_state = self.fetch, self.look, self.encoded, self.file_state
         return replace(
             self,
             ids=self.ids[chosen],
             fetch=lambda i: fetch(int(chosen[i])),
             look=None if look is None else lambda i: look(int(chosen[i])),
             encoded=None if encoded is None else lambda i: encoded(int(chosen[i])),
-            file_bytes=None if file_bytes is None else lambda i: file_bytes(int(chosen[i])),
+            file_state=None if file_state is None else lambda i: file_state(int(chosen[i])),
             labels=None if self.labels is None else self.labels[chosen],
             pixels=None if self.pixels is None else self.pixels[chosen],
             kept=None if self.kept is None else tuple(self.kept[i] for i in chosen),

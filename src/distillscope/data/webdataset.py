@@ -27,6 +27,7 @@ from distillscope.data.decode import (
 )
 from distillscope.data.source import MissingSplit, Source, data_option, encoded_source, near_splits
 from distillscope.errors import UserError
+from distillscope.files.folders import expect_all
 from distillscope.files.json_reader import parse_json
 from distillscope.files.remote import RemoteFile, opened
 from distillscope.registry import datasets
@@ -88,7 +89,7 @@ def webdataset(split: str, *, path: Path, image: str | None = None, label: str |
     given, path = path, Path(path).expanduser()
     shards = [path] if path.is_file() else _shards(path, split)
     if not shards:
-        raise no_shards(given, split, sorted({_split_of(s, path) for s in _shards(path)}))
+        raise no_shards(given, split, sorted({split_of(s.relative_to(path).as_posix()) for s in _shards(path)}))
     rest = [] if path.is_file() else [s for s in _shards(path) if s not in shards]
     return read_split(split, path.stem, shards, rest, given, image, label, Decoding(background, exif, min_side),
                       unsplit=path.is_file())
@@ -139,15 +140,27 @@ def shards_of(settings: Mapping[str, Any], split: str) -> list[str] | None:
 
 def _shards(path: Path, split: str | None = None) -> list[Path]:
     """The folder's shards: {split}*.tar and {split}/*.tar, or every one."""
-    here, below = ([f for f in sorted(path.glob(pattern)) if not passed_over(f.relative_to(path))]
-                   for pattern in ("*.tar", "*/*.tar"))
-    return sorted([f for f in here if split is None or f.name.startswith(split)]
-                  + [f for f in below if split is None or f.parent.name == split])
+    names = {f.relative_to(path).as_posix(): f for pattern in ("*.tar", "*/*.tar") for f in path.glob(pattern)
+             if not passed_over(f.relative_to(path))}
+    return [names[name] for name in sorted(names if split is None else shards_named(list(names), split, str(path)))]
 
 
-def _split_of(shard: Path, path: Path) -> str:
-    """The split that a shard's name begins with: train-0001.tar, train_01.tar, train/01.tar."""
-    return shard.parent.name if shard.parent != path else re.split(r"[-_.{]?\d", shard.stem)[0] or shard.stem
+def shards_named(names: Sequence[str], split: str, where: str) -> list[str]:
+    """Those of one split, by their places below the folder; where they say how many they are, all must be there."""
+    found = [name for name in names if split_of(name) == split]
+    expect_all(found, f"data {where}, split {split}", "Fetch those that are missing, or name the one file that is meant.")
+    return found
+
+
+def split_of(name: str) -> str:
+    """The split that a shard is of, by its place below the folder.
+
+    >>> split_of("train-0001.tar"), split_of("train_hard_01.tar"), split_of("train/01.tar"), split_of("test.tar")
+    ('train', 'train_hard', 'train', 'test')
+    """
+    folder, _, file = name.rpartition("/")
+    stem = file.removesuffix(".tar")
+    return folder or re.split(r"[-_.{]?\d", stem)[0] or stem
 
 
 def _read_shards(shards: Sequence[Shard], given: Path | str, image: str | None, label: str | None) -> Shards:

@@ -8,6 +8,7 @@ import os
 import re
 import tempfile
 import unicodedata
+from collections.abc import Sequence
 from math import prod
 from pathlib import Path
 
@@ -83,12 +84,21 @@ def cache_root() -> Path:
     return Path(os.environ.get("DISTILLSCOPE_CACHE") or Path.home() / ".cache" / "distillscope").expanduser()
 
 
-def size_of(file: Path) -> int | None:
-    """Bytes of a file; None where there is none to ask."""
+def state_of(file: Path) -> str | None:
+    """Bytes of a file and the time of its last change: another state, another content. None where there is no file."""
     try:
-        return file.stat().st_size
+        found = file.stat()
     except OSError:
         return None
+    return f"{found.st_size}:{found.st_mtime_ns}"
+
+
+def expect_all(names: Sequence[str], where: str, todo: str) -> None:
+    """An error where files are numbered x-00000-of-00004 and are not as many as that."""
+    totals = {tuple(re.findall(r"-of-0*([1-9]\d*)", name)) for name in names}
+    total, = totals if len(totals) == 1 else [()]
+    if len(total) == 1 and int(total[0]) != len(names):
+        raise UserError(where, f"{total[0]} parts, as {min(names)} says", str(len(names)), todo)
 
 
 def is_filled(folder: Path) -> bool:

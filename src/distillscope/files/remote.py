@@ -15,7 +15,7 @@ import re
 import shutil
 import tempfile
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, Any, TypeVar
@@ -39,6 +39,8 @@ FETCHED_BYTES = 8 * 2**30
 """Fetched files that are kept at once; the one that is read is, whatever its size."""
 OPTIONS: dict[str, dict[str, Any]] = {"s3": {"config_kwargs": {"retries": {"max_attempts": 1}}}}
 """Tries are counted here alone."""
+VERSIONS = ("ETag", "etag", "md5Hash", "generation", "blob_id", "LastModified", "mtime", "created")
+"""What stores call that which changes with a file's content, in their listings."""
 WITH_FOLDERS = ("file", "local", "sftp", "ssh", "smb", "ftp", "hdfs", "webhdfs")
 """Where a folder must be made before a file is written; buckets are not made unasked."""
 _told = multiprocessing.RawValue("b", False)  # shared with worker processes
@@ -55,10 +57,14 @@ def is_url(text: object) -> bool:
 
 @dataclass(frozen=True, order=True)
 class RemoteFile:
-    """One file at a URL, of ``size`` bytes where its listing says so. It has a path's ``name``, ``stem`` and ``suffix``."""
+    """One file at a URL, of ``size`` bytes where its listing says so. It has a path's ``name``, ``stem`` and ``suffix``.
+
+    ``version`` is its store's ETag, or when it was last written, where the listing has either.
+    """
 
     url: str
     size: int | None = None
+    version: str = ""
 
     def __str__(self) -> str:
         return self.url
@@ -74,6 +80,11 @@ class RemoteFile:
     @property
     def suffix(self) -> str:
         return Path(self.name).suffix
+
+    @property
+    def state(self) -> str | None:
+        """Another one, another content; None where the store says nothing of it."""
+        return None if self.size is None else f"{self.size}:{self.version}"
 
     def read(self) -> bytes:
         """Its content."""
@@ -117,7 +128,7 @@ def listed(url: str, *, may_be_absent: bool = False) -> dict[str, RemoteFile]:
         system = _system(url)
         system.invalidate_cache()
         if RemoteFile(url).suffix.lower() in SHARDS and (info := system.info(url))["type"] == "file":
-            return {RemoteFile(url).name: RemoteFile(url, info.get("size"))}
+            return {RemoteFile(url).name: _file(url, info)}
         root = system._strip_protocol(url).rstrip("/")
         files: dict[str, RemoteFile] = {}
         try:
@@ -130,10 +141,15 @@ def listed(url: str, *, may_be_absent: bool = False) -> dict[str, RemoteFile]:
             inner = path.removeprefix(root).lstrip("/") or path.rpartition("/")[2]
             if ".." in inner.split("/"):  # a copy of it would lie outside its folder
                 raise UserError(url, "files with names that stay below it", f"'{inner}'", "Delete or rename that one.")
-            files[inner] = RemoteFile(url if path == root else f"{url.rstrip('/')}/{inner}", info.get("size"))
+            files[inner] = _file(url if path == root else f"{url.rstrip('/')}/{inner}", info)
         return files
 
     return _tried(url, found)
+
+
+def _file(url: str, info: Mapping[str, Any]) -> RemoteFile:
+    version = next((info[key] for key in VERSIONS if info.get(key)), "")
+    return RemoteFile(url, info.get("size"), str(version))
 
 
 def _expanded(url: str) -> list[str]:

@@ -11,6 +11,7 @@ from pathlib import Path
 import numpy as np
 
 from distillscope.errors import UserError
+from distillscope.files.folders import expect_all
 from distillscope.files.json_reader import read_json
 from distillscope.inputs.choosing import Asked, Embeddings, from_contents
 from distillscope.inputs.formats import EMBEDDINGS, read_contents, suffix_of
@@ -67,11 +68,7 @@ def _words_fit(head: str, split: str) -> bool:
 def _in_order(files: list[Path], where: str) -> list[Path]:
     numbers = {f: [int(n) for n in re.findall(r"\d+", f.name)] for f in files}
     ordered = sorted(files, key=lambda f: (numbers[f], f.name))
-    totals = {tuple(re.findall(r"-of-0*([1-9]\d*)", f.name)) for f in files}
-    total, = totals if len(totals) == 1 else [()]
-    if len(total) == 1 and int(total[0]) != len(files):
-        raise UserError(where, f"{total[0]} parts, as {ordered[0].name} says", str(len(files)),
-                        "Restore those that are missing, or name the one file that is meant.")
+    expect_all([f.name for f in files], where, "Restore those that are missing, or name the one file that is meant.")
     if len(files) > 1:
         short = min(map(len, numbers.values()))
         column = next((i for i in range(short) if len({n[i] for n in numbers.values()}) > 1), None)

@@ -112,8 +112,8 @@ class EmbeddingFiles:
             progress.say(f"{self.out}/{rows}: damaged ({str(error).splitlines()[0][:120]}); made again")
             metadata.unlink(missing_ok=True)
             return None
-        if stored and marks.get(b"stored", stored.encode()).decode() != stored:
-            progress.say(f"{self.out}/{rows}: the files of its images have other sizes now; made again")
+        if stored and marks.get(b"state", stored.encode()).decode() != stored:
+            progress.say(f"{self.out}/{rows}: the files of its images have changed since; made again")
             metadata.unlink(missing_ok=True)
             return None
         return found.num_rows
@@ -131,7 +131,7 @@ class EmbeddingFiles:
         write_atomic(embeddings, lambda p: np.save(p, np.ascontiguousarray(rows, np.float32), allow_pickle=False))
         table = pa.table({"image_path": items.ids} | ({} if items.labels is None else {"label": items.labels}))
         marks = {"checksum": checksum(embeddings), "bytes": str(embeddings.stat().st_size),
-                 MADE_BY.decode(): self.begun["model_mark"], **({"stored": stored} if stored else {})}
+                 MADE_BY.decode(): self.begun["model_mark"], **({"state": stored} if stored else {})}
         write_atomic(metadata, lambda p: pq.write_table(table.replace_schema_metadata(marks), p))
         for name in names:
             self._put(name)
