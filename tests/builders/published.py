@@ -309,7 +309,8 @@ def frontier_recipe():
 
 def geometry():
     found = read("2026-11-27-geometry", "pilot.json")
-    yield [[[100 * found["teacher"][c]], *([100 * found["accuracy"][c][seed]] for seed in ("901", "902"))]
+    pilots = [found[name] for name in ("accuracy", "accuracy, bfloat16")]
+    yield [[[100 * found["teacher"][c]], *([100 * pilot[c][seed]] for pilot in pilots for seed in ("901", "902"))]
            for c in ("clean", *(f"noise={s}" for s in (0.03, 0.05, 0.07, 0.1, 0.15, 0.2)))]
 
 
