@@ -147,6 +147,42 @@ def test_dependent_shares_are_never_surer_than_wilsons():
     assert dependent_interval(np.ones(50, bool), [1.0] * 10) == wilson_interval(np.ones(50, bool))
 
 
+@pytest.fixture(scope="module")
+def twins():
+    """A student that is its teacher, on classes that none confuses."""
+    labels = np.repeat(np.arange(3), 60)
+    z = 0.1 * np.random.default_rng(0).normal(size=(180, 8)) + 9 * np.eye(8)[labels]
+    return audit(z, z, labels, groups={"swap", "codes", "few", "probe", "knn", "retrieval", "alignment"}).measured
+
+
+@pytest.mark.parametrize("key", ["swap.student_in_teacher.recall_10", "swap.student_in_teacher.ndcg_10",
+                                 "swap.student.label_ndcg_10", "few.student.accuracy_at_5",
+                                 "retrieval.neighbour_overlap_10", "probe.student.accuracy"])
+def test_shares_of_one_are_not_sure(twins, key):
+    """Intervals had no width where every item was right."""
+    found = twins[key]
+    expected = stats.binomtest(found.n, found.n).proportion_ci(method="wilson")
+    assert (found.value, found.low, found.high) == pytest.approx((1.0, expected.low, 1.0))
+
+
+def test_retentions_of_one_are_not_sure(twins):
+    for key in ("probe.retention", "knn.retention", "codes.student.int8_knn_retention"):
+        found = twins[key]
+        assert found.value == 1.0 and 0.9 < found.low < 1 < found.high < 1.1, key
+    assert twins["few.retention_at_5"].interval is None, "of parts, whose shares say nothing of the items behind them"
+
+
+def test_no_interval_of_a_share_leaves_what_can_be():
+    """Near 1, half of the jackknife's intervals did."""
+    rng = np.random.default_rng(0)
+    z = rng.normal(size=(200, 12)) * 4.0 ** -np.arange(12)
+    found = audit(z, z + 1e-3 * z.std(axis=0) * rng.normal(size=z.shape), rng.integers(0, 2, 200)).measured
+    shares = {key: v for key, v in found.items() if v.unit == "share" and v.interval and "reten" not in key
+              and "retained" not in key and not key.endswith(("difference", "null"))}
+    assert len(shares) > 40 and not [(key, v) for key, v in shares.items() if not 0 <= v.low <= v.high <= 1 + 1e-9]
+    assert sum(v.high >= 1 for v in shares.values()) > 5
+
+
 def test_a_bootstrap_of_rows_would_miss_the_rank():
     """Why spectra are not bootstrapped: repeated rows lower the rank by more than its whole interval."""
     from distillscope.measure.spectrum import effective_rank, eigenvalues_of

@@ -122,7 +122,8 @@ def _register(classifier: str, side: str, what: str, function: Callable[..., flo
     key = ".".join(part for part in (classifier, side, what) if part)
     group, count = CLASSIFIERS[classifier]
     interval = "items" if UNITS[what] == "share" else None
-    measures.register(key, unit=UNITS[what], group=group, n=count, interval=interval)(made(key, function, needs, says))
+    measures.register(key, unit=UNITS[what], group=group, n=count, interval=interval, ratio=what == "retention")(
+        made(key, function, needs, says))
 
 
 for _side in ("teacher", "student"):

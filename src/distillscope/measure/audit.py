@@ -29,6 +29,7 @@ from distillscope.measure.intervals import (
     independent_count,
     jackknife_interval,
     mean_interval,
+    possible,
     wilson_interval,
 )
 from distillscope.measure.labelled import LabelledPair
@@ -229,7 +230,10 @@ def _value(measure: Measure, pool: Pair | Side, intervals: bool) -> Value:
             low, high = wilson_interval(given[0], count=None if items is None else independent_count(items))
         else:
             low, high = bootstrap_interval(function, given, items=items, seed=pool.settings.seed)
-    return Value(value, low, high, int(getattr(pool, facts.n)), definition(function), facts.unit)
+    count = int(getattr(pool, facts.n))
+    if facts.interval != "draws":
+        low, high = possible((low, high), value, given, facts.unit, count, facts.ratio)
+    return Value(value, low, high, count, definition(function), facts.unit)
 
 
 def scored_items(pool: Pair, count: str) -> np.ndarray | None:
@@ -237,7 +241,8 @@ def scored_items(pool: Pair, count: str) -> np.ndarray | None:
     return getattr(pool, SCORED_ITEMS[count]) if pool.teacher.items.repeated else None
 
 
-def _interval(measure: Measure, pool: Pair | Side, value: float, left_out: list[float]) -> tuple[float, float]:
+def _interval(measure: Measure, pool: Pair | Side, value: float,
+              left_out: list[float]) -> tuple[float | None, float | None]:
     """The interval of a measure from its values with each group of items left out."""
     function, facts = measure
     if facts.interval == "dependent":
@@ -246,7 +251,8 @@ def _interval(measure: Measure, pool: Pair | Side, value: float, left_out: list[
     if smooth := facts.smooth:
         low, high = jackknife_interval(smooth(*resolve(pool, smooth)), left_out)
         return float(np.ceil(low)), float(np.ceil(high))
-    return jackknife_interval(value, left_out)
+    return possible(jackknife_interval(value, left_out), value, resolve(pool, function), facts.unit,
+                    int(getattr(pool, facts.n)), facts.ratio)
 
 
 def _left_out_values(pool: LabelledPair | Side, jackknifed: dict[str, tuple[Measure, str | None]],

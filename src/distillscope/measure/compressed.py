@@ -154,8 +154,8 @@ def _register(side: Literal["teacher", "student"], code: str) -> None:
             ("knn_retention", "kNN retention", retention, [names[1], whole],
              f"Accuracy of the vote of 10 neighbours on the {side} with {says}, over that with whole rows.")):
         key = f"codes.{side}.{code}_{what}"
-        measures.register(key, unit="share", group="codes", interval="jackknife", n="code_count", title=f"{code}: {title}",
-                          percent=True, better="higher")(made(key, function, needs, defined))
+        measures.register(key, unit="share", group="codes", interval="jackknife", n="code_count", ratio=function is retention,
+                          title=f"{code}: {title}", percent=True, better="higher")(made(key, function, needs, defined))
 
 
 for _side in ("teacher", "student"):

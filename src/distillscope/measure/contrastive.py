@@ -198,7 +198,7 @@ def teacher_infonce(contrastive_teacher_losses: np.ndarray) -> float:
 
 
 @measures.register("contrastive.retained_share", unit="share", group="contrastive", interval="jackknife",
-                   n="contrastive_count", title="retained share", percent=True, better="higher")
+                   n="contrastive_count", ratio=True, title="retained share", percent=True, better="higher")
 def retained_share(contrastive_losses: np.ndarray, contrastive_teacher_losses: np.ndarray, contrastive_chance: float) -> float:
     """(log K - student's loss) / (log K - teacher's own loss): 1 is as good as the teacher itself, 0 is chance."""
     most = contrastive_chance - contrastive_teacher_losses.mean()

@@ -99,7 +99,7 @@ for _size in SIZES:
                  f"Accuracy of a linear probe on the {_side} fitted to {_size} labels per class: mean over disjoint parts."))
     attach(LabelledPair, f"few_kept_{_size}", lambda pool, size=_size: kept(getattr(pool, f"few_student_{size}"),
                                                                    getattr(pool, f"few_teacher_{size}")))
-    measures.register(f"few.retention_at_{_size}", unit="share", group="few", interval="batches", n="probe_count", percent=True,
-                      better="higher", title=f"retention at {_size} a class")(
+    measures.register(f"few.retention_at_{_size}", unit="share", group="few", interval="batches", n="probe_count", ratio=True,
+                      percent=True, better="higher", title=f"retention at {_size} a class")(
         made(f"few.retention_at_{_size}", share_right, [f"few_kept_{_size}"],
              f"The student's mean accuracy over the teacher's at {_size} labels per class."))

@@ -14,6 +14,7 @@ from typing import TypeVar
 import numpy as np
 
 from distillscope.draws import keyed_rng
+from distillscope.measure import tolerances
 from distillscope.measure.results import NotMeasured
 
 Name = TypeVar("Name")
@@ -120,6 +121,40 @@ def jackknife_error(left_out: Sequence[float]) -> float:
     values = np.asarray(left_out, np.float64)
     groups = len(values)
     return float(np.sqrt((groups - 1) / groups * np.square(values - values.mean()).sum()))
+
+
+REACH = {"share": (0.0, 1.0), "R2": (-np.inf, 1.0), "correlation": (-1.0, 1.0)}
+"""Unit -> the least and the most that a measure in it can be."""
+
+
+def possible(ends: tuple[float | None, float | None], value: float, scores: Sequence[np.ndarray], unit: str, count: int,
+             ratio: bool = False) -> tuple[float | None, float | None]:
+    """An interval without values that cannot be, and with a width where ``scores`` left it none at 0 or at 1.
+
+    No spread among ``count`` items is not certainty: there, a share that is the mean of its only ``scores`` has Wilson's
+    interval, and a ``ratio`` of two shares of right (n,) items that of Bonett & Price; a ratio of anything else has none.
+
+    >>> possible((0.97, 1.01), 0.99, [], "share", 100), possible((1.0, 1.0), 1.0, [np.ones(4)], "share", 100)[0] < 0.97
+    ((0.97, 1.0), True)
+    """
+    low, high = ends
+    if low is None or high is None:
+        return ends
+    flat = unit == "share" and high - low < tolerances.REORDERED
+    if flat and ratio:
+        if len(scores) != 2 or any(s.dtype != bool for s in scores):
+            return None, None
+        after, before = scores
+        counted = (np.float64(np.count_nonzero(found)) for found in (after & before, ~after & before, after & ~before))
+        low, high = map(float, ratio_ends(*counted))
+    elif flat and len(scores) == 1 and (np.abs(scores[0] - round(value)) < tolerances.REORDERED).all():
+        low, high = map(float, wilson_ends(np.float64(round(value)), np.float64(count)))
+    least, most = REACH.get(unit, (-np.inf, np.inf))
+    if value > least - tolerances.REORDERED:
+        low = max(low, min(least, value))
+    if value < most + tolerances.REORDERED and not ratio:
+        high = min(high, max(most, value))
+    return low, high
 
 
 def dependent_interval(correct: np.ndarray, left_out: Sequence[float], *, level: float = 0.95) -> tuple[float, float]:
