@@ -147,6 +147,19 @@ def test_images_without_labels(tmp_path):
         load_split("image_folder", {"path": tmp_path}, "test")
 
 
+def test_test_images_that_train_holds_are_counted(tmp_path, capfd):
+    """Under other names, as copies of a photo are."""
+    for split, numbers in (("train", range(12)), ("test", range(10, 16))):
+        for i in numbers:
+            place = tmp_path / split / "ab"[i % 2]
+            place.mkdir(parents=True, exist_ok=True)
+            Image.fromarray(np.full((4, 4, 3), 9 * i, np.uint8)).save(place / f"{split}{i}.png")
+    splits = load_splits("photos", "image_folder", {"path": tmp_path})
+    said = "2 of 6 images are in train too, pixel for pixel (first test/a/test10.png)"
+    assert said in splits.test.note and said in " ".join(capfd.readouterr().err.split())
+    assert load_splits("photos", "image_folder", {"path": tmp_path}, screen=4).test.note == ""
+
+
 def test_a_stratified_part_keeps_the_proportions_and_is_the_same_each_time():
     labels = np.repeat([0, 1, 2], [100, 50, 10])
     source = Source("s", "train", np.array([f"i{i}" for i in range(160)]), lambda i: None, labels)

@@ -304,6 +304,7 @@ def provenance(run: Run, summary: Summary) -> dict[str, Any]:
     versions = known.get("versions")
     versions = versions if isinstance(versions, dict) else {}
     facts = {"distillscope": known.get("distillscope"), "commit": known.get("commit"), "device": known.get("device"),
+             "precision": known.get("precision"), "images": _image_notes(known.get("images")),
              "threads": known.get("threads"), "hardware": known.get("hardware"), "started": known.get("started"),
              "duration": duration(known.get("seconds")), "seeds": ", ".join(map(str, run.study.seeds)),
              "versions": ", ".join(f"{k} {v}" for k, v in versions.items())}
@@ -311,6 +312,13 @@ def provenance(run: Run, summary: Summary) -> dict[str, Any]:
     return {"sides": [{"label": "", "facts": facts, "made_by": ""}], "command": known.get("command"), "unknown": unknown,
             "noise": [_noise_line(s) for s in noise_conditions(run, summary)],
             "config": yaml.safe_dump(run.written, sort_keys=False, allow_unicode=True)}
+
+
+def _image_notes(known: Any) -> str:
+    """What was assumed of the images and left out, as it was said when they were read."""
+    by_set = known if isinstance(known, dict) else {}
+    return "; ".join(f"{data}/{split}: {note}" for data, notes in by_set.items() if isinstance(notes, dict)
+                     for split, note in notes.items())
 
 
 def _noise_line(sigma: Sigma) -> str:
