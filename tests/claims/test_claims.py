@@ -295,6 +295,16 @@ def test_the_sigma_that_the_study_set_beforehand_decides():
     assert found.verdict == "supported" and "at noise=0.2" in found.sentence
 
 
+def test_inverse_scaling_names_the_means_of_the_seeds_that_it_compares():
+    """S was run with ten seeds more, and its loss was a mean over all of them."""
+    more = planted(**SUPPORTED["inverse-scaling"], seeds=range(1, 21))
+    at = (more.frame.student == "S") & (more.frame.seed > 10).fillna(False) & (more.frame.measure == ACCURACY)
+    frame = more.frame.assign(value=more.frame.value.where(~at, 0.0))
+    frame = frame[~((frame.student == "L") & (frame.seed > 10).fillna(False))]
+    found = [decided("inverse-scaling", with_frame(more, own)) for own in (frame, frame[~(frame.seed > 10).fillna(False)])]
+    assert found[0].sentence == found[1].sentence and found[0].test == "paired t"
+
+
 def test_inverse_scaling_pairs_seeds_and_falls_back_on_welch():
     found = verdict("inverse-scaling", **SUPPORTED["inverse-scaling"])
     assert (found.test, found.n) == ("paired t", 10) and found.effect == pytest.approx(11, abs=0.3)

@@ -33,8 +33,12 @@ def inverse_scaling(results: Results) -> Finding:
     lost = {s: (clean[s] - noisy[s]).dropna() for s in (small, large)}
     contrast = results.difference(f"accuracy of {small} and {large} at {sigma}", lost[large], lost[small])
     results.harmed(sigma, *((clean[s], noisy[s]) for s in (small, large)))
-    words = (f"at {sigma} {large} loses {100 * lost[large].mean():.1f} points of its accuracy and {small} "
-             f"{100 * lost[small].mean():.1f} (to {100 * noisy[large].mean():.1f} and {100 * noisy[small].mean():.1f} %)")
+    compared = {s: lost[s].index for s in (small, large)}
+    if contrast.test == "paired t":
+        compared = dict.fromkeys(compared, lost[large].index.intersection(lost[small].index))
+    by_size = {s: (100 * lost[s][seeds].mean(), 100 * noisy[s][seeds].mean()) for s, seeds in compared.items()}
+    words = (f"at {sigma} {large} loses {by_size[large][0]:.1f} points of its accuracy and {small} {by_size[small][0]:.1f} "
+             f"(to {by_size[large][1]:.1f} and {by_size[small][1]:.1f} %)")
     endpoint = Endpoint(f"points of clean accuracy lost at {sigma}, {large} - {small}", "points", 100.0)
     statement = above(f"the larger student loses more: {words}", f"the larger student does not lose a point more: {words}",
                       endpoint, contrast, POINT)
