@@ -22,12 +22,13 @@ from scipy.spatial.distance import pdist, squareform
 from scipy.special import logsumexp
 from scipy.stats import binomtest, bootstrap, rankdata
 from sklearn.linear_model import LogisticRegression, RidgeCV
+from sklearn.metrics import log_loss
 from sklearn.metrics.pairwise import cosine_similarity
 from sklearn.model_selection import KFold, cross_val_predict
 from sklearn.neighbors import NearestNeighbors
 from sklearn.preprocessing import StandardScaler, normalize
 
-GROUPS, SAMPLE, DRAWS, RSA, TOP = 10, 4096, 39, 1024, 20
+GROUPS, SAMPLE, DRAWS, RSA, TOP, QUERIES = 10, 4096, 39, 1024, 20, 1024
 CS, PENALTIES = (0.0001, 0.001, 0.01, 0.1, 1.0), (1e-6, 1e-4, 1e-2)
 
 
@@ -125,6 +126,78 @@ def shared(first: np.ndarray, second: np.ndarray) -> np.ndarray:
     return (first[:, :, None] == second[:, None, :]).any(axis=2).mean(axis=1)
 
 
+def index(gallery: np.ndarray, queries: np.ndarray) -> np.ndarray:
+    """The first ten results of each query but its own item, by cosine."""
+    found = NearestNeighbors(n_neighbors=11, metric="cosine", algorithm="brute").fit(gallery).kneighbors(
+        queries, return_distance=False)
+    own = found == np.arange(len(queries))[:, None]
+    own[~own.any(axis=1), -1] = True
+    return found[~own].reshape(len(queries), 10)
+
+
+def ndcg(relevant: np.ndarray, possible: np.ndarray) -> np.ndarray:
+    discount = 1 / np.log2(np.arange(2, 12))
+    return relevant @ discount / np.cumsum(discount)[np.minimum(possible, 10) - 1]
+
+
+def exchanged(t: np.ndarray, s: np.ndarray, mapped: np.ndarray, own: dict[str, np.ndarray],
+              labels: np.ndarray | None) -> dict[str, np.ndarray]:
+    """Either side's queries in either side's index, and hubs."""
+    results = {**own, "student_in_teacher": index(t, s), "teacher_in_student": index(s, t),
+               "mapped_student_in_teacher": index(t, mapped), "mapped_teacher_in_student": index(mapped, t)}
+    found = {}
+    for name, first in results.items():
+        like = (first[:, :, None] == own["teacher"][:, None, :]).any(axis=2)
+        found |= {f"swap_{name}_recall": like.mean(axis=1), f"swap_{name}_ndcg": ndcg(like, np.full(len(like), 10))}
+        if labels is not None:
+            of_class = labels[first] == labels[:, None]
+            found |= {f"swap_{name}_label_first": of_class[:, 0],
+                      f"swap_{name}_label_ndcg": ndcg(of_class, np.bincount(labels)[labels] - 1)}
+    for side, first in own.items():
+        found[f"{side}_unfound"] = np.bincount(first.ravel(), minlength=len(first)) == 0
+    return found
+
+
+def compressed(z: np.ndarray, whole: np.ndarray, labels: np.ndarray | None) -> dict[str, np.ndarray]:
+    """What half and a quarter of the dimensions, int8 and binary codes keep of the first results and of neighbours' votes."""
+    steps = np.abs(z).max(axis=0) / 127
+    codes = {"half": z[:, : z.shape[1] // 2], "quarter": z[:, : z.shape[1] // 4], "int8": np.rint(z / steps) * steps,
+             "binary": np.where(z > z.mean(axis=0), 1.0, -1.0)}
+    found = {}
+    for name, short in codes.items():
+        first = index(short, short[:QUERIES])
+        found[f"{name}_overlap"] = shared(first, whole[:QUERIES])
+        if labels is not None:
+            votes = (labels[first][:, :, None] == np.unique(labels)).sum(axis=1)
+            found[f"{name}_knn"] = votes.argmax(axis=1) == labels[:QUERIES]
+    return found
+
+
+def few(z: np.ndarray, labels: np.ndarray) -> dict[str, list[float]]:
+    """Accuracy of probes fitted to 1, 5, 10 and 50 of each class, on each of ten parts of the items."""
+    z, found = (z - z.mean(axis=0)) / z.std(), {}
+    for size in (1, 5, 10, 50):
+        found[f"at_{size}"] = []
+        for part in (np.arange(i, len(z), 10) for i in range(10)):
+            chosen = np.concatenate([part[labels[part] == c][:size] for c in np.unique(labels)])
+            rest = np.setdiff1d(part, chosen)
+            if not len(rest):
+                break
+            model = LogisticRegression(C=10.0, max_iter=2000).fit(z[chosen], labels[chosen])
+            found[f"at_{size}"].append(float(model.score(z[rest], labels[rest])))
+    return found
+
+
+def believable(probabilities: np.ndarray, codes: np.ndarray) -> dict[str, float]:
+    """Calibration error, log loss and risk over coverage."""
+    sure, right = probabilities.max(axis=1), probabilities.argmax(axis=1) == codes
+    bins = np.minimum((15 * sure).astype(int), 14)
+    wrong = ~right[np.argsort(-sure)]
+    return {"ece": float(np.abs(np.bincount(bins, sure - right)).sum() / len(sure)),
+            "log_loss": float(log_loss(codes, probabilities)),
+            "aurc": float((np.cumsum(wrong) / np.arange(1, len(wrong) + 1)).mean())}
+
+
 def ranks(queries: np.ndarray, gallery: np.ndarray) -> np.ndarray:
     found = np.empty(len(queries))
     for i in range(0, len(queries), 1000):
@@ -165,30 +238,35 @@ def jackknife(measure: Callable[..., dict[str, float]], *sides: np.ndarray) -> d
 
 
 def probe(z: np.ndarray, labels: np.ndarray, tuned: bool) -> np.ndarray:
-    """Whether each item is classified rightly by a probe of the other folds."""
-    correct = np.empty(len(z), bool)
+    """The probabilities (n, classes) of each item by a probe of the other folds."""
+    found = np.empty((len(z), len(np.unique(labels))))
     for train, test in KFold(5).split(z):
         if not tuned:
             model = LogisticRegression(max_iter=2000).fit(normalize(z[train]), labels[train])
-            correct[test] = model.predict(normalize(z[test])) == labels[test]
+            found[test] = model.predict_proba(normalize(z[test]))
             continue
         inner, held = train[: len(train) * 4 // 5], train[len(train) * 4 // 5 :]
         scale = StandardScaler().fit(z[inner])
         x, y = scale.transform(z[inner]), scale.transform(z[held])
         models = [LogisticRegression(C=c, max_iter=2000, tol=1e-5).fit(x, labels[inner]) for c in CS]
         best = max(models, key=lambda m: m.score(y, labels[held]))
-        correct[test] = best.predict(scale.transform(z[test])) == labels[test]
-    return correct
+        found[test] = best.predict_proba(scale.transform(z[test]))
+    return found
 
 
-def classified(sides: dict[str, np.ndarray], found_near: dict[str, np.ndarray], labels: np.ndarray) -> dict[str, np.ndarray]:
+def classified(sides: dict[str, np.ndarray], found_near: dict[str, np.ndarray],
+               labels: np.ndarray) -> tuple[dict[str, np.ndarray], dict[str, Any]]:
     known, codes = np.unique(labels, return_inverse=True)
-    found = {}
+    found, beside = {}, {}
     for side, z in sides.items():
         votes = (codes[found_near[side]][:, :, None] == np.arange(len(known))).sum(axis=1)
-        found |= {f"{side}_probe": probe(z, labels, True), f"{side}_paper_probe": probe(z, labels, False),
+        tuned, plain = probe(z, labels, True), probe(z, labels, False)
+        found |= {f"{side}_probe": tuned.argmax(axis=1) == codes, f"{side}_paper_probe": plain.argmax(axis=1) == codes,
                   f"{side}_knn": votes.argmax(axis=1) == codes}
-    return found
+        beside[side] = believable(tuned, codes) | few(z, labels)
+    for name in ("probe", "knn"):
+        found[f"{name}_negative_flips"] = found[f"teacher_{name}"] & ~found[f"student_{name}"]
+    return found, beside
 
 
 def audit(teacher: np.ndarray, student: np.ndarray, labels: np.ndarray | None = None, intervals: bool = True) -> dict[str, Any]:
@@ -221,6 +299,12 @@ def audit(teacher: np.ndarray, student: np.ndarray, labels: np.ndarray | None = 
         at = ranks(queries.astype(np.float32), unit_t.astype(np.float32))
         items |= {f"{name}_{k}": at <= k for k in (1, 5, 10)}
     small_t, small_s = t[:SAMPLE], s[:SAMPLE]
+    codes = None if labels is None else np.unique(labels[order], return_inverse=True)[1][:SAMPLE]
+    own = dict(zip(("teacher", "student"), in_sample, strict=True))
+    if len(t[0]) == len(s[0]):
+        items |= exchanged(unit_t[:SAMPLE], unit_s[:SAMPLE], normalize(predicted[:SAMPLE]), own, codes)
+    for side, z in (("teacher", unit_t), ("student", unit_s)):
+        items |= {f"{side}_{name}": kept for name, kept in compressed(z[:SAMPLE], own[side], codes).items()}
     within = scatter(small_t), scatter(small_s)
     null = [similarity(small_t, small_s[rng.permutation(len(small_s))], within) for _ in range(DRAWS)]
     found["nulls"] = {key: np.quantile([v[key] for v in null], [0.025, 0.975]).tolist() for key in null[0]}
@@ -228,7 +312,7 @@ def audit(teacher: np.ndarray, student: np.ndarray, labels: np.ndarray | None = 
     found["nulls"]["mutual_knn"] = [shared(in_sample[0], np.argsort(o)[in_sample[1][o]]).mean() for o in shuffles]
     found["rsa"] = rsa(t[:RSA], s[:RSA], rng, intervals)
     if labels is not None:
-        right = classified({"teacher": t, "student": s}, near, labels[order])
+        right, found["classified"] = classified({"teacher": t, "student": s}, near, labels[order])
         items |= right
         for name in ("probe", "paper_probe", "knn"):
             only = [int((right[f"{a}_{name}"] & ~right[f"{b}_{name}"]).sum()) for a, b in (("teacher", "student"),

@@ -293,6 +293,12 @@ def pilots():
     scales = {"student.effective_rank": 1, "mapped.teacher_r2": 1, TUNED: 100, "knn.student.accuracy": 100,
               "mapped.recall_at_1": 100}
     yield [[[scale * np.mean(rows[arm][key])] if key in rows[arm] else None for key, scale in scales.items()] for arm in order]
+    found = json.loads((unpacked("2026-11-27-verdicts") / "verdicts" / "claims.json").read_text())
+    by_claim = list(zip(*(setting["verdicts"] for setting in found["settings"]), strict=True))
+    yield [[[one["outcome"]], *([v["verdict"]] for v in verdicts)]
+           for one, verdicts in zip(found["together"], by_claim, strict=True)]
+    decided = [verdicts for verdicts in by_claim if verdicts[0]["effect"] is not None]
+    yield [[None, *([v["effect"], v["low"], v["high"]] for v in verdicts)] for verdicts in decided]
 
 
 def frontier_recipe():

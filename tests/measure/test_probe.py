@@ -407,3 +407,14 @@ def test_items_without_a_label_take_no_part_in_accuracies_alone():
                                                    train_labels=labels[known],
                                                    train_teacher=teacher[known],
                                                    train_student=student[known])["knn.teacher.accuracy"]
+
+
+def test_of_equally_accurate_penalties_the_surest_wins():
+    """The smallest C won, and its probabilities were below 0.6 where every item was right."""
+    labels = np.arange(120) % 5
+    z = 0.3 * np.random.default_rng(0).normal(size=(120, 12)) + 4 * np.eye(12)[labels]
+    probe = tuned_probe(z[:80], labels[:80], z[80:], labels[80:])
+    certainty = probe.certainty(z, labels)
+    assert certainty[:, 1].all() and probe.c == 1.0 and certainty[:, 0].min() > 0.8
+    assert tuned_probe(z[:80], labels[:80], z[80:], labels[80:], cs=(1e-4,)).certainty(z, labels)[:, 0].max() < 0.6
+    assert np.isinf(probe.certainty(z[:1], np.array([7]))[0, 2])

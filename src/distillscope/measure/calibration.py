@@ -9,7 +9,7 @@ import numpy as np
 
 from distillscope.measure.accuracy import attach, made
 from distillscope.measure.labelled import LabelledPair
-from distillscope.measure.probe import FOLDS, LinearProbe
+from distillscope.measure.probe import FOLDS
 from distillscope.measure.results import NotMeasured
 from distillscope.registry import measures
 
@@ -33,7 +33,7 @@ def certainty(pool: LabelledPair, side: str) -> np.ndarray:
     for fold, probe in enumerate(probes):
         inside, size = np.flatnonzero(fold_of == fold), max(1, BLOCK // len(probe.classes))
         for part in (inside[i : i + size] for i in range(0, len(inside), size)):
-            found[part] = _certainty(probe, rows.take(index[part]), pool.labels[index[part]])
+            found[part] = probe.certainty(rows.take(index[part]), pool.labels[index[part]])
     return found
 
 
@@ -48,15 +48,6 @@ def confidence(pool: LabelledPair, side: str) -> np.ndarray:
         raise NotMeasured("probes of other items would be others")
     found: np.ndarray = getattr(pool, f"{side}_certainty")
     return found
-
-
-def _certainty(probe: LinearProbe, z: np.ndarray, labels: np.ndarray) -> np.ndarray:
-    scores = probe.scores(z)
-    scores -= scores.max(axis=1, keepdims=True)
-    total = np.log(np.exp(scores).sum(axis=1))
-    place = np.searchsorted(probe.classes, labels).clip(max=len(probe.classes) - 1)
-    own = np.where(probe.classes[place] == labels, scores[np.arange(len(z)), place], -np.inf)
-    return np.stack([np.exp(-total), probe.classes[np.argmax(scores, axis=1)] == labels, total - own], axis=1)
 
 
 def calibration_error(certainty: np.ndarray) -> float:

@@ -64,6 +64,15 @@ class LinearProbe:
         """Most likely label (n,) of each row of ``z`` (n, d)."""
         return self.classes[np.argmax(self.scores(z), axis=1)]
 
+    def certainty(self, z: np.ndarray, labels: np.ndarray) -> np.ndarray:
+        """For each row (n, 3): the largest probability, whether it is right, the log loss (infinite for an unknown class)."""
+        scores = self.scores(z)
+        scores -= scores.max(axis=1, keepdims=True)
+        total = np.log(np.exp(scores).sum(axis=1))
+        place = np.searchsorted(self.classes, labels).clip(max=len(self.classes) - 1)
+        own = np.where(self.classes[place] == labels, scores[np.arange(len(z)), place], -np.inf)
+        return np.stack([np.exp(-total), self.classes[np.argmax(scores, axis=1)] == labels, total - own], axis=1)
+
 
 def linear_probe(train: np.ndarray, labels: np.ndarray, *, c: float = 1.0, max_iter: int = MOST_STEPS, unit_norm: bool = True,
                  tol: float = PAPERS_TOLERANCE) -> LinearProbe:
@@ -174,7 +183,7 @@ def tuned_probe(train: np.ndarray, labels: np.ndarray, validation: np.ndarray, v
                 cs: Sequence[float] = CS, max_iter: int = MOST_STEPS, tol: float = TOLERANCE) -> LinearProbe:
     """Standardised probe fitted to ``train``, its C the one of ``cs`` with the highest accuracy on ``validation``.
 
-    Nothing else is chosen, and the test split is never seen. Among equals the smallest C wins.
+    Nothing else is chosen, and the test split is never seen. Among equals the lowest log loss there wins.
     """
     if not len(cs):
         raise UserError("probe cs", "at least one C", "none", "Pass cs=(1.0,).")
@@ -194,8 +203,19 @@ def cross_validated_probes(z: np.ndarray, labels: np.ndarray, parts: Sequence[np
 
 
 def _most_accurate(probes: Sequence[LinearProbe], z: np.ndarray, labels: np.ndarray) -> LinearProbe:
-    """The first of those whose predictions of ``labels`` (n,) are most often right."""
-    return max(probes, key=lambda probe: np.count_nonzero(probe.predict(z) == labels))
+    """The one whose predictions of ``labels`` (n,) are most often right; among equals, the one with the lowest log loss.
+
+    With few labels many are equal, and the first, of the smallest C, is so unsure that its probabilities say nothing.
+    """
+    right = [np.count_nonzero(probe.predict(z) == labels) for probe in probes]
+    equals = [probe for probe, count in zip(probes, right, strict=True) if count == max(right)]
+    return equals[0] if len(equals) == 1 else min(equals, key=lambda probe: _mean_log_loss(probe, z, labels))
+
+
+def _mean_log_loss(probe: LinearProbe, z: np.ndarray, labels: np.ndarray) -> float:
+    """Over the rows whose class the probe knows."""
+    losses = probe.certainty(z, labels)[:, 2]
+    return float(np.mean(losses[np.isfinite(losses)])) if np.isfinite(losses).any() else 0.0
 
 
 PENALTIES = 10.0 ** np.arange(-9, 3)  # relative to the largest eigenvalue of the student's scatter
