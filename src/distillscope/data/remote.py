@@ -71,7 +71,7 @@ def found_at(url: str, split: str) -> Found:
         return Found(kind, name, list(mine.values()), [], {f.url: n for n, f in mine.items()}, True, note)
     chosen = {n: f for n, f in mine.items() if _of_split(n, split, kind)}
     if kind != "image":
-        expect_all(list(chosen), f"data {url}, split {split}", 
+        expect_all(list(chosen), f"data {url}, split {split}",
                    "Upload those that are missing, or name the one file that is meant.")
     if not chosen:
         splits = sorted({n.removeprefix("data/").split("/")[0] if "/" in n.removeprefix("data/")

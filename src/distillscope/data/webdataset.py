@@ -155,12 +155,12 @@ def shards_named(names: Sequence[str], split: str, where: str) -> list[str]:
 def split_of(name: str) -> str:
     """The split that a shard is of, by its place below the folder.
 
-    >>> split_of("train-0001.tar"), split_of("train_hard_01.tar"), split_of("train/01.tar"), split_of("test.tar")
+    >>> split_of("train-0001.tar"), split_of("train_hard_01.tar"), split_of("train/01.tar"), split_of("test-shard-1.tar")
     ('train', 'train_hard', 'train', 'test')
     """
     folder, _, file = name.rpartition("/")
     stem = file.removesuffix(".tar")
-    return folder or re.split(r"[-_.{]?\d", stem)[0] or stem
+    return folder or re.split(r"([-_.](shard|part|chunk|block|piece|batch)s?)?[-_.{]?\d", stem)[0] or stem
 
 
 def _read_shards(shards: Sequence[Shard], given: Path | str, image: str | None, label: str | None) -> Shards:
