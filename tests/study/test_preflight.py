@@ -134,14 +134,15 @@ def test_processes_of_a_launcher_have_no_gpu_of_their_choice(monkeypatch):
         choose_device("cuda:1")
 
 
+@pytest.mark.parametrize("resume", [False, True])
 @pytest.mark.parametrize("there", [False, True])
-def test_a_run_that_is_refused_before_work_can_be_given_again_without_resume(there, tmp_path):
+def test_a_run_that_is_refused_before_work_can_be_given_again_without_resume(there, resume, tmp_path):
     run = tmp_path / "run"
     if there:
         run.mkdir()
     for _ in range(2):
         with pytest.raises(UserError, match="data digits/test: expected at least 10 images"):
-            run_study(tiny_study(**STUDIES["test_images"]), run, report=False)
+            run_study(tiny_study(**STUDIES["test_images"]), run, report=False, resume=resume)
         assert run.is_dir() == there and not list(tmp_path.glob("run/*"))
 
 

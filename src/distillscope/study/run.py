@@ -141,7 +141,7 @@ def run_study(study: Study, out: Path | str | None = None, *, resume: bool = Fal
                 engine, shard)
     check_study(work)
     study, chosen = work.study, choose_device(device)
-    had_folder, refused = run.is_dir(), False
+    had_folder, had_run, refused = run.is_dir(), (run / "study.yaml").is_file(), False
     open_run(study, run, resume)
     held = RunLock(run)
     try:
@@ -163,7 +163,7 @@ def run_study(study: Study, out: Path | str | None = None, *, resume: bool = Fal
         if not (run / "study.yaml").is_file():
             raise UserError(str(run), "a run directory that stays during the run", "deleted", "Run it again.")
     except UserError:
-        refused = not resume
+        refused = not (resume and had_run)
         raise
     finally:
         held.release()
