@@ -299,6 +299,20 @@ def pilots():
            for one, verdicts in zip(found["together"], by_claim, strict=True)]
     decided = [verdicts for verdicts in by_claim if verdicts[0]["effect"] is not None]
     yield [[None, *([v["effect"], v["low"], v["high"]] for v in verdicts)] for verdicts in decided]
+    yield list(soft_labels())
+
+
+def soft_labels():
+    """For each teacher: rank and tuned probe under cosine and both temperatures, and the verdict with them."""
+    folder = unpacked("2026-11-27-verdicts")
+    asked = "student == 'S' and condition == 'clean' and arm == @arm"
+    trials = {arm: distillscope.load_study(folder / run).results.query(asked)
+              for arm, run in (("cosine", "verdicts"), ("soft-labels", "soft-labels"), ("soft-labels-1", "soft-labels"))}
+    for setting in json.loads((folder / "soft-labels" / "claims.json").read_text())["settings"]:
+        found = next(v for v in setting["verdicts"] if v["id"] == "objective")
+        means = [[scale * rows[(rows.measure == key) & (rows.teacher == setting["teacher"])].value.mean()]
+                 for key, scale in (("student.effective_rank", 1), (TUNED, 100)) for rows in trials.values()]
+        yield [*means, [found["effect"], found["low"], found["high"]], [found["p_holm"]], [found["verdict"]]]
 
 
 def frontier_recipe():

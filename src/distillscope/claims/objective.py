@@ -80,8 +80,10 @@ def _rises(results: Results, rival: Arm, student: str, base: pd.Series) -> State
 
 
 def describe(results: Results, arm: Arm) -> str:
-    """The loss, and the target where it is not the study's."""
-    return arm.objective + ("" if arm.default_target else f" on {results.target_title(arm)}")
+    """The loss, and the target where it is not the study's; the arm's name where another has this loss with other settings."""
+    alike = any(a.objective == arm.objective and a.terms != arm.terms for a in results.arms)
+    return (arm.objective + (f" ({arm.name})" if alike else "")
+            + ("" if arm.default_target else f" on {results.target_title(arm)}"))
 
 
 def beside(results: Results, arm: Arm, student: str, measured: list[Arm], untrained: list[Arm]) -> list[Secondary]:
