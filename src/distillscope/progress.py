@@ -7,6 +7,7 @@ import os
 import sys
 import threading
 import time
+from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from typing import Any
@@ -69,6 +70,7 @@ def shared_widths(least: Sequence[int], most: Sequence[int], room: int) -> list[
 console = Terminal(stderr=True)
 _LINE_SECONDS = 30.0
 _FIRST_SECONDS = 2.0
+_SPEED_LINES = 4  # speed is that since so many lines ago: what was done before a run was resumed is soon forgotten
 _within = 0  # tasks that tell of themselves in lines
 _live: Progress | None = None
 _listener: Callable[[str], object] | None = None
@@ -138,6 +140,7 @@ def _lines(label: str, total: int | None, unit: str) -> Iterator[Callable[[int],
     global _within
     start = last = time.monotonic()
     done, wait = 0, _LINE_SECONDS if _within else min(_FIRST_SECONDS, _LINE_SECONDS)
+    marks = deque([(start, 0)], maxlen=_SPEED_LINES)
 
     def advance(count: int = 1) -> None:
         nonlocal done, last, wait
@@ -145,7 +148,8 @@ def _lines(label: str, total: int | None, unit: str) -> Iterator[Callable[[int],
         now = time.monotonic()
         if now - last >= wait:
             last, wait = now, min(2 * wait, _LINE_SECONDS)
-            rate = done / (now - start)
+            rate = (done - marks[0][1]) / (now - marks[0][0])
+            marks.append((now, done))
             speed = f"{rate:.0f}" if rate >= 10 else f"{rate:.2g}"
             left = f", {(total - done) / rate:.0f} s left" if total and rate else ""
             print(visible(f"{label}: {done}/{total or '?'} {unit}, {speed} a second{left}"), file=sys.stderr, flush=True)

@@ -274,6 +274,25 @@ def test_progress_ends_at_its_total_in_a_terminal_and_in_a_log_file_without_colo
     assert "\x1b" not in "".join(lines)
 
 
+def test_what_a_resumed_run_had_done_is_soon_forgotten_in_speed_and_time_left(monkeypatch, capsys):
+    """100,000 images were trained before; then ten a second are, and the other 100,000 take hours, not seconds."""
+    from rich.console import Console
+
+    from distillscope import progress
+
+    clock = [0.0]
+    monkeypatch.setattr(progress.time, "monotonic", lambda: clock[0])
+    monkeypatch.setattr(progress, "console", Console(file=io.StringIO()))
+    with progress.task("students", 200_000) as advance:
+        advance(100_000)
+        for _ in range(300):
+            clock[0] += 1
+            advance(10)
+    lines = capsys.readouterr().err.splitlines()
+    assert lines[-2] == "students: 103000/200000 images, 10 a second, 9700 s left"
+    assert lines[-1] == "students: 103000 images in 300 s"
+
+
 @pytest.mark.parametrize("changed", ["student.width=2", "students.0.width=2", "arm.objective=mse", "training.epochs=2",
                                      "view.sigma=0.1", "teacher.head=keep"])
 def test_set_takes_the_same_paths_in_run_and_distill(changed, tmp_path):

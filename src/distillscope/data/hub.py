@@ -14,7 +14,7 @@ from distillscope.data.classes import class_labels, need_column, pick_column
 from distillscope.data.decode import BrokenImage, Decoding, MinSide, passed_over, read_file
 from distillscope.data.source import MissingSplit, Source, data_option, encoded_source, near_splits, stratified
 from distillscope.errors import UserError
-from distillscope.files.folders import expect_all
+from distillscope.files.folders import expect_all, gaps_said
 from distillscope.registry import datasets
 
 IMAGE_COLUMNS = ("img", "image", "jpg", "png", "jpeg", "webp")
@@ -24,7 +24,7 @@ CIFAR10_CLASSES = ("airplane", "automobile", "bird", "cat", "deer", "dog", "frog
 
 def _source(tables: dict[str, Any], split: str, name: str, given: Path | str, inside: Path, image: str | None = None,
             label: str | None = None, class_names: tuple[str, ...] | None = None, decoding: Decoding | None = None,
-            unsplit: bool = False) -> Source:
+            unsplit: bool = False, note: str = "") -> Source:
     """A Source over one of ``tables`` (split -> `datasets.Dataset`, memory-mapped); files that cells name lie ``inside``."""
     import datasets as hf
 
@@ -40,7 +40,7 @@ def _source(tables: dict[str, Any], split: str, name: str, given: Path | str, in
     width = max(6, len(str(len(table))))
     ids = np.array([f"{name}/{split}/{i:0{width}d}" for i in range(len(table))])
     return encoded_source(name, split, ids, lambda i: cell_bytes(images[int(i)][image], inside), decoding or Decoding(),
-                          labels=labels, class_names=class_names, unsplit=unsplit)
+                          labels=labels, class_names=class_names, note=note, unsplit=unsplit)
 
 
 def cell_bytes(cell: Any, inside: Path) -> bytes:
@@ -92,7 +92,8 @@ def _read_parquet(path: Path, name: str, split: str, given: Path | str, **rest: 
     tables = {split: _table(files, split=split)}
     if path.is_dir() and rest.get("label") != "none":
         tables |= _other_texts(path, tables[split], split, rest.get("label"))
-    return _source(tables, split, name, given, path if path.is_dir() else path.parent, unsplit=path.is_file(), **rest)
+    return _source(tables, split, name, given, path if path.is_dir() else path.parent, unsplit=path.is_file(),
+                   note=gaps_said([f.name for f in files]), **rest)
 
 
 def _table(files: Sequence[Path], **options: Any) -> Any:

@@ -16,7 +16,7 @@ from distillscope.data.hub import IMAGE_COLUMNS, LABEL_COLUMNS, cell_bytes, is_p
 from distillscope.data.source import MissingSplit, Source, data_option, encoded_source, near_splits
 from distillscope.data.webdataset import no_shards, read_split, split_of
 from distillscope.errors import UserError
-from distillscope.files.folders import expect_all
+from distillscope.files.folders import expect_all, gaps_said
 from distillscope.files.remote import RemoteFile, fetch_folder, listed, opened
 from distillscope.registry import datasets
 
@@ -82,6 +82,8 @@ def found_at(url: str, split: str) -> Found:
         raise MissingSplit(f"data {url}", expected, f"files of {', '.join(splits[:6])}" if splits else "no images", split,
                            near_splits(split, splits) or splits[:4])
     rest = [f for n, f in mine.items() if n not in chosen]
+    gaps = gaps_said([f.name for f in chosen.values()]) if kind == "parquet" else ""
+    note = "; ".join(n for n in (gaps, note) if n)
     return Found(kind, name, list(chosen.values()), rest, {f.url: n for n, f in mine.items()}, False, note)
 
 

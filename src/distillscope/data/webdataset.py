@@ -27,7 +27,7 @@ from distillscope.data.decode import (
 )
 from distillscope.data.source import MissingSplit, Source, data_option, encoded_source, near_splits
 from distillscope.errors import UserError
-from distillscope.files.folders import expect_all
+from distillscope.files.folders import expect_all, gaps_said
 from distillscope.files.json_reader import parse_json
 from distillscope.files.remote import RemoteFile, opened
 from distillscope.registry import datasets
@@ -127,8 +127,9 @@ def read_split(split: str, name: str, shards: Sequence[Shard], rest: Sequence[Sh
             raise BrokenImage(f"{size:,} bytes, more than the {MAX_FILE_BYTES:,} that are read")
         return _read(found.shards[number], offset, size)
 
+    gaps = "" if unsplit else gaps_said([shard.name for shard in shards])
     return encoded_source(name, split, np.char.add(f"{split}/", keys), read, decoding, labels=labels, class_names=names,
-                          note=kinds_said(found.others), unsplit=unsplit)
+                          note="; ".join(n for n in (gaps, kinds_said(found.others)) if n), unsplit=unsplit)
 
 
 def shards_of(settings: Mapping[str, Any], split: str) -> list[str] | None:

@@ -9,6 +9,7 @@ import re
 import tempfile
 import unicodedata
 from collections.abc import Sequence
+from itertools import pairwise
 from math import prod
 from pathlib import Path
 
@@ -99,6 +100,27 @@ def expect_all(names: Sequence[str], where: str, todo: str) -> None:
     total, = totals if len(totals) == 1 else [()]
     if len(total) == 1 and int(total[0]) != len(names):
         raise UserError(where, f"{total[0]} parts, as {min(names)} says", str(len(names)), todo)
+
+
+def gaps_said(names: Sequence[str]) -> str:
+    """A note where files are numbered and some numbers between the first and the last are missing: parts may be lost.
+
+    Names must differ in one number alone. Where more are missing than are there, it counts nothing, and nothing is said.
+
+    >>> gaps_said(["train-00.tar", "train-01.tar", "train-04.tar"])
+    'no file has number 2, 3 between train-00.tar and train-04.tar'
+    """
+    rows = sorted(([int(n[-18:]) for n in re.findall(r"\d+", name)], name) for name in names)
+    differ = [i for i, column in enumerate(zip(*(row for row, _ in rows), strict=False)) if len(set(column)) > 1]
+    if len(differ) != 1 or len({re.sub(r"\d+", "0", name) for name in names}) > 1:
+        return ""
+    numbers = [row[differ[0]] for row, _ in rows]
+    lost = numbers[-1] - numbers[0] + 1 - len(set(numbers))
+    if not 0 < lost <= len(names):
+        return ""
+    missing = [n for low, high in pairwise(numbers) for n in range(low + 1, high)]
+    more = f" and {lost - 4:,} more" if lost > 4 else ""
+    return f"no file has number {', '.join(map(str, missing[:4]))}{more} between {rows[0][1]} and {rows[-1][1]}"
 
 
 def is_filled(folder: Path) -> bool:
