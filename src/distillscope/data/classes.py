@@ -12,6 +12,11 @@ import numpy as np
 from distillscope.data.source import Source, data_option
 from distillscope.errors import UserError
 
+LABELS = ("label", "labels", "fine_label", "cls", "class", "class_name", "classname", "category", "target")
+"""What holds labels where no name is given, in any case: a column of a table, a key of a JSON. The first that is there."""
+LISTED_LABELS = (*(name for name in LABELS if name not in ("fine_label", "cls")), "fine_label", "cls")
+"""The same for tables that list files, which had other names first before there was one list."""
+
 
 def sorted_names(names: Iterable[str]) -> tuple[str, ...]:
     """Each name once: whole numbers by their value, anything else as text.
@@ -95,6 +100,24 @@ def need_column(columns: Sequence[str], asked: str | None, usual: Sequence[str],
 def _usual(columns: Sequence[str], usual: Sequence[str]) -> str | None:
     folded = {c.casefold(): c for c in reversed(columns)}
     return next((folded[u] for u in usual if u in folded), None)
+
+
+def not_used(names: Iterable[str], used: Iterable[str | None]) -> str:
+    """What of a table is not read, for a note: the first eight columns; "" where all are.
+
+    >>> not_used(["image", "label", "width"], ("image", "label")), not_used(["image"], ("image", None))
+    ('not used: width', '')
+    """
+    left = [name for name in names if name not in set(used)]
+    return f"not used: {', '.join(left[:8])}{' ...' if len(left) > 8 else ''}" if left else ""
+
+
+def columns_said(columns: Sequence[str], image: str, label: str | None) -> str:
+    """What is read from which column of a table of images, for a note; "" where there is nothing but images and `label`."""
+    if set(columns) <= {image, label} and label in (None, "label"):
+        return ""
+    used = f"images from '{image}', " + (f"classes from '{label}'" if label else "no labels")
+    return "; ".join(part for part in (used, not_used(columns, (image, label))) if part)
 
 
 def class_labels(values: Sequence[str], every: Sequence[str], where: str,

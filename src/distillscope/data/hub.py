@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from distillscope.data.classes import class_labels, need_column, pick_column
+from distillscope.data.classes import LABELS, class_labels, columns_said, need_column, pick_column
 from distillscope.data.decode import BrokenImage, Decoding, MinSide, passed_over, read_file
 from distillscope.data.source import MissingSplit, Source, data_option, encoded_source, near_splits, stratified
 from distillscope.errors import UserError
@@ -18,7 +18,6 @@ from distillscope.files.folders import expect_all, gaps_said
 from distillscope.registry import datasets
 
 IMAGE_COLUMNS = ("img", "image", "jpg", "png", "jpeg", "webp")
-LABEL_COLUMNS = ("label", "labels", "fine_label", "cls")
 CIFAR10_CLASSES = ("airplane", "automobile", "bird", "cat", "deer", "dog", "frog", "horse", "ship", "truck")
 
 
@@ -30,7 +29,8 @@ def _source(tables: dict[str, Any], split: str, name: str, given: Path | str, in
 
     table, where = tables[split], f"{name}/{split}"
     image = need_column(table.column_names, image, IMAGE_COLUMNS, "image", where, given)
-    label = pick_column(table.column_names, label, LABEL_COLUMNS, "label", where, given)
+    label = pick_column([c for c in table.column_names if c != image], label, LABELS, "label", where, given)
+    note = "; ".join(part for part in (note, columns_said(table.column_names, image, label)) if part)
     images = table.select_columns([image])
     if isinstance(table.features[image], hf.Image):
         images = images.cast_column(image, hf.Image(decode=False))
@@ -133,12 +133,13 @@ def is_parquet_of(place: str, split: str) -> bool:
 
 def _other_texts(path: Path, table: Any, split: str, label: str | None) -> dict[str, Any]:
     """The label columns of the folder's other splits, where labels are texts: by them all classes are numbered."""
+    import pyarrow.parquet as pq
 
-    column = pick_column(table.column_names, label, LABEL_COLUMNS, "label", f"{path.name}/{split}", path)
+    column = pick_column(table.column_names, label, LABELS, "label", f"{path.name}/{split}", path)
     if column is None or getattr(table.features[column], "dtype", None) not in ("string", "large_string"):
         return {}
     own = set(_files(path, split))
-    other = [f for f in _files(path) if f not in own]
+    other = [f for f in _files(path) if f not in own and column in pq.read_schema(f).names]
     return {"": _table(other, columns=[column])} if other else {}
 
 

@@ -12,7 +12,7 @@ from typing import Literal, TextIO
 
 import numpy as np
 
-from distillscope.data.classes import class_labels, need_column, numbered, pick_column
+from distillscope.data.classes import LISTED_LABELS, class_labels, need_column, not_used, numbered, pick_column
 from distillscope.data.decode import Decoding, MinSide, files_in, folders_in, is_image, other_kinds, read_file, suffixes
 from distillscope.data.source import MissingSplit, Source, data_option, encoded_source, near_splits
 from distillscope.errors import UserError
@@ -85,7 +85,6 @@ def _no_split(given: Path, top: Path, split: str) -> UserError:
 
 PATHS = ("path", "file", "filename", "file_name", "filepath", "file_path", "image", "image_path", "img", "img_path",
          "image_file", "filenames", "paths")
-LABELS = ("label", "labels", "class", "class_name", "classname", "category", "target")
 SPLITS = ("split", "subset", "partition", "fold_name")
 
 
@@ -100,7 +99,7 @@ def manifest(split: str, *, path: Path, image: str | None = None, label: str | N
     given, path = path, Path(path).expanduser()
     rows, where = _rows(path), f"data {given}"
     image = need_column(list(rows), image, PATHS, "image", where, given)
-    label = pick_column([c for c in rows if c != image], label, LABELS, "label", where, given)
+    label = pick_column([c for c in rows if c != image], label, LISTED_LABELS, "label", where, given)
     column = pick_column([c for c in rows if c not in (image, label)], split_column, SPLITS, "split_column", where, given)
     chosen = np.arange(len(rows[image]))
     if column is not None:
@@ -120,8 +119,7 @@ def manifest(split: str, *, path: Path, image: str | None = None, label: str | N
                         f"Name the folder that they start from: {data_option(given, root='FOLDER')}.")
     used = [f"paths from column '{image}'", *([f"classes from '{label}'"] if label else ["no labels"]),
             *([f"splits from '{column}'"] if column else ["every row whatever the split"])]
-    unused = [c for c in rows if c not in (image, label, column)]
-    note = ", ".join(used) + (f"; not used: {', '.join(unused[:8])}{' ...' if len(unused) > 8 else ''}" if unused else "")
+    note = "; ".join(part for part in (", ".join(used), not_used(rows, (image, label, column))) if part)
 
     def read(index: int) -> bytes:
         name = Path(listed[index])

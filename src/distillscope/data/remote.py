@@ -10,9 +10,9 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from distillscope.data.classes import class_labels, need_column, numbered, pick_column
+from distillscope.data.classes import LABELS, class_labels, columns_said, need_column, numbered, pick_column
 from distillscope.data.decode import Decoding, MinSide, is_image, other_kinds, passed_over
-from distillscope.data.hub import IMAGE_COLUMNS, LABEL_COLUMNS, cell_bytes, is_parquet_of
+from distillscope.data.hub import IMAGE_COLUMNS, cell_bytes, is_parquet_of
 from distillscope.data.source import MissingSplit, Source, data_option, encoded_source, near_splits
 from distillscope.data.webdataset import no_shards, read_split, split_of
 from distillscope.errors import UserError
@@ -135,7 +135,7 @@ def _parquet(found: Found, split: str, given: str, image: str | None, label: str
     heads = [_Head.of(file) for file in found.files]
     where, columns = f"{found.name}/{split}", heads[0].schema.names
     image = need_column(columns, image, IMAGE_COLUMNS, "image", where, given)
-    label = pick_column(columns, label, LABEL_COLUMNS, "label", where, given)
+    label = pick_column([c for c in columns if c != image], label, LABELS, "label", where, given)
     labels, classes = None, None
     for column in filter(None, (image, label)):
         kinds = [hf.Features.from_arrow_schema(h.schema).get(column) for h in heads]
@@ -166,7 +166,8 @@ def _parquet(found: Found, split: str, given: str, image: str | None, label: str
         group = int(np.searchsorted(head.groups, row, side="right")) - 1
         return cell_bytes(_row_group(head.file, group, image)[row - head.groups[group]].as_py(), inside)
 
-    return encoded_source(found.name, split, ids, read, decoding, labels=labels, class_names=classes, note=found.note,
+    note = "; ".join(part for part in (found.note, columns_said(columns, image, label)) if part)
+    return encoded_source(found.name, split, ids, read, decoding, labels=labels, class_names=classes, note=note,
                           unsplit=found.unsplit)
 
 

@@ -7,14 +7,14 @@ import re
 import sys
 import tarfile
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from distillscope.data.classes import numbered, sorted_names
+from distillscope.data.classes import LABELS, is_whole, need_column, not_used, numbered, pick_column, sorted_names
 from distillscope.data.decode import (
     MAX_FILE_BYTES,
     BrokenImage,
@@ -35,24 +35,32 @@ from distillscope.registry import datasets
 Shard = Path | RemoteFile
 
 
+FILE = "KEY.cls"
+"""Where a label may stand, beside the keys of KEY.json."""
+
+
 @dataclass
 class Shards:
     """What tar files hold: of each one its images' keys, where they begin and how long they are (n, 2), and their labels as
-    they are written; labels whose image is elsewhere; and how many files there are of each other kind."""
+    they are written, by where they stand (`FILE`, or a key of the JSON files); labels whose image is elsewhere; what can be no
+    label; all keys of the JSON files, in the order met; and how many files there are of each other kind."""
 
     shards: list[Shard] = field(default_factory=list)
     keys: list[np.ndarray] = field(default_factory=list)
     places: list[np.ndarray] = field(default_factory=list)
-    texts: list[list[str | None]] = field(default_factory=list)
-    stray: dict[str, str] = field(default_factory=dict)
+    texts: list[dict[str, list[str | None]]] = field(default_factory=list)
+    stray: dict[str, dict[str, str]] = field(default_factory=dict)
+    bad: dict[str, UserError] = field(default_factory=dict)
+    said: dict[str, None] = field(default_factory=dict)
     others: Counter[str] = field(default_factory=Counter)
 
-    def add(self, shard: Shard, images: Mapping[str, tuple[int, int]], labels: Mapping[str, str]) -> None:
+    def add(self, shard: Shard, images: Mapping[str, tuple[int, int]], labels: Mapping[str, Mapping[str, str]]) -> None:
         self.shards.append(shard)
         self.keys.append(np.array(list(images), dtype=str))
         self.places.append(np.array(list(images.values()), np.int64).reshape(-1, 2))
-        self.texts.append([sys.intern(labels[k]) if k in labels else None for k in images])
-        self.stray |= {k: text for k, text in labels.items() if k not in images}
+        self.texts.append({at: [sys.intern(own[k]) if k in own else None for k in images] for at, own in labels.items()})
+        for at, own in labels.items():
+            self.stray.setdefault(at, {}).update({k: text for k, text in own.items() if k not in images})
 
     def all_keys(self) -> np.ndarray:
         """The keys of all images, each there once."""
@@ -64,12 +72,41 @@ class Shards:
             raise UserError(str(self.shards[number]), "keys that differ", f"'{keys[again[0]]}' twice", "Name each item once.")
         return keys
 
-    def all_texts(self, keys: np.ndarray, given: Path | str) -> list[str] | None:
-        """The label of every image; None where no file has one."""
-        found = [text for texts in self.texts for text in texts]
-        if not self.stray and not any(found):
+    def chosen(self, label: str | None, given: Path | str) -> tuple[str, ...]:
+        """Where labels are read: in one place, or in KEY.cls and under `label` of KEY.json, which must say the same."""
+        there = [*self.stray, *(at for at in self.bad if at not in self.stray)]
+        if label == "none":
+            return ()
+        if label == "cls" and FILE in there:
+            return (FILE,)
+        keys = [at for at in there if at != FILE]
+        if FILE not in there:
+            columns = keys if label is None or label in keys else list(self.said)
+            found = pick_column(columns, label, LABELS, "label", f"data {given}", given)
+            return () if found is None else (found,)
+        if label is None or (label == "label" and label not in keys):
+            return (FILE, "label") if "label" in keys else (FILE,)
+        return (need_column([FILE, *keys], label, LABELS, "label", f"data {given}", given),)
+
+    def written(self, at: str) -> list[str | None]:
+        """The label of every image as it stands in one place."""
+        stray = self.stray.get(at, {})
+        return [stray.get(key) if text is None else text for keys, texts in zip(self.keys, self.texts, strict=True)
+                for key, text in zip(keys.tolist(), texts.get(at) or [None] * len(keys), strict=True)]
+
+    def all_texts(self, keys: np.ndarray, given: Path | str, chosen: Sequence[str]) -> list[str] | None:
+        """The label of every image from the ``chosen`` places; None where no file has one."""
+        self.check(chosen)
+        found, *more = [self.written(at) for at in chosen] or [[]]
+        for other in more:
+            for i, (one, two) in enumerate(zip(found, other, strict=True)):
+                if one is not None and two is not None and not _alike(one, two):
+                    raise UserError(f"data {given}", "one label for each image", f"'{one}' in {keys[i]}.cls and '{two}' in "
+                                    f"{keys[i]}.json", f"Take those of the .cls: {data_option(given, label='cls')}, or of the "
+                                    f".json: {data_option(given, label='label')}.")
+            found = [two if one is None else one for one, two in zip(found, other, strict=True)]
+        if not any(self.stray.get(at) for at in chosen) and not any(found):
             return None
-        found = [self.stray.get(key) if text is None else text for key, text in zip(keys, found, strict=True)]
         absent = [key for key, text in zip(keys, found, strict=True) if text is None]
         if absent:
             raise UserError(f"data {given}", "a label for every image, or for none",
@@ -77,11 +114,30 @@ class Shards:
                             f"Add them, or take the images without labels: {data_option(given, label='none')}.")
         return [text for text in found if text is not None]
 
+    def check(self, chosen: Sequence[str]) -> None:
+        """Refuse what can be no label where labels are read."""
+        for at in chosen:
+            if at in self.bad:
+                raise self.bad[at]
+
+    def note(self, chosen: Sequence[str]) -> str:
+        """Which keys of the JSON files are labels and which are not used; "" where there is no other than `label`."""
+        left = not_used(self.said, chosen)
+        if not left and set(chosen) <= {FILE, "label"}:
+            return ""
+        used = " and ".join(at if at == FILE else f"'{at}' of KEY.json" for at in chosen if at == FILE or at in self.said)
+        return "; ".join(part for part in (f"classes from {used}" if used else "no labels", left and f"{left} of KEY.json")
+                         if part)
+
+
+def _alike(one: str, two: str) -> bool:
+    return one == two or (is_whole(one) and is_whole(two) and int(one) == int(two))
+
 
 @datasets.register("webdataset")
 def webdataset(split: str, *, path: Path, image: str | None = None, label: str | None = None, background: str = "white",
                exif: bool = True, min_side: MinSide = None) -> Source:
-    """WebDataset shards: FOLDER/{split}*.tar, or one .tar; labels from KEY.cls or from `label` in KEY.json.
+    """WebDataset shards: FOLDER/{split}*.tar, or one .tar; labels from KEY.cls or from `label`, `class` ... in KEY.json.
 
     Labels are whole numbers, or texts, which are numbered by name over all shards of the folder. ``image`` is the suffix of
     the images (KEY.input.png: "input.png") where a key has several.
@@ -105,18 +161,21 @@ def read_split(split: str, name: str, shards: Sequence[Shard], rest: Sequence[Sh
                label: str | None, decoding: Decoding, *, unsplit: bool = False) -> Source:
     """The images of ``shards``. Classes that are texts are numbered over the ``rest`` of the data set too."""
     found = _read_shards(shards, given, image, label)
-    keys = found.all_keys()
+    keys, chosen = found.all_keys(), found.chosen(label, given)
     labels, names = None, None
-    texts = found.all_texts(keys, given)
+    texts = found.all_texts(keys, given, chosen)
+    said = found.note(chosen if texts else ()) if label != "none" else ""
     if texts:
         if all(re.fullmatch(r"-?\d+", t) for t in texts):
             if longest := next((t for t in texts if len(t) > 18), None):
                 raise UserError(f"data {given}", "labels that fit 64 bits", f"{longest[:20]}... of {len(longest)} digits",
                                 f"Fix it, or take the images without labels: {data_option(given, label='none')}.")
-            labels = np.array([int(t) for t in texts], dtype=np.int64)
+            labels = _whole(texts, given)
         else:
             more = _read_shards(rest, given, image, label)
-            names = sorted_names([*texts, *(t for own in more.texts for t in own if t), *more.stray.values()])
+            more.check(chosen)
+            names = sorted_names([*texts, *(t for at in chosen for own in more.texts for t in own.get(at, ()) if t),
+                                  *(t for at in chosen for t in more.stray.get(at, {}).values())])
             labels = numbered(texts, names)
     starts = np.cumsum([0, *map(len, found.places)])
 
@@ -129,7 +188,21 @@ def read_split(split: str, name: str, shards: Sequence[Shard], rest: Sequence[Sh
 
     gaps = "" if unsplit else gaps_said([shard.name for shard in shards])
     return encoded_source(name, split, np.char.add(f"{split}/", keys), read, decoding, labels=labels, class_names=names,
-                          note="; ".join(n for n in (gaps, kinds_said(found.others)) if n), unsplit=unsplit)
+                          note="; ".join(n for n in (gaps, said, kinds_said(found.others)) if n),
+                          unsplit=unsplit)
+
+
+def _whole(texts: Sequence[str], given: Path | str) -> np.ndarray:
+    """Labels (n,) that are all whole numbers; two ways to write one of them may be two classes, so they are refused."""
+    numbers = {text: int(text) for text in set(texts)}
+    written: dict[int, str] = {}
+    for text in sorted(numbers):
+        if numbers[text] in written:
+            raise UserError(f"data {given}", "whole numbers that are written alike, or names",
+                            f"'{written[numbers[text]]}' and '{text}'",
+                            f"Write them alike, or take the images without labels: {data_option(given, label='none')}.")
+        written[numbers[text]] = text
+    return np.array([numbers[text] for text in texts], dtype=np.int64)
 
 
 def shards_of(settings: Mapping[str, Any], split: str) -> list[str] | None:
@@ -174,7 +247,7 @@ def _read_shards(shards: Sequence[Shard], given: Path | str, image: str | None, 
 def _read_shard(shard: Shard, found: Shards, given: Path | str, image: str | None, label: str | None) -> None:
     """Add what one shard holds; nothing of it stays but where its images lie."""
     images: dict[str, tuple[int, int]] = {}
-    labels: dict[str, str] = {}
+    labels: dict[str, dict[str, str]] = {}
     several: dict[str, list[tuple[str, tuple[int, int]]]] = {}
     for name, *place in _members(shard):
         if passed_over(name):
@@ -187,9 +260,8 @@ def _read_shard(shard: Shard, found: Shards, given: Path | str, image: str | Non
                 raise UserError(str(shard), "keys that differ", f"'{key}' twice", "Name each item once.")
             images[key] = at
         elif suffix.lower() == "cls" or (suffix.lower() == "json" and label != "none"):
-            text = _label(_read(shard, *at), suffix.lower(), label or "label", f"{shard} {name}", given)
-            if text is not None and label != "none":
-                labels[key] = text
+            for stands, text in _labels(shard, at, name, label, given, found) if label != "none" else ():
+                labels.setdefault(stands, {})[key] = text
         elif is_image(name) and not image:  # key.input.png: an image if it is the key's only one
             several.setdefault(key, []).append((suffix, at))
         else:
@@ -226,13 +298,21 @@ def _read(shard: Shard, offset: int, size: int) -> bytes:
         return handle.read(size)
 
 
-def _label(content: bytes, suffix: str, field_name: str, where: str, given: Path | str) -> str | None:
-    """The label as it is written, or None where a JSON has none."""
+def _labels(shard: Shard, at: tuple[int, int], name: str, label: str | None, given: Path | str,
+            found: Shards) -> Iterator[tuple[str, str]]:
+    """Where a .cls or .json file has labels, and what they are; what can be none is kept in ``found`` for when it is one."""
+    content, where = _read(shard, *at), f"{shard} {name}"
     todo = f"Fix it, or take the images without labels: {data_option(given, label='none')}."
-    value = (content.decode(errors="replace").strip() if suffix == "cls" else
-             parse_json(content, where, dict, todo, nan=True).get(field_name))
-    if isinstance(value, float) and value.is_integer():
-        value = int(value)
-    if isinstance(value, bool) or not isinstance(value, (int, str, type(None))) or value == "":
-        raise UserError(where, "a whole number or a name as label", repr(content[:40]), todo)
-    return None if value is None else str(value)
+    if name.lower().endswith(".cls"):
+        values: dict[str, Any] = {FILE: content.decode(errors="replace").strip()}
+    else:
+        said = parse_json(content, where, dict, todo, nan=True)
+        found.said.update(dict.fromkeys(said))
+        values = {key: said[key] for key in said if key == label or key.casefold() in LABELS}
+    for place, value in values.items():
+        if isinstance(value, float) and value.is_integer():
+            value = int(value)
+        if isinstance(value, bool) or not isinstance(value, (int, str, type(None))) or value == "":
+            found.bad.setdefault(place, UserError(where, "a whole number or a name as label", repr(content[:40]), todo))
+        elif value is not None:
+            yield place, str(value)

@@ -1,0 +1,167 @@
+"""Labels of images, wherever a set keeps them: the column that is read is said, what is not used too, and no two are one."""
+
+import io
+import json
+import tarfile
+
+import datasets as hf
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+from PIL import Image
+
+from builders import refused
+from distillscope.config.resolve import named_dataset
+from distillscope.data.splits import load_split
+from distillscope.files import remote
+
+NAMES = [["ant", "bee", "cat"][i % 3] for i in range(6)]
+
+
+def encoded(number):
+    out = io.BytesIO()
+    Image.fromarray(np.random.default_rng(number).integers(0, 256, (8, 8, 3), dtype=np.uint8)).save(out, "PNG")
+    return out.getvalue()
+
+
+def load(path, split="test"):
+    part = named_dataset(path if isinstance(path, dict) else str(path))
+    return load_split(part.name, part.settings, split)
+
+
+@pytest.fixture(autouse=True)
+def own_cache(tmp_path, monkeypatch):
+    monkeypatch.setenv("DISTILLSCOPE_CACHE", str(tmp_path / "cache"))
+    monkeypatch.setattr(remote, "_folders", [])
+
+
+# ---- which column
+
+def parquet(root, columns):
+    root.mkdir()
+    pq.write_table(pa.table({"image": [{"bytes": encoded(i), "path": None} for i in range(6)], **columns}),
+                   root / "test.parquet")
+    return root
+
+
+def at_url(root, columns):
+    return parquet(root, columns).as_uri()
+
+
+def saved(root, columns):
+    images = {"image": [{"bytes": encoded(i), "path": None} for i in range(6)]}
+    table = hf.Dataset.from_dict(images | {k: list(v) for k, v in columns.items()}).cast_column("image", hf.Image())
+    hf.DatasetDict(test=table).save_to_disk(root)
+    return root
+
+
+def tar(path, items):
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with tarfile.open(path, "w") as out:
+        for name, content in items:
+            info = tarfile.TarInfo(name)
+            info.size = len(content)
+            out.addfile(info, io.BytesIO(content))
+    return path.parent
+
+
+def shards(root, columns):
+    rows = [{k: v[i] for k, v in columns.items()} for i in range(6)]
+    return tar(root / "test-0.tar", [m for i, row in enumerate(rows)
+                                     for m in ((f"{i}.png", encoded(i)), (f"{i}.json", json.dumps(row).encode()))])
+
+
+def shards_at_url(root, columns):
+    return shards(root, columns).as_uri()
+
+
+def manifest(root, columns):
+    root.mkdir()
+    for i in range(6):
+        (root / f"{i}.png").write_bytes(encoded(i))
+    (root / "list.csv").write_text("\n".join(",".join(row) for row in [
+        ("path", *columns), *((f"{i}.png", *(str(v[i]) for v in columns.values())) for i in range(6))]))
+    return root / "list.csv"
+
+
+WRITERS = (parquet, at_url, saved, shards, shards_at_url, manifest)
+
+
+@pytest.mark.parametrize("write", WRITERS)
+@pytest.mark.parametrize("name", ["label", "labels", "fine_label", "cls", "class", "class_name", "Category", "target"])
+def test_a_column_of_labels_is_read_under_every_usual_name_and_said(tmp_path, write, name):
+    found = load(write(tmp_path / "set", {name: NAMES}))
+    assert found.class_names == ("ant", "bee", "cat") and found.labels.tolist() == [0, 1, 2, 0, 1, 2]
+    assert f"classes from '{name}'" in found.note or (name == "label" and not found.note)
+
+
+@pytest.mark.parametrize("write", WRITERS)
+def test_columns_that_are_not_used_are_named_the_first_eight_of_many(tmp_path, write):
+    found = load(write(tmp_path / "few", {"species": NAMES, "width": range(6)}))
+    assert found.labels is None and "no labels" in found.note and "not used: species, width" in found.note
+    many = load(write(tmp_path / "many", {f"c{i}": range(6) for i in range(9)} | {"label": NAMES}))
+    assert "not used: c0, c1, c2, c3, c4, c5, c6, c7 ..." in many.note and "classes from 'label'" in many.note
+
+
+@pytest.mark.parametrize("write", WRITERS)
+def test_a_column_called_label_is_taken_before_others(tmp_path, write):
+    found = load(write(tmp_path / "set", {"category": ["x"] * 6, "class": ["y"] * 6, "label": NAMES}))
+    assert found.class_names == ("ant", "bee", "cat") and "not used: category, class" in found.note
+
+
+def test_a_split_without_labels_keeps_none_from_being_read_of_another(tmp_path):
+    parquet(tmp_path / "set", {})
+    pq.write_table(pa.table({"image": [encoded(i) for i in range(6)], "class": NAMES}), tmp_path / "set" / "train.parquet")
+    assert load(tmp_path / "set", "train").labels.tolist() == [0, 1, 2, 0, 1, 2] and load(tmp_path / "set").labels is None
+
+
+# ---- tars
+
+def test_what_stands_beside_labels_in_a_json_needs_to_be_none(tmp_path):
+    """Only where labels are read must they be labels: a list of objects is no reason to stop."""
+    rows = {"label": list(range(6)), "category": [["a", "b"]] * 6, "target": [0.5] * 6}
+    assert load(shards(tmp_path / "set", rows)).labels.tolist() == list(range(6))
+    del rows["label"]
+    with refused(expected="a whole number or a name as label", advice="label: none"):
+        load(shards(tmp_path / "other", rows))
+    assert load({"path": str(tmp_path / "other"), "label": "none"}).labels is None
+
+
+@pytest.mark.parametrize("last", ["json", "cls"])
+def test_two_labels_of_one_image_that_differ_are_refused_whichever_stands_last(tmp_path, last):
+    def write(name, of_json):
+        both = {"cls": lambda i: str(i % 3).encode(), "json": lambda i: json.dumps({"label": of_json(i)}).encode()}
+        order = [k for k in both if k != last] + [last]
+        return tar(tmp_path / name / "test-0.tar", [m for i in range(6) for m in (
+            (f"k{i}.png", encoded(i)), *((f"k{i}.{k}", both[k](i)) for k in order))])
+
+    assert load(write("same", lambda i: i % 3)).labels.tolist() == [0, 1, 2, 0, 1, 2]
+    odd = write("odd", lambda i: 2 if i == 3 else i % 3)
+    with refused(expected="one label for each image", got="'0' in k3.cls and '2' in k3.json",
+                 advice="label: cls"):
+        load(odd)
+    assert load({"path": str(odd), "label": "cls"}).labels.tolist() == [0, 1, 2, 0, 1, 2]
+    assert load({"path": str(odd), "label": "label"}).labels.tolist() == [0, 1, 2, 2, 1, 2]
+
+
+def test_names_in_a_json_are_not_held_against_numbers_in_a_cls(tmp_path):
+    root = tar(tmp_path / "set" / "test-0.tar", [m for i in range(6) for m in (
+        (f"{i}.png", encoded(i)), (f"{i}.cls", str(i % 3).encode()),
+        (f"{i}.json", json.dumps({"class_name": NAMES[i]}).encode()))])
+    found = load(root)
+    assert found.labels.tolist() == [0, 1, 2, 0, 1, 2] and found.class_names is None
+    assert found.note == "classes from KEY.cls; not used: class_name of KEY.json"
+    assert load({"path": str(root), "label": "class_name"}).class_names == ("ant", "bee", "cat")
+    with refused(expected="a label column 'breed'", got="columns KEY.cls, class_name"):
+        load({"path": str(root), "label": "breed"})
+
+
+def test_two_ways_to_write_a_number_are_not_one_class_without_a_word(tmp_path):
+    def write(name, texts):
+        return tar(tmp_path / name / "test-0.tar", [m for i, t in enumerate(texts) for m in (
+            (f"{i}.png", encoded(i)), (f"{i}.cls", t.encode()))])
+
+    assert load(write("padded", ["001", "002", "001"])).labels.tolist() == [1, 2, 1]
+    with refused(expected="written alike", got="'001' and '1'"):
+        load(write("mixed", ["001", "2", "1"]))
