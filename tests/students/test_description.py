@@ -19,6 +19,7 @@ from sklearn.pipeline import make_pipeline
 from builders import refused
 from distillscope.config.load import study_from
 from distillscope.data.preprocess import Preprocess
+from distillscope.data.splits import load_split
 from distillscope.errors import UserError
 from distillscope.students.card import model_card, training_rows
 from distillscope.students.load import build_student, load_student, save_student, with_transform
@@ -231,3 +232,14 @@ def test_what_is_no_image_is_refused_by_its_name(student, tmp_path):
         student.embed(tmp_path)
     with refused(got="a whole table"):
         student.embed(pd.DataFrame({"path": ["a.png"]}))
+
+
+def test_a_folder_given_to_embed_is_the_files_that_commands_read_of_it(student, tmp_path):
+    """Copies that systems keep of images were embedded too, and linked folders were not."""
+    for i, name in enumerate(("photos/a/0.png", "photos/a/1.png", "photos/a/.ipynb_checkpoints/1-checkpoint.png",
+                              "photos/.thumb.png", "photos/__MACOSX/a/._0.png", "elsewhere/2.png")):
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        Image.fromarray(np.full((20, 20, 3), 40 * i, np.uint8)).save(tmp_path / name)
+    (tmp_path / "photos" / "b").symlink_to(tmp_path / "elsewhere")
+    read = load_split("image_folder", {"path": str(tmp_path / "photos")}, ".")
+    assert len(read) == 3 and np.allclose(student.embed(tmp_path / "photos"), student.embed(read), atol=1e-5)

@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 
 from distillscope import progress
 from distillscope.config.parts import DESCRIPTION, HUB, WEIGHTS, on_hub
-from distillscope.data.decode import is_image
+from distillscope.data.decode import files_in, is_image
 from distillscope.data.preprocess import Preprocess, gathered
 from distillscope.data.source import Source, read_batches
 from distillscope.devices import kept_memory
@@ -130,8 +130,8 @@ class StudentEncoder(Encoder):
 
 
 def _files_below(folder: Path) -> list[Path]:
-    """The image files in a folder and in those below it, in the order of their paths."""
-    found = sorted(path for path in folder.rglob("*") if path.is_file() and is_image(path.name))
+    """The image files in a folder and in those below it, as every command finds them, in the order of their paths."""
+    found = sorted(path for path in files_in(folder) if is_image(path.name))
     if not found:
         raise UserError(f"embed {folder}", "a folder with images", "none", "Name another.")
     return found
