@@ -24,6 +24,8 @@ WEIGHTS = "weights.safetensors"
 """The file beside it with the student's weights."""
 REQUEST = "distill.yaml"
 """In a student's folder: what was asked for when it was begun, precision and fingerprint of images and weights with it."""
+READ = "read"
+"""There, and in a run's provenance.json for each data set: what names the images that were read (`data.origin`)."""
 MODEL_FILES = {".onnx": "onnx", ".ts": "torchscript", ".torchscript": "torchscript", ".pt2": "exported", ".tflite": "tflite",
                ".xml": "openvino", ".pte": "executorch"}
 """Suffix of a file that holds a whole model -> the teacher that runs it."""

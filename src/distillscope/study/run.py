@@ -22,10 +22,11 @@ import pandas as pd
 import torch
 
 from distillscope import progress
-from distillscope.config.parts import Dataset
+from distillscope.config.parts import READ, Dataset
 from distillscope.config.resolve import with_noise
 from distillscope.config.study import Arm, Study
 from distillscope.data.looking import Looked
+from distillscope.data.origin import kept_of
 from distillscope.data.preprocess import Preprocess
 from distillscope.data.splits import Splits
 from distillscope.devices import choose_device
@@ -180,8 +181,10 @@ def _begin_record(study: Study, run: Path, device: torch.device, precision: str 
     """provenance.json, written: of a resumed run with the time that it took before."""
     conditions = {str(name): noise.both_units() for (name, _), noise in noise_conditions(with_noise(study)).items()}
     record = {**provenance(command, conditions, str(device), os.cpu_count() or 1), "precision": precision or "float32"}
-    seconds = json_object(run / "provenance.json").get("seconds", 0.0)
+    before = json_object(run / "provenance.json")
+    seconds, read = before.get("seconds", 0.0), before.get(READ)
     record["seconds"] = float(seconds) if isinstance(seconds, (int, float)) else 0.0
+    record[READ] = read if isinstance(read, dict) else {}
     write_json(run / "provenance.json", record)
     return record
 
@@ -213,6 +216,7 @@ def _run_grid(work: Work, record: dict[str, Any], cluster: Cluster | None) -> No
         if notes := {s.split: s.note for s in (splits.whole_train, splits.test) if s.note}:
             record.setdefault("images", {})[data.title] = notes
         check_data(work, splits)
+        record.setdefault(READ, {})[data.title] = kept_of(data, splits.whole_train, run)
         record["conditions"] |= rehearse(study.stresses, splits.train, splits.test, study.noise.seed)[1].conditions
         write_json(run / "provenance.json", record)
         for teacher in (t for t in study.teacher if work.concerns(data, t)):

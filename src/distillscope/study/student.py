@@ -14,10 +14,11 @@ import yaml
 
 from distillscope import group, progress
 from distillscope.config.load import study_from
-from distillscope.config.parts import DESCRIPTION, REQUEST, Student
+from distillscope.config.parts import DESCRIPTION, READ, REQUEST, Student
 from distillscope.config.recipe import FIRST_RECIPE
 from distillscope.config.resolve import with_noise
 from distillscope.config.study import Arm, Study, Training
+from distillscope.data.origin import kept_of
 from distillscope.data.preprocess import Preprocess
 from distillscope.data.source import Source
 from distillscope.data.splits import Splits, no_keepers
@@ -166,7 +167,8 @@ def _distil(begun: Begun, written: Arm, out: Path, given: Given, command: str) -
         out.mkdir(parents=True, exist_ok=True)
         held.append(RunLock(out))
         sweep(out, alone=True)
-        write_text(out / REQUEST, yaml.safe_dump(begun.request, sort_keys=False, allow_unicode=True))
+        request = {**begun.request, **({} if given.images else {READ: kept_of(data, splits.whole_train, out)})}
+        write_text(out / REQUEST, yaml.safe_dump(request, sort_keys=False, allow_unicode=True))
 
     def write_folder() -> None:
         prepared.copy_target(out)

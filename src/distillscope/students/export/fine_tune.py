@@ -18,7 +18,7 @@ from distillscope.devices import kept_memory
 from distillscope.draws import keyed_rng
 from distillscope.errors import UserError
 from distillscope.files.json_reader import read_json
-from distillscope.students.export.images import asked_of, pixels_of
+from distillscope.students.export.images import asked_of, origin_of, pixels_of
 from distillscope.students.export.network import PixelNetwork
 from distillscope.students.export.verify import network_rows
 from distillscope.students.load import StudentEncoder
@@ -164,12 +164,16 @@ def tuning_of(folder: Path, student: StudentEncoder, source: Source, held: Itera
 
 def _cached_rows(folder: Path, student: StudentEncoder, source: Source) -> np.ndarray:
     """The teacher's embeddings of ``source``, which the cache must hold: nothing is embedded for a comparison."""
-    asked, title = asked_of(folder), read_json(folder / DESCRIPTION, dict, "").get("teacher")
-    named = [t for t in map(Teacher.model_validate, asked.get("teacher") or []) if title in (None, t.title)]
+    asked, title, origin = asked_of(folder), read_json(folder / DESCRIPTION, dict, "").get("teacher"), origin_of(folder)
+    located = [(t, origin.located(t)) for t in asked.get("teacher") or []]
+    named = [Teacher.model_validate(there) for t, there in located if title in (None, Teacher.model_validate(t).title)]
     targets = [asked.get("target"), *(arm.get("target") for arm in asked.get("arms") or [])]
     if len(named) != 1 or any(t and t != "none" and t.get("name") != "none" for t in targets):
         raise UserError("teacher", "one that the student learned from directly", "none, or through a transform")
     teacher = load_teacher(named[0], "cpu", asked.get("precision"))
+    weights, now = asked.get("teacher's weights"), teacher.describe().get("weights")
+    if weights and now and weights != now:
+        raise UserError("teacher", "the weights that the student learned from", "other ones under the same name")
     if teacher.dim != student.dim:
         raise UserError("teacher", f"{student.dim}-d embeddings", f"{teacher.dim}-d ones")
     if missing := teacher.num_missing(source):

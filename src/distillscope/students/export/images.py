@@ -9,15 +9,19 @@ from typing import Any
 import numpy as np
 import torch
 
-from distillscope.config.parts import DESCRIPTION, REQUEST
+from distillscope.config.parts import DESCRIPTION, READ, REQUEST, Dataset
 from distillscope.config.resolve import named_dataset
+from distillscope.data.origin import Origin
 from distillscope.data.preprocess import Preprocess
 from distillscope.data.source import Source, content_hash, one_tensor
-from distillscope.data.splits import load_split
+from distillscope.data.splits import load_split, looked_through, named_split, say
 from distillscope.draws import keyed_rng
 from distillscope.errors import UserError
 from distillscope.files.json_reader import read_json
+from distillscope.files.remote import is_url
 from distillscope.files.yaml_reader import read_yaml
+from distillscope.registry import datasets
+from distillscope.results.run_files import read_provenance
 
 VERIFIED = 256
 """Images through the file and the network before it is written, at most."""
@@ -39,37 +43,69 @@ def named_images(data: str, split: str, corrupt: str, count: int) -> Source:
 
 def own_images(folder: Path, count: int) -> Source:
     """Up to ``count`` of the images that a student was distilled on, as its folder (or its study's) says, broken ones skipped
-    where they were then."""
-    asked = _own_data(folder)
+    where they were then. Paths start where they did then; where other images are there now, that is refused, or said."""
     try:
-        if asked is None:
-            raise UserError(str(folder / DESCRIPTION), "the name of its images", "none", "")
-        part = named_dataset(asked)
-        return load_split(part.name, part.settings, part.train_split, count, asked_of(folder).get("corrupt") or "error")
+        origin = origin_of(folder)
+        part = named_dataset(origin.located(_own_data(folder)))
+        source = named_split(part.name, part.settings, part.train_split)
+        _check_own(folder, part, source, origin)
+        return looked_through(source, count, asked_of(folder).get("corrupt") or "error")
     except UserError as error:
         raise UserError(f"export {folder}", "the images that the student was distilled on",
                         f"none within reach ({error.where}: {error.got})", "Name images like them: --calibrate DATA.") from None
 
 
+def _check_own(folder: Path, part: Dataset, source: Source, origin: Origin) -> None:
+    """Images of the same name are not the same images: they must be those that were kept, or it is said where they are."""
+    path = str(part.settings.get("path", ""))
+    where = path if not path or is_url(path) or part.name == "hub" else str(Path(path).expanduser().resolve())
+    found, told = origin.known_again(source), ""
+    if found is not None:
+        told = f"of {found[1]} images that it was distilled on, {found[0]} are as they were"
+    if found is None:
+        if where and origin.start is None:
+            say(f"export {folder}: images are taken from {where}; the student does not say whether it was distilled on those")
+    elif 2 * found[0] < found[1]:
+        raise UserError(where or part.name, "those images", told)
+    elif found[0] < found[1]:
+        say(f"export {folder}: {where or part.name}: {told}")
+
+
 def _own_data(folder: Path) -> Any:
-    """What a study or `distill` was told of the images, else the title in student.json."""
+    """What a study or `distill` was told of the images; else the title in student.json, where that is the name of a data set:
+    a path of that name may be any."""
     title, data = read_json(folder / DESCRIPTION, dict, "").get("dataset"), asked_of(folder).get("data")
-    if not isinstance(data, list) or not data:
-        return title
-    if (folder / REQUEST).is_file():
+    if isinstance(data, list) and data and (folder / REQUEST).is_file():
         return data[0]
-    of_title = [d for d in data if isinstance(d, str) or title in (d.get("alias"), d.get("name"))]
-    return next((d for d in of_title if d != title), title)
+    for named in data if isinstance(data, list) else ():
+        if title in (named, Dataset.model_validate(named).title):
+            return named
+    if title not in datasets:
+        raise UserError(str(folder / DESCRIPTION), "where its images are", f"only their name, {title}" if title else "none")
+    return title
+
+
+def origin_of(folder: Path) -> Origin:
+    """What was kept of the images that a student, or its study, was made of."""
+    title, run = read_json(folder / DESCRIPTION, dict, "").get("dataset"), folder.resolve().parent.parent
+    if (folder / REQUEST).is_file():
+        said = read_yaml(folder / REQUEST)
+        return Origin.read(said.get(READ) if isinstance(said, dict) else None, folder)
+    kept = read_provenance(run / "provenance.json").get(READ) if (run / "study.yaml").is_file() else None
+    return Origin.read(kept.get(title) if isinstance(kept, dict) else None, run)
 
 
 def asked_of(folder: Path) -> dict[str, Any]:
-    """The settings of a student's study, as plain values, with the precision of its teacher; nothing where none are there."""
+    """The settings of a student's study, as plain values, with the precision of its teacher and what `distill` kept of its
+    weights; nothing where none are there."""
     request, study = folder / REQUEST, folder.resolve().parent.parent / "study.yaml"
     said = read_yaml(request) if request.is_file() else read_yaml(study) if study.is_file() else {}
     if not isinstance(said, dict):
         return {}
     inner = said.get("settings") if request.is_file() else said
-    return {"precision": said.get("precision"), **inner} if isinstance(inner, dict) else {}
+    marks = said.get("fingerprint")
+    weights = marks.get("teacher's weights") if isinstance(marks, dict) else None
+    return {"precision": said.get("precision"), "teacher's weights": weights, **inner} if isinstance(inner, dict) else {}
 
 
 def parts_of(source: Source, quantised: bool) -> tuple[Source, Source, Source]:
