@@ -165,3 +165,71 @@ def test_two_ways_to_write_a_number_are_not_one_class_without_a_word(tmp_path):
     assert load(write("padded", ["001", "002", "001"])).labels.tolist() == [1, 2, 1]
     with refused(expected="written alike", got="'001' and '1'"):
         load(write("mixed", ["001", "2", "1"]))
+
+
+# ---- missing ones, and one written in two ways
+
+def listed(tmp_path, rows, kind="csv"):
+    """A manifest of (path, label)."""
+    tmp_path.mkdir(exist_ok=True)
+    for i in range(6):
+        (tmp_path / f"{i}.png").write_bytes(encoded(i))
+    path = tmp_path / f"list.{kind}"
+    lines = ([json.dumps(dict(zip(("path", "label"), row, strict=True))) for row in rows] if kind == "jsonl" else
+             [",".join(row) for row in [("path", "label"), *rows]])
+    path.write_text("\n".join(lines))
+    return path
+
+
+@pytest.mark.parametrize("text", ["NA", "nan", "NaN", "n/a", "null", "None", ""])
+@pytest.mark.parametrize("numbers", ["0123", ["0.0", "1.0", "2.0", "3.0"]])
+def test_a_missing_label_beside_numbers_is_a_blank_one(tmp_path, text, numbers):
+    """It was a class of its own."""
+    path = listed(tmp_path, [(f"{i}.png", label) for i, label in enumerate([*numbers, text])])
+    with refused(expected="a label for every image, or for none", got=["1 of 5 without", text], advice="label: none"):
+        load(path)
+
+
+def test_a_name_may_be_na_where_labels_are_names(tmp_path):
+    assert load(listed(tmp_path, [("0.png", "EU"), ("1.png", "NA"), ("2.png", "EU")])).class_names == ("EU", "NA")
+
+
+@pytest.mark.parametrize("missing", [None, float("nan")])
+@pytest.mark.parametrize("names", ["abc", [0, 1, 2]])
+def test_what_json_has_for_a_missing_value_is_a_blank_beside_any_labels(tmp_path, missing, names):
+    rows = [(f"{i}.png", label) for i, label in enumerate([*names, missing])]
+    with refused(expected="a label for every image, or for none", got="1 of 4 without"):
+        load(listed(tmp_path, rows, "jsonl"))
+
+
+def test_missing_labels_of_tables_and_tars_are_blank_too(tmp_path):
+    with refused(got="2 of 6 without, 'nan'"):
+        load(parquet(tmp_path / "table", {"label": ["0", "1", "nan"] * 2}))
+    with refused(got="2 of 6 without, 'NA'"):
+        load(shards(tmp_path / "shards", {"label": [0, 1, "NA"] * 2}))
+
+
+def test_whole_numbers_of_a_json_are_one_class_however_they_are_written(tmp_path):
+    found = load(listed(tmp_path, [("0.png", 0), ("1.png", 0.0), ("2.png", 1.0), ("3.png", 1)], "jsonl"))
+    assert found.class_names == ("0", "1") and found.labels.tolist() == [0, 0, 1, 1]
+    assert load(listed(tmp_path, [("0.png", 0.0), ("1.png", 1.0)], "jsonl")).class_names == ("0.0", "1.0")
+
+
+@pytest.mark.parametrize("two", [("001", "1"), ("0", "0.0"), ("1", "+1")])
+def test_two_spellings_of_a_number_are_asked_about(tmp_path, two):
+    rows = [(f"{i}.png", label) for i, label in enumerate([*two, "7"])]
+    with refused(expected="written alike", got=[f"'{text}'" for text in two]):
+        load(listed(tmp_path, rows))
+    assert len(load(listed(tmp_path, [*rows, ("3.png", "a")])).class_names) == 4  # beside names they are names
+
+
+def test_a_list_is_no_label(tmp_path):
+    with refused(expected="a whole number or a name", got="[0, 1]", advice="label: none"):
+        load(listed(tmp_path, [("0.png", [0, 1]), ("1.png", [1])], "jsonl"))
+
+
+@pytest.mark.parametrize("again", ["./0.png", "x/../0.png", "{0}/0.png"])
+def test_one_file_in_two_spellings_is_a_repeated_one(tmp_path, again):
+    again = again.format(tmp_path)
+    with refused(expected="each image once", got=f"'0.png' and '{again}'"):
+        load(listed(tmp_path, [("0.png", "a"), ("1.png", "b"), (again, "a")]))

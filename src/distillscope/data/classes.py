@@ -5,17 +5,22 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable, Sequence
 from dataclasses import replace
+from decimal import Decimal
 from pathlib import Path
 
 import numpy as np
 
 from distillscope.data.source import Source, data_option
 from distillscope.errors import UserError
+from distillscope.measure.classes import BLANK
 
 LABELS = ("label", "labels", "fine_label", "cls", "class", "class_name", "classname", "category", "target")
 """What holds labels where no name is given, in any case: a column of a table, a key of a JSON. The first that is there."""
 LISTED_LABELS = (*(name for name in LABELS if name not in ("fine_label", "cls")), "fine_label", "cls")
 """The same for tables that list files, which had other names first before there was one list."""
+
+MISSING = BLANK | {"na", "n/a"}
+"""What tables write where a value is missing, in any case."""
 
 
 def sorted_names(names: Iterable[str]) -> tuple[str, ...]:
@@ -120,16 +125,45 @@ def columns_said(columns: Sequence[str], image: str, label: str | None) -> str:
     return "; ".join(part for part in (used, not_used(columns, (image, label))) if part)
 
 
+def blanks(texts: Iterable[str]) -> frozenset[str]:
+    """Those of the texts that stand for no label: "", and beside numbers alone what tables write where a value is missing.
+
+    >>> sorted(blanks(["0", "1", "NA", ""])), sorted(blanks(["NA", "EU", ""]))
+    (['', 'NA'], [''])
+    """
+    found = set(texts) - {""}
+    missing = {text for text in found if text.casefold() in MISSING}
+    return frozenset({"", *(missing if all(map(_is_number, found - missing)) else ())})
+
+
+def _is_number(text: str) -> bool:
+    return re.fullmatch(r"[+-]?[0-9]+([.][0-9]*)?", text) is not None
+
+
+def check_alike(texts: Iterable[str], where: str, path: Path | str) -> None:
+    """Where all labels are numbers, refuse two ways to write one of them: 001 and 1, 0 and 0.0 may be two classes or one."""
+    found = sorted(set(texts))
+    if not all(map(_is_number, found)):
+        return
+    written: dict[Decimal, str] = {}
+    for text in found:
+        if (before := written.setdefault(Decimal(text), text)) != text:
+            raise UserError(where, "numbers that are written alike, or names", f"'{before}' and '{text}'",
+                            f"Write them alike, or take the images without labels: {data_option(path, label='none')}.")
+
+
 def class_labels(values: Sequence[str], every: Sequence[str], where: str,
                  path: Path | str) -> tuple[np.ndarray, tuple[str, ...]]:
     """Labels (n,) int64 and class names from texts; ``every`` are the texts of all splits, by which classes are numbered."""
-    absent = sum(not v for v in values)
-    if absent:
-        raise UserError(where, "a label for every image, or for none", f"{absent} of {len(values)} without",
+    blank = blanks(every)
+    if absent := [v for v in values if v in blank]:
+        text = next((f", '{v}'" for v in absent if v), "")
+        raise UserError(where, "a label for every image, or for none", f"{len(absent)} of {len(values)} without{text}",
                         f"Add them, or take the images without labels: {data_option(path, label='none')}.")
-    numbers = [v for v in set(every) if is_whole(v)]
-    if len(numbers) == len(set(every)) and any(v.startswith("-") for v in numbers):
-        raise UserError(where, "whole numbers from 0, or names", min(numbers, key=int),
+    found = set(every) - blank
+    if all(map(is_whole, found)) and any(v.startswith("-") for v in found):
+        raise UserError(where, "whole numbers from 0, or names", min(found, key=int),
                         f"Take unlabelled rows out, or take all without labels: {data_option(path, label='none')}.")
-    names = sorted_names(v for v in every if v)
+    check_alike(found, where, path)
+    names = sorted_names(found)
     return numbered(values, names), names

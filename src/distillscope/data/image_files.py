@@ -5,10 +5,12 @@ from __future__ import annotations
 import csv
 import gzip
 import itertools
+import math
+import os
 import zlib
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Literal, TextIO
+from typing import Any, Literal, TextIO
 
 import numpy as np
 
@@ -110,6 +112,10 @@ def manifest(split: str, *, path: Path, image: str | None = None, label: str | N
         chosen = np.flatnonzero(np.array(rows[column]) == split)
     labels, names = None, None
     if label is not None:
+        if nested := next((v for v in rows[label] if isinstance(v, _Nested)), None):
+            raise UserError(f"{where} column {label}", "a whole number or a name for each image", nested[:40],
+                            f"Name another column: {data_option(given, label='COLUMN')}, or none: "
+                            f"{data_option(given, label='none')}.")
         labels, names = class_labels([rows[label][i] for i in chosen], rows[label], f"{where} column {label}", given)
     listed = [rows[image][i] for i in chosen]
     start = path.parent if root is None else Path(root).expanduser()
@@ -117,6 +123,7 @@ def manifest(split: str, *, path: Path, image: str | None = None, label: str | N
         raise UserError(f"{where} column {image}", f"paths of files, from {start or '.'} on",
                         f"'{listed[0]}', and no file there for any row",
                         f"Name the folder that they start from: {data_option(given, root='FOLDER')}.")
+    _check_once(listed, start, where)
     used = [f"paths from column '{image}'", *([f"classes from '{label}'"] if label else ["no labels"]),
             *([f"splits from '{column}'"] if column else ["every row whatever the split"])]
     note = "; ".join(part for part in (", ".join(used), not_used(rows, (image, label, column))) if part)
@@ -128,6 +135,14 @@ def manifest(split: str, *, path: Path, image: str | None = None, label: str | N
     return encoded_source(path.stem, split, np.array(listed, dtype=str), read, Decoding(background, exif, min_side),
                           labels=labels, class_names=names, note=note, unsplit=column is None,
                           file_state=lambda i: state_of(start / listed[i]))
+
+
+def _check_once(listed: list[str], start: Path, where: str) -> None:
+    """Refuse one file that is listed twice, also in two spellings of its path."""
+    seen: dict[str, str] = {}
+    for name in listed:
+        if (before := seen.setdefault(os.path.normpath(start / name), name)) != name:
+            raise UserError(where, "each image once", f"'{before}' and '{name}'", "Take one of the two rows out.")
 
 
 def _rows(path: Path) -> dict[str, list[str]]:
@@ -165,11 +180,26 @@ def _separated(file: TextIO) -> Iterator[list[str]]:
         yield [cell.strip() for cell in row]
 
 
+class _Nested(str):
+    """A list or an object of a JSON, which is no label."""
+
+    __slots__ = ()
+
+
 def _json_lines(file: TextIO, path: Path) -> Iterator[list[str]]:
-    """The keys of all lines, then the values of each."""
+    """The keys of all lines, then the values of each; null and NaN are blank, and beside whole numbers 1.0 is 1."""
     rows = [parse_json(line, f"data {path}, line {number}", dict, "Fix or drop that line.", nan=True)
             for number, line in enumerate(file, 1) if line.strip()]
     keys = list(dict.fromkeys(key for row in rows for key in row))
+    whole = {key for row in rows for key, value in row.items() if type(value) is int}
     yield keys
     for row in rows:
-        yield ["" if row.get(key) is None else str(row[key]).strip() for key in keys]
+        yield [_json_text(row.get(key), key in whole) for key in keys]
+
+
+def _json_text(value: Any, whole: bool) -> str:
+    if value is None or (isinstance(value, float) and math.isnan(value)):
+        return ""
+    if isinstance(value, (list, dict)):
+        return _Nested(value)
+    return str(int(value) if whole and isinstance(value, float) and value.is_integer() else value).strip()

@@ -14,7 +14,7 @@ from typing import Any
 
 import numpy as np
 
-from distillscope.data.classes import LABELS, is_whole, need_column, not_used, numbered, pick_column, sorted_names
+from distillscope.data.classes import LABELS, check_alike, class_labels, is_whole, need_column, not_used, pick_column
 from distillscope.data.decode import (
     MAX_FILE_BYTES,
     BrokenImage,
@@ -170,13 +170,14 @@ def read_split(split: str, name: str, shards: Sequence[Shard], rest: Sequence[Sh
             if longest := next((t for t in texts if len(t) > 18), None):
                 raise UserError(f"data {given}", "labels that fit 64 bits", f"{longest[:20]}... of {len(longest)} digits",
                                 f"Fix it, or take the images without labels: {data_option(given, label='none')}.")
-            labels = _whole(texts, given)
+            check_alike(texts, f"data {given}", given)
+            labels = np.array([int(t) for t in texts], dtype=np.int64)
         else:
             more = _read_shards(rest, given, image, label)
             more.check(chosen)
-            names = sorted_names([*texts, *(t for at in chosen for own in more.texts for t in own.get(at, ()) if t),
-                                  *(t for at in chosen for t in more.stray.get(at, {}).values())])
-            labels = numbered(texts, names)
+            others = [*(t for at in chosen for own in more.texts for t in own.get(at, ()) if t),
+                      *(t for at in chosen for t in more.stray.get(at, {}).values())]
+            labels, names = class_labels(texts, [*texts, *others], f"data {given}", given)
     starts = np.cumsum([0, *map(len, found.places)])
 
     def read(index: int) -> bytes:
@@ -190,19 +191,6 @@ def read_split(split: str, name: str, shards: Sequence[Shard], rest: Sequence[Sh
     return encoded_source(name, split, np.char.add(f"{split}/", keys), read, decoding, labels=labels, class_names=names,
                           note="; ".join(n for n in (gaps, said, kinds_said(found.others)) if n),
                           unsplit=unsplit)
-
-
-def _whole(texts: Sequence[str], given: Path | str) -> np.ndarray:
-    """Labels (n,) that are all whole numbers; two ways to write one of them may be two classes, so they are refused."""
-    numbers = {text: int(text) for text in set(texts)}
-    written: dict[int, str] = {}
-    for text in sorted(numbers):
-        if numbers[text] in written:
-            raise UserError(f"data {given}", "whole numbers that are written alike, or names",
-                            f"'{written[numbers[text]]}' and '{text}'",
-                            f"Write them alike, or take the images without labels: {data_option(given, label='none')}.")
-        written[numbers[text]] = text
-    return np.array([numbers[text] for text in texts], dtype=np.int64)
 
 
 def shards_of(settings: Mapping[str, Any], split: str) -> list[str] | None:
