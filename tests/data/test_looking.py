@@ -17,9 +17,10 @@ from builders import refused, tiny
 from distillscope.config.parts import Teacher
 from distillscope.config.resolve import named_dataset
 from distillscope.data import looking, source
-from distillscope.data.decode import Decoding, decode, same_shape
+from distillscope.data.decode import Decoding, decode
 from distillscope.data.looking import MOST_FILES, KnownImages, fits_memory, load_in_memory, record_of
 from distillscope.data.preprocess import REDUCED, SMOOTH, Preprocess, coarse_for, reduced_for
+from distillscope.data.reduced import same_shape
 from distillscope.data.source import Source, content_hash, encoded_hash, read_batches
 from distillscope.data.splits import load_split, load_splits, looked_through, named_split
 from distillscope.data.views import View
@@ -306,3 +307,18 @@ def test_an_image_too_small_to_be_reduced_is_known_from_those_who_decode_whole(p
     decoded.clear()
     again = looked_through(named_split("image_folder", {"path": photos}, "train").for_models(768))
     assert len(decoded) == 4 and names(again) == names(first)  # as long as memory might hold the set
+
+
+def test_what_was_remembered_of_a_negative_is_not_believed(tmp_path, streamed):
+    """TIFFs of 16 bits whose 0 is white were named by their negatives: embeddings of those stood under such names."""
+    for i in range(6):
+        grey = np.random.default_rng(i).integers(0, 65536, (9, 9), dtype=np.uint16)
+        Image.fromarray(grey).save(tmp_path / f"{i}.tif", tiffinfo={262: 0} if i % 2 else {})
+    wanted = load_split("image_folder", {"path": str(tmp_path)}, "test").hashes
+    records, wrong = [], bytes(16)
+    for path in sorted(tmp_path.glob("*.tif")):
+        records.append(record_of(encoded_hash(path.read_bytes()), wrong, 243, {"sixteen": 1}))
+    shutil.rmtree(cache_root() / "known_images")
+    KnownImages(Decoding()).add(records)
+    again = load_split("image_folder", {"path": str(tmp_path)}, "test").hashes
+    assert (again[1::2] == wanted[1::2]).all() and again[4].tobytes() == wrong, "others are remembered"

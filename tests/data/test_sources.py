@@ -299,6 +299,19 @@ def test_sixteen_bits_are_scaled_by_their_whole_range(kind, image):
     assert dict(done) == {"sixteen": 1}
 
 
+@pytest.mark.parametrize("image", [GREY, (GREY // 257).astype(np.uint8), (GREY / 65535).astype(np.float32)])
+def test_a_tiff_whose_nought_is_white_is_no_negative(image):
+    """Pillow turns grey of 8 bits over, and gives deeper ones as they are stored."""
+    data = encoded(Image.fromarray(image), "TIFF", tiffinfo={262: 0})
+    with Image.open(io.BytesIO(data)) as stored:
+        (offset,), bits = stored.tag_v2[273], image.dtype.itemsize * 8
+        assert stored.tag_v2[262] == 0
+    raw = np.frombuffer(data[offset : offset + image.nbytes], image.dtype).reshape(image.shape)
+    light = 1 - raw if image.dtype.kind == "f" else 1 - raw / (2**bits - 1)
+    assert np.abs(decode(data)[0][..., 0] - light * 255).max() <= 0.51
+    assert decode(data)[0].std() > 10
+
+
 def test_sixteen_bits_with_a_transparent_grey():
     pixels, _ = decode(encoded(Image.fromarray(GREY), transparency=int(GREY[2, 3])))
     assert pixels[2, 3].tolist() == [255] * 3 and pixels[0, 0].tolist() == [0] * 3

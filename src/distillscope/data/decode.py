@@ -21,6 +21,7 @@ from typing import Annotated, Any, Literal
 import numpy as np
 from pydantic import Field
 
+from distillscope.data.reduced import shaped
 from distillscope.errors import UserError
 
 MAX_PIXELS = 89_478_485
@@ -33,7 +34,7 @@ DONE = {
     "turned": "{n} turned by EXIF",
     "alpha": "{n} with transparency put on {background}",
     "sixteen": "{n} of 16 bits scaled to 8",
-    "dim": "{n} of 16 bits scaled to 8 with nothing above 4095: dark, if they are of 12 bits scale them up first",
+    "dim": "{n} of 16 bits scaled to 8 with nothing above 4095: if they are of 12 bits, scale them up first",
     "float": "{n} of floats in [0, 1] scaled to 8 bits",
     "cmyk": "{n} converted from CMYK",
     "frames": "{n} of several frames: the first",
@@ -122,7 +123,7 @@ def decode(encoded: bytes, decoding: Decoding | None = None) -> tuple[np.ndarray
                 whole = image.size
                 reduced = _reduce(image, decoding.least_side)
                 pixels, done = to_rgb(image, decoding)
-                return (_shaped(pixels, whole, decoding.sides), done + Counter(reduced=1)) if reduced else (pixels, done)
+                return (shaped(pixels, whole, decoding.sides), done + Counter(reduced=1)) if reduced else (pixels, done)
     except BrokenImage:
         raise
     except UnidentifiedImageError:
@@ -150,7 +151,7 @@ def to_rgb(image: Any, decoding: Decoding) -> tuple[np.ndarray, Counter[str]]:
     if turned:
         done["turned"] = 1
     if still.mode.startswith("I") or still.mode == "F":
-        pixels, what = _deep(still, decoding)
+        pixels, what = _deep(still, decoding, white_is_zero(image))
         done[what] = 1
     else:
         if still.mode == "CMYK":
@@ -188,35 +189,6 @@ def _reduce(image: Any, min_side: int | None) -> bool:
         image.load()
         image.paste(image.resize(image.size, Resampling.BICUBIC, box=drawn[1]))
     return True
-
-
-STEPS = sorted(((x, y) for x in range(-2, 3) for y in range(-2, 3)), key=lambda step: (abs(step[0]) + abs(step[1]), step))
-"""Pixels by which a reduced image may be stretched, the least first."""
-
-
-def same_shape(whole: tuple[int, int], reduced: tuple[int, int], sides: Iterable[int]) -> tuple[int, int]:
-    """``reduced``, or a size next to it that models resize to the same shape as ``whole``, their shorter side one of ``sides``.
-
-    Else some shapes differ by a pixel, and with the crop all of the image moves by half of one: 8 grey levels of a photo.
-
-    >>> same_shape((2571, 1679), (1286, 840), [256]), same_shape((4032, 3024), (2016, 1512), [256])
-    ((1286, 839), (2016, 1512))
-    """
-    def longer(size: tuple[int, int]) -> list[int]:
-        return [int(side * max(size) / min(size)) for side in sides]  # as torchvision does
-
-    wanted, near = longer(whole), ((reduced[0] + x, reduced[1] + y) for x, y in STEPS)
-    return next((size for size in near if longer(size) == wanted), reduced)
-
-
-def _shaped(pixels: np.ndarray, whole: tuple[int, int], sides: Iterable[int]) -> np.ndarray:
-    """A reduced image, stretched by a pixel or two where that keeps the shapes that models resize ``whole`` to."""
-    from PIL import Image
-
-    size = same_shape(whole, pixels.shape[1::-1], sides)
-    if size == pixels.shape[1::-1]:
-        return pixels
-    return np.array(Image.fromarray(pixels).resize(size, Image.Resampling.BICUBIC))
 
 
 def _upright(image: Any) -> tuple[Any, bool]:
@@ -258,18 +230,26 @@ def _on_background(image: Any, decoding: Decoding) -> Any:
     return Image.alpha_composite(Image.new("RGBA", rgba.size, (*decoding.rgb, 255)), rgba)
 
 
-def _deep(image: Any, decoding: Decoding) -> tuple[np.ndarray, str]:
-    """Grey of 16 bits (0 to 65535) or floats (0 to 1) as uint8 RGB. Another range has no stated white, so it is refused."""
+def white_is_zero(image: Any) -> bool:
+    """Whether a TIFF says that 0 is white. Pillow turns such grey of 8 bits over, and leaves deeper ones as they are stored."""
+    return getattr(image, "format", None) == "TIFF" and image.tag_v2.get(262) == 0
+
+
+def _deep(image: Any, decoding: Decoding, negative: bool) -> tuple[np.ndarray, str]:
+    """Grey of 16 bits (0 to 65535) or floats (0 to 1) as uint8 RGB, turned over where it is a ``negative``. Another range has
+    no stated white, so it is refused."""
     values = np.asarray(image)
     low, high = values.min(), values.max()  # NaN where any value is
     if image.mode == "F":
         if not (low >= -1e-6 and high <= 1 + 1e-6):
             raise BrokenImage(f"floats from {low:g} to {high:g}; floats are read in [0, 1]")
-        grey, what = np.rint(values.clip(0, 1) * np.float64(255)).astype(np.uint8), "float"
+        light = 1 - values if negative else values
+        grey, what = np.rint(light.clip(0, 1) * np.float64(255)).astype(np.uint8), "float"
     else:
         if low < 0 or high > 65535:
             raise BrokenImage(f"whole numbers from {low} to {high}; up to 16 bits (0 to 65535) are read")
-        grey, what = ((values.astype(np.uint32) + 128) // 257).astype(np.uint8), "dim" if 0 < high < 4096 else "sixteen"
+        deep = 65535 - values.astype(np.uint32) if negative else values.astype(np.uint32)
+        grey, what = ((deep + 128) // 257).astype(np.uint8), "dim" if 0 < high < 4096 else "sixteen"
     pixels = np.repeat(grey[..., None], 3, axis=-1)
     clear = image.info.get("transparency")
     if isinstance(clear, int):

@@ -10,9 +10,11 @@ from __future__ import annotations
 
 import contextlib
 import hashlib
+import io
 import json
 import multiprocessing
 import time
+import warnings
 from array import array
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
@@ -24,7 +26,7 @@ import numpy as np
 import torch
 
 from distillscope import progress
-from distillscope.data.decode import DONE, Decoding, decoder_version
+from distillscope.data.decode import DONE, Decoding, decoder_version, white_is_zero
 from distillscope.data.source import BROKEN, Source, as_rows, as_tensor, encoded_hash, image_name, in_workers, reason
 from distillscope.devices import kept_memory
 from distillscope.errors import UserError
@@ -262,7 +264,7 @@ class Looks(torch.utils.data.Dataset):
             if self.known is not None and source.encoded is not None:
                 content = source.encoded(index)
                 encoded = encoded_hash(content)
-                found = self.known.find(encoded) if streams else None
+                found = self.known.find(encoded) if streams and not _once_a_negative(content) else None
                 if found and all(holder.holds(found[0]) for holder in self.holders):
                     return Seen(index, None, *found)
                 pixels, done = source.decoded(content)
@@ -276,6 +278,21 @@ class Looks(torch.utils.data.Dataset):
         shown = tuple(None if not streams or holder.holds(name) else shown_of(holder.model, pixels) for holder in self.holders)
         return Seen(index, None if streams else pixels, name, pixels.nbytes, dict(done),
                     encoded if streams and not found else b"", shown=shown)
+
+
+def _once_a_negative(content: bytes) -> bool:
+    """Whether what is remembered of a file may be of its negative: what TIFFs of 16 bits whose 0 is white were decoded to."""
+    from PIL import Image
+
+    if not content.startswith((b"II*\0", b"MM\0*")):
+        return False
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            with Image.open(io.BytesIO(content), formats=["TIFF"]) as image:
+                return white_is_zero(image)
+    except Exception:  # as in `decode`, which says what is wrong with it
+        return False
 
 
 def shown_of(model: Shows, pixels: np.ndarray) -> np.ndarray:
