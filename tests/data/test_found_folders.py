@@ -70,6 +70,20 @@ def both(path, **options):
     return load_splits(part.title, part.name, part.settings, **options)
 
 
+@pytest.mark.parametrize("name", ["digits", "cifar10"])
+def test_a_built_in_name_that_is_a_folder_here_too_says_which_is_read(tmp_path, monkeypatch, capfd, request, name):
+    if name == "cifar10":
+        request.getfixturevalue("cifar10_dir")
+    monkeypatch.chdir(tmp_path)
+    assert load(name, limit=9).note == ""
+    folder(tmp_path / name)
+    found = load(name, limit=9)
+    assert found.note == f"the data set that is built in, not {name} in this folder: ./{name} names that"
+    assert f"{name}/test: {found.note}" in capfd.readouterr().err
+    for other in (f"./{name}", f"{name}/", {"path": name}):
+        assert load(other).class_names == ("ant", "bee", "cat") and not load(other).note
+
+
 # ---- what is passed over
 
 def test_hidden_files_and_folders_of_systems_are_no_part_of_a_folder(tmp_path):

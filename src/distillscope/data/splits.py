@@ -6,6 +6,7 @@ import functools
 import hashlib
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from pathlib import Path
 
 import numpy as np
 
@@ -156,9 +157,13 @@ def load_split(name: str, settings: dict, split: str, limit: int | None = None, 
 def named_split(name: str, settings: dict, split: str, option: str = "--split") -> Source:
     """One split as its data set gives it: ids are checked, no image is looked at yet."""
     try:
-        return checked(datasets.call(name, settings, split, where="data"))
+        source = checked(datasets.call(name, settings, split, where="data"))
     except MissingSplit as error:
         raise error.name_split(option) from None
+    if "path" in settings or not Path(name).exists():
+        return source
+    beside = f"the data set that is built in, not {name} in this folder: ./{name} names that"
+    return replace(source, note="; ".join(note for note in (beside, source.note) if note))
 
 
 def looked_through(source: Source, limit: int | None = None, corrupt: str = "error",
