@@ -16,8 +16,9 @@ from PIL import Image
 from builders import refused
 from distillscope.audits.run import Images
 from distillscope.config.resolve import named_dataset
-from distillscope.data import looking
+from distillscope.data import decode, looking
 from distillscope.data import source as sources
+from distillscope.data.preprocess import Preprocess
 from distillscope.data.source import content_hash
 from distillscope.data.splits import load_split, load_splits
 from distillscope.errors import UserError
@@ -126,6 +127,36 @@ def test_every_suffix_is_read_by_every_source_in_any_case_and_what_is_none_is_co
     for place in (tmp_path / "flat", shards):
         found = load(place)
         assert len(found) == len(kinds) and found.note == "1 file of other kinds passed over (.txt 1)"
+
+
+HEIC = b"\0\0\0\x18ftypheic\0\0\0\0mif1heic"
+
+
+def test_photos_in_heic_say_what_reads_them_where_pillow_does_not(tmp_path, monkeypatch):
+    """Some of an iPhone's photos were left out as files of another kind, and the rest studied."""
+    monkeypatch.setattr(decode, "known_formats", lambda: ("PNG",))
+    monkeypatch.setattr(decode, "suffixes", lambda: frozenset({".png"}))
+    root = folder(tmp_path / "photos", splits=("test",))
+    (root / "test" / "ant" / "x.HEIC").write_bytes(HEIC)
+    assert "(.heic 1); .heic are photos" in load(root).note and load(root).note.endswith("pip install pillow-heif")
+    (tmp_path / "iphone" / "test").mkdir(parents=True)
+    (tmp_path / "iphone" / "test" / "x.heic").write_bytes(HEIC)
+    for split in ("test", "train", "."):
+        with refused(got="pip install pillow-heif"):
+            load(tmp_path / "iphone", split)
+    with refused(got="no images", advice="the split's name"):
+        load((tmp_path / "iphone").as_uri())
+    (tmp_path / "list.csv").write_text("path\niphone/test/x.heic\n")
+    with refused(got="a HEIC photo, of which this Pillow can read none: pip install pillow-heif"):
+        load(tmp_path / "list.csv")
+
+
+def test_images_of_one_pixel_are_images(tmp_path):
+    for i, size in enumerate(((1, 1), (1, 300), (300, 1))):
+        image(i, size).save(tmp_path / f"{i}.png")
+    found = load(tmp_path)
+    assert [found.image(i).shape for i in range(3)] == [(1, 1, 3), (1, 300, 3), (300, 1, 3)]
+    assert Preprocess(16)(found.read([0, 1, 2])).shape == (3, 3, 16, 16)
 
 
 # ---- classes

@@ -127,9 +127,17 @@ def decode(encoded: bytes, decoding: Decoding | None = None) -> tuple[np.ndarray
     except BrokenImage:
         raise
     except UnidentifiedImageError:
-        raise BrokenImage("no image in a known format" if encoded else "an empty file") from None
+        kind = f"a HEIC photo, of which {_NO_HEIF}" if _is_heif(encoded) else "no image in a known format"
+        raise BrokenImage(kind if encoded else "an empty file") from None
     except Exception as error:  # the parsers of a dozen formats, over any bytes: each has its own errors
         raise BrokenImage(f"{type(error).__name__}: {' '.join(str(error).split())[:120]}") from None
+
+
+_NO_HEIF = "this Pillow can read none: pip install pillow-heif"
+
+
+def _is_heif(encoded: bytes) -> bool:
+    return encoded[4:8] == b"ftyp" and encoded[8:12] in (b"heic", b"heix", b"hevc", b"mif1", b"msf1", b"heim", b"heis")
 
 
 def decoder_version() -> str:
@@ -347,8 +355,9 @@ def kinds_said(counts: Counter[str]) -> str:
     """`other_kinds` of files that were counted."""
     listed = ", ".join(f"{suffix} {count:,}" for suffix, count in counts.most_common(4))
     more = f", {len(counts) - 4} more" if len(counts) > 4 else ""
-    total = counts.total()
-    return f"{total:,} file{'s' if total > 1 else ''} of other kinds passed over ({listed}{more})" if total else ""
+    total, heif = counts.total(), {".heic", ".heif"} & counts.keys() - suffixes()
+    hint = f"; {' and '.join(sorted(heif))} are photos, of which {_NO_HEIF}" if heif else ""
+    return f"{total:,} file{'s' if total > 1 else ''} of other kinds passed over ({listed}{more}){hint}" if total else ""
 
 
 def read_file(path: Path, inside: Path | None = None) -> bytes:

@@ -41,7 +41,8 @@ def image_folder(split: str, *, path: Path, label: Literal["none"] | None = None
     found = list(files_in(root))
     files = sorted(f for f in found if is_image(f.name))
     if not files:
-        raise UserError(str(root), f"image files ({', '.join(sorted(suffixes()))})", "none", "Check the path.")
+        raise UserError(str(root), f"image files ({', '.join(sorted(suffixes()))})", other_kinds(found) or "none",
+                        "Check the path.")
     own = sorted({f.relative_to(root).parts[0] for f in files if f.parent != root})
     loose = [f for f in files if f.parent == root]
     if own and loose and label != "none":
@@ -80,6 +81,8 @@ def _no_split(given: Path, top: Path, split: str) -> UserError:
     there = _with_images(top)
     one_split = bool(there) and all(not _with_images(top / name) for name in there)  # images one level down: maybe classes
     got = f"folders {', '.join(there[:6])}{' ...' if len(there) > 6 else ''}" if there else "no images"
+    if not there and (others := other_kinds(files_in(top))):
+        got += f" ({others})"
     instead = near_splits(split, there) or (["."] if one_split else there[:4])
     expected = f"a sub-folder '{split}' (with one folder per class, or the images themselves)"
     return MissingSplit(f"data {given}", expected, got, split, instead, "Check the path.")

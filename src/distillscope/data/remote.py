@@ -79,8 +79,8 @@ def found_at(url: str, split: str) -> Found:
         if kind == "tar":
             raise no_shards(url, split, splits)
         expected = f"{split}.parquet, {split}-*.parquet or {split}/" if kind == "parquet" else f"{split}/"
-        raise MissingSplit(f"data {url}", expected, f"files of {', '.join(splits[:6])}" if splits else "no images", split,
-                           near_splits(split, splits) or splits[:4])
+        got = f"files of {', '.join(splits[:6])}" if splits else f"no images ({note})"
+        raise MissingSplit(f"data {url}", expected, got, split, near_splits(split, splits) or splits[:4])
     rest = [f for n, f in mine.items() if n not in chosen]
     gaps = gaps_said([f.name for f in chosen.values()]) if kind == "parquet" else ""
     note = "; ".join(n for n in (gaps, note) if n)
