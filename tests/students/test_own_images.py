@@ -11,6 +11,7 @@ from PIL import Image
 import distillscope
 from builders import refused
 from builders.tiny import finished_run
+from distillscope.data.origin import Origin
 from distillscope.students.export import fine_tune
 from distillscope.students.export.images import asked_of, own_images
 
@@ -73,6 +74,15 @@ def test_a_student_that_does_not_say_where_it_was_made_is_answered_with_the_fold
     (made / "distill.yaml").unlink()
     with refused(got="only their name, photos", advice="--calibrate DATA"):
         own_images(made, COUNT)
+
+
+def test_names_are_no_paths_though_folders_are_called_so(tmp_path):
+    for name in ("digits", "ann/photos", "shots"):
+        (tmp_path / name).mkdir(parents=True)
+    origin = Origin.read({"start": ".."}, tmp_path / "student")
+    for named in ("digits", {"name": "digits"}, {"name": "hub", "path": "ann/photos"}, "s3://a/shots", "missing", None):
+        assert origin.located(named) == named
+    assert origin.located("shots") == str(tmp_path / "shots") == origin.located({"name": "x", "root": "shots"})["root"]
 
 
 def test_a_student_of_a_study_knows_its_images_too(tmp_path):

@@ -15,6 +15,7 @@ from distillscope.config.parts import Dataset
 from distillscope.data.source import BROKEN, Source, content_hash, encoded_hash
 from distillscope.draws import keyed_rng
 from distillscope.files.remote import is_url
+from distillscope.registry import datasets
 
 SAMPLED = 16
 """Images that are known again by their ids and their files' bytes."""
@@ -36,13 +37,16 @@ class Origin:
         kept = kept if isinstance(kept, Mapping) else {}
         start, sample = kept.get("start"), kept.get("sample")
         whole = isinstance(sample, Mapping) and all(isinstance(v, str) for pair in sample.items() for v in pair)
-        return cls(beside.resolve() / start if isinstance(start, str) else None, dict(sample) if whole and sample else None)
+        place = Path(os.path.normpath(beside.resolve() / start)) if isinstance(start, str) else None
+        return cls(place, dict(sample) if whole and sample else None)
 
     def located(self, named: Any) -> Any:
         """A data set's or a teacher's name or settings, whose relative paths start where they did, if that is there."""
         if isinstance(named, str):
-            return self._at(named)
-        return {k: self._at(v) if k in PATHS else v for k, v in named.items()} if isinstance(named, Mapping) else named
+            return named if named in datasets else self._at(named)
+        if not isinstance(named, Mapping) or named.get("name") == "hub":
+            return named
+        return {k: self._at(v) if k in PATHS else v for k, v in named.items()}
 
     def _at(self, path: Any) -> Any:
         if self.start is None or not isinstance(path, str) or is_url(path):
