@@ -186,14 +186,43 @@ def test_what_runs_do_not_share_has_its_consequence(two, tmp_path, study, unpair
     assert any(said in w for w in found.warnings) if said else not found.warnings
 
 
-def test_ranks_of_other_numbers_of_items_are_left_out(two, tmp_path):
-    other = shutil.copytree(two[0], tmp_path / "other")
+def measured_on(run, n, folder):
+    """A copy of the run whose values are of another number of test items."""
+    other = shutil.copytree(run, folder)
     for path in other.glob("*/*/results.csv"):
         frame = pd.read_csv(path)
-        frame["n"] = 500
+        frame["n"] = n
         frame.to_csv(path, index=False)
-    found = compare_runs([two[0], other])
+    return other
+
+
+def test_ranks_of_other_numbers_of_items_are_left_out(two, tmp_path):
+    found = compare_runs([two[0], measured_on(two[0], 500, tmp_path / "other")])
     assert one(found, "S", "effective_rank").left_out == "the number of test items differs"
+    assert one(found, "S", "accuracy").how == "Welch over seeds"
+
+
+@pytest.mark.parametrize("measure", ["alignment.teacher_r2", "mapped.teacher_r2"])
+def test_r2_of_other_numbers_of_items_is_left_out(two, tmp_path, measure):
+    first = shutil.copytree(two[0], tmp_path / "first")
+    for path in first.glob("*/*/results.csv"):
+        path.write_text(path.read_text().replace("alignment.teacher_r2", measure))
+    assert one(compare_runs([first, shutil.copytree(first, tmp_path / "same")]), "S", "r2").measure == measure
+    found = compare_runs([first, measured_on(first, 500, tmp_path / "other")])
+    assert one(found, "S", "r2").left_out == "the number of test items differs"
+    assert any("(ranks, R², recall) is left out" in w for w in found.warnings)
+
+
+def test_other_numbers_of_train_images_are_said_with_what_probes_make_of_them(two, tmp_path):
+    runs = [shutil.copytree(two[0], tmp_path / name) for name in ("few", "many")]
+    for run, n in zip(runs, (1000, 4000), strict=True):
+        for path in run.glob("trials/*/results.csv"):
+            frame = pd.read_csv(path)
+            rank = frame[frame["measure"] == RANK].assign(measure="train.effective_rank", n=n)
+            pd.concat([frame, rank]).to_csv(path, index=False)
+    found = compare_runs(runs)
+    (said,) = [w for w in found.warnings if "differ in data" in w]
+    assert "(train images: 4000; train images: 1000)" in said and "probes and neighbours are fitted to other images too" in said
     assert one(found, "S", "accuracy").how == "Welch over seeds"
 
 

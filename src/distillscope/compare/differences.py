@@ -52,7 +52,7 @@ def _quantity(key: str, *measures: tuple[str, set[str]], title: str = "", noisy:
 
 QUANTITIES = (
     _quantity("effective_rank", (RANK, {COUNT})),
-    _quantity("r2", ("alignment.teacher_r2", {TEACHER, TARGET}), ("mapped.teacher_r2", {TEACHER, FITTED})),
+    _quantity("r2", ("alignment.teacher_r2", {TEACHER, TARGET, COUNT}), ("mapped.teacher_r2", {TEACHER, FITTED, COUNT})),
     _quantity("accuracy", *((key, set()) for key in ACCURACIES), title="probe, clean"),
     _quantity("accuracy_noisy", *((key, {NOISE}) for key in ACCURACIES), title="probe, noisy", noisy=True),
     _quantity("recall", ("mapped.recall_at_1", {TEACHER, COUNT, FITTED})),
