@@ -19,9 +19,10 @@ from builders.browser import undrawn
 from builders.synthetic_run import make_run
 from builders.tiny import labelled, of_two_dimensions
 from distillscope import cli
+from distillscope.compare.audits import mover
 from distillscope.compare.overlay import joined_run, joined_settings
 from distillscope.compare.read import unique_labels
-from distillscope.compare.runs import compare_runs, mover
+from distillscope.compare.runs import compare_runs
 from distillscope.errors import UserError
 from distillscope.measure.results import Value
 from distillscope.report.compare_page import write_comparison

@@ -135,9 +135,8 @@ def _data(side: StudySide, model: Model) -> dict[str, Any]:
     study, rows = side.config, side.run.all_results
     kept = {k: study[k] for k in ("validation", "corrupt")}
     counts = rows.loc[(rows["measure"] == TRAIN_RANK) & (rows["dataset"] == model.dataset), "n"].dropna()
-    trained = {"train images": int(counts.max())} if len(counts) else {}
-    return {**_without(_part(study, "data", model.dataset), "alias", "label", "test_split"), "limit": study.get("limit"), **kept,
-            **trained}
+    own = _without(_part(study, "data", model.dataset), "alias", "label", "test_split")
+    return {**own, "limit": study.get("limit"), **kept, **({"train images": int(counts.max())} if len(counts) else {})}
 
 
 def _tested(side: StudySide, model: Model) -> dict[str, Any]:
