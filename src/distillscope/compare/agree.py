@@ -15,7 +15,7 @@ from distillscope.results.models import Model
 ALL = "all"
 """Tag of every quantity that is measured."""
 COUNT = "count"
-"""Tag of what depends on the number of test items: ranks, recall, and R², whose map is fitted to the test items of other folds."""
+"""Tag of what depends on the number of test items: ranks, recall, R² (its map is fitted to the test items of other folds)."""
 NOISE, TEACHER, TARGET, FITTED = "noise", "teacher", "target", "mapped"
 """Tags of what depends on the noise, the teacher, the target that students learn, and how the map to the teacher was fitted."""
 LABELS = {"students": "label"}
