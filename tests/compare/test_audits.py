@@ -4,15 +4,19 @@ from __future__ import annotations
 
 import functools
 import json
+import shutil
 
 import numpy as np
 import pytest
 
-from builders.tiny import FEW
+from builders.browser import data_of
+from builders.tiny import FEW, labelled, of_two_dimensions
+from distillscope.compare.audits import mover
 from distillscope.compare.runs import compare_runs
 from distillscope.errors import UserError
 from distillscope.measure.audit import audit
-from distillscope.measure.results import Audit
+from distillscope.measure.results import Audit, Value
+from distillscope.report.compare_page import write_comparison
 
 GROUPS = ("spectrum", "alignment", "similarity", "retrieval", "paper", "probe", "knn")
 CLASSIFIED = {"accuracy", "accuracy_paper", "knn"}
@@ -20,14 +24,14 @@ COUNTED = {"effective_rank", "r2", "recall", "overlap"}
 
 
 @functools.cache
-def made(n: int, train: int = 0, labelled: int | None = None, groups: tuple[str, ...] = GROUPS, mixed: bool = False) -> Audit:
-    """The first ``n`` of 400 items of four classes, of which ``labelled`` have a label; ``mixed``: labels of no meaning."""
+def made(n: int, train: int = 0, named: int | None = None, groups: tuple[str, ...] = GROUPS, mixed: bool = False) -> Audit:
+    """The first ``n`` of 400 items of four classes, of which ``named`` have a label; ``mixed``: labels of no meaning."""
     rng = np.random.default_rng(0)
     labels = rng.integers(0, 4, 800)
     teacher = 0.8 * rng.normal(size=(4, 12))[labels] + rng.normal(size=(800, 12))
     student = teacher + rng.normal(size=teacher.shape)
     held = rng.permutation(labels) if mixed else labels
-    known = np.ma.masked_array(held[:n], np.arange(n) >= (n if labelled is None else labelled))
+    known = np.ma.masked_array(held[:n], np.arange(n) >= (n if named is None else named))
     more = {"train_teacher": teacher[400 : 400 + train], "train_student": student[400 : 400 + train],
             "train_labels": labels[400 : 400 + train]} if train else {}
     return audit(teacher[:n], student[:n], known, groups=groups, settings=FEW, **more)
@@ -45,6 +49,39 @@ def compared(folder, first: Audit, second: Audit, older: bool = False):
 
 def left_out(found, reason: str) -> set[str]:
     return {d.quantity.key for d in found.differences if d.left_out == reason}
+
+
+def test_audits_are_compared_by_both_intervals(tmp_path):
+    labelled().to_json(tmp_path / "one.json")
+    of_two_dimensions().to_json(tmp_path / "two.json")
+    found = compare_runs([tmp_path / "one.json", tmp_path / "two.json"])
+    d = next(d for d in found.differences if d.quantity.key == "r2")
+    first, second = labelled().measured["alignment.teacher_r2"], of_two_dimensions().measured["alignment.teacher_r2"]
+    assert d.value == pytest.approx(second.value - first.value) and d.low < d.value < d.high
+    assert next(d for d in found.differences if d.quantity.key == "accuracy").left_out == "only one of the two measured it"
+    page = write_comparison(found, tmp_path / "out")
+    drawn = {f["key"] for f in data_of(page.read_text())["figures"]}
+    assert drawn == {"differences", "cumulative_variance", "alignment", "component_r2"}
+
+
+def test_mover_agrees_with_a_normal_difference():
+    a, b = Value(0.5, 0.5 - 1.96 * 0.03, 0.5 + 1.96 * 0.03, 99, "", ""), Value(0.6, 0.6 - 1.96 * 0.04, 0.6 + 1.96 * 0.04, 99,
+                                                                               "", "")
+    assert mover(a, b) == pytest.approx((0.1 - 1.96 * 0.05, 0.1 + 1.96 * 0.05))
+
+
+def test_an_audits_page_alone_is_enough(tmp_path):
+    from distillscope.report.audit_page import write_audit
+
+    write_audit(labelled(), tmp_path / "a", teacher="T", student="S", command="", provenance={})
+    sent = shutil.copy(tmp_path / "a" / "report.html", tmp_path / "sent.html")
+    of_two_dimensions().to_json(tmp_path / "b.json")
+    found = compare_runs([sent, tmp_path / "b.json"])
+    assert found.labels == ["sent", "b"]
+    d = next(d for d in found.differences if d.quantity.key == "r2")
+    assert d.a == labelled()["alignment.teacher_r2"]
+    with pytest.raises(UserError, match="Name each run once"):
+        compare_runs([tmp_path / "a", tmp_path / "a" / "audit.json"])
 
 
 def test_of_other_numbers_of_items_all_that_depends_on_them_is_left_out_and_named(tmp_path):
@@ -79,7 +116,7 @@ def test_audits_of_the_same_items_share_everything(tmp_path):
 
 
 def test_cross_validated_probes_of_other_numbers_of_labels_are_left_out(tmp_path):
-    found = compared(tmp_path, made(200, labelled=80), made(200))
+    found = compared(tmp_path, made(200, named=80), made(200))
     assert left_out(found, "the numbers of labelled items differ") == CLASSIFIED
     assert "second classifies 200 labelled items and first 80" in found.warnings[0]
 

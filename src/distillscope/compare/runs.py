@@ -57,9 +57,10 @@ def compare_runs(paths: Sequence[Path | str]) -> Comparison:
     """Compare two run directories or more (or two audits or more), each with the first.
 
     Models are matched by data set, teacher, arm and student; differences are B - A, paired by seed where both runs have the
-    seed, by Welch's t where they share none, over items too where both kept predictions of the same items; p are Holm's over
-    all of them. What the runs do not share is said, and differences that it forbids are left out with the reason. Errors: a
-    `UserError` for fewer than two runs, something that is no run, one run twice, or runs that share nothing.
+    seed, by Welch's t where they share fewer than two, over items too where both kept predictions of the same items for the
+    very seeds of the difference; p are Holm's over all of them. What the runs do not share is said, and differences that it
+    forbids are left out with the reason. Errors: a `UserError` for fewer than two runs, something that is no run, one run
+    twice, or runs that share nothing.
 
     >>> compare_runs(["runs/short"])
     Traceback (most recent call last):
