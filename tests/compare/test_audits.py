@@ -90,7 +90,7 @@ def test_of_other_numbers_of_items_all_that_depends_on_them_is_left_out_and_name
     assert [d.quantity.key for d in found.differences if d.known] == ["cka"]
     (said,) = found.warnings
     assert said.startswith("second has 400 items and first 100: what depends on their number")
-    assert "(ranks, R², recall, index overlap, cross-validated probes and neighbours) is left out." in said
+    assert "(ranks, R², recall, index overlap, cross-validated probes and neighbours) is left out, and whether" in said
 
 
 def test_probes_that_were_fitted_to_as_many_training_items_are_compared_on_other_numbers_of_items(tmp_path):

@@ -108,7 +108,7 @@ def doubts(first: AuditSide, other: AuditSide) -> tuple[dict[str, str], list[str
                     "neighbours, which were cross-validated on them, are left out.")
     if not alike:
         said.insert(0, f"{other.label} has {a.num_items:,} items and {first.label} {b.num_items:,}: what depends on their "
-                       f"number ({counted}) is left out.")
+                       f"number ({counted}) is left out, and whether both are of one teacher cannot be seen.")
     return barred, [*said, *_unlike_teachers(first, other, alike, "" if CLASSIFIED in barred else accuracy)]
 
 
