@@ -11,7 +11,7 @@ import pytest
 
 from builders.planted import ACCURACY, gaining_run
 from distillscope.advice.next_study import finalists
-from distillscope.advice.rank import leading, recommend, unbeaten
+from distillscope.advice.rank import leaders_of, leading, recommend
 from distillscope.claims.results import results_of
 from distillscope.report.context.verdicts import advised, recommended
 from distillscope.report.page import section_html
@@ -89,7 +89,12 @@ def test_the_best_of_the_leading_arms_is_not_called_the_best_where_one_that_is_b
 
 def test_arms_that_beat_one_another_in_a_circle_all_lead():
     circle = {"a": ("c",), "b": ("a",), "c": ("b",), "d": ("a",)}
-    assert unbeaten(list(circle), circle) == ("a", "b", "c", "d")
+    assert leaders_of(list(circle), circle) == ("a", "b", "c", "d")
+
+
+def test_of_several_arms_that_no_other_beats_none_need_beat_the_rest():
+    by = {"a": (), "b": (), "plain": ("a",), "c": ("plain",)}
+    assert leaders_of(list(by), by) == ("a", "b")
 
 
 @pytest.mark.parametrize("seeds", [3, 5, 10])

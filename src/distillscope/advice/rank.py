@@ -58,10 +58,10 @@ class Entry:
 
 @dataclass(frozen=True)
 class Ranking:
-    """The arms of one student, best first. ``leaders``: those of which none is shown to beat another, while each other arm is
-    beaten by one of them; ``beaten_by``: arm -> those that are shown to beat it, over all pairs; ``reason`` says why nothing
-    was ranked. ``caught_up``: the axes of the balance that leave no gap to speak of; ``not_run``: arms that other students ran
-    and this one did not."""
+    """The arms of one student, best first. ``leaders``: those that no other arm is shown to beat, one alone only if it beats
+    each other arm itself (`leaders_of`); ``beaten_by``: arm -> those that are shown to beat it, over all pairs; ``reason`` says
+    why nothing was ranked. ``caught_up``: the axes of the balance that leave no gap to speak of; ``not_run``: arms that other
+    students ran and this one did not."""
 
     student: str
     plain: str
@@ -85,7 +85,7 @@ class Ranking:
 
     @property
     def improved(self) -> bool:
-        """Whether an arm that leads is shown to beat the plain one, and nothing disputes who leads."""
+        """Whether other arms than the plain one lead, and nothing disputes it: then the first of them may be named."""
         return bool(self.leaders) and self.plain not in self.leaders and not self.disputes
 
     def named(self, name: str) -> Entry:
@@ -288,18 +288,21 @@ def leading(names: Sequence[str], scores: Mapping[str, pd.Series],
     beaten_by = {name: tuple(better for better, worse in shown if worse == name) for name in names}
     nearest = contrasts[names[0], names[1]]
     wanted = None if nearest is None or not nearest.mean or not nearest.error else seeds_for(nearest.mean, nearest.std)
-    return unbeaten(names, beaten_by), beaten_by, wanted
+    return leaders_of(names, beaten_by), beaten_by, wanted
 
 
-def unbeaten(names: Sequence[str], beaten_by: Mapping[str, Collection[str]]) -> tuple[str, ...]:
-    """Those of ``names`` of which none beats another, while each other one is beaten by one of them.
+def leaders_of(names: Sequence[str], beaten_by: Mapping[str, Collection[str]]) -> tuple[str, ...]:
+    """Those of ``names`` that no other beats, where they are several, or one that beats each other itself.
 
-    These are the arms that no other beats, and where every pair shares the same seeds, these alone. Else an arm may be beaten
-    by one that itself is beaten and yet by none of those: it is kept. All are that beat one another in a circle.
+    One that does not, which only arms of other seeds allow, shares the lead with arms that it does not beat: until none that
+    leads beats another, and each other arm is beaten by one that leads. Arms that beat one another in a circle all lead.
 
-    >>> unbeaten("abc", {"a": "", "b": "a", "c": "ab"}), unbeaten("abc", {"a": "", "b": "a", "c": "b"})
+    >>> leaders_of("abc", {"a": "", "b": "a", "c": "ab"}), leaders_of("abc", {"a": "", "b": "a", "c": "b"})
     (('a',), ('a', 'c'))
     """
+    unbeaten = tuple(name for name in names if not beaten_by[name])
+    if len(unbeaten) > 1:
+        return unbeaten
     left, kept = list(names), set[str]()
     while left:
         top = {name for name in left if not set(beaten_by[name]) & set(left)} or set(left)
