@@ -93,7 +93,7 @@ class MeasureFacts(Shown, Facts):
     ``together``: the only parameter holds value, low and high (k, 3) of each of several parts, whose intervals hold at once;
     what the measure makes of the values, of the lower ends and of the upper ends are the value and its interval.
     ``ratio``: a share of another share, which may be above 1.
-    ``smooth`` is the measure before it was rounded to a whole number: its jackknife interval is rounded outwards.
+    ``smooth`` is the measure before it was rounded up to a whole number, as the ends of its jackknife interval then are.
     ``n`` names the pool's attribute that holds the number of items behind the value. Measures of the group "spectrum" are taken
     on each side, and their keys begin with it.
     """

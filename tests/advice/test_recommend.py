@@ -149,8 +149,8 @@ def test_what_was_picked_is_said_in_sentence_page_terminal_and_json(tmp_path):
 
 
 def test_equal_numbers_of_every_seed_tell_nothing():
-    assert leading(["a", "b"], {"a": pd.Series([2.0, 2.0]), "b": pd.Series([1.0, 1.0])}) == (("a", "b"), None)
-    assert leading(["a", "b"], {"a": pd.Series([2.0]), "b": pd.Series([1.0])}) == (("a", "b"), None)
+    assert leading(["a", "b"], {"a": pd.Series([2.0, 2.0]), "b": pd.Series([1.0, 1.0])})[::2] == (("a", "b"), None)
+    assert leading(["a", "b"], {"a": pd.Series([2.0]), "b": pd.Series([1.0])})[::2] == (("a", "b"), None)
 
 
 def test_a_plain_arm_that_beats_all_is_kept():

@@ -13,6 +13,7 @@ import numpy as np
 import distillscope
 from builders.measured import RESULTS, audit_speed, benchmarks, chain, cluster, data_path, lightly, many_images, read, ship
 from builders.tiny import once, scratch
+from distillscope.measure.intervals import holm
 from distillscope.results.statistics import paired
 
 PROBE, TUNED = "paper.probe.student.accuracy", "probe.student.accuracy"
@@ -332,6 +333,23 @@ def geometry():
     pilots = [found[name] for name in ("accuracy", "accuracy, bfloat16")]
     yield [[[100 * found["teacher"][c]], *([100 * pilot[c][seed]] for pilot in pilots for seed in ("901", "902"))]
            for c in ("clean", *(f"noise={s}" for s in (0.03, 0.05, 0.07, 0.1, 0.15, 0.2)))]
+    page, sigmas = "2026-11-27-geometry", (0.05, 0.075, 0.1, 0.2)
+    if not (RESULTS / page / "runs.zip").is_file():
+        return  # a protocol until its run is packed beside it
+    archive, decide, rank = f"{page}/geometry", "noise=0.1", "student.effective_rank"
+    arms = (("S", "cosine"), ("M", "cosine"), ("L", "cosine"), ("S", "noise"))
+    conditions = ["clean", *(f"noise={s}" for s in sigmas)]
+    right = {one: {c: 100 * seeds(archive)[(*one, PROBE, c)] for c in conditions} for one in arms}
+    lost = {one: {c: v["clean"] - v[c] for c in conditions[1:]} for one, v in right.items()}
+    small, large, won = lost[arms[0]], lost[arms[2]], right[arms[3]][decide] - right[arms[0]][decide]
+    ranks = [seeds(archive)[(*one, rank, "clean")] for one in arms]
+    yield [[[of_teacher(archive, "teacher.effective_rank")], *([v.mean(), v.std()] for v in ranks)],
+           *([[100 * of_teacher(archive, "paper.probe.teacher.accuracy", c)],
+              *([v[c].mean(), v[c].std()] for v in right.values())] for c in conditions)]
+    yield [[*([v[c].mean()] for v in lost.values()), interval(large[c] - small[c])] for c in conditions[1:]]
+    tests = {1: paired(list(large[decide] - small[decide])), 0: paired(list(won - small[decide] / 2))}
+    p = {bound: test.p(bound) for bound, test in tests.items()}
+    yield [[[test.mean, *test.interval()], [bound], [p[bound]], [holm(p)[bound]]] for bound, test in tests.items()]
 
 
 TABLES = {

@@ -15,16 +15,15 @@ import yaml
 from scipy import stats
 from typer.testing import CliRunner
 
-from builders.browser import undrawn
+from builders.browser import data_of, undrawn
 from builders.synthetic_run import make_run
-from builders.tiny import labelled, of_two_dimensions
+from builders.tiny import labelled
 from distillscope import cli
 from distillscope.compare.overlay import joined_run, joined_settings
 from distillscope.compare.read import unique_labels
-from distillscope.compare.runs import compare_runs, mover
-from distillscope.errors import UserError
-from distillscope.measure.results import Value
+from distillscope.compare.runs import compare_runs
 from distillscope.report.compare_page import write_comparison
+from distillscope.report.sentences.compare import READING, left_out_lines
 from distillscope.report.terminals import seeds_line
 from distillscope.results.run import read_run
 from distillscope.results.summary import Summary
@@ -143,6 +142,42 @@ def test_the_interval_over_items_is_that_of_paired_scores(two, both):
     assert noisy.condition == "noise=0.2" and noisy.items is not None
 
 
+def one_size(folder, share, **more):
+    return with_predictions(make_run(folder, students=("S",), dim=24, epochs=0, **more), share)
+
+
+def test_a_difference_of_other_seeds_in_each_run_has_no_interval_over_the_one_they_share(tmp_path):
+    runs = one_size(tmp_path / "a", 0.6, seeds=(1, 2, 3)), one_size(tmp_path / "b", 0.7, seeds=(3, 4, 5))
+    found = compare_runs(runs)
+    d = one(found, "S", "accuracy")
+    assert (d.how, d.n, d.seeds) == ("Welch over seeds", 3, ())
+    assert d.items is None and d.items_left_out == "the runs do not have the same seeds"
+    assert f"probe, clean, over items: {d.items_left_out} (S (cosine))" in left_out_lines(found.differences)
+
+
+def test_unpaired_seeds_that_both_runs_have_keep_their_interval_over_items(two, tmp_path):
+    other = altered(shutil.copytree(two[1], tmp_path / "other"), streams="notebook")
+    d = one(compare_runs([two[0], other]), "S", "accuracy")
+    assert d.how == "Welch over seeds" and d.items.seeds == 3
+
+
+def test_without_the_predictions_of_every_seed_there_is_no_interval_over_items(two, tmp_path):
+    other = shutil.copytree(two[1], tmp_path / "other")
+    (next(other.glob("trials/*--S--seed42")) / "predictions.parquet").unlink()
+    d = one(compare_runs([two[0], other]), "S", "accuracy")
+    assert (d.n, d.items) == (3, None)
+    assert d.items_left_out == "not every seed of the difference has its predictions in both runs"
+
+
+def test_runs_that_kept_no_predictions_are_not_told_so_line_by_line(tmp_path):
+    runs = [make_run(tmp_path / name, seeds=(1, 2), **SMALL) for name in "ab"]
+    assert not left_out_lines(compare_runs(runs).differences)
+
+
+def test_the_page_says_when_the_interval_is_welchs():
+    assert "where they share fewer, or these may not be paired, the interval is Welch's" in READING
+
+
 @pytest.mark.parametrize(("change", "reason"),
                          [("ids", "the predictions are of other items"), ("label", "the predictions are of other items"),
                                                 ("column", "the predictions lack this condition"),
@@ -186,14 +221,43 @@ def test_what_runs_do_not_share_has_its_consequence(two, tmp_path, study, unpair
     assert any(said in w for w in found.warnings) if said else not found.warnings
 
 
-def test_ranks_of_other_numbers_of_items_are_left_out(two, tmp_path):
-    other = shutil.copytree(two[0], tmp_path / "other")
+def measured_on(run, n, folder):
+    """A copy of the run whose values are of another number of test items."""
+    other = shutil.copytree(run, folder)
     for path in other.glob("*/*/results.csv"):
         frame = pd.read_csv(path)
-        frame["n"] = 500
+        frame["n"] = n
         frame.to_csv(path, index=False)
-    found = compare_runs([two[0], other])
+    return other
+
+
+def test_ranks_of_other_numbers_of_items_are_left_out(two, tmp_path):
+    found = compare_runs([two[0], measured_on(two[0], 500, tmp_path / "other")])
     assert one(found, "S", "effective_rank").left_out == "the number of test items differs"
+    assert one(found, "S", "accuracy").how == "Welch over seeds"
+
+
+@pytest.mark.parametrize("measure", ["alignment.teacher_r2", "mapped.teacher_r2"])
+def test_r2_of_other_numbers_of_items_is_left_out(two, tmp_path, measure):
+    first = shutil.copytree(two[0], tmp_path / "first")
+    for path in first.glob("*/*/results.csv"):
+        path.write_text(path.read_text().replace("alignment.teacher_r2", measure))
+    assert one(compare_runs([first, shutil.copytree(first, tmp_path / "same")]), "S", "r2").measure == measure
+    found = compare_runs([first, measured_on(first, 500, tmp_path / "other")])
+    assert one(found, "S", "r2").left_out == "the number of test items differs"
+    assert any("(ranks, R², recall) is left out" in w for w in found.warnings)
+
+
+def test_other_numbers_of_train_images_are_said_with_what_probes_make_of_them(two, tmp_path):
+    runs = [shutil.copytree(two[0], tmp_path / name) for name in ("few", "many")]
+    for run, n in zip(runs, (1000, 4000), strict=True):
+        for path in run.glob("trials/*/results.csv"):
+            frame = pd.read_csv(path)
+            rank = frame[frame["measure"] == RANK].assign(measure="train.effective_rank", n=n)
+            pd.concat([frame, rank]).to_csv(path, index=False)
+    found = compare_runs(runs)
+    (said,) = [w for w in found.warnings if "differ in data" in w]
+    assert "(train images: 4000; train images: 1000)" in said and "probes and neighbours are fitted to other images too" in said
     assert one(found, "S", "accuracy").how == "Welch over seeds"
 
 
@@ -295,13 +359,8 @@ def page(two, tmp_path_factory):
         return write_comparison(compare_runs(two), out, "distillscope compare short longer")
 
 
-def data_of(page):
-    return json.loads(re.search(r'<script type="application/json" id="distillscope-data">(.*?)</script>', page.read_text(),
-                                re.DOTALL)[1])
-
-
 def test_the_page_holds_the_values_and_asks_for_nothing(both, page):
-    found, data = both, data_of(page)
+    found, data = both, data_of(page.read_text())
     assert data["comparison"] == json.loads((page.parent / "compare.json").read_text())
     assert data["comparison"] == json.loads(json.dumps(found.to_dict()))
     figure = next(f for f in data["figures"] if f["key"] == "differences")
@@ -334,35 +393,3 @@ def test_the_command_prints_a_table_or_json(two, tmp_path, monkeypatch):
     shown = CliRunner().invoke(cli.app, ["compare", *map(str, two)], catch_exceptions=False).stdout
     assert "A = short, B = longer" in shown and "effective rank" in shown and "over items" in shown
     assert "runs/compare-short-longer/report.html" in shown.replace("\n", "")
-
-
-def test_audits_are_compared_by_both_intervals(tmp_path):
-    labelled().to_json(tmp_path / "one.json")
-    of_two_dimensions().to_json(tmp_path / "two.json")
-    found = compare_runs([tmp_path / "one.json", tmp_path / "two.json"])
-    d = next(d for d in found.differences if d.quantity.key == "r2")
-    first, second = labelled().measured["alignment.teacher_r2"], of_two_dimensions().measured["alignment.teacher_r2"]
-    assert d.value == pytest.approx(second.value - first.value) and d.low < d.value < d.high
-    assert next(d for d in found.differences if d.quantity.key == "accuracy").left_out == "only one of the two measured it"
-    page = write_comparison(found, tmp_path / "out")
-    assert {f["key"] for f in data_of(page)["figures"]} == {"differences", "cumulative_variance", "alignment", "component_r2"}
-
-
-def test_mover_agrees_with_a_normal_difference():
-    a, b = Value(0.5, 0.5 - 1.96 * 0.03, 0.5 + 1.96 * 0.03, 99, "", ""), Value(0.6, 0.6 - 1.96 * 0.04, 0.6 + 1.96 * 0.04, 99,
-                                                                               "", "")
-    assert mover(a, b) == pytest.approx((0.1 - 1.96 * 0.05, 0.1 + 1.96 * 0.05))
-
-
-def test_an_audits_page_alone_is_enough(tmp_path):
-    from distillscope.report.audit_page import write_audit
-
-    write_audit(labelled(), tmp_path / "a", teacher="T", student="S", command="", provenance={})
-    sent = shutil.copy(tmp_path / "a" / "report.html", tmp_path / "sent.html")
-    of_two_dimensions().to_json(tmp_path / "b.json")
-    found = compare_runs([sent, tmp_path / "b.json"])
-    assert found.labels == ["sent", "b"]
-    d = next(d for d in found.differences if d.quantity.key == "r2")
-    assert d.a == labelled()["alignment.teacher_r2"]
-    with pytest.raises(UserError, match="Name each run once"):
-        compare_runs([tmp_path / "a", tmp_path / "a" / "audit.json"])

@@ -12,6 +12,9 @@ from builders import refused
 from builders.planted import cloud, rotation, student_of
 from distillscope import audit
 from distillscope.measure.intervals import loss_interval
+from distillscope.measure.results import Audit, Stage, Value
+from distillscope.report.sentences.numbers import NBSP
+from distillscope.report.sentences.stages import stages_headline
 
 GROUPS = {"probe", "retrieval", "alignment"}
 
@@ -82,6 +85,25 @@ def test_losses_flips_and_p_follow_from_the_decisions(found):
     assert noisy["teacher_cosine_lost"].definition.endswith("less this one's.")
     raw = sorted((p, key) for stage in found.stages[1:] for key, p in stage.p.items())
     assert raw[-1][0] <= 1 and json.loads(found.to_json())["stages"][3]["name"] == "noisy"
+
+
+def step(name, lost, low, high, p):
+    """A file that lost so much accuracy, with its interval and its p after Holm's correction."""
+    return Stage("artefact", name, {"accuracy_lost": Value(lost, low, high, 1000, "", "share")}, p={"accuracy": p})
+
+
+def test_a_loss_that_holms_correction_leaves_open_is_said_with_its_value_and_not_called_none():
+    steps = [step("student", 0.001, -0.004, 0.006, 1.0), step("m.f16", 0.006, 0.0008, 0.0111, 0.0625),
+             step("m.int8", 0.094, 0.076, 0.112, 1e-9)]
+    said = stages_headline(Audit(stages=[Stage("teacher", "t"), *steps])).replace(NBSP, " ")
+    assert "m.f16 lost 0.6 points [0.1, 1.1], which is not significant after Holm's correction" in said
+    assert said.endswith("the step to the student shows no significant loss of probe accuracy (Holm's correction; at most 0.6 "
+                         "points by the interval's end).")
+
+
+def test_a_file_that_changed_no_decision_shows_no_significant_loss(found):
+    said = stages_headline(found)
+    assert "same" in said and "no significant loss of" in said and "no loss" not in said
 
 
 def test_flips_are_of_search_where_there_are_no_labels(sides):

@@ -215,6 +215,27 @@ def test_other_coordinates_are_no_loss_and_are_said():
     assert "0 % of the student's queries find their own item as they are, 100 % after" in said
 
 
+@pytest.mark.parametrize(("sigma", "says"), [(0.02, "it can stand in for the teacher (9."),
+                                             (0.8, "it gives few of the teacher's results (")])
+def test_a_search_index_is_judged_by_its_results_and_not_by_own_items_alone(sigma, says):
+    """With noise as large as the teacher's own spread nearly every query finds its own item, and then the teacher's next ones
+    one time in ten: the verdict said that this student can stand in for the teacher."""
+    rng = np.random.default_rng(0)
+    teacher = rng.normal(size=(600, 64))
+    said = headline(audit(teacher, teacher + sigma * rng.normal(size=teacher.shape), groups={"retrieval", "swap", "alignment"},
+                          settings=NINE_DRAWS, intervals=False)).replace(NBSP, " ")
+    assert f"in a search index {says}" in said and "find their own item first among 600" in said
+
+
+def test_what_reads_below_nothing_is_said_to_keep_nothing():
+    """Rows that have nothing to do with one another lose more nats than equal rows do."""
+    rng = np.random.default_rng(0)
+    found = audit(rng.normal(size=(300, 32)), rng.normal(size=(300, 32)), groups={"contrastive", "paper"}, intervals=False)
+    lines = {line.name: meaning(line, found).replace(NBSP, " ") for line in found.lines()}
+    assert found["contrastive.retained_share"] < 0 and lines["contrastive.retained_share"].startswith("It keeps nothing")
+    assert lines["contrastive.infonce"].startswith("Nothing is kept") and lines["paper.infonce"].startswith("Nothing is kept")
+
+
 def test_a_near_perfect_pair_reads_as_what_it_is():
     """int8 against fp32: cosine 0.99988, R2 0.994, recall at 1 98.3 %."""
     def share(value, reach, n=3000, unit="share"):

@@ -43,9 +43,9 @@ def screen_size(found: Sequence[Recommendation]) -> int:
 
 
 def finalists(ranking: Ranking) -> tuple[str, ...]:
-    """The arms of one student that are worth more seeds: those that lead, at most MOST, and the plain one."""
-    kept = [name for name in ranking.leaders if name != ranking.plain][:MOST]
-    return (ranking.plain, *kept)
+    """The arms of one student that are worth more seeds: those that lead or dispute it, at most MOST, and the plain one."""
+    wanted = dict.fromkeys([*ranking.leaders, *(better for better, _ in ranking.disputes)])
+    return (ranking.plain, *[name for name in wanted if name != ranking.plain][:MOST])
 
 
 def num_seeds(found: Sequence[Recommendation]) -> int:

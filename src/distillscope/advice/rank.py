@@ -13,7 +13,7 @@ Every comparison is paired over seeds. The score of a purpose:
 from __future__ import annotations
 
 import itertools
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -58,9 +58,10 @@ class Entry:
 
 @dataclass(frozen=True)
 class Ranking:
-    """The arms of one student, best first. ``leaders``: those that no other arm is shown to beat, over all pairs; ``reason``
-    says why nothing was ranked. ``caught_up``: the axes of the balance that leave no gap to speak of; ``not_run``: arms that
-    other students ran and this one did not."""
+    """The arms of one student, best first. ``leaders``: those that no other arm is shown to beat, one alone only if it beats
+    each other arm itself (`leaders_of`); ``beaten_by``: arm -> those that are shown to beat it, over all pairs; ``reason`` says
+    why nothing was ranked. ``caught_up``: the axes of the balance that leave no gap to speak of; ``not_run``: arms that other
+    students ran and this one did not."""
 
     student: str
     plain: str
@@ -72,6 +73,20 @@ class Ranking:
     fronts: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
     caught_up: tuple[str, ...] = ()
     not_run: tuple[str, ...] = ()
+    beaten_by: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
+
+    @property
+    def disputes(self) -> tuple[tuple[str, str], ...]:
+        """(better, worse) wherever a leading arm is shown to be the worse one, so that no arm can be named.
+
+        There are none where all arms ran the same seeds: what beats an arm that beats a third then beats the third too.
+        """
+        return tuple((better, name) for name in self.leaders for better in self.beaten_by.get(name, ()))
+
+    @property
+    def improved(self) -> bool:
+        """Whether other arms than the plain one lead, and nothing disputes it: then the first of them may be named."""
+        return bool(self.leaders) and self.plain not in self.leaders and not self.disputes
 
     def named(self, name: str) -> Entry:
         return next(e for e in self.entries if e.arm.name == name)
@@ -168,11 +183,11 @@ def rank(results: Results, student: str, plain: Arm, axes: Sequence[Axis], missi
     apart = tuple(e for e in entries if e.apart)
     if len(ranked) < 2:
         return Ranking(student, plain.name, tuple(ranked), apart, reason=_alone(plain, apart), not_run=absent)
-    leaders, wanted = leading([e.arm.name for e in ranked], scores)
+    leaders, beaten_by, wanted = leading([e.arm.name for e in ranked], scores)
     fronts = {y: front({e.arm.name: (e.values["accuracy"], e.values[y]) for e in ranked})
               for y in ("robustness", "geometry") if all({"accuracy", y} <= set(e.values) for e in ranked)}
     return Ranking(student, plain.name, tuple(ranked), apart, leaders, "", wanted, fronts,
-                   _caught_up(axes, base) if purpose == "balance" else (), absent)
+                   _caught_up(axes, base) if purpose == "balance" else (), absent, beaten_by)
 
 
 def _not_run(arms: Sequence[Arm]) -> tuple[str, ...]:
@@ -259,18 +274,41 @@ def _alone(plain: Arm, apart: Sequence[Entry]) -> str:
     return f"no arm can be compared with the plain one ('{plain.name}') at equal compute"
 
 
-def leading(names: Sequence[str], scores: Mapping[str, pd.Series]) -> tuple[tuple[str, ...], int | None]:
-    """Those of ``names`` (best first) that no other arm is shown to beat; and how many seeds would tell the first two apart.
+def leading(names: Sequence[str], scores: Mapping[str, pd.Series],
+            ) -> tuple[tuple[str, ...], dict[str, tuple[str, ...]], int | None]:
+    """Those of ``names`` (best first) that lead, what each arm is shown to be beaten by, and how many seeds would show the
+    difference of the first two.
 
     Paired t over shared seeds, and all pairs in one family: the arms to be compared are picked by their outcome, so that fewer
     would not do. Each arm keeps its own spread: arms differ in it by far, and a pooled one (Tukey's, Hsu's) would be wrong.
     """
     contrasts = {pair: _paired(scores[pair[0]], scores[pair[1]]) for pair in itertools.combinations(names, 2)}
     adjusted = all_pairs({pair: 1.0 if c is None or c.error == 0 else c.p() for pair, c in contrasts.items()})
-    beaten = {pair[c.mean > 0] for pair, c in contrasts.items() if c is not None and adjusted[pair] < ALPHA}
+    shown = [(pair[c.mean <= 0], pair[c.mean > 0]) for pair, c in contrasts.items() if c is not None and adjusted[pair] < ALPHA]
+    beaten_by = {name: tuple(better for better, worse in shown if worse == name) for name in names}
     nearest = contrasts[names[0], names[1]]
     wanted = None if nearest is None or not nearest.mean or not nearest.error else seeds_for(nearest.mean, nearest.std)
-    return tuple(n for n in names if n not in beaten) or tuple(names), wanted
+    return leaders_of(names, beaten_by), beaten_by, wanted
+
+
+def leaders_of(names: Sequence[str], beaten_by: Mapping[str, Collection[str]]) -> tuple[str, ...]:
+    """Those of ``names`` that no other beats, where they are several, or one that beats each other itself.
+
+    One that does not, which only arms of other seeds allow, shares the lead with arms that it does not beat: until none that
+    leads beats another, and each other arm is beaten by one that leads. Arms that beat one another in a circle all lead.
+
+    >>> leaders_of("abc", {"a": "", "b": "a", "c": "ab"}), leaders_of("abc", {"a": "", "b": "a", "c": "b"})
+    (('a',), ('a', 'c'))
+    """
+    unbeaten = tuple(name for name in names if not beaten_by[name])
+    if len(unbeaten) > 1:
+        return unbeaten
+    left, kept = list(names), set[str]()
+    while left:
+        top = {name for name in left if not set(beaten_by[name]) & set(left)} or set(left)
+        kept |= top
+        left = [name for name in left if name not in top and not set(beaten_by[name]) & top]
+    return tuple(name for name in names if name in kept)
 
 
 def _paired(first: pd.Series, second: pd.Series) -> Contrast | None:
@@ -320,6 +358,7 @@ def to_dict(found: Recommendation) -> dict[str, Any]:
                   "teacher": None if a.teacher is None else a.scale * a.teacher} for a in found.axes],
         "missing": dict(found.missing),
         "students": [{"student": r.student, "plain": r.plain, "reason": r.reason, "leaders": list(r.leaders),
+                      "disputes": [{"better": better, "worse": worse} for better, worse in r.disputes],
                       "caught_up": list(r.caught_up), "not_run": list(r.not_run),
                       "fronts": {k: list(v) for k, v in r.fronts.items()}, "ranked": [ranked(r, e) for e in r.entries],
                       "apart": [entry(e) for e in r.apart]} for r in found.rankings]})

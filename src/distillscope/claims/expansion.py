@@ -106,7 +106,8 @@ def counterexample(results: Results, way: Arm, student: str, plain: Arm) -> Stat
         read.append(f"{use} {100 * (own.mean() - before.mean()):+.1f} points")
         parts.append(above("", f"{name} loses: {read[-1]}", Endpoint(f"{use}, {name} - plain", "points", 100.0),
                            paired(own - before), -POINT))
-    rank, reference = (results.values(a, student, RANK).mean() for a in (way, plain))
+    ranks = results.values(way, student, RANK).align(results.values(plain, student, RANK), join="inner")
+    rank, reference = (series.mean() for series in ranks)
     return all_of(parts, text=f"contrast is not required: {name} expands the rank from {reference:.1f} to {rank:.1f}, "
                               f"{', '.join(read)} against plain")
 

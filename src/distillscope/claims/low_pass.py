@@ -40,7 +40,7 @@ def low_pass(results: Results) -> Finding:
     clean = results.accuracy(arm, student)
     results.harmed(f"band-limited noise at sigma {sigma:g}", *((clean, results.accuracy(arm, student, c)) for c in (low, high)))
     its = float(teacher[0].mean() - teacher[1].mean())
-    hit = [100 * results.accuracy(arm, student, c).mean() for c in (high, low)]
+    hit = [100 * results.accuracy(arm, student, c)[advantage[student].dropna().index].mean() for c in (high, low)]
     shown = (f"at sigma {sigma:g} {student} reaches {hit[0]:.1f} % under noise in the highest band and {hit[1]:.1f} % in the "
              f"lowest (teacher {100 * teacher[0].mean():.1f} and {100 * teacher[1].mean():.1f} %)")
     name = f"accuracy of {student} under {high} - under {low}"

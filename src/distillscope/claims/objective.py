@@ -49,8 +49,7 @@ def objective(results: Results) -> Finding:
     if up and down:
         raise Undecided(f"it depends on the rival: without cosine the rank rises by more than a tenth under {', '.join(up)}, "
                         f"and not under {', '.join(down)}")
-    read = ", ".join(f"{results.values(r, student, RANK).mean():.1f} under {describe(results, r)}" for r in measured)
-    read += f", {base.mean():.1f} under cosine"
+    read = _in_words([(describe(results, r), results.values(r, student, RANK), base) for r in measured])
     soft = any(r.families == SOFT for r in measured)  # which regresses no embedding
     how = ("without cosine the rank rises by no tenth under any rival" if soft else
            "the same target is regressed without any cosine, and the rank rises by no tenth")
@@ -67,6 +66,14 @@ def is_rival(arm: Arm, plain: Arm) -> bool:
     same_target = arm.target == plain.target or arm.target_name == ROTATED
     return (arm.families in ({"regression"}, SOFT) and same_target and arm.view == plain.view and arm.rest == plain.rest
             and arm.trained_otherwise(plain) <= {"learning_rate"} and "cosine" not in {t.name for t in arm.terms})
+
+
+def _in_words(compared: list[tuple[str, pd.Series, pd.Series]]) -> str:
+    """(rival, its ranks, cosine's) in words, each pair by its own shared seeds: cosine's once, where it is one number."""
+    pairs = [(name, *(s.mean() for s in own.align(base, join="inner"))) for name, own, base in compared]
+    if len({f"{of_cosine:.1f}" for _, _, of_cosine in pairs}) > 1:
+        return ", ".join(f"{rank:.1f} under {name} against {of_cosine:.1f} under cosine" for name, rank, of_cosine in pairs)
+    return ", ".join([*(f"{rank:.1f} under {name}" for name, rank, _ in pairs), f"{pairs[0][2]:.1f} under cosine"])
 
 
 def _rises(results: Results, rival: Arm, student: str, base: pd.Series) -> Statement:
@@ -101,15 +108,15 @@ def beside(results: Results, arm: Arm, student: str, measured: list[Arm], untrai
 
 
 def learned_less(results: Results, rival: Arm, plain: Arm, student: str) -> bool:
-    """Whether a rival's mean over seeds is below 0.9 of the plain arm's: of R^2 of the teacher, for soft labels of accuracy.
+    """Whether a rival's mean is below 0.9 of the plain arm's on their shared seeds: of R^2, for soft labels of accuracy.
 
-    Where it was not measured, nothing is held against the rival.
+    Where it was not measured on any such seed, nothing is held against the rival.
     """
     key = R2
     if rival.families == SOFT:
         known = set(results.once("measures", lambda: set(results.frame["measure"])))
         key = TUNED if TUNED in known else results.accuracy_key()
-    own, base = (results.values(a, student, key) for a in (rival, plain))
-    if not len(own) or not len(base):
+    own, base = results.values(rival, student, key).align(results.values(plain, student, key), join="inner")
+    if not len(own):
         return False
     return max(0.0, float(own.mean())) < LEARNED * max(0.0, float(base.mean()))

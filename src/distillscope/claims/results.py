@@ -167,19 +167,16 @@ class Results:
         self.spared(condition, *(noisy for _, noisy in sides))
 
     def spared(self, condition: str, *noisy: pd.Series) -> None:
-        """Undecided where none of the noisy accuracies stands two points above chance, where the study knows it."""
+        """Undecided where none of the noisy accuracies stands two points above what guessing reaches, where that is known."""
         chance, means = self.chance(), [float(n.mean()) for n in noisy if len(n)]
         if chance is not None and means and max(means) < chance + HARM:
             raise Undecided(f"{condition} leaves only chance accuracy ({100 * chance:.0f} %), "
                             "so it says nothing about robustness")
 
     def chance(self) -> float | None:
-        """One over the number of classes; None where no study wrote it."""
-        for measure in ("knn.chance", "top_k.chance"):
-            rows = self.frame.loc[self.frame["measure"] == measure, "value"]
-            if len(rows):
-                return float(rows.iloc[0])
-        return None
+        """What guessing reaches: the share of the largest class, in older runs one over the number of classes; else None."""
+        rows = self.frame.loc[self.frame["measure"].isin(["knn.largest_class", "knn.chance", "top_k.chance"]), "value"]
+        return float(rows.max()) if len(rows) else None
 
     # -- what was run ---------------------------------------------------------------------------------------------------
 

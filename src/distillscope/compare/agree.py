@@ -9,12 +9,13 @@ from typing import Any
 import yaml
 
 from distillscope.compare.read import StudySide
+from distillscope.results.keys import TRAIN_RANK
 from distillscope.results.models import Model
 
 ALL = "all"
 """Tag of every quantity that is measured."""
 COUNT = "count"
-"""Tag of what depends on the number of test items: ranks, recall."""
+"""Tag of what depends on the number of test items: ranks, recall, R² (its map is fitted to the test items of other folds)."""
 NOISE, TEACHER, TARGET, FITTED = "noise", "teacher", "target", "mapped"
 """Tags of what depends on the noise, the teacher, the target that students learn, and how the map to the teacher was fitted."""
 LABELS = {"students": "label"}
@@ -87,10 +88,12 @@ def mismatches(a: StudySide, b: StudySide, match: Match) -> list[Mismatch]:
             found.append(Mismatch(what, short({k: first[k] for k in unlike}), short({k: second[k] for k in unlike}), follows,
                                   frozenset(unpaired or ()), frozenset(left_out or ())))
 
-    compared("data", _data(one, match.first.dataset), _data(other, match.second.dataset), "seeds are not paired", {ALL})
+    compared("data", _data(a, match.first), _data(b, match.second),
+             "seeds are not paired, and probes and neighbours are fitted to other images too, so that what an accuracy gains "
+             "or loses need not be the student's", {ALL})
     compared("test items", _tested(a, match.first), _tested(b, match.second), "seeds are not paired", {ALL})
     compared("number of test items", _count(a, match.first), _count(b, match.second),
-             "seeds are not paired, and what depends on that number (ranks, recall) is left out", {ALL}, {COUNT})
+             "seeds are not paired, and what depends on that number (ranks, R², recall) is left out", {ALL}, {COUNT})
     compared("teacher", _teacher(one, match.first.teacher), _teacher(other, match.second.teacher),
              "seeds are not paired, and what is measured against the teacher is left out", {ALL}, {TEACHER, TARGET})
     compared("target", {"target": match.first.target}, {"target": match.second.target},
@@ -127,10 +130,13 @@ def _without(settings: Mapping[str, Any], *keys: str) -> dict[str, Any]:
     return {k: v for k, v in settings.items() if k not in keys}
 
 
-def _data(study: Mapping[str, Any], title: str) -> dict[str, Any]:
-    """The data set's own settings, and which part of it trains."""
+def _data(side: StudySide, model: Model) -> dict[str, Any]:
+    """The data set's own settings, which part of it trains, and how many images that part had."""
+    study, rows = side.config, side.run.all_results
     kept = {k: study[k] for k in ("validation", "corrupt")}
-    return {**_without(_part(study, "data", title), "alias", "label", "test_split"), "limit": study.get("limit"), **kept}
+    counts = rows.loc[(rows["measure"] == TRAIN_RANK) & (rows["dataset"] == model.dataset), "n"].dropna()
+    own = _without(_part(study, "data", model.dataset), "alias", "label", "test_split")
+    return {**own, "limit": study.get("limit"), **kept, **({"train images": int(counts.max())} if len(counts) else {})}
 
 
 def _tested(side: StudySide, model: Model) -> dict[str, Any]:

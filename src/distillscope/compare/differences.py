@@ -21,6 +21,7 @@ from distillscope.results.rows import CLEAN, Condition
 from distillscope.results.statistics import Contrast, paired, welch
 
 PAIRED, WELCH, SINGLE, FIXED = "paired over seeds", "Welch over seeds", "too few seeds for an interval", "no seeds: a constant"
+NO_PREDICTIONS = "no seed has its predictions in both runs"
 PREDICTED = {"paper.probe.student.accuracy": "paper", "probe.student.accuracy": "tuned"}
 """Accuracies whose predictions a trial keeps, and the name that its columns begin with."""
 
@@ -52,7 +53,7 @@ def _quantity(key: str, *measures: tuple[str, set[str]], title: str = "", noisy:
 
 QUANTITIES = (
     _quantity("effective_rank", (RANK, {COUNT})),
-    _quantity("r2", ("alignment.teacher_r2", {TEACHER, TARGET}), ("mapped.teacher_r2", {TEACHER, FITTED})),
+    _quantity("r2", ("alignment.teacher_r2", {TEACHER, TARGET, COUNT}), ("mapped.teacher_r2", {TEACHER, FITTED, COUNT})),
     _quantity("accuracy", *((key, set()) for key in ACCURACIES), title="probe, clean"),
     _quantity("accuracy_noisy", *((key, {NOISE}) for key in ACCURACIES), title="probe, noisy", noisy=True),
     _quantity("recall", ("mapped.recall_at_1", {TEACHER, COUNT, FITTED})),
@@ -62,7 +63,7 @@ QUANTITIES = (
 
 @dataclass(frozen=True)
 class Items:
-    """The same difference over test items: the interval says how far it holds for other images, not for other seeds."""
+    """The same difference, of the same seeds, over test items: how far it holds for other images, not for other seeds."""
 
     low: float
     high: float
@@ -179,7 +180,8 @@ def difference(a: StudySide, b: StudySide, match: Match, quantity: Quantity, dou
             continue
         may_pair = not any(m.unpaired & tags for m in doubts)
         made = replace(empty, measure=measure, condition=condition, **_over_seeds(ours, theirs, quantity, may_pair))
-        return _with_items(made, a, b, read) if measure in PREDICTED else made
+        over = made.seeds or (tuple(s for s in ours if s is not None) if set(ours) == set(theirs) else ())
+        return _with_items(made, over, a, b, read) if measure in PREDICTED else made
     if not seen:
         return None
     return replace(empty, condition=condition, left_out=reason or "only one of the two measured it")
@@ -226,25 +228,33 @@ def corrected(pairs: Sequence[Pair]) -> list[Pair]:
             for i, pair in enumerate(pairs)]
 
 
-def _with_items(d: Difference, a: StudySide, b: StudySide, read: Callable[[Path], pd.DataFrame]) -> Difference:
-    """Adds the interval over items, where the trials of the shared seeds keep predictions of the same items."""
+def _with_items(d: Difference, over: tuple[int, ...], a: StudySide, b: StudySide,
+                read: Callable[[Path], pd.DataFrame]) -> Difference:
+    """Adds the interval over items, where all trials of the difference keep predictions of the same items.
+
+    ``over`` are the seeds of the difference, empty where the runs do not have the same: an interval of some of them would be of
+    another difference than the one that it stands beside.
+    """
     if d.match is None:
         return d
     files = [{t.seed: side.run.path / "trials" / t.folder / "predictions.parquet" for t in trials_of_model(side.run, model)}
              for side, model in ((a, d.match.first), (b, d.match.second))]
-    shared = [s for s in files[0] if s in files[1] and (not d.seeds or s in d.seeds)]
-    kept = [s for s in shared if files[0][s].is_file() and files[1][s].is_file()]
-    if not kept:
-        return replace(d, items_left_out="no seed has its predictions in both runs")
+    kept = [{seed for seed, path in held.items() if path.is_file()} for held in files]
+    if not (kept[0] and kept[1]):
+        return replace(d, items_left_out=NO_PREDICTIONS)
+    if not over:
+        return replace(d, items_left_out="the runs do not have the same seeds")
+    if not set(over) <= kept[0] & kept[1]:
+        return replace(d, items_left_out="not every seed of the difference has its predictions in both runs")
     try:
-        scores = [_correct(read(files[1][s]), d) - _correct(read(files[0][s]), d) for s in kept]
+        scores = [_correct(read(files[1][s]), d) - _correct(read(files[0][s]), d) for s in over]
     except ValueError as error:
         return replace(d, items_left_out=str(error))
     if any(not s.index.equals(scores[0].index) or s.isna().any() for s in scores):
         return replace(d, items_left_out="the predictions are of other items")
     mean = np.mean([s.to_numpy() for s in scores], axis=0)
     low, high = bootstrap_interval(np.mean, [mean])
-    return replace(d, items=Items(low, high, len(mean), len(kept)))
+    return replace(d, items=Items(low, high, len(mean), len(over)))
 
 
 def _predictions(path: Path) -> pd.DataFrame:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Collection, Mapping
 from dataclasses import replace
 from typing import Any, NamedTuple
@@ -23,6 +24,7 @@ from distillscope.measure.given import (
     two_sides,
 )
 from distillscope.measure.intervals import (
+    REACH,
     bootstrap_interval,
     dependent_difference,
     dependent_interval,
@@ -30,6 +32,7 @@ from distillscope.measure.intervals import (
     jackknife_interval,
     mean_interval,
     possible,
+    retention_interval,
     wilson_interval,
 )
 from distillscope.measure.labelled import LabelledPair
@@ -39,7 +42,7 @@ from distillscope.measure.results import GROUPS, Audit, Curve, NotMeasured, Valu
 from distillscope.measure.spectrum import algebraic_rank
 from distillscope.measure.stages import replaced, stages
 from distillscope.measure.threads import one_blas_thread, over_blocks
-from distillscope.registry import curves, measures
+from distillscope.registry import curves, measures, positional
 
 
 class Measure(NamedTuple):
@@ -226,14 +229,24 @@ def _value(measure: Measure, pool: Pair | Side, intervals: bool) -> Value:
         low, high = mean_interval(given[0])
     elif intervals and facts.interval == "items":
         items = scored_items(pool, facts.n) if isinstance(pool, Pair) else None
+        number = None if items is None else independent_count(items)
         if len(given) == 1 and given[0].dtype == bool:
-            low, high = wilson_interval(given[0], count=None if items is None else independent_count(items))
+            low, high = wilson_interval(given[0], count=number)
+        elif facts.ratio and len(given) == 2 and all(scores.dtype == bool for scores in given):
+            low, high = retention_interval(*given, count=number)
         else:
             low, high = bootstrap_interval(function, given, items=items, seed=pool.settings.seed)
     count = int(getattr(pool, facts.n))
     if facts.interval != "draws":
-        low, high = possible((low, high), value, given, facts.unit, count, facts.ratio)
+        low, high = possible((low, high), value, given, _reach(pool, measure), count, facts.ratio)
     return Value(value, low, high, count, definition(function), facts.unit)
+
+
+def _reach(pool: Pair | Side, measure: Measure) -> tuple[float, float]:
+    """The least and the most that a measure can be; dimensions are no more than rows, one less if centred, and columns."""
+    if measure.facts.unit == "dims" and isinstance(pool, Side):
+        return 1.0, float(min(pool.count - ("eigenvalues" in positional(measure.function)), pool.dim))
+    return REACH.get(measure.facts.unit, (-np.inf, np.inf))
 
 
 def scored_items(pool: Pair, count: str) -> np.ndarray | None:
@@ -250,9 +263,10 @@ def _interval(measure: Measure, pool: Pair | Side, value: float,
         return dependent_difference(given[0], given[1], left_out) if len(given) > 1 else dependent_interval(given[0], left_out)
     if smooth := facts.smooth:
         low, high = jackknife_interval(smooth(*resolve(pool, smooth)), left_out)
-        return float(np.ceil(low)), float(np.ceil(high))
-    return possible(jackknife_interval(value, left_out), value, resolve(pool, function), facts.unit,
-                    int(getattr(pool, facts.n)), facts.ratio)
+        ends = float(math.ceil(low)), float(math.ceil(high))  # as the value itself is
+    else:
+        ends = jackknife_interval(value, left_out)
+    return possible(ends, value, resolve(pool, function), _reach(pool, measure), int(getattr(pool, facts.n)), facts.ratio)
 
 
 def _left_out_values(pool: LabelledPair | Side, jackknifed: dict[str, tuple[Measure, str | None]],
@@ -305,7 +319,7 @@ def notes(result: Audit, pool: LabelledPair | Side) -> list[str]:
 
 def _scaled(result: Audit) -> list[str]:
     return [(f"{side}: values were multiplied by 2^{exponent} before they were squared, since their squares would leave "
-             "float64; this is exact, and no measure depends on the scale.") for side, exponent in result.scaled.items()]
+             "float64; this is exact, and no measure depends on it.") for side, exponent in result.scaled.items()]
 
 
 def _repeats(result: Audit, pool: LabelledPair | Side) -> list[str]:

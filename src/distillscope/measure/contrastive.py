@@ -184,9 +184,9 @@ def infonce(contrastive_losses: np.ndarray) -> float:
 
 
 @measures.register("contrastive.ceiling", unit="nats", group="contrastive", n="contrastive_count", title="ceiling",
-                   difference="nats", heading="its ceiling", hint="what chance gives", constant=True)
+                   difference="nats", heading="its ceiling", hint="what equal rows give", constant=True)
 def ceiling(contrastive_chance: float) -> float:
-    """log K: the loss at chance, and the most that log K - loss can show."""
+    """log K: the loss of equal rows, and the most that log K - loss can show; unrelated rows lose more."""
     return float(contrastive_chance)
 
 
@@ -200,7 +200,7 @@ def teacher_infonce(contrastive_teacher_losses: np.ndarray) -> float:
 @measures.register("contrastive.retained_share", unit="share", group="contrastive", interval="jackknife",
                    n="contrastive_count", ratio=True, title="retained share", percent=True, better="higher")
 def retained_share(contrastive_losses: np.ndarray, contrastive_teacher_losses: np.ndarray, contrastive_chance: float) -> float:
-    """(log K - student's loss) / (log K - teacher's own loss): 1 is as good as the teacher itself, 0 is chance."""
+    """(log K - student's loss) / (log K - teacher's own loss): 1 as the teacher, 0 for equal rows."""
     most = contrastive_chance - contrastive_teacher_losses.mean()
     if not most > tolerances.REORDERED:
         raise NotMeasured("the teacher cannot distinguish its own items")
@@ -241,7 +241,7 @@ def infonce_by_k_curve(contrastive_by_k: dict) -> Points:
 
 @curves.register("contrastive.ceiling_by_k", unit="nats", group="contrastive")
 def ceiling_by_k_curve(contrastive_by_k: dict) -> Points:
-    """log K, the loss at chance, over the batch K."""
+    """log K, the loss of equal rows, over the batch K."""
     k = np.array(list(contrastive_by_k))
     return Points(k, np.log(k))
 
@@ -257,9 +257,9 @@ def paper_infonce(paper_batch_losses: np.ndarray) -> float:
 
 
 @measures.register("paper.infonce_ceiling", unit="nats", group="paper", title="InfoNCE ceiling", difference="nats",
-                   heading="its ceiling", hint="what chance gives", constant=True)
+                   heading="its ceiling", hint="what equal rows give", constant=True)
 def paper_infonce_ceiling(paper_batch_sizes: np.ndarray) -> float:
-    """The loss at chance of the paper's InfoNCE: mean over batches of the log of their size."""
+    """What equal rows lose by the paper's InfoNCE: mean over batches of the log of their size."""
     return float(np.mean(np.log(paper_batch_sizes)))
 
 

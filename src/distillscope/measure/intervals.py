@@ -27,7 +27,8 @@ def bootstrap_interval(statistic: Callable[..., float], scores: Sequence[np.ndar
     """Percentile interval of ``statistic(*scores)``, a function of means, resampling items of all ``scores`` together.
 
     More than 5,000 items are first averaged in random blocks of equal size, which leaves the variance of a mean as it is.
-    ``items`` (n,) says which scores are of one item and are drawn together; each is its own item otherwise.
+    ``items`` (n,) says which scores are of one item and are drawn together; each is its own item otherwise. The order of the
+    items makes no difference.
 
     >>> low, high = bootstrap_interval(lambda x: x.mean(), [np.tile([0.0, 1.0], 200)])
     >>> 0.44 < low < 0.47 and 0.53 < high < 0.56
@@ -36,7 +37,9 @@ def bootstrap_interval(statistic: Callable[..., float], scores: Sequence[np.ndar
     tail = (1 - level) / 2
     if items is not None:
         return _interval(statistic, _drawn_together(scores, items, resamples, seed), tail)
-    blocks = _averaged([np.asarray(s, np.float64) for s in scores], seed)
+    numbers = [np.asarray(s, np.float64) for s in scores]
+    order = np.lexsort(numbers)  # items of equal scores are all one
+    blocks = _averaged([s[order] for s in numbers], seed)
     rng = keyed_rng(seed, "bootstrap")
     count = len(blocks[0])
     indices = (rng.integers(0, count, count) for _ in range(resamples))
@@ -123,33 +126,33 @@ def jackknife_error(left_out: Sequence[float]) -> float:
     return float(np.sqrt((groups - 1) / groups * np.square(values - values.mean()).sum()))
 
 
-REACH = {"share": (0.0, 1.0), "R2": (-np.inf, 1.0), "correlation": (-1.0, 1.0)}
+SHARE = (0.0, 1.0)
+REACH = {"share": SHARE, "R2": (-np.inf, 1.0), "correlation": (-1.0, 1.0), "cosine": (-1.0, 1.0), "degrees": (0.0, 90.0),
+         "nats": (0.0, np.inf), "log kernel": (-8.0, 0.0)}
 """Unit -> the least and the most that a measure in it can be."""
 
 
-def possible(ends: tuple[float | None, float | None], value: float, scores: Sequence[np.ndarray], unit: str, count: int,
-             ratio: bool = False) -> tuple[float | None, float | None]:
-    """An interval without values that cannot be, and with a width where ``scores`` left it none at 0 or at 1.
+def possible(ends: tuple[float | None, float | None], value: float, scores: Sequence[np.ndarray], reach: tuple[float, float],
+             count: int, ratio: bool = False) -> tuple[float | None, float | None]:
+    """An interval without values out of ``reach``, and with a width where ``scores`` left a share none at 0 or at 1.
 
     No spread among ``count`` items is not certainty: there, a share that is the mean of its only ``scores`` has Wilson's
     interval, and a ``ratio`` of two shares of right (n,) items that of Bonett & Price; a ratio of anything else has none.
 
-    >>> possible((0.97, 1.01), 0.99, [], "share", 100), possible((1.0, 1.0), 1.0, [np.ones(4)], "share", 100)[0] < 0.97
+    >>> possible((0.97, 1.01), 0.99, [], SHARE, 100), possible((1.0, 1.0), 1.0, [np.ones(4)], SHARE, 100)[0] < 0.97
     ((0.97, 1.0), True)
     """
     low, high = ends
     if low is None or high is None:
         return ends
-    flat = unit == "share" and high - low < tolerances.REORDERED
+    flat = reach == SHARE and high - low < tolerances.REORDERED
     if flat and ratio:
         if len(scores) != 2 or any(s.dtype != bool for s in scores):
             return None, None
-        after, before = scores
-        counted = (np.float64(np.count_nonzero(found)) for found in (after & before, ~after & before, after & ~before))
-        low, high = map(float, ratio_ends(*counted))
+        low, high = retention_interval(*scores)
     elif flat and len(scores) == 1 and (np.abs(scores[0] - round(value)) < tolerances.REORDERED).all():
         low, high = map(float, wilson_ends(np.float64(round(value)), np.float64(count)))
-    least, most = REACH.get(unit, (-np.inf, np.inf))
+    least, most = reach
     if value > least - tolerances.REORDERED:
         low = max(low, min(least, value))
     if value < most + tolerances.REORDERED and not ratio:
@@ -235,6 +238,23 @@ def ratio_ends(both: np.ndarray, lost: np.ndarray, won: np.ndarray, level: float
         low, high = ((2 * after + z**2 + sign * reach[0]) / (2 * (n + z**2)) for sign in (-1, 1))
         least, most = ((2 * before + z**2 + sign * reach[1]) / (2 * (n + z**2)) for sign in (-1, 1))
         return np.where(n > 0, low / most, 0.0), np.where((n > 0) & (least > 0), high / least, np.inf)
+
+
+def retention_interval(after: np.ndarray, before: np.ndarray, *, level: float = 0.95,
+                       count: float | None = None) -> tuple[float, float]:
+    """Interval of the share right in ``after`` (n,) over that in ``before`` (n,), two boolean arrays of the same items.
+
+    That of `ratio_ends`: with few items that differ, as of a good student, a bootstrap covers 0.8 where it says 0.95.
+    ``count`` is the number of independent items where that is not n.
+
+    >>> [round(v, 3) for v in retention_interval(np.arange(100) < 80, np.arange(100) < 90)]
+    [0.825, 0.958]
+    """
+    cells = (after & before, ~after & before, after & ~before)
+    scale = (count or len(after)) / len(after)
+    both, lost, won = (np.float64(scale * np.count_nonzero(cell)) for cell in cells)
+    low, high = ratio_ends(both, lost, won, level)
+    return float(low), float(high)
 
 
 def loss_interval(before: np.ndarray, after: np.ndarray, *, level: float = 0.95,

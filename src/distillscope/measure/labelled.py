@@ -127,11 +127,13 @@ class LabelledPair(Compressed):
         return self.row_items[self.labelled]
 
     def class_sizes(self) -> dict[str, float]:
-        """The number of classes and the share of the items that are of the largest: what guessing it would score."""
+        """The number of classes, the share of the items that are of the largest, which is what guessing it would score, and
+        the number of training items that probes and neighbours are fitted to: 0 where they are cross-validated."""
         if self._labels is None:
             return {}
         counts = np.unique(self.labels[self.labelled], return_counts=True)[1]
-        return {"classes": len(counts), "largest_share": float(counts.max() / counts.sum())}
+        return {"classes": len(counts), "largest_share": float(counts.max() / counts.sum()),
+                "train_items": len(self._train_labels)}
 
     def num_unlabelled(self) -> int:
         """Rows without a label, where others have one."""

@@ -162,8 +162,9 @@ class Audit(Mapping[str, float]):
     ``left_out`` says what was not measured, and why; ``inputs`` how what was measured was read and paired, where it came
     from files or models: a mapping per side, with its sentence as ``said``. ``repeats`` holds the number of rows and of
     distinct items among them, ``precision`` what each side's values are rounded to, ``scaled`` the power of two that a side
-    was multiplied by, and ``labels`` the number of classes and the share of the largest, where there are labels. ``doubt``
-    is the question whether the rows of both sides belong together, where nothing pairs them; ``notes`` is what else a
+    was multiplied by, and ``labels``, where there are labels, the number of classes, the share of the largest, and
+    ``train_items``, to how many training items probes and neighbours were fitted (0: they were cross-validated). ``doubt`` is
+    the question whether the rows of both sides belong together, where nothing pairs them; ``notes`` is what else a
     reader must know. ``subsets`` are classes, and subgroups where they were given, each with what the student keeps of it.
     ``stages`` are teacher, student and files made of the student, where files were audited too.
 

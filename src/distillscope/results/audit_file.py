@@ -35,8 +35,8 @@ def audit_of(content: bytes | str, where: str) -> Audit:
     curves = {key: Curve(c.x, c.y, c.low, c.high, c.unit, c.definition) for key, c in held.curves.items()}
     stages = [Stage(s.kind, s.name, _values(s.values), s.left_out, s.p) for s in held.stages]
     subsets = [Subset(s.kind, s.classifier, s.name, s.n, _values(s.values)) for s in held.subsets]
-    return Audit(_values(held.measures), curves, held.left_out, held.notes, held.inputs, doubt=held.doubt, stages=stages,
-                 subsets=subsets)
+    return Audit(_values(held.measures), curves, held.left_out, held.notes, held.inputs, labels=held.labels, doubt=held.doubt,
+                 stages=stages, subsets=subsets)
 
 
 def _values(held: dict[str, _Value]) -> dict[str, Value]:
@@ -102,6 +102,7 @@ class _Audit(BaseModel):
     left_out: dict[str, str] = {}
     notes: list[str] = []
     inputs: dict[str, dict[str, Any]] = {}
+    labels: dict[str, int | float] = {}
     doubt: str = ""
     stages: list[_Stage] = []
     subsets: list[_Subset] = []

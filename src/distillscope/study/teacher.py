@@ -89,7 +89,9 @@ def _accuracies(study: Study, encoder: TeacherRows, splits: Splits, target: Targ
     near = knn_accuracy(train, labels_of(splits.train), clean, labels)
     return [*probe_rows(probes, predictions, labels, "teacher"), *by_noise(PROBES, predictions, labels, "teacher"),
             Row.clean("knn.teacher.accuracy", near, len(clean), "fraction"),
-            Row.clean("knn.chance", 1 / len(np.unique(labels)), len(clean), "fraction")]
+            Row.clean("knn.chance", 1 / len(np.unique(labels)), len(clean), "fraction"),
+            Row.clean("knn.largest_class", float(np.unique(labels, return_counts=True)[1].max() / len(labels)), len(clean),
+                      "fraction")]
 
 
 def stress_teacher(study: Study, asked: Sequence[Stress], encoder: TeacherRows, splits: Splits, target: Target,

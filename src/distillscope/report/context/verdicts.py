@@ -26,6 +26,7 @@ from distillscope.report.sentences.recommendation import (
     notes,
     score_text,
     teacher_row,
+    undecided,
     won,
 )
 from distillscope.visible import joined
@@ -52,15 +53,16 @@ def _deed(ranking: Ranking, one: Recommendation, results: Results) -> str:
     """What to do with one student; where nothing helps on the whole, what helps for one purpose."""
     if ranking.reason:
         return f"no advice, since {ranking.reason}"
+    if ranking.disputes:
+        return undecided(ranking)
     names = [f"“{n}”" for n in ranking.leaders]
-    if ranking.plain not in ranking.leaders:
+    if ranking.improved:
         text = won(ranking, one)
         alike = f"no significant difference between {joined(names)}; the first {text}"
         return f"train with {names[0]}, which {text}" if len(names) == 1 else alike
     helps = []
     for found in (recommend(results, p) for p in PURPOSES if p != one.purpose):
-        own = next((r for r in found.rankings if r.student == ranking.student and not r.reason and r.plain not in r.leaders),
-                   None)
+        own = next((r for r in found.rankings if r.student == ranking.student and not r.reason and r.improved), None)
         if own:
             helps.append(f"“{own.leaders[0]}” improves {TITLES[found.purpose]} "
                          f"({score_text(own.named(own.leaders[0]), found, own)})")
@@ -131,7 +133,7 @@ def _purposes(one: Recommendation, results: Results) -> tuple[PageTable | None, 
             rows.append(PageRow(TITLES.get(purpose, purpose), cells))
         if purpose == one.purpose:
             helped = [f"{s}, “{r.leaders[0]}”: {changes(r.named(r.leaders[0]), found)}" for s, r in rankings.items()
-                      if r.plain not in r.leaders]
+                      if r.improved]
     return PageTable("The arm to train with, by purpose", heads("best for", students), rows, "narrow choices"), helped
 
 
@@ -139,6 +141,8 @@ def _choice(ranking: Ranking, found: Recommendation) -> PageCell:
     names = [f"“{n}”" for n in ranking.leaders]
     if ranking.leaders == (ranking.plain,):
         return PageCell(f"keep {names[0]}", [f"{beaten(ranking)} worse"], "")
+    if ranking.disputes:
+        return PageCell("undecided", ["the arms ran different seeds"], "unsure")
     if ranking.plain in ranking.leaders:
         return PageCell("no significant gain", kind="unsure")
     alike = f"no significant difference to {joined(names[1:])}" if len(names) > 1 else ""

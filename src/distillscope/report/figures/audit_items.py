@@ -70,7 +70,7 @@ def _over_temperature(found: Audit) -> tuple[Panel | None, str]:
     y = [float(v) for v in curve.y]
     panel = Panel("Loss over the temperature", "temperature", "InfoNCE loss, nats",
                   [Series.of(STUDENT_MODEL, [float(v) for v in curve.x], y, marker=STUDENT_MODEL.marker)],
-                  [Mark(ceiling.value, f"chance {number(ceiling.value, 2)}", dash="dot")], x_log=True,
+                  [Mark(ceiling.value, f"log K {number(ceiling.value, 2)}", dash="dot")], x_log=True,
                   x_ticks=[(float(v), f"{v:g}") for v in curve.x], y_range=(0.0, 1.1 * max(ceiling.value, *y)))
     best = found.measured.get("contrastive.best_temperature")
     least = found.measured.get("contrastive.infonce_best_temperature")

@@ -74,11 +74,11 @@ def information(run: Run, settings: list[Setting], summary: Summary) -> Figure:
             x = by_k[0].x
             ceiling = shared_curve(run, setting.students, "contrastive.ceiling_by_k")
             x, y = (ceiling["x"], ceiling["y"]) if ceiling else (x, [math.log(v) for v in x])
-            bound = Series("ceiling: chance", "null", NULL_COLOUR, list(x), list(y), dash="dot")
+            bound = Series("ceiling: log K", "null", NULL_COLOUR, list(x), list(y), dash="dot")
             panels.append(Panel(f"{prefix}InfoNCE over K", "candidates K", "InfoNCE loss, nats", [*by_k, bound], x_log=True))
     return Figure("information", "Contrastive retention",
                   "How well a student's embedding picks its own image's teacher embedding out of a batch. The ceiling is what "
-                  "chance gives; the distance below it is what is kept, and it can never exceed the ceiling itself, so it is "
+                  "equal rows give; the distance below it is what is kept, and cannot exceed the ceiling itself, so it is "
                   "no mutual information. Uniformity says how evenly the embeddings cover the sphere.",
                   panels, "" if panels else "This run has no InfoNCE and no uniformity.", findings)
 

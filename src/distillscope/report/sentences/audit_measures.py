@@ -174,10 +174,14 @@ def _against_null(line: Line, found: Audit) -> str:
 
 def _infonce(line: Line, found: Audit) -> str:
     ceiling = found[f"{line.name}_ceiling" if line.name.startswith("paper") else "contrastive.ceiling"]
-    return f"{number(ceiling - line.known.value, 2)} of at most {number(ceiling, 2)} nats are kept; chance keeps none."
+    if line.known.value >= ceiling:
+        return f"Nothing is kept: the loss is at or above the {number(ceiling, 2)} nats of equal rows."
+    return f"{number(ceiling - line.known.value, 2)} of at most {number(ceiling, 2)} nats are kept."
 
 
 def _retained(line: Line, found: Audit) -> str:
+    if line.known.value <= 0:
+        return "It keeps nothing of the nats by which the teacher distinguishes its own items: unrelated rows read below 0."
     return f"It keeps {share(line.known.value, 1)} of the nats by which the teacher distinguishes its own items."
 
 

@@ -5,16 +5,17 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 
-from distillscope.compare.differences import PAIRED, WELCH, Difference
+from distillscope.compare.differences import NO_PREDICTIONS, PAIRED, WELCH, Difference
 from distillscope.report.sentences.numbers import MISSING, count, number
 from distillscope.results.keys import NBSP
 from distillscope.results.rows import CLEAN, Condition
 from distillscope.visible import joined
 
-READING = ("B − A, each run with its own seeds: where both have a seed, its difference is taken first and Student's t interval "
-           "is over those differences; where they share none, the interval is Welch's. “Over items” is a paired bootstrap over "
-           "the test images of the same trained models: it holds for other images, not for other seeds. p is Holm's over every "
-           "difference on this page. No significant difference does not prove equality.")
+READING = ("B − A, each run with its own seeds: where both have two of them or more, the difference of each is taken first, "
+           "and Student's t interval is over those differences; where they share fewer, or these may not be paired, the "
+           "interval is Welch's, over the seeds of each run. One seed has none. “Over items” is a paired bootstrap over "
+           "the test images of the very trained models that the difference is of: it holds for other images, not for other "
+           "seeds. p is Holm's over every difference on this page. No significant difference does not prove equality.")
 OVER_ITEMS = ("B − A of the values of both audits. The interval joins both audits' intervals (MOVER) as if their items were "
               "not the same, which is too wide where they are; none of it speaks of other seeds. p is Holm's over every "
               "difference on this page.")
@@ -82,11 +83,13 @@ def title_text(d: Difference) -> str:
 
 
 def left_out_lines(differences: Sequence[Difference]) -> list[str]:
-    """What was left out and why, with the models that it concerns."""
+    """What was left out and why, with the models that it concerns: differences, and intervals over items of predictions."""
     reasons: dict[str, list[str]] = {}
     for d in differences:
         if not d.known:
             reasons.setdefault(f"{title_text(d)}: {d.left_out}", []).append(d.name)
+        elif d.items_left_out not in ("", NO_PREDICTIONS):
+            reasons.setdefault(f"{title_text(d)}, over items: {d.items_left_out}", []).append(d.name)
     return [f"{what} ({', '.join(names)})" if any(names) else what for what, names in reasons.items()]
 
 

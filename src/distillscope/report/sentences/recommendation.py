@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import TYPE_CHECKING, Any
 
 from distillscope.advice.axes import PAPER, TUNED
@@ -120,23 +120,45 @@ def sentence(ranking: Ranking, found: Recommendation) -> str:
     if not others:
         return (f"{who}: train with “{best}”. For {found.purpose} it {won(ranking, found)} ({level(ranking)}, paired over "
                 f"{first.n} seeds), and {beaten(ranking)} shown to be worse. It changes: {changes(first, found)}{rest}")
-    names = joined(f"“{n}”" for n in ranking.leaders)
+    if ranking.disputes:
+        return f"{who}: for {found.purpose} {undecided(ranking)}.{rest}"
+    names = quoted(ranking.leaders)
     text = f"{who}: no significant difference for {found.purpose} between {names}."
     if ranking.plain in ranking.leaders:
         return f"{text} The plain arm is among them, so no arm is significantly better.{rest}"
-    return (f"{text} “{best}” has the best score: it {won(ranking, found)} ({level(ranking)}, paired over {first.n} seeds). "
+    score = "has the best score" if ranking.entries[0] is first else "has the best score of these"
+    return (f"{text} “{best}” {score}: it {won(ranking, found)} ({level(ranking)}, paired over {first.n} seeds). "
             f"It changes: {changes(first, found)}{rest}")
 
 
 def other_arms(ranking: Ranking) -> str:
     """The ranked arms beside the one that leads, by name where they are one or two."""
     names = [e.arm.name for e in ranking.entries if e.arm.name not in ranking.leaders]
-    return joined(f"“{n}”" for n in names) if len(names) < 3 else f"each of the {len(names)} other arms"
+    return quoted(names) if len(names) < 3 else f"each of the {len(names)} other arms"
 
 
 def beaten(ranking: Ranking) -> str:
     """`other_arms` as the subject of a sentence."""
     return f"{other_arms(ranking)} {'are' if len(ranking.entries) - len(ranking.leaders) == 2 else 'is'}"
+
+
+def quoted(names: Iterable[str]) -> str:
+    """
+    >>> quoted(["a", "b"])
+    '“a” and “b”'
+    """
+    return joined(f"“{n}”" for n in names)
+
+
+def undecided(ranking: Ranking) -> str:
+    """Why no arm can be named though some lead: which arms are shown to be better than one that leads, and what beats them."""
+    each = []
+    for better in dict.fromkeys(better for better, _ in ranking.disputes):
+        worse = [name for other, name in ranking.disputes if other == better]
+        by = [name for name in ranking.beaten_by.get(better, ()) if name in ranking.leaders]
+        each.append(f"“{better}” is shown to be better than {quoted(worse)}{f', but worse than {quoted(by)}' if by else ''}")
+    return (f"no arm can be named of {quoted(ranking.leaders)}: {'; '.join(each)} (each pair over the seeds that both ran; "
+            "give all arms the same seeds)")
 
 
 def not_run(ranking: Ranking) -> str:
@@ -152,6 +174,8 @@ def changes(entry: Entry, found: Recommendation) -> str:
 
 def marked(ranking: Ranking) -> str:
     """What the star in a table says."""
+    if ranking.disputes:
+        return "* is undecided: the arms ran different seeds, and what pairs of them show does not agree. "
     if len(ranking.leaders) > 1:
         return ("* is not shown to be worse than any other arm: that depends on the spread of the paired differences, not on "
                 "how far apart the means are. ")
@@ -182,7 +206,7 @@ def notes(found: Recommendation) -> list[str]:
 
 def _neighbours(found: Recommendation) -> str:
     """What the leading arms gain by nearest neighbours, which have no C, as a sentence to be added."""
-    best = [(r.student, r.named(r.leaders[0])) for r in found.rankings if r.leaders and r.plain not in r.leaders]
+    best = [(r.student, r.named(r.leaders[0])) for r in found.rankings if r.improved]
     each = [f"{who}, “{e.arm.name}” {gain(e.neighbours, 100)} points" for who, e in best if e.neighbours]
     return f" By nearest neighbours (kNN) against the plain arm: {'; '.join(each)}." if each else ""
 

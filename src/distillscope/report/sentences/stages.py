@@ -151,18 +151,21 @@ def _step(stage: Stage, steps: list[Stage]) -> str:
 
 
 def _others(steps: list[Stage], worst: Stage, key: str) -> str:
-    """What the other steps lost, those that lost nothing that shows together."""
+    """What the other steps lost: the significant losses, those that the interval alone shows, and the other steps together."""
     rest = [stage for stage in steps if stage is not worst]
     first = [(stage, key if key in stage.lost else next(iter(stage.lost))) for stage in rest if stage.lost]
     said = [f"{_named(stage, steps)} lost {points_text(stage.values[f'{lost}_lost'])}" + f" of {WHAT[lost]}" * (lost != key)
             for stage, lost in first]
-    quiet = [stage for stage in rest if not stage.lost]
+    alone = [stage for stage in rest if not stage.lost and (stage.values[f"{key}_lost"].low or 0.0) > 0]
+    said += [f"{_named(stage, steps)} lost {points_text(stage.values[f'{key}_lost'])}, which is not significant after Holm's "
+             "correction" for stage in alone]
+    quiet = [stage for stage in rest if not stage.lost and stage not in alone]
     if quiet:
         names = [_named(stage, steps) for stage in quiet]
         most = max(stage.values[f"{key}_lost"].high or 0.0 for stage in quiet)
-        room = f" of {WHAT[key]} (at most {number(100 * most, 1)}{NBSP}points by the interval's end)" if most > 0 else ""
+        room = f"; at most {number(100 * most, 1)}{NBSP}points by the interval's end" if most > 0 else ""
         listed = f"{', '.join(names[:-1])} and {names[-1]}" if len(names) > 1 else names[0]
-        said.append(f"{listed} show{'s' * (len(names) == 1)} no loss{room}")
+        said.append(f"{listed} show{'s' * (len(names) == 1)} no significant loss of {WHAT[key]} (Holm's correction{room})")
     return "; ".join(said)
 
 
