@@ -18,8 +18,8 @@ from pydantic import BaseModel, Field
 from distillscope.errors import UserError
 from distillscope.files.json_reader import parse_json, read_json
 from distillscope.inputs.members import Contents, Kept, Member, check_memory, opened
-from distillscope.inputs.naming import id_rank, is_index, label_rank, runs
 from distillscope.measure.rows import Stored
+from distillscope.naming import id_rank, is_index, label_rank, runs
 
 BATCH = 8192
 DEEPEST = 8

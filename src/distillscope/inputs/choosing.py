@@ -11,10 +11,10 @@ import numpy as np
 
 from distillscope.errors import UserError, unknown_name
 from distillscope.inputs.members import UNREADABLE, Contents, Kept, Member, as_table, ranked, strings
-from distillscope.inputs.naming import Run, are_weights, embedding_rank, id_rank, is_index, label_rank, runs
 from distillscope.inputs.reading import Reading
 from distillscope.measure.classes import classes
 from distillscope.measure.rows import Stored
+from distillscope.naming import Run, are_weights, embedding_rank, id_rank, is_index, label_rank, runs
 
 NO_IDS = "none"
 EACH = "each array is one item's, called by its id"

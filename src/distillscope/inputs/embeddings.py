@@ -28,10 +28,10 @@ from distillscope.inputs.choosing import Asked, Embeddings, from_contents
 from distillscope.inputs.formats import EMBEDDINGS, parse_spec, read_contents, suffix_of
 from distillscope.inputs.labels import read_column, read_labels
 from distillscope.inputs.members import readable, strings
-from distillscope.inputs.naming import id_rank
 from distillscope.inputs.numbered_files import find_parts, read_parts, read_shards
 from distillscope.inputs.pairing import align, positions
 from distillscope.inputs.tables import read_txt
+from distillscope.naming import id_rank
 
 __all__ = ["Embeddings", "align", "positions", "read_embeddings", "read_labels", "read_text", "with_ids"]
 

@@ -10,10 +10,10 @@ import numpy as np
 from distillscope.errors import UserError, unknown_name
 from distillscope.inputs.formats import Spec, parse_spec, read_contents
 from distillscope.inputs.members import Contents, Member, ranked, readable, strings
-from distillscope.inputs.naming import embedding_rank, id_rank, is_index, label_rank
 from distillscope.inputs.pairing import HALF, positions_of
 from distillscope.inputs.reading import Reading
 from distillscope.measure.classes import classes
+from distillscope.naming import embedding_rank, id_rank, is_index, label_rank
 
 
 def read_labels(path: str | Path, count: int, ids: np.ndarray | None = None, *, where: str = "labels") -> np.ndarray:

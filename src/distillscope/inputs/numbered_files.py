@@ -16,8 +16,8 @@ from distillscope.files.json_reader import read_json
 from distillscope.inputs.choosing import Asked, Embeddings, from_contents
 from distillscope.inputs.formats import EMBEDDINGS, read_contents, suffix_of
 from distillscope.inputs.members import Contents, Kept, Member, readable
-from distillscope.inputs.naming import embedding_rank, id_rank, label_rank
 from distillscope.measure.rows import Stored
+from distillscope.naming import embedding_rank, id_rank, label_rank
 
 PART_WORDS = (r"(part|parts|shard|chunk|batch|block|piece|split|rank|worker|file|data|dataset|output|out|result|emb|embs|"
               r"embedding|embeddings|feat|feats|feature|features|vec|vecs|vector|vectors|img|image|images|x|z)")

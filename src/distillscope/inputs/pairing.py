@@ -13,9 +13,9 @@ import numpy as np
 from distillscope.errors import UserError
 from distillscope.inputs.choosing import Embeddings, Ids
 from distillscope.inputs.members import strings
-from distillscope.inputs.naming import is_index, plain
 from distillscope.inputs.reading import Pairing
 from distillscope.measure.classes import partitions_agree
+from distillscope.naming import is_index, plain
 
 HALF = 0.5
 

@@ -16,7 +16,7 @@ import numpy as np
 from distillscope.errors import UserError
 from distillscope.inputs.arrow import runs_of
 from distillscope.inputs.members import Contents, Member, opened
-from distillscope.inputs.naming import embedding_rank, id_rank, is_index, label_rank, runs
+from distillscope.naming import embedding_rank, id_rank, is_index, label_rank, runs
 
 NUMBER = r"[+-]?(\d+\.?\d*([eE][+-]?\d+)?|\.\d+([eE][+-]?\d+)?|nan|inf|NaN|Inf)"
 MISSING = ["", "nan", "NaN", "NA", "null", "None"]

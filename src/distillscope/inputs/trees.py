@@ -15,8 +15,8 @@ from distillscope.files.json_reader import parse_json
 from distillscope.inputs.arrays import kind_of
 from distillscope.inputs.arrow import contents_of, in_memory
 from distillscope.inputs.members import Contents, Member, check_memory, size_of
-from distillscope.inputs.naming import are_weights
 from distillscope.measure.rows import Stored
+from distillscope.naming import are_weights
 
 Leaf = Callable[[Any, str], "Member | None"]
 BATCHES = 3
