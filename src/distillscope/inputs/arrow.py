@@ -186,13 +186,49 @@ def contents_of(table: Table, where: str) -> Contents:
     """Every column as a member: lists, numbers, text, and runs of numbered columns side by side."""
     leaves = [leaf for field in table.schema for leaf in _leaves((field.name,), field.type, 0)]
     members = [_member(table, leaf, where) for leaf in leaves]
-    flat = {m.name: m for m in members if len(m.shape) == 1 and m.kind in "fi" and not is_index(m.name)}
+    members += _implied_index(table, [m.name for m in members])
+    flat = {m.name: m for m in members if len(m.shape) == 1 and m.kind in "fi" and not is_index(m.name) and not m.implied}
     places = {leaf.name: leaf for leaf in leaves}
 
     def join(names: Sequence[str]) -> Stored:
         return _side_by_side(table, [places[n] for n in names])
 
     return Contents([*members, *runs_of(flat, join)], join)
+
+
+class _Level(BaseModel):
+    """A level of pandas' index that is a range, and so no column of the file."""
+
+    kind: str
+    name: Any = None
+    start: int
+    stop: int
+    step: int
+
+
+class _Pandas(BaseModel):
+    """What pandas says of its index in the metadata of a table: names of columns, or ranges."""
+
+    index_columns: list[Any] = []
+
+
+def _implied_index(table: Table, names: Sequence[str]) -> list[Member]:
+    """The numbers of rows that pandas keeps beside a table, where they are as many as its rows: those of another table are not.
+
+    What is called as a column of the file is that column.
+    """
+    said = (table.schema.metadata or {}).get(b"pandas")
+    found: list[Member] = []
+    with contextlib.suppress(ValueError):  # a note of another program, which says nothing of the rows
+        for i, held in enumerate(_Pandas.model_validate_json(said or b"{}").index_columns):
+            if not isinstance(held, dict) or held.get("kind") != "range":
+                continue
+            level = _Level.model_validate(held)
+            title = str(level.name) if level.name is not None else f"__index_level_{i}__"
+            numbers = range(level.start, level.stop, level.step or 1)
+            if len(numbers) == table.count and title not in names:
+                found.append(Member(title, (table.count,), "int64", "i", partial(np.array, numbers, np.int64), implied=True))
+    return found
 
 
 def runs_of(flat: dict[str, Member], join: Callable[[Sequence[str]], np.ndarray | Stored]) -> list[Member]:

@@ -115,8 +115,8 @@ def from_contents(held: Contents, asked: Asked, where: str, name: str, file: str
     labels, label_member, why = _labels([m for m in beside if m is not id_member], total, where)
     labels = labels if labels is None or kept is None else labels[kept]
     remarks += why
-    unused = [_described(m, spare) for m in beside if m is not id_member and m is not label_member]
-    reading = Reading(file, chosen.title, len(rows), rows.shape[1], (id_member.name or "index") if id_member else None,
+    unused = [_described(m, spare) for m in beside if m is not id_member and m is not label_member and not m.implied]
+    reading = Reading(file, chosen.title, len(rows), rows.shape[1], id_member.column if id_member else None,
                       label_member.name if label_member else None, tuple(unused), total - len(rows),
                       0 if labels is None else int(np.ma.getmaskarray(labels).sum()), remarks=tuple(remarks))
     others = tuple(s for s in spare if id_member is None or s.name != id_member.name)
@@ -309,7 +309,7 @@ def _ids(beside: list[Member], asked: Asked, total: int, load: Callable[[Member]
     """Ids (n,), their column, other columns that could be ids, and whether the rows are merely numbered."""
     spare: list[Ids] = []
     if asked.ids is not None:
-        named = next((m for m in beside if m.name == asked.ids), None)
+        named = next((m for m in beside if asked.ids in (m.name, m.column)), None)
         if named is not None:
             found = load(named)
             _right_length(len(found), total, f"{where} ids '{named.name}'", "ids")

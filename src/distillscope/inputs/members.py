@@ -15,6 +15,7 @@ import numpy as np
 
 from distillscope.errors import UserError
 from distillscope.measure.rows import Stored
+from distillscope.naming import is_index
 
 UNREADABLE = "unreadable"
 """dtype of an array whose ``load`` says why it cannot be read."""
@@ -26,7 +27,7 @@ class Member:
 
     ``load()`` gives the array, memory-mapped where the format allows. A column of lists has shape (n, None). ``columns`` are
     those that make up a run of columns. ``remark`` says what a reader did to get here. A member that is ``unnamed`` is called
-    by its place alone.
+    by its place alone. One that is ``implied`` is no column of the file: the numbers that pandas has for its rows.
     """
 
     name: str
@@ -37,9 +38,15 @@ class Member:
     columns: tuple[str, ...] = ()
     remark: str | None = None
     unnamed: bool = False
+    implied: bool = False
 
     def __str__(self) -> str:
         return f"{self.name or 'array'}: {self.dtype} {str(self.shape).replace('None', '?')}"
+
+    @property
+    def column(self) -> str:
+        """How a column is named after the @: row labels of pandas without a name of their own are the index."""
+        return "index" if not self.name or (self.implied and is_index(self.name)) else self.name
 
     @property
     def title(self) -> str:
