@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from distillscope.errors import UserError, unknown_name
-from distillscope.inputs.members import UNREADABLE, Contents, Kept, Member, as_table, ranked, strings
+from distillscope.inputs.members import UNREADABLE, Contents, Kept, Member, as_table, of_another, ranked, strings
 from distillscope.inputs.reading import Reading
 from distillscope.measure.classes import classes
 from distillscope.measure.rows import Stored
@@ -96,6 +96,7 @@ def from_contents(held: Contents, asked: Asked, where: str, name: str, file: str
     chosen = pick_embeddings(held, asked, where)
     rows, kept, total = _rows(chosen, asked, where)
     beside = _beside(held, chosen)
+    near = [m for m in beside if not of_another(m, chosen, held.members)]
     remarks = [*held.remarks, *([chosen.remark] if chosen.remark else [])]
     if chosen.kind == "i":
         remarks.append(f"{chosen.dtype} values " + ("taken as they are" if asked.scale == 1 else f"divided by {asked.scale:g}"))
@@ -106,13 +107,13 @@ def from_contents(held: Contents, asked: Asked, where: str, name: str, file: str
         found = strings(member.load(), f"{where}:{member.name}")
         return found if kept is None else found[kept]
 
-    ids, id_member, spare, numbered = _ids(beside, asked, total, ids_of, where)
+    ids, id_member, spare, numbered = _ids(beside if asked.ids else near, asked, total, ids_of, where)
     if kept is not None and ids is None:
         first = int(np.argmin(np.isin(np.arange(total), kept)))
         raise UserError(f"{where}:{chosen.name}", "an embedding in every row, or ids to drop rows by",
                         f"{total - len(kept)} empty rows, first row {first}, and no ids",
                         "Drop the rows without an embedding, on both sides.")
-    labels, label_member, why = _labels([m for m in beside if m is not id_member], total, where)
+    labels, label_member, why = _labels([m for m in near if m is not id_member], total, where)
     labels = labels if labels is None or kept is None else labels[kept]
     remarks += why
     unused = [_described(m, spare) for m in beside if m is not id_member and m is not label_member and not m.implied]

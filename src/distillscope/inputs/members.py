@@ -6,6 +6,7 @@ import contextlib
 import gzip
 import io
 import math
+import re
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -15,7 +16,7 @@ import numpy as np
 
 from distillscope.errors import UserError
 from distillscope.measure.rows import Stored
-from distillscope.naming import is_index
+from distillscope.naming import embedding_rank, is_index
 
 UNREADABLE = "unreadable"
 """dtype of an array whose ``load`` says why it cannot be read."""
@@ -120,6 +121,24 @@ def ranked(members: Iterable[Member], rank: Callable[[str], int | None]) -> list
     """Those whose name ``rank`` knows, the surest first."""
     known = [(place, member) for member in members if (place := rank(member.name)) is not None]
     return [member for _, member in sorted(known, key=lambda pair: pair[0])]
+
+
+def of_another(member: Member, chosen: Member, members: Iterable[Member]) -> bool:
+    """Whether a member belongs to other embeddings than the ``chosen``: 'train.labels' says nothing of 'test.features'."""
+    mine = [chosen.name, *_above(chosen.name)]
+    last = re.split("[./]", chosen.name)[-1]
+    arrays: set[str] = set()
+    for m in members:
+        if m is not chosen and m.table is not None:
+            alike = embedding_rank(m.name) is not None or re.split("[./]", m.name)[-1] == last
+            arrays |= {m.name, *(_above(m.name) if alike else ())}
+    return any(above in arrays and above not in mine for above in _above(member.name))
+
+
+def _above(name: str) -> list[str]:
+    """The paths that a name lies under, without the root."""
+    cuts = [i for i, c in enumerate(name) if c in "./" and i]
+    return [name[:i] for i in cuts]
 
 
 @contextlib.contextmanager
