@@ -33,7 +33,7 @@ from distillscope.inputs.pairing import align, positions
 from distillscope.inputs.tables import read_txt
 from distillscope.naming import id_rank
 
-__all__ = ["Embeddings", "align", "positions", "read_embeddings", "read_labels", "read_text", "with_ids"]
+__all__ = ["Embeddings", "align", "positions", "read_embeddings", "read_labels", "with_ids"]
 
 
 def read_embeddings(path: str | Path, *, split: str = "test", where: str = "teacher", scale: float | None = None) -> Embeddings:
@@ -78,11 +78,6 @@ def with_ids(side: Embeddings, path: str | Path, where: str) -> Embeddings:
         raise UserError(f"{where} {path}", f"{len(side)} ids, one per row", str(len(ids)), "Write one id for each row.")
     title = f"{Path(path).name}:{column}" if column and ":" not in Path(path).name else Path(path).name
     return replace(side, ids=ids, spare=(), numbered=False).read_as(ids=title)
-
-
-def read_text(path: str | Path, *, where: str = "text") -> np.ndarray:
-    """Embeddings (classes, d) of the class names, from any format of `read_embeddings`, in memory."""
-    return np.asarray(read_embeddings(path, where=where).rows)
 
 
 def read_folder(path: Path, split: str, where: str, asked: Asked = Asked()) -> Embeddings:
