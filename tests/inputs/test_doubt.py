@@ -93,6 +93,17 @@ def test_ids_that_pair_the_rows_in_two_ways_are_asked_about(tmp_path):
     assert np.allclose(align(*(read_embeddings(f"{tmp_path / f}.csv@filename") for f in "ts"))[1].rows[:], Z)
 
 
+def test_file_names_that_contradict_two_counters_are_asked_about_whatever_they_are_called(tmp_path):
+    teacher = side(tmp_path, "t", id=np.arange(N), file_name=NAMES)
+    for counter in ("id", "image_id"):
+        paths = [f"images/{n}.jpg" for n in NAMES[ORDER]]
+        student = side(tmp_path, "s", z=Z[ORDER], image_path=paths, **{counter: np.arange(N)})
+        with refused(got="'file_name' of the teacher with 'image_path'", advice=("t.csv@file_name", "s.csv@image_path")):
+            align(teacher, student)
+    other = side(tmp_path, "o", z=Z[ORDER], id=ORDER, image_path=NAMES[ORDER], frame_id=np.arange(N))
+    assert np.allclose(align(teacher, other)[1].rows[:], Z), "a counter of something else is no contradiction"
+
+
 def test_the_columns_that_match_are_the_ids(tmp_path):
     teacher = side(tmp_path, "t", id=5000 + np.arange(N), filename=NAMES)
     student = side(tmp_path, "s", z=Z[ORDER], id=9000 + np.arange(N), path=NAMES[ORDER])
