@@ -305,6 +305,23 @@ def test_items_without_a_label_are_counted(tmp_path):
     assert read_labels(tmp_path / "hot.npy", N).tolist() == Y.tolist()
 
 
+@pytest.mark.parametrize("spelled", ["NA", "N/A", "#N/A", "na"])
+def test_na_is_no_label_beside_numbers_and_a_class_beside_names_and_either_is_said(tmp_path, spelled):
+    at = np.arange(N) % 5 == 0
+    for label, missing in ((Y.astype(str), True), ((Y + 0.0).astype(str), True), (np.array(["DE", "FR", "US"])[Y], False)):
+        frame = pd.DataFrame({"id": NAMES, "label": np.where(at, spelled, label.astype("U4"))})
+        frame.to_csv(tmp_path / "y.csv", index=False)
+        labels, reading = match_labels(tmp_path / "y.csv", N, [NAMES.astype(object)])
+        assert np.array_equal(np.ma.getmaskarray(labels), at & missing)
+        frame = table(id=NAMES, label=frame["label"])
+        frame.to_parquet(tmp_path / "t.parquet")
+        found = read_embeddings(tmp_path / "t.parquet")
+        assert np.array_equal(np.ma.getmaskarray(found.labels), at & missing)
+        for said in (reading.said(), found.reading.said()):
+            assert ("have none" if missing else f"'{spelled}' is taken for a class, since others are names") in said
+            assert label[1] != "1" or f"'{spelled}' stands for no label, since the others are numbers" in said
+
+
 def test_labels_of_other_items_or_two_for_one_are_refused(tmp_path):
     pd.DataFrame({"id": [f"other{i}" for i in range(N)], "label": Y}).to_csv(tmp_path / "y.csv", index=False)
     with refused(got="none in 'id' (first 'other0'"):

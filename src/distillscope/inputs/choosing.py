@@ -10,9 +10,9 @@ from typing import Any
 import numpy as np
 
 from distillscope.errors import UserError, unknown_name
-from distillscope.inputs.members import UNREADABLE, Contents, Kept, Member, as_table, of_another, ranked, strings
+from distillscope.inputs.members import UNREADABLE, Contents, Kept, Member, Scaled, as_table, of_another, ranked, strings
 from distillscope.inputs.reading import Reading
-from distillscope.measure.classes import classes
+from distillscope.measure.classes import classes, not_available
 from distillscope.measure.rows import Stored
 from distillscope.naming import Run, are_weights, embedding_rank, id_rank, is_index, label_rank, runs
 
@@ -74,20 +74,6 @@ class Asked:
     ids: str | None = None
     scale: float | None = None
     options: bool = False
-
-
-class _Scaled:
-    """Whole numbers that become floats as they are read: an array for `Stored`, not a copy."""
-
-    def __init__(self, part: np.ndarray, scale: float) -> None:
-        self.part, self.scale = part, scale
-        self.dtype, self.shape, self.ndim = np.dtype(np.float32), part.shape, 2
-
-    def __len__(self) -> int:
-        return len(self.part)
-
-    def __getitem__(self, index: Any) -> np.ndarray:
-        return np.divide(self.part[index], self.scale, dtype=np.float32)
 
 
 def from_contents(held: Contents, asked: Asked, where: str, name: str, file: str) -> Embeddings:
@@ -297,7 +283,7 @@ def _rows(chosen: Member, asked: Asked, where: str) -> tuple[np.ndarray | Stored
         raise UserError(where, "at least one row and one column", f"shape {rows.shape}", "Save the embeddings again.")
     if chosen.kind == "i" and asked.scale is not None:  # `_checked` refused whole numbers without a scale
         stored = rows if isinstance(rows, Stored) else Stored([rows])
-        scaled: list[Any] = [_Scaled(part, asked.scale) for part in stored.parts]
+        scaled: list[Any] = [Scaled(part, asked.scale) for part in stored.parts]
         rows = Stored(scaled, stored.chosen)
     return rows, kept, total
 
@@ -376,7 +362,8 @@ def _labels(beside: list[Member], total: int, where: str) -> tuple[np.ndarray | 
                 _right_length(member.count, total, f"{where} {member.name}", "labels")
             continue
         try:
-            found = classes(member.load(), f"{where}:{member.name}")
+            values = member.load()
+            found = classes(values, f"{where}:{member.name}")
         except UserError as error:
             why.append(f"'{member.name}' is not taken as labels: {error.got}")
             continue
@@ -386,7 +373,8 @@ def _labels(beside: list[Member], total: int, where: str) -> tuple[np.ndarray | 
                 why.append(f"'{member.name}' is not taken as labels: all items are of one class" if count else
                            f"'{member.name}' is not taken as labels: it is empty")
             continue
-        return found, member, why
+        said = not_available(values, found)
+        return found, member, [*why, *([f"label {said}"] if said else [])]
     return None, None, why
 
 

@@ -12,7 +12,7 @@ from distillscope.inputs.formats import Spec, parse_spec, read_contents
 from distillscope.inputs.members import Contents, Member, ranked, readable, strings
 from distillscope.inputs.pairing import HALF, positions_of
 from distillscope.inputs.reading import Reading
-from distillscope.measure.classes import classes
+from distillscope.measure.classes import classes, not_available
 from distillscope.naming import embedding_rank, id_rank, is_index, label_rank
 
 
@@ -43,12 +43,13 @@ def match_labels(path: str | Path, count: int, ids: Sequence[np.ndarray] = (), *
         lists = [m for m in held.members if _is_column(m)]
         keyed, remark = _ids_column(lists, spec, ids, count, name, what)
         found = _label_column(lists, spec.key, keyed[0] if keyed else None, name, what)
-        labels = classes(found.load(), name if not found.name else f"{name}:{found.name}")
+        values = found.load()
+        labels = classes(values, name if not found.name else f"{name}:{found.name}")
     used = (found, keyed[0] if keyed else None)
     unused = tuple(f"{m.name or 'an unnamed one'} ({m.dtype})" for m in lists
                    if not m.implied and not any(m is one for one in used))
     reading = Reading(spec.path.name, None, len(labels), ids=None, labels=found.name or spec.path.name, unused=unused,
-                      what=what, remarks=(remark,) if remark else ())
+                      what=what, remarks=tuple(said for said in (remark, not_available(values, labels)) if said))
     column = f":{found.name}" if found.name else ""
     if keyed is not None and not keyed[2].size and not in_order and not _counts_rows(keyed[1]):
         raise UserError(name, "embeddings with ids, since "
@@ -82,7 +83,7 @@ def _keyed(labels: np.ndarray, keyed: tuple[Member, np.ndarray, np.ndarray, str]
     if extra:
         remarks.append(f"{extra:,} of its rows are of no item here")
     return taken, Reading(**{**vars(reading), "ids": member.column, "unlabelled": _unlabelled(taken), "repeated": repeated,
-                             "remarks": tuple(remarks)})
+                             "remarks": (*reading.remarks, *remarks)})
 
 
 def _counts_rows(ids: np.ndarray) -> bool:

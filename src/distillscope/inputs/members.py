@@ -86,6 +86,20 @@ class Kept:
     total: int
 
 
+class Scaled:
+    """Whole numbers that become floats as they are read: an array for `Stored`, not a copy."""
+
+    def __init__(self, part: np.ndarray, scale: float) -> None:
+        self.part, self.scale = part, scale
+        self.dtype, self.shape, self.ndim = np.dtype(np.float32), part.shape, 2
+
+    def __len__(self) -> int:
+        return len(self.part)
+
+    def __getitem__(self, index: Any) -> np.ndarray:
+        return np.divide(self.part[index], self.scale, dtype=np.float32)
+
+
 @dataclass(frozen=True)
 class Contents:
     """All that a file holds. ``join(names)`` puts columns of a table side by side; ``remarks`` are for the reader's sentence.
