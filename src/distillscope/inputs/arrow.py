@@ -17,9 +17,9 @@ from pydantic import BaseModel, Field
 
 from distillscope.errors import UserError
 from distillscope.files.json_reader import parse_json, read_json
+from distillscope.inputs.dimensions import runs_of
 from distillscope.inputs.members import Contents, Kept, Member, check_memory, opened
 from distillscope.measure.rows import Stored
-from distillscope.naming import id_rank, is_index, label_rank, runs
 
 BATCH = 8192
 DEEPEST = 8
@@ -187,13 +187,12 @@ def contents_of(table: Table, where: str) -> Contents:
     leaves = [leaf for field in table.schema for leaf in _leaves((field.name,), field.type, 0)]
     members = [_member(table, leaf, where) for leaf in leaves]
     members += _implied_index(table, [m.name for m in members])
-    flat = {m.name: m for m in members if len(m.shape) == 1 and m.kind in "fi" and not is_index(m.name) and not m.implied}
     places = {leaf.name: leaf for leaf in leaves}
 
     def join(names: Sequence[str]) -> Stored:
         return _side_by_side(table, [places[n] for n in names])
 
-    return Contents([*members, *runs_of(flat, join)], join)
+    return Contents([*members, *runs_of(members, join, where)], join)
 
 
 class _Level(BaseModel):
@@ -231,17 +230,6 @@ def _implied_index(table: Table, names: Sequence[str]) -> list[Member]:
     return found
 
 
-def runs_of(flat: dict[str, Member], join: Callable[[Sequence[str]], np.ndarray | Stored]) -> list[Member]:
-    """A member for each run of numbered columns of numbers among ``flat``."""
-    found = []
-    for run in runs([n for n in flat if label_rank(n) is None and id_rank(n) is None]):
-        kind = "f" if any(flat[n].kind == "f" for n in run.names) else "i"
-        dtype = next(flat[n].dtype for n in run.names if flat[n].kind == kind)
-        shape = *flat[run.names[0]].shape, len(run.names)
-        found.append(Member(run.title, shape, dtype, kind, partial(join, run.names), run.names))
-    return found
-
-
 def _leaves(path: tuple[str, ...], kind: Any, depth: int) -> Iterator[_Leaf]:
     import pyarrow as pa
 
@@ -273,15 +261,32 @@ def _member(table: Table, leaf: _Leaf, where: str) -> Member:
         while _is_list(inner):
             inner, depth = _stored(inner.value_type), depth + 1
         width = kind.list_size if depth == 1 and pa.types.is_fixed_size_list(kind) else None
-        letter = "f" if pa.types.is_floating(inner) else "i" if pa.types.is_integer(inner) else "O"
+        letter = _letter(inner)
         dtype = f"{'list of ' * depth}{inner}"
         return Member(leaf.name, (table.count, width), dtype, letter, lambda: _lists(table, leaf, where))
     value = kind.value_type if pa.types.is_dictionary(kind) else kind
     is_view = getattr(pa.types, "is_string_view", pa.types.is_string)  # of newer versions
     text = pa.types.is_string(value) or pa.types.is_large_string(value) or is_view(value)
-    letter = ("f" if pa.types.is_floating(value) else "i" if pa.types.is_integer(value) else "b" if pa.types.is_boolean(value)
-              else "U" if text else "O")
+    letter = "U" if text else _letter(value)
     return Member(leaf.name, (table.count,), "text" if text else str(value), letter, lambda: _column(table, leaf))
+
+
+def _letter(kind: Any) -> str:
+    import pyarrow as pa
+
+    if pa.types.is_decimal(kind):
+        return "f" if kind.scale > 0 else "i"
+    return ("f" if pa.types.is_floating(kind) else "i" if pa.types.is_integer(kind) else "b" if pa.types.is_boolean(kind)
+            else "O")
+
+
+def _without_decimals(values: Any) -> Any:
+    """Decimals of a database as the numbers that NumPy has."""
+    import pyarrow as pa
+
+    if not pa.types.is_decimal(values.type):
+        return values
+    return values.cast(pa.float64() if values.type.scale > 0 else pa.int64())
 
 
 def _arrays(table: Table, leaf: _Leaf) -> Iterator[Any]:
@@ -346,7 +351,7 @@ def _one_level(lists: Any, where: str) -> Any:
 
 def _numbers(values: Any) -> np.ndarray:
     """An Arrow array of numbers; nulls become NaN, which the audit names."""
-    return values.to_numpy(zero_copy_only=False)
+    return _without_decimals(values).to_numpy(zero_copy_only=False)
 
 
 def _side_by_side(table: Table, leaves: list[_Leaf]) -> Stored:
@@ -370,4 +375,5 @@ def _column(table: Table, leaf: _Leaf) -> np.ndarray:
     column = pa.chunked_array(list(_arrays(table, leaf)), type=_stored(leaf.type))
     if pa.types.is_dictionary(column.type):
         column = column.cast(column.type.value_type)
+    column = _without_decimals(column)
     return column.to_pandas(integer_object_nulls=True).to_numpy() if column.null_count else column.to_numpy()

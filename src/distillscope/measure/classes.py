@@ -21,8 +21,8 @@ def classes(values: Any, where: str = "labels") -> np.ndarray | np.ma.MaskedArra
     """Labels (n,) as int64 where all are whole numbers, else as text; masked where an item has none.
 
     ``values`` (n,) or (n, 1) are numbers, texts, bytes or a mixture with None; (n, classes) is one-hot, and an item whose row
-    is all zeros has no label. NaN, None and blank text stand for none, and so do NA beside numbers alone, and -1 beside at least
-    two classes that are not negative. Anything else is a UserError at ``where``.
+    is all zeros has no label. NaN, None and blank text stand for none, and so does NA beside numbers alone, and -1 beside at
+    least two classes that are not negative. Anything else is a UserError at ``where``.
 
     >>> classes([0.0, 2.0, float("nan"), 1.0])
     masked_array(data=[0, 2, --, 1], mask=[False, False,  True, False], fill_value=999999)
