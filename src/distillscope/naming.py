@@ -80,7 +80,7 @@ def label_rank(name: str) -> int | None:
 
 
 def is_coordinate(name: str, names: Iterable[str]) -> bool:
-    """Whether a y is the other half of an x among ``names``, and so no class.
+    """Whether a y is the other half of an x among ``names`` of numbers, and so no class.
 
     >>> is_coordinate("box.y", ["box.x", "box.y"]), is_coordinate("y", ["e0", "y"])
     (True, False)

@@ -12,6 +12,7 @@ import pytest
 
 from builders import refused
 from distillscope.inputs.embeddings import read_embeddings
+from distillscope.inputs.labels import match_labels
 
 N = 30
 Z = np.random.default_rng(0).normal(size=(N, 4)).astype(np.float32)
@@ -33,7 +34,8 @@ def test_a_dimension_with_a_cell_that_is_no_number_is_named_not_left_out(tmp_pat
     else:
         file = tmp_path / "t.csv"
         frame.to_csv(file, index=False, header=suffix == "csv")
-    with refused(where=f"{file.name}:{column if suffix != 'without a header' else column[1]}", got="'#N/A' in row 7", advice="FILE:"):
+    shown = column if suffix != "without a header" else column[1]
+    with refused(where=f"{file.name}:{shown}", got="'#N/A' in row 7", advice="FILE:"):
         read_embeddings(file)
     if suffix != "without a header" and column != "e2":
         rest = "e1..e3" if column == "e0" else "e0..e2"
@@ -59,3 +61,21 @@ def test_a_column_of_words_that_is_numbered_like_the_dimensions_is_none_of_them(
     assert read_embeddings(tmp_path / "t.csv").reading.embedding == "columns 1..4"
     table(e4="note").to_csv(tmp_path / "t.csv", index=False)
     assert read_embeddings(tmp_path / "t.csv").reading.embedding == "columns e0..e3"
+
+
+def test_the_y_of_a_place_is_no_label_and_the_y_beside_an_array_x_is_one(tmp_path):
+    places = {"x": np.arange(N) % 9, "y": np.arange(N) % 7}
+    pd.DataFrame({**places, "embedding": Z.tolist()}).to_parquet(tmp_path / "t.parquet")
+    found = read_embeddings(tmp_path / "t.parquet")
+    assert found.labels is None and found.reading.unused == ("x (int64)", "y (int64)")
+    np.savez(tmp_path / "t.npz", x=Z, y=places["y"])
+    assert list(read_embeddings(tmp_path / "t.npz").labels) == list(places["y"])
+    pd.DataFrame({"x": NAMES, "y": places["y"]}).to_csv(tmp_path / "y.csv", index=False)
+    assert list(match_labels(tmp_path / "y.csv", N, [NAMES.astype(object)])[0]) == list(places["y"])
+
+
+def test_labels_that_all_differ_are_asked_about(tmp_path):
+    """ImageNet's val.txt has a file and its label on each line."""
+    (tmp_path / "val.txt").write_text("\n".join(f"ILSVRC_{i:08d}.JPEG {i % 3}" for i in range(N)))
+    with refused(where="val.txt", got="30 texts that all differ", advice="filename,label"):
+        match_labels(tmp_path / "val.txt", N)

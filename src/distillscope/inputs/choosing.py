@@ -10,7 +10,18 @@ from typing import Any
 import numpy as np
 
 from distillscope.errors import UserError, unknown_name
-from distillscope.inputs.members import UNREADABLE, Contents, Kept, Member, Scaled, as_table, of_another, ranked, strings
+from distillscope.inputs.members import (
+    UNREADABLE,
+    Contents,
+    Kept,
+    Member,
+    Scaled,
+    as_labels,
+    as_table,
+    of_another,
+    ranked,
+    strings,
+)
 from distillscope.inputs.reading import Reading
 from distillscope.measure.classes import classes, not_available
 from distillscope.measure.rows import Stored
@@ -353,7 +364,7 @@ def _right_length(found: int | None, total: int, where: str, what: str) -> None:
 
 def _labels(beside: list[Member], total: int, where: str) -> tuple[np.ndarray | None, Member | None, list[str]]:
     """Labels (n,) of at least two classes, their column, and why another was not taken."""
-    named = ranked(beside, label_rank)
+    named = as_labels(beside)
     unnamed = [m for m in beside if m.unnamed and m.count == total and label_rank(m.name) is None]
     why: list[str] = []
     for member in [*named, *unnamed]:

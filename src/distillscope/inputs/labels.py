@@ -9,11 +9,14 @@ import numpy as np
 
 from distillscope.errors import UserError, unknown_name
 from distillscope.inputs.formats import Spec, parse_spec, read_contents
-from distillscope.inputs.members import Contents, Member, ranked, readable, strings
+from distillscope.inputs.members import Contents, Member, as_labels, ranked, readable, strings
 from distillscope.inputs.pairing import HALF, positions_of
 from distillscope.inputs.reading import Reading
 from distillscope.measure.classes import classes, not_available
 from distillscope.naming import embedding_rank, id_rank, is_index, label_rank
+
+SURELY = 10
+"""So many texts that all differ are no classes."""
 
 
 def read_labels(path: str | Path, count: int, ids: np.ndarray | None = None, *, where: str = "labels") -> np.ndarray:
@@ -45,6 +48,7 @@ def match_labels(path: str | Path, count: int, ids: Sequence[np.ndarray] = (), *
         found = _label_column(lists, spec.key, keyed[0] if keyed else None, name, what)
         values = found.load()
         labels = classes(values, name if not found.name else f"{name}:{found.name}")
+    _expect_classes(labels, name, what)
     used = (found, keyed[0] if keyed else None)
     unused = tuple(f"{m.name or 'an unnamed one'} ({m.dtype})" for m in lists
                    if not m.implied and not any(m is one for one in used))
@@ -86,6 +90,15 @@ def _keyed(labels: np.ndarray, keyed: tuple[Member, np.ndarray, np.ndarray, str]
                              "remarks": (*reading.remarks, *remarks)})
 
 
+def _expect_classes(labels: np.ndarray, where: str, what: str) -> None:
+    """Texts that all differ name the items: lines of 'file label', or a column of ids."""
+    found = np.ma.compressed(labels)
+    if found.dtype.kind == "U" and len(found) >= SURELY and len(np.unique(found)) == len(found):
+        raise UserError(where, f"{what} that items share", f"{len(found)} texts that all differ, first '{found[0][:60]}'",
+                        f"Name their column: FILE:COLUMN; where a line holds a file and its {what.removesuffix('s')}, write "
+                        "'filename,label' above them and commas between.")
+
+
 def _counts_rows(ids: np.ndarray) -> bool:
     """Whether these are the numbers of the rows, from 0 or 1 up: then row order is the order by id too."""
     return any(np.array_equal(ids, np.arange(start, start + len(ids)).astype(str)) for start in (0, 1))
@@ -118,7 +131,7 @@ def _label_column(lists: list[Member], key: str | None, ids: Member | None, wher
         if found is None:
             raise UserError(where, f"an array called {key}, of shape (items,)", shown, "Name it: FILE:key.")
         return found
-    named = ranked((m for m in lists if m is not ids), label_rank)
+    named = as_labels(m for m in lists if m is not ids)
     if named:
         return named[0]
     lists = [m for m in lists if not m.implied]

@@ -16,7 +16,7 @@ import numpy as np
 
 from distillscope.errors import UserError
 from distillscope.measure.rows import Stored
-from distillscope.naming import embedding_rank, is_index
+from distillscope.naming import embedding_rank, is_coordinate, is_index, label_rank
 
 UNREADABLE = "unreadable"
 """dtype of an array whose ``load`` says why it cannot be read."""
@@ -153,6 +153,13 @@ def _above(name: str) -> list[str]:
     """The paths that a name lies under, without the root."""
     cuts = [i for i, c in enumerate(name) if c in "./" and i]
     return [name[:i] for i in cuts]
+
+
+def as_labels(members: Iterable[Member]) -> list[Member]:
+    """Those that are named as labels are, the surest first; a y beside an x of numbers is a place, no class."""
+    members = list(members)
+    numbers = [m.name for m in members if m.count is not None and m.kind in "fi"]
+    return [m for m in ranked(members, label_rank) if not is_coordinate(m.name, numbers)]
 
 
 @contextlib.contextmanager
