@@ -77,7 +77,8 @@ def _keyed(labels: np.ndarray, keyed: tuple[Member, np.ndarray, np.ndarray, str]
     missing = at < 0
     if missing.all():
         raise UserError(where, f"{what} of the items that were embedded", f"none in '{member.column}' (first '{own[0]}')",
-                        f"Give the {what} of these items, or name another column: FILE:{what.removesuffix('s')}@ids.")
+                        f"Give the {what} of these items, or name another column: FILE:{what.removesuffix('s')}@ids; "
+                        f"@none takes the {what} in row order.")
     unknown = missing | np.ma.getmaskarray(labels)[at]
     values = np.ma.getdata(labels)[at]
     taken = np.ma.array(values, mask=unknown) if unknown.any() else values

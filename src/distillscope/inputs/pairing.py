@@ -41,7 +41,7 @@ def _numbered(side: Embeddings, other: Embeddings) -> Embeddings:
     """Rows that pandas numbered 0 to n - 1 have ids where the other side's rows carry such numbers in another order."""
     column = other.reading.ids if other.ids is not None and other.reading is not None else None
     if side.ids is None and side.numbered and column is not None and is_index(column):
-        return replace(side, ids=strings(np.arange(len(side)), side.name))
+        return replace(side, ids=strings(np.arange(len(side)), side.name)).read_as(ids="index")
     return side
 
 
