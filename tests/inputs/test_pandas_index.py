@@ -87,9 +87,19 @@ def test_labels_that_count_from_one_are_not_shifted_against_rows_that_count_from
     ids = ids_of(read_embeddings(written(table(), tmp_path / f"t.{kind}")))
     own = pd.DataFrame({"id": np.arange(1, N + 1), "label": Y})
     own.to_csv(tmp_path / "l.csv", index=False)
-    assert list(match_labels(tmp_path / "l.csv", N, ids)[0]) == list(Y)
+    found, reading = match_labels(tmp_path / "l.csv", N, ids)
+    assert list(found) == list(Y) and "'id' counts from 1" in reading.said()
     own.iloc[ORDER].to_csv(tmp_path / "l.csv", index=False)
-    with refused(expected="embeddings with ids", advice="@none"):
+    with refused(got="in 'id'", advice=("l.csv@id", "l.csv@none")):
+        match_labels(tmp_path / "l.csv", N, ids)
+    assert match_labels(f"{tmp_path / 'l.csv'}@id", N, ids)[1].unlabelled == 1
+    assert list(match_labels(f"{tmp_path / 'l.csv'}@none", N, ids)[0]) == list(Y[ORDER])
+
+
+def test_names_of_items_beside_rows_that_are_only_numbered_are_refused(tmp_path):
+    ids = ids_of(read_embeddings(written(table(), tmp_path / "t.parquet")))
+    pd.DataFrame({"file": [f"n{i}" for i in range(N)], "label": Y}).to_csv(tmp_path / "l.csv", index=False)
+    with refused(got="none in 'file'", advice="@none"):
         match_labels(tmp_path / "l.csv", N, ids)
 
 

@@ -125,6 +125,7 @@ def _existing(path: str | Path, where: str) -> tuple[Spec, str]:
 
 def _label_column(lists: list[Member], key: str | None, ids: Member | None, where: str, what: str) -> Member:
     """The column called ``key``; else the one named as labels are; else the only one that is no id."""
+    lists = [m for m in lists if not m.implied]
     shown = ", ".join(map(str, lists[:6])) or "none"
     if key is not None:
         found = next((m for m in lists if m.name == key), None) or next(
@@ -135,7 +136,6 @@ def _label_column(lists: list[Member], key: str | None, ids: Member | None, wher
     named = as_labels(m for m in lists if m is not ids)
     if named:
         return named[0]
-    lists = [m for m in lists if not m.implied]
     rest = [m for m in lists if m is not ids and m.count is not None and id_rank(m.name) is None]
     rest = rest or [m for m in lists if m is not ids and m.count is not None]
     rest = rest or [m for m in lists if m is not ids]
@@ -166,6 +166,7 @@ def _ids_column(lists: list[Member], spec: Spec, ids: Sequence[np.ndarray], coun
     named = [m for m in columns if asked is not None or id_rank(m.name) is not None]
     best: Keyed | None = None
     rows, remark = None, ""
+    counted: tuple[Member, np.ndarray] | None = None
     others = [m for m in columns if m not in named and label_rank(m.name) is None]
     for member in [*sorted(named, key=lambda m: id_rank(m.name) or 0), *others]:
         try:
@@ -181,13 +182,14 @@ def _ids_column(lists: list[Member], spec: Spec, ids: Sequence[np.ndarray], coun
         for wanted in ids:
             at, how = _rows_of(wanted, own)
             matched = int((at >= 0).sum())
-            if matched < len(wanted) == len(own) and _counts_rows(wanted):
-                continue  # the items are merely numbered, and by others than these
+            if asked is None and 0 < matched < len(wanted) == len(own) and _counts_rows(wanted):
+                counted = member, own  # the items are merely numbered, and by others than these
+                continue
             if index and not matched and best is None and _rising(own):
                 continue
             if (best is None or matched > int((best[2] >= 0).sum())) and (member in named or matched > HALF * len(wanted)):
                 best = member, own, at, how
-        if best is None and member in named:
+        if best is None and member in named and counted is None:
             if index and _rising(own):
                 remark = f"its index ('{own[0]}' to '{own[-1]}', rising) matches no ids, and its rows are taken to be in order"
             else:
@@ -195,9 +197,21 @@ def _ids_column(lists: list[Member], spec: Spec, ids: Sequence[np.ndarray], coun
     if best is not None:
         _one_label_each(best[0], best[1], lists, label, where, what)
         return best, ""
+    if counted is not None:
+        return None, _expect_counter(*counted, spec, where, what)
     if rows is not None:
         _expect_row_order(rows, ids, spec, where, what)
     return None, remark
+
+
+def _expect_counter(member: Member, own: np.ndarray, spec: Spec, where: str, what: str) -> str:
+    """Where the items are numbered by their rows and these numbers are others: from 0 beside from 1, both are in row order."""
+    if _counts_rows(own):
+        return f"'{member.column}' counts from {own[0]}, the items do not, and both are taken to be in one order"
+    given = f"{spec.path}:{spec.key}" if spec.key else str(spec.path)
+    raise UserError(where, f"{what} by id, or in row order", f"numbers in '{member.column}' (first '{own[0]}') that name "
+                    "some of the items, which are numbered by their rows",
+                    f"Write {given}@{member.column} to match them, or {given}@none to take the rows in order.")
 
 
 def _expect_row_order(own: np.ndarray, ids: Sequence[np.ndarray], spec: Spec, where: str, what: str) -> None:
