@@ -9,6 +9,7 @@ from collections.abc import Mapping
 
 import numpy as np
 import pandas as pd
+import pyarrow as pa
 import pytest
 import torch
 from hypothesis import example, given
@@ -117,6 +118,44 @@ def test_frames_tensors_columns_and_categories_are_taken_as_the_arrays_they_hold
     plain = audit(teacher, student, labels, **asked)
     found = audit(rows(teacher), rows(student), classes(labels), **asked)
     assert {key: found[key] for key in found} == {key: plain[key] for key in plain}
+
+
+def tables():
+    """Kinds of frame that name their columns, each with the call that makes it of one of pandas."""
+    yield "pandas", lambda frame: frame
+    yield "polars", lambda frame: polars().from_pandas(frame)
+    yield "arrow", pa.Table.from_pandas
+
+
+@pytest.mark.parametrize("made_of", [pytest.param(way, id=name) for name, way in tables()])
+@pytest.mark.parametrize("beside", ["id", "label", "score", "serial"])
+def test_no_other_column_of_a_frame_becomes_a_dimension(made_of, beside):
+    teacher, student, _ = made()
+    values = {"id": np.arange(120), "label": np.arange(120) % 3 + 0.0, "score": teacher[:, 0], "serial": np.arange(120)}
+    plain, more = (pd.DataFrame(z).add_prefix("e") for z in (teacher, student))
+    more.insert(0, beside, values[beside])
+    with refused(where="student", got=f"'{beside}'", advice=(beside, "drop")):
+        audit(made_of(plain), made_of(more), intervals=False, groups="alignment")
+    with refused(where="train_student", got=f"'{beside}'"):
+        audit(teacher, student, np.arange(120) % 2, train_teacher=teacher, train_student=made_of(more),
+              train_labels=np.ma.array(np.arange(120) % 2, mask=np.arange(120) < 3), intervals=False)
+
+
+@pytest.mark.parametrize("made_of", [pytest.param(way, id=name) for name, way in tables()])
+def test_whole_numbers_that_are_dimensions_are_taken_from_a_frame(made_of):
+    """A dimension that is always off is read from a table of text as a column of whole zeros."""
+    teacher, student, _ = made()
+    student[:, 3] = 0
+    plain = audit(teacher, student, intervals=False, groups="alignment").to_dict()
+    for frame in (pd.DataFrame(student).add_prefix("e").astype({"e3": int}),
+                  pd.DataFrame(student).rename(columns=str).astype({"3": int})):
+        assert audit(teacher, made_of(frame), intervals=False, groups="alignment").to_dict() == plain
+    two = pd.DataFrame({"x": student[:, 0], "y": student[:, 1]})
+    assert audit(teacher, made_of(two), intervals=False, groups="spectrum")["student.effective_rank"] > 1
+    numbered = pd.DataFrame(student).rename(columns=str)
+    numbered["0"] = np.arange(120)  # what read_csv makes of a table without a header whose first column is an id
+    with refused(got="'0'"):
+        audit(teacher, made_of(numbered), intervals=False)
 
 
 def test_an_index_of_pandas_in_another_order_is_not_paired_by_place():

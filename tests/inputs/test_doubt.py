@@ -93,6 +93,17 @@ def test_ids_that_pair_the_rows_in_two_ways_are_asked_about(tmp_path):
     assert np.allclose(align(*(read_embeddings(f"{tmp_path / f}.csv@filename") for f in "ts"))[1].rows[:], Z)
 
 
+def test_file_names_that_contradict_two_counters_are_asked_about_whatever_they_are_called(tmp_path):
+    teacher = side(tmp_path, "t", id=np.arange(N), file_name=NAMES)
+    for counter in ("id", "image_id"):
+        paths = [f"images/{n}.jpg" for n in NAMES[ORDER]]
+        student = side(tmp_path, "s", z=Z[ORDER], image_path=paths, **{counter: np.arange(N)})
+        with refused(got="'file_name' of the teacher with 'image_path'", advice=("t.csv@file_name", "s.csv@image_path")):
+            align(teacher, student)
+    other = side(tmp_path, "o", z=Z[ORDER], id=ORDER, image_path=NAMES[ORDER], frame_id=np.arange(N))
+    assert np.allclose(align(teacher, other)[1].rows[:], Z), "a counter of something else is no contradiction"
+
+
 def test_the_columns_that_match_are_the_ids(tmp_path):
     teacher = side(tmp_path, "t", id=5000 + np.arange(N), filename=NAMES)
     student = side(tmp_path, "s", z=Z[ORDER], id=9000 + np.arange(N), path=NAMES[ORDER])
@@ -292,6 +303,23 @@ def test_items_without_a_label_are_counted(tmp_path):
         assert match_labels(tmp_path / name, N)[1].unlabelled == 1, name
     np.save(tmp_path / "hot.npy", np.eye(3)[Y])
     assert read_labels(tmp_path / "hot.npy", N).tolist() == Y.tolist()
+
+
+@pytest.mark.parametrize("spelled", ["NA", "N/A", "#N/A", "na"])
+def test_na_is_no_label_beside_numbers_and_a_class_beside_names_and_either_is_said(tmp_path, spelled):
+    at = np.arange(N) % 5 == 0
+    for label, missing in ((Y.astype(str), True), ((Y + 0.0).astype(str), True), (np.array(["DE", "FR", "US"])[Y], False)):
+        frame = pd.DataFrame({"id": NAMES, "label": np.where(at, spelled, label.astype("U4"))})
+        frame.to_csv(tmp_path / "y.csv", index=False)
+        labels, reading = match_labels(tmp_path / "y.csv", N, [NAMES.astype(object)])
+        assert np.array_equal(np.ma.getmaskarray(labels), at & missing)
+        frame = table(id=NAMES, label=frame["label"])
+        frame.to_parquet(tmp_path / "t.parquet")
+        found = read_embeddings(tmp_path / "t.parquet")
+        assert np.array_equal(np.ma.getmaskarray(found.labels), at & missing)
+        for said in (reading.said(), found.reading.said()):
+            assert ("have none" if missing else f"'{spelled}' is taken for a class, since others are names") in said
+            assert label[1] != "1" or f"'{spelled}' stands for no label, since the others are numbers" in said
 
 
 def test_labels_of_other_items_or_two_for_one_are_refused(tmp_path):

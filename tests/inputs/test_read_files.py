@@ -24,7 +24,8 @@ from builders import refused
 from builders.made import COUNT, DIM, FORMATS, IDS, LABELS, embeddings, written
 from builders.tiny import finished_run
 from distillscope.errors import UserError
-from distillscope.inputs.embeddings import Embeddings, align, read_embeddings, read_labels, read_text
+from distillscope.inputs.class_text import read_class_text
+from distillscope.inputs.embeddings import Embeddings, align, read_embeddings, read_labels
 from distillscope.inputs.formats import READERS, suffix_of
 from distillscope.inputs.members import strings
 from distillscope.measure.audit import audit_one
@@ -134,7 +135,7 @@ def test_labels_with_ids_are_aligned(tmp_path):
 
 def test_text_is_read_whole(tmp_path):
     save_file({"text": torch.eye(4).bfloat16()}, tmp_path / "text.safetensors")
-    text = read_text(tmp_path / "text.safetensors")
+    text, _ = read_class_text(tmp_path / "text.safetensors")
     assert isinstance(text, np.ndarray) and (text == np.eye(4)).all()
 
 

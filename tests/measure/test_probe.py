@@ -350,7 +350,7 @@ def test_names_in_any_dress(values):
 
 @pytest.mark.parametrize("values", [
     np.r_[Y, -1, -1], np.r_[Y, np.nan, np.nan], [*Y, None, float("nan")], [*NAMES, "", "NaN"], [*NAMES, None, "-1"],
-    [*Y.astype(str), "", "-1"],
+    [*Y.astype(str), "", "-1"], [*Y.astype(str), "NA", "#n/a"],
     np.vstack([np.eye(3)[Y], np.zeros((2, 3))]), pd.Categorical([*NAMES, None, None]),
     np.ma.array(np.r_[Y, 0, 0], mask=[0] * 60 + [1, 1]),
     pd.array([*Y, None, None], "Int64"),

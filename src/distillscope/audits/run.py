@@ -20,7 +20,8 @@ from distillscope.errors import UserError, unknown_name
 from distillscope.files.folders import check_fresh
 from distillscope.files.remote import is_url
 from distillscope.inputs.arrays import is_torchscript
-from distillscope.inputs.embeddings import Embeddings, align, read_embeddings, read_text, with_ids
+from distillscope.inputs.class_text import read_class_text
+from distillscope.inputs.embeddings import Embeddings, align, read_embeddings, with_ids
 from distillscope.inputs.formats import split_key
 from distillscope.inputs.labels import match_labels
 from distillscope.inputs.members import strings
@@ -183,7 +184,8 @@ def audit_inputs(teacher: str, student: str, labels: str | None = None, *, train
     notes += [f"items from elsewhere: {note}" for note in (_notes(more) if others else [])]
     inputs |= {f"ood_{name}": held for name, held in more.items()}
     rows = {} if files is None else _rows_of_files(files, pair[1], images)
-    named = None if text is None else _text(text, images)
+    named, said = (None, {}) if text is None else _text(text, images)
+    inputs |= said
     with progress.late_task("audit", num_steps(groups, intervals), "measures") as advance:
         found = audit(pair[0].rows, pair[1].rows, known, text=named, subgroups=parts, artefacts=rows,
                       ood_teacher=others and others[0].rows, ood_student=others and others[1].rows, normalize=normalize,
@@ -356,18 +358,19 @@ def _read(spec: str, images: Images, split: str, where: str, scale: float | None
                        workers=images.workers, preprocess=images.preprocess.get(side), shown=f"{images.data}/{split}")
 
 
-def _text(spec: str, images: Images) -> np.ndarray:
-    """Embeddings of the class names: from a file, or by an open_clip model from the names that the data has."""
+def _text(spec: str, images: Images) -> tuple[np.ndarray, dict[str, dict[str, Any]]]:
+    """Embeddings of the class names, and how they were read: from a file, or made by an open_clip model of the data's names."""
+    names = None if images.data is None else images.load(images.split, "--text").class_names
     if not spec.startswith("open_clip/"):
-        return read_text(spec)
+        rows, reading = read_class_text(spec, names)
+        return rows, {"text": reading.to_dict()} if reading is not None else {}
     from distillscope.teachers.models import class_text
 
-    names = None if images.data is None else images.load(images.split, "--text").class_names
     if names is None:
-        raise UserError("--text", "--data with class names, since it names a model", "none",
-                        "Pass a file of embeddings instead.")
+        raise UserError("--text", "--data with class names, since it names a model", "none", "Pass a file of embeddings.")
     settings = Teacher.model_validate(spec).settings
-    return class_text(settings["model"], names, settings.get("weights"))
+    said = f"{spec}: 'a photo of a {names[0]}.' and so on, of the {len(names)} class names of {images.data}/{images.split}."
+    return class_text(settings["model"], names, settings.get("weights")), {"text": {"said": said}}
 
 
 def is_model(spec: str, *, with_images: bool = True) -> bool:

@@ -17,8 +17,8 @@ from pydantic import BaseModel, Field
 
 from distillscope.errors import UserError
 from distillscope.files.json_reader import parse_json, read_json
+from distillscope.inputs.dimensions import runs_of
 from distillscope.inputs.members import Contents, Kept, Member, check_memory, opened
-from distillscope.inputs.naming import id_rank, is_index, label_rank, runs
 from distillscope.measure.rows import Stored
 
 BATCH = 8192
@@ -186,23 +186,47 @@ def contents_of(table: Table, where: str) -> Contents:
     """Every column as a member: lists, numbers, text, and runs of numbered columns side by side."""
     leaves = [leaf for field in table.schema for leaf in _leaves((field.name,), field.type, 0)]
     members = [_member(table, leaf, where) for leaf in leaves]
-    flat = {m.name: m for m in members if len(m.shape) == 1 and m.kind in "fi" and not is_index(m.name)}
+    members += _implied_index(table, [m.name for m in members])
     places = {leaf.name: leaf for leaf in leaves}
 
     def join(names: Sequence[str]) -> Stored:
         return _side_by_side(table, [places[n] for n in names])
 
-    return Contents([*members, *runs_of(flat, join)], join)
+    return Contents([*members, *runs_of(members, join, where)], join)
 
 
-def runs_of(flat: dict[str, Member], join: Callable[[Sequence[str]], np.ndarray | Stored]) -> list[Member]:
-    """A member for each run of numbered columns of numbers among ``flat``."""
-    found = []
-    for run in runs([n for n in flat if label_rank(n) is None and id_rank(n) is None]):
-        kind = "f" if any(flat[n].kind == "f" for n in run.names) else "i"
-        dtype = next(flat[n].dtype for n in run.names if flat[n].kind == kind)
-        shape = *flat[run.names[0]].shape, len(run.names)
-        found.append(Member(run.title, shape, dtype, kind, partial(join, run.names), run.names))
+class _Level(BaseModel):
+    """A level of pandas' index that is a range, and so no column of the file."""
+
+    kind: str
+    name: Any = None
+    start: int
+    stop: int
+    step: int
+
+
+class _Pandas(BaseModel):
+    """What pandas says of its index in the metadata of a table: names of columns, or ranges."""
+
+    index_columns: list[Any] = []
+
+
+def _implied_index(table: Table, names: Sequence[str]) -> list[Member]:
+    """The numbers of rows that pandas keeps beside a table, where they are as many as its rows: those of another table are not.
+
+    What is called as a column of the file is that column.
+    """
+    said = (table.schema.metadata or {}).get(b"pandas")
+    found: list[Member] = []
+    with contextlib.suppress(ValueError):  # a note of another program, which says nothing of the rows
+        for i, held in enumerate(_Pandas.model_validate_json(said or b"{}").index_columns):
+            if not isinstance(held, dict) or held.get("kind") != "range":
+                continue
+            level = _Level.model_validate(held)
+            title = str(level.name) if level.name is not None else f"__index_level_{i}__"
+            numbers = range(level.start, level.stop, level.step or 1)
+            if len(numbers) == table.count and title not in names:
+                found.append(Member(title, (table.count,), "int64", "i", partial(np.array, numbers, np.int64), implied=True))
     return found
 
 
@@ -237,15 +261,32 @@ def _member(table: Table, leaf: _Leaf, where: str) -> Member:
         while _is_list(inner):
             inner, depth = _stored(inner.value_type), depth + 1
         width = kind.list_size if depth == 1 and pa.types.is_fixed_size_list(kind) else None
-        letter = "f" if pa.types.is_floating(inner) else "i" if pa.types.is_integer(inner) else "O"
+        letter = _letter(inner)
         dtype = f"{'list of ' * depth}{inner}"
         return Member(leaf.name, (table.count, width), dtype, letter, lambda: _lists(table, leaf, where))
     value = kind.value_type if pa.types.is_dictionary(kind) else kind
     is_view = getattr(pa.types, "is_string_view", pa.types.is_string)  # of newer versions
     text = pa.types.is_string(value) or pa.types.is_large_string(value) or is_view(value)
-    letter = ("f" if pa.types.is_floating(value) else "i" if pa.types.is_integer(value) else "b" if pa.types.is_boolean(value)
-              else "U" if text else "O")
+    letter = "U" if text else _letter(value)
     return Member(leaf.name, (table.count,), "text" if text else str(value), letter, lambda: _column(table, leaf))
+
+
+def _letter(kind: Any) -> str:
+    import pyarrow as pa
+
+    if pa.types.is_decimal(kind):
+        return "f" if kind.scale > 0 else "i"
+    return ("f" if pa.types.is_floating(kind) else "i" if pa.types.is_integer(kind) else "b" if pa.types.is_boolean(kind)
+            else "O")
+
+
+def _without_decimals(values: Any) -> Any:
+    """Decimals of a database as the numbers that NumPy has."""
+    import pyarrow as pa
+
+    if not pa.types.is_decimal(values.type):
+        return values
+    return values.cast(pa.float64() if values.type.scale > 0 else pa.int64())
 
 
 def _arrays(table: Table, leaf: _Leaf) -> Iterator[Any]:
@@ -310,7 +351,7 @@ def _one_level(lists: Any, where: str) -> Any:
 
 def _numbers(values: Any) -> np.ndarray:
     """An Arrow array of numbers; nulls become NaN, which the audit names."""
-    return values.to_numpy(zero_copy_only=False)
+    return _without_decimals(values).to_numpy(zero_copy_only=False)
 
 
 def _side_by_side(table: Table, leaves: list[_Leaf]) -> Stored:
@@ -334,4 +375,5 @@ def _column(table: Table, leaf: _Leaf) -> np.ndarray:
     column = pa.chunked_array(list(_arrays(table, leaf)), type=_stored(leaf.type))
     if pa.types.is_dictionary(column.type):
         column = column.cast(column.type.value_type)
+    column = _without_decimals(column)
     return column.to_pandas(integer_object_nulls=True).to_numpy() if column.null_count else column.to_numpy()

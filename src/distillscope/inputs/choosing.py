@@ -10,11 +10,22 @@ from typing import Any
 import numpy as np
 
 from distillscope.errors import UserError, unknown_name
-from distillscope.inputs.members import UNREADABLE, Contents, Kept, Member, as_table, ranked, strings
-from distillscope.inputs.naming import Run, are_weights, embedding_rank, id_rank, is_index, label_rank, runs
+from distillscope.inputs.members import (
+    UNREADABLE,
+    Contents,
+    Kept,
+    Member,
+    Scaled,
+    as_labels,
+    as_table,
+    of_another,
+    ranked,
+    strings,
+)
 from distillscope.inputs.reading import Reading
-from distillscope.measure.classes import classes
+from distillscope.measure.classes import classes, not_available
 from distillscope.measure.rows import Stored
+from distillscope.naming import Run, are_weights, embedding_rank, id_rank, is_index, label_rank, runs
 
 NO_IDS = "none"
 EACH = "each array is one item's, called by its id"
@@ -76,26 +87,13 @@ class Asked:
     options: bool = False
 
 
-class _Scaled:
-    """Whole numbers that become floats as they are read: an array for `Stored`, not a copy."""
-
-    def __init__(self, part: np.ndarray, scale: float) -> None:
-        self.part, self.scale = part, scale
-        self.dtype, self.shape, self.ndim = np.dtype(np.float32), part.shape, 2
-
-    def __len__(self) -> int:
-        return len(self.part)
-
-    def __getitem__(self, index: Any) -> np.ndarray:
-        return np.divide(self.part[index], self.scale, dtype=np.float32)
-
-
 def from_contents(held: Contents, asked: Asked, where: str, name: str, file: str) -> Embeddings:
     """The embeddings of one file, with the ids and labels that it has, and how it was read."""
     held = _one_array(held)
     chosen = pick_embeddings(held, asked, where)
     rows, kept, total = _rows(chosen, asked, where)
     beside = _beside(held, chosen)
+    near = [m for m in beside if not of_another(m, chosen, held.members)]
     remarks = [*held.remarks, *([chosen.remark] if chosen.remark else [])]
     if chosen.kind == "i":
         remarks.append(f"{chosen.dtype} values " + ("taken as they are" if asked.scale == 1 else f"divided by {asked.scale:g}"))
@@ -106,17 +104,17 @@ def from_contents(held: Contents, asked: Asked, where: str, name: str, file: str
         found = strings(member.load(), f"{where}:{member.name}")
         return found if kept is None else found[kept]
 
-    ids, id_member, spare, numbered = _ids(beside, asked, total, ids_of, where)
+    ids, id_member, spare, numbered = _ids(beside if asked.ids else near, asked, total, ids_of, where)
     if kept is not None and ids is None:
         first = int(np.argmin(np.isin(np.arange(total), kept)))
         raise UserError(f"{where}:{chosen.name}", "an embedding in every row, or ids to drop rows by",
                         f"{total - len(kept)} empty rows, first row {first}, and no ids",
                         "Drop the rows without an embedding, on both sides.")
-    labels, label_member, why = _labels([m for m in beside if m is not id_member], total, where)
+    labels, label_member, why = _labels([m for m in near if m is not id_member], total, where)
     labels = labels if labels is None or kept is None else labels[kept]
     remarks += why
-    unused = [_described(m, spare) for m in beside if m is not id_member and m is not label_member]
-    reading = Reading(file, chosen.title, len(rows), rows.shape[1], (id_member.name or "index") if id_member else None,
+    unused = [_described(m, spare) for m in beside if m is not id_member and m is not label_member and not m.implied]
+    reading = Reading(file, chosen.title, len(rows), rows.shape[1], id_member.column if id_member else None,
                       label_member.name if label_member else None, tuple(unused), total - len(rows),
                       0 if labels is None else int(np.ma.getmaskarray(labels).sum()), remarks=tuple(remarks))
     others = tuple(s for s in spare if id_member is None or s.name != id_member.name)
@@ -296,7 +294,7 @@ def _rows(chosen: Member, asked: Asked, where: str) -> tuple[np.ndarray | Stored
         raise UserError(where, "at least one row and one column", f"shape {rows.shape}", "Save the embeddings again.")
     if chosen.kind == "i" and asked.scale is not None:  # `_checked` refused whole numbers without a scale
         stored = rows if isinstance(rows, Stored) else Stored([rows])
-        scaled: list[Any] = [_Scaled(part, asked.scale) for part in stored.parts]
+        scaled: list[Any] = [Scaled(part, asked.scale) for part in stored.parts]
         rows = Stored(scaled, stored.chosen)
     return rows, kept, total
 
@@ -309,7 +307,7 @@ def _ids(beside: list[Member], asked: Asked, total: int, load: Callable[[Member]
     """Ids (n,), their column, other columns that could be ids, and whether the rows are merely numbered."""
     spare: list[Ids] = []
     if asked.ids is not None:
-        named = next((m for m in beside if m.name == asked.ids), None)
+        named = next((m for m in beside if asked.ids in (m.name, m.column)), None)
         if named is not None:
             found = load(named)
             _right_length(len(found), total, f"{where} ids '{named.name}'", "ids")
@@ -366,7 +364,7 @@ def _right_length(found: int | None, total: int, where: str, what: str) -> None:
 
 def _labels(beside: list[Member], total: int, where: str) -> tuple[np.ndarray | None, Member | None, list[str]]:
     """Labels (n,) of at least two classes, their column, and why another was not taken."""
-    named = ranked(beside, label_rank)
+    named = as_labels(beside)
     unnamed = [m for m in beside if m.unnamed and m.count == total and label_rank(m.name) is None]
     why: list[str] = []
     for member in [*named, *unnamed]:
@@ -375,7 +373,8 @@ def _labels(beside: list[Member], total: int, where: str) -> tuple[np.ndarray | 
                 _right_length(member.count, total, f"{where} {member.name}", "labels")
             continue
         try:
-            found = classes(member.load(), f"{where}:{member.name}")
+            values = member.load()
+            found = classes(values, f"{where}:{member.name}")
         except UserError as error:
             why.append(f"'{member.name}' is not taken as labels: {error.got}")
             continue
@@ -385,7 +384,8 @@ def _labels(beside: list[Member], total: int, where: str) -> tuple[np.ndarray | 
                 why.append(f"'{member.name}' is not taken as labels: all items are of one class" if count else
                            f"'{member.name}' is not taken as labels: it is empty")
             continue
-        return found, member, why
+        said = not_available(values, found)
+        return found, member, [*why, *([f"label {said}"] if said else [])]
     return None, None, why
 
 

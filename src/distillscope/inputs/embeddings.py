@@ -4,7 +4,7 @@ A folder holds shards, one file or folder for each split, parts, or what `datase
 
     FOLDER/img_emb/img_emb_0.npy ...    clip-retrieval's, our cache's and a trial's; ids and labels in
                                         metadata/metadata_0.parquet ...
-    FOLDER/{split}.npy                  or any other format; ids in the file, or in {split}_ids.txt, one per line
+    FOLDER/{split}.npy                  or any other format; ids and labels in it, or in {split}_ids.txt, {split}_labels.npy
     FOLDER/{split}/img_emb/ ...
     FOLDER/embeddings_test/img_emb/ ... a trial or reference of a run
     FOLDER/state.json, data-*.arrow     Dataset.save_to_disk; with dataset_dict.json, a folder of it for each split
@@ -14,6 +14,7 @@ A folder holds shards, one file or folder for each split, parts, or what `datase
 from __future__ import annotations
 
 import difflib
+import re
 from dataclasses import replace
 from pathlib import Path
 
@@ -26,14 +27,16 @@ from distillscope.files.remote import is_url, local_copy
 from distillscope.inputs.arrow import read_saved
 from distillscope.inputs.choosing import Asked, Embeddings, from_contents
 from distillscope.inputs.formats import EMBEDDINGS, parse_spec, read_contents, suffix_of
-from distillscope.inputs.labels import read_column, read_labels
+from distillscope.inputs.labels import match_labels, read_column, read_labels
 from distillscope.inputs.members import readable, strings
-from distillscope.inputs.naming import id_rank
 from distillscope.inputs.numbered_files import find_parts, read_parts, read_shards
-from distillscope.inputs.pairing import align, positions
-from distillscope.inputs.tables import read_txt
+from distillscope.inputs.pairing import align, columns_of_ids, distinct_texts, positions
+from distillscope.naming import id_rank, label_rank
 
-__all__ = ["Embeddings", "align", "positions", "read_embeddings", "read_labels", "read_text", "with_ids"]
+OF_IDS, OF_LABELS = (0, 1, 2, 3), (0, 2, 4)
+"""Ranks of names that mean ids and labels when a file is called so: test_images.npy and test_class_names.txt are neither."""
+
+__all__ = ["Embeddings", "align", "positions", "read_embeddings", "read_labels", "with_ids"]
 
 
 def read_embeddings(path: str | Path, *, split: str = "test", where: str = "teacher", scale: float | None = None) -> Embeddings:
@@ -78,11 +81,6 @@ def with_ids(side: Embeddings, path: str | Path, where: str) -> Embeddings:
         raise UserError(f"{where} {path}", f"{len(side)} ids, one per row", str(len(ids)), "Write one id for each row.")
     title = f"{Path(path).name}:{column}" if column and ":" not in Path(path).name else Path(path).name
     return replace(side, ids=ids, spare=(), numbered=False).read_as(ids=title)
-
-
-def read_text(path: str | Path, *, where: str = "text") -> np.ndarray:
-    """Embeddings (classes, d) of the class names, from any format of `read_embeddings`, in memory."""
-    return np.asarray(read_embeddings(path, where=where).rows)
 
 
 def read_folder(path: Path, split: str, where: str, asked: Asked = Asked()) -> Embeddings:
@@ -131,13 +129,33 @@ def _read_split(file: Path, where: str, asked: Asked) -> Embeddings:
         held = read_contents(file, f"{where}/{file.name}")
         folder = file.parent.name
         found = from_contents(held, asked, f"{where}/{file.name}", f"{folder}/{stem}", f"{folder}/{file.name}")
-        listed = file.with_name(f"{stem}_ids.txt")
-        if listed.is_file():
-            ids = strings(read_txt(listed, str(listed)).members[0].load(), str(listed))
-            if len(ids) != len(found):
-                raise UserError(str(listed), f"{len(found)} ids", str(len(ids)), "Write one id for each row.")
-            found = replace(found, ids=ids, spare=()).read_as(ids=listed.name)
-    return found
+    return _with_files_beside(found, file, stem, where, asked)
+
+
+def _with_files_beside(found: Embeddings, file: Path, split: str, where: str, asked: Asked) -> Embeddings:
+    """The ids and labels that files of the split hold ({split}_ids.txt, {split}_labels.npy); further files of it are named."""
+    beside: dict[str, list[Path]] = {"ids": [], "labels": [], "": []}
+    for other in sorted(file.parent.glob("*")):
+        words = re.split(r"[_\-. ]", other.name.removesuffix(suffix_of(other)))
+        if other != file and split in words and suffix_of(other) in (*EMBEDDINGS, ".txt") and other.is_file():
+            rest = "_".join(w for w in words if w != split) or file.stem
+            ids = asked.ids is None and id_rank(rest) in OF_IDS
+            beside["ids" if ids else "labels" if label_rank(rest) in OF_LABELS else ""].append(other)
+    for what, files in beside.items():
+        if what and len(files) > 1:
+            raise UserError(where, f"one file of {what} for split '{split}'", ", ".join(f.name for f in files),
+                            "Remove those that are older.")
+    for listed in beside["ids"]:
+        found = with_ids(found, listed, where)
+    for listed in beside["labels"]:
+        if found.labels is not None:
+            beside[""].append(listed)
+            continue
+        names = [texts for column in columns_of_ids(found) if (texts := distinct_texts(column)) is not None]
+        labels, reading = match_labels(listed, len(found), names, where=where)
+        found = replace(found, labels=labels).read_as(labels=listed.name, unlabelled=reading.unlabelled)
+        found = found.read_as(remarks=(*(found.reading.remarks if found.reading else ()), *reading.remarks))
+    return found.read_as(unused=(*(found.reading.unused if found.reading else ()), *(f"file {f.name}" for f in beside[""])))
 
 
 def _nothing(path: Path, split: str, where: str) -> UserError:

@@ -9,11 +9,14 @@ import numpy as np
 
 from distillscope.errors import UserError, unknown_name
 from distillscope.inputs.formats import Spec, parse_spec, read_contents
-from distillscope.inputs.members import Contents, Member, ranked, readable, strings
-from distillscope.inputs.naming import embedding_rank, id_rank, is_index, label_rank
+from distillscope.inputs.members import Contents, Member, as_labels, ranked, readable, strings
 from distillscope.inputs.pairing import HALF, positions_of
 from distillscope.inputs.reading import Reading
-from distillscope.measure.classes import classes
+from distillscope.measure.classes import classes, not_available
+from distillscope.naming import embedding_rank, id_rank, is_index, label_rank
+
+SURELY = 10
+"""So many texts that all differ are no classes."""
 
 
 def read_labels(path: str | Path, count: int, ids: np.ndarray | None = None, *, where: str = "labels") -> np.ndarray:
@@ -41,20 +44,23 @@ def match_labels(path: str | Path, count: int, ids: Sequence[np.ndarray] = (), *
     with readable(name, f"{what} that can be read"):
         held = read_contents(spec.path, name)
         lists = [m for m in held.members if _is_column(m)]
-        keyed = _ids_column(lists, spec.ids, spec.key, ids, name, what)
+        keyed, remark = _ids_column(lists, spec, ids, count, name, what)
         found = _label_column(lists, spec.key, keyed[0] if keyed else None, name, what)
-        labels = classes(found.load(), name if not found.name else f"{name}:{found.name}")
+        values = found.load()
+        labels = classes(values, name if not found.name else f"{name}:{found.name}")
+    _expect_classes(labels, name, what)
     used = (found, keyed[0] if keyed else None)
-    unused = tuple(f"{m.name} ({m.dtype})" for m in lists if m.name and not any(m is one for one in used))
+    unused = tuple(f"{m.name or 'an unnamed one'} ({m.dtype})" for m in lists
+                   if not m.implied and not any(m is one for one in used))
     reading = Reading(spec.path.name, None, len(labels), ids=None, labels=found.name or spec.path.name, unused=unused,
-                      what=what)
-    if keyed is not None and not len(ids) and not in_order and not _counts_rows(keyed[1]):
-        column = f":{found.name}" if found.name else ""
+                      what=what, remarks=tuple(said for said in (remark, not_available(values, labels)) if said))
+    column = f":{found.name}" if found.name else ""
+    if keyed is not None and not keyed[2].size and not in_order and not _counts_rows(keyed[1]):
         raise UserError(name, "embeddings with ids, since "
-                        f"'{keyed[0].name}' names the items of these {what} (first '{keyed[1][0]}')", "none",
+                        f"'{keyed[0].column}' names the items of these {what} (first '{keyed[1][0]}')", "none",
                         "Give the embeddings their ids (a column or array of them, or --ids FILE), or write "
                         f"{spec.path}{column}@none to take the {what} in row order.")
-    if keyed is None or not len(ids):
+    if keyed is None or not keyed[2].size:
         reading = Reading(**{**vars(reading), "ids": None, "unlabelled": _unlabelled(labels)})
         if len(labels) != count:
             raise UserError(name, f"{count} {what}, one per item", str(len(labels)),
@@ -70,8 +76,9 @@ def _keyed(labels: np.ndarray, keyed: tuple[Member, np.ndarray, np.ndarray, str]
         raise UserError(where, f"{len(labels)} ids, one for each of the {what}", str(len(own)), "Save one id for each row.")
     missing = at < 0
     if missing.all():
-        raise UserError(where, f"{what} of the items that were embedded", f"none in '{member.name}' (first '{own[0]}')",
-                        f"Give the {what} of these items, or name another column: FILE:{what.removesuffix('s')}@ids.")
+        raise UserError(where, f"{what} of the items that were embedded", f"none in '{member.column}' (first '{own[0]}')",
+                        f"Give the {what} of these items, or name another column: FILE:{what.removesuffix('s')}@ids; "
+                        f"@none takes the {what} in row order.")
     unknown = missing | np.ma.getmaskarray(labels)[at]
     values = np.ma.getdata(labels)[at]
     taken = np.ma.array(values, mask=unknown) if unknown.any() else values
@@ -80,8 +87,17 @@ def _keyed(labels: np.ndarray, keyed: tuple[Member, np.ndarray, np.ndarray, str]
     extra = len(set(own)) - int((~missing).sum())
     if extra:
         remarks.append(f"{extra:,} of its rows are of no item here")
-    return taken, Reading(**{**vars(reading), "ids": member.name, "unlabelled": _unlabelled(taken), "repeated": repeated,
-                             "remarks": tuple(remarks)})
+    return taken, Reading(**{**vars(reading), "ids": member.column, "unlabelled": _unlabelled(taken), "repeated": repeated,
+                             "remarks": (*reading.remarks, *remarks)})
+
+
+def _expect_classes(labels: np.ndarray, where: str, what: str) -> None:
+    """Texts that all differ name the items: lines of 'file label', or a column of ids."""
+    found = np.ma.compressed(labels)
+    if found.dtype.kind == "U" and len(found) >= SURELY and len(np.unique(found)) == len(found):
+        raise UserError(where, f"{what} that items share", f"{len(found)} texts that all differ, first '{found[0][:60]}'",
+                        f"Name their column: FILE:COLUMN; where a line holds a file and its {what.removesuffix('s')}, write "
+                        "'filename,label' above them and commas between.")
 
 
 def _counts_rows(ids: np.ndarray) -> bool:
@@ -109,6 +125,7 @@ def _existing(path: str | Path, where: str) -> tuple[Spec, str]:
 
 def _label_column(lists: list[Member], key: str | None, ids: Member | None, where: str, what: str) -> Member:
     """The column called ``key``; else the one named as labels are; else the only one that is no id."""
+    lists = [m for m in lists if not m.implied]
     shown = ", ".join(map(str, lists[:6])) or "none"
     if key is not None:
         found = next((m for m in lists if m.name == key), None) or next(
@@ -116,7 +133,7 @@ def _label_column(lists: list[Member], key: str | None, ids: Member | None, wher
         if found is None:
             raise UserError(where, f"an array called {key}, of shape (items,)", shown, "Name it: FILE:key.")
         return found
-    named = ranked((m for m in lists if m is not ids), label_rank)
+    named = as_labels(m for m in lists if m is not ids)
     if named:
         return named[0]
     rest = [m for m in lists if m is not ids and m.count is not None and id_rank(m.name) is None]
@@ -127,21 +144,29 @@ def _label_column(lists: list[Member], key: str | None, ids: Member | None, wher
     raise UserError(where, f"an array called {what.removesuffix('s')}, of shape (items,)", shown, "Name it: FILE:key.")
 
 
-def _ids_column(lists: list[Member], asked: str | None, label: str | None, ids: Sequence[np.ndarray],
-                where: str, what: str) -> tuple[Member, np.ndarray, np.ndarray, str] | None:
-    """The column that names the items, its texts, the row of each item in it (-1 for none), and how they were compared.
+Keyed = tuple[Member, np.ndarray, np.ndarray, str]
+"""The column that names the items, its texts, the row of each item in it (-1 for none; empty where the items have no ids to
+compare), and how they were compared."""
+
+
+def _ids_column(lists: list[Member], spec: Spec, ids: Sequence[np.ndarray], count: int,
+                where: str, what: str) -> tuple[Keyed | None, str]:
+    """The column that names the items, and what a reader must know where an index was passed over.
 
     It is the one named as ids are that matches most, else any other that holds most of the items' ids.
     """
+    asked, label = spec.ids, spec.key
     if asked == "none":
-        return None
-    columns = [m for m in lists if m.count is not None and m.name != label and m.kind in "iUOf" and m.name]
+        return None, ""
+    columns = [m for m in lists if m.count is not None and m.name != label and m.kind in "iUOf" and (m.name or len(lists) > 1)]
     if asked is not None:
-        columns = [m for m in columns if m.name == asked]
+        columns = [m for m in columns if asked in (m.name, m.column)]
         if not columns:
-            raise unknown_name(where, "column of ids", asked, [m.name for m in lists if m.name])
+            raise unknown_name(where, "column of ids", asked, [m.column for m in lists])
     named = [m for m in columns if asked is not None or id_rank(m.name) is not None]
-    best: tuple[Member, np.ndarray, np.ndarray, str] | None = None
+    best: Keyed | None = None
+    rows, remark = None, ""
+    counted: tuple[Member, np.ndarray] | None = None
     others = [m for m in columns if m not in named and label_rank(m.name) is None]
     for member in [*sorted(named, key=lambda m: id_rank(m.name) or 0), *others]:
         try:
@@ -150,18 +175,59 @@ def _ids_column(lists: list[Member], asked: str | None, label: str | None, ids: 
             if asked is not None or id_rank(member.name) == 0:
                 raise
             continue
-        if is_index(member.name) and np.array_equal(own, np.arange(len(own)).astype(str)):
+        index = asked is None and is_index(member.name)
+        if index and len(own) == count and np.array_equal(own, np.arange(len(own)).astype(str)):
+            rows = own
             continue
         for wanted in ids:
             at, how = _rows_of(wanted, own)
             matched = int((at >= 0).sum())
+            if asked is None and 0 < matched < len(wanted) == len(own) and _counts_rows(wanted):
+                counted = member, own  # the items are merely numbered, and by others than these
+                continue
+            if index and not matched and best is None and _rising(own):
+                continue
             if (best is None or matched > int((best[2] >= 0).sum())) and (member in named or matched > HALF * len(wanted)):
                 best = member, own, at, how
-        if not len(ids) and member in named and best is None:
-            best = member, own, np.empty(0, int), ""
+        if best is None and member in named and counted is None:
+            if index and _rising(own):
+                remark = f"its index ('{own[0]}' to '{own[-1]}', rising) matches no ids, and its rows are taken to be in order"
+            else:
+                best = member, own, np.empty(0, int), ""
     if best is not None:
         _one_label_each(best[0], best[1], lists, label, where, what)
-    return best
+        return best, ""
+    if counted is not None:
+        return None, _expect_counter(*counted, spec, where, what)
+    if rows is not None:
+        _expect_row_order(rows, ids, spec, where, what)
+    return None, remark
+
+
+def _expect_counter(member: Member, own: np.ndarray, spec: Spec, where: str, what: str) -> str:
+    """Where the items are numbered by their rows and these numbers are others: from 0 beside from 1, both are in row order."""
+    if _counts_rows(own):
+        return f"'{member.column}' counts from {own[0]}, the items do not, and both are taken to be in one order"
+    given = f"{spec.path}:{spec.key}" if spec.key else str(spec.path)
+    raise UserError(where, f"{what} by id, or in row order", f"numbers in '{member.column}' (first '{own[0]}') that name "
+                    "some of the items, which are numbered by their rows",
+                    f"Write {given}@{member.column} to match them, or {given}@none to take the rows in order.")
+
+
+def _expect_row_order(own: np.ndarray, ids: Sequence[np.ndarray], spec: Spec, where: str, what: str) -> None:
+    """An index of 0 to n - 1 is the order of the rows, unless the items have these very numbers in another order."""
+    if any(not np.array_equal(wanted, own) and (_rows_of(wanted, own)[0] >= 0).all() for wanted in ids):
+        column = f":{spec.key}" if spec.key else ""
+        given = f"{spec.path}{column}"
+        raise UserError(where, f"{what} by id, or in row order", f"an index of 0 to {len(own) - 1}, which may be either, since "
+                        "the items have these numbers in another order",
+                        f"Write {given}@index to match them, or {given}@none to take the rows in order.")
+
+
+def _rising(own: np.ndarray) -> bool:
+    """Whether these are whole numbers in rising order, as a part of a longer table has them."""
+    numbers = [int(text) for text in own if text.isascii() and text.isdigit() and len(text) < 19]
+    return len(numbers) == len(own) and all(a < b for a, b in zip(numbers, numbers[1:], strict=False))
 
 
 def _rows_of(wanted: np.ndarray, own: np.ndarray) -> tuple[np.ndarray, str]:
@@ -193,7 +259,7 @@ def read_column(path: str | Path, where: str, rank: Callable[[str], int | None],
     spec, name = _existing(path, where)
     with readable(name, f"{what} that can be read"):
         held: Contents = read_contents(spec.path, name)
-        lists = [m for m in held.members if m.count is not None and not m.columns]
+        lists = [m for m in held.members if m.count is not None and not m.columns and not m.implied]
         if spec.key is not None:
             found = next((m for m in lists if m.name == spec.key), None)
             if found is None:

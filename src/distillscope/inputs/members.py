@@ -6,6 +6,7 @@ import contextlib
 import gzip
 import io
 import math
+import re
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -15,6 +16,7 @@ import numpy as np
 
 from distillscope.errors import UserError
 from distillscope.measure.rows import Stored
+from distillscope.naming import embedding_rank, is_coordinate, is_index, label_rank
 
 UNREADABLE = "unreadable"
 """dtype of an array whose ``load`` says why it cannot be read."""
@@ -26,7 +28,7 @@ class Member:
 
     ``load()`` gives the array, memory-mapped where the format allows. A column of lists has shape (n, None). ``columns`` are
     those that make up a run of columns. ``remark`` says what a reader did to get here. A member that is ``unnamed`` is called
-    by its place alone.
+    by its place alone. One that is ``implied`` is no column of the file: the numbers that pandas has for its rows.
     """
 
     name: str
@@ -37,9 +39,15 @@ class Member:
     columns: tuple[str, ...] = ()
     remark: str | None = None
     unnamed: bool = False
+    implied: bool = False
 
     def __str__(self) -> str:
         return f"{self.name or 'array'}: {self.dtype} {str(self.shape).replace('None', '?')}"
+
+    @property
+    def column(self) -> str:
+        """How a column is named after the @: row labels of pandas without a name of their own are the index."""
+        return "index" if not self.name or (self.implied and is_index(self.name)) else self.name
 
     @property
     def title(self) -> str:
@@ -78,6 +86,20 @@ class Kept:
     total: int
 
 
+class Scaled:
+    """Whole numbers that become floats as they are read: an array for `Stored`, not a copy."""
+
+    def __init__(self, part: np.ndarray, scale: float) -> None:
+        self.part, self.scale = part, scale
+        self.dtype, self.shape, self.ndim = np.dtype(np.float32), part.shape, 2
+
+    def __len__(self) -> int:
+        return len(self.part)
+
+    def __getitem__(self, index: Any) -> np.ndarray:
+        return np.divide(self.part[index], self.scale, dtype=np.float32)
+
+
 @dataclass(frozen=True)
 class Contents:
     """All that a file holds. ``join(names)`` puts columns of a table side by side; ``remarks`` are for the reader's sentence.
@@ -113,6 +135,31 @@ def ranked(members: Iterable[Member], rank: Callable[[str], int | None]) -> list
     """Those whose name ``rank`` knows, the surest first."""
     known = [(place, member) for member in members if (place := rank(member.name)) is not None]
     return [member for _, member in sorted(known, key=lambda pair: pair[0])]
+
+
+def of_another(member: Member, chosen: Member, members: Iterable[Member]) -> bool:
+    """Whether a member belongs to other embeddings than the ``chosen``: 'train.labels' says nothing of 'test.features'."""
+    mine = [chosen.name, *_above(chosen.name)]
+    last = re.split("[./]", chosen.name)[-1]
+    arrays: set[str] = set()
+    for m in members:
+        if m is not chosen and m.table is not None:
+            alike = embedding_rank(m.name) is not None or re.split("[./]", m.name)[-1] == last
+            arrays |= {m.name, *(_above(m.name) if alike else ())}
+    return any(above in arrays and above not in mine for above in _above(member.name))
+
+
+def _above(name: str) -> list[str]:
+    """The paths that a name lies under, without the root."""
+    cuts = [i for i, c in enumerate(name) if c in "./" and i]
+    return [name[:i] for i in cuts]
+
+
+def as_labels(members: Iterable[Member]) -> list[Member]:
+    """Those that are named as labels are, the surest first; a y beside an x of numbers is a place, no class."""
+    members = list(members)
+    numbers = [m.name for m in members if m.count is not None and m.kind in "fi"]
+    return [m for m in ranked(members, label_rank) if not is_coordinate(m.name, numbers)]
 
 
 @contextlib.contextmanager

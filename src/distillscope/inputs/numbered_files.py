@@ -16,8 +16,8 @@ from distillscope.files.json_reader import read_json
 from distillscope.inputs.choosing import Asked, Embeddings, from_contents
 from distillscope.inputs.formats import EMBEDDINGS, read_contents, suffix_of
 from distillscope.inputs.members import Contents, Kept, Member, readable
-from distillscope.inputs.naming import embedding_rank, id_rank, label_rank
 from distillscope.measure.rows import Stored
+from distillscope.naming import embedding_rank, id_rank, label_rank
 
 PART_WORDS = (r"(part|parts|shard|chunk|batch|block|piece|split|rank|worker|file|data|dataset|output|out|result|emb|embs|"
               r"embedding|embeddings|feat|feats|feature|features|vec|vecs|vector|vectors|img|image|images|x|z)")
@@ -102,7 +102,7 @@ def under_one_another(parts: Sequence[Contents], names: Sequence[str], where: st
     by_name = [{m.name: m for m in part.members} for part in parts]
     every = dict.fromkeys(n for held in by_name for n in held)
     common = [n for n in every if all(n in held for held in by_name)]
-    lacking = [n for n in every if n not in common]
+    lacking = [n for n in every if n not in common and not all(held[n].implied for held in by_name if n in held)]
     wrong = next((n for n in lacking if any(rank(n) is not None for rank in (id_rank, label_rank, embedding_rank))), None)
     if wrong is not None:
         without = next(name for name, held in zip(names, by_name, strict=True) if wrong not in held)
@@ -261,7 +261,7 @@ def _tables(path: Path, where: str) -> dict[int, Path]:
 def _beside(held: Contents, table: Path, where: str, asked: Asked) -> Contents:
     """The shard's array with the columns of its table, which must be as long."""
     name = f"{where} {table.name}"
-    columns = [m for m in read_contents(table, name).members if m.count is not None and not m.columns]
+    columns = [m for m in read_contents(table, name).members if m.count is not None and not m.columns and not m.implied]
     rows = held.members[0].shape[0] if held.members[0].shape else 0
     wrong = next((m for m in columns if m.count != rows), None)
     if wrong is not None:

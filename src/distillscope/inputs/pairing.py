@@ -13,9 +13,9 @@ import numpy as np
 from distillscope.errors import UserError
 from distillscope.inputs.choosing import Embeddings, Ids
 from distillscope.inputs.members import strings
-from distillscope.inputs.naming import is_index, plain
 from distillscope.inputs.reading import Pairing
 from distillscope.measure.classes import partitions_agree
+from distillscope.naming import is_index, plain
 
 HALF = 0.5
 
@@ -41,7 +41,7 @@ def _numbered(side: Embeddings, other: Embeddings) -> Embeddings:
     """Rows that pandas numbered 0 to n - 1 have ids where the other side's rows carry such numbers in another order."""
     column = other.reading.ids if other.ids is not None and other.reading is not None else None
     if side.ids is None and side.numbered and column is not None and is_index(column):
-        return replace(side, ids=strings(np.arange(len(side)), side.name))
+        return replace(side, ids=strings(np.arange(len(side)), side.name)).read_as(ids="index")
     return side
 
 
@@ -147,23 +147,37 @@ def _best_columns(teacher: Embeddings, student: Embeddings,
     complete = matched == min(len(teacher), len(student))
     best = own
     for first, second in others:
-        if complete and plain(first.name) != plain(second.name):
-            continue
         a, b = distinct_texts(first), distinct_texts(second)
         if a is None or b is None:
             continue
+        if complete and plain(first.name) != plain(second.name) and (_numbers(a) or _numbers(b)):
+            continue  # counters of different things match by chance
         found, found_how = positions_of(a, b)
         count = int((found >= 0).sum())
         if complete and count == matched and not np.array_equal(found, at):
             raise UserError(f"student {student.name} ids", "ids that pair the rows in one way",
-                            f"'{own[0].name}' and '{first.name}', which pair them in two",
-                            f"Name the ids on both sides: {_file(teacher)}@{own[0].name} or {_file(teacher)}@{first.name}.")
+                            f"{_named(own)} and {_named((first, second))}, which pair them in two",
+                            f"Name the ids on both sides: {_asked(teacher, student, own)} or "
+                            f"{_asked(teacher, student, (first, second))}.")
         if count > matched:
             best, at, how, matched = (first, second), found, found_how, count
     names = best[0].name, best[1].name
     if best is not own:
         how += f" ('{names[0]}' of the teacher, '{names[1]}' of the student)"
     return names, at, how
+
+
+def _numbers(texts: np.ndarray) -> bool:
+    return all(text.isdigit() for text in texts)
+
+
+def _named(columns: tuple[Ids, Ids]) -> str:
+    first, second = (f"'{column.name}'" for column in columns)
+    return first if first == second else f"{first} of the teacher with {second} of the student"
+
+
+def _asked(teacher: Embeddings, student: Embeddings, columns: tuple[Ids, Ids]) -> str:
+    return f"--teacher {_file(teacher)}@{columns[0].name} --student {_file(student)}@{columns[1].name}"
 
 
 def _file_name(text: str) -> str:

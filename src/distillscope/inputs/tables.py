@@ -8,18 +8,17 @@ import re
 import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from distillscope.errors import UserError
-from distillscope.inputs.arrow import runs_of
+from distillscope.inputs.dimensions import MISSING, is_number, refuse_spoiled, runs_of, spoiled
 from distillscope.inputs.members import Contents, Member, opened
-from distillscope.inputs.naming import embedding_rank, id_rank, is_index, label_rank, runs
+from distillscope.naming import embedding_rank, id_rank, label_rank, runs
 
-NUMBER = r"[+-]?(\d+\.?\d*([eE][+-]?\d+)?|\.\d+([eE][+-]?\d+)?|nan|inf|NaN|Inf)"
-MISSING = ["", "nan", "NaN", "NA", "null", "None"]
 LOOKED_AT = 2**20
 """Bytes from which the separator and the header are told."""
 
@@ -59,17 +58,17 @@ def read_csv(path: Path, where: str) -> Contents:
                             skip_blank_lines=not alone, engine="c", low_memory=False)
     if alone:
         table = table.iloc[: _without_blank_end(table[0].tolist())]
-    values = {n: table[i].to_numpy() if i in numbers else _typed(table[i], layout.decimal) for i, n in enumerate(layout.names)}
+    known = {i for i in numbers if table[i].dtype.kind in "fiub"}
+    values = {n: table[i].to_numpy() if i in known else _typed(table[i], layout.decimal) for i, n in enumerate(layout.names)}
     values = {n: v for n, v in values.items() if n or v.dtype != object or any(v)}  # what a separator at the end of lines makes
     members = [_member(n, v, not layout.header) for n, v in values.items()]
 
     def join(names: Sequence[str]) -> np.ndarray:
         return _as_written(np.column_stack([values[n] for n in names]))
 
-    flat = {m.name: m for m in members if m.kind in "fi" and not is_index(m.name)}
     if layout.header:
-        return Contents([*members, *runs_of(flat, join)], join)
-    return Contents(_without_names(members, flat, join), join)
+        return Contents([*members, *runs_of(members, join, where)], join)
+    return Contents(_without_names(members, join, where), join)
 
 
 def _layout(path: Path, where: str) -> _Layout:
@@ -106,7 +105,7 @@ def _layout(path: Path, where: str) -> _Layout:
     else:
         names = [str(i) for i in range(len(first))]
         dimensions = frozenset(names[i] for i in range(len(first)) if all(
-            i < len(row) and _is_number(row[i], decimal) and not re.fullmatch(r"[+-]?\d+", row[i]) for row in rows))
+            i < len(row) and is_number(row[i], decimal) and not re.fullmatch(r"[+-]?\d+", row[i]) for row in rows))
     return _Layout(separator, decimal, names, header, skipped + int(header), encoding, dimensions)
 
 
@@ -121,13 +120,13 @@ def _separator(lines: list[str]) -> str:
     if found[best][1] > 1:
         return best
     spaced = [line.split() for line in lines[:10]]  # what numpy.savetxt writes
-    numbers = all(len(row) > 1 and all(map(_is_number, row)) for row in spaced)
+    numbers = all(len(row) > 1 and all(map(is_number, row)) for row in spaced)
     return r"\s+" if numbers and len({len(row) for row in spaced}) == 1 else ","
 
 
 def _is_header(first: list[str], body: list[list[str]], decimal: str) -> bool:
     """Whether the first line holds names: it has none of a row's numbers, and nothing that the rows repeat."""
-    words = [c for c in first if not _is_number(c, decimal)]
+    words = [c for c in first if not is_number(c, decimal)]
     if any(id_rank(c) is not None or label_rank(c) is not None or embedding_rank(c) is not None for c in words if c):
         return True
     counted = [c for c in first if re.fullmatch(r"\d+", c)]
@@ -137,13 +136,9 @@ def _is_header(first: list[str], body: list[list[str]], decimal: str) -> bool:
     if len(words) + len(counted) < len(first) or (counted and not numbered):
         return False
     if len(first) == 1:
-        return bool(body) and all(_is_number(row[0], decimal) for row in body)
+        return bool(body) and all(is_number(row[0], decimal) for row in body)
     repeated = any(first[i] and first[i] == row[i] for row in body for i in range(min(len(first), len(row))))
     return not repeated and not any(re.search(r"[/\\]|\.(jpe?g|png|webp|bmp|tiff?|gif)$", c, re.I) for c in words)
-
-
-def _is_number(text: str, decimal: str = ".") -> bool:
-    return bool(re.fullmatch(NUMBER, text.replace(",", ".") if decimal == "," else text))
 
 
 def _distinct(names: list[str]) -> list[str]:
@@ -163,7 +158,7 @@ def _typed(column: Any, decimal: str) -> np.ndarray:
     known = [t for t in stripped if t not in MISSING]
     if known and all(re.fullmatch(r"-?(0|[1-9]\d{0,17})", t) for t in known) and len(known) == len(stripped):
         return np.array(stripped).astype(np.int64)
-    if known and all(_is_number(t, decimal) for t in known) and not all(re.fullmatch(r"\d+", t) for t in known):
+    if known and all(is_number(t, decimal) for t in known) and not all(re.fullmatch(r"\d+", t) for t in known):
         return np.array([t.replace(",", ".") if t not in MISSING else "nan" for t in stripped]).astype(np.float64)
     out = np.empty(len(stripped), object)
     out[:] = stripped
@@ -197,7 +192,7 @@ def _numbers_in(cell: str) -> list[str]:
     """The numbers of a cell such as '[0.1, 0.2]', '0.1 0.2' or NumPy's '[0.1 0.2]'; [] where it is something else."""
     parts = cell.strip().strip("[]()").replace(",", " ").split()
     plain = re.fullmatch(r"\s*[\[(].*[\])]\s*", cell, re.DOTALL) or any("." in part for part in parts)
-    return parts if plain and len(parts) > 1 and all(_is_number(part) or part == "..." for part in parts) else []
+    return parts if plain and len(parts) > 1 and all(is_number(part) or part == "..." for part in parts) else []
 
 
 def _lists_in(cells: np.ndarray, name: str, width: int) -> np.ndarray:
@@ -210,18 +205,22 @@ def _lists_in(cells: np.ndarray, name: str, width: int) -> np.ndarray:
     return _as_written(np.array(rows, np.float64))
 
 
-def _without_names(members: list[Member], flat: dict[str, Member], join: Any) -> list[Member]:
+def _without_names(members: list[Member], join: Any, where: str) -> list[Member]:
     """A table without a header: its columns of decimals are the embedding. Whole numbers among them may be ids or labels: the
     embedding is then left to be named, unless they are all zeros."""
+    flat = {m.name: m for m in members if m.kind in "fi"}
     decimals = [n for n, m in flat.items() if m.kind == "f"]
     zeros = [n for n, m in flat.items() if m.kind == "i" and not np.asarray(m.load()).any()]
     whole = len(decimals) < 2
     names = [n for n in flat if whole or n in (*decimals, *zeros)]
     if len(names) < 2 or len(names) < len(flat):
         return members
+    wrong = {m.name: got for m in members if m.kind == "U" and (got := spoiled(m, "")) is not None}
     dtype, kind = ("int64", "i") if whole else ("float64", "f")
-    return [*members, Member(f"{names[0]}..{names[-1]}", (members[0].shape[0], len(names)), dtype, kind, lambda: join(names),
-                             tuple(names), unnamed=True)]
+    columns = [m.name for m in members if m.name in names or m.name in wrong]
+    load = partial(refuse_spoiled, wrong, where, f"{names[0]}..{names[-1]}") if wrong else partial(join, names)
+    return [*members, Member(f"{columns[0]}..{columns[-1]}", (members[0].shape[0], len(columns)), dtype, kind, load,
+                             tuple(columns), unnamed=True)]
 
 
 def _without_blank_end(lines: list[str]) -> int:

@@ -15,8 +15,9 @@ from distillscope.files.json_reader import parse_json
 from distillscope.inputs.arrays import kind_of
 from distillscope.inputs.arrow import contents_of, in_memory
 from distillscope.inputs.members import Contents, Member, check_memory, size_of
-from distillscope.inputs.naming import are_weights
+from distillscope.inputs.records import Records, by_two_keys, records_of
 from distillscope.measure.rows import Stored
+from distillscope.naming import are_weights
 
 Leaf = Callable[[Any, str], "Member | None"]
 BATCHES = 3
@@ -41,6 +42,11 @@ def _members(value: Any, name: str, leaf: Leaf, unnamed: bool) -> list[Member]:
 
 
 def _of_dict(value: dict, name: str, leaf: Leaf) -> list[Member]:
+    table = by_two_keys(value) if len({frozenset(v) for v in value.values() if isinstance(v, dict)}) == 1 else None
+    if table is not None:
+        columns = [_members(column, f"{name}.{key}" if name else key, leaf, False) for key, column in table.columns.items()]
+        if all(len(c) == 1 and c[0].shape and c[0].shape[0] == len(table.index or []) for c in columns):
+            return [*(c[0] for c in columns), *_index(table)]
     parts = {str(key): _members(v, f"{name}.{key}" if name else str(key), leaf, False) for key, v in value.items()}
     single = [p[0] for p in parts.values() if len(p) == 1 and _vector(p[0])]
     if len(single) == len(parts) >= 3 and len({_vector(m) for m in single}) == 1 and not are_weights(parts):
@@ -62,6 +68,11 @@ def _of_sequence(value: Sequence, name: str, leaf: Leaf, unnamed: bool) -> list[
         if len(alone) >= BATCHES and len({_vector(m) for m in alone} - {None}) == 1 and all(map(_vector, alone)):
             return _stacked(alone, name, f"a list of {len(alone):,} vectors")
         batches = isinstance(value, list) or len(value) >= BATCHES
+        if batches and all(m.shape == () for m in alone):
+            return [replace(alone[0], name=name, shape=(len(alone),), unnamed=unnamed, load=partial(_items, alone))]
+        if batches and all(len(m.shape) == 1 for m in alone) and len({m.kind for m in alone}) == 1:
+            count = sum(m.shape[0] or 0 for m in alone)
+            return [replace(alone[0], name=name, shape=(count,), unnamed=unnamed, load=partial(_one_list, alone))]
         if batches and len({m.table[1] for m in alone if m.table}) == 1 and all(m.table for m in alone):
             return [_joined(alone, name, unnamed)]
     if isinstance(value, list) and all(isinstance(v, (dict, tuple, list)) for v in value):
@@ -91,6 +102,10 @@ def _merged(value: Sequence, name: str, leaf: Leaf) -> list[Member]:
             array = np.array(values) if len({type(v) for v in values}) == 1 else np.array(values, object)
             found.append(replace(first, shape=(len(same),), kind=array.dtype.kind, load=partial(np.asarray, array)))
     return found
+
+
+def _items(members: Sequence[Member]) -> np.ndarray:
+    return np.array([np.asarray(m.load()).item() for m in members])
 
 
 def _one_list(members: Sequence[Member]) -> np.ndarray:
@@ -150,11 +165,24 @@ def _unnamed(member: Member) -> Member:
 def read_json(path: Path, where: str) -> Contents:
     """The lists of a JSON file. An id given twice is refused: JSON itself would keep its last embedding alone."""
     held = parse_json(path.read_bytes(), where, Any, "Fix it, or save it again.", nan=True)
-    if isinstance(held, list) and held and all(isinstance(item, dict) for item in held):
+    found = records_of(held, where)
+    if found is not None:
         import pyarrow as pa
 
-        return contents_of(in_memory(pa.Table.from_pylist(held)), where)
+        contents = contents_of(in_memory(pa.table(found.columns)), where)
+        return replace(contents, members=[*contents.members, *_index(found)])
     return members_of(held, lambda value, name: None)
+
+
+def _index(found: Records) -> list[Member]:
+    """The names of the rows; where they only count them, no column of the file."""
+    if found.index is None:
+        return []
+    counted = found.index == list(range(len(found.index)))
+    array = np.array(found.index)
+    name = "index" if "index" not in found.columns else "__index_level_0__"
+    return [Member(name, array.shape, "text" if array.dtype.kind == "U" else "int", array.dtype.kind, lambda: array,
+                   implied=counted)]
 
 
 def read_hdf5(path: Path, where: str) -> Contents:

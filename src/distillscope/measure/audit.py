@@ -68,20 +68,20 @@ def audit(teacher: Any, student: Any, labels: Any = None, *, train_teacher: Any 
           advance: Callable[[int], Any] | None = None) -> Audit:
     """Everything that can be measured on row-aligned embeddings ``teacher`` (n, d) and ``student`` (n, d').
 
-    Floats: arrays (NumPy, memory-mapped), tensors, frames of pandas or polars, or a column of vectors; labels also as
-    categories. Row i of all is one item: an index of pandas in another order is an error, and so is what cannot be measured
-    (`UserError`). A teacher that is compared with many students may be passed as ``prepare(teacher)``, so that its own work is
-    done once. ``labels`` (n,) add probes and k-nearest neighbours, fitted to ``train_teacher``, ``train_student`` and
-    ``train_labels`` where given, else cross-validated on the items themselves; None, NaN, blank text, masked ones, and -1
-    beside other classes, are items without a label, which these leave out; ``text`` (classes, d), embeddings of the class
-    names, adds zero-shot accuracy; ``subgroups`` (n,), like labels, what the worst of them keeps; ``ood_teacher``
-    (q, d) and ``ood_student`` (q, d'), items from elsewhere, whether each side finds them; ``artefacts``, name -> embeddings
-    (n, d') of the same items by a file that was made of the student, add ``stages``: what each step lost.
-    ``normalize="l2"`` scales rows to unit norm first; otherwise embeddings are measured as given. ``groups`` picks
-    among spectrum, alignment, contrastive, paper, similarity, retrieval, swap, codes, probe, few, knn, zero_shot and ood,
-    ``only``, a function of a key, among their keys; ``intervals=False`` skips the 95 % intervals over items. ``seed`` is of
-    subsamples, folds and nulls, ``settings`` their sizes. What does not apply is named in ``left_out``. ``advance`` is
-    called with the number of steps just done, of `num_steps` in all.
+    Floats: arrays (NumPy, memory-mapped), tensors, frames of pandas or polars whose columns are the dimensions alone (others
+    are refused), or a column of vectors; labels also as categories. Row i of all is one item: an index of pandas in another
+    order is an error, and so is what cannot be measured (`UserError`). A teacher that is compared with many students may be
+    passed as ``prepare(teacher)``, so that its own work is done once. ``labels`` (n,) add probes and k-nearest neighbours,
+    fitted to ``train_teacher``, ``train_student`` and ``train_labels`` where given, else cross-validated on the items
+    themselves; None, NaN, blank text, masked ones, and -1 beside other classes, are items without a label, which these leave
+    out; ``text`` (classes, d), embeddings of the class names, adds zero-shot accuracy; ``subgroups`` (n,), like labels, what
+    the worst of them keeps; ``ood_teacher`` (q, d) and ``ood_student`` (q, d'), items from elsewhere, whether each side finds
+    them; ``artefacts``, name -> embeddings (n, d') of the same items by a file that was made of the student, add ``stages``:
+    what each step lost. ``normalize="l2"`` scales rows to unit norm first; otherwise embeddings are measured as given.
+    ``groups`` picks among spectrum, alignment, contrastive, paper, similarity, retrieval, swap, codes, probe, few, knn,
+    zero_shot and ood, ``only``, a function of a key, among their keys; ``intervals=False`` skips the 95 % intervals over
+    items. ``seed`` is of subsamples, folds and nulls, ``settings`` their sizes. What does not apply is named in ``left_out``.
+    ``advance`` is called with the number of steps just done, of `num_steps` in all.
 
     >>> rng = np.random.default_rng(0)
     >>> teacher = rng.normal(size=(200, 8))

@@ -11,6 +11,8 @@ from distillscope.errors import UserError
 
 BLANK = frozenset({"", "nan", "none", "null", "<na>", "nat"})
 """Texts that stand for no label, in any case."""
+NOT_AVAILABLE = frozenset({"na", "n/a", "#n/a"})
+"""Texts that stand for no label beside numbers, in any case; beside names they may be a class (NA: Namibia, North America)."""
 UNLABELLED = -1
 KINDS = "whole numbers or text"
 
@@ -19,8 +21,8 @@ def classes(values: Any, where: str = "labels") -> np.ndarray | np.ma.MaskedArra
     """Labels (n,) as int64 where all are whole numbers, else as text; masked where an item has none.
 
     ``values`` (n,) or (n, 1) are numbers, texts, bytes or a mixture with None; (n, classes) is one-hot, and an item whose row
-    is all zeros has no label. NaN, None and blank text stand for none, and so does -1 beside at least two classes that are not
-    negative. Anything else is a UserError at ``where``.
+    is all zeros has no label. NaN, None and blank text stand for none, and so does NA beside numbers alone, and -1 beside at
+    least two classes that are not negative. Anything else is a UserError at ``where``.
 
     >>> classes([0.0, 2.0, float("nan"), 1.0])
     masked_array(data=[0, 2, --, 1], mask=[False, False,  True, False], fill_value=999999)
@@ -88,6 +90,9 @@ def _from_texts(values: np.ndarray, absent: np.ndarray) -> np.ndarray:
     values = np.char.strip(values) if len(values) else values
     known, place = np.unique(values, return_inverse=True)
     absent |= np.array([name.lower() in BLANK for name in known], bool)[place] if len(known) else False
+    names = [name for name in np.unique(values[~absent]) if name.lower() not in NOT_AVAILABLE]
+    if names and all(re.fullmatch(r"-?\d+(\.\d*)?", name) for name in names):
+        absent |= np.isin(np.char.lower(values), [*NOT_AVAILABLE])
     left = np.unique(values[~absent])
     if len(left) and all(re.fullmatch(r"-?\d{1,18}", name) for name in left):
         return np.where(absent, "0", values).astype(np.int64)
@@ -114,6 +119,23 @@ def _minus_one(values: np.ndarray, absent: np.ndarray) -> np.ndarray | bool:
     found = values == UNLABELLED
     others = np.unique(values[~absent & ~found])
     return found if len(others) >= 2 and others[0] >= 0 else False
+
+
+def not_available(values: Any, found: np.ndarray) -> str | None:
+    """What was made of labels such as NA among ``values`` (n,), whose classes are ``found``; None where there are none.
+
+    >>> raw = np.array(["1", "NA", "0"], object)
+    >>> not_available(raw, classes(raw))
+    "'NA' stands for no label, since the others are numbers"
+    """
+    values = np.asarray(values)
+    if values.dtype.kind not in "OU" or values.ndim != 1:
+        return None
+    known = next((v.strip() for v in values.tolist() if isinstance(v, str) and v.strip().lower() in NOT_AVAILABLE), None)
+    if known is None:
+        return None
+    return (f"'{known}' is taken for a class, since others are names" if known in np.ma.compressed(found) else
+            f"'{known}' stands for no label, since the others are numbers")
 
 
 def partitions_agree(first: np.ndarray, second: np.ndarray) -> np.ndarray:

@@ -9,6 +9,7 @@ import numpy as np
 
 from distillscope.errors import UserError, unknown_name
 from distillscope.measure.classes import classes
+from distillscope.measure.frames import expect_dimensions
 from distillscope.measure.pair import Pair
 from distillscope.measure.pool import Settings, Side
 from distillscope.measure.rows import Rows, Stored
@@ -57,7 +58,7 @@ def _made_alike(teacher: Any, student: Any, normalize: str | None, settings: Set
 
 def _with_label(side: Any, labels: np.ma.MaskedArray, name: str) -> Stored:
     """The rows that have a label, which stay where they are until they are read."""
-    z = side.rows.z if isinstance(side, Side) else array_of(side)
+    z = side.rows.z if isinstance(side, Side) else _embeddings_of(side, name)
     if len(z) != len(labels):
         raise UserError("train_labels", f"one label for each row of {name}, {len(z)}", f"{len(labels)}",
                         "Pass labels in row order.")
@@ -104,7 +105,7 @@ def checked_text(text: Any, labels: np.ndarray | None) -> np.ndarray | None:
     """Embeddings of the class names, which the labels must index."""
     if text is None:
         return None
-    text = array_of(text)
+    text = _embeddings_of(text, "text")
     if text.ndim != 2 or text.dtype.kind != "f" or not np.isfinite(text).all():
         raise UserError("text", "a finite float array of shape (classes, dimensions)", f"{text.dtype} {text.shape}",
                         "Pass one embedding per class name.")
@@ -161,7 +162,7 @@ def _rows(embeddings: Any, name: str, normalize: str | None) -> Rows:
     """``embeddings`` as rows, or the line that says what is wrong with them."""
     if normalize not in (None, "l2"):
         raise unknown_name("normalize", "normalization", str(normalize), ["l2"])
-    z = array_of(embeddings)
+    z = _embeddings_of(embeddings, name)
     if z.ndim != 2:
         raise UserError(name, "an array of shape (items, dimensions)", f"shape {z.shape}",
                         "Pass one embedding per row.")
@@ -172,6 +173,11 @@ def _rows(embeddings: Any, name: str, normalize: str | None) -> Rows:
     if z.shape[1] < 2:
         raise UserError(name, "at least 2 dimensions", f"{z.shape[1]}", "A single number has no geometry to measure.")
     return Rows(z, normalize)
+
+
+def _embeddings_of(given: Any, name: str) -> np.ndarray | Stored:
+    expect_dimensions(given, name)
+    return array_of(given)
 
 
 def array_of(given: Any) -> np.ndarray | Stored:

@@ -79,6 +79,15 @@ def label_rank(name: str) -> int | None:
     return None
 
 
+def is_coordinate(name: str, names: Iterable[str]) -> bool:
+    """Whether a y is the other half of an x among ``names`` of numbers, and so no class.
+
+    >>> is_coordinate("box.y", ["box.x", "box.y"]), is_coordinate("y", ["e0", "y"])
+    (True, False)
+    """
+    return _forms(name)[-1] == "y" and name[:-1] + ("X" if name[-1] == "Y" else "x") in names
+
+
 @functools.lru_cache(4096)
 def embedding_rank(name: str) -> int | None:
     """0 for the usual names of an image's embedding, 1 for others; None for names that say nothing.

@@ -1,0 +1,81 @@
+"""Numbered columns are one embedding, and none of them is left out unsaid."""
+
+from __future__ import annotations
+
+from decimal import Decimal
+
+import numpy as np
+import pandas as pd
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+
+from builders import refused
+from distillscope.inputs.embeddings import read_embeddings
+from distillscope.inputs.labels import match_labels
+
+N = 30
+Z = np.random.default_rng(0).normal(size=(N, 4)).astype(np.float32)
+NAMES = np.array([f"n{i:02d}" for i in range(N)])
+
+
+def table(**more) -> pd.DataFrame:
+    return pd.DataFrame({f"e{i}": Z[:, i] for i in range(4)}).assign(**more)
+
+
+@pytest.mark.parametrize("column", ["e0", "e2", "e3"])
+@pytest.mark.parametrize("suffix", ["csv", "parquet", "without a header"])
+def test_a_dimension_with_a_cell_that_is_no_number_is_named_not_left_out(tmp_path, column, suffix):
+    frame, file = table().astype(object), tmp_path / "t.parquet"
+    frame.loc[7, column] = "#N/A"
+    if suffix == "parquet":
+        kinds = {c: str if c == column else float for c in frame}
+        frame.astype(kinds).to_parquet(file)
+    else:
+        file = tmp_path / "t.csv"
+        frame.to_csv(file, index=False, header=suffix == "csv")
+    shown = column if suffix != "without a header" else column[1]
+    with refused(where=f"{file.name}:{shown}", got="'#N/A' in row 7", advice="FILE:"):
+        read_embeddings(file)
+    if suffix != "without a header" and column != "e2":
+        rest = "e1..e3" if column == "e0" else "e0..e2"
+        assert read_embeddings(f"{file}:{rest}").rows.shape == (N, 3)
+
+
+def test_decimals_of_a_database_are_numbers_and_other_types_are_named(tmp_path):
+    held = pa.Table.from_pandas(table())
+    decimals = pa.array([Decimal(f"{v:.6f}") for v in Z[:, 0].tolist()], pa.decimal128(12, 6))
+    keys = pa.array([Decimal(i) for i in range(7, 7 + N)], pa.decimal128(12, 0))
+    pq.write_table(held.set_column(0, "e0", decimals).append_column("id", keys), tmp_path / "t.parquet")
+    found = read_embeddings(tmp_path / "t.parquet")
+    assert np.allclose(found.rows[:], Z, atol=1e-6) and found.ids[0] == "7"
+    for wrong, got in ((pa.array([True] * N), "bool"), (pa.nulls(N), "null"), (pa.array(["0.5"] * N), "written as text")):
+        pq.write_table(held.set_column(3, "e3", wrong), tmp_path / "t.parquet")
+        with refused(where="t.parquet:e3", got=got):
+            read_embeddings(tmp_path / "t.parquet")
+
+
+def test_a_column_of_words_that_is_numbered_like_the_dimensions_is_none_of_them(tmp_path):
+    frame = pd.DataFrame(np.c_[NAMES.astype(object), Z], columns=[str(i) for i in range(5)])
+    frame.to_csv(tmp_path / "t.csv", index=False)
+    assert read_embeddings(tmp_path / "t.csv").reading.embedding == "columns 1..4"
+    table(e4="note").to_csv(tmp_path / "t.csv", index=False)
+    assert read_embeddings(tmp_path / "t.csv").reading.embedding == "columns e0..e3"
+
+
+def test_the_y_of_a_place_is_no_label_and_the_y_beside_an_array_x_is_one(tmp_path):
+    places = {"x": np.arange(N) % 9, "y": np.arange(N) % 7}
+    pd.DataFrame({**places, "embedding": Z.tolist()}).to_parquet(tmp_path / "t.parquet")
+    found = read_embeddings(tmp_path / "t.parquet")
+    assert found.labels is None and found.reading.unused == ("x (int64)", "y (int64)")
+    np.savez(tmp_path / "t.npz", x=Z, y=places["y"])
+    assert list(read_embeddings(tmp_path / "t.npz").labels) == list(places["y"])
+    pd.DataFrame({"x": NAMES, "y": places["y"]}).to_csv(tmp_path / "y.csv", index=False)
+    assert list(match_labels(tmp_path / "y.csv", N, [NAMES.astype(object)])[0]) == list(places["y"])
+
+
+def test_labels_that_all_differ_are_asked_about(tmp_path):
+    """ImageNet's val.txt has a file and its label on each line."""
+    (tmp_path / "val.txt").write_text("\n".join(f"ILSVRC_{i:08d}.JPEG {i % 3}" for i in range(N)))
+    with refused(where="val.txt", got="30 texts that all differ", advice="filename,label"):
+        match_labels(tmp_path / "val.txt", N)
