@@ -254,5 +254,14 @@ def student_of(teacher: np.ndarray, seed: int, noise: float = 0.3) -> np.ndarray
     return teacher + noise * np.random.default_rng(seed).normal(size=teacher.shape)
 
 
+def labelled_sample(trial: int, n: int, d: int = 16) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Three overlapping classes, and two encoders of one quality: retention is 1, and McNemar's null holds."""
+    rng = np.random.default_rng((11, trial))
+    labels = rng.integers(0, 3, n)
+    shared = rng.normal(size=(n, d)) * np.arange(1, d + 1) ** -0.5
+    shared[:, :3] += 1.2 * np.eye(3)[labels]
+    return *(shared + 0.45 * rng.normal(size=(n, d)) for _ in range(2)), labels
+
+
 def rotation(seed: int, d: int) -> np.ndarray:
     return np.linalg.qr(np.random.default_rng(seed).normal(size=(d, d)))[0]

@@ -4,7 +4,6 @@ import io
 import json
 import os
 import shutil
-import tarfile
 
 import datasets as hf
 import numpy as np
@@ -14,6 +13,7 @@ import pytest
 from PIL import Image
 
 from builders import refused
+from builders.image_sets import load, tar
 from distillscope.audits.run import Images
 from distillscope.config.resolve import named_dataset
 from distillscope.data import decode, looking
@@ -22,7 +22,6 @@ from distillscope.data.preprocess import Preprocess
 from distillscope.data.source import content_hash
 from distillscope.data.splits import load_split, load_splits
 from distillscope.errors import UserError
-from distillscope.files.folders import gaps_said
 from distillscope.teachers.cache import row_keys
 
 
@@ -46,24 +45,9 @@ def folder(root, classes=("ant", "bee", "cat"), splits=("train", "test"), count=
     return root
 
 
-def tar(path, items):
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with tarfile.open(path, "w") as out:
-        for name, content in items:
-            info = tarfile.TarInfo(name)
-            info.size = len(content)
-            out.addfile(info, io.BytesIO(content))
-    return path.parent
-
-
 def names(source):
     """Of the images of a source, as the cache has them."""
     return [name.tobytes() for name in row_keys(source, False)[0]]
-
-
-def load(path, split="test", **options):
-    part = named_dataset(path if isinstance(path, dict) else str(path))
-    return load_split(part.name, part.settings, split, **options)
 
 
 def both(path, **options):
@@ -392,57 +376,6 @@ def test_a_label_of_a_tar_that_fits_no_number_is_named(tmp_path):
     tar(tmp_path / "train.tar", [("0.png", kept.getvalue()), ("0.cls", b"9" * 5000)])
     with refused(expected="64", got="99999999999999999999... of 5000 digits"):
         load_split("webdataset", {"path": str(tmp_path)}, "train")
-
-
-@pytest.mark.parametrize("kind", ["tar", "parquet"])
-def test_files_that_say_how_many_they_are_must_all_be_there(tmp_path, kind):
-    """One of three was missing, and its images with it, unsaid."""
-    kept = io.BytesIO()
-    Image.new("RGB", (4, 4)).save(kept, "PNG")
-    for number in (0, 2):
-        file = tmp_path / "set" / f"train-0000{number}-of-00003.{kind}"
-        if kind == "tar":
-            tar(file, [(f"{number}.png", kept.getvalue())])
-        else:
-            file.parent.mkdir(exist_ok=True)
-            pq.write_table(pa.table({"image": [{"bytes": kept.getvalue(), "path": None}]}), file)
-    for data in (str(tmp_path / "set"), f"file://{tmp_path}/set"):
-        with refused(expected=f"3 parts, as train-00000-of-00003.{kind} says", got="2"):
-            load(data, "train")
-    assert len(load(file, "train")) == 1
-
-
-@pytest.mark.parametrize("kind", ["tar", "parquet"])
-def test_a_gap_in_the_numbers_of_a_sets_files_is_said(tmp_path, kind):
-    """train-3 was lost, or left out because it holds nothing: nobody can tell, and so it is said."""
-    kept = io.BytesIO()
-    Image.new("RGB", (4, 4)).save(kept, "PNG")
-    for number in (0, 1, 2, 4, 10, 11):
-        file = tmp_path / "set" / f"train-{number}.{kind}"
-        if kind == "tar":
-            tar(file, [(f"{number}.png", kept.getvalue())])
-        else:
-            file.parent.mkdir(exist_ok=True)
-            pq.write_table(pa.table({"image": [{"bytes": kept.getvalue(), "path": None}]}), file)
-    said = f"no file has number 3, 5, 6, 7 and 2 more between train-0.{kind} and train-11.{kind}"
-    for data in (str(tmp_path / "set"), f"file://{tmp_path}/set"):
-        assert load(data, "train").note == said
-    assert load(tmp_path / "set" / f"train-4.{kind}", "train").note == ""
-
-
-@pytest.mark.parametrize("names", [["a-0", "a-1"], ["a-1", "a-2", "a-3"], ["a-0", "b-2"], ["train-20200101", "train-20250101"],
-                                   ["a-0-1", "a-1-3"], ["a"], [], ["a-0", "a-x"], ["a-" + "9" * 200, "a-0"]])
-def test_no_gap_is_said_where_numbers_count_nothing(names):
-    assert gaps_said([f"{name}.tar" for name in names]) == ""
-
-
-def test_a_split_whose_name_begins_alike_is_another_one(tmp_path):
-    kept = io.BytesIO()
-    Image.new("RGB", (4, 4)).save(kept, "PNG")
-    for name in ("test-0", "test-1", "test_hard-0"):
-        tar(tmp_path / "set" / f"{name}.tar", [(f"{name}.png", kept.getvalue())])
-    for data in (str(tmp_path / "set"), f"file://{tmp_path}/set"):
-        assert (len(load(data, "test")), len(load(data, "test_hard"))) == (2, 1)
 
 
 @pytest.mark.parametrize("says", ["{", '{"info": {"features": {"img": {"_type": "Evil"}}}}'])

@@ -2,7 +2,6 @@
 
 import io
 import json
-import tarfile
 
 import datasets as hf
 import numpy as np
@@ -12,8 +11,7 @@ import pytest
 from PIL import Image
 
 from builders import refused
-from distillscope.config.resolve import named_dataset
-from distillscope.data.splits import load_split
+from builders.image_sets import load, tar
 from distillscope.files import remote
 
 NAMES = [["ant", "bee", "cat"][i % 3] for i in range(6)]
@@ -23,11 +21,6 @@ def encoded(number):
     out = io.BytesIO()
     Image.fromarray(np.random.default_rng(number).integers(0, 256, (8, 8, 3), dtype=np.uint8)).save(out, "PNG")
     return out.getvalue()
-
-
-def load(path, split="test"):
-    part = named_dataset(path if isinstance(path, dict) else str(path))
-    return load_split(part.name, part.settings, split)
 
 
 @pytest.fixture(autouse=True)
@@ -54,16 +47,6 @@ def saved(root, columns):
     table = hf.Dataset.from_dict(images | {k: list(v) for k, v in columns.items()}).cast_column("image", hf.Image())
     hf.DatasetDict(test=table).save_to_disk(root)
     return root
-
-
-def tar(path, items):
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with tarfile.open(path, "w") as out:
-        for name, content in items:
-            info = tarfile.TarInfo(name)
-            info.size = len(content)
-            out.addfile(info, io.BytesIO(content))
-    return path.parent
 
 
 def shards(root, columns):
