@@ -287,8 +287,8 @@ def same_items(work: Work, seen: Seen) -> None:
         before = done.get("fingerprint")
         differs = [k for k, mark in now.items() if isinstance(before, dict) and before.get(k, mark) != mark]
         if differs and own.items() <= done.items():
-            raise UserError(f"--resume {work.run}", f"the {differs[0]} that it started with",
-                            "other ones under the same name", "Put the old ones back, or run into another --out.")
+            raise UserError(f"--resume {work.run}", f"{differs[0]} as when it started",
+                            "another one under the same name", "Put the old ones back, or run into another --out.")
 
 
 @dataclass(frozen=True)

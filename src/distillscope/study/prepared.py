@@ -28,6 +28,8 @@ from distillscope.results.rows import Condition
 from distillscope.targets.transforms import Target, fit_target, load_target
 from distillscope.teachers.encoder import TeacherRows
 
+EVERY = "every "
+"""What the names in a `fingerprint` begin with that are of all images of a split, and not of 32 of them."""
 LOGITS = "-logits"
 TRANSFORM = "target.safetensors"
 """In a folder of targets, and in every folder of a student trained towards them."""
@@ -96,7 +98,7 @@ def prepare_targets(study: Study, encoder: TeacherRows, splits: Splits, part: Pa
     What is there already is used where its checksum holds, else named and made again. The processes of a launcher embed a part
     each; then the first of them fits and writes, and the others find it.
     """
-    key = {"teacher": encoder.describe(), "target": part.model_dump(), "splits": splits.marks}
+    key = {"teacher": encoder.describe(), "target": part.model_dump(), "images": splits.contents}
     digest = hashlib.blake2b(json.dumps(key, sort_keys=True, default=str).encode(), digest_size=8).hexdigest()
     folder = cache_root() / "targets" / digest
     if group.world() > 1:
@@ -219,9 +221,13 @@ def noise_conditions(study: Study) -> dict[tuple[Condition, int], Noise]:
 
 
 def fingerprint(encoder: TeacherRows, splits: Splits) -> dict[str, str]:
-    """Hashes of the data and the teacher's weights, by which studies that are judged together are held to be of the same."""
+    """Hashes of the data and the teacher's weights, by which studies that are judged together are held to be of the same.
+
+    Those of EVERY image are not in older results: what lacks them is compared by the others.
+    """
     weights = encoder.describe().get("weights")
     images = {f"{name} images": mark for name, mark in splits.marks.items()}
+    images |= {f"{EVERY}{name} image": mark for name, mark in splits.contents.items()}
     return images | ({"teacher's weights": weights} if weights else {})
 
 

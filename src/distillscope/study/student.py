@@ -36,7 +36,7 @@ from distillscope.students.networks import recompute
 from distillscope.students.own_network import OwnNetwork
 from distillscope.study.one_look import OneLook
 from distillscope.study.preflight import Work, check_data, check_study, check_teacher, say_parted
-from distillscope.study.prepared import fingerprint, load_untested, prepare_targets
+from distillscope.study.prepared import EVERY, fingerprint, load_untested, prepare_targets
 from distillscope.study.trial import fresh_student, make_health, training_set
 from distillscope.teachers.encoder import TeacherRows, load_teacher
 from distillscope.training.loop import distill
@@ -215,6 +215,8 @@ def compare_request(out: Path, asked: dict[str, Any]) -> None:
         begun = {**begun, "settings": _at_defaults(begun["settings"])}
         known = begun.keys() & asked.keys()
         before, now = _flat({k: begun[k] for k in known}), _flat({k: asked[k] for k in known})
+        every = f"fingerprint.{EVERY}"
+        now = {k: v for k, v in now.items() if k in before or not k.startswith(every)}  # older folders have none
         recipe = before.get(ARM)
     elif (out / DESCRIPTION).is_file():
         said = read_json(out / DESCRIPTION)
