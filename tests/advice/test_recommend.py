@@ -355,13 +355,14 @@ def test_the_next_study_is_one_that_the_program_takes():
 
 
 def test_the_next_study_of_two_runs_spells_out_what_the_second_left_to_its_defaults():
-    first, second = run("one two"), run("one two", {"two": {"accuracy": 0.08}},
-                                        study={"training": {"epochs": 5, "batch_size": 32}})
+    first = run("one two", study={"training": {"epochs": 5, "average": 0.99}})
+    second = run("one two", {"two": {"accuracy": 0.08}}, study={"training": {"epochs": 5, "batch_size": 32}})
     second.results = second.results[second.results["arm"] != "one"]
     (results,) = results_of([first, second])
     values = next_study([recommend(results, "accuracy")], [first.study.dump(), second.study.dump()])
     arms = {a["name"]: a for a in values["arms"]}
     assert arms["two"]["training"]["batch_size"] == 32 and "training" not in arms["one"]
+    assert [study_from(values).training_of(a).average for a in study_from(values).arms] == [0.99, None]
 
 
 def test_fresh_seeds_are_fresh():

@@ -12,14 +12,15 @@ import yaml
 
 from builders import refused
 from builders.planted import study_with
-from builders.tiny import tiny_study, tiny_values
+from builders.tiny import TEACHER, tiny_study, tiny_values
 from distillscope.config.load import apply_override, load_preset, preset_names, study_from
 from distillscope.config.recipe import DEFAULT_RECIPE, FIRST_RECIPE, one_student, read_recipe, recipe_names
 from distillscope.config.study import Arm, Study, Training
 from distillscope.errors import UserError
 from distillscope.files.writing import write_text
 from distillscope.results.arms import arms_of
-from distillscope.results.rundir import as_begun, load_config, open_run
+from distillscope.results.run_files import as_study, read_written
+from distillscope.results.rundir import as_begun, check_folder, load_config, open_run
 
 
 def changed(*overrides, **changes):
@@ -121,6 +122,59 @@ def test_a_run_begun_when_an_arms_training_replaced_the_studys_goes_on_so(tmp_pa
     assert only_arm(going_on) == Training(epochs=6, batch_size=64) and "batch_size 64" in capsys.readouterr().err
     open_run(going_on, run, True)  # not refused
     assert load_config(run)["arms"][1]["training"]["batch_size"] == 64
+
+
+OFF = {"average": 0.99, "accumulate": 2, "recompute": True}
+"""Settings of a study that an arm may switch off."""
+
+
+def switched_off(*keys):
+    """A study with all of them on, and an arm with some of them off."""
+    return tiny_study(training={"epochs": 2, "batch_size": 32, **OFF},
+                      arms=[{"name": "all"}, {"name": "plain", "training": dict.fromkeys(keys)}])
+
+
+def older(study):
+    """Its values as versions wrote them that left every null out."""
+    return study.model_dump(mode="json", exclude_none=True)
+
+
+@pytest.mark.parametrize("keys", [*([k] for k in OFF), list(OFF)], ids=str)
+def test_what_an_arm_switches_off_is_off_when_it_is_read_again(keys, tmp_path):
+    study = switched_off(*keys)
+    assert study_from(yaml.safe_load(yaml.safe_dump(study.dump()))) == study
+    open_run(study, tmp_path / "new", False)
+    open_run(study, tmp_path / "new", True)  # not refused
+    assert load_preset(str(tmp_path / "new" / "study.yaml")) == study
+    assert arms_of(as_study(load_config(tmp_path / "new"), tmp_path)) == arms_of(study)
+
+
+def test_an_older_run_is_read_and_goes_on_with_what_its_arms_had_switched_off(tmp_path):
+    study, run = switched_off("average"), tmp_path / "old"
+    values = older(study)
+    assert "average" not in values["arms"][1]["training"] and study_from(values) != study  # as a file of a user: the study's
+    write_text(run / "study.yaml", yaml.safe_dump(values))
+    write_text(run / "provenance.json", "{}")
+    assert as_study(read_written(run / "study.yaml"), run) == study == load_preset(str(run / "study.yaml"))
+    assert as_begun(study, run) == study
+    open_run(study, run, True)  # not refused
+    with refused(where="arms", expected="as when it started"):
+        check_folder(switched_off("recompute"), run, True)
+
+
+def test_what_an_arm_takes_out_of_its_students_network_is_out_when_it_is_read_again():
+    students = [{"name": f"timm/{TEACHER}", "label": "S", "settings": {"drop_path_rate": 0.1}}]
+    study = tiny_study(students=students, arms=[{"name": "drop"}, {"name": "plain", "student": {"settings": None}}])
+    assert study_from(study.dump()) == study
+    assert [study.student_of(arm, "S").settings.get("settings") for arm in study_from(study.dump()).arms] == [
+        {"drop_path_rate": 0.1}, None]
+
+
+def test_nulls_that_change_nothing_are_not_written():
+    plain = tiny_study(arms=[{"name": "a", "training": {"epochs": 3}}], noise={"sigmas": [0.1]})
+    said = tiny_study(arms=[{"name": "a", "view": None, "target": None, "projector": None,
+                             "training": {"epochs": 3, "average": None}}], noise={"sigmas": [0.1], "decides": None})
+    assert said.dump() == plain.dump() == older(plain)
 
 
 def test_another_training_than_it_was_begun_with_is_still_refused(tmp_path):

@@ -105,7 +105,8 @@ def _config_of(key: str, studies: Sequence[Mapping[str, Any]]) -> tuple[dict[str
                     if study.get("target") is not None and study["target"] != studies[0].get("target"):
                         arm.setdefault("target", study["target"])
                     if study.get("training") is not None and study["training"] != studies[0].get("training"):
-                        arm["training"] = {**study["training"], **(arm.get("training") or {})}
+                        off = dict.fromkeys(studies[0].get("training") or {})  # what only the first study has on
+                        arm["training"] = {**off, **study["training"], **(arm.get("training") or {})}
                     return copy.deepcopy(arm), copy.deepcopy(remedy)
     raise KeyError(key)
 

@@ -11,9 +11,10 @@ import yaml
 from pydantic import BaseModel, ValidationError
 
 from distillscope.config.resolve import check_parts, resolved
-from distillscope.config.study import Study
+from distillscope.config.study import Study, as_written
 from distillscope.errors import UserError, unknown_name
 from distillscope.files.json_reader import problem_of, shown, unreadable
+from distillscope.files.writing import RUN_MARKS
 from distillscope.files.yaml_reader import Refused, parse_plain, read_yaml
 
 LONGEST_PATH = 20
@@ -44,9 +45,15 @@ def load_preset(name: str, overrides: Sequence[str] = ()) -> Study:
     (1, 2)
     """
     where, values = read_named(name, "presets")
+    if _is_of_a_run(_path(name)):
+        values = dict(as_written(values))
     for override in overrides:
         apply_override(values, override)
     return study_from(values, where)
+
+
+def _is_of_a_run(path: Path) -> bool:
+    return any(path.name in marks and all((path.parent / mark).is_file() for mark in marks) for marks in RUN_MARKS)
 
 
 def preset_description(name: str) -> str:

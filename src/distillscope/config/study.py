@@ -236,5 +236,35 @@ class Study(_Frozen):
         return arm.training or self.training
 
     def dump(self) -> dict[str, Any]:
-        """Plain values, every default written out."""
-        return self.model_dump(mode="json", exclude_none=True)
+        """Plain values, every default written out; null stands only where an arm switches off what the study has on."""
+        plain = self.model_dump(mode="json", exclude_none=True)
+        common, networks = self.training.model_dump(), [s.model_dump() for s in self.students]
+        for arm, written in zip(self.arms, plain["arms"], strict=True):
+            if arm.training:
+                written["training"].update(_switched_off(arm.training.model_dump(), common))
+            written["student"].update(_switched_off(arm.student, *networks))
+        return plain
+
+
+def _switched_off(own: Mapping[str, Any], *common: Mapping[str, Any]) -> dict[str, None]:
+    """The settings that are null in an arm and would not be if they were left out."""
+    return {key: None for key, value in own.items() if value is None and any(c.get(key) is not None for c in common)}
+
+
+def as_written(values: Mapping[str, Any]) -> Mapping[str, Any]:
+    """Plain values of a study as this program wrote them (`Study.dump`), with what older versions left out: the nulls.
+
+    They wrote all other settings of an arm's training, and there a setting that is not among them is off.
+    """
+    common, arms = values.get("training"), values.get("arms")
+    if not isinstance(common, Mapping) or not isinstance(arms, list):
+        return values
+    fields = Training.model_fields
+    off, always = dict.fromkeys(k for k in common if k in fields and fields[k].default is None), {
+        k for k, field in fields.items() if field.default is not None}
+
+    def whole(own: Any) -> bool:
+        return isinstance(own, Mapping) and always <= own.keys()
+
+    return {**values, "arms": [{**arm, "training": {**off, **arm["training"]}}
+                               if isinstance(arm, Mapping) and whole(arm.get("training")) else arm for arm in arms]}

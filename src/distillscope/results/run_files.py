@@ -20,7 +20,7 @@ from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, model_validator
 
 from distillscope import progress
 from distillscope.config.load import parse_study
-from distillscope.config.study import Study
+from distillscope.config.study import Study, as_written
 from distillscope.errors import UserError
 from distillscope.files.folders import folder_name
 from distillscope.files.json_reader import parse_json, read_bytes, read_json, unreadable
@@ -130,6 +130,7 @@ def as_study(values: Mapping[str, Any], path: Path) -> Study:
 
     Where a student's `hidden` is not written, its trials were trained with that layer as wide as their target.
     """
+    values = as_written(values)
     given = values.get("students")
     if isinstance(given, list):
         narrow = [isinstance(s, dict) and s.get("name") == "paper_cnn" for s in given]

@@ -180,7 +180,7 @@ def _training_as_begun(study: Study, begun: Mapping[str, Any], run: Path) -> Stu
                        if key in before
                        and getattr(arm.training, key) == getattr(study.training, key) != before[key] == default}
             if changed:
-                said = ", ".join(f"{key} {value}" for key, value in changed.items())
+                said = ", ".join(f"{key} {'null' if value is None else value}" for key, value in changed.items())
                 progress.say(f"{run}: arm {arm.name} goes on with {said}, as when the run started (arms.{arm.name}.training)")
                 arm = arm.model_copy(update={"training": arm.training.model_copy(update=changed)})
         arms.append(arm)

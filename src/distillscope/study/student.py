@@ -17,7 +17,7 @@ from distillscope.config.load import study_from
 from distillscope.config.parts import DESCRIPTION, READ, REQUEST, Student
 from distillscope.config.recipe import FIRST_RECIPE
 from distillscope.config.resolve import with_noise
-from distillscope.config.study import Arm, Study, Training
+from distillscope.config.study import Arm, Study, Training, as_written
 from distillscope.data.origin import kept_of
 from distillscope.data.preprocess import Preprocess
 from distillscope.data.source import Source
@@ -257,7 +257,7 @@ def _old_way(path: str, before: dict[str, Any], begun: str | None, asked: str | 
 def _at_defaults(settings: dict[str, Any]) -> dict[str, Any]:
     """The settings with those that have come since at their defaults."""
     try:
-        return {k: v for k, v in study_from({"name": "student", **settings}).dump().items() if k not in IGNORED}
+        return {k: v for k, v in study_from({"name": "student", **as_written(settings)}).dump().items() if k not in IGNORED}
     except UserError:
         return settings
 
