@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
@@ -196,6 +198,21 @@ def test_re_estimation_gives_the_moments_of_what_the_layer_sees():
         seen = student.module[0](student.preprocess(train.read(range(120))))
     assert torch.allclose(changed.module[1].running_mean, seen.mean(dim=(0, 2, 3)), atol=1e-5)
     assert torch.allclose(changed.module[1].running_var, seen.var(dim=(0, 2, 3)), rtol=1e-4)
+
+
+@pytest.mark.parametrize("count", [512, 300])  # 300: two batches, and no class is left out
+def test_re_estimation_of_images_stored_by_class_gives_the_moments_of_all(count):
+    student, mixed = make_student(), make_source(count, split="train")
+    light = np.arange(count) < count // 2
+    pixels = np.where(light[:, None, None, None], 200 + mixed.pixels // 8, mixed.pixels // 8).astype(np.uint8)
+    by_class = replace(mixed, pixels=pixels, labels=(~light).astype(np.int64), hashes=None)
+    whole, found = (bn_reestimated(student, by_class, None, batch_size=size) for size in (count, 256))
+    for key, value in running(found.module).items():
+        assert torch.allclose(value, running(whole.module)[key], rtol=0.25 if "var" in key else 0.05, atol=0.02), key
+    cosines = torch.cosine_similarity(*(torch.from_numpy(s.embed_source(by_class)) for s in (whole, found)))
+    assert cosines.min() > 0.98
+    again = bn_reestimated(student, by_class, None)
+    assert all(torch.equal(value, running(again.module)[key]) for key, value in running(found.module).items())
 
 
 def test_re_estimation_without_noise_leaves_the_student_nearly_as_it_was(test_items):

@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 import copy
+import math
 from typing import Any
 
 import numpy as np
@@ -16,6 +17,7 @@ from distillscope.config.parts import NoiseSpec
 from distillscope.data.source import Source, read_batches, stratified
 from distillscope.data.views import View
 from distillscope.devices import kept_memory
+from distillscope.draws import keyed_rng
 from distillscope.errors import UserError
 from distillscope.registry import Count, Strength, remedies, targets
 from distillscope.students.load import StudentEncoder, with_transform
@@ -62,8 +64,9 @@ def batch_norm(student: StudentEncoder, train: Source, seed: int, *, sigma: Stre
 def bn_reestimated(student: StudentEncoder, items: Source, noise: Perturbation | None, batch_size: int = 256) -> StudentEncoder:
     """A copy of the student whose batch norms hold the mean and variance of ``items`` as ``noise`` shows them.
 
-    The statistics are those of one pass: the mean over batches of each batch's own (a last, smaller batch is left out
-    unless it is the only one). No weight changes, dropout stays off, and the student that was given is left alone.
+    The statistics are those of one pass: the mean over batches of each batch's own. The batches are drawn, since in the order of a
+    folder each would hold few classes, and what differs between classes would be in no batch's variance. They are of one size
+    but for an item, ``batch_size`` at most. No weight changes, dropout stays off, and the student that was given is left alone.
     """
     module: torch.nn.Module = copy.deepcopy(student.module).eval()
     norms = batch_norms(module)
@@ -72,8 +75,8 @@ def bn_reestimated(student: StudentEncoder, items: Source, noise: Perturbation |
         norm.reset_running_stats()
         norm.momentum = None  # the plain mean over all batches
         norm.train()
-    starts = range(0, max(1, len(items) - batch_size + 1), batch_size)
-    for indices, images in read_batches(items, [np.arange(s, min(s + batch_size, len(items))) for s in starts]):
+    order = keyed_rng("batch norm", items.name, items.split).permutation(len(items))
+    for indices, images in read_batches(items, np.array_split(order, math.ceil(len(items) / batch_size))):
         ids = items.ids[indices]
         if noise is not None and noise.where == "source":
             images = noise(images, ids)
