@@ -101,6 +101,22 @@ def test_the_loop_goes_from_one_stage_to_the_next(tmp_path, monkeypatch):
     assert seen == [step / 6 for step in range(6)] and history[-1]["loss"] > 0
 
 
+@pytest.mark.parametrize("begins", [0.0, 0.3])
+def test_the_queue_of_a_term_that_begins_later_holds_each_image_once(begins):
+    queued = {"name": "infonce", "queue": 30, **({"during": (begins, 1)} if begins else {})}
+    terms, rng = Terms(Arm(name="x", objective=("cosine", queued)), 8, 8), np.random.default_rng(0)
+    epochs, batch, seen = 4, 10, 0
+    memory = next(term.memory for term in terms if term.memory)
+    for step, items in enumerate(np.concatenate([rng.permutation(40).reshape(-1, batch) for _ in range(epochs)])):
+        terms.done, rows = step / (epochs * 40 // batch), torch.randn(batch, 8)
+        terms({"student": rows, "teacher": rows}, torch.from_numpy(items), batch)
+        terms.remember()
+        kept = memory.items.tolist()
+        assert len(set(kept)) == len(kept) and kept[-batch:] == items.tolist()
+        seen = max(seen, len(kept))
+    assert seen == 30
+
+
 @pytest.mark.parametrize(("during", "line"), [
     ([[0, 0.5], [0.6, 1]], "none after 50 % of it"), ([[0.1, 1], [0.2, 1]], "none after 0 % of it"),
     ([[0, 0.5], [0.2, 0.9]], "none after 90 % of it")])

@@ -11,7 +11,7 @@ import torch
 
 import distillscope.training.loop as loop
 from builders import refused
-from builders.training import DIM, source, student, targets, train
+from builders.training import DIM, ITEMS, source, student, targets, train
 from distillscope.config.study import Arm, Training
 from distillscope.data.preprocess import Preprocess
 from distillscope.data.source import Source
@@ -264,6 +264,18 @@ def test_schedules_start_and_end_where_they_should():
     assert learning_rate_factor("cosine", 0, 10) == 1
     assert learning_rate_factor("cosine", 10, 10) == pytest.approx(0)
     assert learning_rate_factor("one_cycle", 3, 10) == pytest.approx(1)
+
+
+@pytest.mark.parametrize("schedule", ["constant", "cosine", "one_cycle"])
+def test_a_training_of_one_step_trains_and_is_not_advised_a_lower_rate(schedule, tmp_path):
+    one = student()
+    before = {k: v.clone() for k, v in one.module.named_parameters()}
+    (record,) = train(tmp_path, one, epochs=1, batch_size=ITEMS, schedule=schedule)
+    assert record["step"] == 1 and record["lr"] == 0.001
+    assert all(not torch.equal(v, before[k]) for k, v in one.module.named_parameters() if v.ndim > 1)
+    said = warnings_of([{**record, "effective_rank": 1.0, "target_rank": 100.0, "n": 50, "split": "validation"}], 1)["collapse"]
+    assert "for one step" in said and "learning_rate" not in said
+    assert [learning_rate_factor("one_cycle", step, 2) for step in (0, 1)] == [0, pytest.approx(0.811745)]
 
 
 def test_arms_of_one_seed_share_initial_weights():

@@ -147,6 +147,29 @@ def test_an_interrupted_run_goes_on_to_the_same_bits_with_memory_projector_head_
         assert torch.equal(a, b)
 
 
+def test_a_learned_temperature_that_reaches_the_largest_scale_is_held_there_and_comes_back():
+    arm = Arm(name="x", objective={"name": "infonce_learned", "temperature": 0.01})
+    terms, same = Terms(arm, DIM, DIM), torch.nn.functional.normalize(batch()["teacher"])
+    (term,) = terms
+    optimizer = torch.optim.SGD(terms.parameters(), lr=0.001)
+    for _ in range(2):  # where it begins, and where it is held
+        optimizer.zero_grad()
+        terms({"student": same.flip(0), "teacher": same}, torch.arange(6), 6).backward()  # every image is another's
+        optimizer.step()
+        assert term.log_scale.exp().item() < 99
+        with torch.no_grad():
+            term.log_scale += 3
+        terms.hold_scales()
+        assert term.log_scale.exp().item() == pytest.approx(100)
+
+
+def test_the_loop_holds_a_learned_temperature_after_every_step(tmp_path, monkeypatch):
+    found, hold = [], Terms.hold_scales
+    monkeypatch.setattr(Terms, "hold_scales", lambda self: (hold(self), found.append(next(iter(self)).log_scale.item())))
+    train(tmp_path, Arm(name="x", objective={"name": "infonce_learned", "temperature": 0.011}), epochs=2, learning_rate=0.2)
+    assert len(found) == 12 and max(found) <= math.log(100) + 1e-6
+
+
 # -- what cannot be given ---------------------------------------------------------------------------------------------------
 
 
@@ -162,6 +185,8 @@ def bare() -> Source:
     ({"name": "crd"}, {}, source(), r"\(crd\) memory: expected at most 32.*got 1024"),
     ({"name": "infonce", "queue": -1}, {}, source(), r"objective\.queue: .*greater than or equal to 0"),
     ({"name": "infonce", "temperature": 0}, {}, source(), r"objective\.temperature: .*greater than 0"),
+    ({"name": "infonce_learned", "temperature": 0.005}, {}, source(),
+     r"objective\.temperature: .*greater than or equal to 0\.01"),
     ("infonce_views", {}, source(), r"arms\.x\.objective: expected a view, since infonce_views compares two views, got none"),
     ({"name": "cosine", "weight": 0}, {}, source(), r"arms\.x\.objective: expected weights that sum to more than 0"),
     ("infonce", {"drop_last": False, "batch_size": 47}, source(),

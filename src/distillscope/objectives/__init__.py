@@ -19,6 +19,9 @@ GIVEN = {
     "teacher_logits": "(b, classes) what the teacher's own head, which it must have, makes of its embeddings of the images",
     "earlier": "(q, k) the target's embeddings of earlier batches, none of an image of this one; the newest of them, as "
                "many as the objective's setting `queue` or `memory` says, none at the start",
-    "log_scale": "() log(1 / temperature), trained with the student from the setting `temperature` on",
+    "log_scale": "() log(1 / temperature), trained with the student from the setting `temperature` on, and held at log 100 or "
+                 "below after each step",
 }
 """What an objective may ask for."""
+LARGEST_SCALE = 100.0
+"""Of 1 / temperature where it is learned (CLIP, Radford et al. 2021)."""

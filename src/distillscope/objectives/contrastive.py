@@ -3,14 +3,18 @@
 from __future__ import annotations
 
 import math
+from typing import Annotated
 
 import torch
+from pydantic import Field
 from torch.nn import functional as F
 
+from distillscope.objectives import LARGEST_SCALE
 from distillscope.objectives.regression import paired, unit
 from distillscope.registry import Count, Positive, objectives
 
-LARGEST_SCALE = 100.0
+Learned = Annotated[float, Field(ge=1 / LARGEST_SCALE)]
+"""A temperature to learn from: beyond the largest scale it would stay where it is."""
 
 
 def cosines(student: torch.Tensor, teacher: torch.Tensor, earlier: torch.Tensor | None = None) -> torch.Tensor:
@@ -43,7 +47,7 @@ def infonce(student: torch.Tensor, teacher: torch.Tensor, earlier: torch.Tensor 
 
 @objectives.register("infonce_learned", family="contrastive")
 def infonce_learned(student: torch.Tensor, teacher: torch.Tensor, log_scale: torch.Tensor,
-                    earlier: torch.Tensor | None = None, *, temperature: Positive = 0.1, queue: Count = 0) -> torch.Tensor:
+                    earlier: torch.Tensor | None = None, *, temperature: Learned = 0.1, queue: Count = 0) -> torch.Tensor:
     """InfoNCE, student to teacher, with a learned temperature that starts at `temperature` (CLIP, Radford et al. 2021).
 
     The scale 1 / temperature is held at 100 or below.

@@ -64,9 +64,10 @@ def batch_norm(student: StudentEncoder, train: Source, seed: int, *, sigma: Stre
 def bn_reestimated(student: StudentEncoder, items: Source, noise: Perturbation | None, batch_size: int = 256) -> StudentEncoder:
     """A copy of the student whose batch norms hold the mean and variance of ``items`` as ``noise`` shows them.
 
-    The statistics are those of one pass: the mean over batches of each batch's own. The batches are drawn, since in the order of a
-    folder each would hold few classes, and what differs between classes would be in no batch's variance. They are of one size
-    but for an item, ``batch_size`` at most. No weight changes, dropout stays off, and the student that was given is left alone.
+    The statistics are those of one pass: the mean over batches of each batch's own. The batches are drawn, since in the order
+    of a folder each would hold few classes, and what differs between classes would be in no batch's variance. They are of one
+    size but for an item, ``batch_size`` at most. No weight changes, dropout stays off, and the student that was given is left
+    alone.
     """
     module: torch.nn.Module = copy.deepcopy(student.module).eval()
     norms = batch_norms(module)

@@ -119,8 +119,11 @@ def collapse(history: Sequence[Mapping[str, Any]], epochs: int) -> str:
     stays_low = low and (any(falls[-1:]) or last["epoch"] >= epochs)
     if not (stays_low or (ranks[-1] < FALLING_SHARE * target and sum(falls) == 2)):
         return ""
+    advice = "Add a contrastive term (objective infonce), or lower training.learning_rate"
+    if last.get("step") == 1:
+        advice = "It was trained for one step: give it more images, a smaller training.batch_size or more training.epochs"
     return (f"collapse, effective rank {ranks[-1]:.1f}{' and falling' * any(falls[-1:])} against {target:.1f} of the target "
-            f"(n {last['n']}, {last['split']}). Add a contrastive term (objective infonce), or lower training.learning_rate")
+            f"(n {last['n']}, {last['split']}). {advice}")
 
 
 def flat_loss(history: Sequence[Mapping[str, Any]], epochs: int) -> str:

@@ -58,13 +58,14 @@ class TrainingSet:
 def learning_rate_factor(schedule: str, step: int, num_steps: int) -> float:
     """What the learning rate is multiplied with at a step.
 
-    "cosine" falls to 0; "one_cycle" rises linearly over the first 30 % and falls to 0 as a cosine.
+    "cosine" falls to 0; "one_cycle" rises linearly over the first 30 % and falls to 0 as a cosine. From 0 on: an only step,
+    which would train nothing, is taken at the height.
 
     >>> [round(learning_rate_factor("one_cycle", s, 100), 2) for s in (0, 15, 30, 65, 100)]
     [0.0, 0.5, 1.0, 0.5, 0.0]
     """
     done = step / max(1, num_steps)
-    if schedule == "constant":
+    if schedule == "constant" or num_steps == 1:
         return 1.0
     if schedule == "one_cycle":
         if done < 0.3:
@@ -278,6 +279,7 @@ class _Loop:
         loss = self.gradients(indices, images, size)
         self.terms.share_gradients()
         self.optimizer.step()
+        self.terms.hold_scales()
         self.terms.remember()
         shown = self.shared(loss.detach(), signal)
         if not math.isfinite(shown):

@@ -7,6 +7,7 @@ from collections.abc import Collection, Iterator
 from functools import partial
 from typing import Any
 
+import numpy as np
 import torch
 
 from distillscope import group
@@ -16,9 +17,12 @@ from distillscope.config.study import Arm, Training
 from distillscope.data.source import Source
 from distillscope.draws import keyed_seed
 from distillscope.errors import UserError, unknown_name
-from distillscope.objectives import GIVEN
+from distillscope.objectives import GIVEN, LARGEST_SCALE
 from distillscope.registry import objectives, projectors, targets
 from distillscope.training.gathered_batch import BatchGather
+
+HIGHEST = float(np.nextafter(np.float32(math.log(LARGEST_SCALE)), np.float32(0)))
+"""Of a learned log scale: the highest float32 below what the loss cuts it to, where it still has a gradient."""
 
 
 class Memory:
@@ -65,7 +69,7 @@ class Term(torch.nn.Module):
         self.head = torch.nn.Linear(dim, outputs) if "logits" in self.needs and outputs is not None else None
         self.log_scale: torch.nn.Parameter | None = None
         if "log_scale" in self.needs:
-            self.log_scale = torch.nn.Parameter(torch.tensor(-math.log(settings["temperature"])))
+            self.log_scale = torch.nn.Parameter(torch.tensor(min(-math.log(settings["temperature"]), HIGHEST)))
         self.memory = Memory(capacity(objective, where)) if "earlier" in self.needs else None
 
 
@@ -126,11 +130,19 @@ class Terms(torch.nn.Module):
         self._latest = (batch.target(), batch.items()) if any(term.memory for term in self) else None
         return loss
 
+    @torch.no_grad()
+    def hold_scales(self) -> None:
+        """Learned scales that a step took beyond the largest come back to it: held in the loss alone they would stay there."""
+        for scale in (term.log_scale for term in self if term.log_scale is not None):
+            scale.clamp_(max=HIGHEST)
+
     def remember(self) -> None:
         """Let the memories take in the batch that the last loss was of."""
         for term in self:
             if term.memory is not None and self._latest is not None:
-                term.memory.add(*self._latest)
+                rows, items = self._latest
+                term.memory.without(items, rows)  # where the term does not count yet, its loss did not ask for this
+                term.memory.add(rows, items)
 
     def share_gradients(self) -> None:
         """The mean over processes of the gradients of what stands beside the student."""
