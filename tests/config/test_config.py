@@ -18,6 +18,7 @@ from distillscope.config.recipe import DEFAULT_RECIPE, FIRST_RECIPE, one_student
 from distillscope.config.study import Arm, Study, Training
 from distillscope.errors import UserError
 from distillscope.files.writing import write_text
+from distillscope.registry import KINDS
 from distillscope.results.arms import arms_of
 from distillscope.results.run_files import as_study, read_written
 from distillscope.results.rundir import as_begun, check_folder, load_config, open_run
@@ -175,6 +176,13 @@ def test_nulls_that_change_nothing_are_not_written():
     said = tiny_study(arms=[{"name": "a", "view": None, "target": None, "projector": None,
                              "training": {"epochs": 3, "average": None}}], noise={"sigmas": [0.1], "decides": None})
     assert said.dump() == plain.dump() == older(plain)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_what_a_null_says_of_a_parts_setting_is_what_leaving_it_out_says(kind):
+    """So that nothing is lost where nulls are not written."""
+    settings = [(name, p) for name in KINDS[kind] for p in KINDS[kind].settings(name).values() if p.default is not p.empty]
+    assert [(name, str(p)) for name, p in settings if "None" in str(p.annotation) and p.default is not None] == []
 
 
 def test_another_training_than_it_was_begun_with_is_still_refused(tmp_path):
