@@ -298,7 +298,8 @@ def _pair(teacher: str, student: str, images: Images, split: str, where: tuple[s
     noted = {"images": {"note": f"images {source.name}/{split}: {source.note}"}} if source is not None and source.note else {}
     return (first, second), {
         name: {**side.reading.to_dict(), "matched": pairing.matched, "unmatched": dropped}
-        for name, side, dropped in zip(("teacher", "student"), sides, pairing.dropped, strict=True) if side.reading is not None
+        for name, side, dropped in zip(("teacher", "student"), (first, second), pairing.dropped, strict=True)
+        if side.reading is not None
     } | {"pairing": pairing.to_dict()} | noted
 
 

@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 
 from distillscope.errors import UserError, unknown_name
+from distillscope.inputs.counters import counted_from
 from distillscope.inputs.members import (
     UNREADABLE,
     Contents,
@@ -18,6 +19,7 @@ from distillscope.inputs.members import (
     Scaled,
     as_labels,
     as_table,
+    columns_called,
     of_another,
     ranked,
     strings,
@@ -47,7 +49,7 @@ class Embeddings:
 
     ``ids`` (n,) is an object array of str, ``labels`` (n,) int64 or str, masked where a row has none; either may be None.
     ``name`` is for tables. ``reading`` says how they were read; ``spare`` are other columns that could be ids.
-    ``numbered`` rows came with the numbers 0 to n - 1, as pandas writes them, which say nothing unless the other side's differ.
+    ``numbered`` rows came with numbers that only count them, as pandas and R write them: `pairing` knows when these name items.
     ``sorted`` rows are in the order of their names, since the format has no other: only ids can tell whose they are.
     """
 
@@ -117,7 +119,7 @@ def from_contents(held: Contents, asked: Asked, where: str, name: str, file: str
     reading = Reading(file, chosen.title, len(rows), rows.shape[1], id_member.column if id_member else None,
                       label_member.name if label_member else None, tuple(unused), total - len(rows),
                       0 if labels is None else int(np.ma.getmaskarray(labels).sum()), remarks=tuple(remarks))
-    others = tuple(s for s in spare if id_member is None or s.name != id_member.name)
+    others = tuple(s for s in spare if id_member is None or s.name != id_member.column)
     return Embeddings(rows, ids, labels, name, reading, others, numbered, sorted=held.by_name and chosen.remark == EACH)
 
 
@@ -307,7 +309,7 @@ def _ids(beside: list[Member], asked: Asked, total: int, load: Callable[[Member]
     """Ids (n,), their column, other columns that could be ids, and whether the rows are merely numbered."""
     spare: list[Ids] = []
     if asked.ids is not None:
-        named = next((m for m in beside if asked.ids in (m.name, m.column)), None)
+        named = next(iter(columns_called(beside, asked.ids)), None)
         if named is not None:
             found = load(named)
             _right_length(len(found), total, f"{where} ids '{named.name}'", "ids")
@@ -325,7 +327,7 @@ def _ids(beside: list[Member], asked: Asked, total: int, load: Callable[[Member]
             if id_rank(member.name) == 0:
                 raise
             continue
-        if is_index(member.name) and member.kind == "i" and np.array_equal(found, np.arange(len(found)).astype(str)):
+        if is_index(member.name) and member.kind == "i" and counted_from(found) is not None:
             numbered = True
         elif len(set(found)) == len(found):
             best = found, member
@@ -333,7 +335,7 @@ def _ids(beside: list[Member], asked: Asked, total: int, load: Callable[[Member]
         else:
             repeats = repeats or (found, member)
     others = [m for m in known if m.count == total and (best is None or (m is not best[1] and not is_index(m.name)))]
-    spare += [Ids(m.name, True, partial(load, m)) for m in others]
+    spare += [Ids(m.column, True, partial(load, m)) for m in others]
     if best is not None:
         return *best, spare, False
     if repeats is not None and (id_rank(repeats[1].name) or 0) <= 2:
@@ -353,7 +355,7 @@ def _ids(beside: list[Member], asked: Asked, total: int, load: Callable[[Member]
         if len(set(found)) == len(found):
             if member.unnamed:
                 return found, member, spare, numbered
-            spare.append(Ids(member.name, False, partial(np.asarray, found)))
+            spare.append(Ids(member.column, False, partial(np.asarray, found)))
     return None, None, spare, numbered
 
 
@@ -392,7 +394,7 @@ def _labels(beside: list[Member], total: int, where: str) -> tuple[np.ndarray | 
 def _described(member: Member, spare: list[Ids]) -> str:
     """'score (float)', and whether its texts would do as ids."""
     name = member.name or "an unnamed one"
-    if any(s.name == member.name and not s.named for s in spare):
+    if any(s.name == member.column and not s.named for s in spare):
         return f"{name} (text, another in every row: add @{name} to take it as ids)"
     shape = "" if member.count is not None or member.columns else f" {_shape(member)}"
     return f"{name} ({member.dtype}{shape})"

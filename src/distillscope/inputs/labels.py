@@ -8,8 +8,9 @@ from pathlib import Path
 import numpy as np
 
 from distillscope.errors import UserError, unknown_name
+from distillscope.inputs.counters import counted_from, rising
 from distillscope.inputs.formats import Spec, parse_spec, read_contents
-from distillscope.inputs.members import Contents, Member, as_labels, ranked, readable, strings
+from distillscope.inputs.members import Contents, Member, as_labels, columns_called, ranked, readable, strings
 from distillscope.inputs.pairing import HALF, positions_of
 from distillscope.inputs.reading import Reading
 from distillscope.measure.classes import classes, not_available
@@ -55,7 +56,7 @@ def match_labels(path: str | Path, count: int, ids: Sequence[np.ndarray] = (), *
     reading = Reading(spec.path.name, None, len(labels), ids=None, labels=found.name or spec.path.name, unused=unused,
                       what=what, remarks=tuple(said for said in (remark, not_available(values, labels)) if said))
     column = f":{found.name}" if found.name else ""
-    if keyed is not None and not keyed[2].size and not in_order and not _counts_rows(keyed[1]):
+    if keyed is not None and not keyed[2].size and not in_order and counted_from(keyed[1]) is None:
         raise UserError(name, "embeddings with ids, since "
                         f"'{keyed[0].column}' names the items of these {what} (first '{keyed[1][0]}')", "none",
                         "Give the embeddings their ids (a column or array of them, or --ids FILE), or write "
@@ -98,11 +99,6 @@ def _expect_classes(labels: np.ndarray, where: str, what: str) -> None:
         raise UserError(where, f"{what} that items share", f"{len(found)} texts that all differ, first '{found[0][:60]}'",
                         f"Name their column: FILE:COLUMN; where a line holds a file and its {what.removesuffix('s')}, write "
                         "'filename,label' above them and commas between.")
-
-
-def _counts_rows(ids: np.ndarray) -> bool:
-    """Whether these are the numbers of the rows, from 0 or 1 up: then row order is the order by id too."""
-    return any(np.array_equal(ids, np.arange(start, start + len(ids)).astype(str)) for start in (0, 1))
 
 
 def _unlabelled(labels: np.ndarray) -> int:
@@ -160,7 +156,7 @@ def _ids_column(lists: list[Member], spec: Spec, ids: Sequence[np.ndarray], coun
         return None, ""
     columns = [m for m in lists if m.count is not None and m.name != label and m.kind in "iUOf" and (m.name or len(lists) > 1)]
     if asked is not None:
-        columns = [m for m in columns if asked in (m.name, m.column)]
+        columns = columns_called(columns, asked)
         if not columns:
             raise unknown_name(where, "column of ids", asked, [m.column for m in lists])
     named = [m for m in columns if asked is not None or id_rank(m.name) is not None]
@@ -182,15 +178,15 @@ def _ids_column(lists: list[Member], spec: Spec, ids: Sequence[np.ndarray], coun
         for wanted in ids:
             at, how = _rows_of(wanted, own)
             matched = int((at >= 0).sum())
-            if asked is None and 0 < matched < len(wanted) == len(own) and _counts_rows(wanted):
+            if asked is None and 0 < matched < len(wanted) == len(own) and counted_from(wanted) is not None:
                 counted = member, own  # the items are merely numbered, and by others than these
                 continue
-            if index and not matched and best is None and _rising(own):
+            if index and not matched and best is None and rising(own):
                 continue
             if (best is None or matched > int((best[2] >= 0).sum())) and (member in named or matched > HALF * len(wanted)):
                 best = member, own, at, how
         if best is None and member in named and counted is None:
-            if index and _rising(own):
+            if index and rising(own):
                 remark = f"its index ('{own[0]}' to '{own[-1]}', rising) matches no ids, and its rows are taken to be in order"
             else:
                 best = member, own, np.empty(0, int), ""
@@ -206,7 +202,7 @@ def _ids_column(lists: list[Member], spec: Spec, ids: Sequence[np.ndarray], coun
 
 def _expect_counter(member: Member, own: np.ndarray, spec: Spec, where: str, what: str) -> str:
     """Where the items are numbered by their rows and these numbers are others: from 0 beside from 1, both are in row order."""
-    if _counts_rows(own):
+    if counted_from(own) is not None:
         return f"'{member.column}' counts from {own[0]}, the items do not, and both are taken to be in one order"
     given = f"{spec.path}:{spec.key}" if spec.key else str(spec.path)
     raise UserError(where, f"{what} by id, or in row order", f"numbers in '{member.column}' (first '{own[0]}') that name "
@@ -222,12 +218,6 @@ def _expect_row_order(own: np.ndarray, ids: Sequence[np.ndarray], spec: Spec, wh
         raise UserError(where, f"{what} by id, or in row order", f"an index of 0 to {len(own) - 1}, which may be either, since "
                         "the items have these numbers in another order",
                         f"Write {given}@index to match them, or {given}@none to take the rows in order.")
-
-
-def _rising(own: np.ndarray) -> bool:
-    """Whether these are whole numbers in rising order, as a part of a longer table has them."""
-    numbers = [int(text) for text in own if text.isascii() and text.isdigit() and len(text) < 19]
-    return len(numbers) == len(own) and all(a < b for a, b in zip(numbers, numbers[1:], strict=False))
 
 
 def _rows_of(wanted: np.ndarray, own: np.ndarray) -> tuple[np.ndarray, str]:

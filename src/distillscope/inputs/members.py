@@ -131,6 +131,13 @@ def as_table(shape: tuple[int | None, ...]) -> tuple[int, int | None] | None:
     return None if items is None else (items, dims)
 
 
+def columns_called(members: Iterable[Member], name: str) -> list[Member]:
+    """The columns called ``name``; 'index' is the row labels of pandas too, by whatever name a file holds them."""
+    members = list(members)
+    exact = [m for m in members if name in (m.name, m.column)]
+    return exact or ([m for m in members if is_index(m.name)] if name == "index" else [])
+
+
 def ranked(members: Iterable[Member], rank: Callable[[str], int | None]) -> list[Member]:
     """Those whose name ``rank`` knows, the surest first."""
     known = [(place, member) for member in members if (place := rank(member.name)) is not None]

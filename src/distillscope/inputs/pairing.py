@@ -12,6 +12,7 @@ import numpy as np
 
 from distillscope.errors import UserError
 from distillscope.inputs.choosing import Embeddings, Ids
+from distillscope.inputs.counters import counted_from, counter, within
 from distillscope.inputs.members import strings
 from distillscope.inputs.reading import Pairing
 from distillscope.measure.classes import partitions_agree
@@ -28,21 +29,33 @@ def align(teacher: Embeddings, student: Embeddings) -> tuple[Embeddings, Embeddi
     >>> align(a, b)[2].note
     'aligned by id: 2 items in both; dropped 1 of 3 of the teacher, 0 of 2 of the student.'
     """
-    teacher, student = _numbered(teacher, student), _numbered(student, teacher)
-    if teacher.ids is None or student.ids is None:
-        first, second, pairing = _by_order(teacher, student)
+    by_number = _numbered(teacher, student), _numbered(student, teacher)
+    first, second = (found or side for found, side in zip(by_number, (teacher, student), strict=True))
+    if first.ids is None or second.ids is None:
+        first, second, pairing = _by_order(first, second)
     else:
-        first, second, pairing = _by_id(teacher, student, teacher.ids, student.ids)
+        how = " (the numbers of the rows; @none on one side keeps row order)" if any(by_number) else ""
+        first, second, pairing = _by_id(first, second, first.ids, second.ids, how)
     _same_classes(first, second, (teacher.name, student.name))
     return first, second, pairing
 
 
-def _numbered(side: Embeddings, other: Embeddings) -> Embeddings:
-    """Rows that pandas numbered 0 to n - 1 have ids where the other side's rows carry such numbers in another order."""
+def _numbered(side: Embeddings, other: Embeddings) -> Embeddings | None:
+    """The side with the numbers of its rows for ids, where these only count its rows and all row labels of the other side are
+    among them: it is then the whole table, and the other a part of it or the same in another order. None otherwise."""
     column = other.reading.ids if other.ids is not None and other.reading is not None else None
-    if side.ids is None and side.numbered and column is not None and is_index(column):
-        return replace(side, ids=strings(np.arange(len(side)), side.name)).read_as(ids="index")
-    return side
+    counted = _counter(side)
+    if side.ids is not None or counted is None or other.ids is None or column is None or not is_index(column):
+        return None
+    return replace(side, ids=strings(counted, side.name)).read_as(ids="index") if within(other.ids, counted) else None
+
+
+def _counter(side: Embeddings) -> np.ndarray | None:
+    """The numbers (n,) that pandas, or R, gave the rows of a side, where these only count them."""
+    if not side.numbered:
+        return None
+    columns = (texts for column in side.spare if is_index(column.name) and (texts := distinct_texts(column)) is not None)
+    return next((texts for texts in columns if counted_from(texts) is not None), counter(0, len(side)))
 
 
 # -- by order ----------------------------------------------------------------------------------------------------------------
@@ -55,20 +68,35 @@ def _by_order(teacher: Embeddings, student: Embeddings) -> tuple[Embeddings, Emb
         if not same_order or len(teacher) != len(student):
             raise UserError(f"student {student.name}", "rows in the teacher's order, or ids on both sides",
                             f"another order of what '{columns[0]}' and '{columns[1]}' hold",
-                            "If these are the ids, say so: " + " ".join(
-                                f"--{side} {_file(given)}@{column}" for side, given, column in
-                                zip(("teacher", "student"), (teacher, student), columns, strict=True)) + ".")
+                            f"If these are the ids, say so: --teacher {_file(teacher)}@{columns[0]} "
+                            f"--student {_file(student)}@{columns[1]}"
+                            + (f"; --teacher {_file(teacher)}@none keeps row order." if len(teacher) == len(student) else "."))
     if len(teacher) != len(student):
         raise UserError(f"student {student.name}", f"{len(teacher)} rows like the teacher {teacher.name}",
-                        str(len(student)), "Embed the same items in the same order, or give ids on both sides.")
+                        str(len(student)), "Embed the same items in the same order, or give ids on both sides"
+                        + (": @index takes the row labels of pandas." if teacher.numbered or student.numbered else "."))
     for side, name in ((teacher, "teacher"), (student, "student")):
         if side.sorted:
             raise UserError(f"{name} {side.name}", "ids on both sides, since the file sorts its arrays by name",
                             "none on the other side", "Give the other side's ids: FILE@COLUMN, or a file of them.")
-    alone = "teacher" if teacher.ids is not None else "student" if student.ids is not None else None
-    note = (f"only the {alone} has ids: rows are taken to be in one order." if alone else
-            "neither side has ids: row i of both is taken to be the same item.")
-    return teacher, student, Pairing("order", len(teacher), note=note)
+    return teacher, student, Pairing("order", len(teacher), note=_order_note(teacher, student))
+
+
+def _order_note(teacher: Embeddings, student: Embeddings) -> str:
+    """What a reader must know of rows that are paired by order: which side has ids, and which are only counted."""
+    alone, other = ("teacher", "student") if teacher.ids is not None else ("student", "teacher")
+    side, counted = (teacher, _counter(student)) if alone == "teacher" else (student, _counter(teacher))
+    if side.ids is None:
+        return "neither side has ids: row i of both is taken to be the same item."
+    if counted is None or not all(text.isdigit() for text in side.ids):
+        return f"only the {alone} has ids: rows are taken to be in one order."
+    column, start = (side.reading.ids if side.reading else None) or "ids", counted_from(side.ids)
+    if start is not None and start == counted_from(counted):
+        return f"only the {alone} has ids: rows are taken to be in one order."
+    numbers = f"counts from {start}" if start is not None else f"begins with {side.ids[0]}"
+    advice = "" if start is not None or not is_index(column) else " (@index on both sides matches these numbers)"
+    return (f"'{column}' of the {alone} {numbers}, the {other}'s rows are numbered from {counted[0]}: "
+            f"rows are taken to be in one order{advice}.")
 
 
 def _file(side: Embeddings) -> str:
@@ -84,6 +112,11 @@ def _columns_that_match(teacher: Embeddings, student: Embeddings) -> tuple[tuple
                 continue
             if np.array_equal(a, b):
                 return (first.name, second.name), True
+            starts = counted_from(a), counted_from(b)
+            if starts in ((0, 1), (1, 0)) and len(a) == len(b):
+                return (first.name, second.name), True
+            if (starts[0] is not None and not within(b, a)) or (starts[1] is not None and not within(a, b)):
+                continue  # numbers that were made anew
             common = len(set(a) & set(b))
             if common > HALF * min(len(a), len(b)):
                 return (first.name, second.name), False
@@ -110,8 +143,8 @@ def distinct_texts(column: Ids) -> np.ndarray | None:
 # -- by id -------------------------------------------------------------------------------------------------------------------
 
 
-def _by_id(teacher: Embeddings, student: Embeddings, teacher_ids: np.ndarray,
-           student_ids: np.ndarray) -> tuple[Embeddings, Embeddings, Pairing]:
+def _by_id(teacher: Embeddings, student: Embeddings, teacher_ids: np.ndarray, student_ids: np.ndarray,
+           by_number: str) -> tuple[Embeddings, Embeddings, Pairing]:
     unique_ids(teacher_ids, f"teacher {teacher.name} ids")
     unique_ids(student_ids, f"student {student.name} ids")
     columns, at, how = _best_columns(teacher, student, positions_of(teacher_ids, student_ids))
@@ -120,6 +153,7 @@ def _by_id(teacher: Embeddings, student: Embeddings, teacher_ids: np.ndarray,
         raise UserError(f"student {student.name} ids", "ids of the teacher's items",
                         f"none in common (teacher's first '{teacher_ids[0]}', student's first '{student_ids[0]}')",
                         "Embed the same items, name the ids (FILE@COLUMN), or leave them out on one side: FILE@none.")
+    how = f"{by_number}{how}"
     dropped = len(teacher) - len(kept), len(student) - len(kept)
     rows = at[kept]
     in_order = dropped == (0, 0) and np.array_equal(rows, np.arange(len(student)))

@@ -1,0 +1,107 @@
+"""Numbers that only count the rows: beside those of a part, of a part that was numbered anew, and beside others' ids."""
+
+from __future__ import annotations
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from builders import refused
+from distillscope.audits.run import audit_inputs
+from distillscope.inputs.embeddings import align, read_embeddings
+
+N = 40
+Z = np.random.default_rng(0).normal(size=(N, 4)).astype(np.float32)
+Y = np.arange(N) % 3
+ORDER = np.random.default_rng(1).permutation(N)
+WRITERS = {"csv": pd.DataFrame.to_csv, "parquet": pd.DataFrame.to_parquet, "feather": pd.DataFrame.to_feather,
+           "json": pd.DataFrame.to_json}
+PARTS = {"mask": np.flatnonzero(Y != 1), "slice": np.arange(5, 25), "every second": np.arange(0, N, 2), "sample": ORDER[:20]}
+
+
+def table(**more) -> pd.DataFrame:
+    return pd.DataFrame({f"e{i}": Z[:, i] for i in range(4)}).assign(**more)
+
+
+def written(frame, path, **settings):
+    WRITERS[path.suffix[1:]](frame, path, **settings)
+    return path
+
+
+def paired(first, second, ids=("", "")):
+    return align(*(read_embeddings(f"{file}{at}") for file, at in zip((first, second), ids, strict=True)))
+
+
+def same_rows(first, second) -> bool:
+    return np.allclose(first.rows[:], second.rows[:], atol=1e-6)
+
+
+# -- both sides --------------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("part", list(PARTS))
+@pytest.mark.parametrize("kinds", [("parquet", "parquet"), ("csv", "csv"), ("json", "json"), ("csv", "parquet"),
+                                   ("parquet", "csv"), ("feather", "feather")])
+def test_a_part_beside_the_same_part_numbered_anew_is_in_row_order(tmp_path, kinds, part):
+    rows = table().iloc[PARTS[part]]
+    if kinds[0] == "feather" and part in ("mask", "sample"):
+        rows = rows.reset_index()  # feather keeps ranges alone
+    first = written(rows, tmp_path / f"t.{kinds[0]}")
+    second = written(table().iloc[PARTS[part]].reset_index(drop=True), tmp_path / f"s.{kinds[1]}")
+    for files in ((first, second), (second, first)):
+        one, other, pairing = paired(*files)
+        assert pairing.by == "order" and len(one) == len(PARTS[part]) and same_rows(one, other)
+        assert "rows are taken to be in one order" in pairing.said() and "@index" in pairing.said()
+
+
+@pytest.mark.parametrize("kind", ["parquet", "csv", "json"])
+def test_a_whole_table_beside_a_part_or_another_order_of_it_is_paired_by_number(tmp_path, kind):
+    whole = written(table(), tmp_path / f"t.{kind}")
+    for rows in (*PARTS.values(), ORDER):
+        first, second, pairing = paired(whole, written(table().iloc[rows], tmp_path / f"s.{kind}"))
+        assert pairing.by == "id" and pairing.matched == len(rows) and same_rows(first, second)
+        assert "numbers of the rows" in pairing.said() and "@none" in pairing.said()
+
+
+def test_what_is_said_of_numbers_made_anew_can_be_overruled(tmp_path):
+    first, second = written(table().iloc[:30], tmp_path / "t.parquet"), written(table().iloc[10:], tmp_path / "s.parquet")
+    assert paired(first, second)[2].by == "order"
+    one, other, pairing = paired(first, second, ("@index", "@index"))
+    assert pairing.dropped == (10, 10) and same_rows(one, other)
+    listed = written(table().iloc[ORDER], tmp_path / "l.parquet")
+    one, other, pairing = paired(written(table(), tmp_path / "w.parquet"), listed, ("@index", "@index"))
+    assert pairing.by == "id" and same_rows(one, other)
+    assert paired(tmp_path / "w.parquet", listed, ("", "@none"))[2].by == "order"
+    with refused(expected="30 rows", advice="@index"):
+        paired(first, written(table().iloc[15:], tmp_path / "s.parquet"))
+
+
+def test_row_names_of_r_are_numbers_of_rows_too(tmp_path):
+    from_one = table().set_axis(range(1, N + 1))
+    whole = written(from_one, tmp_path / "t.csv")
+    first, second, pairing = paired(whole, written(from_one.iloc[ORDER], tmp_path / "s.csv"))
+    assert pairing.by == "id" and same_rows(first, second)
+    part = written(table().iloc[PARTS["mask"]], tmp_path / "p.parquet")
+    anew = written(table().iloc[PARTS["mask"]].set_axis(range(1, len(PARTS["mask"]) + 1)), tmp_path / "a.csv")
+    first, second, pairing = paired(part, anew)
+    assert pairing.by == "order" and same_rows(first, second)
+
+
+@pytest.mark.parametrize("kind", ["parquet", "csv"])
+def test_ids_that_count_from_one_beside_rows_that_count_from_zero_are_one_order(tmp_path, kind):
+    first = written(table(id=np.arange(1, N + 1)), tmp_path / f"t.{kind}", index=False)
+    second = written(table(), tmp_path / f"s.{kind}")
+    one, other, pairing = paired(first, second)
+    assert pairing.by == "order" and same_rows(one, other)
+    assert "'id' of the teacher counts from 1, the student's rows are numbered from 0" in pairing.said()
+    written(table(id=np.arange(N)).iloc[ORDER], first, index=False)
+    with refused(got="another order", advice=("@id", "@none keeps row order")):
+        paired(first, second)
+    assert paired(first, second, ("@none", ""))[2].by == "order"
+
+
+def test_the_output_names_the_ids_by_which_rows_were_aligned(tmp_path):
+    files = written(table(), tmp_path / "t.parquet"), written(table().iloc[ORDER], tmp_path / "s.parquet")
+    found = audit_inputs(*map(str, files), groups=["alignment"], intervals=False)
+    assert found.inputs["teacher"]["ids"] == "index" and "ids from 'index'" in found.inputs["teacher"]["said"]
+    assert found.inputs["pairing"]["by"] == "id"
