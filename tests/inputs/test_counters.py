@@ -105,3 +105,40 @@ def test_the_output_names_the_ids_by_which_rows_were_aligned(tmp_path):
     found = audit_inputs(*map(str, files), groups=["alignment"], intervals=False)
     assert found.inputs["teacher"]["ids"] == "index" and "ids from 'index'" in found.inputs["teacher"]["said"]
     assert found.inputs["pairing"]["by"] == "id"
+
+
+# -- labels ------------------------------------------------------------------------------------------------------------------
+
+
+def audited(teacher, student, labels) -> dict:
+    """How the labels were read."""
+    return audit_inputs(str(teacher), str(student), str(labels), groups=["alignment"], intervals=False).inputs["labels"]
+
+
+@pytest.mark.parametrize("kind", ["parquet", "csv", "json"])
+@pytest.mark.parametrize("part", ["slice", "every second", "sample"])
+def test_labels_that_count_a_whole_table_from_one_beside_a_part_that_pandas_counts_from_zero_are_asked_about(tmp_path, kind,
+                                                                                                            part):
+    teacher = written(table().iloc[PARTS[part]], tmp_path / f"t.{kind}")
+    student = written(table().iloc[PARTS[part]], tmp_path / f"s.{kind}")
+    own = pd.DataFrame({"id": np.arange(1, N + 1), "label": Y})
+    for labels, column in ((own, "id"), (own.iloc[ORDER], "id"), (own[["label"]].set_axis(range(1, N + 1)), "index")):
+        labels.to_csv(tmp_path / "l.csv", index=column == "index")
+        with refused(got=("from 1 to 40", "count from 0"), advice=f"l.csv@{column}"):
+            audited(teacher, student, tmp_path / "l.csv")
+        assert "by '" in audited(teacher, student, f"{tmp_path / 'l.csv'}@{column}")["said"]
+    table(label=Y)[["label"]].to_csv(tmp_path / "l.csv")
+    assert "by 'index'" in audited(teacher, student, tmp_path / "l.csv")["said"]
+    anew = written(table().iloc[PARTS[part]].reset_index(drop=True), tmp_path / f"a.{kind}")
+    assert "by 'index'" in audited(teacher, anew, tmp_path / "l.csv")["said"]
+    own.to_csv(tmp_path / "l.csv", index=False)
+    with refused(got="from 1 to 40"):
+        audited(anew, teacher, tmp_path / "l.csv")
+
+
+def test_labels_from_one_are_matched_where_the_embeddings_have_that_column(tmp_path):
+    own = table(id=np.arange(1, N + 1)).iloc[PARTS["slice"]]
+    pd.DataFrame({"id": np.arange(1, N + 1), "label": Y}).iloc[ORDER].to_csv(tmp_path / "l.csv", index=False)
+    for kind in ("parquet", "csv"):
+        found = audited(written(own, tmp_path / f"t.{kind}"), written(own, tmp_path / f"s.{kind}"), tmp_path / "l.csv")
+        assert "by 'id'" in found["said"] and found["unlabelled"] == 0

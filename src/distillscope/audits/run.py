@@ -25,7 +25,7 @@ from distillscope.inputs.embeddings import Embeddings, align, read_embeddings, w
 from distillscope.inputs.formats import split_key
 from distillscope.inputs.labels import match_labels
 from distillscope.inputs.members import strings
-from distillscope.inputs.pairing import columns_of_ids, distinct_texts, positions
+from distillscope.inputs.pairing import names_of_rows, positions
 from distillscope.inputs.reading import Reading
 from distillscope.measure.audit import audit, num_steps
 from distillscope.measure.classes import partitions_agree, refines
@@ -335,8 +335,8 @@ def _labels(path: str | None, pair: tuple[Embeddings, Embeddings],
 def _one_a_row(path: str, pair: tuple[Embeddings, Embeddings], where: str) -> tuple[np.ndarray, Reading]:
     """Labels or subgroups (n,) of the items, matched by id or in row order."""
     what = "subgroups" if where == "subgroups" else "labels"
-    names = [texts for side in pair for column in columns_of_ids(side) if (texts := distinct_texts(column)) is not None]
-    found, reading = match_labels(path, len(pair[0]), names, where=where, what=what)
+    names, index = names_of_rows(*pair)
+    found, reading = match_labels(path, len(pair[0]), names, index=index, where=where, what=what)
     if reading.ids is None and pair[0].sorted:
         raise UserError(f"{where} {path}", f"{what} with the ids of the items, since the teacher's rows are sorted by name",
                         "a list", f"Give a table of ids and {what}.")

@@ -30,7 +30,7 @@ from distillscope.inputs.formats import EMBEDDINGS, parse_spec, read_contents, s
 from distillscope.inputs.labels import match_labels, read_column, read_labels
 from distillscope.inputs.members import readable, strings
 from distillscope.inputs.numbered_files import find_parts, read_parts, read_shards
-from distillscope.inputs.pairing import align, columns_of_ids, distinct_texts, positions
+from distillscope.inputs.pairing import align, names_of_rows, positions
 from distillscope.naming import id_rank, label_rank
 
 OF_IDS, OF_LABELS = (0, 1, 2, 3), (0, 2, 4)
@@ -151,8 +151,8 @@ def _with_files_beside(found: Embeddings, file: Path, split: str, where: str, as
         if found.labels is not None:
             beside[""].append(listed)
             continue
-        names = [texts for column in columns_of_ids(found) if (texts := distinct_texts(column)) is not None]
-        labels, reading = match_labels(listed, len(found), names, where=where)
+        names, index = names_of_rows(found)
+        labels, reading = match_labels(listed, len(found), names, index=index, where=where)
         found = replace(found, labels=labels).read_as(labels=listed.name, unlabelled=reading.unlabelled)
         found = found.read_as(remarks=(*(found.reading.remarks if found.reading else ()), *reading.remarks))
     return found.read_as(unused=(*(found.reading.unused if found.reading else ()), *(f"file {f.name}" for f in beside[""])))

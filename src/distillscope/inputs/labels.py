@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 
 from distillscope.errors import UserError, unknown_name
-from distillscope.inputs.counters import counted_from, rising
+from distillscope.inputs.counters import counted_from, counter, rising
 from distillscope.inputs.formats import Spec, parse_spec, read_contents
 from distillscope.inputs.members import Contents, Member, as_labels, columns_called, ranked, readable, strings
 from distillscope.inputs.pairing import HALF, positions_of
@@ -32,9 +32,10 @@ def read_labels(path: str | Path, count: int, ids: np.ndarray | None = None, *, 
     return match_labels(path, count, [] if ids is None else [ids], where=where, in_order=ids is None)[0]
 
 
-def match_labels(path: str | Path, count: int, ids: Sequence[np.ndarray] = (), *, where: str = "labels",
-                 in_order: bool = False, what: str = "labels") -> tuple[np.ndarray, Reading]:
-    """Labels (count,) and how they were read. ``ids`` are the texts (count,) that may name the rows, the likeliest first.
+def match_labels(path: str | Path, count: int, ids: Sequence[np.ndarray] = (), *, index: Sequence[np.ndarray] = (),
+                 where: str = "labels", in_order: bool = False, what: str = "labels") -> tuple[np.ndarray, Reading]:
+    """Labels (count,) and how they were read. ``ids`` are the texts (count,) that may name the rows, the likeliest first;
+    ``index`` those of them that are row labels of pandas.
 
     ``what`` is the plural that messages call them by.
 
@@ -45,7 +46,7 @@ def match_labels(path: str | Path, count: int, ids: Sequence[np.ndarray] = (), *
     with readable(name, f"{what} that can be read"):
         held = read_contents(spec.path, name)
         lists = [m for m in held.members if _is_column(m)]
-        keyed, remark = _ids_column(lists, spec, ids, count, name, what)
+        keyed, remark = _ids_column(lists, spec, ids, index, count, name, what)
         found = _label_column(lists, spec.key, keyed[0] if keyed else None, name, what)
         values = found.load()
         labels = classes(values, name if not found.name else f"{name}:{found.name}")
@@ -145,8 +146,8 @@ Keyed = tuple[Member, np.ndarray, np.ndarray, str]
 compare), and how they were compared."""
 
 
-def _ids_column(lists: list[Member], spec: Spec, ids: Sequence[np.ndarray], count: int,
-                where: str, what: str) -> tuple[Keyed | None, str]:
+def _ids_column(lists: list[Member], spec: Spec, ids: Sequence[np.ndarray], row_labels: Sequence[np.ndarray],
+                count: int, where: str, what: str) -> tuple[Keyed | None, str]:
     """The column that names the items, and what a reader must know where an index was passed over.
 
     It is the one named as ids are that matches most, else any other that holds most of the items' ids.
@@ -163,6 +164,7 @@ def _ids_column(lists: list[Member], spec: Spec, ids: Sequence[np.ndarray], coun
     best: Keyed | None = None
     rows, remark = None, ""
     counted: tuple[Member, np.ndarray] | None = None
+    shifted: tuple[Member, np.ndarray, np.ndarray] | None = None
     others = [m for m in columns if m not in named and label_rank(m.name) is None]
     for member in [*sorted(named, key=lambda m: id_rank(m.name) or 0), *others]:
         try:
@@ -181,11 +183,14 @@ def _ids_column(lists: list[Member], spec: Spec, ids: Sequence[np.ndarray], coun
             if asked is None and 0 < matched < len(wanted) == len(own) and counted_from(wanted) is not None:
                 counted = member, own  # the items are merely numbered, and by others than these
                 continue
+            if asked is None and matched and any(wanted is one for one in row_labels) and _from_one(own, wanted):
+                shifted = member, own, wanted
+                continue
             if index and not matched and best is None and rising(own):
                 continue
             if (best is None or matched > int((best[2] >= 0).sum())) and (member in named or matched > HALF * len(wanted)):
                 best = member, own, at, how
-        if best is None and member in named and counted is None:
+        if best is None and member in named and counted is None and shifted is None:
             if index and rising(own):
                 remark = f"its index ('{own[0]}' to '{own[-1]}', rising) matches no ids, and its rows are taken to be in order"
             else:
@@ -193,11 +198,27 @@ def _ids_column(lists: list[Member], spec: Spec, ids: Sequence[np.ndarray], coun
     if best is not None:
         _one_label_each(best[0], best[1], lists, label, where, what)
         return best, ""
+    if shifted is not None:
+        _refuse_from_one(*shifted, spec, where, what)
     if counted is not None:
         return None, _expect_counter(*counted, spec, where, what)
     if rows is not None:
         _expect_row_order(rows, ids, spec, where, what)
     return None, remark
+
+
+def _from_one(own: np.ndarray, wanted: np.ndarray) -> bool:
+    """Whether ids count a whole table from 1, and the items have row labels of a part of it, which pandas counts from 0."""
+    return set(own) == set(counter(1, len(set(own)))) and counted_from(wanted) is None
+
+
+def _refuse_from_one(member: Member, own: np.ndarray, wanted: np.ndarray, spec: Spec, where: str, what: str) -> None:
+    given = f"{spec.path}:{spec.key}" if spec.key else str(spec.path)
+    raise UserError(where, f"{what} that count the rows as the embeddings do", f"'{member.column}' from 1 to {len(own)}, "
+                    f"beside the row labels of pandas (first '{wanted[0]}'), which count from 0 unless they were set",
+                    f"Write {given}@{member.column} to match them as they are"
+                    + (f", or {given}@none to take the rows in order." if len(own) == len(wanted) else
+                       ", or number both alike."))
 
 
 def _expect_counter(member: Member, own: np.ndarray, spec: Spec, where: str, what: str) -> str:

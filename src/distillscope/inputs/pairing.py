@@ -140,6 +140,16 @@ def distinct_texts(column: Ids) -> np.ndarray | None:
     return found if len(set(found)) == len(found) else None
 
 
+def names_of_rows(*sides: Embeddings) -> tuple[list[np.ndarray], list[np.ndarray]]:
+    """The texts (n,) that may name the rows of the sides, and those of them that are row labels of pandas: which only count the
+    rows of a side where the other has some that do not."""
+    found = [(is_index(column.name), texts) for side in sides for column in columns_of_ids(side)
+             if (texts := distinct_texts(column)) is not None]
+    if any(index and counted_from(texts) is None for index, texts in found):
+        found = [(index, texts) for index, texts in found if not index or counted_from(texts) is None]
+    return [texts for _, texts in found], [texts for index, texts in found if index]
+
+
 # -- by id -------------------------------------------------------------------------------------------------------------------
 
 
