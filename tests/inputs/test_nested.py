@@ -82,14 +82,23 @@ def test_some_items_of_a_dict_have_no_label(tmp_path):
     assert found.reading.unlabelled == 1
 
 
-def test_dimensions_as_lists_are_columns_not_items(tmp_path):
-    the_same(saved(tmp_path, COLUMNS))
+def test_dimensions_as_lists_beside_ids_or_labels_are_columns(tmp_path):
     the_same(saved(tmp_path, {**COLUMNS, "label": Y.tolist(), "file": NAMES}), NAMES, list(Y))
-    wide = {f"e{i}": Z[:, i % 4].tolist()[:6] for i in range(12)}
-    with refused(got="12 lists of 6", advice='"id"'):
-        saved(tmp_path, wide)
-    by_id = saved(tmp_path, dict(zip(NAMES, Z.tolist(), strict=True)))
-    the_same(by_id, NAMES)
+    the_same(saved(tmp_path, {**COLUMNS, "label": Y.tolist()}), None, list(Y))
+
+
+@pytest.mark.parametrize("stem", ["e", "v", "f", "pc", "vec", "embedding_"])
+def test_numbered_lists_alone_are_columns_or_items_and_are_asked_about(tmp_path, stem):
+    for shape in ((4, N), (N, 4), (30, 64)):
+        table = np.random.default_rng(2).normal(size=shape)
+        run = f"{stem}0..{stem}{len(table) - 1}"
+        with refused(got=(f"{shape[0]} lists of {shape[1]}", "either"), advice=(f"FILE:{run}", "@ids")):
+            saved(tmp_path, {f"{stem}{i}": row.tolist() for i, row in enumerate(table)})
+        columns = read_embeddings(f"{tmp_path}/t.json:{run}")
+        assert np.allclose(columns.rows[:], table.T) and columns.ids is None
+        items = read_embeddings(f"{tmp_path}/t.json@ids")
+        assert np.allclose(items.rows[:], table) and list(items.ids) == [f"{stem}{i}" for i in range(len(table))]
+        assert "Each array is one item's" in items.reading.said()
 
 
 def test_a_key_that_the_first_object_lacks_is_read(tmp_path):

@@ -91,7 +91,7 @@ class Asked:
 
 def from_contents(held: Contents, asked: Asked, where: str, name: str, file: str) -> Embeddings:
     """The embeddings of one file, with the ids and labels that it has, and how it was read."""
-    held = _one_array(held)
+    held = _one_array(_one_way(held, asked, where))
     chosen = pick_embeddings(held, asked, where)
     rows, kept, total = _rows(chosen, asked, where)
     beside = _beside(held, chosen)
@@ -121,6 +121,18 @@ def from_contents(held: Contents, asked: Asked, where: str, name: str, file: str
                       0 if labels is None else int(np.ma.getmaskarray(labels).sum()), remarks=tuple(remarks))
     others = tuple(s for s in spare if id_member is None or s.name != id_member.column)
     return Embeddings(rows, ids, labels, name, reading, others, numbered, sorted=held.by_name and chosen.remark == EACH)
+
+
+def _one_way(held: Contents, asked: Asked, where: str) -> Contents:
+    """A table of columns, or one embedding for each of their names: columns that are named say the one, ids the other."""
+    if held.by_item is None or asked.key is not None:
+        return held
+    if asked.ids is not None:
+        return held.by_item
+    run = next(m for m in held.members if m.columns)
+    raise UserError(where, "columns of numbers, or one embedding for each id", f"{len(run.columns)} lists of {run.shape[0]}, "
+                    f"called '{run.columns[0]}' to '{run.columns[-1]}', which may be either",
+                    f"If each is a column, say FILE:{run.name}; if each is an item's, FILE@ids.")
 
 
 def _beside(held: Contents, chosen: Member) -> list[Member]:

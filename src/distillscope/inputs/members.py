@@ -104,13 +104,15 @@ class Scaled:
 class Contents:
     """All that a file holds. ``join(names)`` puts columns of a table side by side; ``remarks`` are for the reader's sentence.
 
-    ``by_name`` formats sort their arrays by name, so that the order in which they were saved is lost.
+    ``by_name`` formats sort their arrays by name, so that the order in which they were saved is lost. ``by_item`` is what the
+    columns are where each is the embedding of one item, called by its id, which the file does not tell.
     """
 
     members: list[Member] = field(default_factory=list)
     join: Callable[[Sequence[str]], np.ndarray | Stored] | None = None
     remarks: tuple[str, ...] = ()
     by_name: bool = False
+    by_item: Contents | None = None
 
 
 def as_table(shape: tuple[int | None, ...]) -> tuple[int, int | None] | None:

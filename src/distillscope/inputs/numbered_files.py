@@ -99,6 +99,9 @@ def under_one_another(parts: Sequence[Contents], names: Sequence[str], where: st
     """
     if len(parts) == 1:
         return parts[0]
+    if all(part.by_item is not None for part in parts):
+        by_item = under_one_another([part.by_item for part in parts if part.by_item is not None], names, where)
+        return replace(under_one_another([replace(p, by_item=None) for p in parts], names, where), by_item=by_item)
     by_name = [{m.name: m for m in part.members} for part in parts]
     every = dict.fromkeys(n for held in by_name for n in held)
     common = [n for n in every if all(n in held for held in by_name)]

@@ -32,7 +32,7 @@ def records_of(held: Any, where: str) -> Records | None:
         return None
     if SPLIT >= set(held) >= {"columns", "data"} and all(isinstance(part, list) for part in held.values()):
         return _of_split(held, where)
-    found = _of_columns(held, where) or by_two_keys(held)
+    found = _of_columns(held) or by_two_keys(held)
     if found is None:
         _refuse_numbers_alone(held, where)
     return found
@@ -51,20 +51,21 @@ def _of_split(held: dict, where: str) -> Records | None:
     return Records({n: [row[i] for row in held["data"]] for i, n in enumerate(names)}, held.get("index"))
 
 
-def _of_columns(held: dict, where: str) -> Records | None:
+def _of_columns(held: dict) -> Records | None:
     """Lists of equal length, some of which are numbered dimensions."""
     lists = [part for part in held.values() if isinstance(part, list)]
     if len(lists) < len(held) or len({len(part) for part in lists}) > 1 or not lists[0]:
         return None
-    dimensions = next((r for r in runs([n for n in held if _scalars(held[n])]) if r.whole and _named(r.names)), None)
-    if dimensions is None:
-        return None
-    if len(dimensions.names) == len(held) > len(lists[0]):
-        names = f"'{dimensions.names[0]}' to '{dimensions.names[-1]}'"
-        raise UserError(where, "columns of numbers, or one embedding for each id",
-                        f"{len(held)} lists of {len(lists[0])}, called {names}, which may be either",
-                        'Write one object for each item: [{"id": ..., "embedding": [...]}, ...].')
-    return Records(dict(held))
+    whole = any(r.whole and _named(r.names) for r in runs([n for n in held if _scalars(held[n])]))
+    return Records(dict(held)) if whole else None
+
+
+def is_either(held: dict) -> bool:
+    """Whether lists with numbered names (v0, v1, ...) are as well the vectors of items that are called so: all are numbers, and
+    nothing beside them is called as ids or labels are."""
+    vectors = all(_scalars(part) and len(part) > 1 and any(isinstance(v, float) for v in part) and None not in part
+                  for part in held.values())
+    return vectors and len(held) >= FEWEST_ROWS and not any(id_rank(n) is not None or label_rank(n) is not None for n in held)
 
 
 def by_two_keys(held: dict) -> Records | None:

@@ -15,7 +15,7 @@ from distillscope.files.json_reader import parse_json
 from distillscope.inputs.arrays import kind_of
 from distillscope.inputs.arrow import contents_of, in_memory
 from distillscope.inputs.members import Contents, Member, check_memory, size_of
-from distillscope.inputs.records import Records, by_two_keys, records_of
+from distillscope.inputs.records import Records, by_two_keys, is_either, records_of
 from distillscope.measure.rows import Stored
 from distillscope.naming import are_weights
 
@@ -170,7 +170,10 @@ def read_json(path: Path, where: str) -> Contents:
         import pyarrow as pa
 
         contents = contents_of(in_memory(pa.table(found.columns)), where)
-        return replace(contents, members=[*contents.members, *_index(found)])
+        contents = replace(contents, members=[*contents.members, *_index(found)])
+        if isinstance(held, dict) and isinstance(next(iter(held.values())), list) and is_either(held):
+            return replace(contents, by_item=members_of(held, lambda value, name: None))
+        return contents
     return members_of(held, lambda value, name: None)
 
 
