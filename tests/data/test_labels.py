@@ -99,6 +99,81 @@ def test_a_split_without_labels_keeps_none_from_being_read_of_another(tmp_path):
     assert load(tmp_path / "set", "train").labels.tolist() == [0, 1, 2, 0, 1, 2] and load(tmp_path / "set").labels is None
 
 
+# ---- columns that are called so and hold something else
+
+TABLES = (parquet, at_url, saved)
+NO_CLASSES = {
+    "List": [[1, 2]] * 6, "struct": [{"id": 1}] * 6, "float64": [0.5 * i for i in range(6)], "bool": [True, False] * 3,
+    "1 of 6 without": [None, *NAMES[1:]], "2 of 6 without": [None, 1, 0, None, 1, 0], "numbers below 0": [-1, 0, 1] * 2,
+    "another value for most images": [f"a photo of {i}" for i in range(6)], "'001' and '1'": ["001", "1", "2"] * 2,
+}
+
+
+@pytest.mark.parametrize("write", TABLES)
+@pytest.mark.parametrize("why", NO_CLASSES)
+@pytest.mark.parametrize("name", ["class", "Category", "target"])
+def test_a_column_that_is_found_by_its_name_and_holds_no_classes_is_named_and_not_used(tmp_path, write, why, name):
+    found = load(write(tmp_path / "set", {name: NO_CLASSES[why], "width": range(6)}))
+    assert found.labels is None and len(found) == 6 and f"no labels; not used: {name} ({why}), width" in found.note
+
+
+@pytest.mark.parametrize("write", TABLES)
+def test_the_next_of_the_usual_names_is_read_instead(tmp_path, write):
+    found = load(write(tmp_path / "set", {"class": [[1.0]] * 6, "target": NAMES}))
+    assert found.class_names == ("ant", "bee", "cat") and "classes from 'target'; not used: class (List)" in found.note
+
+
+@pytest.mark.parametrize("write", TABLES)
+@pytest.mark.parametrize("name", ["label", "labels", "breed"])
+def test_what_is_surely_meant_for_labels_is_refused_where_it_holds_none(tmp_path, write, name):
+    path = str(write(tmp_path / "set", {name: [[1, 2]] * 6}))
+    with refused(where=f"column {name}", expected="whole numbers without gaps, or names", got="List", advice="label: none"):
+        load({"path": path, "label": name} if name == "breed" else path)
+    assert load({"path": path, "label": "none"}).labels is None
+
+
+def test_a_second_image_that_is_called_target_is_not_even_read(tmp_path):
+    images = [{"bytes": encoded(i), "path": None} for i in range(6)]
+    table = hf.Dataset.from_dict({"image": images, "target": [{"bytes": b"broken", "path": None}] * 6},
+                                 hf.Features({"image": hf.Image(), "target": hf.Image()}))
+    table.to_parquet(tmp_path / "test.parquet")
+    for path in (tmp_path, tmp_path.as_uri()):
+        assert load(path).labels is None and "not used: target (Image)" in load(path).note
+
+
+@pytest.mark.parametrize("write", WRITERS[:3])
+@pytest.mark.parametrize("names", [["ant", "bee", "cat"], [0, 1, 2]])
+def test_one_image_of_each_class_is_enough_where_another_split_has_more(tmp_path, write, names):
+    few = {"image": [{"bytes": encoded(i), "path": None} for i in range(3)], "class": names}
+    path = write(tmp_path / "set", {"class": names * 2})
+    if write is saved:
+        whole = hf.load_from_disk(tmp_path / "set")
+        hf.DatasetDict(test=hf.Dataset.from_dict(few).cast_column("image", hf.Image()),
+                       train=whole["test"]).save_to_disk(tmp_path / "both")
+        path = tmp_path / "both"
+    else:
+        (tmp_path / "set" / "test.parquet").rename(tmp_path / "set" / "train.parquet")
+        pq.write_table(pa.table(few), tmp_path / "set" / "test.parquet")
+    assert load(path).labels.tolist() == [0, 1, 2] and load(path, "train").labels.tolist() == [0, 1, 2] * 2
+
+
+@pytest.mark.parametrize("write", [shards, shards_at_url])
+@pytest.mark.parametrize("values", [[["a"]] * 6, [{"id": 1}] * 6, [""] * 6, [0, None, 1] * 2,
+                                    [f"a photo {i}" for i in range(6)]])
+def test_a_key_that_is_found_by_its_name_and_holds_no_classes_is_named_and_not_used(tmp_path, write, values):
+    path = write(tmp_path / "set", {"labels": values})
+    found = load(path)
+    assert found.labels is None and found.note.startswith("no labels; not used: labels (")
+
+
+@pytest.mark.parametrize("name", ["cls", "fine_label"])
+def test_a_manifest_that_was_read_without_labels_still_is_where_a_new_name_holds_none(tmp_path, name):
+    path = manifest(tmp_path / "set", {name: ["", *NAMES[1:]]})
+    assert load(path).labels is None and f"not used: {name} (1 of 6 without)" in load(path).note
+    with refused(got="1 of 6 without"):
+        load({"path": str(path), "label": name})
+
+
 # ---- tars
 
 def test_what_stands_beside_labels_in_a_json_needs_to_be_none(tmp_path):
@@ -106,8 +181,10 @@ def test_what_stands_beside_labels_in_a_json_needs_to_be_none(tmp_path):
     rows = {"label": list(range(6)), "category": [["a", "b"]] * 6, "target": [0.5] * 6}
     assert load(shards(tmp_path / "set", rows)).labels.tolist() == list(range(6))
     del rows["label"]
-    with refused(expected="a whole number or a name as label", advice="label: none"):
-        load(shards(tmp_path / "other", rows))
+    found = load(shards(tmp_path / "other", rows))
+    assert found.labels is None and found.note == "no labels; not used: category (['a', 'b']), target (0.5) of KEY.json"
+    with refused(where="0.json 'category'", expected="a whole number or a name", got="['a', 'b']", advice="label: none"):
+        load({"path": str(tmp_path / "other"), "label": "category"})
     assert load({"path": str(tmp_path / "other"), "label": "none"}).labels is None
 
 
@@ -126,6 +203,35 @@ def test_two_labels_of_one_image_that_differ_are_refused_whichever_stands_last(t
         load(odd)
     assert load({"path": str(odd), "label": "cls"}).labels.tolist() == [0, 1, 2, 0, 1, 2]
     assert load({"path": str(odd), "label": "label"}).labels.tolist() == [0, 1, 2, 2, 1, 2]
+
+
+def paired(root, files, names):
+    """A tar of images with KEY.cls and `label` in KEY.json; None where there is none."""
+    return tar(root / "test-0.tar", [m for i, (one, two) in enumerate(zip(files, names, strict=True)) for m in (
+        (f"k{i}.png", encoded(i)), *([] if one is None else [(f"k{i}.cls", str(one).encode())]),
+        *([] if two is None else [(f"k{i}.json", json.dumps({"label": two}).encode())]))])
+
+
+def test_numbers_and_names_of_the_same_classes_are_no_contradiction(tmp_path):
+    found = load(paired(tmp_path / "set", [2, 0, 1, 2, 0, None], ["cat", "dog", "ant", "cat", None, "ant"]))
+    assert found.labels.tolist() == [2, 0, 1, 2, 0, 1] and found.class_names == ("dog", "ant", "cat")
+    assert found.note == "classes from KEY.cls, with the names that are 'label' of KEY.json"
+    gaps = load(paired(tmp_path / "gaps", [7, 3] * 3, ["cat", "dog"] * 3))
+    assert gaps.class_names == ("cat", "dog") and gaps.labels.tolist() == [0, 1] * 3
+    assert gaps.note == "classes from 'label' of KEY.json, which has the same as KEY.cls"
+    other = load(paired(tmp_path / "other", ["n2", "n1"] * 3, ["cat", "dog"] * 3))
+    assert other.class_names == ("n1", "n2") and other.labels.tolist() == [1, 0] * 3
+    assert "the same classes under other names" in other.note
+
+
+@pytest.mark.parametrize("files, names, got", [
+    ([0, 0, 1, 1, 1], ["a", "a", "b", "b", "a"], "'1' in k4.cls and 'a' in k4.json"),
+    ([0, 0, 0, 1], ["a", "a", "a", "a"], "'1' in k3.cls and 'a' in k3.json"),
+    ([0, 1, 0, None], ["a", "b", "a", "c"], "'0' in k0.cls and 'a' in k0.json"),
+    ([0, 1, 0, 1], [1, 0, 1, 0], "'0' in k0.cls and '1' in k0.json")])
+def test_numbers_and_names_of_other_classes_are_one(tmp_path, files, names, got):
+    with refused(expected="one label for each image", got=got, advice="label: label"):
+        load(paired(tmp_path / "set", files, names))
 
 
 def test_names_in_a_json_are_not_held_against_numbers_in_a_cls(tmp_path):

@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Sequence
+from collections import Counter
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import replace
 from decimal import Decimal
+from functools import partial
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -16,8 +19,13 @@ from distillscope.measure.classes import BLANK
 
 LABELS = ("label", "labels", "fine_label", "cls", "class", "class_name", "classname", "category", "target")
 """What holds labels where no name is given, in any case: a column of a table, a key of a JSON. The first that is there."""
+SURE_LABELS = LABELS[:4]
+"""Those that hold labels and nothing else in a table of images: what is no label there is refused, not passed over."""
 LISTED_LABELS = (*(name for name in LABELS if name not in ("fine_label", "cls")), "fine_label", "cls")
-"""The same for tables that list files, which had other names first before there was one list."""
+"""The same as `LABELS` for tables that list files, where the last two are the ones that are not sure."""
+
+Labels = tuple[np.ndarray, tuple[str, ...] | None]
+"""Labels (n,) int64, and the names of the classes where they have some."""
 
 MISSING = BLANK | {"na", "n/a"}
 """What tables write where a value is missing, in any case."""
@@ -74,6 +82,51 @@ def name_classes(train: Source, test: Source) -> tuple[Source, Source, str]:
     return train, test, said
 
 
+def read_labels(columns: Sequence[str], sure: Collection[str], read: Callable[[str], Labels | None],
+                every: Callable[[str], Iterable[Any]]) -> tuple[str | None, Labels | None, dict[str, str]]:
+    """The first of ``columns`` that has labels, those that ``read`` makes of it, and why those before it have none.
+
+    A column that is not ``sure`` was found by its name alone and may hold anything: what is refused there is left, and so is
+    what most images have each for itself (a caption, a measured value), in this split and among ``every`` value of the column.
+    """
+    left: dict[str, str] = {}
+    for column in columns:
+        try:
+            found = read(column)
+        except UserError as error:
+            if column in sure:
+                raise
+            left[column] = error.got.removesuffix(" values")
+            continue
+        why = "" if found is None or column in sure else _no_classes(found[0], partial(every, column))
+        if not why:
+            return column, found, left
+        left[column] = why
+    return None, None, left
+
+
+def _no_classes(labels: np.ndarray, every: Callable[[], Iterable[Any]]) -> str:
+    """Why whole numbers are hardly classes; "" where they may be."""
+    if len(labels) and labels.min() < 0:
+        return "numbers below 0"
+    return "another value for most images" if _mostly_once(labels.tolist()) and _mostly_once(list(every())) else ""
+
+
+def _mostly_once(values: Sequence[Any]) -> bool:
+    return 2 * sum(count == 1 for count in Counter(values).values()) > len(values)
+
+
+def label_columns(columns: Sequence[str], asked: str | None, usual: Sequence[str], where: str, path: Path | str) -> list[str]:
+    """Where labels may be: the column that was asked for, or all of the usual names in any case, in their order.
+
+    >>> label_columns(["Target", "x", "label"], None, LABELS, "d/train", "d")
+    ['label', 'Target']
+    """
+    if asked:
+        return [column for column in [pick_column(columns, asked, usual, "label", where, path)] if column]
+    return [column for name in usual if (column := _usual(columns, (name,)))]
+
+
 def pick_column(columns: Sequence[str], asked: str | None, usual: Sequence[str], setting: str, where: str,
                 path: Path | str) -> str | None:
     """The column that was asked for, or the first of the usual names in any case; None if there is none or "none" was asked.
@@ -107,22 +160,26 @@ def _usual(columns: Sequence[str], usual: Sequence[str]) -> str | None:
     return next((folded[u] for u in usual if u in folded), None)
 
 
-def not_used(names: Iterable[str], used: Iterable[str | None]) -> str:
-    """What of a table is not read, for a note: the first eight columns; "" where all are.
+def not_used(names: Iterable[str], used: Iterable[str | None], why: Mapping[str, str] | None = None) -> str:
+    """What of a table is not read, for a note: those with a reason ``why`` and the first others, eight; "" where all is.
 
     >>> not_used(["image", "label", "width"], ("image", "label")), not_used(["image"], ("image", None))
     ('not used: width', '')
+    >>> not_used(["width", "target"], (), {"target": "Image"})
+    'not used: target (Image), width'
     """
-    left = [name for name in names if name not in set(used)]
+    why = why or {}
+    left = [name for name in names if name not in {*used, *why}]
+    left = [*(f"{name} ({reason})" for name, reason in why.items()), *left]
     return f"not used: {', '.join(left[:8])}{' ...' if len(left) > 8 else ''}" if left else ""
 
 
-def columns_said(columns: Sequence[str], image: str, label: str | None) -> str:
+def columns_said(columns: Sequence[str], image: str, label: str | None, why: Mapping[str, str]) -> str:
     """What is read from which column of a table of images, for a note; "" where there is nothing but images and `label`."""
     if set(columns) <= {image, label} and label in (None, "label"):
         return ""
     used = f"images from '{image}', " + (f"classes from '{label}'" if label else "no labels")
-    return "; ".join(part for part in (used, not_used(columns, (image, label))) if part)
+    return "; ".join(part for part in (used, not_used(columns, (image, label), why)) if part)
 
 
 def blanks(texts: Iterable[str]) -> frozenset[str]:

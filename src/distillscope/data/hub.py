@@ -4,13 +4,22 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from distillscope.data.classes import LABELS, class_labels, columns_said, need_column, pick_column
+from distillscope.data.classes import (
+    LABELS,
+    SURE_LABELS,
+    Labels,
+    class_labels,
+    columns_said,
+    label_columns,
+    need_column,
+    read_labels,
+)
 from distillscope.data.decode import BrokenImage, Decoding, MinSide, passed_over, read_file
 from distillscope.data.source import MissingSplit, Source, data_option, encoded_source, near_splits, stratified
 from distillscope.errors import UserError
@@ -23,20 +32,29 @@ CIFAR10_CLASSES = ("airplane", "automobile", "bird", "cat", "deer", "dog", "frog
 
 def _source(tables: dict[str, Any], split: str, name: str, given: Path | str, inside: Path, image: str | None = None,
             label: str | None = None, class_names: tuple[str, ...] | None = None, decoding: Decoding | None = None,
-            unsplit: bool = False, note: str = "") -> Source:
-    """A Source over one of ``tables`` (split -> `datasets.Dataset`, memory-mapped); files that cells name lie ``inside``."""
+            unsplit: bool = False, note: str = "", others: Callable[[str], Mapping[str, Any]] = lambda column: {}) -> Source:
+    """A Source over one of ``tables`` (split -> `datasets.Dataset`, memory-mapped); files that cells name lie ``inside``.
+
+    ``others(column)`` are more tables, of splits that are not read, with that column at least.
+    """
     import datasets as hf
 
     table, where = tables[split], f"{name}/{split}"
     image = need_column(table.column_names, image, IMAGE_COLUMNS, "image", where, given)
-    label = pick_column([c for c in table.column_names if c != image], label, LABELS, "label", where, given)
-    note = "; ".join(part for part in (note, columns_said(table.column_names, image, label)) if part)
+    columns = [c for c in table.column_names if c != image]
+
+    def every(column: str) -> list[Any]:
+        return [v for t in {**tables, **others(column)}.values() if column in t.column_names for v in t[column]]
+
+    sure = [label or "", *(c for c in columns if c.casefold() in SURE_LABELS)]
+    found, labelled, left = read_labels(
+        label_columns(table.column_names if label else columns, label, LABELS, where, given), sure,
+        lambda column: _labels(table, column, every, f"{where} column {column}", given, class_names), every)
+    labels, class_names = labelled or (None, class_names)
+    note = "; ".join(part for part in (note, columns_said(table.column_names, image, found, left)) if part)
     images = table.select_columns([image])
     if isinstance(table.features[image], hf.Image):
         images = images.cast_column(image, hf.Image(decode=False))
-    labels = None
-    if label is not None:
-        labels, class_names = _labels(tables, split, label, f"{where} column {label}", given, class_names)
     width = max(6, len(str(len(table))))
     ids = np.array([f"{name}/{split}/{i:0{width}d}" for i in range(len(table))])
     return encoded_source(name, split, ids, lambda i: cell_bytes(images[int(i)][image], inside), decoding or Decoding(),
@@ -56,21 +74,42 @@ def cell_bytes(cell: Any, inside: Path) -> bytes:
     return read_file(inside / path, inside)
 
 
-def _labels(tables: dict[str, Any], split: str, label: str, where: str, given: Path | str,
-            names: tuple[str, ...] | None) -> tuple[np.ndarray, tuple[str, ...] | None]:
-    """Whole numbers as they are; texts as classes by name over all of ``tables``."""
+def _labels(table: Any, column: str, every: Callable[[str], list[Any]], where: str, given: Path | str,
+            names: tuple[str, ...] | None) -> Labels:
+    """Whole numbers as they are; texts as classes by name over those of every split."""
+    feature = table.features[column]
+    if are_texts(feature, where, given):
+        texts = [v or "" for v in every(column) if isinstance(v, (str, type(None)))]
+        return class_labels([v or "" for v in table[column]], texts, where, given)
+    values = table.with_format("numpy", columns=[column])[:][column]
+    if values.ndim != 1 or values.dtype.kind not in "iu":  # of numbers, those with gaps are floats
+        gaps = f"{int(np.isnan(values).sum())} of {len(table)} without" if values.dtype.kind == "f" else ""
+        raise no_labels(gaps or f"{values.dtype} values", where, given)
+    return values.astype(np.int64), class_names_of(feature) or names
+
+
+def are_texts(feature: Any, where: str, given: Path | str, numbers: str = r"u?int\d+") -> bool:
+    """Whether a column of this kind holds texts, not ``numbers``; one that holds neither is refused, before it is read."""
     import datasets as hf
 
-    feature = tables[split].features[label]
-    if getattr(feature, "dtype", None) in ("string", "large_string"):
-        texts = {s: [v or "" for v in t[label]] for s, t in tables.items() if label in t.column_names}
-        return class_labels(texts[split], [v for part in texts.values() for v in part], where, given)
-    values = tables[split].with_format("numpy", columns=[label])[:][label]
-    if values.dtype.kind not in "iu":
-        other, none = data_option(given, label="COLUMN"), data_option(given, label="none")
-        raise UserError(where, "whole numbers without gaps, or names", f"{values.dtype} values",
-                        f"Name another column: {other}, or none: {none}.")
-    return values.astype(np.int64), tuple(feature.names) if isinstance(feature, hf.ClassLabel) else names
+    kind = feature.dtype if isinstance(feature, (hf.Value, hf.ClassLabel)) else type(feature).__name__
+    if kind in ("string", "large_string"):
+        return True
+    if not re.fullmatch(numbers, kind):
+        raise no_labels(f"{'struct' if kind == 'dict' else kind} values", where, given)
+    return False
+
+
+def no_labels(got: str, where: str, given: Path | str) -> UserError:
+    """A column's values are no labels."""
+    return UserError(where, "whole numbers without gaps, or names", got,
+                     f"Name another column: {data_option(given, label='COLUMN')}, or none: {data_option(given, label='none')}.")
+
+
+def class_names_of(feature: Any) -> tuple[str, ...] | None:
+    import datasets as hf
+
+    return tuple(feature.names) if isinstance(feature, hf.ClassLabel) else None
 
 
 def _read_parquet(path: Path, name: str, split: str, given: Path | str, **rest: Any) -> Source:
@@ -89,11 +128,9 @@ def _read_parquet(path: Path, name: str, split: str, given: Path | str, **rest: 
         except Exception as error:  # pyarrow raises several types for a truncated or foreign file
             raise UserError(str(file), "a readable parquet file", str(error).split("\n")[0], "Fetch it again.") from None
     hf.disable_progress_bars()
-    tables = {split: _table(files, split=split)}
-    if path.is_dir() and rest.get("label") != "none":
-        tables |= _other_texts(path, tables[split], split, rest.get("label"))
-    return _source(tables, split, name, given, path if path.is_dir() else path.parent, unsplit=path.is_file(),
-                   note=gaps_said([f.name for f in files]), **rest)
+    return _source({split: _table(files, split=split)}, split, name, given, path if path.is_dir() else path.parent,
+                   unsplit=path.is_file(), note=gaps_said([f.name for f in files]),
+                   others=lambda column: _others(path, split, column), **rest)
 
 
 def _table(files: Sequence[Path], **options: Any) -> Any:
@@ -131,15 +168,12 @@ def is_parquet_of(place: str, split: str) -> bool:
     return re.fullmatch(rf"{re.escape(split)}(-.*)?\.parquet", place.removeprefix("data/")) is not None
 
 
-def _other_texts(path: Path, table: Any, split: str, label: str | None) -> dict[str, Any]:
-    """The label columns of the folder's other splits, where labels are texts: by them all classes are numbered."""
+def _others(path: Path, split: str, column: str) -> dict[str, Any]:
+    """One column of the folder's other splits, those that have it: by its texts all classes are numbered."""
     import pyarrow.parquet as pq
 
-    column = pick_column(table.column_names, label, LABELS, "label", f"{path.name}/{split}", path)
-    if column is None or getattr(table.features[column], "dtype", None) not in ("string", "large_string"):
-        return {}
     own = set(_files(path, split))
-    other = [f for f in _files(path) if f not in own and column in pq.read_schema(f).names]
+    other = [f for f in _files(path) if f not in own and column in pq.read_schema(f).names] if path.is_dir() else []
     return {"": _table(other, columns=[column])} if other else {}
 
 

@@ -14,7 +14,17 @@ from typing import Any, Literal, TextIO
 
 import numpy as np
 
-from distillscope.data.classes import LISTED_LABELS, class_labels, need_column, not_used, numbered, pick_column
+from distillscope.data.classes import (
+    LISTED_LABELS,
+    Labels,
+    class_labels,
+    label_columns,
+    need_column,
+    not_used,
+    numbered,
+    pick_column,
+    read_labels,
+)
 from distillscope.data.decode import Decoding, MinSide, files_in, folders_in, is_image, other_kinds, read_file, suffixes
 from distillscope.data.source import MissingSplit, Source, data_option, encoded_source, near_splits
 from distillscope.errors import UserError
@@ -104,8 +114,10 @@ def manifest(split: str, *, path: Path, image: str | None = None, label: str | N
     given, path = path, Path(path).expanduser()
     rows, where = _rows(path), f"data {given}"
     image = need_column(list(rows), image, PATHS, "image", where, given)
-    label = pick_column([c for c in rows if c != image], label, LISTED_LABELS, "label", where, given)
-    column = pick_column([c for c in rows if c not in (image, label)], split_column, SPLITS, "split_column", where, given)
+    columns = [c for c in rows if c != image]
+    places = label_columns(columns, label, LISTED_LABELS, where, given)
+    sure = [label or "", *(c for c in columns if c.casefold() in LISTED_LABELS[:-2])]
+    column = pick_column([c for c in columns if c != (places or [''])[0]], split_column, SPLITS, "split_column", where, given)
     chosen = np.arange(len(rows[image]))
     if column is not None:
         there = list(dict.fromkeys(rows[column]))
@@ -113,13 +125,9 @@ def manifest(split: str, *, path: Path, image: str | None = None, label: str | N
             raise MissingSplit(where, f"rows of split '{split}' in column '{column}'", f"splits {', '.join(there[:6])}", split,
                                near_splits(split, there) or there[:4])
         chosen = np.flatnonzero(np.array(rows[column]) == split)
-    labels, names = None, None
-    if label is not None:
-        if nested := next((v for v in rows[label] if isinstance(v, _Nested)), None):
-            raise UserError(f"{where} column {label}", "a whole number or a name for each image", nested[:40],
-                            f"Name another column: {data_option(given, label='COLUMN')}, or none: "
-                            f"{data_option(given, label='none')}.")
-        labels, names = class_labels([rows[label][i] for i in chosen], rows[label], f"{where} column {label}", given)
+    label, labelled, left = read_labels(places, sure, lambda c: _labels(rows[c], chosen, f"{where} column {c}", given),
+                                        rows.__getitem__)
+    labels, names = labelled or (None, None)
     listed = [rows[image][i] for i in chosen]
     start = path.parent if root is None else Path(root).expanduser()
     if listed and not any((start / name).is_file() for name in listed):
@@ -129,7 +137,7 @@ def manifest(split: str, *, path: Path, image: str | None = None, label: str | N
     _check_once(listed, start, where)
     used = [f"paths from column '{image}'", *([f"classes from '{label}'"] if label else ["no labels"]),
             *([f"splits from '{column}'"] if column else ["every row whatever the split"])]
-    note = "; ".join(part for part in (", ".join(used), not_used(rows, (image, label, column))) if part)
+    note = "; ".join(part for part in (", ".join(used), not_used(rows, (image, label, column), left)) if part)
 
     def read(index: int) -> bytes:
         name = Path(listed[index])
@@ -138,6 +146,15 @@ def manifest(split: str, *, path: Path, image: str | None = None, label: str | N
     return encoded_source(path.stem, split, np.array(listed, dtype=str), read, Decoding(background, exif, min_side),
                           labels=labels, class_names=names, note=note, unsplit=column is None,
                           file_state=lambda i: state_of(start / listed[i]))
+
+
+def _labels(texts: list[str], chosen: np.ndarray, where: str, given: Path | str) -> Labels:
+    """Of the ``chosen`` rows, numbered over all."""
+    if nested := next((v for v in texts if isinstance(v, _Nested)), None):
+        raise UserError(where, "a whole number or a name for each image", nested[:40],
+                        f"Name another column: {data_option(given, label='COLUMN')}, or none: "
+                        f"{data_option(given, label='none')}.")
+    return class_labels([texts[i] for i in chosen], texts, where, given)
 
 
 def _check_once(listed: list[str], start: Path, where: str) -> None:

@@ -4,15 +4,25 @@ from __future__ import annotations
 
 import functools
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
 
-from distillscope.data.classes import LABELS, class_labels, columns_said, need_column, numbered, pick_column
+from distillscope.data.classes import (
+    LABELS,
+    SURE_LABELS,
+    Labels,
+    class_labels,
+    columns_said,
+    label_columns,
+    need_column,
+    numbered,
+    read_labels,
+)
 from distillscope.data.decode import Decoding, MinSide, is_image, other_kinds, passed_over
-from distillscope.data.hub import IMAGE_COLUMNS, cell_bytes, is_parquet_of
+from distillscope.data.hub import IMAGE_COLUMNS, are_texts, cell_bytes, class_names_of, is_parquet_of, no_labels
 from distillscope.data.source import MissingSplit, Source, data_option, encoded_source, near_splits
 from distillscope.data.webdataset import no_shards, read_split, split_of
 from distillscope.errors import UserError
@@ -130,32 +140,17 @@ def _images(found: Found, split: str, given: str, label: str | None, decoding: D
 
 def _parquet(found: Found, split: str, given: str, image: str | None, label: str | None, decoding: Decoding) -> Source:
     """Rows of parquet files: only their ends and the labels are read before the images are."""
-    import datasets as hf
-
     heads = [_Head.of(file) for file in found.files]
     where, columns = f"{found.name}/{split}", heads[0].schema.names
     image = need_column(columns, image, IMAGE_COLUMNS, "image", where, given)
-    label = pick_column([c for c in columns if c != image], label, LABELS, "label", where, given)
-    labels, classes = None, None
-    for column in filter(None, (image, label)):
-        kinds = [hf.Features.from_arrow_schema(h.schema).get(column) for h in heads]
-        named = [getattr(kind, "names", None) for kind in kinds]  # of a ClassLabel
-        if odd := next((h for h, kind, own in zip(heads, kinds, named, strict=True) if kind is None or own != named[0]), None):
-            raise UserError(str(odd.file), f"a column {column} as in {heads[0].file.name}",
-                            "other classes" if column in odd.schema.names else "none", "Write all files alike.")
-    if label is not None:
-        values = [v for head in heads for v in head.column(label)]
-        feature = hf.Features.from_arrow_schema(heads[0].schema)[label]
-        if all(isinstance(v, int) for v in values):
-            labels, classes = np.array(values, np.int64), tuple(feature.names) if isinstance(feature, hf.ClassLabel) else None
-        elif all(isinstance(v, (str, type(None))) for v in values):
-            texts = [v or "" for v in values]
-            more = [v or "" for file in found.rest for v in _Head.of(file).column(label) if isinstance(v, (str, type(None)))]
-            labels, classes = class_labels(texts, [*texts, *more], f"{where} column {label}", given)
-        else:
-            raise UserError(f"{where} column {label}", "whole numbers without gaps, or names", "other values",
-                            f"Name another column: {data_option(given, label='COLUMN')}, or none: "
-                            f"{data_option(given, label='none')}.")
+    _feature(heads, image)
+    others = [c for c in columns if c != image]
+    sure = [label or "", *(c for c in others if c.casefold() in SURE_LABELS)]
+    label, labelled, left = read_labels(
+        label_columns(columns if label else others, label, LABELS, where, given), sure,
+        lambda column: _labels(found, heads, column, column in sure, f"{where} column {column}", given),
+        lambda column: _values([*heads, *map(_Head.of, found.rest)], column))
+    labels, classes = labelled or (None, None)
     starts = np.cumsum([0] + [head.rows for head in heads])
     ids = np.array([f"{split}/{head.file.stem}/{row:06d}" for head in heads for row in range(head.rows)])
     inside = fetch_folder()
@@ -166,9 +161,40 @@ def _parquet(found: Found, split: str, given: str, image: str | None, label: str
         group = int(np.searchsorted(head.groups, row, side="right")) - 1
         return cell_bytes(_row_group(head.file, group, image)[row - head.groups[group]].as_py(), inside)
 
-    note = "; ".join(part for part in (found.note, columns_said(columns, image, label)) if part)
+    note = "; ".join(part for part in (found.note, columns_said(columns, image, label, left)) if part)
     return encoded_source(found.name, split, ids, read, decoding, labels=labels, class_names=classes, note=note,
                           unsplit=found.unsplit)
+
+
+def _feature(heads: list[_Head], column: str) -> Any:
+    """What a column holds, which all files must say alike."""
+    import datasets as hf
+
+    kinds = [hf.Features.from_arrow_schema(h.schema).get(column) for h in heads]
+    named = [getattr(kind, "names", None) for kind in kinds]  # of a ClassLabel
+    if odd := next((h for h, kind, own in zip(heads, kinds, named, strict=True) if kind is None or own != named[0]), None):
+        raise UserError(str(odd.file), f"a column {column} as in {heads[0].file.name}",
+                        "other classes" if column in odd.schema.names else "none", "Write all files alike.")
+    return kinds[0]
+
+
+def _labels(found: Found, heads: list[_Head], column: str, sure: bool, where: str, given: str) -> Labels:
+    """Whole numbers as they are, and true and false where they are ``sure`` to be labels; texts as classes by name over the
+    other splits too."""
+    feature = _feature(heads, column)
+    texts, values = are_texts(feature, where, given, r"u?int\d+|bool" if sure else r"u?int\d+"), _values(heads, column)
+    if texts:
+        more = [v for v in _values([_Head.of(file) for file in found.rest], column) if isinstance(v, (str, type(None)))]
+        return class_labels([v or "" for v in values], [v or "" for v in (*values, *more)], where, given)
+    if gaps := sum(v is None for v in values):
+        raise no_labels(f"{gaps} of {len(values)} without", where, given)
+    if not all(isinstance(v, int) for v in values):
+        raise no_labels("other values", where, given)
+    return np.array(values, np.int64), class_names_of(feature)
+
+
+def _values(heads: Iterable[_Head], column: str) -> list[Any]:
+    return [value for head in heads for value in head.column(column)]
 
 
 class _Head(NamedTuple):

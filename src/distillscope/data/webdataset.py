@@ -2,19 +2,30 @@
 
 from __future__ import annotations
 
+import functools
 import io
 import re
 import sys
 import tarfile
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
-from distillscope.data.classes import LABELS, check_alike, class_labels, is_whole, need_column, not_used, pick_column
+from distillscope.data.classes import (
+    LABELS,
+    Labels,
+    check_alike,
+    class_labels,
+    is_whole,
+    label_columns,
+    need_column,
+    not_used,
+    read_labels,
+)
 from distillscope.data.decode import (
     MAX_FILE_BYTES,
     BrokenImage,
@@ -30,6 +41,7 @@ from distillscope.errors import UserError
 from distillscope.files.folders import expect_all, gaps_said
 from distillscope.files.json_reader import parse_json
 from distillscope.files.remote import RemoteFile, opened
+from distillscope.measure.classes import partitions_agree
 from distillscope.registry import datasets
 
 Shard = Path | RemoteFile
@@ -72,21 +84,20 @@ class Shards:
             raise UserError(str(self.shards[number]), "keys that differ", f"'{keys[again[0]]}' twice", "Name each item once.")
         return keys
 
-    def chosen(self, label: str | None, given: Path | str) -> tuple[str, ...]:
-        """Where labels are read: in one place, or in KEY.cls and under `label` of KEY.json, which must say the same."""
+    def candidates(self, label: str | None, given: Path | str) -> list[str]:
+        """Where labels may be read, the first that has some: `FILE`, or keys of KEY.json."""
         there = [*self.stray, *(at for at in self.bad if at not in self.stray)]
         if label == "none":
-            return ()
+            return []
         if label == "cls" and FILE in there:
-            return (FILE,)
+            return [FILE]
         keys = [at for at in there if at != FILE]
         if FILE not in there:
             columns = keys if label is None or label in keys else list(self.said)
-            found = pick_column(columns, label, LABELS, "label", f"data {given}", given)
-            return () if found is None else (found,)
+            return label_columns(columns, label, LABELS, f"data {given}", given)
         if label is None or (label == "label" and label not in keys):
-            return (FILE, "label") if "label" in keys else (FILE,)
-        return (need_column([FILE, *keys], label, LABELS, "label", f"data {given}", given),)
+            return [FILE]
+        return [need_column([FILE, *keys], label, LABELS, "label", f"data {given}", given)]
 
     def written(self, at: str) -> list[str | None]:
         """The label of every image as it stands in one place."""
@@ -94,25 +105,27 @@ class Shards:
         return [stray.get(key) if text is None else text for keys, texts in zip(self.keys, self.texts, strict=True)
                 for key, text in zip(keys.tolist(), texts.get(at) or [None] * len(keys), strict=True)]
 
-    def all_texts(self, keys: np.ndarray, given: Path | str, chosen: Sequence[str]) -> list[str] | None:
-        """The label of every image from the ``chosen`` places; None where no file has one."""
-        self.check(chosen)
-        found, *more = [self.written(at) for at in chosen] or [[]]
-        for other in more:
-            for i, (one, two) in enumerate(zip(found, other, strict=True)):
-                if one is not None and two is not None and not _alike(one, two):
-                    raise UserError(f"data {given}", "one label for each image", f"'{one}' in {keys[i]}.cls and '{two}' in "
-                                    f"{keys[i]}.json", f"Take those of the .cls: {data_option(given, label='cls')}, or of the "
-                                    f".json: {data_option(given, label='label')}.")
-            found = [two if one is None else one for one, two in zip(found, other, strict=True)]
-        if not any(self.stray.get(at) for at in chosen) and not any(found):
+    def all_texts(self, keys: np.ndarray, given: Path | str, at: str, label: str | None) -> Texts | None:
+        """The label of every image from one place, `FILE` with `label` of KEY.json beside it; None where no file has one."""
+        pair = at == FILE and label is None and ("label" in self.stray or "label" in self.bad)
+        places = (FILE, "label") if pair else (at,)
+        self.check(places)
+        found = Texts(self.written(at), places)
+        if pair:
+            found = _together(found.values, self.written("label"), keys, given)
+        if not any(self.stray.get(place) for place in places) and not any(found.values):
             return None
-        absent = [key for key, text in zip(keys, found, strict=True) if text is None]
-        if absent:
+        if absent := [key for key, text in zip(keys, found.values, strict=True) if text is None]:
             raise UserError(f"data {given}", "a label for every image, or for none",
-                            f"{len(absent)} without (first {absent[0]})",
+                            f"{len(absent)} of {len(keys)} without, {absent[0]} first",
                             f"Add them, or take the images without labels: {data_option(given, label='none')}.")
-        return [text for text in found if text is not None]
+        return found
+
+    def texts_at(self, places: Sequence[str]) -> Iterator[str]:
+        """Every label in these places, also those whose image is elsewhere."""
+        for at in places:
+            yield from (text for own in self.texts for text in own.get(at, ()) if text)
+            yield from self.stray.get(at, {}).values()
 
     def check(self, chosen: Sequence[str]) -> None:
         """Refuse what can be no label where labels are read."""
@@ -120,18 +133,60 @@ class Shards:
             if at in self.bad:
                 raise self.bad[at]
 
-    def note(self, chosen: Sequence[str]) -> str:
+    def note(self, texts: Texts | None, why: Mapping[str, str]) -> str:
         """Which keys of the JSON files are labels and which are not used; "" where there is no other than `label`."""
-        left = not_used(self.said, chosen)
-        if not left and set(chosen) <= {FILE, "label"}:
+        places = texts.places if texts else ()
+        left = not_used(self.said, places, why)
+        if not left and set(places) <= {FILE, "label"} and not (texts and texts.said):
             return ""
-        used = " and ".join(at if at == FILE else f"'{at}' of KEY.json" for at in chosen if at == FILE or at in self.said)
+        used = " and ".join(at if at == FILE else f"'{at}' of KEY.json" for at in places if at == FILE or at in self.said)
+        used = texts.said if texts and texts.said else used
         return "; ".join(part for part in (f"classes from {used}" if used else "no labels", left and f"{left} of KEY.json")
                          if part)
 
 
+class Texts(NamedTuple):
+    """Labels as they are written (n,), None where there is none; the places that they are from, in words where that is not all;
+    and the classes' names, where the labels are their numbers."""
+
+    values: list[str | None]
+    places: tuple[str, ...]
+    said: str = ""
+    names: tuple[str, ...] | None = None
+
+
 def _alike(one: str, two: str) -> bool:
     return one == two or (is_whole(one) and is_whole(two) and int(one) == int(two))
+
+
+def _together(files: list[str | None], jsons: list[str | None], keys: np.ndarray, given: Path | str) -> Texts:
+    """The labels of KEY.cls and of `label` in KEY.json, which say the same, or are two ways to write the same classes."""
+    places = (FILE, "label")
+    both = [i for i, (one, two) in enumerate(zip(files, jsons, strict=True)) if one is not None and two is not None]
+    ones, twos = [files[i] or "" for i in both], [jsons[i] or "" for i in both]
+    if all(map(_alike, ones, twos)):
+        return Texts([two if one is None else one for one, two in zip(files, jsons, strict=True)], places)
+    numbered, counted = all(map(is_whole, ones)), any(map(is_whole, twos))
+    fits = np.array(list(map(_alike, ones, twos)))
+    if not (numbered and counted):  # numbers beside other numbers are no names of theirs
+        fits = partitions_agree(np.array(ones), np.array(twos))
+    name, own = dict(zip(ones, twos, strict=True)), dict(zip(twos, ones, strict=True))
+    wrong = [i for i, fit in zip(both, fits.tolist(), strict=True) if not fit]
+    wrong += [i for i, (one, two) in enumerate(zip(files, jsons, strict=True)) if one is None and two not in (None, *own)]
+    if wrong:
+        i = both[0] if files[wrong[0]] is None else wrong[0]
+        raise UserError(f"data {given}", "one label for each image", f"'{files[i]}' in {keys[i]}.cls and '{jsons[i]}' in "
+                        f"{keys[i]}.json", f"Take those of the .cls: {data_option(given, label='cls')}, or of the .json: "
+                        f"{data_option(given, label='label')}.")
+    values = [own.get(two or "") if one is None else one for one, two in zip(files, jsons, strict=True)]
+    present = {one for one in values if one is not None}
+    if not numbered or counted or not present <= name.keys():
+        return Texts(values, (FILE,), "KEY.cls ('label' of KEY.json has the same classes under other names)")
+    if present == set(map(str, range(len(present)))):
+        names = tuple(name[str(i)] for i in range(len(present)))
+        return Texts(values, places, "KEY.cls, with the names that are 'label' of KEY.json", names)
+    return Texts([None if one is None else name[one] for one in values], ("label",),
+                 "'label' of KEY.json, which has the same as KEY.cls")
 
 
 @datasets.register("webdataset")
@@ -161,23 +216,23 @@ def read_split(split: str, name: str, shards: Sequence[Shard], rest: Sequence[Sh
                label: str | None, decoding: Decoding, *, unsplit: bool = False) -> Source:
     """The images of ``shards``. Classes that are texts are numbered over the ``rest`` of the data set too."""
     found = _read_shards(shards, given, image, label)
-    keys, chosen = found.all_keys(), found.chosen(label, given)
-    labels, names = None, None
-    texts = found.all_texts(keys, given, chosen)
-    said = found.note(chosen if texts else ()) if label != "none" else ""
-    if texts:
-        if all(re.fullmatch(r"-?\d+", t) for t in texts):
-            if longest := next((t for t in texts if len(t) > 18), None):
-                raise UserError(f"data {given}", "labels that fit 64 bits", f"{longest[:20]}... of {len(longest)} digits",
-                                f"Fix it, or take the images without labels: {data_option(given, label='none')}.")
-            check_alike(texts, f"data {given}", given)
-            labels = np.array([int(t) for t in texts], dtype=np.int64)
-        else:
-            more = _read_shards(rest, given, image, label)
-            more.check(chosen)
-            others = [*(t for at in chosen for own in more.texts for t in own.get(at, ()) if t),
-                      *(t for at in chosen for t in more.stray.get(at, {}).values())]
-            labels, names = class_labels(texts, [*texts, *others], f"data {given}", given)
+    keys = found.all_keys()
+    texts: dict[str, Texts] = {}
+    more = functools.cache(lambda: _read_shards(rest, given, image, label))
+
+    def every(at: str) -> list[str]:
+        return [text for text in (*texts[at].values, *more().texts_at(texts[at].places)) if text]
+
+    def read_at(at: str) -> Labels | None:
+        if (here := found.all_texts(keys, given, at, label)) is None:
+            return None
+        texts[at] = here
+        return _numbers(here, more, given)
+
+    sure = [FILE, "label", label or ""]
+    at, labelled, left = read_labels(found.candidates(label, given), sure, read_at, every)
+    labels, names = labelled or (None, None)
+    said = found.note(texts[at] if labelled and at else None, left) if label != "none" else ""
     starts = np.cumsum([0, *map(len, found.places)])
 
     def read(index: int) -> bytes:
@@ -191,6 +246,19 @@ def read_split(split: str, name: str, shards: Sequence[Shard], rest: Sequence[Sh
     return encoded_source(name, split, np.char.add(f"{split}/", keys), read, decoding, labels=labels, class_names=names,
                           note="; ".join(n for n in (gaps, said, kinds_said(found.others)) if n),
                           unsplit=unsplit)
+
+
+def _numbers(found: Texts, more: Callable[[], Shards], given: Path | str) -> Labels:
+    """Whole numbers as they are; texts as classes by name over the other splits too, which ``more`` reads."""
+    texts, where = [text for text in found.values if text is not None], f"data {given}"
+    if not all(re.fullmatch(r"-?\d+", text) for text in texts):
+        more().check(found.places)
+        return class_labels(texts, [*texts, *more().texts_at(found.places)], where, given)
+    if longest := next((text for text in texts if len(text) > 18), None):
+        raise UserError(where, "labels that fit 64 bits", f"{longest[:20]}... of {len(longest)} digits",
+                        f"Fix it, or take the images without labels: {data_option(given, label='none')}.")
+    check_alike(texts, where, given)
+    return np.array([int(text) for text in texts], dtype=np.int64), found.names
 
 
 def shards_of(settings: Mapping[str, Any], split: str) -> list[str] | None:
@@ -301,6 +369,7 @@ def _labels(shard: Shard, at: tuple[int, int], name: str, label: str | None, giv
         if isinstance(value, float) and value.is_integer():
             value = int(value)
         if isinstance(value, bool) or not isinstance(value, (int, str, type(None))) or value == "":
-            found.bad.setdefault(place, UserError(where, "a whole number or a name as label", repr(content[:40]), todo))
+            at_key = where if place == FILE else f"{where} '{place}'"
+            found.bad.setdefault(place, UserError(at_key, "a whole number or a name as label", repr(value)[:40], todo))
         elif value is not None:
             yield place, str(value)
