@@ -301,6 +301,7 @@ def pilots():
     decided = [verdicts for verdicts in by_claim if verdicts[0]["effect"] is not None]
     yield [[None, *([v["effect"], v["low"], v["high"]] for v in verdicts)] for verdicts in decided]
     yield list(soft_labels())
+    yield from second_look()
 
 
 def soft_labels():
@@ -314,6 +315,22 @@ def soft_labels():
         means = [[scale * rows[(rows.measure == key) & (rows.teacher == setting["teacher"])].value.mean()]
                  for key, scale in (("student.effective_rank", 1), (TUNED, 100)) for rows in trials.values()]
         yield [*means, [found["effect"], found["low"], found["high"]], [found["p_holm"]], [found["verdict"]]]
+
+
+def second_look():
+    """For each teacher: ranks, the endpoint of `objective`, both verdicts. Then each way of `expansion` less plain cosine."""
+    folder = unpacked("2026-11-27-verdicts") / "second"
+    rows = distillscope.load_study(folder).results.query("student == 'S' and condition == 'clean'")
+    ranks = rows[rows.measure == "student.effective_rank"].groupby(["teacher", "arm"]).value.mean()
+    found = {setting["teacher"]: {v["id"]: v for v in setting["verdicts"]}
+             for setting in json.loads((folder / "claims.json").read_text())["settings"]}
+    yield [[*([ranks[teacher, arm]] for arm in ("cosine", "phi-s", "phi-s-l1", "centred", "vicreg", "contrast")),
+            [one["effect"], one["low"], one["high"]], [one["p_holm"]], [one["verdict"]], [of["expansion"]["verdict"]]]
+           for teacher, of in found.items() for one in [of["objective"]]]
+    titles = ("centred_cosine", "cosine + 0.004 vicreg_covariance + 0.1 vicreg_variance", "mse on", "smooth_l1 on")
+    parts = [[p for p in of["expansion"]["parts"] if title in p["endpoint"]] for title in titles for of in found.values()]
+    yield [[None, *([p["effect"]] for p in four), [min(1, max(p["p_false"] for p in four) * of["expansion"]["times"])]]
+           for four, of in zip(parts, [*found.values()] * len(titles), strict=True)]
 
 
 def frontier_recipe():
