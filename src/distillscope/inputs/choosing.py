@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any
@@ -10,37 +10,14 @@ from typing import Any
 import numpy as np
 
 from distillscope.errors import UserError, unknown_name
-from distillscope.inputs.counters import counted_from
-from distillscope.inputs.members import (
-    UNREADABLE,
-    Contents,
-    Kept,
-    Member,
-    Scaled,
-    as_labels,
-    as_table,
-    columns_called,
-    of_another,
-    ranked,
-    strings,
-)
+from distillscope.inputs.ids_and_labels import Ids, described, ids_beside, labels_beside
+from distillscope.inputs.members import UNREADABLE, Contents, Kept, Member, Scaled, as_table, of_another, shown_shape, strings
 from distillscope.inputs.reading import Reading
-from distillscope.measure.classes import classes, not_available
 from distillscope.measure.rows import Stored
-from distillscope.naming import Run, are_weights, embedding_rank, id_rank, is_index, label_rank, runs
+from distillscope.naming import Run, are_weights, embedding_rank, label_rank, runs
 
-NO_IDS = "none"
 EACH = "each array is one item's, called by its id"
 LIMIT_LISTED = 6
-
-
-@dataclass(frozen=True)
-class Ids:
-    """A column that may tell the items apart: ``named`` where its name says so; ``load()`` gives (n,) texts, all different."""
-
-    name: str
-    named: bool
-    load: Callable[[], np.ndarray]
 
 
 @dataclass(frozen=True)
@@ -100,22 +77,22 @@ def from_contents(held: Contents, asked: Asked, where: str, name: str, file: str
     if chosen.kind == "i":
         remarks.append(f"{chosen.dtype} values " + ("taken as they are" if asked.scale == 1 else f"divided by {asked.scale:g}"))
     if len(chosen.shape) > 2:
-        remarks.append(f"its shape {_shape(chosen)} is read as {rows.shape}")
+        remarks.append(f"its shape {shown_shape(chosen)} is read as {rows.shape}")
 
     def ids_of(member: Member) -> np.ndarray:
         found = strings(member.load(), f"{where}:{member.name}")
         return found if kept is None else found[kept]
 
-    ids, id_member, spare, numbered = _ids(beside if asked.ids else near, asked, total, ids_of, where)
+    ids, id_member, spare, numbered = ids_beside(beside if asked.ids else near, asked.ids, total, ids_of, where)
     if kept is not None and ids is None:
         first = int(np.argmin(np.isin(np.arange(total), kept)))
         raise UserError(f"{where}:{chosen.name}", "an embedding in every row, or ids to drop rows by",
                         f"{total - len(kept)} empty rows, first row {first}, and no ids",
                         "Drop the rows without an embedding, on both sides.")
-    labels, label_member, why = _labels([m for m in near if m is not id_member], total, where)
+    labels, label_member, why = labels_beside([m for m in near if m is not id_member], total, where)
     labels = labels if labels is None or kept is None else labels[kept]
     remarks += why
-    unused = [_described(m, spare) for m in beside if m is not id_member and m is not label_member and not m.implied]
+    unused = [described(m, spare) for m in beside if m is not id_member and m is not label_member and not m.implied]
     reading = Reading(file, chosen.title, len(rows), rows.shape[1], id_member.column if id_member else None,
                       label_member.name if label_member else None, tuple(unused), total - len(rows),
                       0 if labels is None else int(np.ma.getmaskarray(labels).sum()), remarks=tuple(remarks))
@@ -276,20 +253,16 @@ def _checked(member: Member, asked: Asked, where: str) -> Member:
     if member.dtype == UNREADABLE:
         return member
     if member.table is None and member.kind == "f":
-        raise UserError(where, "an array of shape (items, dimensions)", f"shape {_shape(member)}",
+        raise UserError(where, "an array of shape (items, dimensions)", f"shape {shown_shape(member)}",
                         "Save one embedding per row." if len(member.shape) < 3 else "Pool it to one embedding per item first.")
     if member.kind == "i" and member.table is not None and asked.scale is None:
         todo = ("Add --scale 127 where they are an int8 copy of values from -1 to 1, --scale 1 to take them as they are."
                 if asked.options else "Convert it with .astype('float32') if that is meant.")
-        raise UserError(where, "an array of floats", f"{member.dtype} of shape {_shape(member)}", todo)
+        raise UserError(where, "an array of floats", f"{member.dtype} of shape {shown_shape(member)}", todo)
     if member.kind not in "fi" or member.table is None:
-        raise UserError(where, "an array of floats", f"{member.dtype} of shape {_shape(member)}",
+        raise UserError(where, "an array of floats", f"{member.dtype} of shape {shown_shape(member)}",
                         "Convert it with .astype('float32') if that is meant.")
     return member
-
-
-def _shape(member: Member) -> str:
-    return str(member.shape).replace("None", "?")
 
 
 def _listed(members: Iterable[Member], most: int = LIMIT_LISTED) -> str:
@@ -311,102 +284,3 @@ def _rows(chosen: Member, asked: Asked, where: str) -> tuple[np.ndarray | Stored
         scaled: list[Any] = [Scaled(part, asked.scale) for part in stored.parts]
         rows = Stored(scaled, stored.chosen)
     return rows, kept, total
-
-
-# -- ids and labels ----------------------------------------------------------------------------------------------------------
-
-
-def _ids(beside: list[Member], asked: Asked, total: int, load: Callable[[Member], np.ndarray],
-         where: str) -> tuple[np.ndarray | None, Member | None, list[Ids], bool]:
-    """Ids (n,), their column, other columns that could be ids, and whether the rows are merely numbered."""
-    spare: list[Ids] = []
-    if asked.ids is not None:
-        named = next(iter(columns_called(beside, asked.ids)), None)
-        if named is not None:
-            found = load(named)
-            _right_length(len(found), total, f"{where} ids '{named.name}'", "ids")
-            return found, named, spare, False
-        if asked.ids != NO_IDS:
-            columns = [m.name for m in beside if m.count is not None]
-            raise unknown_name(where, "column of ids", asked.ids, columns[:40] or [NO_IDS])
-        return None, None, spare, False
-    known = ranked((m for m in beside if m.count is not None and m.kind in "iUOf" and m.dtype != UNREADABLE), id_rank)
-    best, numbered, repeats = None, False, None
-    for member in [m for m in known if m.count == total]:
-        try:
-            found = load(member)
-        except UserError:
-            if id_rank(member.name) == 0:
-                raise
-            continue
-        if is_index(member.name) and member.kind == "i" and counted_from(found) is not None:
-            numbered = True
-        elif len(set(found)) == len(found):
-            best = found, member
-            break
-        else:
-            repeats = repeats or (found, member)
-    others = [m for m in known if m.count == total and (best is None or (m is not best[1] and not is_index(m.name)))]
-    spare += [Ids(m.column, True, partial(load, m)) for m in others]
-    if best is not None:
-        return *best, spare, False
-    if repeats is not None and (id_rank(repeats[1].name) or 0) <= 2:
-        return *repeats, spare, numbered
-    unread = next((m for m in beside if id_rank(m.name) is not None and m.dtype == UNREADABLE), None)
-    if unread is not None:  # rows would be paired by order although there are ids
-        unread.load()
-    for member in known:
-        if id_rank(member.name) == 0:
-            _right_length(member.count, total, f"{where} {member.name}", "ids")
-    texts = [m for m in beside if m.kind == "U" and m.count == total and label_rank(m.name) is None and m not in known]
-    for member in texts:
-        try:
-            found = load(member)
-        except UserError:
-            continue
-        if len(set(found)) == len(found):
-            if member.unnamed:
-                return found, member, spare, numbered
-            spare.append(Ids(member.column, False, partial(np.asarray, found)))
-    return None, None, spare, numbered
-
-
-def _right_length(found: int | None, total: int, where: str, what: str) -> None:
-    if found != total:
-        raise UserError(where, f"{total}, one per row", f"{found}", f"Save one of the {what} per row.")
-
-
-def _labels(beside: list[Member], total: int, where: str) -> tuple[np.ndarray | None, Member | None, list[str]]:
-    """Labels (n,) of at least two classes, their column, and why another was not taken."""
-    named = as_labels(beside)
-    unnamed = [m for m in beside if m.unnamed and m.count == total and label_rank(m.name) is None]
-    why: list[str] = []
-    for member in [*named, *unnamed]:
-        if member.dtype != UNREADABLE and member.shape and member.shape[0] != total:
-            if label_rank(member.name) == 0 and member.count is not None:
-                _right_length(member.count, total, f"{where} {member.name}", "labels")
-            continue
-        try:
-            values = member.load()
-            found = classes(values, f"{where}:{member.name}")
-        except UserError as error:
-            why.append(f"'{member.name}' is not taken as labels: {error.got}")
-            continue
-        count = len(np.unique(np.ma.compressed(found)))
-        if count < 2 or (member.unnamed and count == total):
-            if not member.unnamed:
-                why.append(f"'{member.name}' is not taken as labels: all items are of one class" if count else
-                           f"'{member.name}' is not taken as labels: it is empty")
-            continue
-        said = not_available(values, found)
-        return found, member, [*why, *([f"label {said}"] if said else [])]
-    return None, None, why
-
-
-def _described(member: Member, spare: list[Ids]) -> str:
-    """'score (float)', and whether its texts would do as ids."""
-    name = member.name or "an unnamed one"
-    if any(s.name == member.column and not s.named for s in spare):
-        return f"{name} (text, another in every row: add @{name} to take it as ids)"
-    shape = "" if member.count is not None or member.columns else f" {_shape(member)}"
-    return f"{name} ({member.dtype}{shape})"

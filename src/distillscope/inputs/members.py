@@ -42,7 +42,7 @@ class Member:
     implied: bool = False
 
     def __str__(self) -> str:
-        return f"{self.name or 'array'}: {self.dtype} {str(self.shape).replace('None', '?')}"
+        return f"{self.name or 'array'}: {self.dtype} {shown_shape(self)}"
 
     @property
     def column(self) -> str:
@@ -113,6 +113,11 @@ class Contents:
     remarks: tuple[str, ...] = ()
     by_name: bool = False
     by_item: Contents | None = None
+
+
+def shown_shape(member: Member) -> str:
+    """Its shape for people: (40, ?) where only its rows will tell."""
+    return str(member.shape).replace("None", "?")
 
 
 def as_table(shape: tuple[int | None, ...]) -> tuple[int, int | None] | None:

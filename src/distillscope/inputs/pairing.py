@@ -11,8 +11,9 @@ from functools import partial
 import numpy as np
 
 from distillscope.errors import UserError
-from distillscope.inputs.choosing import Embeddings, Ids
+from distillscope.inputs.choosing import Embeddings
 from distillscope.inputs.counters import counted_from, counter, within
+from distillscope.inputs.ids_and_labels import Ids
 from distillscope.inputs.members import strings
 from distillscope.inputs.reading import Pairing
 from distillscope.measure.classes import partitions_agree
