@@ -130,30 +130,3 @@ def test_ids_and_labels_are_those_of_the_embeddings_that_are_named(tmp_path, nam
         assert list(sides[1].ids) == [NAMES[i] for i in ORDER], sides[1].reading.said()
         assert held is by_id or list(sides[1].labels) == list(Y[ORDER])
         assert np.allclose(align(*sides)[1].rows[:], Z)
-
-
-# -- folders with a file for each split --------------------------------------------------------------------------------------
-
-
-def test_ids_and_labels_of_a_split_may_stand_in_files_of_their_own(tmp_path):
-    np.save(tmp_path / "test.npy", Z)
-    for ids, labels in (("test_ids.npy", "test_labels.npy"), ("ids_test.npy", "y_test.npy"),
-                        ("test-filenames.npy", "test.targets.npy")):
-        np.save(tmp_path / ids, np.array(NAMES)), np.save(tmp_path / labels, Y)
-        np.save(tmp_path / "train_labels.npy", Y[:5])
-        (tmp_path / "test_class_names.txt").write_text("cat\ndog\nemu\n")
-        found = read_embeddings(tmp_path)
-        the_same(found, NAMES, list(Y))
-        assert (found.reading.ids, found.reading.labels) == (ids, labels)
-        assert found.reading.unused == ("file test_class_names.txt",)
-        assert read_embeddings(f"{tmp_path}@none").ids is None
-        (tmp_path / ids).unlink(), (tmp_path / labels).unlink()
-    (tmp_path / "test_labels.txt").write_text("\n".join(map(str, Y)))
-    the_same(read_embeddings(tmp_path), None, list(Y))
-    np.save(tmp_path / "test_labels.npy", Y)
-    with refused(expected="one file of labels", got=("test_labels.npy", "test_labels.txt")):
-        read_embeddings(tmp_path)
-    (tmp_path / "test_labels.npy").unlink()
-    (tmp_path / "test_labels.txt").write_text("0\n1\n")
-    with refused(where="test_labels.txt", expected=f"{N} labels", got="2"):
-        read_embeddings(tmp_path)

@@ -20,7 +20,7 @@ from distillscope.measure.results import Audit, Stage, Value
 from distillscope.registry import teachers
 from distillscope.students.export.bench import Timing, bench, bytes_of
 from distillscope.students.export.load import check_same_student
-from distillscope.students.hub import is_folder
+from distillscope.students.hub import is_folder, title_of
 from distillscope.students.load import StudentEncoder, load_student
 from distillscope.teachers.artefacts import Artefact
 from distillscope.teachers.encoder import Encoder
@@ -111,6 +111,18 @@ def _opened(spec: str, shown: Mapping[str, Any], where: str) -> Encoder:
     settings = model_teacher(spec, shown)
     found: Encoder = teachers.call(settings.name, settings.settings, where=where)
     return found
+
+
+def finish_stages(found: Audit, files: Files, specs: tuple[str, str], ids: np.ndarray | None, teacher: str | None,
+                  shown: Mapping[str, Any], timed: bool) -> list[str]:
+    """The names of both sides' ``specs``, ids (n,) of the worst items, and costs into the stages; what a reader must know of
+    them. ``teacher`` is that of a model, ``shown`` what its file is shown."""
+    for stage, spec in zip(found.stages, specs, strict=False):
+        stage.name = title_of(spec)
+    if ids is not None:
+        add_ids(found.stages, ids)
+    add_costs(found.stages, teacher, specs[1], files, shown, timed)
+    return doubts(found)
 
 
 def doubts(found: Audit) -> list[str]:

@@ -74,16 +74,18 @@ class Images:
 
 @dataclass(frozen=True)
 class Reads:
-    """What the caller says of files: where ids are (of both sides, or one), and what whole numbers are divided by."""
+    """What the caller says of files: where ids are (of both sides, or one), their scale, and if it has labels."""
 
     ids: str | None = None
     teacher_ids: str | None = None
     student_ids: str | None = None
     scale: float | None = None
+    labelled: bool = False
 
-    def ids_of(self) -> list[tuple[str, str | None]]:
-        """(option, file) for the teacher and the student."""
-        return [(option, own) if own is not None else ("--ids", self.ids)
+    def ids_of(self) -> list[tuple[str, str] | None]:
+        """(option, file) for the teacher and the student, None where no file is named."""
+        both = None if self.ids is None else ("--ids", self.ids)
+        return [both if own is None else (option, own)
                 for option, own in (("--teacher-ids", self.teacher_ids), ("--student-ids", self.student_ids))]
 
 
@@ -121,10 +123,11 @@ class Elsewhere:
         if self.data is not None:
             option = "--split" if self.split is None else "--ood-split"
             others = replace(images, data=self.data, split=self.split or images.split, option=option, loaded={})
-            return _pair(*sides, others, others.split, ("--teacher", "--student"), Reads())
+            return _pair(*sides, others, others.split, ("--teacher", "--student"), Reads(labelled=True))
         if self.teacher is None or self.student is None:
             return None, {}
-        return _pair(self.teacher, self.student, images, images.split, ("--ood-teacher", "--ood-student"), Reads(scale=scale))
+        names = "--ood-teacher", "--ood-student"
+        return _pair(self.teacher, self.student, images, images.split, names, Reads(scale=scale, labelled=True))
 
 
 def audit_inputs(teacher: str, student: str, labels: str | None = None, *, train_teacher: str | None = None,
@@ -153,6 +156,7 @@ def audit_inputs(teacher: str, student: str, labels: str | None = None, *, train
     files = _files(artefacts, student, images)
     if train_split and images.data is not None and not given and any(map(is_model, (teacher, student))):
         images.load_both(train_split)
+    reading = replace(reading, labelled=labels is not None)
     pair, inputs = _pair(teacher, student, images, images.split, ("--teacher", "--student"), reading)
     known, said = _labels(labels, pair, "labels")
     inputs |= said
@@ -165,11 +169,12 @@ def audit_inputs(teacher: str, student: str, labels: str | None = None, *, train
     found_train_labels = None
     if train_split and (train_teacher or train_student):
         raise UserError("--train-split", "a split for models, or --train-teacher and --train-student", "both", "Leave one out.")
+    learned = Reads(scale=None if train_split else reading.scale, labelled=train_labels is not None)
     if train_split:
-        train, more = _pair(teacher, student, images, train_split, ("--teacher", "--student"), Reads())
+        train, more = _pair(teacher, student, images, train_split, ("--teacher", "--student"), learned)
     elif train_teacher and train_student:
-        train, more = _pair(train_teacher, train_student, images, "train", ("--train-teacher", "--train-student"),
-                            Reads(scale=reading.scale))
+        names = "--train-teacher", "--train-student"
+        train, more = _pair(train_teacher, train_student, images, "train", names, learned)
     elif train_teacher or train_student or train_labels:
         missing = "--train-student" if train_teacher else "--train-teacher"
         raise UserError(missing, "both --train-teacher and --train-student", "one", f"Add {missing}.")
@@ -192,7 +197,11 @@ def audit_inputs(teacher: str, student: str, labels: str | None = None, *, train
                       groups=groups, intervals=intervals, seed=seed, train_teacher=None if train is None else train[0].rows,
                       train_student=None if train is None else train[1].rows, train_labels=found_train_labels, advance=advance)
     if files is not None:
-        notes = [*_finish_stages(found, files, (teacher, student), pair[1], images, timed), *notes]
+        from distillscope.audits.artefacts import finish_stages
+
+        model = teacher if is_model(teacher, with_images=images.data is not None) else None
+        shown = images.preprocess.get("teacher", {})
+        notes = [*finish_stages(found, files, (teacher, student), pair[1].ids, model, shown, timed), *notes]
     found.notes[:0] = notes
     found.inputs = inputs
     return found
@@ -248,21 +257,6 @@ def _rows_of_files(files: Files, student: Embeddings, images: Images) -> dict[st
     return {name: files.embed(name, source, images.device, images.workers)[wanted] for name in files.specs}
 
 
-def _finish_stages(found: Audit, files: Files, specs: tuple[str, str], student: Embeddings, images: Images,
-                   timed: bool) -> list[str]:
-    """Ids of the worst items and costs into the stages; what a reader must know of them."""
-    from distillscope.audits.artefacts import add_costs, add_ids, doubts
-    from distillscope.students.hub import title_of
-
-    for stage, spec in zip(found.stages, specs, strict=False):
-        stage.name = title_of(spec)
-    if student.ids is not None:
-        add_ids(found.stages, student.ids)
-    named = specs[0] if is_model(specs[0], with_images=images.data is not None) else None
-    add_costs(found.stages, named, specs[1], files, images.preprocess.get("teacher", {}), timed)
-    return doubts(found)
-
-
 def check_out(folder: Path) -> Path:
     """``folder``, if an audit may be written there: new, empty, or an earlier audit's."""
     return check_fresh(f"--out {folder}", folder, mark="audit.json", whose="an earlier audit's")
@@ -289,10 +283,8 @@ def publish(found: Audit, folder: Path, teacher: str, student: str, command: str
 def _pair(teacher: str, student: str, images: Images, split: str, where: tuple[str, str],
           reading: Reads) -> tuple[tuple[Embeddings, Embeddings], dict[str, dict[str, Any]]]:
     """Both sides with one row per item, and how they were read."""
-    sides = [_read(spec, images, split, name, reading.scale) for spec, name in zip((teacher, student), where, strict=True)]
-    for i, (option, path) in enumerate(reading.ids_of()):
-        if path is not None:
-            sides[i] = with_ids(sides[i], path, option)
+    sides = [_read(spec, images, split, name, reading, ids)
+             for spec, name, ids in zip((teacher, student), where, reading.ids_of(), strict=True)]
     first, second, pairing = align(*sides)
     source = images.loaded.get(split)
     noted = {"images": {"note": f"images {source.name}/{split}: {source.note}"}} if source is not None and source.note else {}
@@ -348,15 +340,16 @@ def _as_read(reading: Reading, where: str) -> dict[str, Any]:
     return {**reading.to_dict(), **note}
 
 
-def _read(spec: str, images: Images, split: str, where: str, scale: float | None) -> Embeddings:
+def _read(spec: str, images: Images, split: str, where: str, reading: Reads, ids: tuple[str, str] | None) -> Embeddings:
     """Embeddings from a file or folder, or made by a model from the images."""
     if not is_model(spec, with_images=images.data is not None):
-        return read_embeddings(spec, split=split, where=where, scale=scale)
+        return read_embeddings(spec, split=split, where=where, scale=reading.scale, ids_file=ids, labelled=reading.labelled)
     from distillscope.audits.models import embed_model
 
     side = "student" if "student" in where else "teacher"
-    return embed_model(spec, images.load(split, where), split, device=images.device, precision=images.precision,
-                       workers=images.workers, preprocess=images.preprocess.get(side), shown=f"{images.data}/{split}")
+    found = embed_model(spec, images.load(split, where), split, device=images.device, precision=images.precision,
+                        workers=images.workers, preprocess=images.preprocess.get(side), shown=f"{images.data}/{split}")
+    return found if ids is None else with_ids(found, ids[1], ids[0])
 
 
 def _text(spec: str, images: Images) -> tuple[np.ndarray, dict[str, dict[str, Any]]]:

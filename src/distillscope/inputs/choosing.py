@@ -58,12 +58,17 @@ class Asked:
     """What the caller named: the embedding's array or columns, the ids' column, and what whole numbers are divided by.
 
     ``options`` says whether the command has --scale and the like, so that no message names an option that is not there.
+    ``ids_file`` is an option and the file of ids that it names. ``labelled`` callers have labels from elsewhere; ``items`` (n,)
+    are those that a study wants the rows of, which needs no labels.
     """
 
     key: str | None = None
     ids: str | None = None
     scale: float | None = None
     options: bool = False
+    ids_file: tuple[str, str] | None = None
+    labelled: bool = False
+    items: np.ndarray | None = None
 
 
 def from_contents(held: Contents, asked: Asked, where: str, name: str, file: str) -> Embeddings:

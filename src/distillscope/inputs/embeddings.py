@@ -14,7 +14,6 @@ A folder holds shards, one file or folder for each split, parts, or what `datase
 from __future__ import annotations
 
 import difflib
-import re
 from dataclasses import replace
 from pathlib import Path
 
@@ -27,25 +26,26 @@ from distillscope.files.remote import is_url, local_copy
 from distillscope.inputs.arrow import read_saved
 from distillscope.inputs.choosing import Asked, Embeddings, from_contents
 from distillscope.inputs.formats import EMBEDDINGS, parse_spec, read_contents, suffix_of
-from distillscope.inputs.labels import match_labels, read_column, read_labels
-from distillscope.inputs.members import readable, strings
+from distillscope.inputs.labels import read_labels
+from distillscope.inputs.members import readable
 from distillscope.inputs.numbered_files import find_parts, read_parts, read_shards
-from distillscope.inputs.pairing import align, names_of_rows, positions
-from distillscope.naming import id_rank, label_rank
-
-OF_IDS, OF_LABELS = (0, 1, 2, 3), (0, 2, 4)
-"""Ranks of names that mean ids and labels when a file is called so: test_images.npy and test_class_names.txt are neither."""
+from distillscope.inputs.pairing import align, positions
+from distillscope.inputs.side_files import with_files_beside, with_ids, with_ids_asked
 
 __all__ = ["Embeddings", "align", "positions", "read_embeddings", "read_labels", "with_ids"]
 
 
-def read_embeddings(path: str | Path, *, split: str = "test", where: str = "teacher", scale: float | None = None) -> Embeddings:
+def read_embeddings(path: str | Path, *, split: str = "test", where: str = "teacher", scale: float | None = None,
+                    ids_file: tuple[str, str] | None = None, labelled: bool = False,
+                    items: np.ndarray | None = None) -> Embeddings:
     """Embeddings from a file or folder; docs/audit.md lists the formats.
 
     ``path`` may name one array, or columns, of a file, and the column of its ids: ``FILE.npz:key``, ``FILE.csv@name``,
     ``FILE.csv:e0..e47@name``. ``split`` picks among the splits of a folder that has several. Whole numbers are divided by
     ``scale``, and refused without one. ``where`` begins the error messages; an option's name tells that --scale is one too.
-    What lies at a URL is copied for as long as the program runs.
+    What lies at a URL is copied for as long as the program runs. ``ids_file``, an option and the file that it names,
+    gives the rows their ids. ``labelled`` says that the caller has labels from elsewhere, and ``items`` (n,) are the names of
+    the items that it wants rows of, without any labels: files beside a split that it does not need then stop nothing.
 
     >>> import tempfile
     >>> file = Path(tempfile.mkdtemp()) / "teacher.npy"
@@ -65,22 +65,14 @@ def read_embeddings(path: str | Path, *, split: str = "test", where: str = "teac
                         + " A model is named timm/MODEL, open_clip/MODEL:WEIGHTS, hf-hub:OWNER/STUDENT or by its file.")
     if scale is not None and not (np.isfinite(scale) and scale > 0):
         raise UserError("--scale", "a number above 0", f"{scale:g}", "For instance --scale 127.")
-    asked = Asked(spec.key, spec.ids, scale, where.startswith("--"))
+    asked = Asked(spec.key, spec.ids, scale, where.startswith("--"), ids_file, labelled, items)
     if file.is_dir():
-        return read_folder(file, split, where, asked)
+        found = read_folder(file, split, where, asked)
+        return found if split_files(file, split) else with_ids_asked(found, asked)
     with readable(name, "embeddings that can be read"):
         title = f"{file.name}:{spec.key}" if spec.key else file.name.removesuffix(suffix_of(file)) or file.name
-        return from_contents(read_contents(file, name, (*EMBEDDINGS, ".txt")), asked, name, title, file.name)
-
-
-def with_ids(side: Embeddings, path: str | Path, where: str) -> Embeddings:
-    """The rows with the ids of another file, ``FILE`` or ``FILE:column``, one per row."""
-    found, column = read_column(path, where, id_rank, "ids")
-    ids = strings(found, f"{where} {path}")
-    if len(ids) != len(side):
-        raise UserError(f"{where} {path}", f"{len(side)} ids, one per row", str(len(ids)), "Write one id for each row.")
-    title = f"{Path(path).name}:{column}" if column and ":" not in Path(path).name else Path(path).name
-    return replace(side, ids=ids, spare=(), numbered=False).read_as(ids=title)
+        found = from_contents(read_contents(file, name, (*EMBEDDINGS, ".txt")), asked, name, title, file.name)
+    return with_ids_asked(found, asked)
 
 
 def read_folder(path: Path, split: str, where: str, asked: Asked = Asked()) -> Embeddings:
@@ -129,33 +121,7 @@ def _read_split(file: Path, where: str, asked: Asked) -> Embeddings:
         held = read_contents(file, f"{where}/{file.name}")
         folder = file.parent.name
         found = from_contents(held, asked, f"{where}/{file.name}", f"{folder}/{stem}", f"{folder}/{file.name}")
-    return _with_files_beside(found, file, stem, where, asked)
-
-
-def _with_files_beside(found: Embeddings, file: Path, split: str, where: str, asked: Asked) -> Embeddings:
-    """The ids and labels that files of the split hold ({split}_ids.txt, {split}_labels.npy); further files of it are named."""
-    beside: dict[str, list[Path]] = {"ids": [], "labels": [], "": []}
-    for other in sorted(file.parent.glob("*")):
-        words = re.split(r"[_\-. ]", other.name.removesuffix(suffix_of(other)))
-        if other != file and split in words and suffix_of(other) in (*EMBEDDINGS, ".txt") and other.is_file():
-            rest = "_".join(w for w in words if w != split) or file.stem
-            ids = asked.ids is None and id_rank(rest) in OF_IDS
-            beside["ids" if ids else "labels" if label_rank(rest) in OF_LABELS else ""].append(other)
-    for what, files in beside.items():
-        if what and len(files) > 1:
-            raise UserError(where, f"one file of {what} for split '{split}'", ", ".join(f.name for f in files),
-                            "Remove those that are older.")
-    for listed in beside["ids"]:
-        found = with_ids(found, listed, where)
-    for listed in beside["labels"]:
-        if found.labels is not None:
-            beside[""].append(listed)
-            continue
-        names, index = names_of_rows(found)
-        labels, reading = match_labels(listed, len(found), names, index=index, where=where)
-        found = replace(found, labels=labels).read_as(labels=listed.name, unlabelled=reading.unlabelled)
-        found = found.read_as(remarks=(*(found.reading.remarks if found.reading else ()), *reading.remarks))
-    return found.read_as(unused=(*(found.reading.unused if found.reading else ()), *(f"file {f.name}" for f in beside[""])))
+    return with_files_beside(found, file, stem, where, asked)
 
 
 def _nothing(path: Path, split: str, where: str) -> UserError:

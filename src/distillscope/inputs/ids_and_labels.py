@@ -102,15 +102,24 @@ def labels_beside(beside: list[Member], total: int, where: str) -> tuple[np.ndar
         except UserError as error:
             why.append(f"'{member.name}' is not taken as labels: {error.got}")
             continue
-        count = len(np.unique(np.ma.compressed(found)))
-        if count < 2 or (member.unnamed and count == total):
-            if not member.unnamed:
-                why.append(f"'{member.name}' is not taken as labels: all items are of one class" if count else
-                           f"'{member.name}' is not taken as labels: it is empty")
+        few = too_few(found)
+        if few and not member.unnamed:
+            why.append(f"'{member.name}' is not taken as labels: {few}")
+        if few or (member.unnamed and len(np.unique(np.ma.compressed(found))) == total):
             continue
         said = not_available(values, found)
         return found, member, [*why, *([f"label {said}"] if said else [])]
     return None, None, why
+
+
+def too_few(labels: np.ndarray) -> str | None:
+    """What is said of labels (n,) without two classes; None of others.
+
+    >>> too_few(np.array(["cat", "cat"])), too_few(np.array([0, 1]))
+    ('all items are of one class', None)
+    """
+    count = len(np.unique(np.ma.compressed(labels)))
+    return None if count > 1 else "all items are of one class" if count else "it is empty"
 
 
 def described(member: Member, spare: list[Ids]) -> str:

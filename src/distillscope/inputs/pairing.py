@@ -156,8 +156,8 @@ def names_of_rows(*sides: Embeddings) -> tuple[list[np.ndarray], list[np.ndarray
 
 def _by_id(teacher: Embeddings, student: Embeddings, teacher_ids: np.ndarray, student_ids: np.ndarray,
            by_number: str) -> tuple[Embeddings, Embeddings, Pairing]:
-    unique_ids(teacher_ids, f"teacher {teacher.name} ids")
-    unique_ids(student_ids, f"student {student.name} ids")
+    for side, name, ids in ((teacher, "teacher", teacher_ids), (student, "student", student_ids)):
+        unique_ids(ids, f"{name} {side.name} ids", "Keep one row for each item, or leave ids out on one side: FILE@none.")
     columns, at, how = _best_columns(teacher, student, positions_of(teacher_ids, student_ids))
     kept = np.flatnonzero(at >= 0)
     if not len(kept):
@@ -278,7 +278,7 @@ def positions(ids: np.ndarray, wanted: np.ndarray, where: str, what: str = "an e
     return at
 
 
-def unique_ids(ids: np.ndarray, where: str) -> None:
+def unique_ids(ids: np.ndarray, where: str, todo: str = "Keep one row for each item.") -> None:
     """Each id must be there once."""
     import pandas as pd
 
@@ -286,7 +286,7 @@ def unique_ids(ids: np.ndarray, where: str) -> None:
     if not index.is_unique:
         repeated = index.duplicated()
         raise UserError(where, "ids that differ", f"{int(repeated.sum())} repeated, first '{ids[int(repeated.argmax())]}'",
-                        "Keep one row for each item.")
+                        todo)
 
 
 # -- labels of both sides ----------------------------------------------------------------------------------------------------

@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 import torch
 
+from distillscope import progress
 from distillscope.data.preprocess import Preprocess
 from distillscope.data.source import Source
 from distillscope.data.splits import HELD_OUT
@@ -282,6 +283,7 @@ class ReadyEmbeddings(TeacherRows):
 
     def __init__(self, path: Path) -> None:
         self.path, self.name = path, f"embeddings/{path.name}"
+        self._said: set[str] = set()
         found = self._files()
         if not found:
             raise UserError("teacher.path", "SPLIT.npy (or another format) or SPLIT/img_emb/*.npy", f"none in '{path}'",
@@ -303,7 +305,11 @@ class ReadyEmbeddings(TeacherRows):
     def lookup(self, source: Source) -> np.ndarray:
         """(n, dim) float32, row i for item i of ``source``: by id where ids were given, else by order."""
         split = source.split.removesuffix(HELD_OUT)
-        found, where = read_embeddings(self.path, split=split), f"{self.path}/{split}"
+        found, where = read_embeddings(self.path, split=split, items=source.ids), f"{self.path}/{split}"
+        for remark in found.reading.remarks if found.reading is not None and found.ids is None else ():
+            if remark not in self._said:
+                progress.say(f"{where}: {remark}")
+            self._said.add(remark)
         if found.ids is not None:
             found = found.take(positions(found.ids, source.ids, where))
         elif len(found) != len(source):
