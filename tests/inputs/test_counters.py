@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+
 import numpy as np
 import pandas as pd
 import pytest
@@ -100,6 +102,49 @@ def test_ids_that_count_from_one_beside_rows_that_count_from_zero_are_one_order(
     assert paired(first, second, ("@none", ""))[2].by == "order"
 
 
+def typed(advice: str):
+    """Both sides as an error says to name them."""
+    sides = re.search(r"--teacher(?:-ids)? (\S+) --student(?:-ids)? ([^\s;]+?)[.;]?( |$)", advice)
+    return align(*(read_embeddings(path) for path in sides.groups()[:2]))
+
+
+@pytest.mark.parametrize("kind", ["parquet", "csv"])
+@pytest.mark.parametrize("names", [("id", "id"), ("id", "image_id")])
+@pytest.mark.parametrize("rows", [np.arange(N), np.arange(30), ORDER])
+def test_ids_that_count_from_zero_beside_ids_that_count_from_one_are_asked_about(tmp_path, kind, names, rows):
+    zero = written(table(**{names[0]: np.arange(N)}), tmp_path / f"t.{kind}", index=False)
+    one = written(table(**{names[1]: np.arange(1, N + 1)}).iloc[rows], tmp_path / f"s.{kind}", index=False)
+    for files in ((zero, one), (one, zero)):
+        with refused(got=("counts from 0", "counts from 1"), advice=(f"t.{kind}@{names[0]}", f"s.{kind}@{names[1]}")) as caught:
+            paired(*files)
+        assert typed(caught.value.todo)[2].matched == len(rows) - (len(rows) == N)
+        assert ("takes the rows in order" in caught.value.todo) == (len(rows) == N)
+    if len(rows) == N:
+        assert paired(zero, one, ("@none", ""))[2].by == "order"
+    padded = table(file=[f"{i:03d}" for i in range(1, N + 1)]).iloc[rows]
+    with refused(got="'file' of the student counts from 1"):
+        paired(zero, written(padded, tmp_path / f"p.{kind}", index=False))
+
+
+def test_file_names_pair_rows_whose_counters_begin_elsewhere(tmp_path):
+    names = [f"n{i}.png" for i in range(N)]
+    first = written(table(id=np.arange(N), file=names), tmp_path / "t.csv", index=False)
+    second = written(table(id=np.arange(1, N + 1), file=names).iloc[ORDER], tmp_path / "s.csv", index=False)
+    one, other, pairing = paired(first, second)
+    assert pairing.columns == ("file", "file") and pairing.matched == N and same_rows(one, other)
+
+
+@pytest.mark.parametrize("kind", ["parquet", "csv"])
+def test_ids_from_one_beside_row_labels_of_a_part_are_asked_about(tmp_path, kind):
+    whole = written(table(id=np.arange(1, N + 1)), tmp_path / f"t.{kind}", index=False)
+    part = written(table().iloc[PARTS["mask"]], tmp_path / f"s.{kind}")
+    with refused(got=("'id' of the teacher counts from 1", "row labels of pandas"), advice="@id") as caught:
+        paired(whole, part)
+    assert typed(caught.value.todo)[2].matched == len(PARTS["mask"]) - 1
+    r = table().set_axis(range(1, N + 1))
+    assert paired(written(r, tmp_path / "r.csv"), written(r.iloc[5:25], tmp_path / "p.csv"))[2].matched == 20
+
+
 def test_the_output_names_the_ids_by_which_rows_were_aligned(tmp_path):
     files = written(table(), tmp_path / "t.parquet"), written(table().iloc[ORDER], tmp_path / "s.parquet")
     found = audit_inputs(*map(str, files), groups=["alignment"], intervals=False)
@@ -134,6 +179,22 @@ def test_labels_that_count_a_whole_table_from_one_beside_a_part_that_pandas_coun
     own.to_csv(tmp_path / "l.csv", index=False)
     with refused(got="from 1 to 40"):
         audited(anew, teacher, tmp_path / "l.csv")
+
+
+@pytest.mark.parametrize("kind", ["parquet", "csv"])
+def test_labels_that_count_from_one_beside_fewer_rows_from_zero_are_asked_about(tmp_path, kind):
+    labels = pd.DataFrame({"id": np.arange(1, N + 1), "label": Y})
+    sides = [written(table().iloc[:30], tmp_path / f"{name}.{kind}") for name in "ts"]
+    for order in (np.arange(N), ORDER):
+        labels.iloc[order].to_csv(tmp_path / "l.csv", index=False)
+        with refused(got=("'id' from 1 to 40", "counted from 0"), advice="l.csv@id"):
+            audited(*sides, tmp_path / "l.csv")
+        assert "by 'id'" in audited(*sides, f"{tmp_path / 'l.csv'}@id")["said"]
+    sides = [written(table(id=np.arange(1, N + 1)).iloc[:30], tmp_path / f"{name}.{kind}", index=False) for name in "ts"]
+    assert "by 'id'" in audited(*sides, tmp_path / "l.csv")["said"]
+    labels.assign(id=labels["id"] - 1).to_csv(tmp_path / "l.csv", index=False)
+    with refused(got=("'id' from 0 to 39", "counted from 1")):
+        audited(*sides, tmp_path / "l.csv")
 
 
 def test_labels_from_one_are_matched_where_the_embeddings_have_that_column(tmp_path):

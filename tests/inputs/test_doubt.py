@@ -78,7 +78,7 @@ def test_a_text_column_that_differs_in_every_row_is_named(tmp_path):
 
 def test_columns_that_hold_the_same_texts_in_another_order_are_asked_about(tmp_path):
     teacher, student = side(tmp_path, "t", bild=NAMES), side(tmp_path, "s", z=Z[ORDER], bild=NAMES[ORDER])
-    with refused(got="another order", advice=("--teacher t.csv", "--student s.csv")):
+    with refused(got="another order", advice=(f"--teacher {tmp_path / 't'}.csv@bild", f"--student {tmp_path / 's'}.csv@bild")):
         align(teacher, student)
     assert align(teacher, side(tmp_path, "same", bild=NAMES))[2].by == "order"
     named = align(*(read_embeddings(f"{tmp_path / f}.csv@bild") for f in ("t", "s")))

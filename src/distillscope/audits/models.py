@@ -49,7 +49,8 @@ def embed_model(spec: str, data: str | Source, split: str = "test", *, limit: in
     count, dims = rows.shape
     reading = Reading(spec, "the model's output", count, dims, images, None if labels is None else images, remarks=remarks,
                       unlabelled=0 if labels is None else int(np.ma.getmaskarray(labels).sum()), weights=weights)
-    return Embeddings(rows, strings(source.ids, f"{source.name}/{split} ids"), source.labels, name, reading)
+    return Embeddings(rows, strings(source.ids, f"{source.name}/{split} ids"), source.labels, name, reading,
+                      named=True)
 
 
 def load_images(data: str, split: str, limit: int | None, corrupt: str = "error", option: str = "--split",

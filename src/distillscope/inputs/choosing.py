@@ -27,6 +27,8 @@ class Embeddings:
     ``ids`` (n,) is an object array of str, ``labels`` (n,) int64 or str, masked where a row has none; either may be None.
     ``name`` is for tables. ``reading`` says how they were read; ``spare`` are other columns that could be ids.
     ``numbered`` rows came with numbers that only count them, as pandas and R write them: `pairing` knows when these name items.
+    ``named`` ids are those that the caller named, or that a model's images have. ``given`` is the option and the file, without
+    a column of ids, that a message names, ``ids_given`` the file that holds the ids where that is another.
     ``sorted`` rows are in the order of their names, since the format has no other: only ids can tell whose they are.
     """
 
@@ -38,6 +40,9 @@ class Embeddings:
     spare: tuple[Ids, ...] = ()
     numbered: bool = False
     sorted: bool = False
+    named: bool = False
+    given: tuple[str, str] = ("", "")
+    ids_given: str = ""
 
     def __len__(self) -> int:
         return len(self.rows)
@@ -102,7 +107,8 @@ def from_contents(held: Contents, asked: Asked, where: str, name: str, file: str
                       label_member.name if label_member else None, tuple(unused), total - len(rows),
                       0 if labels is None else int(np.ma.getmaskarray(labels).sum()), remarks=tuple(remarks))
     others = tuple(s for s in spare if id_member is None or s.name != id_member.column)
-    return Embeddings(rows, ids, labels, name, reading, others, numbered, sorted=held.by_name and chosen.remark == EACH)
+    return Embeddings(rows, ids, labels, name, reading, others, numbered, sorted=held.by_name and chosen.remark == EACH,
+                      named=ids is not None and asked.ids is not None)
 
 
 def _one_way(held: Contents, asked: Asked, where: str) -> Contents:

@@ -14,6 +14,17 @@ def counted_from(ids: np.ndarray) -> int | None:
     return next((start for start in (0, 1) if np.array_equal(ids, counter(start, len(ids)))), None)
 
 
+def counts_from(ids: np.ndarray) -> int | None:
+    """0 or 1 where these texts are the whole numbers from there on, each once, in any order and padded with zeros or not.
+
+    >>> counts_from(np.array(["03", "01", "02"])), counts_from(np.array(["0", "2"])), counts_from(np.array(["0", "1", "0"]))
+    (1, None, None)
+    """
+    numbers = {int(text) for text in ids if text.isascii() and text.isdigit() and len(text) < 19}
+    start = min(numbers, default=-1)
+    return start if start in (0, 1) and len(numbers) == len(ids) == max(numbers) - start + 1 else None
+
+
 def counter(start: int, count: int) -> np.ndarray:
     """The texts (count,) of the numbers from ``start`` on, as ids are written."""
     return np.arange(start, start + count).astype(str).astype(object)

@@ -66,13 +66,14 @@ def read_embeddings(path: str | Path, *, split: str = "test", where: str = "teac
     if scale is not None and not (np.isfinite(scale) and scale > 0):
         raise UserError("--scale", "a number above 0", f"{scale:g}", "For instance --scale 127.")
     asked = Asked(spec.key, spec.ids, scale, where.startswith("--"), ids_file, labelled, items)
+    given = where, f"{file}:{spec.key}" if spec.key else str(file)
     if file.is_dir():
         found = read_folder(file, split, where, asked)
-        return found if split_files(file, split) else with_ids_asked(found, asked)
+        return replace(found if split_files(file, split) else with_ids_asked(found, asked), given=given)
     with readable(name, "embeddings that can be read"):
         title = f"{file.name}:{spec.key}" if spec.key else file.name.removesuffix(suffix_of(file)) or file.name
         found = from_contents(read_contents(file, name, (*EMBEDDINGS, ".txt")), asked, name, title, file.name)
-    return with_ids_asked(found, asked)
+    return replace(with_ids_asked(found, asked), given=given)
 
 
 def read_folder(path: Path, split: str, where: str, asked: Asked = Asked()) -> Embeddings:

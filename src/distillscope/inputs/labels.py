@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 
 from distillscope.errors import UserError, unknown_name
-from distillscope.inputs.counters import counted_from, counter, rising
+from distillscope.inputs.counters import counted_from, counts_from, rising
 from distillscope.inputs.formats import Spec, parse_spec, read_contents
 from distillscope.inputs.members import Contents, Member, as_labels, columns_called, ranked, readable, strings
 from distillscope.inputs.pairing import HALF, positions_of
@@ -183,7 +183,7 @@ def _ids_column(lists: list[Member], spec: Spec, ids: Sequence[np.ndarray], row_
             if asked is None and 0 < matched < len(wanted) == len(own) and counted_from(wanted) is not None:
                 counted = member, own  # the items are merely numbered, and by others than these
                 continue
-            if asked is None and matched and any(wanted is one for one in row_labels) and _from_one(own, wanted):
+            if asked is None and matched and _may_be_shifted(own, wanted, any(wanted is one for one in row_labels)):
                 shifted = member, own, wanted
                 continue
             if index and not matched and best is None and rising(own):
@@ -199,7 +199,7 @@ def _ids_column(lists: list[Member], spec: Spec, ids: Sequence[np.ndarray], row_
         _one_label_each(best[0], best[1], lists, label, where, what)
         return best, ""
     if shifted is not None:
-        _refuse_from_one(*shifted, spec, where, what)
+        _refuse_shifted(*shifted, spec, where, what)
     if counted is not None:
         return None, _expect_counter(*counted, spec, where, what)
     if rows is not None:
@@ -207,15 +207,20 @@ def _ids_column(lists: list[Member], spec: Spec, ids: Sequence[np.ndarray], row_
     return None, remark
 
 
-def _from_one(own: np.ndarray, wanted: np.ndarray) -> bool:
-    """Whether ids count a whole table from 1, and the items have row labels of a part of it, which pandas counts from 0."""
-    return set(own) == set(counter(1, len(set(own)))) and counted_from(wanted) is None
+def _may_be_shifted(own: np.ndarray, wanted: np.ndarray, row_labels: bool) -> bool:
+    """Whether ids count a whole table from 1, and the items are counted from 0, or the other way round; or the items have row
+    labels of a part of it, which pandas counts from 0."""
+    start, other = counts_from(np.unique(own)), counts_from(wanted)
+    return {start, other} == {0, 1} or (row_labels and start == 1 and other is None)
 
 
-def _refuse_from_one(member: Member, own: np.ndarray, wanted: np.ndarray, spec: Spec, where: str, what: str) -> None:
+def _refuse_shifted(member: Member, own: np.ndarray, wanted: np.ndarray, spec: Spec, where: str, what: str) -> None:
     given = f"{spec.path}:{spec.key}" if spec.key else str(spec.path)
-    raise UserError(where, f"{what} that count the rows as the embeddings do", f"'{member.column}' from 1 to {len(own)}, "
-                    f"beside the row labels of pandas (first '{wanted[0]}'), which count from 0 unless they were set",
+    start, other = counts_from(np.unique(own)), counts_from(wanted)
+    items = (f"the row labels of pandas (first '{wanted[0]}'), which count from 0 unless they were set" if other is None else
+             f"items that are counted from {other}")
+    raise UserError(where, f"{what} that count the rows as the embeddings do",
+                    f"'{member.column}' from {start} to {len(set(own)) - 1 + (start or 0)}, beside {items}",
                     f"Write {given}@{member.column} to match them as they are"
                     + (f", or {given}@none to take the rows in order." if len(own) == len(wanted) else
                        ", or number both alike."))

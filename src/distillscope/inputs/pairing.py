@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import shlex
 import unicodedata
 from collections.abc import Callable
 from dataclasses import replace
@@ -12,7 +13,7 @@ import numpy as np
 
 from distillscope.errors import UserError
 from distillscope.inputs.choosing import Embeddings
-from distillscope.inputs.counters import counted_from, counter, within
+from distillscope.inputs.counters import counted_from, counter, counts_from, within
 from distillscope.inputs.ids_and_labels import Ids
 from distillscope.inputs.members import strings
 from distillscope.inputs.reading import Pairing
@@ -20,6 +21,7 @@ from distillscope.measure.classes import partitions_agree
 from distillscope.naming import is_index, plain
 
 HALF = 0.5
+FROM_PANDAS = "has row labels of pandas, which count from 0 unless they were set"
 
 
 def align(teacher: Embeddings, student: Embeddings) -> tuple[Embeddings, Embeddings, Pairing]:
@@ -69,9 +71,8 @@ def _by_order(teacher: Embeddings, student: Embeddings) -> tuple[Embeddings, Emb
         if not same_order or len(teacher) != len(student):
             raise UserError(f"student {student.name}", "rows in the teacher's order, or ids on both sides",
                             f"another order of what '{columns[0]}' and '{columns[1]}' hold",
-                            f"If these are the ids, say so: --teacher {_file(teacher)}@{columns[0]} "
-                            f"--student {_file(student)}@{columns[1]}"
-                            + (f"; --teacher {_file(teacher)}@none keeps row order." if len(teacher) == len(student) else "."))
+                            f"If these are the ids, say so: {_asked(teacher, student, columns)}"
+                            + (f"; {_in_order(teacher, student)} keeps row order." if len(teacher) == len(student) else "."))
     if len(teacher) != len(student):
         raise UserError(f"student {student.name}", f"{len(teacher)} rows like the teacher {teacher.name}",
                         str(len(student)), "Embed the same items in the same order, or give ids on both sides"
@@ -100,8 +101,29 @@ def _order_note(teacher: Embeddings, student: Embeddings) -> str:
             f"rows are taken to be in one order{advice}.")
 
 
-def _file(side: Embeddings) -> str:
-    return side.reading.file if side.reading is not None else side.name
+def _asked(teacher: Embeddings, student: Embeddings, columns: tuple[str, str]) -> str:
+    """The options that name these columns of both sides as their ids; of a model there is none to name."""
+    return " ".join(_option(side, place, column) for side, place, column in
+                    zip((teacher, student), ("--teacher", "--student"), columns, strict=True) if not _is_model(side))
+
+
+def _in_order(teacher: Embeddings, student: Embeddings) -> str:
+    """The option that leaves the ids of one side out."""
+    return _option(student, "--student", "none") if _is_model(teacher) else _option(teacher, "--teacher", "none")
+
+
+def _option(side: Embeddings, place: str, column: str) -> str:
+    own = side.reading is not None and column == side.reading.ids
+    option, file = side.given
+    option = option if option.startswith("--") else place
+    if side.ids_given and own and option == place:
+        return f"{option}-ids {shlex.quote(side.ids_given)}"
+    file = file or (side.reading.file if side.reading is not None else side.name)
+    return f"{option} {shlex.quote(f'{file}@{column}')}"
+
+
+def _is_model(side: Embeddings) -> bool:
+    return side.reading is not None and bool(side.reading.weights)
 
 
 def _columns_that_match(teacher: Embeddings, student: Embeddings) -> tuple[tuple[str, str], bool] | None:
@@ -202,14 +224,34 @@ def _best_columns(teacher: Embeddings, student: Embeddings,
         if complete and count == matched and not np.array_equal(found, at):
             raise UserError(f"student {student.name} ids", "ids that pair the rows in one way",
                             f"{_named(own)} and {_named((first, second))}, which pair them in two",
-                            f"Name the ids on both sides: {_asked(teacher, student, own)} or "
-                            f"{_asked(teacher, student, (first, second))}.")
+                            f"Name the ids on both sides: {_asked(teacher, student, (own[0].name, own[1].name))} or "
+                            f"{_asked(teacher, student, (first.name, second.name))}.")
         if count > matched:
             best, at, how, matched = (first, second), found, found_how, count
     names = best[0].name, best[1].name
+    if not (teacher.named and student.named):
+        _expect_one_count(teacher, student, best)
     if best is not own:
         how += f" ('{names[0]}' of the teacher, '{names[1]}' of the student)"
     return names, at, how
+
+
+def _expect_one_count(teacher: Embeddings, student: Embeddings, columns: tuple[Ids, Ids]) -> None:
+    """Numbers that count the items of one side from 0 and those of the other from 1 may be of one order: then each item would
+    stand beside its neighbour. So may numbers from 1 beside row labels of a part, which pandas counts from 0."""
+    texts = [distinct_texts(column) for column in columns]
+    starts = [None if found is None else counts_from(found) for found in texts]
+    part = [is_index(column.name) and start is None and found is not None and _numbers(found)
+            for column, start, found in zip(columns, starts, texts, strict=True)]
+    counted = any(start == 1 and not is_index(column.name) for column, start in zip(columns, starts, strict=True))
+    if set(starts) != {0, 1} and not (counted and any(part)):
+        return
+    said = [f"'{column.name}' of the {side} {f'counts from {start}' if start is not None else FROM_PANDAS}"
+            for column, side, start in zip(columns, ("teacher", "student"), starts, strict=True)]
+    same = f"; {_in_order(teacher, student)} takes the rows in order" if len(teacher) == len(student) else ""
+    raise UserError(f"student {student.name} ids", "ids that count the items alike", " and ".join(said),
+                    f"To match these numbers as they are, name them: "
+                    f"{_asked(teacher, student, (columns[0].name, columns[1].name))}{same}.")
 
 
 def _numbers(texts: np.ndarray) -> bool:
@@ -219,10 +261,6 @@ def _numbers(texts: np.ndarray) -> bool:
 def _named(columns: tuple[Ids, Ids]) -> str:
     first, second = (f"'{column.name}'" for column in columns)
     return first if first == second else f"{first} of the teacher with {second} of the student"
-
-
-def _asked(teacher: Embeddings, student: Embeddings, columns: tuple[Ids, Ids]) -> str:
-    return f"--teacher {_file(teacher)}@{columns[0].name} --student {_file(student)}@{columns[1].name}"
 
 
 def _file_name(text: str) -> str:

@@ -27,7 +27,7 @@ OF_IDS, OF_LABELS = (0, 1, 2, 3), (0, 2, 4)
 def with_ids(side: Embeddings, path: str | Path, where: str) -> Embeddings:
     """The rows with the ids of another file, ``FILE`` or ``FILE:column``, one per row."""
     ids, title = _ids_of(side, path, where)
-    return replace(side, ids=ids, spare=(), numbered=False).read_as(ids=title)
+    return replace(side, ids=ids, spare=(), numbered=False, named=True, ids_given=str(path)).read_as(ids=title)
 
 
 def with_ids_asked(side: Embeddings, asked: Asked) -> Embeddings:
@@ -90,12 +90,12 @@ def _ids_beside(found: Embeddings, files: Sequence[tuple[int, Path]], unused: li
         taken.append((path, ids, title))
     if not taken:
         return found
-    _, ids, title = taken[0]
+    path, ids, title = taken[0]
     if any(not np.array_equal(positions_of(ids, other)[0], np.arange(len(found))) for _, other, _ in taken[1:]):
         raise UserError(where, f"one file of ids for split '{split}'", ", ".join(path.name for path, _, _ in taken),
                         f"Remove those that are older, or call the one that is meant {split}_ids.")
-    unused += [path for path, _, _ in taken[1:]]
-    return replace(found, ids=ids, spare=(), numbered=False).read_as(ids=title)
+    unused += [other for other, _, _ in taken[1:]]
+    return replace(found, ids=ids, spare=(), numbered=False, ids_given=str(path)).read_as(ids=title)
 
 
 def _expect_items(ids: np.ndarray, items: np.ndarray, where: str) -> None:
