@@ -9,7 +9,7 @@ import numpy as np
 
 from distillscope.errors import UserError, unknown_name
 from distillscope.measure.classes import classes
-from distillscope.measure.frames import expect_dimensions
+from distillscope.measure.frames import as_floats, expect_dimensions
 from distillscope.measure.pair import Pair
 from distillscope.measure.pool import Settings, Side
 from distillscope.measure.rows import Rows, Stored
@@ -167,7 +167,7 @@ def _rows(embeddings: Any, name: str, normalize: str | None) -> Rows:
         raise UserError(name, "an array of shape (items, dimensions)", f"shape {z.shape}",
                         "Pass one embedding per row.")
     if z.dtype.kind != "f":
-        raise UserError(name, "an array of floats", f"dtype {z.dtype}", "Convert it with .astype('float32') if that is meant.")
+        raise UserError(name, "an array of floats", f"dtype {z.dtype}", f"Pass {as_floats(embeddings, name)} if that is meant.")
     if len(z) < FEWEST:
         raise UserError(name, f"at least {FEWEST} rows", f"{len(z)}", "Pass embeddings of more items.")
     if z.shape[1] < 2:
@@ -198,9 +198,11 @@ def array_of(given: Any) -> np.ndarray | Stored:
 
 
 def _nullable(given: Any) -> bool:
-    """Whether it is a frame of pandas whose columns are all floats, some of them nullable, which NumPy takes for objects."""
-    kinds = list(given.dtypes) if hasattr(given, "iloc") and hasattr(given, "columns") else []
-    return {getattr(kind, "kind", "") for kind in kinds} == {"f"} and not all(isinstance(kind, np.dtype) for kind in kinds)
+    """Whether it is a frame of pandas whose columns are numbers, some of them nullable, which NumPy takes for objects; not one
+    of whole numbers alone."""
+    dtypes = list(given.dtypes) if hasattr(given, "iloc") and hasattr(given, "columns") else []
+    kinds = {getattr(dtype, "kind", "") for dtype in dtypes}
+    return "f" in kinds <= {"f", "i", "u"} and not all(isinstance(dtype, np.dtype) for dtype in dtypes)
 
 
 def _stacked(column: np.ndarray) -> np.ndarray:
