@@ -18,7 +18,8 @@ Z = np.random.default_rng(0).normal(size=(N, 4))
 STUDENT = Z @ np.random.default_rng(1).normal(size=(4, 3))
 Y = np.arange(N) % 3
 FEATURES = pd.DataFrame(Z, columns=["loud", "tempo", "warm", "dry"])
-TAKEN = r"(?:numpy\.array\()?teacher(?:\[(?:\([^)]*\)|\[[^\]]*\]|[^\[\]])*\]|\.\w+(?:\((?:[^()]|\([^()]*\))*\))?)*(?:, 'float32'\))?"
+TAKEN = (r"(?:numpy\.array\()?teacher(?:\[(?:\([^)]*\)|\[[^\]]*\]|[^\[\]])*\]|\.\w+(?:\((?:[^()]|\([^()]*\))*\))?)*"
+         r"(?:, 'float32'\))?")
 
 
 def measured(teacher) -> dict:
