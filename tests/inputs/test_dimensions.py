@@ -35,11 +35,23 @@ def test_a_dimension_with_a_cell_that_is_no_number_is_named_not_left_out(tmp_pat
         file = tmp_path / "t.csv"
         frame.to_csv(file, index=False, header=suffix == "csv")
     shown = column if suffix != "without a header" else column[1]
-    with refused(where=f"{file.name}:{shown}", got="'#N/A' in row 7", advice="FILE:"):
+    with refused(where=f"{file.name}:{shown}", got="'#N/A' in row 7", advice="FILE:") as caught:
         read_embeddings(file)
-    if suffix != "without a header" and column != "e2":
-        rest = "e1..e3" if column == "e0" else "e0..e2"
-        assert read_embeddings(f"{file}:{rest}").rows.shape == (N, 3)
+    rest = np.delete(Z, int(column[1]), axis=1)
+    assert np.allclose(read_embeddings(f"{file}:{caught.value.todo.partition('FILE:')[2].rstrip('.')}").rows[:], rest)
+
+
+def test_columns_are_named_in_ranges_by_their_numbers(tmp_path):
+    frame = pd.DataFrame({f"e{i}": Z[:, i % 4] + i for i in (0, 3, 1, 2, 4, 5)})
+    frame["e4"] = frame["e4"].astype(str).where(frame.index != 3, "?")
+    frame["e1"] = True
+    frame.to_parquet(tmp_path / "t.parquet")
+    with refused(where="t.parquet:e1", got="bool", advice="2 such columns out, say FILE:e0,e2..e3,e5."):
+        read_embeddings(tmp_path / "t.parquet")
+    found = read_embeddings(f"{tmp_path / 't.parquet'}:e0,e2..e3,e5")
+    assert np.allclose(found.rows[:], frame[["e0", "e2", "e3", "e5"]])
+    with refused(got="'e2..e9'"):
+        read_embeddings(f"{tmp_path / 't.parquet'}:e0,e2..e9")
 
 
 def test_decimals_of_a_database_are_numbers_and_other_types_are_named(tmp_path):

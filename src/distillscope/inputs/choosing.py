@@ -222,19 +222,25 @@ def _named(held: Contents, key: str, where: str) -> Member:
 
 
 def _listed_columns(held: Contents, key: str, where: str) -> list[str]:
+    """The columns that 'a,b,c', 'a..c' or both name, [] where a key is none of these."""
     order = [m.name for m in held.members if not m.columns]
-    first, dots, last = key.partition("..")
-    if dots and first in order and last in order:
-        between = order[order.index(first) : order.index(last) + 1]
-        run = next((r for r in runs(between) if first in r.names and last in r.names), None)
-        return list(run.names) if run is not None else between
-    names = [n.strip() for n in key.split(",")]
-    if len(names) < 2:
-        return []
-    missing = next((n for n in names if n not in order), None)
+    found = [_between(part.strip(), order) for part in ([key] if key in order else key.split(","))]
+    if len(found) < 2:
+        return found[0]
+    missing = next((part.strip() for part, names in zip(key.split(","), found, strict=True) if not names), None)
     if missing is not None:
         raise unknown_name(where, "column of the file", missing, order[:40])
-    return names
+    return list(dict.fromkeys(name for names in found for name in names))
+
+
+def _between(part: str, order: list[str]) -> list[str]:
+    """One column, or those from one to another: by their numbers where these have one stem, else as they stand."""
+    first, dots, last = part.partition("..")
+    if part in order or not (dots and first in order and last in order):
+        return [part] if part in order else []
+    run = next((r for r in runs(order) if first in r.names and last in r.names), None)
+    names, at = (order, order.index) if run is None else (run.names, run.names.index)
+    return list(names[at(first) : at(last) + 1])
 
 
 def _one_array(held: Contents) -> Contents:

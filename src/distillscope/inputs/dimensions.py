@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from functools import partial
 
 import numpy as np
@@ -16,6 +16,7 @@ from distillscope.naming import id_rank, is_index, label_rank, runs
 NUMBER = r"[+-]?(\d+\.?\d*([eE][+-]?\d+)?|\.\d+([eE][+-]?\d+)?|nan|inf|NaN|Inf)"
 MISSING = ["", "nan", "NaN", "NA", "null", "None"]
 HALF = 0.5
+MOST_RANGES = 20
 
 
 def runs_of(members: Sequence[Member], join: Callable[[Sequence[str]], np.ndarray | Stored], where: str) -> list[Member]:
@@ -33,16 +34,34 @@ def runs_of(members: Sequence[Member], join: Callable[[Sequence[str]], np.ndarra
         kind = "f" if any(single[n].kind == "f" for n in run.names) else "i"
         dtype = next(single[n].dtype for n in run.names if single[n].kind == kind)
         shape = *single[names[0]].shape, len(names)
-        load = partial(refuse_spoiled, wrong, where, run.title) if wrong else partial(join, names)
+        load = partial(refuse_spoiled, wrong, where, names) if wrong else partial(join, names)
         found.append(Member(f"{names[0]}..{names[-1]}", shape, dtype, kind, load, names))
     return found
 
 
-def refuse_spoiled(wrong: dict[str, str], where: str, rest: str) -> np.ndarray:
-    """Name the first column that is not all numbers; ``rest`` is how the others are asked for."""
+def refuse_spoiled(wrong: dict[str, str], where: str, names: Sequence[str]) -> np.ndarray:
+    """Name the first column that is not all numbers, and how the others of ``names`` are asked for."""
     name, got = next(iter(wrong.items()))
+    rest = without(names, wrong)
+    left_out = f"; to leave {'it' if len(wrong) == 1 else f'{len(wrong)} such columns'} out, say FILE:{rest}" if rest else ""
     raise UserError(f"{where}:{name}", "numbers in every row, as in the columns beside it", got,
-                    f"Fix the column or drop such rows on both sides; to leave it out, say FILE:{rest}.")
+                    f"Fix the column or drop such rows on both sides{left_out}.")
+
+
+def without(names: Sequence[str], wrong: Collection[str]) -> str:
+    """The columns ``names`` but the ``wrong`` ones, as they are asked for: in ranges; "" where that is no short text.
+
+    >>> without(["e0", "e1", "e2", "e3", "e4"], {"e2"}), without(["e0", "e1", "e2"], {"e0"})
+    ('e0..e1,e3..e4', 'e1..e2')
+    """
+    ranges: list[list[str]] = [[]]
+    for name in names:
+        if name in wrong:
+            ranges.append([])
+        else:
+            ranges[-1].append(name)
+    said = [r[0] if len(r) == 1 else f"{r[0]}..{r[-1]}" for r in ranges if r]
+    return ",".join(said) if len(said) <= MOST_RANGES and not any("," in name for name in names) else ""
 
 
 def spoiled(member: Member, stem: str) -> str | None:

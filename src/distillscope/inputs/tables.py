@@ -218,7 +218,7 @@ def _without_names(members: list[Member], join: Any, where: str) -> list[Member]
     wrong = {m.name: got for m in members if m.kind == "U" and (got := spoiled(m, "")) is not None}
     dtype, kind = ("int64", "i") if whole else ("float64", "f")
     columns = [m.name for m in members if m.name in names or m.name in wrong]
-    load = partial(refuse_spoiled, wrong, where, f"{names[0]}..{names[-1]}") if wrong else partial(join, names)
+    load = partial(refuse_spoiled, wrong, where, columns) if wrong else partial(join, names)
     return [*members, Member(f"{columns[0]}..{columns[-1]}", (members[0].shape[0], len(columns)), dtype, kind, load,
                              tuple(columns), unnamed=True)]
 
