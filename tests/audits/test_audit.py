@@ -396,3 +396,14 @@ def test_a_wrong_measure_is_found(monkeypatch, module, name):
     monkeypatch.setitem(measures._parts, key, wrong)
     failed = [check for check in selftest() if not check.passed]
     assert failed and all(check.measure.endswith(name) for check in failed) and str(failed[0]).startswith("FAIL")
+
+
+def test_labels_that_all_differ_leave_out_what_is_learned_from_other_items():
+    teacher, student, _ = made()
+    own = np.arange(len(teacher))
+    found = audit(teacher, student, own, groups={"probe", "knn", "few"}, intervals=False)
+    assert not list(found) and "a class of its own" in found.left_out["probe.teacher.accuracy"]
+    assert found.left_out["knn.teacher.accuracy"] == found.left_out["probe.teacher.accuracy"]
+    trained = audit(teacher, student, own, train_teacher=teacher, train_student=student, train_labels=own, groups={"knn"},
+                    intervals=False)
+    assert "knn.teacher.accuracy" in trained

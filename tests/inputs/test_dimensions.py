@@ -11,7 +11,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from builders import refused
-from distillscope.inputs.embeddings import read_embeddings
+from distillscope.inputs.embeddings import read_embeddings, with_ids
 from distillscope.inputs.labels import match_labels
 
 N = 30
@@ -91,3 +91,34 @@ def test_labels_that_all_differ_are_asked_about(tmp_path):
     (tmp_path / "val.txt").write_text("\n".join(f"ILSVRC_{i:08d}.JPEG {i % 3}" for i in range(N)))
     with refused(where="val.txt", got="30 texts that all differ", advice="filename,label"):
         match_labels(tmp_path / "val.txt", N)
+
+
+@pytest.mark.parametrize("name", ["species", "label"])
+def test_texts_that_all_differ_are_labels_where_the_caller_names_their_column(tmp_path, name):
+    frame = pd.DataFrame({name: [f"sp {i}" for i in range(N)], "place": list("ab") * (N // 2)})
+    frame.to_csv(tmp_path / "l.csv", index=False)
+    labels, reading = match_labels(f"{tmp_path / 'l.csv'}:{name}", N)
+    assert list(labels) == list(frame[name]) and "every item has a class of its own" in reading.remarks
+    frame[[name]].to_csv(tmp_path / "l.csv", index=False)
+    if name == "label":
+        with refused(got="30 texts that all differ", advice=f"{tmp_path / 'l.csv'}:label takes each text"):
+            match_labels(tmp_path / "l.csv", N)
+    labels, reading = match_labels(f"{tmp_path / 'l.csv'}:{name}", N, what="subgroups")
+    assert list(labels) == list(frame[name]) and reading.remarks == ("every item has a subgroup of its own",)
+    assert match_labels(f"{tmp_path / 'l.csv'}:{name}", N)[1].unused == ()
+
+
+def test_a_first_line_that_may_be_a_name_can_be_named(tmp_path):
+    """Of one column of words it cannot be known whether the first is its name."""
+    file = tmp_path / "cameras.csv"
+    file.write_text("camera\n" + "front\nback\n" * (N // 2))
+    with refused(expected="30 subgroups", got="31", advice=f"{file}:camera"):
+        match_labels(file, N, what="subgroups")
+    assert list(match_labels(f"{file}:camera", N)[0][:2]) == ["front", "back"]
+    with refused(expected="an array called lens"):
+        match_labels(f"{file}:lens", N)
+    np.save(tmp_path / "t.npy", Z)
+    (tmp_path / "ids.txt").write_text("bild\n" + "\n".join(NAMES))
+    with refused(expected="30 ids", got="31", advice=f"{tmp_path / 'ids.txt'}:bild"):
+        with_ids(read_embeddings(tmp_path / "t.npy"), tmp_path / "ids.txt", "--ids")
+    assert list(with_ids(read_embeddings(tmp_path / "t.npy"), f"{tmp_path / 'ids.txt'}:bild", "--ids").ids) == list(NAMES)

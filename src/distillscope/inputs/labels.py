@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -50,12 +52,12 @@ def match_labels(path: str | Path, count: int, ids: Sequence[np.ndarray] = (), *
         found = _label_column(lists, spec.key, keyed[0] if keyed else None, name, what)
         values = found.load()
         labels = classes(values, name if not found.name else f"{name}:{found.name}")
-    _expect_classes(labels, name, what)
+    alone = _expect_classes(labels, found, spec, name, what)
     used = (found, keyed[0] if keyed else None)
     unused = tuple(f"{m.name or 'an unnamed one'} ({m.dtype})" for m in lists
-                   if not m.implied and not any(m is one for one in used))
+                   if not m.implied and not any(m is one for one in used) and found in lists)
     reading = Reading(spec.path.name, None, len(labels), ids=None, labels=found.name or spec.path.name, unused=unused,
-                      what=what, remarks=tuple(said for said in (remark, not_available(values, labels)) if said))
+                      what=what, remarks=tuple(said for said in (remark, alone, not_available(values, labels)) if said))
     column = f":{found.name}" if found.name else ""
     if keyed is not None and not keyed[2].size and not in_order and counted_from(keyed[1]) is None:
         raise UserError(name, "embeddings with ids, since "
@@ -66,7 +68,8 @@ def match_labels(path: str | Path, count: int, ids: Sequence[np.ndarray] = (), *
         reading = Reading(**{**vars(reading), "ids": None, "unlabelled": _unlabelled(labels)})
         if len(labels) != count:
             raise UserError(name, f"{count} {what}, one per item", str(len(labels)),
-                            "Save them in row order, or with the ids of the items on both sides.")
+                            (first_line(values, spec.path) if _nameless(found) and len(labels) == count + 1 else "")
+                            or "Save them in row order, or with the ids of the items on both sides.")
         return labels, reading
     return _keyed(labels, keyed, reading, name, what)
 
@@ -93,13 +96,38 @@ def _keyed(labels: np.ndarray, keyed: tuple[Member, np.ndarray, np.ndarray, str]
                              "remarks": (*reading.remarks, *remarks)})
 
 
-def _expect_classes(labels: np.ndarray, where: str, what: str) -> None:
-    """Texts that all differ name the items: lines of 'file label', or a column of ids."""
-    found = np.ma.compressed(labels)
-    if found.dtype.kind == "U" and len(found) >= SURELY and len(np.unique(found)) == len(found):
-        raise UserError(where, f"{what} that items share", f"{len(found)} texts that all differ, first '{found[0][:60]}'",
-                        f"Name their column: FILE:COLUMN; where a line holds a file and its {what.removesuffix('s')}, write "
-                        "'filename,label' above them and commas between.")
+def _expect_classes(labels: np.ndarray, member: Member, spec: Spec, where: str, what: str) -> str:
+    """What is said of labels that all differ. Texts name the items then, unless the caller named their column."""
+    found, one = np.ma.compressed(labels), what.removesuffix("s")
+    own = f"a {'class' if what == 'labels' else one} of its own"
+    if len(found) < SURELY or len(np.unique(found)) < len(found):
+        return ""
+    if found.dtype.kind == "U" and spec.key is None:
+        ids = f"@{spec.ids}" if spec.ids else ""
+        todo = (f"Name the column of {what}: FILE:COLUMN; {spec.path}:{member.name}{ids} takes each text for {own}."
+                if member.name and not member.unnamed else
+                f"Where a line holds a file and its {one}, write 'filename,{one}' above them and commas between, in a .csv; "
+                f"where each is {own}, write '{one}' above them, and name it: FILE.csv:{one}.")
+        raise UserError(where, f"{what} that items share", f"{len(found)} texts that all differ, first '{found[0][:60]}'", todo)
+    return f"every item has {own}"
+
+
+def first_line(values: Any, path: str | Path) -> str:
+    """What to do where a list without a name has one text too many: its first may be the name of the others."""
+    return f"If its first line is the name of the others, write {path}:{np.asarray(values)[0]}."
+
+
+def headed(members: Sequence[Member], key: str) -> Member | None:
+    """The only list of a file without its first line, where this is ``key``: a name that could not be told from the others."""
+    if len(members) != 1 or not _nameless(members[0]):
+        return None
+    values = np.asarray(members[0].load())
+    return replace(members[0], name=key, shape=(len(values) - 1,), load=lambda: values[1:], unnamed=False) if (
+        len(values) > 1 and str(values[0]) == key) else None
+
+
+def _nameless(member: Member) -> bool:
+    return member.kind == "U" and len(member.shape) == 1 and (member.unnamed or not member.name)
 
 
 def _unlabelled(labels: np.ndarray) -> int:
@@ -126,7 +154,7 @@ def _label_column(lists: list[Member], key: str | None, ids: Member | None, wher
     shown = ", ".join(map(str, lists[:6])) or "none"
     if key is not None:
         found = next((m for m in lists if m.name == key), None) or next(
-            (m for m in lists if m.name.replace("/", ".").endswith(f".{key}")), None)
+            (m for m in lists if m.name.replace("/", ".").endswith(f".{key}")), None) or headed(lists, key)
         if found is None:
             raise UserError(where, f"an array called {key}, of shape (items,)", shown, "Name it: FILE:key.")
         return found
@@ -277,7 +305,7 @@ def read_column(path: str | Path, where: str, rank: Callable[[str], int | None],
         held: Contents = read_contents(spec.path, name)
         lists = [m for m in held.members if m.count is not None and not m.columns and not m.implied]
         if spec.key is not None:
-            found = next((m for m in lists if m.name == spec.key), None)
+            found = next((m for m in lists if m.name == spec.key), None) or headed(lists, spec.key)
             if found is None:
                 columns = [m.name for m in lists if m.name] or ["(one without a name)"]
                 raise unknown_name(name, "column of the file", spec.key, columns)

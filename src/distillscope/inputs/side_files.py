@@ -13,7 +13,7 @@ from distillscope.errors import UserError
 from distillscope.inputs.choosing import Asked, Embeddings
 from distillscope.inputs.formats import EMBEDDINGS, suffix_of
 from distillscope.inputs.ids_and_labels import too_few
-from distillscope.inputs.labels import match_labels, read_column
+from distillscope.inputs.labels import first_line, match_labels, read_column
 from distillscope.inputs.members import strings
 from distillscope.inputs.pairing import names_of_rows, positions_of
 from distillscope.inputs.reading import Reading
@@ -40,7 +40,8 @@ def _ids_of(side: Embeddings, path: str | Path, where: str) -> tuple[np.ndarray,
     found, column = read_column(path, where, id_rank, "ids")
     ids = strings(found, f"{where} {path}")
     if len(ids) != len(side):
-        raise UserError(f"{where} {path}", f"{len(side)} ids, one per row", str(len(ids)), "Write one id for each row.")
+        todo = first_line(ids, path) if column is None and len(ids) == len(side) + 1 else "Write one id for each row."
+        raise UserError(f"{where} {path}", f"{len(side)} ids, one per row", str(len(ids)), todo)
     return ids, f"{Path(path).name}:{column}" if column and ":" not in Path(path).name else Path(path).name
 
 

@@ -193,8 +193,14 @@ class LabelledPair(Compressed):
             self._fitted[side, kind] = probes, self._classified_rightly(side, probes)
         return self._fitted[side, kind]
 
+    def _expect_shared(self, index: np.ndarray) -> None:
+        """Without a training set the class of an item is learned from the others of it."""
+        if self.train is None and len(np.unique(self.labels[index])) == len(index):
+            raise NotMeasured("every item is of a class of its own, which cannot be learned from the others")
+
     def _probes(self, side: str, kind: str) -> list[LinearProbe]:
         """One fitted to the training items, else one a fold, fitted to the items of the others."""
+        self._expect_shared(self.probe_index)
         if self.train is not None:
             index, pair, labels = self.train.teacher.order[: self.settings.probe_items], self.train, self._train_labels
             parts = [np.arange(len(index))]
@@ -271,6 +277,7 @@ class LabelledPair(Compressed):
         return len(self.knn_index)
 
     def _knn_correct(self, name: str) -> np.ndarray:
+        self._expect_shared(self.knn_index)
         labels, side = self.labels[self.knn_index], getattr(self, name)
         if self.train is None:
             known, codes = np.unique(labels, return_inverse=True)
