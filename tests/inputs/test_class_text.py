@@ -24,7 +24,9 @@ def read(folder, names=None, order=TURNED, **columns):
 
 
 @pytest.mark.parametrize("columns", [{"label": TURNED}, {"id": TURNED}, {"label": NAMES[TURNED]}, {"name": NAMES[TURNED]},
-                                     {"label": TURNED, "name": NAMES}])
+                                     {"label": TURNED, "name": NAMES[TURNED]},
+                                     {"label": TURNED, "coarse_label": [0, 0, 1, 1]},
+                                     {"class_name": NAMES[TURNED], "id": range(4)}])
 def test_numbers_and_names_of_the_classes_give_the_order(tmp_path, columns):
     rows, reading = read(tmp_path, list(NAMES), **columns)
     assert np.array_equal(rows, TEXT) and f"in the order of '{next(iter(columns))}'" in reading.said()
@@ -52,6 +54,32 @@ def test_rows_as_they_stand_are_said(tmp_path):
 def test_what_numbers_or_names_the_classes_in_part_is_refused(tmp_path, columns, names):
     with refused(where="text.parquet:label"):
         read(tmp_path, names, **columns)
+
+
+@pytest.mark.parametrize(("column", "values"), [("class_name", NAMES[TURNED]), ("name", NAMES[TURNED]), ("fine_label", TURNED),
+                                                ("prompt", NAMES[TURNED])])
+def test_coarse_classes_beside_the_column_that_gives_the_order_are_passed_over_and_it_is_said(tmp_path, column, values):
+    rows, reading = read(tmp_path, list(NAMES), coarse_label=[1, 0, 1, 0], **{column: values})
+    assert np.array_equal(rows, TEXT) and f"in the order of '{column}'" in reading.said()
+    assert "'coarse_label' does not number each class once" in reading.said()
+
+
+def test_which_column_counts_is_asked_where_they_differ_and_can_be_said(tmp_path):
+    file, names = tmp_path / "text.parquet", list(NAMES)
+    for column, other in (("coarse_label", "name"), ("id", "name")):
+        with refused(got=(f"'{column}'", f"'{other}'"), advice=(f"FILE@{column}", f"FILE@{other}")):
+            read(tmp_path, names, **{column: [3, 2, 0, 1], other: NAMES[TURNED]})
+        assert np.array_equal(read_class_text(f"{file}@{other}", names)[0], TEXT)
+        assert np.array_equal(read_class_text(f"{file}@{column}", names)[0], TEXT[TURNED][[2, 3, 1, 0]])
+        rows, reading = read_class_text(f"{file}@none", names)
+        assert np.array_equal(rows, TEXT[TURNED]) and "as they stand" in reading.said()
+    rows, reading = read(tmp_path, names, id=range(4), name=NAMES[TURNED])
+    assert np.array_equal(rows, TEXT) and "in the order of 'name'" in reading.said()
+    with refused(where="coarse_label", got="with repeats", advice=("FILE@COLUMN", "FILE@none")):
+        read(tmp_path, coarse_label=[0, 0, 1, 1], class_name=NAMES)
+    rows, reading = read_class_text(f"{file}@class_name")
+    assert np.array_equal(rows, TEXT[TURNED]) and "'class_name' (first 'cat') are not compared" in reading.said()
+    assert "as they stand" in read(tmp_path, coarse_label=[0, 0, 1, 1], **{"class": NAMES})[1].said()
 
 
 def test_a_class_without_an_embedding_is_refused(tmp_path):

@@ -11,7 +11,18 @@ import numpy as np
 
 from distillscope.errors import UserError, unknown_name
 from distillscope.inputs.ids_and_labels import Ids, described, ids_beside, labels_beside
-from distillscope.inputs.members import UNREADABLE, Contents, Kept, Member, Scaled, as_table, of_another, shown_shape, strings
+from distillscope.inputs.members import (
+    UNREADABLE,
+    Contents,
+    Kept,
+    Member,
+    Scaled,
+    as_labels,
+    as_table,
+    of_another,
+    shown_shape,
+    strings,
+)
 from distillscope.inputs.reading import Reading
 from distillscope.measure.rows import Stored
 from distillscope.naming import Run, are_weights, embedding_rank, label_rank, runs
@@ -25,7 +36,8 @@ class Embeddings:
     """Embeddings ``rows`` (n, d) of any float dtype, memory-mapped where the format allows, and what is known of each row.
 
     ``ids`` (n,) is an object array of str, ``labels`` (n,) int64 or str, masked where a row has none; either may be None.
-    ``name`` is for tables. ``reading`` says how they were read; ``spare`` are other columns that could be ids.
+    ``name`` is for tables. ``reading`` says how they were read; ``spare`` are other columns that could be ids, ``classed``
+    others that are named as labels are.
     ``numbered`` rows came with numbers that only count them, as pandas and R write them: `pairing` knows when these name items.
     ``named`` ids are those that the caller named, or that a model's images have. ``given`` is the option and the file, without
     a column of ids, that a message names, ``ids_given`` the file that holds the ids where that is another.
@@ -43,6 +55,7 @@ class Embeddings:
     named: bool = False
     given: tuple[str, str] = ("", "")
     ids_given: str = ""
+    classed: tuple[Member, ...] = ()
 
     def __len__(self) -> int:
         return len(self.rows)
@@ -106,9 +119,10 @@ def from_contents(held: Contents, asked: Asked, where: str, name: str, file: str
     reading = Reading(file, chosen.title, len(rows), rows.shape[1], id_member.column if id_member else None,
                       label_member.name if label_member else None, tuple(unused), total - len(rows),
                       0 if labels is None else int(np.ma.getmaskarray(labels).sum()), remarks=tuple(remarks))
+    classed = tuple(m for m in as_labels(near) if m is not id_member and m is not label_member and m.count == total)
     others = tuple(s for s in spare if id_member is None or s.name != id_member.column)
     return Embeddings(rows, ids, labels, name, reading, others, numbered, sorted=held.by_name and chosen.remark == EACH,
-                      named=ids is not None and asked.ids is not None)
+                      named=ids is not None and asked.ids is not None, classed=classed if kept is None else ())
 
 
 def _one_way(held: Contents, asked: Asked, where: str) -> Contents:
