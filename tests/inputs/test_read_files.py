@@ -178,7 +178,7 @@ def side(name: str, ids: list[str] | None, labels: list | None = None, count: in
     """Row i is made from the id, so that rows tell whose they are."""
     numbers = np.array([int(i) for i in ids]) if ids is not None else np.arange(count)
     return Embeddings(np.outer(numbers, [1.0, 2.0]), None if ids is None else strings(ids, name),
-                      None if labels is None else np.array(labels), name)
+                      None if labels is None else np.array(labels), name, named=True)
 
 
 @given(st.lists(st.integers(0, 30), min_size=1, unique=True), st.lists(st.integers(0, 30), min_size=1, unique=True))

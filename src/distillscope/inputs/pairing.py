@@ -229,7 +229,7 @@ def _best_columns(teacher: Embeddings, student: Embeddings,
         if count > matched:
             best, at, how, matched = (first, second), found, found_how, count
     names = best[0].name, best[1].name
-    if not (teacher.named and student.named):
+    if matched and not (teacher.named and student.named):
         _expect_one_count(teacher, student, best)
     if best is not own:
         how += f" ('{names[0]}' of the teacher, '{names[1]}' of the student)"
