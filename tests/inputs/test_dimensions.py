@@ -80,6 +80,12 @@ def test_the_y_of_a_place_is_no_label_and_the_y_beside_an_array_x_is_one(tmp_pat
     pd.DataFrame({**places, "embedding": Z.tolist()}).to_parquet(tmp_path / "t.parquet")
     found = read_embeddings(tmp_path / "t.parquet")
     assert found.labels is None and found.reading.unused == ("x (int64)", "y (int64)")
+    assert "--labels FILE:y takes it" in found.reading.said()
+    assert list(match_labels(f"{tmp_path / 't.parquet'}:y", N)[0]) == list(places["y"])
+    pd.DataFrame({"x": Z[:, 0], "y": Z[:, 1], "embedding": Z.tolist()}).to_parquet(tmp_path / "t.parquet")
+    assert read_embeddings(tmp_path / "t.parquet").reading.remarks == ()
+    table(x=Z[:, 0], y=[f"kind {i % 3}" for i in range(N)]).to_csv(tmp_path / "t.csv", index=False)
+    assert read_embeddings(tmp_path / "t.csv").reading.labels == "y", "a place is no text"
     np.savez(tmp_path / "t.npz", x=Z, y=places["y"])
     assert list(read_embeddings(tmp_path / "t.npz").labels) == list(places["y"])
     pd.DataFrame({"x": NAMES, "y": places["y"]}).to_csv(tmp_path / "y.csv", index=False)

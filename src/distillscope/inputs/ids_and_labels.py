@@ -10,7 +10,7 @@ import numpy as np
 
 from distillscope.errors import UserError, unknown_name
 from distillscope.inputs.counters import counted_from
-from distillscope.inputs.members import UNREADABLE, Member, as_labels, columns_called, ranked, shown_shape
+from distillscope.inputs.members import UNREADABLE, Member, as_labels, columns_called, coordinates, ranked, shown_shape
 from distillscope.measure.classes import classes, not_available
 from distillscope.naming import id_rank, is_index, label_rank
 
@@ -109,7 +109,18 @@ def labels_beside(beside: list[Member], total: int, where: str) -> tuple[np.ndar
             continue
         said = not_available(values, found)
         return found, member, [*why, *([f"label {said}"] if said else [])]
+    why += [f"'{m.name}' is not taken as labels, since it stands beside an x as a place does: --labels FILE:{m.name} takes it"
+            for m in coordinates(beside) if m.count == total and _may_be_classes(m)]
     return None, None, why
+
+
+def _may_be_classes(member: Member) -> bool:
+    """Whether whole numbers repeat, as those of classes do."""
+    try:
+        found = np.ma.compressed(classes(member.load(), member.name))
+    except UserError:
+        return False
+    return 1 < len(np.unique(found)) < len(found)
 
 
 def too_few(labels: np.ndarray) -> str | None:

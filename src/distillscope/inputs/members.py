@@ -170,10 +170,16 @@ def _above(name: str) -> list[str]:
 
 
 def as_labels(members: Iterable[Member]) -> list[Member]:
-    """Those that are named as labels are, the surest first; a y beside an x of numbers is a place, no class."""
+    """Those that are named as labels are, the surest first; numbers called y beside an x of numbers are a place, no class."""
     members = list(members)
-    numbers = [m.name for m in members if m.count is not None and m.kind in "fi"]
-    return [m for m in ranked(members, label_rank) if not is_coordinate(m.name, numbers)]
+    places = coordinates(members)
+    return [m for m in ranked(members, label_rank) if not any(m is place for place in places)]
+
+
+def coordinates(members: Iterable[Member]) -> list[Member]:
+    """The columns of numbers that are the other half of an x."""
+    numbers = {m.name: m for m in members if m.count is not None and m.kind in "fi"}
+    return [m for m in numbers.values() if is_coordinate(m.name, numbers)]
 
 
 @contextlib.contextmanager
