@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 from decimal import Decimal
 
@@ -99,6 +100,20 @@ def test_advice_for_a_frame_of_pandas_is_taken_when_it_is_typed(what):
 def test_advice_for_tables_of_arrow_and_polars_is_taken_when_it_is_typed(frame):
     refused(pa.Table.from_pandas(frame))
     refused(polars(frame))
+
+
+def test_advice_for_vectors_as_text_as_tensors_or_with_gaps_and_for_a_lazy_frame():
+    held = pd.DataFrame({"id": np.arange(N), "emb": [str(row) for row in Z.tolist()]})
+    with pytest.raises(UserError) as caught:
+        measured(held)
+    assert "numpy.array([json.loads(text) for text in teacher['emb']])" in caught.value.todo
+    assert measured(np.array([json.loads(text) for text in held["emb"]])) == measured(Z)
+    refused(held.assign(emb=list(torch.tensor(Z))), "teacher['emb']")
+    with pytest.raises(UserError, match="one of the same length in every row"):
+        measured(held.assign(emb=[None, *Z[1:].tolist()]))
+    with pytest.raises(UserError, match="Pass a frame of floats"):
+        measured(pd.DataFrame(Z.astype(complex)))
+    refused(polars(table()).lazy(), "teacher.collect()")
 
 
 def test_advice_for_other_arrays_of_whole_numbers_is_taken_when_it_is_typed():

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import json
 import re
 from collections.abc import Sequence
 from typing import Any, NamedTuple
@@ -28,6 +30,8 @@ class Column(NamedTuple):
 
 def expect_dimensions(given: Any, name: str) -> None:
     """A frame's ids, labels and whatever else stands beside its dimensions would be measured as dimensions."""
+    if hasattr(given, "collect_schema") and not hasattr(given, "to_numpy"):
+        raise UserError(name, "a frame with its values", "a lazy one of polars", f"Pass {_called(name)}.collect().")
     columns = _columns(given)
     wrong = _no_dimensions(columns, given)
     if wrong:
@@ -125,15 +129,15 @@ def _values(column: Column, given: Any) -> np.ndarray:
 def _advice(columns: Sequence[Column], wrong: Sequence[Column], given: Any, name: str) -> str:
     """What a caller can write instead, each of which is taken."""
     called = _called(name)
-    vectors = next((c for c in columns if _holds_vectors(c, given)), None)
-    if vectors is not None:
-        return f"Pass {called}[{_written(vectors.key)}], the column of vectors."
+    for column in columns:
+        if column.kind == "O" and (said := _as_vectors(column, given, f"{called}[{_written(column.key)}]")):
+            return said
     rest = [c for c in columns if c not in wrong]
     ways = [f"{called}.{_without(wrong, rest, given)}"] if len(rest) > 1 and len(wrong) <= MOST_DROPPED else []
     if all(_are_numbers(c, given) for c in wrong):
         what = "it is a dimension" if len(wrong) == 1 else "all are dimensions"
         ways.append(f"{as_floats(given, name, 'float64')} where {what}")
-    return f"Pass {', or '.join(ways)}." if ways else "Pass its columns of floats alone."
+    return f"Pass {', or '.join(ways)}." if ways else "Pass a frame of floats, with a column for each dimension."
 
 
 def _without(wrong: Sequence[Column], rest: Sequence[Column], given: Any) -> str:
@@ -154,13 +158,21 @@ def _written(key: Any) -> str:
     return repr(key.item() if isinstance(key, np.generic) else key)
 
 
-def _holds_vectors(column: Column, given: Any) -> bool:
-    if column.kind != "O":
-        return False
-    if re.match(r"(large_|fixed_size_)?list|array\(", column.dtype.lower()):
-        return True
-    first = next((value for value in _values(column, given) if value is not None), None) if column.dtype == "object" else None
-    return isinstance(first, (list, tuple, np.ndarray))
+def _as_vectors(column: Column, given: Any, called: str) -> str:
+    """What to pass of a column ``called`` so, where it holds vectors, also as text; "" of others."""
+    if column.dtype != "object" and not re.match(r"(large_|fixed_size_)?list|array\(|str|object", column.dtype.lower()):
+        return ""
+    values = _values(column, given)
+    first = next((value for value in values if value is not None), None)
+    if isinstance(first, str) and first.startswith("[") and not _is_arrow(given):
+        with contextlib.suppress(ValueError):
+            first = json.loads(first)
+            called = f"numpy.array([json.loads(text) for text in {called}])"
+    if first is None or isinstance(first, str) or np.ndim(first) != 1 or np.asarray(first).dtype.kind not in "fiu":
+        return ""
+    lengths = {len(value) if hasattr(value, "__len__") else -1 for value in values}
+    gaps = "" if len(lengths) == 1 or isinstance(values[0], str) else ", with one of the same length in every row"
+    return f"Pass {called}, the column of vectors{gaps}."
 
 
 def _are_numbers(column: Column, given: Any) -> bool:
@@ -169,6 +181,6 @@ def _are_numbers(column: Column, given: Any) -> bool:
     if values.dtype.kind in "mMc":
         return False
     try:
-        return bool(np.isfinite(values.astype(object).astype(np.float64)).all())
+        return bool(np.isfinite(values.astype(object).astype(np.float64)).any())
     except (TypeError, ValueError):
         return False

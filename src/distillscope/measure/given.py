@@ -207,10 +207,10 @@ def _nullable(given: Any) -> bool:
 
 def _stacked(column: np.ndarray) -> np.ndarray:
     """The array (n, d) that a column (n,) of vectors of one length is; any other column as it is."""
-    rows = [row for row in column if isinstance(row, (np.ndarray, list, tuple)) or hasattr(row, "to_numpy")]
+    rows = [row for row in column if isinstance(row, (np.ndarray, list, tuple)) or hasattr(row, "to_numpy") or hasattr(row, "detach")]
     if not rows or len(rows) < len(column) or len({len(row) for row in rows}) > 1:
         return column
-    return np.stack([np.asarray(row) for row in rows])
+    return np.stack([np.asarray(array_of(row)) for row in rows])
 
 
 def expect_one_order(given: Mapping[str, Any]) -> None:
