@@ -71,6 +71,13 @@ def test_a_file_that_cannot_be_labels_is_left_and_the_output_says_why(tmp_path, 
     assert audited(tmp_path / "f", labels=str(tmp_path / "y.npy")).inputs["labels"]["labels"] == "y.npy"
 
 
+def test_why_a_training_set_has_no_labels_is_said_once(tmp_path):
+    path = folder(tmp_path / "f", **{"test_labels.npy": Y, "train.npy": Z, "train_labels.npy": Y[:5]})
+    with refused(where="--train-labels", got="none (the file train_labels.npy is not taken as labels") as caught:
+        audited(path, train_split="train")
+    assert caught.value.got.count("train_labels.npy") == 1
+
+
 def test_two_files_of_labels_are_asked_about_where_their_classes_differ_and_none_is_given(tmp_path):
     path = folder(tmp_path / "f", **{"test_labels.npy": Y, "test_targets.txt": "\n".join("abc"[y] for y in Y)})
     assert read_embeddings(path).reading.labels == "test_labels.npy"

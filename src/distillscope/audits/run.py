@@ -184,7 +184,9 @@ def audit_inputs(teacher: str, student: str, labels: str | None = None, *, train
         notes += _notes(more)
         inputs |= {f"train_{name.removeprefix('train_')}": held for name, held in more.items()}
         if found_train_labels is None:
-            raise UserError("--train-labels", "labels of the training items", "none", "Add --train-labels FILE.")
+            why = dict.fromkeys(r for side in train if side.reading for r in side.reading.remarks if "not taken as labels" in r)
+            raise UserError("--train-labels", "labels of the training items", f"none ({'; '.join(why)})" if why else "none",
+                            "Add --train-labels FILE.")
     others, more = elsewhere.read((teacher, student), images, reading.scale)
     notes += [f"items from elsewhere: {note}" for note in (_notes(more) if others else [])]
     inputs |= {f"ood_{name}": held for name, held in more.items()}

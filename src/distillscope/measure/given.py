@@ -16,6 +16,8 @@ from distillscope.measure.rows import Rows, Stored
 from distillscope.measure.scan import MOST_EXPONENT, Items, Scan, scan
 
 FEWEST = 10
+VECTORS = "to_numpy", "detach"
+"""What vectors of other libraries have, and numbers have not."""
 
 
 def training_pair(teacher: Any, student: Any, labels: Any, normalize: str | None, settings: Settings,
@@ -207,7 +209,7 @@ def _nullable(given: Any) -> bool:
 
 def _stacked(column: np.ndarray) -> np.ndarray:
     """The array (n, d) that a column (n,) of vectors of one length is; any other column as it is."""
-    rows = [row for row in column if isinstance(row, (np.ndarray, list, tuple)) or hasattr(row, "to_numpy") or hasattr(row, "detach")]
+    rows = [row for row in column if isinstance(row, (np.ndarray, list, tuple)) or any(hasattr(row, n) for n in VECTORS)]
     if not rows or len(rows) < len(column) or len({len(row) for row in rows}) > 1:
         return column
     return np.stack([np.asarray(array_of(row)) for row in rows])
