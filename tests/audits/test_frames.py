@@ -121,6 +121,9 @@ def test_advice_for_other_arrays_of_whole_numbers_is_taken_when_it_is_typed():
     refused(whole, "teacher.astype('float32')")
     refused(torch.tensor(whole), "teacher.float()")
     refused(whole.tolist(), "numpy.array(teacher, 'float32')")
+    for words in (np.array([["a", "b"]] * N), Z.astype(complex)):
+        with pytest.raises(UserError, match="Pass numbers, one embedding per row"):
+            measured(words)
     with pytest.raises(UserError) as caught:
         audit(Z, STUDENT, artefacts={"a b": table(id=Y)}, groups={"alignment"}, intervals=False)
     assert "artefacts['a b'].drop(columns='id')" in caught.value.todo

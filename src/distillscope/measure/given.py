@@ -169,12 +169,21 @@ def _rows(embeddings: Any, name: str, normalize: str | None) -> Rows:
         raise UserError(name, "an array of shape (items, dimensions)", f"shape {z.shape}",
                         "Pass one embedding per row.")
     if z.dtype.kind != "f":
-        raise UserError(name, "an array of floats", f"dtype {z.dtype}", f"Pass {as_floats(embeddings, name)} if that is meant.")
+        raise UserError(name, "an array of floats", f"dtype {z.dtype}", f"Pass {as_floats(embeddings, name)} if that is meant."
+                        if _would_be_floats(z) else "Pass numbers, one embedding per row.")
     if len(z) < FEWEST:
         raise UserError(name, f"at least {FEWEST} rows", f"{len(z)}", "Pass embeddings of more items.")
     if z.shape[1] < 2:
         raise UserError(name, "at least 2 dimensions", f"{z.shape[1]}", "A single number has no geometry to measure.")
     return Rows(z, normalize)
+
+
+def _would_be_floats(z: np.ndarray | Stored) -> bool:
+    """Whether the first row becomes floats as it is."""
+    try:
+        return np.asarray(z[:1]).dtype.kind in "iubOU" and bool(np.asarray(z[:1]).astype(np.float64).size)
+    except (TypeError, ValueError):
+        return False
 
 
 def _embeddings_of(given: Any, name: str) -> np.ndarray | Stored:
