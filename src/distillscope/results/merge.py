@@ -16,8 +16,16 @@ from distillscope.files.folders import is_archive
 from distillscope.files.writing import write_json
 from distillscope.results.archive import provenance_of, read_archive, unpack
 from distillscope.results.run_files import COMPLETE, KINDS, Record
-from distillscope.results.rundir import drop_if_unused, is_complete, load_config, open_run, read_done
-from distillscope.results.same_study import Unlike, united, unlike
+from distillscope.results.rundir import (
+    drop_if_unused,
+    had_no_labels,
+    is_complete,
+    load_config,
+    open_run,
+    read_done,
+    unlabelled,
+)
+from distillscope.results.same_study import Unlike, item_name, united, unlike
 
 
 def merge_runs(run_dirs: Sequence[Path], out: Path) -> Path:
@@ -29,6 +37,9 @@ def merge_runs(run_dirs: Sequence[Path], out: Path) -> Path:
     configs = [load_config(Path(d)) for d in run_dirs]
     if len(configs) < 2:
         raise UserError("merge", "at least two run directories", str(len(configs)), "Name them all.")
+    none = {item_name("data", item) for config in configs for item in config.get("data") or ()
+            if isinstance(item, dict) and item.get("label") == "none"}
+    configs = [{**config, "data": unlabelled(config.get("data"), none)} for config in configs]  # not all need say so: see below
     joined = configs[0]
     for folder, config in zip(run_dirs[1:], configs[1:], strict=True):
         for found in unlike(joined, config):
@@ -77,7 +88,13 @@ def _expect_same_items(folders: Sequence[Path]) -> None:
     for folder in folders:
         packed = [dict(record.complete) for _, record in read_archive(folder).get("references", ())
                   if isinstance(record, Record)] if is_archive(folder) else []
-        for done in [*packed, *map(read_done, folder.glob("references/*/"))]:
+        for done in filter(None, [*packed, *map(read_done, folder.glob("references/*/"))]):
+            labels = "none" if had_no_labels(done) else "some"
+            before, first = known.setdefault((done.get("dataset", ""), "", "labels"), (labels, folder))
+            if before != labels:
+                raise UserError(f"{folder} labels of {done.get('dataset')}", f"{before} as in {first}", labels,
+                                "Only runs with the same labels can be joined: run one again, with label: none in its data "
+                                "or without.")
             for what, mark in (done.get("fingerprint") or {}).items():
                 before, first = known.setdefault((done.get("dataset", ""), done.get("teacher", ""), what), (mark, folder))
                 if before != mark:
