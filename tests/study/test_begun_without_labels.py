@@ -11,10 +11,12 @@ import yaml
 from builders import refused
 from builders.image_sets import write_parquet
 from builders.tiny import tiny_study
+from distillscope.config.parts import REQUEST
 from distillscope.config.study import Study
 from distillscope.results.merge import merge_runs
 from distillscope.study.plan import plan_study
 from distillscope.study.run import run_study
+from distillscope.study.student import distill_one
 
 CHANGES = {"validation": 10, "limit": 50, "training": {"epochs": 1, "batch_size": 16}}
 
@@ -71,3 +73,19 @@ def test_it_is_joined_with_one_that_went_on_and_not_with_one_that_read_labels(be
         path.write_text(json.dumps({**json.loads(path.read_text()), "skipped": []}))
     with refused(where="labelled labels of pets", expected="none as in", got="some"):
         merge_runs([older, labelled], tmp_path / "both")
+
+
+def test_a_student_that_was_begun_so_goes_on_too(begun, tmp_path, capsys, monkeypatch):
+    monkeypatch.setenv("DISTILLSCOPE_CACHE", str(tmp_path / "cache"))
+    pets, _ = begun
+    out = tmp_path / "student"
+    distill_one(study_of(pets, seeds=[1], label="none"), out)
+    request = yaml.safe_load((out / REQUEST).read_text())
+    del request["settings"]["data"][0]["label"]
+    (out / REQUEST).write_text(yaml.safe_dump(request))
+    distill_one(study_of(pets, seeds=[1]), out, resume=True)
+    assert f"{out}: pets without labels, as when it started (label: none)" in capsys.readouterr().err
+    request["fingerprint"]["train images"] = "of other images"
+    (out / REQUEST).write_text(yaml.safe_dump(request))
+    with refused(where="train image", expected="as when it started"):
+        distill_one(study_of(pets, seeds=[1]), out, resume=True)
