@@ -14,6 +14,7 @@ import numpy as np
 from distillscope.config.parts import Dataset
 from distillscope.data.source import BROKEN, Source, content_hash, encoded_hash
 from distillscope.draws import keyed_rng
+from distillscope.files.folders import seen_from
 from distillscope.files.remote import is_url
 from distillscope.registry import datasets
 
@@ -67,11 +68,7 @@ def kept_of(data: Dataset, source: Source, beside: Path) -> dict[str, Any]:
 
     ``source`` is what was read of ``data``. Images at a URL are named by it; to sample them would be to fetch them again.
     """
-    try:
-        start = os.path.relpath(Path.cwd(), beside.resolve())
-    except ValueError:  # another drive of Windows
-        start = str(Path.cwd())
-    kept: dict[str, Any] = {"start": start}
+    kept: dict[str, Any] = {"start": seen_from(beside, Path.cwd())}
     if not is_url(str(data.settings.get("path", ""))):
         chosen = keyed_rng("origin", len(source)).permutation(len(source))[:SAMPLED]
         kept["sample"] = {_id_mark(source.ids[i]): _content_mark(source, i) for i in np.sort(chosen).tolist()}
