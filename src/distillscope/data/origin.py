@@ -27,10 +27,11 @@ PATHS = ("path", "root", "weights")
 @dataclass(frozen=True)
 class Origin:
     """``start`` is the folder from which relative paths started, None where that is not known; ``sample`` has the hash of an
-    image's id and that of its file, for a few of them."""
+    image's id and that of its file, for a few of them; ``beside`` is the folder that it was read in."""
 
     start: Path | None = None
     sample: Mapping[str, str] | None = None
+    beside: Path | None = None
 
     @classmethod
     def read(cls, kept: Any, beside: Path) -> Origin:
@@ -39,21 +40,25 @@ class Origin:
         start, sample = kept.get("start"), kept.get("sample")
         whole = isinstance(sample, Mapping) and all(isinstance(v, str) for pair in sample.items() for v in pair)
         place = Path(os.path.normpath(beside.resolve() / start)) if isinstance(start, str) else None
-        return cls(place, dict(sample) if whole and sample else None)
+        return cls(place, dict(sample) if whole and sample else None, beside.resolve())
 
-    def located(self, named: Any) -> Any:
-        """A data set's or a teacher's name or settings, whose relative paths start where they did, if that is there."""
+    def located(self, named: Any, moved: bool = True) -> Any:
+        """A data set's or a teacher's name or settings, whose relative paths start where they did, if that is there; else,
+        with ``moved``, where we are, or in a folder around this one if images can be known again."""
         if isinstance(named, str):
-            return named if named in datasets else self._at(named)
+            return named if named in datasets else self._at(named, moved)
         if not isinstance(named, Mapping) or named.get("name") == "hub":
             return named
-        return {k: self._at(v) if k in PATHS else v for k, v in named.items()}
+        return {k: self._at(v, moved) if k in PATHS else v for k, v in named.items()}
 
-    def _at(self, path: Any) -> Any:
+    def _at(self, path: Any, moved: bool) -> Any:
         if self.start is None or not isinstance(path, str) or is_url(path):
             return path
-        found = self.start / Path(path).expanduser()
-        return str(found.resolve()) if found.exists() else path
+        around = self.beside.parents if self.beside and self.sample else ()
+        for place in (self.start, *((Path.cwd(), *around) if moved else ())):
+            if (found := place / Path(path).expanduser()).exists():
+                return str(found.resolve())
+        return path
 
     def known_again(self, source: Source) -> tuple[int, int] | None:
         """How many of the images that are kept ``source`` has as they were, of how many; None where none are kept."""
