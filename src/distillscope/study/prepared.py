@@ -26,11 +26,10 @@ from distillscope.files.folders import cache_root
 from distillscope.files.writing import checksum, sweep, write_atomic, write_json, write_text
 from distillscope.results import rundir
 from distillscope.results.rows import Condition
+from distillscope.results.run_files import EVERY
 from distillscope.targets.transforms import Target, fit_target, load_target
 from distillscope.teachers.encoder import TeacherRows
 
-EVERY = "every "
-"""What the names in a `fingerprint` begin with that are of all images of a split, and not of 32 of them."""
 LOGITS = "-logits"
 TRANSFORM = "target.safetensors"
 """In a folder of targets, and in every folder of a student trained towards them."""

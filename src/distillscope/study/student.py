@@ -29,7 +29,7 @@ from distillscope.files.locks import RunLock
 from distillscope.files.writing import said_if_deleted, sweep, write_text
 from distillscope.files.yaml_reader import read_yaml
 from distillscope.registry import datasets
-from distillscope.results.run_files import trials_of
+from distillscope.results.run_files import EVERY, trials_of
 from distillscope.students.card import model_card, recipe_text, teacher_id, training_rows, training_text, view_text
 from distillscope.students.hub import CARD
 from distillscope.students.load import StudentEncoder, save_student
@@ -37,7 +37,7 @@ from distillscope.students.networks import recompute
 from distillscope.students.own_network import OwnNetwork
 from distillscope.study.one_look import OneLook
 from distillscope.study.preflight import Work, check_data, check_study, check_teacher, say_parted
-from distillscope.study.prepared import EVERY, fingerprint, load_untested, prepare_targets
+from distillscope.study.prepared import fingerprint, load_untested, prepare_targets
 from distillscope.study.trial import fresh_student, make_health, training_set
 from distillscope.teachers.encoder import TeacherRows, load_teacher
 from distillscope.training.loop import distill
