@@ -242,8 +242,8 @@ def test_a_share_of_the_gap_is_said_only_where_there_is_a_gap():
 def test_all_arms_that_lead_for_a_purpose_are_named_where_none_helps_on_the_whole():
     gain = {"robustness": 0.2, "accuracy": -0.1, "retrieval": -0.2}
     several = recommended(advise([run("one four seven", {"four": gain, "seven": gain})]))
-    assert re.search(r"but “(four” and “seven|seven” and “four)” improve accuracy under noise \(no significant difference between "
-                     r"them; the first \+", several)
+    assert re.search(r"but “(four” and “seven|seven” and “four)” improve accuracy under noise \(no significant difference "
+                     r"between them; the first \+", several)
     assert "but “seven” improves accuracy under noise (+" in recommended(advise([run("one seven", {"seven": gain})]))
 
 
