@@ -16,7 +16,7 @@ from scipy import stats
 from typer.testing import CliRunner
 
 from builders.browser import data_of, undrawn
-from builders.synthetic_run import make_run
+from builders.synthetic_run import make_run, with_predictions
 from builders.tiny import labelled
 from distillscope import cli
 from distillscope.compare.overlay import joined_run, joined_settings
@@ -42,18 +42,6 @@ def altered(run, measure=None, by=0.0, **study):
             frame.to_csv(path, index=False)
     values = yaml.safe_load((run / "study.yaml").read_text())
     (run / "study.yaml").write_text(yaml.safe_dump({**values, **study}))
-    return run
-
-
-def with_predictions(run, share, seed=0):
-    """Saves predictions of 300 items to every trial; about ``share`` of them are right."""
-    for path in sorted(run.glob("trials/*")):
-        rng = np.random.default_rng([seed, int(path.name.rpartition("seed")[2])])
-        labels = np.arange(300) % 10
-        columns = {"id": [f"test/{i}" for i in range(300)], "label": labels}
-        for name in ("paper|clean|", "paper|noise=0.2|0", "paper|noise=0.2|1"):
-            columns[name] = np.where(rng.random(300) < share, labels, (labels + 1) % 10)
-        pd.DataFrame(columns).to_parquet(path / "predictions.parquet", index=False)
     return run
 
 
@@ -393,36 +381,3 @@ def test_the_command_prints_a_table_or_json(two, tmp_path, monkeypatch):
     shown = CliRunner().invoke(cli.app, ["compare", *map(str, two)], catch_exceptions=False).stdout
     assert "A = short, B = longer" in shown and "effective rank" in shown and "over items" in shown
     assert "runs/compare-short-longer/report.html" in shown.replace("\n", "")
-
-
-def marked(run, **marks):
-    """The run with a fingerprint in its references."""
-    for path in run.glob("references/*/complete.json"):
-        path.write_text(json.dumps({**json.loads(path.read_text()), "fingerprint": marks}))
-    return run
-
-
-def test_other_images_or_weights_under_the_same_names_are_said_and_not_paired(two, tmp_path):
-    """An older run marked some images only; a split is compared by what both runs have of it."""
-    weights, split = "teacher's weights", read_run(two[0]).split
-    first = marked(shutil.copytree(two[0], tmp_path / "first"),
-                   **{f"{split} images": "a", f"every {split} image": "b", "train images": "c", weights: "d"})
-    second = shutil.copytree(two[1], tmp_path / "second")
-
-    def against(**marks):
-        return compare_runs([first, marked(second, **marks)])
-
-    same = against(**{f"{split} images": "a", weights: "d"})
-    assert one(same, "S", "accuracy").how == "paired over seeds" and one(same, "S", "accuracy").items
-    tested = against(**{f"{split} images": "a", f"every {split} image": "other", "train images": "c", weights: "d"})
-    (said,) = [w for w in tested.warnings if "images" in w]
-    assert f"differ in content of the test images ({split}: other; {split}: b): both were measured on other images" in said
-    d = one(tested, "S", "accuracy")
-    assert d.how == "Welch over seeds" and d.items_left_out == "the content of the test images differs"
-    trained = against(**{"train images": "other"})
-    (said,) = [w for w in trained.warnings if "images" in w]
-    assert "differ in content of the train images (train: other; train: c): seeds are not paired" in said
-    assert one(trained, "S", "accuracy").items and one(trained, "S", "accuracy").how == "Welch over seeds"
-    taught = against(**{"train images": "c", weights: "other", f"{split} images": "a"})
-    assert any("differ in content of the teacher's weights" in w for w in taught.warnings)
-    assert one(taught, "S", "r2").left_out == "the content of the teacher's weights differs"
