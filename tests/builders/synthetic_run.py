@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pandas as pd
 import yaml
 
 from distillscope.draws import keyed_rng
@@ -257,3 +258,15 @@ def with_setting(key: str, text: str) -> Callable[[bytes], bytes]:
 def with_key(key: str, value: object) -> Callable[[bytes], bytes]:
     """A JSON object with one key of another value."""
     return lambda content: json.dumps({**json.loads(content), key: value}).encode()
+
+
+def with_predictions(run, share, seed=0):
+    """Saves predictions of 300 items to every trial; about ``share`` of them are right."""
+    for path in sorted(run.glob("trials/*")):
+        rng = np.random.default_rng([seed, int(path.name.rpartition("seed")[2])])
+        labels = np.arange(300) % 10
+        columns = {"id": [f"test/{i}" for i in range(300)], "label": labels}
+        for name in ("paper|clean|", "paper|noise=0.2|0", "paper|noise=0.2|1"):
+            columns[name] = np.where(rng.random(300) < share, labels, (labels + 1) % 10)
+        pd.DataFrame(columns).to_parquet(path / "predictions.parquet", index=False)
+    return run

@@ -5,6 +5,7 @@ from __future__ import annotations
 import functools
 import json
 import shutil
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -145,3 +146,17 @@ def test_audits_that_share_nothing_that_may_be_compared_are_one_line(tmp_path):
 
 def test_an_audit_says_to_how_many_training_items_it_fitted():
     assert (made(200).labels["train_items"], made(200, train=200).labels["train_items"]) == (0, 200)
+
+
+def test_other_images_under_the_same_names_are_said(tmp_path):
+    """Their teacher's numbers may happen to be equal, as those of the same embeddings are here."""
+    def of(found: Audit, **marks: str) -> Audit:
+        return replace(found, inputs={name: {"fingerprint": mark} for name, mark in marks.items()})
+
+    found = compared(tmp_path, of(made(200), images="1"), of(made(200, mixed=True), images="2"))
+    (said,) = found.warnings
+    assert said.startswith("second and first were measured on other images, as their fingerprints say: only compare what each")
+    assert not any("other images" in w for w in compared(tmp_path, of(made(200), images="1"), made(200)).warnings)
+    one, other = (of(made(200, train=200), images="1", train_images=mark) for mark in "12")
+    assert any("fits probes and neighbours to other training images" in w for w in compared(tmp_path, one, other).warnings)
+    assert not any("training images" in w for w in compared(tmp_path, one, one).warnings)

@@ -16,7 +16,7 @@ from scipy import stats
 from typer.testing import CliRunner
 
 from builders.browser import data_of, undrawn
-from builders.synthetic_run import make_run
+from builders.synthetic_run import make_run, with_predictions
 from builders.tiny import labelled
 from distillscope import cli
 from distillscope.compare.overlay import joined_run, joined_settings
@@ -42,18 +42,6 @@ def altered(run, measure=None, by=0.0, **study):
             frame.to_csv(path, index=False)
     values = yaml.safe_load((run / "study.yaml").read_text())
     (run / "study.yaml").write_text(yaml.safe_dump({**values, **study}))
-    return run
-
-
-def with_predictions(run, share, seed=0):
-    """Saves predictions of 300 items to every trial; about ``share`` of them are right."""
-    for path in sorted(run.glob("trials/*")):
-        rng = np.random.default_rng([seed, int(path.name.rpartition("seed")[2])])
-        labels = np.arange(300) % 10
-        columns = {"id": [f"test/{i}" for i in range(300)], "label": labels}
-        for name in ("paper|clean|", "paper|noise=0.2|0", "paper|noise=0.2|1"):
-            columns[name] = np.where(rng.random(300) < share, labels, (labels + 1) % 10)
-        pd.DataFrame(columns).to_parquet(path / "predictions.parquet", index=False)
     return run
 
 

@@ -18,7 +18,8 @@ from distillscope.config.parts import Teacher
 from distillscope.config.resolve import named_dataset
 from distillscope.data import looking, source
 from distillscope.data.decode import Decoding, decode
-from distillscope.data.looking import MOST_FILES, KnownImages, fits_memory, load_in_memory, record_of
+from distillscope.data.known_images import MOST_FILES, KnownImages, record_of
+from distillscope.data.looking import fits_memory, load_in_memory
 from distillscope.data.preprocess import REDUCED, SMOOTH, Preprocess, coarse_for, reduced_for
 from distillscope.data.reduced import same_shape
 from distillscope.data.source import Source, content_hash, encoded_hash, read_batches
@@ -132,7 +133,7 @@ def test_what_is_known_is_listed_and_pruned(photos, streamed):
 def test_many_records_end_in_few_files_and_each_is_found():
     known = KnownImages(Decoding())
     files = [bytes([i, i // 7]) for i in range(200)]
-    records = [record_of(encoded_hash(f), encoded_hash(b"pixels" + f), i, {"turned": 1, "cmyk": 1} if i % 2 else {})
+    records = [record_of(encoded_hash(f), encoded_hash(b"pixels" + f), i, {"turned": 1, "profile": 1} if i % 2 else {})
                for i, f in enumerate(files)]
     known.add(records)
     for i in range(0, 60, 3):
@@ -140,7 +141,8 @@ def test_many_records_end_in_few_files_and_each_is_found():
     assert len(list(known.folder.glob("*.records"))) <= MOST_FILES
     again = KnownImages(Decoding())
     for i, f in enumerate(files):
-        assert again.find(encoded_hash(f)) == (encoded_hash(b"pixels" + f), i, {"turned": 1, "cmyk": 1} if i % 2 else {})
+        done = {"turned": 1, "profile": 1} if i % 2 else {}
+        assert again.find(encoded_hash(f)) == (encoded_hash(b"pixels" + f), i, done, True)
     assert again.find(encoded_hash(b"another")) is None and KnownImages(Decoding("black")).find(encoded_hash(files[0])) is None
 
 

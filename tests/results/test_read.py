@@ -250,6 +250,22 @@ def test_a_merge_goes_into_a_new_folder_and_what_a_run_does_not_say_of_its_makin
     assert len(load_study(out).trials) == len(load_study(second).trials)
 
 
+def test_relative_paths_of_a_joined_run_start_where_those_of_its_parts_did(tmp_path):
+    parts = [tmp_path / "a", tmp_path / "deep" / "b", tmp_path / "c"]
+    reads = [{"digits": {"start": "../gone"}}, {"digits": {"start": "../..", "sample": {}}, "more": {"start": "../.."}}, ["?"]]
+    for folder, read in zip(parts, reads, strict=True):
+        shutil.copytree(finished_run(), folder)
+        record = folder / "provenance.json"
+        record.write_text(json.dumps({**json.loads(record.read_text()), "read": read}))
+    out = merge_runs(parts, tmp_path / "far" / "down" / "out")
+    said = json.loads((out / "provenance.json").read_text())
+    assert said["read"] == {"digits": {"start": "../../..", "sample": {}}, "more": {"start": "../../.."}}
+    assert [record["read"].get("digits", {}).get("start") for record in said["merged"]] == ["../../../gone", "../../..", None]
+    write_archive(parts[1], tmp_path / "packed")  # elsewhere than the run, so that its start is not known
+    out = merge_runs([tmp_path / "packed", parts[0]], tmp_path / "both")
+    assert json.loads((out / "provenance.json").read_text())["read"]["digits"] == {"sample": {}}
+
+
 @pytest.mark.parametrize("packed", [False, True])
 def test_runs_on_other_images_or_weights_are_not_joined(tmp_path, packed):
     """Their trials would stand beside the first one's teacher."""

@@ -10,10 +10,11 @@ from PIL import Image
 
 import distillscope
 from builders import refused
-from builders.tiny import finished_run
+from builders.tiny import finished_run, tiny_study
 from distillscope.data.origin import Origin
 from distillscope.students.export import fine_tune
 from distillscope.students.export.images import asked_of, own_images
+from distillscope.study.run import run_study
 
 COUNT = 24
 
@@ -96,6 +97,31 @@ def test_a_student_of_a_study_knows_its_images_too(tmp_path):
     (copied / "provenance.json").write_text(json.dumps(record))
     with refused(got="digits: of 16 images that it was distilled on, 0 are as they were"):
         own_images(copied / "trials" / trial.name, 30)
+
+
+def test_a_trial_that_was_copied_out_of_its_run_takes_the_images_that_are_there(tmp_path, monkeypatch, capfd):
+    monkeypatch.setenv("DISTILLSCOPE_CACHE", str(tmp_path / "cache"))
+    for seed, name in enumerate(("train", "test")):
+        photos(tmp_path / "project" / "photos" / name, seed)
+    monkeypatch.chdir(tmp_path / "project")
+    study = tiny_study(data=[{"name": "image_folder", "path": "photos"}], validation=0, limit=None, limit_test=None, seeds=[1],
+                       noise={"sigmas": []}, training={"epochs": 1, "batch_size": 8})
+    run_study(study, "runs/one", jobs=1, report=False)
+    (trial,) = (tmp_path / "project" / "runs" / "one" / "trials").iterdir()
+    wanted, said = first(own_images(trial, COUNT)), f"images are taken from {tmp_path / 'project' / 'photos'}"
+    assert said not in capfd.readouterr().err
+    near, far = (shutil.copytree(trial, tmp_path / where / "single") for where in ("project", "far"))
+    for place, folder in ((tmp_path, near), (tmp_path / "project", near), (tmp_path / "project", far)):
+        monkeypatch.chdir(place)
+        assert (first(own_images(folder, COUNT)) == wanted).all()
+        assert f"export {folder}: {said}: there are none where it was distilled" in capfd.readouterr().err
+    assert len(asked_of(near)["students"]) == 1 and len(asked_of(near)["teacher's weights"]) == 32
+    monkeypatch.chdir(tmp_path)
+    with refused(got="none within reach (data photos: no such folder)", advice="--calibrate DATA"):
+        own_images(far, COUNT)
+    (near / "trial.yaml").unlink()  # of an older version
+    with refused(got="only their name, photos", advice="--calibrate DATA"):
+        own_images(near, COUNT)
 
 
 def test_a_teacher_of_other_weights_under_the_same_path_is_not_compared_with(made, monkeypatch):

@@ -19,7 +19,8 @@ from distillscope.config.parts import REQUEST, Part
 from distillscope.data.splits import Splits
 from distillscope.draws import keyed_rng
 from distillscope.results.merge import merge_runs
-from distillscope.study.prepared import EVERY, fingerprint, load_data, prepare_targets
+from distillscope.results.run_files import EVERY
+from distillscope.study.prepared import fingerprint, load_data, prepare_targets
 from distillscope.study.run import run_study
 from distillscope.study.student import compare_request, distill_one
 from distillscope.teachers.encoder import load_teacher

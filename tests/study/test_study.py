@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import io
 import json
 import os
 import re
@@ -19,6 +18,7 @@ from PIL import Image
 from threadpoolctl import threadpool_limits
 
 from builders import refused
+from builders.image_sets import write_parquet
 from builders.tiny import TEACHER, finished_run, scratch, sorted_rows, teacher_weights, tiny_study, tiny_values
 from distillscope import cli, load_student, load_study
 from distillscope.audits.run import Images, audit_inputs
@@ -243,24 +243,8 @@ def test_a_run_without_finished_trials_says_so(tmp_path):
         load_study(tmp_path)
 
 
-def write_parquet(folder: Path, labelled: bool) -> Path:
-    """Two small splits in the Hub's layout."""
-    rng = np.random.default_rng(0)
-    folder.mkdir()
-    for split, count in (("train", 60), ("test", 20)):
-        rows = []
-        for i in range(count):
-            buffer = io.BytesIO()
-            Image.fromarray(rng.integers(0, 256, (12, 12, 3), dtype=np.uint8)).save(buffer, "PNG")
-            rows.append(
-                {"img": {"bytes": buffer.getvalue(), "path": f"{i}.png"}} | ({"label": i % 2} if labelled else {})
-            )
-        pd.DataFrame(rows).to_parquet(folder / f"{split}.parquet")
-    return folder
-
-
 def test_data_without_labels_runs_and_says_what_is_left_out(tmp_path, capsys):
-    bare = write_parquet(tmp_path / "bare", labelled=False)
+    bare = write_parquet(tmp_path / "bare", label=None)
     run = run_study(
         tiny_study(data=[str(bare)], seeds=[1], validation=10, training={"epochs": 1, "batch_size": 16}),
         tmp_path / "run",
@@ -290,7 +274,7 @@ def test_pictures_in_folders_without_classes_run(tmp_path):
 
 
 def test_labels_can_be_left_out_of_a_parquet(tmp_path):
-    folder = write_parquet(tmp_path / "tables", labelled=True)
+    folder = write_parquet(tmp_path / "tables", label="label")
     study = load_preset("quickstart", [f"data={folder}", "data.label=none", "validation=10"])
     assert not load_data(study, study.data[0]).labelled
 

@@ -289,12 +289,12 @@ def _pair(teacher: str, student: str, images: Images, split: str, where: tuple[s
              for spec, name, ids in zip((teacher, student), where, reading.ids_of(), strict=True)]
     first, second, pairing = align(*sides)
     source = images.loaded.get(split)
-    noted = {"images": {"note": f"images {source.name}/{split}: {source.note}"}} if source is not None and source.note else {}
+    note = {"note": f"images {source.name}/{split}: {source.note}"} if source is not None and source.note else {}
     return (first, second), {
         name: {**side.reading.to_dict(), "matched": pairing.matched, "unmatched": dropped}
         for name, side, dropped in zip(("teacher", "student"), (first, second), pairing.dropped, strict=True)
         if side.reading is not None
-    } | {"pairing": pairing.to_dict()} | noted
+    } | {"pairing": pairing.to_dict()} | ({} if source is None else {"images": {"fingerprint": source.mark(), **note}})
 
 
 def _notes(inputs: dict[str, dict[str, Any]]) -> list[str]:

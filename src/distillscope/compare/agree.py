@@ -11,6 +11,7 @@ import yaml
 from distillscope.compare.read import StudySide
 from distillscope.results.keys import TRAIN_RANK
 from distillscope.results.models import Model
+from distillscope.results.run_files import EVERY
 
 ALL = "all"
 """Tag of every quantity that is measured."""
@@ -18,8 +19,12 @@ COUNT = "count"
 """Tag of what depends on the number of test items: ranks, recall, R² (its map is fitted to the test items of other folds)."""
 NOISE, TEACHER, TARGET, FITTED = "noise", "teacher", "target", "mapped"
 """Tags of what depends on the noise, the teacher, the target that students learn, and how the map to the teacher was fitted."""
+ITEMS = "items"
+"""Tag of the interval over items, for which both runs must have been measured on the same ones."""
 LABELS = {"students": "label"}
 """What the parts of a list are called by, where it is not their name."""
+WEIGHTS = "teacher's weights"
+"""What names them in a fingerprint; all else there names images."""
 IGNORED = {"name", "description", "published", "spread", "seeds"}
 """Settings that change no number, and the seeds, which the n of every difference tells."""
 
@@ -94,8 +99,22 @@ def mismatches(a: StudySide, b: StudySide, match: Match) -> list[Mismatch]:
     compared("test items", _tested(a, match.first), _tested(b, match.second), "seeds are not paired", {ALL})
     compared("number of test items", _count(a, match.first), _count(b, match.second),
              "seeds are not paired, and what depends on that number (ranks, R², recall) is left out", {ALL}, {COUNT})
+    settled = {m.what for m in found}
+    (tested, others), (trained, trained_other) = (_images(a, b, match, test) for test in (True, False))
+    if not settled & {"test items", "number of test items"}:
+        compared("content of the test images", tested, others,
+                 "both were measured on other images, so that a difference need not be the student's; seeds are not paired",
+                 {ALL}, {ITEMS})
+    if "data" not in settled:
+        compared("content of the train images", trained, trained_other,
+                 "seeds are not paired, and probes and neighbours are fitted to other images too, so that what an accuracy "
+                 "gains or loses need not be the student's", {ALL})
     compared("teacher", _teacher(one, match.first.teacher), _teacher(other, match.second.teacher),
              "seeds are not paired, and what is measured against the teacher is left out", {ALL}, {TEACHER, TARGET})
+    if match.first.teacher == match.second.teacher and "teacher" not in {m.what for m in found}:
+        compared("content of the teacher's weights", _only(_marks(a, match.first), WEIGHTS),
+                 _only(_marks(b, match.second), WEIGHTS),
+                 "seeds are not paired, and what is measured against the teacher is left out", {ALL}, {TEACHER, TARGET})
     compared("target", {"target": match.first.target}, {"target": match.second.target},
              "what is measured against the target is left out; R² is that of the student in the teacher's space", None,
              {TARGET})
@@ -148,6 +167,27 @@ def _tested(side: StudySide, model: Model) -> dict[str, Any]:
 def _count(side: StudySide, model: Model) -> dict[str, Any]:
     known = side.summary.get(model, "student.effective_rank")
     return {"n": int(known.n)} if known and known.n else {"limit_test": side.config.get("limit_test")}
+
+
+def _marks(side: StudySide, model: Model) -> Mapping[str, str]:
+    """The fingerprint of the images and the teacher's weights that a model was made of; nothing in older runs."""
+    return next((r.fingerprint for r in side.run.references
+                 if (r.dataset, r.teacher) == (model.dataset, model.teacher) and r.fingerprint), {})
+
+
+def _images(a: StudySide, b: StudySide, match: Match, test: bool) -> tuple[dict[str, str], dict[str, str]]:
+    """What names the images of the test split, or of the others, in both runs: of all images where both kept that, else of
+    those that older versions looked at."""
+    both = _marks(a, match.first), _marks(b, match.second)
+    every = any(k.startswith(EVERY) for k in both[0] if k in both[1])
+    splits = a.run.split, b.run.split
+
+    def named(marks: Mapping[str, str], split: str) -> dict[str, str]:
+        shown = {k: (k.removeprefix(EVERY).rpartition(" ")[0], v) for k, v in marks.items()
+                 if k != WEIGHTS and k.startswith(EVERY) == every}
+        return {name: mark for name, mark in shown.values() if (name == split) == test}
+
+    return named(both[0], splits[0]), named(both[1], splits[1])
 
 
 def _teacher(study: Mapping[str, Any], title: str) -> dict[str, Any]:

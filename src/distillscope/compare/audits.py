@@ -109,7 +109,20 @@ def doubts(first: AuditSide, other: AuditSide) -> tuple[dict[str, str], list[str
     if not alike:
         said.insert(0, f"{other.label} has {a.num_items:,} items and {first.label} {b.num_items:,}: what depends on their "
                        f"number ({counted}) is left out, and whether both are of one teacher cannot be seen.")
+    if classified and CLASSIFIED not in barred and _of_other(a, b, "train_images"):
+        said.append(f"{other.label} fits probes and neighbours to other training images than {first.label}: what an accuracy "
+                    "gains or loses need not be the student's.")
+    if alike and _of_other(a, b, "images"):
+        said.append(f"{other.label} and {first.label} were measured on other images, as their fingerprints say: only compare "
+                    "what each student keeps of its own teacher.")
+        return barred, said
     return barred, [*said, *_unlike_teachers(first, other, alike, "" if CLASSIFIED in barred else accuracy)]
+
+
+def _of_other(a: Audit, b: Audit, images: str) -> bool:
+    """Whether both audits say which images they embedded, and not the same."""
+    marks = [found.inputs.get(images, {}).get("fingerprint") for found in (a, b)]
+    return None not in marks and marks[0] != marks[1]
 
 
 def _fit(found: Audit) -> int | None:

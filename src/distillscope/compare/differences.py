@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from distillscope.compare.agree import ALL, COUNT, FITTED, NOISE, TARGET, TEACHER, Match, Mismatch, mismatches
+from distillscope.compare.agree import ALL, COUNT, FITTED, ITEMS, NOISE, TARGET, TEACHER, Match, Mismatch, mismatches
 from distillscope.compare.read import StudySide
 from distillscope.measure.intervals import bootstrap_interval, holm
 from distillscope.results.keys import ACCURACIES, PARAMETERS, RANK, facts_of
@@ -181,7 +181,11 @@ def difference(a: StudySide, b: StudySide, match: Match, quantity: Quantity, dou
         may_pair = not any(m.unpaired & tags for m in doubts)
         made = replace(empty, measure=measure, condition=condition, **_over_seeds(ours, theirs, quantity, may_pair))
         over = made.seeds or (tuple(s for s in ours if s is not None) if set(ours) == set(theirs) else ())
-        return _with_items(made, over, a, b, read) if measure in PREDICTED else made
+        if measure not in PREDICTED:
+            return made
+        if apart := [m for m in doubts if ITEMS in m.left_out]:
+            return replace(made, items_left_out=f"the {apart[0].what} differs")
+        return _with_items(made, over, a, b, read)
     if not seen:
         return None
     return replace(empty, condition=condition, left_out=reason or "only one of the two measured it")

@@ -24,6 +24,8 @@ WEIGHTS = "weights.safetensors"
 """The file beside it with the student's weights."""
 REQUEST = "distill.yaml"
 """In a student's folder: what was asked for when it was begun, precision and fingerprint of images and weights with it."""
+TRIAL = "trial.yaml"
+"""The same in the folder of a study's trial, which may be copied out of its run."""
 READ = "read"
 """There, and in a run's provenance.json for each data set: what names the images that were read (`data.origin`)."""
 MODEL_FILES = {".onnx": "onnx", ".ts": "torchscript", ".torchscript": "torchscript", ".pt2": "exported", ".tflite": "tflite",

@@ -1,7 +1,7 @@
 """From encoded bytes to uint8 RGB: the one decoder of every source.
 
 Turned as EXIF says, put on a background where transparent, 16 bits and floats scaled to 8, CMYK converted, first frame. An
-image that needs none of this gives the bytes of ``Image.convert("RGB")``. Colour profiles are not applied.
+image that needs none of this gives the bytes of ``Image.convert("RGB")``. Colour profiles are not applied, but counted.
 Which files are images, and how their bytes are read, is said here too.
 """
 
@@ -21,6 +21,7 @@ from typing import Annotated, Any, Literal
 import numpy as np
 from pydantic import Field
 
+from distillscope.data.profiles import read_as_srgb
 from distillscope.data.reduced import shaped
 from distillscope.errors import UserError
 
@@ -39,6 +40,7 @@ DONE = {
     "cmyk": "{n} converted from CMYK",
     "frames": "{n} of several frames: the first",
     "reduced": "{n} JPEG decoded at a half, a quarter or an eighth, the shorter side at least {min_side} px",
+    "profile": "{n} with a colour profile other than sRGB, which is not applied",
 }
 """What may be done to an image -> how a source's note counts it."""
 
@@ -152,7 +154,7 @@ def decoder_version() -> str:
 def to_rgb(image: Any, decoding: Decoding) -> tuple[np.ndarray, Counter[str]]:
     """A Pillow image to uint8 RGB (h, w, 3), and what was done."""
     _check_size(image)
-    done: Counter[str] = Counter()
+    done: Counter[str] = Counter(profile=1) if read_as_srgb(image) else Counter()
     if any(";16" in str(tile[3]) for tile in getattr(image, "tile", ())):  # 16-bit RGB, of which Pillow keeps the high bytes
         done["sixteen"] = 1
     still, turned = _upright(image) if decoding.exif else (image, False)

@@ -1,121 +1,33 @@
 """A set is scanned before any work: every image is read, decoded and named once, in as many processes as are asked for.
 
 What is broken is named, what decoding did is counted. A set that fits in memory is kept there; of a larger one the names of its
-images, which the cache remembers by a hash of their files' bytes: a file seen once is not decoded again for its name. Each way
-to decode has a folder, ``$DISTILLSCOPE_CACHE/known_images/KEY``, whose records never change. A file of them is called after
-its checksum, so that a damaged one is known by its name; it is left out, and its images are decoded again.
+images, which the cache remembers by a hash of their files' bytes (`known_images`): a file seen once is not decoded for its name
+again.
 """
 
 from __future__ import annotations
 
 import contextlib
-import hashlib
 import io
-import json
 import multiprocessing
 import time
 import warnings
 from array import array
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from pathlib import Path
 from typing import Any, Protocol
 
 import numpy as np
 import torch
 
 from distillscope import progress
-from distillscope.data.decode import DONE, Decoding, decoder_version, white_is_zero
+from distillscope.data.decode import Decoding, known_formats, white_is_zero
+from distillscope.data.known_images import Known, KnownImages, record_of
+from distillscope.data.profiles import read_as_srgb
 from distillscope.data.source import BROKEN, Source, as_rows, as_tensor, encoded_hash, image_name, in_workers, reason
 from distillscope.devices import kept_memory
 from distillscope.errors import UserError
-from distillscope.files.folders import cache_root
-from distillscope.files.writing import sweep, write_atomic, write_json
-
-RECORD = np.dtype([("encoded", "V16"), ("content", "V16"), ("nbytes", "<i8"), ("done", "u1")])
-"""Hash of the file's bytes; of the decoded image its `image_name`, its size and what was done (bits, ordered as ``DONE``)."""
-MOST_FILES = 8
-"""With more of them, all are joined into one."""
-
-
-def record_of(encoded: bytes, content: bytes, nbytes: int, done: Mapping[str, int]) -> tuple[bytes, bytes, int, int]:
-    """What is kept of one image, as ``RECORD`` has it."""
-    return encoded, content, nbytes, sum(1 << bit for bit, key in enumerate(DONE) if done.get(key))
-
-
-class KnownImages:
-    """The records of one way to decode; ``root`` is the cache."""
-
-    def __init__(self, decoding: Decoding, root: Path | None = None) -> None:
-        self.described: dict[str, Any] = {**decoding.describe(), "decoder": decoder_version()}
-        key = hashlib.blake2b(json.dumps(self.described, sort_keys=True).encode(), digest_size=6).hexdigest()
-        self.folder = (root or cache_root()) / "known_images" / key
-        self._read: set[Path] = set()
-        self.records = self._load()
-
-    def refresh(self) -> None:
-        """Take in what was added since; only new files are read, as long as none were joined."""
-        if (there := set(self._files())) != self._read:
-            self.records = self._load(self.records if self._read <= there else None)
-
-    def find(self, encoded: bytes) -> tuple[bytes, int, dict[str, int]] | None:
-        """Of a file's hash: the image's name, its bytes and what decoding did; None where it was never decoded."""
-        at = int(np.searchsorted(self._heads, np.uint64(int.from_bytes(encoded[:8], "big"))))
-        while at < len(self.records) and self.records["encoded"][at].tobytes()[:8] == encoded[:8]:
-            record = self.records[at]
-            if record["encoded"].tobytes() == encoded:
-                done = {key: 1 for bit, key in enumerate(DONE) if int(record["done"]) >> bit & 1}
-                return record["content"].tobytes(), int(record["nbytes"]), done
-            at += 1
-        return None
-
-    def add(self, records: Sequence[tuple[bytes, bytes, int, int]]) -> None:
-        """Keep more records; two processes may do so at once. Where the cache cannot be written, that is said and no more."""
-        if not records:
-            return
-        try:
-            self._add(np.array(records, RECORD))
-        except (UserError, PermissionError) as error:
-            progress.say(f"{error} (what was found of images is not kept: they are decoded again next time)")
-
-    def _add(self, records: np.ndarray) -> None:
-        sweep(self.folder)
-        if not (self.folder / "entry.json").is_file():
-            write_json(self.folder / "entry.json", self.described)
-        self._write(records)
-        if len(found := self._files()) > MOST_FILES:
-            self.records = self._load()
-            joined = self._write(self.records)
-            for path in (p for p in found if p != joined):
-                with contextlib.suppress(FileNotFoundError):
-                    path.unlink()
-
-    def _write(self, records: np.ndarray) -> Path:
-        content = np.unique(np.ascontiguousarray(records).view(f"V{RECORD.itemsize}")).tobytes()
-        name = hashlib.blake2b(content, digest_size=16).hexdigest()
-        return write_atomic(self.folder / f"{name}.records", lambda p: p.write_bytes(content))
-
-    def _files(self) -> list[Path]:
-        return sorted(p for p in self.folder.glob("*.records") if not p.name.startswith("."))
-
-    def _load(self, held: np.ndarray | None = None) -> np.ndarray:
-        """All records (n,), in the order of the files' hashes; ``held`` are those of the files that were read before."""
-        parts = [np.empty(0, RECORD) if held is None else held]
-        files = self._files()
-        for path in files if held is None else (f for f in files if f not in self._read):
-            with contextlib.suppress(FileNotFoundError):  # joined by another process meanwhile
-                content = path.read_bytes()
-                if hashlib.blake2b(content, digest_size=16).hexdigest() == path.stem and len(content) % RECORD.itemsize == 0:
-                    parts.append(np.frombuffer(content, RECORD))
-                else:
-                    progress.say(f"cache {path}: damaged (checksum differs); its images are decoded again")
-        whole, self._read = np.concatenate(parts), set(files)
-        heads = np.frombuffer(whole["encoded"].tobytes(), ">u8")[::2]  # of 16 bytes the first 8
-        order = np.argsort(heads, kind="stable")
-        self._heads = heads[order].astype(np.uint64)
-        return whole[order]
-
 
 IN_MEMORY_BYTES = 2 * 2**30
 """Decoded sets up to this size are kept in memory as uint8; larger ones are decoded as they are read."""
@@ -201,12 +113,12 @@ class KnownFiles:
         for known in {id(k): k for k in (self.whole, self.reduced)}.values():
             known.refresh()
 
-    def find(self, encoded: bytes) -> tuple[bytes, int, dict[str, int]] | None:
+    def find(self, encoded: bytes) -> Known | None:
         """As of `KnownImages`."""
         if (found := self.reduced.find(encoded)) or self.least is None:
             return found
         found = self.whole.find(encoded)
-        return found if found and found[1] < 3 * (2 * self.least) ** 2 else None
+        return found if found and found.nbytes < 3 * (2 * self.least) ** 2 else None
 
     def add(self, images: Sequence[Seen]) -> None:
         """Keep what was seen of images."""
@@ -265,8 +177,9 @@ class Looks(torch.utils.data.Dataset):
                 content = source.encoded(index)
                 encoded = encoded_hash(content)
                 found = self.known.find(encoded) if streams and not _once_a_negative(content) else None
-                if found and all(holder.holds(found[0]) for holder in self.holders):
-                    return Seen(index, None, *found)
+                if found and all(holder.holds(found.content) for holder in self.holders):
+                    own = found.done if found.whole else {**found.done, **_seen_from_outside(content)}
+                    return Seen(index, None, found.content, found.nbytes, own)
                 pixels, done = source.decoded(content)
             else:
                 pixels, done = source.look(index) if source.look else (source.fetch(index), {})
@@ -274,7 +187,7 @@ class Looks(torch.utils.data.Dataset):
             raise
         except BROKEN as error:
             return Seen(index, broken=reason(error))
-        name = found[0] if found else image_name(pixels, done, encoded, source.decoding or Decoding())
+        name = found.content if found else image_name(pixels, done, encoded, source.decoding or Decoding())
         shown = tuple(None if not streams or holder.holds(name) else shown_of(holder.model, pixels) for holder in self.holders)
         return Seen(index, None if streams else pixels, name, pixels.nbytes, dict(done),
                     encoded if streams and not found else b"", shown=shown)
@@ -282,15 +195,23 @@ class Looks(torch.utils.data.Dataset):
 
 def _once_a_negative(content: bytes) -> bool:
     """Whether what is remembered of a file may be of its negative: what TIFFs of 16 bits whose 0 is white were decoded to."""
+    return content.startswith((b"II*\0", b"MM\0*")) and _of_head(content, white_is_zero, ["TIFF"])
+
+
+def _seen_from_outside(content: bytes) -> dict[str, int]:
+    """What an older record does not say of a file, from its head."""
+    return {"profile": 1} if _of_head(content, read_as_srgb, known_formats()) else {}
+
+
+def _of_head(content: bytes, asked: Callable[[Any], bool], formats: Collection[str]) -> bool:
+    """What is asked of a file's image, which is opened and not decoded."""
     from PIL import Image
 
-    if not content.startswith((b"II*\0", b"MM\0*")):
-        return False
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
-            with Image.open(io.BytesIO(content), formats=["TIFF"]) as image:
-                return white_is_zero(image)
+            with Image.open(io.BytesIO(content), formats=tuple(formats)) as image:
+                return asked(image)
     except Exception:  # as in `decode`, which says what is wrong with it
         return False
 

@@ -14,6 +14,7 @@ import numpy as np
 from distillscope.config.parts import Dataset
 from distillscope.data.source import BROKEN, Source, content_hash, encoded_hash
 from distillscope.draws import keyed_rng
+from distillscope.files.folders import seen_from
 from distillscope.files.remote import is_url
 from distillscope.registry import datasets
 
@@ -26,10 +27,11 @@ PATHS = ("path", "root", "weights")
 @dataclass(frozen=True)
 class Origin:
     """``start`` is the folder from which relative paths started, None where that is not known; ``sample`` has the hash of an
-    image's id and that of its file, for a few of them."""
+    image's id and that of its file, for a few of them; ``beside`` is the folder that it was read in."""
 
     start: Path | None = None
     sample: Mapping[str, str] | None = None
+    beside: Path | None = None
 
     @classmethod
     def read(cls, kept: Any, beside: Path) -> Origin:
@@ -38,21 +40,25 @@ class Origin:
         start, sample = kept.get("start"), kept.get("sample")
         whole = isinstance(sample, Mapping) and all(isinstance(v, str) for pair in sample.items() for v in pair)
         place = Path(os.path.normpath(beside.resolve() / start)) if isinstance(start, str) else None
-        return cls(place, dict(sample) if whole and sample else None)
+        return cls(place, dict(sample) if whole and sample else None, beside.resolve())
 
-    def located(self, named: Any) -> Any:
-        """A data set's or a teacher's name or settings, whose relative paths start where they did, if that is there."""
+    def located(self, named: Any, moved: bool = True) -> Any:
+        """A data set's or a teacher's name or settings, whose relative paths start where they did, if that is there; else,
+        with ``moved``, where we are, or in a folder around this one if images can be known again."""
         if isinstance(named, str):
-            return named if named in datasets else self._at(named)
+            return named if named in datasets else self._at(named, moved)
         if not isinstance(named, Mapping) or named.get("name") == "hub":
             return named
-        return {k: self._at(v) if k in PATHS else v for k, v in named.items()}
+        return {k: self._at(v, moved) if k in PATHS else v for k, v in named.items()}
 
-    def _at(self, path: Any) -> Any:
+    def _at(self, path: Any, moved: bool) -> Any:
         if self.start is None or not isinstance(path, str) or is_url(path):
             return path
-        found = self.start / Path(path).expanduser()
-        return str(found.resolve()) if found.exists() else path
+        around = self.beside.parents if self.beside and self.sample else ()
+        for place in (self.start, *((Path.cwd(), *around) if moved else ())):
+            if (found := place / Path(path).expanduser()).exists():
+                return str(found.resolve())
+        return path
 
     def known_again(self, source: Source) -> tuple[int, int] | None:
         """How many of the images that are kept ``source`` has as they were, of how many; None where none are kept."""
@@ -67,11 +73,7 @@ def kept_of(data: Dataset, source: Source, beside: Path) -> dict[str, Any]:
 
     ``source`` is what was read of ``data``. Images at a URL are named by it; to sample them would be to fetch them again.
     """
-    try:
-        start = os.path.relpath(Path.cwd(), beside.resolve())
-    except ValueError:  # another drive of Windows
-        start = str(Path.cwd())
-    kept: dict[str, Any] = {"start": start}
+    kept: dict[str, Any] = {"start": seen_from(beside, Path.cwd())}
     if not is_url(str(data.settings.get("path", ""))):
         chosen = keyed_rng("origin", len(source)).permutation(len(source))[:SAMPLED]
         kept["sample"] = {_id_mark(source.ids[i]): _content_mark(source, i) for i in np.sort(chosen).tolist()}

@@ -103,6 +103,11 @@ class Source:
         """`image_name` of every image, (n, 16) uint8."""
         return as_rows(self._name(i) for i in range(len(self))) if self.hashes is None else self.hashes
 
+    def mark(self, images: bytes | None = None) -> str:
+        """What names the set whole: of the ids and ``images``, by default the name of every one."""
+        names = np.ascontiguousarray(self.names()).tobytes() if images is None else images
+        return hashlib.blake2b("\n".join(self.ids).encode() + names, digest_size=8).hexdigest()
+
     def _name(self, index: int) -> bytes:
         if self.encoded is None or self.decoding is None or self.decoding.least_side is None:
             return content_hash(self.image(index))

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import functools
-import hashlib
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -55,17 +54,16 @@ class Splits:
     @functools.cached_property
     def contents(self) -> dict[str, str]:
         """What names each split whole: the id and the `image_name` of every item, which is known since they were scanned."""
-        return self._marked(lambda s: np.ascontiguousarray(s.names()).tobytes())
+        return self._marked(Source.mark)
 
     @functools.cached_property
     def marks(self) -> dict[str, str]:
         """What named each split before `contents` did, so that older results can be compared: the ids of its items, and the
         pixels of 32 of them. Where a few images were replaced it is most often the same."""
-        return self._marked(_sample_pixels)
+        return self._marked(lambda s: s.mark(_sample_pixels(s)))
 
-    def _marked(self, images: Callable[[Source], bytes]) -> dict[str, str]:
-        return {"validation" if s is self.validation else s.split: hashlib.blake2b(
-                    "\n".join(s.ids).encode() + images(s), digest_size=8).hexdigest()
+    def _marked(self, mark: Callable[[Source], str]) -> dict[str, str]:
+        return {"validation" if s is self.validation else s.split: mark(s)
                 for s in (self.train, self.validation, self.test) if s is not None}
 
 

@@ -199,3 +199,15 @@ def room(shape: tuple[int, ...], dtype: type = np.float32) -> np.ndarray:
         except (OSError, AttributeError):  # no room, no right, no such call on this system
             pass
     return np.empty(shape, dtype)
+
+
+def seen_from(beside: Path, place: Path) -> str:
+    """``place`` as a path relative to the folder ``beside``; on another drive of Windows as it is.
+
+    >>> seen_from(Path("/runs/a"), Path("/runs")), seen_from(Path("/runs"), Path("/runs"))
+    ('..', '.')
+    """
+    try:
+        return os.path.relpath(place, beside.resolve())
+    except ValueError:
+        return str(place)

@@ -31,6 +31,8 @@ COMPLETE = "complete.json"
 """Of a trial or reference: written last, so that it is complete where this is there."""
 KINDS = ("references", "trials")
 """The folders of a run that hold its records."""
+EVERY = "every "
+"""What the names in a reference's fingerprint begin with that are of all images of a split, and not of 32 of them."""
 RESTORE = "Restore the file, or run the study again into another --out."
 LARGEST = 2**53
 """Of whole numbers in results.csv: beyond it floats skip some."""

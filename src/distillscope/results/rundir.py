@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping
 from contextlib import suppress
 from dataclasses import asdict
 from pathlib import Path
@@ -38,7 +38,10 @@ from distillscope.files.json_reader import read_json
 from distillscope.files.writing import sweep, write_atomic, write_json, write_text
 from distillscope.results.rows import COLUMNS, TEACHER
 from distillscope.results.run_files import COMPLETE, Trial, as_study, read_written, trials_of
-from distillscope.results.same_study import unlike
+from distillscope.results.same_study import item_name, unlike
+
+NO_LABELS = "the data has no labels"
+"""In what complete.json of a reference says was skipped: how it is known that a run was begun without labels."""
 
 
 def is_complete(folder: Path) -> bool:
@@ -119,6 +122,7 @@ def check_folder(study: Study, run: Path, resume: bool, taken: str = "Add --resu
     check_fresh(f"--out {run}", run, taken, going_on=resume)
     if config.exists():
         before, now = load_config(run), study.dump()
+        before = {**before, "data": _unlabelled_as_begun(before.get("data"), study, run)}
         for found in unlike(before, now):
             raise UserError(f"{run} {found.key}", f"{json.dumps(before.get(found.key))[:120]} as when it started",
                             json.dumps(now.get(found.key))[:120], "Run it with the old value, or into another --out.")
@@ -157,6 +161,29 @@ def as_begun(study: Study, run: Path) -> Study:
         return study
     begun = load_config(run)
     return _training_as_begun(_hidden_as_begun(study, begun, run), begun, run)
+
+
+def begun_without_labels(run: Path) -> set[str]:
+    """Titles of the data sets that had no labels when what is complete of the run was made."""
+    done = [read_done(folder) for folder in (run / "references").glob("*/")]
+    return {str(said.get("dataset")) for said in done if had_no_labels(said)}
+
+
+def had_no_labels(done: Mapping[str, Any]) -> bool:
+    """Whether a reference's complete.json says so."""
+    return any(NO_LABELS in str(why) for why in done.get("skipped") or ())
+
+
+def _unlabelled_as_begun(items: Any, study: Study, run: Path) -> Any:
+    """A run's data sets as study.yaml has them, with ``label: none`` where the study says so now and they had no labels."""
+    none = {d.title for d in study.data if d.settings.get("label") == "none"}
+    return unlabelled(items, none & begun_without_labels(run)) if none else items
+
+
+def unlabelled(items: Any, titles: Collection[str]) -> Any:
+    """Data sets as study.yaml has them, with ``label: none`` where those of these titles say nothing of labels."""
+    return [{**item, "label": "none"} if isinstance(item, Mapping) and item.get("label") is None
+            and item_name("data", item) in titles else item for item in items] if isinstance(items, list) else items
 
 
 def _hidden_as_begun(study: Study, begun: Mapping[str, Any], run: Path) -> Study:

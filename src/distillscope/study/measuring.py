@@ -35,6 +35,7 @@ from distillscope.measure.rows import Accumulator, Frame, Rows, merged, moments,
 from distillscope.measure.spectrum import effective_rank
 from distillscope.results.keys import TRAIN_RANK
 from distillscope.results.rows import CLEAN, Row
+from distillscope.results.rundir import NO_LABELS
 from distillscope.stress.subject import Subject, run_stresses
 from distillscope.students.load import StudentEncoder
 from distillscope.students.networks import capacity
@@ -64,7 +65,7 @@ def fit_student(study: Study, splits: Splits, student: StudentEncoder, streams: 
     """The probes of a student; none where the data has no labels."""
     train = student.embed_source(splits.train)
     if not splits.labelled:
-        return Fitted(train, {}, ["probe, knn and accuracy under noise: the data has no labels"])
+        return Fitted(train, {}, [f"probe, knn and accuracy under noise: {NO_LABELS}"])
     validation = None if splits.validation is None else student.embed_source(splits.validation)
     return Fitted(train, *fit_probes(study, train, splits, validation, streams.probe_items(len(train))))
 

@@ -20,13 +20,13 @@ from distillscope.data.splits import Splits
 from distillscope.devices import choose_device
 from distillscope.files.folders import KEEP_GIB
 from distillscope.processes.engine import LOCAL, Engine
-from distillscope.results.rundir import as_begun, is_complete, trial_folder
+from distillscope.results.rundir import is_complete, trial_folder
 from distillscope.stress.subject import rehearse
 from distillscope.students.card import part_text, recipe_text, training_text, view_text
 from distillscope.students.load import build_student
 from distillscope.students.networks import capacity
 from distillscope.study.preflight import Work, check_data, check_study, check_teacher
-from distillscope.study.prepared import embedded_views, load_data, noise_conditions
+from distillscope.study.prepared import as_begun, embedded_views, load_data, noise_conditions
 from distillscope.study.run import num_jobs
 from distillscope.study.student import begin
 from distillscope.study.trial import GALLERY_ITEMS, HEALTH_ITEMS

@@ -24,12 +24,12 @@ from distillscope.data.views import OnTop, View
 from distillscope.errors import UserError
 from distillscope.files.folders import cache_root
 from distillscope.files.writing import checksum, sweep, write_atomic, write_json, write_text
+from distillscope.results import rundir
 from distillscope.results.rows import Condition
+from distillscope.results.run_files import EVERY
 from distillscope.targets.transforms import Target, fit_target, load_target
 from distillscope.teachers.encoder import TeacherRows
 
-EVERY = "every "
-"""What the names in a `fingerprint` begin with that are of all images of a split, and not of 32 of them."""
 LOGITS = "-logits"
 TRANSFORM = "target.safetensors"
 """In a folder of targets, and in every folder of a student trained towards them."""
@@ -188,6 +188,31 @@ def load_data(study: Study, data: Dataset, known: Mapping[str, Looked] | None = 
                          keepers=keepers)
     _say_if_coarse(study, splits)
     return splits
+
+
+def as_begun(study: Study, run: Path) -> Study:
+    """The study as its run was begun (`rundir.as_begun`), with ``label: none`` where a data set had no labels then and would be
+    read with some now: a column by another name than `label` was not found in earlier versions. It is said."""
+    study = rundir.as_begun(study, run)
+    without = rundir.begun_without_labels(run)
+    now = [data.title for data in study.data if data.title in without and _finds_labels(study, data)]
+    if not now:
+        return study
+    progress.say(f"{run}: {', '.join(now)} without labels, as when the run started (label: none); with them it is another run")
+    return study.model_copy(update={"data": tuple(
+        data.model_copy(update={"label": "none"}) if data.title in now else data for data in study.data)})
+
+
+def _finds_labels(study: Study, data: Dataset) -> bool:
+    """Whether the splits have labels though none were named; what cannot be read is refused later, with its reason."""
+    if data.settings.get("label") is not None:
+        return False
+    try:
+        splits = [data.train_split] if study.screen else [data.train_split, data.test_split]
+        return "label" in registry.datasets.settings(data.name) and all(
+            named_split(data.name, data.settings, split).labels is not None for split in splits)
+    except UserError:
+        return False
 
 
 def load_untested(study: Study, data: Dataset, given: Source | None = None, workers: int = 0,

@@ -43,7 +43,6 @@ from distillscope.results.run import read_run
 from distillscope.results.run_files import trials_of
 from distillscope.results.rundir import (
     Trial,
-    as_begun,
     clear_run,
     default_run,
     drop_if_unused,
@@ -56,7 +55,7 @@ from distillscope.stress.subject import rehearse
 from distillscope.study.keepsakes import keep_run
 from distillscope.study.one_look import OneLook
 from distillscope.study.preflight import Work, check_data, check_study
-from distillscope.study.prepared import Prepared, load_data, noise_conditions
+from distillscope.study.prepared import Prepared, as_begun, load_data, noise_conditions
 from distillscope.study.run_at_url import RunAtUrl
 from distillscope.study.teacher import run_teacher, target_key
 from distillscope.study.trial import run_trial

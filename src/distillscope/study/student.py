@@ -14,7 +14,7 @@ import yaml
 
 from distillscope import group, progress
 from distillscope.config.load import study_from
-from distillscope.config.parts import DESCRIPTION, READ, REQUEST, Student
+from distillscope.config.parts import DESCRIPTION, READ, REQUEST, Dataset, Student
 from distillscope.config.recipe import FIRST_RECIPE
 from distillscope.config.resolve import with_noise
 from distillscope.config.study import Arm, Study, Training, as_written
@@ -28,7 +28,8 @@ from distillscope.files.json_reader import read_json
 from distillscope.files.locks import RunLock
 from distillscope.files.writing import said_if_deleted, sweep, write_text
 from distillscope.files.yaml_reader import read_yaml
-from distillscope.results.run_files import trials_of
+from distillscope.registry import datasets
+from distillscope.results.run_files import EVERY, trials_of
 from distillscope.students.card import model_card, recipe_text, teacher_id, training_rows, training_text, view_text
 from distillscope.students.hub import CARD
 from distillscope.students.load import StudentEncoder, save_student
@@ -36,7 +37,7 @@ from distillscope.students.networks import recompute
 from distillscope.students.own_network import OwnNetwork
 from distillscope.study.one_look import OneLook
 from distillscope.study.preflight import Work, check_data, check_study, check_teacher, say_parted
-from distillscope.study.prepared import EVERY, fingerprint, load_untested, prepare_targets
+from distillscope.study.prepared import fingerprint, load_untested, prepare_targets
 from distillscope.study.trial import fresh_student, make_health, training_set
 from distillscope.teachers.encoder import TeacherRows, load_teacher
 from distillscope.training.loop import distill
@@ -119,7 +120,11 @@ def begin(work: Work, out: Path, given: Given = Given(), *, keeps: bool = False)
     named = functools.cache(lambda: load_teacher(teacher, work.device, work.precision))
     look = OneLook(work, named if given.teacher is None else None,
                    [(Preprocess(spec.image_size, spec.mean, spec.std), work.study.arms[0])], data.train_split)
-    splits = load_untested(work.study, data, given.images, work.workers, look.reduced, look.keepers if keeps else no_keepers)
+    load = functools.partial(load_untested, work.study, workers=work.workers, reduced=look.reduced,
+                             keepers=look.keepers if keeps else no_keepers)
+    splits = load(data, given=given.images)
+    if given.images is None:
+        splits = _as_begun(data, splits, out, load)
     check_data(work, splits)
     if not group.rank():
         _say_if_enlarged(work.study.students[0], splits)
@@ -130,6 +135,25 @@ def begin(work: Work, out: Path, given: Given = Given(), *, keeps: bool = False)
         request["fingerprint"]["student's first weights"] = given.network.fingerprint()
     group.agreed(lambda: compare_request(out, request) if (out / REQUEST).is_file() else None)
     return Begun(work, splits, encoder, request)
+
+
+def _as_begun(data: Dataset, splits: Splits, out: Path, load: Callable[[Dataset], Splits]) -> Splits:
+    """The images as ``out`` was begun with them, where that was without labels and they are found now; and it says so."""
+    if splits.whole_train.labels is None or data.settings.get("label") is not None or not (out / REQUEST).is_file():
+        return splits
+    begun = read_yaml(out / REQUEST)
+    before = begun.get("fingerprint") if isinstance(begun, dict) else None
+    if not isinstance(before, dict) or "label" not in datasets.settings(data.name) or _are(splits, before):
+        return splits
+    bare = load(data.model_copy(update={"label": "none"}))
+    if not _are(bare, before):
+        return splits
+    progress.say(f"{out}: {data.title} without labels, as when it started (label: none)")
+    return bare
+
+
+def _are(splits: Splits, fingerprint: dict[str, str]) -> bool:
+    return all(fingerprint.get(f"{name} images") == mark for name, mark in splits.marks.items())
 
 
 def check_own(settings: Training, network: OwnNetwork) -> None:

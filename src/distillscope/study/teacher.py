@@ -20,7 +20,7 @@ from distillscope.measure.neighbours import knn_accuracy
 from distillscope.measure.probe import LinearProbe
 from distillscope.registry import stresses
 from distillscope.results.rows import CLEAN, TEACHER, Row, tidy
-from distillscope.results.rundir import is_complete, reference_folder, write_results
+from distillscope.results.rundir import NO_LABELS, is_complete, reference_folder, write_results
 from distillscope.stress.subject import Findings, Subject, run_stresses
 from distillscope.study.flips import by_noise
 from distillscope.study.measuring import (
@@ -64,7 +64,7 @@ def run_reference(study: Study, teacher_title: str, encoder: TeacherRows, splits
         skipped += missing
         rows += _accuracies(study, encoder, splits, target, train, clean, probes, folder)
     else:
-        skipped.append("probe, knn and accuracy under noise: the data has no labels")
+        skipped.append(f"probe, knn and accuracy under noise: {NO_LABELS}")
     asked = [s for s in study.stresses if own or not stresses.facts(s.name).own_target]
     stressed = stress_teacher(study, asked, encoder, splits, target, probes, folder)
     curves = {**found.to_dict()["curves"], **stressed.curves}

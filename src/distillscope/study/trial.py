@@ -7,22 +7,24 @@ from collections.abc import Callable
 from dataclasses import asdict
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import numpy as np
+import yaml
 
-from distillscope.config.parts import Remedy, Student
+from distillscope.config.parts import READ, TRIAL, Remedy, Student
 from distillscope.config.study import Arm, Study
 from distillscope.data.preprocess import Preprocess
 from distillscope.data.source import stratified
 from distillscope.data.splits import Splits
 from distillscope.devices import choose_device
-from distillscope.files.folders import KEEP_GIB, folder_name
-from distillscope.files.writing import make_folder, write_json
+from distillscope.files.folders import KEEP_GIB, folder_name, seen_from
+from distillscope.files.writing import make_folder, write_json, write_text
 from distillscope.registry import remedies, students
 from distillscope.results.keys import FIT
 from distillscope.results.rows import Row, tidy
 from distillscope.results.run_files import Trial
-from distillscope.results.rundir import write_results
+from distillscope.results.rundir import json_object, read_done, write_results
 from distillscope.students.card import teacher_id
 from distillscope.students.load import StudentEncoder, build_own, build_student, save_student
 from distillscope.students.own_network import OwnNetwork
@@ -50,6 +52,8 @@ def run_trial(study: Study, trial: Trial, splits: Splits, prepared: Prepared, fo
     taught_by = next((teacher_id(teacher) for teacher in study.teacher if teacher.title == trial.teacher), "")
     save_student(student, folder, {"target": prepared.target_name, "teacher": trial.teacher, "teacher_id": taught_by,
                                    "dataset": trial.dataset, "objective": arm.objective_name, "seed": trial.seed})
+    write_text(folder / TRIAL, yaml.safe_dump(_made_of(study, trial, precision, prepared, folder), sort_keys=False,
+                                              allow_unicode=True))
     prepared.copy_target(folder)
     fitted = fit_student(study, seen, student, streams)
     rows, curves, skipped = evaluate(study, splits, prepared, student, streams, fitted, folder)
@@ -67,6 +71,22 @@ def run_trial(study: Study, trial: Trial, splits: Splits, prepared: Prepared, fo
     write_results(folder, table, curves, {
         "trial": asdict(trial), "seconds": round(time.monotonic() - began, 1), "skipped": skipped, "mapped": FIT,
         "warnings": [w for record in history for w in record["warnings"]]})
+
+
+def _made_of(study: Study, trial: Trial, precision: str, prepared: Prepared, folder: Path) -> dict[str, Any]:
+    """What the run says of the trial's student alone, for a folder that is copied out of it: its part of the study, and what
+    names images and weights."""
+    run = folder.parent.parent
+    kept = json_object(run / "provenance.json").get(READ, {}).get(trial.dataset)
+    if isinstance(kept, dict) and isinstance(kept.get("start"), str):
+        kept = {**kept, "start": seen_from(folder, run / kept["start"])}
+    own = study.model_copy(update={
+        "data": tuple(d for d in study.data if d.title == trial.dataset),
+        "teacher": tuple(t for t in study.teacher if t.title == trial.teacher),
+        "students": tuple(s for s in study.students if s.label == trial.student),
+        "arms": tuple(a for a in study.arms if a.name == trial.arm), "seeds": (trial.seed,)})
+    marks = read_done(prepared.taught.parent).get("fingerprint") if prepared.taught else None
+    return {"settings": own.dump(), "precision": precision, "fingerprint": marks, READ: kept}
 
 
 def apply_remedy(study: Study, remedy: Remedy, splits: Splits, prepared: Prepared, student: StudentEncoder,

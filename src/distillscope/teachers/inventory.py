@@ -15,7 +15,7 @@ import pyarrow.parquet as pq
 from filelock import Timeout
 
 from distillscope import progress
-from distillscope.data.looking import RECORD
+from distillscope.data.known_images import RECORD
 from distillscope.errors import UserError
 from distillscope.files import locks
 from distillscope.files.folders import cache_root

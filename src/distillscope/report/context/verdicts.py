@@ -24,6 +24,7 @@ from distillscope.report.sentences.recommendation import (
     marked,
     not_run,
     notes,
+    quoted,
     score_text,
     teacher_row,
     undecided,
@@ -64,8 +65,10 @@ def _deed(ranking: Ranking, one: Recommendation, results: Results) -> str:
     for found in (recommend(results, p) for p in PURPOSES if p != one.purpose):
         own = next((r for r in found.rankings if r.student == ranking.student and not r.reason and r.improved), None)
         if own:
-            helps.append(f"“{own.leaders[0]}” improves {TITLES[found.purpose]} "
-                         f"({score_text(own.named(own.leaders[0]), found, own)})")
+            score = score_text(own.named(own.leaders[0]), found, own)
+            helps.append(f"“{own.leaders[0]}” improves {TITLES[found.purpose]} ({score})" if len(own.leaders) == 1 else
+                         f"{quoted(own.leaders)} improve {TITLES[found.purpose]} (no significant difference between them; the "
+                         f"first {score})")
     kept = f"keep “{ranking.plain}”" if len(names) == 1 else f"no arm is significantly better than “{ranking.plain}”"
     return f"{kept} overall, but {joined(helps)}" if helps else kept
 

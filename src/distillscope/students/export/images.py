@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from distillscope.config.parts import DESCRIPTION, READ, REQUEST, Dataset
+from distillscope.config.parts import DESCRIPTION, READ, REQUEST, TRIAL, Dataset
 from distillscope.config.resolve import named_dataset
 from distillscope.data.origin import Origin
 from distillscope.data.preprocess import Preprocess
@@ -45,10 +45,13 @@ def own_images(folder: Path, count: int) -> Source:
     """Up to ``count`` of the images that a student was distilled on, as its folder (or its study's) says, broken ones skipped
     where they were then. Paths start where they did then; where other images are there now, that is refused, or said."""
     try:
-        origin = origin_of(folder)
-        part = named_dataset(origin.located(_own_data(folder)))
+        origin, named = origin_of(folder), _own_data(folder)
+        part = named_dataset(origin.located(named))
         source = named_split(part.name, part.settings, part.train_split)
         _check_own(folder, part, source, origin)
+        if origin.located(named) != origin.located(named, moved=False):
+            say(f"export {folder}: images are taken from {part.settings['path']}: there are none where it was distilled, as "
+                "seen from its folder")
         return looked_through(source, count, asked_of(folder).get("corrupt") or "error")
     except UserError as error:
         raise UserError(f"export {folder}", "the images that the student was distilled on",
@@ -75,7 +78,7 @@ def _own_data(folder: Path) -> Any:
     """What a study or `distill` was told of the images; else the title in student.json, where that is the name of a data set:
     a path of that name may be any."""
     title, data = read_json(folder / DESCRIPTION, dict, "").get("dataset"), asked_of(folder).get("data")
-    if isinstance(data, list) and data and (folder / REQUEST).is_file():
+    if isinstance(data, list) and data and _said_in(folder).parent == folder:
         return data[0]
     for named in data if isinstance(data, list) else ():
         if title in (named, Dataset.model_validate(named).title):
@@ -87,22 +90,30 @@ def _own_data(folder: Path) -> Any:
 
 def origin_of(folder: Path) -> Origin:
     """What was kept of the images that a student, or its study, was made of."""
-    title, run = read_json(folder / DESCRIPTION, dict, "").get("dataset"), folder.resolve().parent.parent
-    if (folder / REQUEST).is_file():
-        said = read_yaml(folder / REQUEST)
+    title, said_in = read_json(folder / DESCRIPTION, dict, "").get("dataset"), _said_in(folder)
+    if said_in.parent == folder:
+        said = read_yaml(said_in) if said_in.is_file() else None
         return Origin.read(said.get(READ) if isinstance(said, dict) else None, folder)
-    kept = read_provenance(run / "provenance.json").get(READ) if (run / "study.yaml").is_file() else None
-    return Origin.read(kept.get(title) if isinstance(kept, dict) else None, run)
+    kept = read_provenance(said_in.parent / "provenance.json").get(READ)
+    return Origin.read(kept.get(title) if isinstance(kept, dict) else None, said_in.parent)
+
+
+def _said_in(folder: Path) -> Path:
+    """The file that says what a student was made of: its own, or its run's where it stands in one; it need not be there."""
+    study = folder.resolve().parent.parent / "study.yaml"
+    if (folder / REQUEST).is_file():
+        return folder / REQUEST
+    return study if study.is_file() and (study.parent / "trials" / folder.resolve().name).is_dir() else folder / TRIAL
 
 
 def asked_of(folder: Path) -> dict[str, Any]:
     """The settings of a student's study, as plain values, with the precision of its teacher and what `distill` kept of its
     weights; nothing where none are there."""
-    request, study = folder / REQUEST, folder.resolve().parent.parent / "study.yaml"
-    said = read_yaml(request) if request.is_file() else read_yaml(study) if study.is_file() else {}
+    path = _said_in(folder)
+    said = read_yaml(path) if path.is_file() else {}
     if not isinstance(said, dict):
         return {}
-    inner = said.get("settings") if request.is_file() else said
+    inner = said.get("settings") if path.parent == folder else said
     marks = said.get("fingerprint")
     weights = marks.get("teacher's weights") if isinstance(marks, dict) else None
     return {"precision": said.get("precision"), "teacher's weights": weights, **inner} if isinstance(inner, dict) else {}
