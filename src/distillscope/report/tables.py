@@ -165,9 +165,10 @@ def undersampled(settings: list[Setting], summary: Summary) -> bool:
     return any(flag is not None and flag.mean > 0 for flag in flags)
 
 
-def _find_published(entries: Sequence[Published], model: Model, column: Column, first_arm: str) -> Published | None:
+def _find_published(entries: Sequence[Published], model: Model, column: Column) -> Published | None:
+    plain = model.is_teacher or model.label == model.student  # only what departs from the study's first arm has it in its name
     for entry in entries:
-        if (entry.student == model.student and (model.is_teacher or (entry.arm or first_arm) == model.arm)
+        if (entry.student == model.student and (model.is_teacher or entry.arm == model.arm if entry.arm else plain)
                 and entry.condition == column.condition and teacher_key(entry.measure) == teacher_key(column.measure)):
             return entry
     return None
@@ -178,11 +179,10 @@ def build_table(run: Run, settings: list[Setting], summary: Summary) -> Table:
     entries, columns = run.study.published, _columns(run, summary)
     rows, used = [], set()
     for setting in settings:
-        first_arm = setting.students[0].arm if setting.students else ""
         for model in setting.models:
             cells = []
             for column in columns:
-                entry = _find_published(entries, model, column, first_arm)
+                entry = _find_published(entries, model, column)
                 used.add(id(entry))
                 value, std = (entry.value, entry.std) if entry else (None, None)
                 cells.append(Cell(summary.get(model, column.measure, column.condition), value, std))

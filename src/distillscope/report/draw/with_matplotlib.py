@@ -60,6 +60,11 @@ def _clean(text: str) -> str:
     return "".join(c if c in "\n\u00a0\u202f" or c.isprintable() else "�" for c in text)
 
 
+def _in_legend(label: str) -> str:
+    """A label as the legend takes it, which leaves out what begins with an underscore."""
+    return ("\u00a0" if label.startswith("_") else "") + _clean(label)
+
+
 def _errors(low, high, centre) -> list[list[float]] | None:
     if not low or not high:
         return None
@@ -69,7 +74,7 @@ def _errors(low, high, centre) -> list[list[float]] | None:
 
 def _draw_series(axes, s: Series) -> None:
     colour, marker = s.colour[0], MARKERS.get(s.marker or "")
-    label = _clean(s.label) if s.legend else "_" + s.label
+    label = _in_legend(s.label) if s.legend else "_" + s.label
     if s.kind == "bars":
         hatch = "" if s.dash == "solid" else "///"
         axes.bar(s.x, s.y, width=0.62, color=colour, alpha=0.85, label="_" + s.label, zorder=2, hatch=hatch,
@@ -167,7 +172,7 @@ def draw(figure: Figure, columns: int | None = None, panel_width: float = PANEL_
     """
     columns = min(columns or 2, len(figure.panels))
     rows = math.ceil(len(figure.panels) / columns)
-    names = dict.fromkeys(_clean(s.label) for p in figure.panels for s in p.series
+    names = dict.fromkeys(_in_legend(s.label) for p in figure.panels for s in p.series
                           if s.legend and s.kind not in ("bars", "cloud", "faint"))
     room = 16 * panel_width * columns  # characters that fit across, with their lines
     across = max(1, min(len(names), int(room // (max(map(len, names), default=0) + 7))))
