@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
+import math
 from pathlib import Path
 
 import pandas as pd
-from builders.synthetic_run import make_run
 
+from builders.synthetic_run import make_run
+from distillscope.measure.results import Value
 from distillscope.report.draw.with_matplotlib import draw
+from distillscope.report.draw.with_plotly import to_plotly
+from distillscope.report.figures.audit_items import STUDENT_MODEL, dots
+from distillscope.report.figures.figure import ends
 from distillscope.report.study_page import Findings
 from distillscope.results.models import settings_of
 from distillscope.results.run import read_run
@@ -48,3 +53,22 @@ def test_more_students_than_colours_keep_apart(tmp_path):
 def test_a_name_that_begins_with_an_underscore_is_in_the_legend(tmp_path):
     canvas = draw(findings(make_run(tmp_path / "run", students=("_S", "M"), seeds=(1, 2))).figures["noise"])
     assert [text.get_text().strip() for legend in canvas.legends for text in legend.get_texts()] == ["teacher", "_S", "M"]
+
+
+def test_a_level_without_spread_does_not_take_the_other_levels_intervals_away(tmp_path):
+    """At one level all seeds give one number, which is no interval: the band of the whole line was left out."""
+    run = changed(make_run(tmp_path / "run", students=("S", "M")), "trials", "paper.probe.student.accuracy", 0.7, "clean")
+    figure = findings(run).figures["noise"]
+    line = next(s for s in figure.panels[0].series if s.label == "S")
+    assert [math.isfinite(v) for v in line.low] == [False, True, True, True, True] and line.lower[0] == line.y[0]
+    (drawn,) = (t for t in to_plotly(figure)[0]["data"] if t["meta"]["label"] == "S")
+    assert drawn["error_y"]["array"][0] is None and all(v > 0 for v in drawn["error_y"]["array"][1:])
+    assert ["95 %" in said for said in drawn["hovertemplate"]] == [False, True, True, True, True]
+    assert draw(figure).axes[0].containers and "Bars stand in place of a band" in figure.reading
+
+
+def test_a_value_without_an_interval_does_not_take_the_others_away():
+    values = [Value(0.5, 0.4, 0.6, 100, "", "share"), Value(1.0, None, None, 100, "", "share")]
+    series = dots(STUDENT_MODEL, [0.0, 1.0], values, ["a", "b"])
+    assert series.low[0] == 0.4 and math.isnan(series.low[1]) and series.upper == [0.6, 1.0] and series.gaps
+    assert ends([values[1]]) == {"low": None, "high": None}

@@ -68,8 +68,8 @@ def _in_legend(label: str) -> str:
 def _errors(low, high, centre) -> list[list[float]] | None:
     if not low or not high:
         return None
-    return [[max(0.0, c - v) for c, v in zip(centre, low, strict=True)],
-            [max(0.0, v - c) for c, v in zip(centre, high, strict=True)]]
+    return [[math.nan if math.isnan(v) else max(0.0, c - v) for c, v in zip(centre, low, strict=True)],
+            [math.nan if math.isnan(v) else max(0.0, v - c) for c, v in zip(centre, high, strict=True)]]
 
 
 def _draw_series(axes, s: Series) -> None:
@@ -80,7 +80,7 @@ def _draw_series(axes, s: Series) -> None:
         axes.bar(s.x, s.y, width=0.62, color=colour, alpha=0.85, label="_" + s.label, zorder=2, hatch=hatch,
                  edgecolor="white", linewidth=0, yerr=_errors(s.low, s.high, s.y),
                  error_kw={"elinewidth": 1, "capsize": 2, "ecolor": "#333333"})
-        for x, y, low, high in zip(s.x, s.y, s.low or s.y, s.high or s.y, strict=True):
+        for x, y, low, high in zip(s.x, s.y, s.lower, s.upper, strict=True):
             end = max(high, y) if y >= 0 else min(low, y)
             axes.annotate(number(y, 3), (x, end), textcoords="offset points", xytext=(0, 2 if y >= 0 else -2), ha="center",
                           va="bottom" if y >= 0 else "top", fontsize=6.5)
@@ -100,7 +100,9 @@ def _draw_series(axes, s: Series) -> None:
         few = len(s.x) <= 12
         axes.plot(s.x, s.y, linestyle=DASHES.get(s.dash, "-"), color=colour, label=label, zorder=3,
                   marker=marker if few else None, markersize=4)
-        if s.low and s.high:
+        if s.gaps:
+            axes.errorbar(s.x, s.y, yerr=_errors(s.low, s.high, s.y), fmt="none", ecolor=colour, elinewidth=1, capsize=2.5)
+        elif s.low and s.high:
             axes.fill_between(s.x, s.low, s.high, color=colour, alpha=0.15, linewidth=0, zorder=1)
 
 

@@ -37,7 +37,7 @@ def _panel(kind: str, worst: list[Subset], what: str) -> Panel:
     values, names = [s.values[what] for s in worst], [s.name for s in worst]
     series = dots(STUDENT_MODEL, [float(i) for i in range(len(worst))], values, names)
     title = "Retained of the teacher's accuracy" if what == "retention" else "Right on the teacher, wrong on the student"
-    top = max([1.0 if what == "retention" else 0.0, *(min(v, 1.5) for v in series.high or series.y)])
+    top = max([1.0 if what == "retention" else 0.0, *series.y, *(min(v, 1.5) for v in series.upper)])
     marks = [Mark(1.0, "all retained", dash="dot")] if what == "retention" else []
     short = categories([name if len(name) <= 18 else f"{name[:17]}…" for name in names])
     return Panel(title, f"{kind}, the worst first", "share", [series], marks, y_percent=True,

@@ -44,7 +44,7 @@ def differences_figure(pairs: Sequence[Pair]) -> Figure:
 
 def _around_zero(series: Sequence[Series]) -> tuple[float, float]:
     """An axis that holds every interval and zero, with room around them."""
-    ends = [0.0, *(v for s in series for v in (*(s.low or s.y), *(s.high or s.y)))]
+    ends = [0.0, *(v for s in series for v in (*s.lower, *s.upper))]
     room = 0.08 * (max(ends) - min(ends)) or 1.0
     return min(ends) - room, max(ends) + room
 

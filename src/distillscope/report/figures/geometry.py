@@ -123,7 +123,7 @@ def rank_and_size(run: Run, settings: list[Setting], summary: Summary) -> Figure
                 series += _points(model, size, rank, rank.n_seeds)
         marks = _teacher_marks(setting, summary, "y")
         if series:
-            top = max([m.value for m in marks] + [v for s in series for v in (s.high or s.y)])
+            top = max([m.value for m in marks] + [v for s in series for v in s.upper])
             panels.append(Panel(panel_title(settings, setting), "parameters of the student", RANK_LABEL, series, marks,
                                 x_log=True, x_ticks=_size_ticks([s.x[0] for s in series]), y_range=(0.0, 1.08 * top)))
             named = {m.label for m in setting.named}

@@ -8,7 +8,7 @@ from dataclasses import replace
 
 import numpy as np
 
-from distillscope.report.figures.figure import Figure, Grid, Mark, Panel, Series, curve_over_seeds
+from distillscope.report.figures.figure import Figure, Grid, Mark, Panel, Series, curve_over_seeds, ends, gaps_said
 from distillscope.report.figures.geometry import of_setting, panel_title
 from distillscope.report.page import STUDY_FIGURES
 from distillscope.report.sentences.numbers import accuracy_of, number, percent
@@ -29,10 +29,8 @@ def _over(model: Model, summary: Summary, key: str, places: Sequence[tuple[float
     found = [(x, s) for x, c in places if (s := summary.get(model, key, c))]
     if not found:
         return None
-    known = all(math.isfinite(s.low) for _, s in found)
     return Series.of(model, [x for x, _ in found], [s.mean for _, s in found], marker=model.marker, n=found[0][1].n_seeds,
-                     low=[s.low for _, s in found] if known else None, high=[s.high for _, s in found] if known else None,
-                     **more)
+                     **ends(s for _, s in found), **more)
 
 
 @STUDY_FIGURES.register("bands", order=90)
@@ -60,7 +58,7 @@ def bands(run: Run, settings: list[Setting], summary: Summary) -> Figure:
     return Figure("bands", "Noise, band by band",
                   "Noise of equal power, limited to a band of radial frequency of the stored image: 0 is flat, 1 is half a "
                   "cycle per pixel. A model whose accuracy stays up in the high bands ignores them, as a low-pass "
-                  "filter would.",
+                  "filter would." + gaps_said(panels),
                   panels, "" if panels else not_run("band_noise"), findings)
 
 
@@ -199,7 +197,7 @@ def top_k(run: Run, settings: list[Setting], summary: Summary) -> Figure:
     return Figure("top_k", "Robustness of fewer dimensions",
                   "The teacher cut to its k leading components, its probe refitted each time. If dimensions made it robust, "
                   "the noisy curve would climb with k; where it falls while the clean one climbs, the trailing components "
-                  "carry what noise destroys.",
+                  "carry what noise destroys." + gaps_said(panels),
                   panels, "" if panels else not_run("top_k"))
 
 
@@ -213,9 +211,8 @@ def latency(run: Run, settings: list[Setting], summary: Summary) -> Figure:
         for model in setting.models:
             time, score = summary.get(model, LATENCY), summary.get(model, key)
             if time and score:
-                known = [math.isfinite(s.low) for s in (time, score)]
                 series.append(Series.of(model, [time.mean], [score.mean], kind="points", marker=model.marker, n=score.n_seeds,
-                                        low=[score.low] if known[1] else None, high=[score.high] if known[1] else None))
+                                        **ends([score])))
         if series:
             panels.append(Panel(panel_title(settings, setting), "ms per image (batch 1, median)", "accuracy, clean", series,
                                 x_name="ms per image", x_log=True,
