@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import math
 from pathlib import Path
 
@@ -13,6 +14,7 @@ from distillscope.report.draw.with_matplotlib import draw
 from distillscope.report.draw.with_plotly import to_plotly
 from distillscope.report.figures.audit_items import STUDENT_MODEL, dots
 from distillscope.report.figures.figure import ends
+from distillscope.report.sentences import study as sentences
 from distillscope.report.study_page import Findings
 from distillscope.results.models import settings_of
 from distillscope.results.run import read_run
@@ -72,3 +74,57 @@ def test_a_value_without_an_interval_does_not_take_the_others_away():
     series = dots(STUDENT_MODEL, [0.0, 1.0], values, ["a", "b"])
     assert series.low[0] == 0.4 and math.isnan(series.low[1]) and series.upper == [0.6, 1.0] and series.gaps
     assert ends([values[1]]) == {"low": None, "high": None}
+
+
+def spoken(run: Path) -> str:
+    """The headline and the sentences of what was lost and whether it matters."""
+    found = findings(run)
+    parts = ([sentences.headline(s, found.summary), *sentences.what_was_lost(s, found.summary),
+              *sentences.does_it_matter(found.run, s, found.summary)] for s in found.settings)
+    return "\n".join(itertools.chain.from_iterable(parts))
+
+
+def with_rows(run: Path, where: str, like: str, measure: str, value: float, at: str | None = None) -> Path:
+    """Adds a measure to every trial or reference, under each condition (or one) of another measure."""
+    for path in run.glob(f"{where}/*/results.csv"):
+        frame = pd.read_csv(path)
+        rows = frame[(frame["measure"] == like) & ((frame["condition"] == at) if at else True)]
+        pd.concat([frame, rows.assign(measure=measure, value=value)]).to_csv(path, index=False)
+    return run
+
+
+def test_a_probe_that_another_contradicts_is_named_with_the_other_one(tmp_path):
+    """A probe with a fixed C may find nothing in a student that a tuned one finds better than its teacher."""
+    run = make_run(tmp_path / "run", students=("S", "M"))
+    with_rows(run, "trials", "paper.probe.student.accuracy", "probe.student.accuracy", 0.96)
+    with_rows(run, "references", "paper.probe.teacher.accuracy", "probe.teacher.accuracy", 0.95)
+    said = spoken(run).replace("\u00a0", " ")
+    assert ("22.6 to 23.4 points less accurate than their teacher clip-vit-b32 (94.3 %) by a linear probe (C = 1, unit norm), "
+            "but 1.0 points more accurate than it (95.0 %) by a linear probe (tuned), and use") in said
+    assert "in points, by a linear probe (C = 1, unit norm): teacher" in said
+    assert "in points, by a linear probe (tuned): teacher 0.0, S 0.0 and M 0.0." in said
+    head = findings(run).table.head
+    assert head[head.index("clean, %") + 1] == "clean by a linear probe (tuned), %"
+
+
+def test_no_student_is_named_the_most_accurate_where_others_are_not_shown_to_be_below_it(tmp_path):
+    run = make_run(tmp_path / "run", students=("S", "M", "L"), seeds=(42,))
+    assert "L is, by the mean, the most accurate student, not shown to be ahead of S and M: 21.1 points less" in spoken(run)
+    tied = spoken(changed(run, "trials", "paper.probe.student.accuracy", 0.9))
+    assert "S, M and L are, by the mean, the most accurate students: 4.3 points less accurate than the teacher" in tied
+
+
+def test_a_student_that_equals_its_teacher_is_not_called_less_accurate(tmp_path):
+    run = make_run(tmp_path / "run", students=("S",))
+    for where in ("trials", "references"):
+        changed(run, where, "accuracy", 1.0)
+    said = spoken(run)
+    assert "student S is as accurate as its teacher" in said and "0.0 points less" not in said
+
+
+def test_students_that_only_guess_are_said_to(tmp_path):
+    run = changed(make_run(tmp_path / "run", students=("S", "M")), "trials", "paper.probe.student.accuracy", 0.11)
+    with_rows(run, "references", "paper.probe.teacher.accuracy", "knn.largest_class", 0.1, "clean")
+    assert "On clean images S and M do hardly better than always guessing the largest class (10.0\u00a0%)" in spoken(run)
+    changed(run, "trials", "paper.probe.student.accuracy", 0.5)
+    assert "guessing" not in spoken(run)

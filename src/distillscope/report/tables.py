@@ -133,6 +133,11 @@ def _columns(run: Run, summary: Summary) -> list[Column]:
     accuracy = accuracy_of(summary)
     if accuracy:
         columns.append(_column(accuracy[0], "accuracy_clean", title="clean, %", narrow="clean %"))
+        second = words.second_accuracy(summary)
+        if second:
+            short = "tuned" if "tuned" in second[1] else facts_of(second[0]).short
+            columns.append(_column(second[0], f"accuracy_clean_{short}", title=f"clean {words.by(second[1])}, %",
+                                   narrow=f"clean % ({short})"))
         columns += [_column(accuracy[0], f"accuracy_{s.condition}", condition=s.condition, title=f"σ {s.value:g}, %",
                             hint=f"{accuracy[1]}, {s.text}", narrow=f"σ {s.value:g} %") for s in noise_conditions(run, summary)]
     loss, spread = first_known(words.INFONCE, summary), first_known(words.UNIFORMITY, summary)
@@ -204,7 +209,9 @@ def _notes(table: Table, levels: list[Sigma], sample: str, unplaced: int) -> lis
         notes.append(f"Mean ± {table.spread} standard deviation over seeds; {how}."
                      if seeds[-1] > 1 else f"One run each: {how}.")
     if any(c.key.startswith("accuracy_") for c in table.columns):
-        notes.append("Accuracies are per cent of the test images; noise draws are averaged within a seed.")
+        shown = next((f", {words.by(c.hint)} where nothing else is said" for c in table.columns if c.key == "accuracy_clean"),
+                     "")
+        notes.append(f"Accuracies are per cent of the test images{shown}; noise draws are averaged within a seed.")
     notes += ["Noise: " + "; ".join(s.text for s in levels) + "."] if levels else []
     notes.append("The teacher is frozen: it has no seeds.")
     notes += [sample] if sample else []
@@ -303,12 +310,12 @@ def terminal_table(run_dir: Path, width: int | None = None) -> RichTable:
     table, left_out = _for_terminal(build_table(run, settings_of(run), Summary.of(run))), []
     while width and len(table.columns) > 2 and _least_width(table) > width:
         known = [c.key for c in table.columns]
-        levels = [key for key in known if key.startswith("accuracy_") and key != "accuracy_clean"][:-1]
+        levels = [key for key in known if key.startswith("accuracy_") and "clean" not in key][:-1]
         gone = known.index(next((key for key in (*GIVES_WAY, *levels) if key in known), known[-1]))
         left_out.append(table.columns[gone].title)
         table = replace(table, columns=[c for i, c in enumerate(table.columns) if i != gone],
                         rows=[Row(r.model, [c for i, c in enumerate(r.cells) if i != gone]) for r in table.rows])
-    narrow = f"This terminal is too narrow for {', '.join(left_out)}: {run_dir / 'table.md'} has them."
+    narrow = f"This terminal is too narrow for {', '.join(left_out)}: the run's tables/table.md has them."
     notes = table.notes + ([narrow] if left_out else [])
     return _drawn(replace(table, notes=notes), run.name)
 

@@ -25,6 +25,23 @@ def accuracy_of(summary: Summary) -> tuple[str, str] | None:
     return next(((k, facts_of(k).hint) for k in ACCURACIES if k in measures or teacher_key(k) in measures), None)
 
 
+def second_accuracy(summary: Summary) -> tuple[str, str] | None:
+    """(dotted key, its name) of an accuracy that was measured of teacher and students beside the one that is shown: the tuned
+    probe's, else that of neighbours. Only it says whether a loss is the student's, or that of a probe whose C does not fit it.
+    """
+    measures, first = summary.measures(), accuracy_of(summary)
+    return next(((k, facts_of(k).hint) for k in ACCURACIES
+                 if first and k != first[0] and {k, teacher_key(k)} <= measures), None)
+
+
+def by(hint: str) -> str:
+    """
+    >>> by("linear probe (tuned)"), by("nearest neighbours")
+    ('by a linear probe (tuned)', 'by nearest neighbours')
+    """
+    return f"by {'a ' if 'probe' in hint else ''}{hint}"
+
+
 def first_known(keys: Iterable[tuple], summary: Summary) -> tuple | None:
     """The first of ``keys`` (tuples that begin with a dotted key) that the run holds."""
     measures = summary.measures()
