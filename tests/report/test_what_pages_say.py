@@ -15,9 +15,12 @@ from distillscope.report.draw.with_plotly import to_plotly
 from distillscope.report.figures.audit_items import STUDENT_MODEL, dots
 from distillscope.report.figures.figure import ends
 from distillscope.report.sentences import study as sentences
+from distillscope.report.sentences.audit_measures import between, told
+from distillscope.report.sentences.recommendation import gain
 from distillscope.report.study_page import Findings
 from distillscope.results.models import settings_of
 from distillscope.results.run import read_run
+from distillscope.results.statistics import paired
 
 
 def findings(run: Path) -> Findings:
@@ -128,3 +131,9 @@ def test_students_that_only_guess_are_said_to(tmp_path):
     assert "On clean images S and M do hardly better than always guessing the largest class (10.0\u00a0%)" in spoken(run)
     changed(run, "trials", "paper.probe.student.accuracy", 0.5)
     assert "guessing" not in spoken(run)
+
+
+def test_an_end_that_is_not_0_says_on_which_side_of_it_it_lies():
+    value = Value(0.0002, 0.00004, 0.0012, 5000, "", "share")
+    assert told(value, "probe.negative_flips") == "0.020\u00a0%" and between(value, "probe.negative_flips") == "[0.004, 0.120]"
+    assert [gain(paired([0.1, 0.2, 0.15, last])) for last in (0.04, 0.01)] == ["+0.1 [0.01, 0.23]", "+0.1 [−0.02, 0.25]"]

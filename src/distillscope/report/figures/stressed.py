@@ -11,7 +11,7 @@ import numpy as np
 from distillscope.report.figures.figure import Figure, Grid, Mark, Panel, Series, curve_over_seeds, ends, gaps_said
 from distillscope.report.figures.geometry import of_setting, panel_title
 from distillscope.report.page import STUDY_FIGURES
-from distillscope.report.sentences.numbers import accuracy_of, number, percent
+from distillscope.report.sentences.numbers import accuracy_of, bracket, percent
 from distillscope.results.keys import LATENCY
 from distillscope.results.models import Model, Setting, trials_of_model
 from distillscope.results.robustness import MEAN
@@ -115,7 +115,7 @@ def _seeds(model: Model, summary: Summary, key: str) -> int | None:
 
 
 def _with_interval(s: Statistic) -> str:
-    return percent(s.mean) + (f" [{number(100 * s.low, 1)}, {number(100 * s.high, 1)}]" if math.isfinite(s.low) else "")
+    return percent(s.mean) + (f" {bracket(100 * s.low, 100 * s.high, 1)}" if math.isfinite(s.low) else "")
 
 
 @STUDY_FIGURES.register("fourier", order=110)

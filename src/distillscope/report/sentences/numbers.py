@@ -6,6 +6,7 @@ import math
 from collections.abc import Iterable
 from typing import TYPE_CHECKING
 
+from distillscope.measure.results import decimals
 from distillscope.results import keys
 from distillscope.results.keys import ACCURACIES, NBSP, facts_of, teacher_key
 
@@ -92,7 +93,17 @@ def interval_text(s: Statistic, digits: int = 2, scale: float = 1.0) -> str:
     """'[14.10, 17.90]', or nothing where one seed gives none."""
     if not math.isfinite(s.low):
         return ""
-    return f"[{number(scale * s.low, digits)}, {number(scale * s.high, digits)}]"
+    return bracket(scale * s.low, scale * s.high, digits)
+
+
+def bracket(low: float, high: float, digits: int = 2) -> str:
+    """An interval; an end that is not 0 does not read as 0, which would leave open on which side of 0 it lies.
+
+    >>> bracket(0.1, 1.4, 1), bracket(-0.02, 1.4, 1), bracket(0.0, 1.4, 1), bracket(1e-9, 1.4, 1)
+    ('[0.1, 1.4]', '[−0.02, 1.40]', '[0.0, 1.4]', '[0.0, 1.4]')
+    """
+    shown = decimals(low, low, high, least=digits)
+    return f"[{number(low, shown)}, {number(high, shown)}]"
 
 
 def shortened(name: str, room: int = 14) -> str:

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from distillscope.advice.axes import PAPER, TUNED
 from distillscope.advice.rank import Entry, Ranking, Recommendation
-from distillscope.report.sentences.numbers import NBSP, number
+from distillscope.report.sentences.numbers import NBSP, bracket, number
 from distillscope.visible import joined
 
 if TYPE_CHECKING:
@@ -37,7 +37,7 @@ def gain(contrast: Contrast, scale: float = 1.0, digits: int = 1, interval: tupl
     low, high = interval or contrast.interval()
     if not math.isfinite(low):
         return f"{signed(scale * contrast.mean, digits)} [spread unknown]"
-    return f"{signed(scale * contrast.mean, digits)} [{number(scale * low, digits)}, {number(scale * high, digits)}]"
+    return f"{signed(scale * contrast.mean, digits)} {bracket(scale * low, scale * high, digits)}"
 
 
 def following_text(study: Mapping[str, Any]) -> str:

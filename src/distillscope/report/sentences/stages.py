@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 from distillscope.measure.results import Audit, Stage, Value, WorstItem
 from distillscope.report.sentences.audit_measures import p_text
-from distillscope.report.sentences.numbers import NBSP, number, percent
+from distillscope.report.sentences.numbers import NBSP, bracket, number, percent
 
 WHAT = {"accuracy": "probe accuracy", "recall_at_1": "recall at 1 in the teacher's index",
         "mapped_recall_at_1": "recall at 1 in the teacher's index, after one fitted matrix"}
@@ -123,7 +123,7 @@ def points_text(lost: Value) -> str:
     >>> points_text(Value(0.021, 0.01, 0.034, 300, "", "share")).replace(NBSP, " ")
     '2.1 points [1.0, 3.4]'
     """
-    ends = "" if lost.interval is None else f" [{', '.join(number(100 * v, 1) for v in lost.interval)}]"
+    ends = "" if lost.interval is None else f" {bracket(100 * lost.interval[0], 100 * lost.interval[1], 1)}"
     return f"{number(100 * lost.value, 1)}{NBSP}points{ends}"
 
 
@@ -209,7 +209,7 @@ def _times(before: Stage, stage: Stage, key: str, less: str, more: str) -> str:
 
 
 def _flip_interval(value: Value) -> str:
-    return "" if value.interval is None else f" [{', '.join(number(100 * v, 1) for v in value.interval)}]"
+    return "" if value.interval is None else f" {bracket(100 * value.interval[0], 100 * value.interval[1], 1)}"
 
 
 def worst_measure(item: WorstItem) -> str:

@@ -12,6 +12,7 @@ from distillscope.report.figures.noise import Sigma, by_size, noise_conditions
 from distillscope.report.sentences.numbers import (
     NBSP,
     accuracy_of,
+    bracket,
     by,
     count,
     interval_text,
@@ -110,7 +111,7 @@ def what_was_lost(setting: Setting, summary: Summary) -> list[str]:
             gap = 100 * (own.mean - s.mean)
             direction = 1 if gap >= 0 else -1  # the sentence's
             ends = sorted(100 * (own.mean - end) * direction for end in (s.low, s.high))
-            interval = f" [{number(ends[0], 1)}, {number(ends[1], 1)}]" if math.isfinite(s.low) and len(first) == 1 else ""
+            interval = f" {bracket(ends[0], ends[1], 1)}" if math.isfinite(s.low) and len(first) == 1 else ""
             who = _highest(first, [m for m, _ in scores if m not in first], summary, accuracy)
             sentences.append(f"{who} {against(own, [(first[0], s)])} the teacher on clean images {by(accuracy[1])}{interval}, "
                              f"{seeds_text(s.n_seeds)}.")
