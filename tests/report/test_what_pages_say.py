@@ -136,4 +136,4 @@ def test_students_that_only_guess_are_said_to(tmp_path):
 def test_an_end_that_is_not_0_says_on_which_side_of_it_it_lies():
     value = Value(0.0002, 0.00004, 0.0012, 5000, "", "share")
     assert told(value, "probe.negative_flips") == "0.020\u00a0%" and between(value, "probe.negative_flips") == "[0.004, 0.120]"
-    assert [gain(paired([0.1, 0.2, 0.15, last])) for last in (0.04, 0.01)] == ["+0.1 [0.01, 0.23]", "+0.1 [−0.02, 0.25]"]
+    assert [gain(paired([0.1, 0.2, 0.15, last])) for last in (0.04, 0.01)] == ["+0.1 [0.01, 0.23]", "+0.1 [−0.01, 0.24]"]
