@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pandas as pd
 
-from builders.synthetic_run import make_run
+from builders.synthetic_run import keep_pictures, make_run
 from distillscope.measure.results import Value
 from distillscope.report.draw.with_matplotlib import draw
 from distillscope.report.draw.with_plotly import to_plotly
@@ -137,3 +137,12 @@ def test_an_end_that_is_not_0_says_on_which_side_of_it_it_lies():
     value = Value(0.0002, 0.00004, 0.0012, 5000, "", "share")
     assert told(value, "probe.negative_flips") == "0.020\u00a0%" and between(value, "probe.negative_flips") == "[0.004, 0.120]"
     assert [gain(paired([0.1, 0.2, 0.15, last])) for last in (0.04, 0.01)] == ["+0.1 [0.01, 0.23]", "+0.1 [−0.01, 0.24]"]
+
+
+def test_of_classes_that_tie_none_is_named_alone(tmp_path):
+    """Every class of the invented pictures is confused alike."""
+    figures = findings(keep_pictures(make_run(tmp_path / "run", students=("S", "M"), seeds=(1,)), count=24)).figures
+    (widest,), (confused,) = figures["by_class"].findings, figures["confusion"].findings
+    assert widest == ("The widest gap to the teacher is on “<class 0>”, “<class 1>”, “<class 2>” and “<class 3>”: 83.3 points "
+                      "by the mean of the students.")
+    assert confused.count("(as much for 3 other pairs of classes)") == 2

@@ -12,7 +12,7 @@ from distillscope.measure.results import Audit, Curve, Value
 from distillscope.report.figures.figure import Figure, Mark, Panel, Series, ends
 from distillscope.report.page import AUDIT_FIGURES
 from distillscope.report.sentences.audit import ACCURACIES, RECALLS, capital
-from distillscope.report.sentences.audit_measures import accuracy_sentence, gallery_size, reach, told
+from distillscope.report.sentences.audit_measures import accuracy_sentence, gallery_size, of_ten, reach, told
 from distillscope.report.sentences.numbers import number
 from distillscope.report.sentences.stages import stage_titles
 from distillscope.results.models import MARKERS, NULL_COLOUR, STUDENT_COLOURS, TEACHER_COLOUR, Model, Setting
@@ -54,13 +54,17 @@ def _nats_kept(found: Audit) -> tuple[Panel | None, str]:
                                    low=ends and ends[1:], high=ends and ends[:1], marker=TEACHER_MODEL.marker,
                                    label="teacher against itself", n=own.n, **ITEMS))
     series.append(null_line(k, logs, "ceiling, log K"))
-    sentence = (f"Among {math.exp(ceiling.value):,.0f} candidates the student keeps {number(ceiling.value - value.value, 2)} "
-                f"of at most {number(ceiling.value, 2)} nats")
+    kept, among = ceiling.value - value.value, f"Among {math.exp(ceiling.value):,.0f} candidates the student"
+    sentence = f"{among} keeps {number(kept, 2)} of at most {number(ceiling.value, 2)} nats"
+    if kept <= 0:
+        sentence = (f"{among} keeps nothing: its loss of {number(value.value, 2)} nats is no less than the "
+                    f"{number(ceiling.value, 2)} of equal rows")
     retained = found.measured.get(SHARE)
-    if retained:
+    if retained and kept > 0:
         sentence += f": {told(retained, SHARE)}{reach(retained, SHARE)} of what the teacher keeps of itself"
+    least = min(0.0, *(1.08 * v for s in series for v in s.lower))
     return Panel("Nats kept: log K less the loss", "candidates K", "nats kept", series, x_log=True,
-                 y_range=(0.0, 1.08 * max(logs)), x_ticks=[(v, f"{v:,.0f}") for v in k]), f"{sentence}."
+                 y_range=(least, 1.08 * max(logs)), x_ticks=[(v, f"{v:,.0f}") for v in k]), f"{sentence}."
 
 
 def _over_temperature(found: Audit) -> tuple[Panel | None, str]:
@@ -105,7 +109,7 @@ def retrieval(found: Audit) -> Figure:
     findings = [f"{told(recall, key)}{reach(recall, key)} of the queries{how} find their own item first among {gallery:,}."
                 for key, how in RECALLS.items() if (recall := found.measured.get(key))]
     if overlap:
-        findings.append(f"Of the first 10 results in the student's own index, {number(10 * overlap.value, 1)} are the "
+        findings.append(f"Of the first 10 results in the student's own index, {of_ten(overlap.value)} are the "
                         "teacher's.")
     return Figure("retrieval", "Search",
                   "Student queries in the teacher's index of the same items: as they are, and after one cross-validated matrix "

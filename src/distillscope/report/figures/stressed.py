@@ -11,13 +11,14 @@ import numpy as np
 from distillscope.report.figures.figure import Figure, Grid, Mark, Panel, Series, curve_over_seeds, ends, gaps_said
 from distillscope.report.figures.geometry import of_setting, panel_title
 from distillscope.report.page import STUDY_FIGURES
-from distillscope.report.sentences.numbers import accuracy_of, bracket, percent
+from distillscope.report.sentences.numbers import accuracy_of, alike, bracket, percent
 from distillscope.results.keys import LATENCY
 from distillscope.results.models import Model, Setting, trials_of_model
 from distillscope.results.robustness import MEAN
 from distillscope.results.rows import Condition
 from distillscope.results.run import Run
 from distillscope.results.summary import Statistic, Summary
+from distillscope.visible import joined
 
 
 def not_run(name: str) -> str:
@@ -51,8 +52,8 @@ def bands(run: Run, settings: list[Setting], summary: Summary) -> Figure:
             panels.append(Panel(f"{title}: σ {sigma:g}" if title else f"σ {sigma:g}{', added to the input' if where else ''}",
                                 "band, fractions of Nyquist", "accuracy", series, x_ticks=ticks, y_percent=True,
                                 y_range=(0.0, 1.02), x_range=(-0.35, len(own) - 0.65)))
-            deaf = [f"{s.label} {ticks[int(np.argmin(s.y))][1]} ({percent(min(s.y))})" for s in series if len(s.y) == len(own)
-                    and s.label in {m.label for m in setting.named}]
+            deaf = [f"{s.label} {joined(ticks[i][1] for i in alike(s.y, min(s.y)))} ({percent(min(s.y))})" for s in series
+                    if len(s.y) == len(own) and s.label in {m.label for m in setting.named}]
             if deaf:
                 findings.append(f"Most hurt at σ {sigma:g}{of_setting(settings, setting)} by the band: {', '.join(deaf)}.")
     return Figure("bands", "Noise, band by band",

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING
 
 from distillscope.measure.results import decimals
 from distillscope.results import keys
 from distillscope.results.keys import ACCURACIES, NBSP, facts_of, teacher_key
+from distillscope.visible import joined
 
 if TYPE_CHECKING:
     from distillscope.results.summary import Statistic, Summary
@@ -104,6 +105,36 @@ def bracket(low: float, high: float, digits: int = 2) -> str:
     """
     shown = decimals(low, low, high, least=digits)
     return f"[{number(low, shown)}, {number(high, shown)}]"
+
+
+def quoted(names: Iterable[str]) -> str:
+    """
+    >>> quoted(["a", "b"])
+    '“a” and “b”'
+    """
+    return joined(f"“{n}”" for n in names)
+
+
+MOST_NAMES = 5
+"""Names that a sentence lists."""
+
+
+def several(names: Sequence[str]) -> str:
+    """
+    >>> several(["a", "b"]), several("abcdefg")
+    ('“a” and “b”', '“a”, “b”, “c”, “d”, “e” and 2 more')
+    """
+    kept, more = names[:MOST_NAMES], len(names) - MOST_NAMES
+    return joined([*(f"“{n}”" for n in kept), f"{more} more"]) if more > 0 else quoted(kept)
+
+
+def alike(values: Sequence[float], value: float) -> list[int]:
+    """The places of all values that equal one of them, up to rounding: the largest or the smallest may be several.
+
+    >>> alike([0.3, 0.1 + 0.2, 0.4], 0.3)
+    [0, 1]
+    """
+    return [i for i, v in enumerate(values) if math.isclose(v, value, rel_tol=1e-9, abs_tol=1e-12)]
 
 
 def shortened(name: str, room: int = 14) -> str:

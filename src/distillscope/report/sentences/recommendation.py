@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 from distillscope.advice.axes import PAPER, TUNED
 from distillscope.advice.rank import Entry, Ranking, Recommendation
-from distillscope.report.sentences.numbers import NBSP, bracket, number
+from distillscope.report.sentences.numbers import NBSP, bracket, number, quoted
 from distillscope.visible import joined
 
 if TYPE_CHECKING:
@@ -140,14 +140,6 @@ def other_arms(ranking: Ranking) -> str:
 def beaten(ranking: Ranking) -> str:
     """`other_arms` as the subject of a sentence."""
     return f"{other_arms(ranking)} {'are' if len(ranking.entries) - len(ranking.leaders) == 2 else 'is'}"
-
-
-def quoted(names: Iterable[str]) -> str:
-    """
-    >>> quoted(["a", "b"])
-    '“a” and “b”'
-    """
-    return joined(f"“{n}”" for n in names)
 
 
 def undecided(ranking: Ranking) -> str:
