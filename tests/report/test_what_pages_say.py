@@ -10,6 +10,7 @@ import pandas as pd
 
 from builders.synthetic_run import keep_pictures, make_run
 from distillscope.measure.results import Value
+from distillscope.report.context.study import arms_of
 from distillscope.report.draw.with_matplotlib import draw
 from distillscope.report.draw.with_plotly import to_plotly
 from distillscope.report.figures.audit_items import STUDENT_MODEL, dots
@@ -28,8 +29,8 @@ def findings(run: Path) -> Findings:
 
 
 def changed(run: Path, where: str, measure: str, value: float, condition: str | None = None) -> Path:
-    """Sets a measure in every trial (or reference) to one value."""
-    for path in run.glob(f"{where}/*/results.csv"):
+    """Sets a measure to one value in the folders of that pattern."""
+    for path in run.glob(f"{where}/results.csv"):
         frame = pd.read_csv(path)
         rows = frame["measure"].str.endswith(measure) & ((frame["condition"] == condition) if condition else True)
         frame.loc[rows, "value"] = value
@@ -62,7 +63,7 @@ def test_a_name_that_begins_with_an_underscore_is_in_the_legend(tmp_path):
 
 def test_a_level_without_spread_does_not_take_the_other_levels_intervals_away(tmp_path):
     """At one level all seeds give one number, which is no interval: the band of the whole line was left out."""
-    run = changed(make_run(tmp_path / "run", students=("S", "M")), "trials", "paper.probe.student.accuracy", 0.7, "clean")
+    run = changed(make_run(tmp_path / "run", students=("S", "M")), "trials/*", "paper.probe.student.accuracy", 0.7, "clean")
     figure = findings(run).figures["noise"]
     line = next(s for s in figure.panels[0].series if s.label == "S")
     assert [math.isfinite(v) for v in line.low] == [False, True, True, True, True] and line.lower[0] == line.y[0]
@@ -113,23 +114,22 @@ def test_a_probe_that_another_contradicts_is_named_with_the_other_one(tmp_path):
 def test_no_student_is_named_the_most_accurate_where_others_are_not_shown_to_be_below_it(tmp_path):
     run = make_run(tmp_path / "run", students=("S", "M", "L"), seeds=(42,))
     assert "L is, by the mean, the most accurate student, not shown to be ahead of S and M: 21.1 points less" in spoken(run)
-    tied = spoken(changed(run, "trials", "paper.probe.student.accuracy", 0.9))
+    tied = spoken(changed(run, "trials/*", "paper.probe.student.accuracy", 0.9))
     assert "S, M and L are, by the mean, the most accurate students: 4.3 points less accurate than the teacher" in tied
 
 
 def test_a_student_that_equals_its_teacher_is_not_called_less_accurate(tmp_path):
     run = make_run(tmp_path / "run", students=("S",))
-    for where in ("trials", "references"):
-        changed(run, where, "accuracy", 1.0)
+    changed(run, "*/*", "accuracy", 1.0)
     said = spoken(run)
     assert "student S is as accurate as its teacher" in said and "0.0 points less" not in said
 
 
 def test_students_that_only_guess_are_said_to(tmp_path):
-    run = changed(make_run(tmp_path / "run", students=("S", "M")), "trials", "paper.probe.student.accuracy", 0.11)
+    run = changed(make_run(tmp_path / "run", students=("S", "M")), "trials/*", "paper.probe.student.accuracy", 0.11)
     with_rows(run, "references", "paper.probe.teacher.accuracy", "knn.largest_class", 0.1, "clean")
     assert "On clean images S and M do hardly better than always guessing the largest class (10.0\u00a0%)" in spoken(run)
-    changed(run, "trials", "paper.probe.student.accuracy", 0.5)
+    changed(run, "trials/*", "paper.probe.student.accuracy", 0.5)
     assert "guessing" not in spoken(run)
 
 
@@ -146,3 +146,33 @@ def test_of_classes_that_tie_none_is_named_alone(tmp_path):
     assert widest == ("The widest gap to the teacher is on “<class 0>”, “<class 1>”, “<class 2>” and “<class 3>”: 83.3 points "
                       "by the mean of the students.")
     assert confused.count("(as much for 3 other pairs of classes)") == 2
+
+
+def test_means_that_are_equal_at_a_level_cross_there(tmp_path):
+    """Few test images often give two students one accuracy: no crossing was found on either side of it."""
+    run = make_run(tmp_path / "run", students=("S", "L"))
+    levels = {"clean": (0.5, 0.6), "noise=0.02": (0.5, 0.6), "noise=0.05": (0.4, 0.4), "noise=0.1": (0.4, 0.3),
+              "noise=0.2": (0.3, 0.2)}
+    for condition, values in levels.items():
+        for student, value in zip("SL", values, strict=True):
+            changed(run, f"trials/*--{student}--*", "paper.probe.student.accuracy", value, condition)
+    figure = findings(run).figures["noise"]
+    assert [m.value for m in figure.panels[0].marks] == [0.05]
+    said = "cross at σ ≈ 0.05: beyond it that of S is higher; at σ 0.1 it leads by 10.0 points, n = 3 seeds."
+    assert figure.findings == [f"The means of S and L {said}"]
+
+
+def test_an_arms_row_says_how_many_seeds_each_of_its_differences_has(tmp_path):
+    run = make_run(tmp_path / "run", arms=("cosine", "other"), students=("S",))
+    (path,) = run.glob("trials/*--other--S--seed42/results.csv")
+    frame = pd.read_csv(path)
+    frame.loc[frame["measure"] == "student.effective_rank", "value"] = math.nan
+    frame.to_csv(path, index=False)
+    found = findings(run)
+    assert arms_of(found.run, found.settings[0], found.summary).table.rows[0].cells[-1].text == "2 to 3"
+
+
+def test_a_student_above_the_ceiling_keeps_no_nats(tmp_path):
+    run = changed(make_run(tmp_path / "run", students=("S", "M"), seeds=(1,)), "trials/*", "paper.infonce", 4.2)
+    (said,) = findings(run).figures["information"].findings
+    assert said == "Nats below the ceiling: S none (it is above), M none (it is above)."

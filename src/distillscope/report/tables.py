@@ -160,7 +160,7 @@ def sample_note(settings: list[Setting], summary: Summary) -> str:
         return ""
     text = f"Ranks are over N = {counts[0] if len(counts) == 1 else f'{counts[0]} to {counts[-1]}'} images"
     if undersampled(settings, summary):
-        return f"{text}, fewer than twice the dimensions: every rank here is biased low, the teacher's most."
+        return f"{text}, fewer than twice the dimensions: every rank here is biased low, the highest most."
     return f"{text}."
 
 

@@ -57,8 +57,9 @@ def information(run: Run, settings: list[Setting], summary: Summary) -> Figure:
                 panels.append(Panel(f"{prefix}InfoNCE", "", "nats (lower keeps more)", series, marks,
                                     x_ticks=ticks, y_range=(0.0, 1.2 * top), note=how))
                 if ceilings:
-                    kept = [f"{s.label} {number(ceilings[0] - s.y[0], 3)}" for s in series
-                            if s.label in {m.label for m in setting.named}]
+                    shown = [s for s in series if s.label in {m.label for m in setting.named}]
+                    kept = [f"{s.label} {number(ceilings[0] - s.y[0], 3) if s.y[0] < ceilings[0] else 'none (it is above)'}"
+                            for s in shown]
                     findings.append(f"Nats below the ceiling{of_setting(settings, setting)}: {', '.join(kept)}.")
         spread = first_known(UNIFORMITY, summary)
         if spread:

@@ -146,9 +146,9 @@ def fourier(run: Run, settings: list[Setting], summary: Summary) -> Figure:
     cells = [v for grid in grids for row in grid.values for v in row if v is not None]  # one scale for all
     panels = [replace(p, grid=replace(g, low=min(cells), high=max(cells))) for p, g in zip(panels, grids, strict=True)]
     return Figure("fourier", "Fourier heat map",
-                  "The error that one wave causes, for each frequency: slow waves in the middle, fast ones at the edge. A dark "
-                  "middle with pale edges is a model that responds to coarse shape; dark edges are a sensitivity to fine "
-                  "detail.",
+                  "The error that one wave causes, for each frequency: slow waves in the middle, fast ones at the edge. A "
+                  "strong colour is a high error: in the middle alone, of a model that responds to coarse shape; at the "
+                  "edges, a sensitivity to fine detail.",
                   panels, "" if panels else not_run("fourier"))
 
 

@@ -206,5 +206,6 @@ def _neighbours(found: Recommendation) -> str:
 def teacher_row(found: Recommendation) -> str:
     """The teacher's own values, and what the noisy accuracy is the mean of."""
     noisy = next((f" Noisy: mean over {', '.join(a.conditions)}." for a in found.axes if a.name == "robustness"), "")
-    known = [f"{a.title} {number(a.scale * a.teacher, 1)}" for a in found.axes if a.teacher is not None]
+    known = [f"{a.title} {number(a.scale * a.teacher, 1)}{NBSP}{'%' if a.unit == 'points' else a.unit}" for a in found.axes
+             if a.teacher is not None]
     return (f"Teacher: {'; '.join(known)}." if known else "The teacher's own values were not measured.") + noisy
