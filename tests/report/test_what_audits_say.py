@@ -11,7 +11,7 @@ from distillscope import audit
 from distillscope.measure.results import Audit, Line, Stage, Value
 from distillscope.report.audit_page import Audited
 from distillscope.report.sentences import audit as sentences
-from distillscope.report.sentences.audit_measures import SENTENCES, meaning
+from distillscope.report.sentences.audit_measures import SENTENCES, meaning, p_text
 from distillscope.report.sentences.stages import stage_findings, value_text
 
 rng = np.random.default_rng(1)
@@ -86,3 +86,15 @@ def test_a_stage_that_lost_little_does_not_read_as_whole():
     found = Audit(stages=[before, Stage("student", "s", flips)])
     assert "3 of 9,999 items were right before and are wrong after it (0.03\u00a0% [0.01, 0.09])" in stage_findings(found)[0]
     assert value_text(Value(0.9997, None, None, 9999, "", "share")) == "99.97"
+
+
+def test_where_no_loss_was_found_the_labels_are_not_said_to_make_it_harmless(same):
+    """'No loss was found ...; on these labels that does not matter' spoke of a loss that there was not."""
+    assert "; nor on these labels, where a linear probe keeps 100.0" in sentences.headline(same)
+    noisy = audit(TEACHER, TEACHER + rng.normal(size=TEACHER.shape), labels=LABELS)
+    assert "; on these labels that does not matter, since" in sentences.headline(noisy)
+
+
+def test_a_p_beside_the_bound_reads_as_on_its_side():
+    said = [p_text(p).replace("\u00a0", " ") for p in (0.0496, 0.05004, 0.05, 0.2)]
+    assert said == ["p = 0.0496", "p = 0.05004", "p = 0.050", "p = 0.200"]

@@ -179,11 +179,10 @@ def _matters(found: Audit, worst: Loss | None) -> str:
     if kept.value >= WHOLE and kept.low is not None and kept.low < LITTLE:
         return (f"on these labels no loss of accuracy is seen ({ACCURACIES[head]}: {against}), but {kept.n:,} items cannot "
                 f"rule one out (retained: 95{NBSP}% interval {between(kept, 'retention')}{NBSP}%)")
-    if kept.value > 1:
-        which = "it" if worst and worst.retained >= WHOLE else "that"
-        return (f"on these labels {which} does not matter, since {ACCURACIES[head]} does no worse on the student ({against})")
     if kept.value >= WHOLE:
-        return f"on these labels that does not matter, since {accuracies}"
+        said = f"{ACCURACIES[head]} does no worse on the student ({against})" if kept.value > 1 else accuracies
+        nothing = worst is not None and worst.retained >= WHOLE and _ceiling(found) >= HALF and not _other_coordinates(found)
+        return f"nor on these labels, where {said}" if nothing else f"on these labels that does not matter, since {said}"
     if kept.value >= LITTLE:
         return f"on these labels it matters little, since {accuracies}"
     return f"on these labels it matters{'' if kept.value >= SOME else ' a lot'}, since {accuracies}"

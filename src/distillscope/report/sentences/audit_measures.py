@@ -352,10 +352,12 @@ def of_ten(value: float) -> str:
 
 def p_text(p: float) -> str:
     """
-    >>> p_text(0.0321).split(NBSP), p_text(1e-12).split(NBSP)
-    (['p', '=', '0.032'], ['p', '<', '0.001'])
+    >>> p_text(0.0321).split(NBSP), p_text(1e-12).split(NBSP), p_text(0.0498).split(NBSP)
+    (['p', '=', '0.032'], ['p', '<', '0.001'], ['p', '=', '0.0498'])
     """
-    return f"p{NBSP}<{NBSP}0.001" if p < 0.001 else f"p{NBSP}={NBSP}{p:.3f}"
+    if p < 0.001:
+        return f"p{NBSP}<{NBSP}0.001"
+    return f"p{NBSP}={NBSP}{p:.{next((d for d in range(3, 7) if float(f'{p:.{d}f}') != 0.05), 3)}f}"
 
 
 def reach(value: Value | None, name: str = "") -> str:
