@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import itertools
 import math
 from pathlib import Path
@@ -9,7 +10,9 @@ from pathlib import Path
 import pandas as pd
 
 from builders.synthetic_run import keep_pictures, make_run
+from distillscope.claims.verdict import Decision, Verdict
 from distillscope.measure.results import Value
+from distillscope.report.claims import claims_table
 from distillscope.report.context.study import arms_of
 from distillscope.report.draw.with_matplotlib import draw
 from distillscope.report.draw.with_plotly import to_plotly
@@ -89,8 +92,8 @@ def spoken(run: Path) -> str:
 
 
 def with_rows(run: Path, where: str, like: str, measure: str, value: float, at: str | None = None) -> Path:
-    """Adds a measure to every trial or reference, under each condition (or one) of another measure."""
-    for path in run.glob(f"{where}/*/results.csv"):
+    """Adds a measure in the folders of that pattern, under each condition (or one) of another measure."""
+    for path in run.glob(f"{where}/results.csv"):
         frame = pd.read_csv(path)
         rows = frame[(frame["measure"] == like) & ((frame["condition"] == at) if at else True)]
         pd.concat([frame, rows.assign(measure=measure, value=value)]).to_csv(path, index=False)
@@ -100,8 +103,8 @@ def with_rows(run: Path, where: str, like: str, measure: str, value: float, at: 
 def test_a_probe_that_another_contradicts_is_named_with_the_other_one(tmp_path):
     """A probe with a fixed C may find nothing in a student that a tuned one finds better than its teacher."""
     run = make_run(tmp_path / "run", students=("S", "M"))
-    with_rows(run, "trials", "paper.probe.student.accuracy", "probe.student.accuracy", 0.96)
-    with_rows(run, "references", "paper.probe.teacher.accuracy", "probe.teacher.accuracy", 0.95)
+    with_rows(run, "trials/*", "paper.probe.student.accuracy", "probe.student.accuracy", 0.96)
+    with_rows(run, "references/*", "paper.probe.teacher.accuracy", "probe.teacher.accuracy", 0.95)
     said = spoken(run).replace("\u00a0", " ")
     assert ("22.6 to 23.4 points less accurate than their teacher clip-vit-b32 (94.3 %) by a linear probe (C = 1, unit norm), "
             "but 1.0 points more accurate than it (95.0 %) by a linear probe (tuned), and use") in said
@@ -127,7 +130,7 @@ def test_a_student_that_equals_its_teacher_is_not_called_less_accurate(tmp_path)
 
 def test_students_that_only_guess_are_said_to(tmp_path):
     run = changed(make_run(tmp_path / "run", students=("S", "M")), "trials/*", "paper.probe.student.accuracy", 0.11)
-    with_rows(run, "references", "paper.probe.teacher.accuracy", "knn.largest_class", 0.1, "clean")
+    with_rows(run, "references/*", "paper.probe.teacher.accuracy", "knn.largest_class", 0.1, "clean")
     assert "On clean images S and M do hardly better than always guessing the largest class (10.0\u00a0%)" in spoken(run)
     changed(run, "trials/*", "paper.probe.student.accuracy", 0.5)
     assert "guessing" not in spoken(run)
@@ -176,3 +179,24 @@ def test_a_student_above_the_ceiling_keeps_no_nats(tmp_path):
     run = changed(make_run(tmp_path / "run", students=("S", "M"), seeds=(1,)), "trials/*", "paper.infonce", 4.2)
     (said,) = findings(run).figures["information"].findings
     assert said == "Nats below the ceiling: S none (it is above), M none (it is above)."
+
+
+def test_a_narrow_terminal_cuts_no_claims_name():
+    from rich.console import Console
+
+    endpoint = "accuracy under band=0.75-1/0.1-and-more"
+    verdicts = tuple(Verdict(name, "", "undecided", endpoint, "", {}, 5) for name in ("capacity-limit", "rank-robustness"))
+    console = Console(width=60, record=True, file=io.StringIO())
+    console.print(claims_table(Decision("digits", "t", verdicts)))
+    cells = [[cell.strip() for cell in line.split("│")[1:3]] for line in console.export_text().splitlines() if "│" in line]
+    assert "".join(first for first, _ in cells) == "capacity-limitrank-robustness"
+    assert "".join(second for _, second in cells) == "undecidedundecided"
+
+
+def test_an_interval_of_a_share_ends_at_100_per_cent(tmp_path):
+    run = make_run(tmp_path / "run", students=("S",))
+    for seed, value in ((42, 0.97), (123, 1.0), (456, 0.99)):
+        with_rows(run, f"trials/*seed{seed}", "knn.student.accuracy", "mapped.recall_at_1", value)
+    found = findings(run)
+    recall = found.summary.get(found.settings[0].students[0], "mapped.recall_at_1")
+    assert recall.high == 1.0 and 0.9 < recall.low < recall.mean
