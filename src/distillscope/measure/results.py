@@ -22,6 +22,7 @@ if TYPE_CHECKING:
 GROUPS: tuple[str, ...] = get_args(Group)
 MOST = 6
 SAME = 1e-9
+NEAR_ZERO = 3
 """What differs by less is equal but for rounding in the computation."""
 SIGNIFICANT = 0.05
 """Adjusted p below which a step is said to have lost something."""
@@ -363,8 +364,11 @@ def decimals(value: float, low: float | None = None, high: float | None = None, 
     """Decimals, ``least`` to ``most``, with which a value and its interval read as what they are.
 
     A value that is not ``full`` (1, or 100 in per cent) does not read as full, and two different ends of an interval do not
-    read as one. Where ``most`` are too few for that, ``least`` is enough.
+    read as one. Where ``most`` are too few for that, ``least`` is enough. Nor does an end read as 0 that is not, which would
+    leave open on which side of 0 it lies, or a value whose side is known, where `NEAR_ZERO` decimals more show it.
 
+    >>> decimals(0.02, -0.004, 0.05, least=2), decimals(0.0004, -0.2, 0.2, least=2), decimals(0.0004, least=2)
+    (3, 2, 4)
     >>> decimals(0.99988, 0.99987, 0.99989, least=3, full=1), decimals(1 - 1e-16, 1.0, 1.0, least=3, full=1)
     (5, 3)
     >>> decimals(99.97, least=1, full=100), decimals(31.04, 30.6, 31.4, least=1)
@@ -372,9 +376,12 @@ def decimals(value: float, low: float | None = None, high: float | None = None, 
     """
     known = [v for v in (value, low, high) if v is not None]
     one = low is None or high is None or high - low < SAME
-    for digits in range(least, most + 1):
-        if all(_reads(v, digits, full) for v in known) and (one or len({round(v, digits) for v in known[1:]}) > 1):
-            return digits
+    sided = [v for v in ((value, low, high) if low is None or high is None or not low < 0 < high else (low, high)) if v]
+    for as_zero in (False, True):
+        for digits in range(least, (most if as_zero else min(most, least + NEAR_ZERO)) + 1):
+            if (all(_reads(v, digits, full) for v in known) and (one or len({round(v, digits) for v in known[1:]}) > 1)
+                    and (as_zero or all(round(v, digits) for v in sided))):
+                return digits
     return least
 
 

@@ -78,7 +78,7 @@ def ends(found: Sequence[Subset], what: str) -> np.ndarray:
 @measures.register("probe.worst_class_retention", unit="share", group="probe", interval="together", n="probe_count",
                    title="worst class, retention", percent=True, better="higher")
 def probe_worst_class(probe_class_retention: np.ndarray) -> float:
-    """The smallest share of the teacher's probe accuracy that the student keeps in any class; its interval is that class's."""
+    """The smallest share of the teacher's probe accuracy that the student keeps in any class."""
     return float(probe_class_retention[:, 0].min())
 
 

@@ -160,7 +160,7 @@ def claims_table(decision: Decision):
     table = WholeWords(title=Text(f"claims, {decision.dataset}, teacher {decision.teacher}"), title_justify="left",
                        caption=Text(caption), caption_justify="left")
     for name in ("claim", "verdict", "primary endpoint, or why not", "effect [95 %]", "bound", "p (Holm)", "n"):
-        table.add_column(name, overflow="fold", no_wrap=name in ("claim", "verdict"))
+        table.add_column(name, overflow="fold")  # an id that has no room goes on in the next line, it is not cut
     styles = {"supported": "green", "refuted": "red", "undecided": "dim"}
     for v in decision.verdicts:
         table.add_row(v.id, Text(v.verdict, style=styles[v.verdict]), Text(v.endpoint or v.reason), Text(effect_text(v)),

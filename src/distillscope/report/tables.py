@@ -133,6 +133,11 @@ def _columns(run: Run, summary: Summary) -> list[Column]:
     accuracy = accuracy_of(summary)
     if accuracy:
         columns.append(_column(accuracy[0], "accuracy_clean", title="clean, %", narrow="clean %"))
+        second = words.second_accuracy(summary)
+        if second:
+            short = "tuned" if "tuned" in second[1] else facts_of(second[0]).short
+            columns.append(_column(second[0], f"accuracy_clean_{short}", title=f"clean {words.by(second[1])}, %",
+                                   narrow=f"clean % ({short})"))
         columns += [_column(accuracy[0], f"accuracy_{s.condition}", condition=s.condition, title=f"σ {s.value:g}, %",
                             hint=f"{accuracy[1]}, {s.text}", narrow=f"σ {s.value:g} %") for s in noise_conditions(run, summary)]
     loss, spread = first_known(words.INFONCE, summary), first_known(words.UNIFORMITY, summary)
@@ -155,7 +160,7 @@ def sample_note(settings: list[Setting], summary: Summary) -> str:
         return ""
     text = f"Ranks are over N = {counts[0] if len(counts) == 1 else f'{counts[0]} to {counts[-1]}'} images"
     if undersampled(settings, summary):
-        return f"{text}, fewer than twice the dimensions: every rank here is biased low, the teacher's most."
+        return f"{text}, fewer than twice the dimensions: every rank here is biased low, the highest most."
     return f"{text}."
 
 
@@ -165,9 +170,10 @@ def undersampled(settings: list[Setting], summary: Summary) -> bool:
     return any(flag is not None and flag.mean > 0 for flag in flags)
 
 
-def _find_published(entries: Sequence[Published], model: Model, column: Column, first_arm: str) -> Published | None:
+def _find_published(entries: Sequence[Published], model: Model, column: Column) -> Published | None:
+    plain = model.is_teacher or model.label == model.student  # only what departs from the study's first arm has it in its name
     for entry in entries:
-        if (entry.student == model.student and (model.is_teacher or (entry.arm or first_arm) == model.arm)
+        if (entry.student == model.student and (model.is_teacher or entry.arm == model.arm if entry.arm else plain)
                 and entry.condition == column.condition and teacher_key(entry.measure) == teacher_key(column.measure)):
             return entry
     return None
@@ -178,11 +184,10 @@ def build_table(run: Run, settings: list[Setting], summary: Summary) -> Table:
     entries, columns = run.study.published, _columns(run, summary)
     rows, used = [], set()
     for setting in settings:
-        first_arm = setting.students[0].arm if setting.students else ""
         for model in setting.models:
             cells = []
             for column in columns:
-                entry = _find_published(entries, model, column, first_arm)
+                entry = _find_published(entries, model, column)
                 used.add(id(entry))
                 value, std = (entry.value, entry.std) if entry else (None, None)
                 cells.append(Cell(summary.get(model, column.measure, column.condition), value, std))
@@ -204,7 +209,9 @@ def _notes(table: Table, levels: list[Sigma], sample: str, unplaced: int) -> lis
         notes.append(f"Mean ± {table.spread} standard deviation over seeds; {how}."
                      if seeds[-1] > 1 else f"One run each: {how}.")
     if any(c.key.startswith("accuracy_") for c in table.columns):
-        notes.append("Accuracies are per cent of the test images; noise draws are averaged within a seed.")
+        shown = next((f", {words.by(c.hint)} where nothing else is said" for c in table.columns if c.key == "accuracy_clean"),
+                     "")
+        notes.append(f"Accuracies are per cent of the test images{shown}; noise draws are averaged within a seed.")
     notes += ["Noise: " + "; ".join(s.text for s in levels) + "."] if levels else []
     notes.append("The teacher is frozen: it has no seeds.")
     notes += [sample] if sample else []
@@ -303,12 +310,12 @@ def terminal_table(run_dir: Path, width: int | None = None) -> RichTable:
     table, left_out = _for_terminal(build_table(run, settings_of(run), Summary.of(run))), []
     while width and len(table.columns) > 2 and _least_width(table) > width:
         known = [c.key for c in table.columns]
-        levels = [key for key in known if key.startswith("accuracy_") and key != "accuracy_clean"][:-1]
+        levels = [key for key in known if key.startswith("accuracy_") and "clean" not in key][:-1]
         gone = known.index(next((key for key in (*GIVES_WAY, *levels) if key in known), known[-1]))
         left_out.append(table.columns[gone].title)
         table = replace(table, columns=[c for i, c in enumerate(table.columns) if i != gone],
                         rows=[Row(r.model, [c for i, c in enumerate(r.cells) if i != gone]) for r in table.rows])
-    narrow = f"This terminal is too narrow for {', '.join(left_out)}: {run_dir / 'table.md'} has them."
+    narrow = f"This terminal is too narrow for {', '.join(left_out)}: the run's tables/table.md has them."
     notes = table.notes + ([narrow] if left_out else [])
     return _drawn(replace(table, notes=notes), run.name)
 

@@ -20,8 +20,7 @@ from rich.text import Text
 from distillscope.measure.results import Audit, Line, Value
 from distillscope.progress import WholeWords
 from distillscope.report.sentences.audit import headline
-from distillscope.report.sentences.audit_measures import between, meaning, read_as, title_of, told
-from distillscope.report.sentences.numbers import percent
+from distillscope.report.sentences.audit_measures import between, meaning, read_as, share, title_of, told
 from distillscope.report.sentences.stages import stage_findings, stage_rows, stage_titles
 from distillscope.results.keys import NBSP
 from distillscope.visible import joined
@@ -201,7 +200,7 @@ def shown_line(line: Line, found: Audit) -> ShownLine:
     known, retained = line.known, line.retained
     return ShownLine(
         line.name, GROUPS[group_of(line.name)], title_of(line.name), line.keys, side(line.teacher), side(line.student),
-        line.teacher is None and "student" not in line.keys[0], "" if retained is None else percent(retained), retained,
+        line.teacher is None and "student" not in line.keys[0], "" if retained is None else share(retained, 1), retained,
         between(known, line.name), known.n, known.unit, meaning(line, found), known.definition)
 
 

@@ -87,6 +87,15 @@ class Setting:
         return self.teachers[0] if self.teachers else None
 
 
+def look(index: int) -> tuple[tuple[str, str], str]:
+    """Colour and marker of the student (or run) at a place: those whose colours are the same have other markers.
+
+    >>> len({look(i) for i in range(36)}), look(0)[0] == look(6)[0], look(0)[1], look(6)[1]
+    (36, True, 'circle', 'square')
+    """
+    return STUDENT_COLOURS[index % len(STUDENT_COLOURS)], MARKERS[(index + index // len(STUDENT_COLOURS)) % len(MARKERS)]
+
+
 def _order(known: list[str], found: list[str]) -> list[str]:
     return [k for k in known if k in found] + sorted(f for f in found if f not in known)
 
@@ -105,8 +114,11 @@ def settings_of(run: Run) -> list[Setting]:
     known_students = [s.label for s in run.study.students]
     known_arms = [a.name for a in run.study.arms]
     every = results[results["student"] != TEACHER]
-    students = _order(known_students, every["student"].unique().tolist())
-    arms = _order(known_arms, every["arm"].unique().tolist())
+    students, found_arms = (every[name].unique().tolist() for name in ("student", "arm"))
+    students = _order(known_students, students)
+    # an arm of which nothing has finished keeps its place: the second does not take the first one's name and look
+    arms = known_arms + _order([], [a for a in found_arms if a not in known_arms])
+    arms = arms if set(found_arms) & set(known_arms) else _order([], found_arms)
     settings = []
     for dataset, teacher in _ordered_results(results):
         here = results[(results["dataset"] == dataset) & (results["teacher"] == teacher)]
@@ -124,7 +136,7 @@ def settings_of(run: Run) -> list[Setting]:
                 # The first arm is the study itself; only what departs from it needs a name.
                 label = student if arm == arms[0] or not arm else f"{student} ({arm})"
                 models.append(Model(dataset, teacher, target, arm, student, label, student,
-                                    STUDENT_COLOURS[index % len(STUDENT_COLOURS)], MARKERS[index % len(MARKERS)],
+                                    *look(index),
                                     _dash(arms.index(arm)), _mode(rows["objective"]), (arm,)))
         settings.append(Setting(dataset, teacher, _teachers(here, used), tuple(models)))
     return settings

@@ -2,13 +2,14 @@
 
 Seeds are the unit of replication: independent noise draws are averaged inside a seed first. The interval is Student's
 t over seeds, which keeps its coverage at three seeds, where a percentile bootstrap does not. One seed has no interval.
-Intervals of accuracies end at 0 and 1.
+Intervals of accuracies and other shares of items end at 0 and 1.
 """
 
 from __future__ import annotations
 
 import math
 import operator
+import re
 from collections.abc import Iterable
 from dataclasses import dataclass, replace
 
@@ -22,6 +23,8 @@ from distillscope.results.rows import CLEAN, TEACHER, Condition, in_order
 from distillscope.results.run import Finished, Run, measured_split, of_test
 from distillscope.results.statistics import half_width
 
+IS_SHARE = re.compile(r"(accuracy|recall_at_\d+|neighbour_overlap_\d+|mutual_knn_\d+|flips)$")
+"""Measures that are shares of items: nothing lies below 0 or above 1."""
 KEYS = ["dataset", "teacher", "target", "objective", "arm", "student", "split", "condition", "measure"]
 
 
@@ -95,7 +98,7 @@ def summarise(results: pd.DataFrame, trials: Iterable[Finished] = ()) -> pd.Data
         n = max((int(n) for _, _, n, _ in rows if not pd.isna(n)), default=None)
         kept = [row for row in rows if not pd.isna(row[1]) and math.isfinite(row[1])]
         found = statistic([value for _, value, _, _ in kept], n, str(kept[0][-1]) if kept else "")
-        found = within_unit(found) if str(key[-1]).endswith("accuracy") else found
+        found = within_unit(found) if IS_SHARE.search(str(key[-1])) else found
         records.append(_record(key, found, [None if pd.isna(seed) else int(seed) for seed, *_ in kept]))
     records += _of_mean_spectrum(results, trials)
     return pd.DataFrame(records, columns=[*KEYS, "mean", "std", "std_population", "low", "high", "n_seeds", "seeds",

@@ -130,10 +130,15 @@ def arms_of(run: Run, setting: Setting, summary: Summary) -> ArmsTable | None:
     if not rows:
         return None
     plain, titles = rows[0][1].arm, list(dict.fromkeys(t for _, _, found in rows for t in found))
-    lines = [PageRow.of(model, [*(_difference(found.get(t)) for t in titles),
-                                PageCell(str(max(d.n_seeds for d, _, _ in found.values())))]) for model, _, found in rows]
+    lines = [PageRow.of(model, [*(_difference(found.get(t)) for t in titles), PageCell(_seeds(found))])
+             for model, _, found in rows]
     table = PageTable("What the other arms changed", heads(f"instead of “{plain}”", [*titles, "seeds"]), lines, "narrow")
     return ArmsTable(plain, len({m.arm for m, _, _ in rows}), table, len(rows) > MOST_OPEN)
+
+
+def _seeds(found: sentences.Changes) -> str:
+    """How many seeds each difference is paired over: one number where it is the same for all."""
+    return sentences.span((d.n_seeds for d, _, _ in found.values()), 0)
 
 
 def _difference(found: tuple[Statistic, int, float] | None) -> PageCell:

@@ -60,22 +60,27 @@ def _clean(text: str) -> str:
     return "".join(c if c in "\n\u00a0\u202f" or c.isprintable() else "�" for c in text)
 
 
+def _in_legend(label: str) -> str:
+    """A label as the legend takes it, which leaves out what begins with an underscore."""
+    return ("\u00a0" if label.startswith("_") else "") + _clean(label)
+
+
 def _errors(low, high, centre) -> list[list[float]] | None:
     if not low or not high:
         return None
-    return [[max(0.0, c - v) for c, v in zip(centre, low, strict=True)],
-            [max(0.0, v - c) for c, v in zip(centre, high, strict=True)]]
+    return [[math.nan if math.isnan(v) else max(0.0, c - v) for c, v in zip(centre, low, strict=True)],
+            [math.nan if math.isnan(v) else max(0.0, v - c) for c, v in zip(centre, high, strict=True)]]
 
 
 def _draw_series(axes, s: Series) -> None:
     colour, marker = s.colour[0], MARKERS.get(s.marker or "")
-    label = _clean(s.label) if s.legend else "_" + s.label
+    label = _in_legend(s.label) if s.legend else "_" + s.label
     if s.kind == "bars":
         hatch = "" if s.dash == "solid" else "///"
         axes.bar(s.x, s.y, width=0.62, color=colour, alpha=0.85, label="_" + s.label, zorder=2, hatch=hatch,
                  edgecolor="white", linewidth=0, yerr=_errors(s.low, s.high, s.y),
                  error_kw={"elinewidth": 1, "capsize": 2, "ecolor": "#333333"})
-        for x, y, low, high in zip(s.x, s.y, s.low or s.y, s.high or s.y, strict=True):
+        for x, y, low, high in zip(s.x, s.y, s.lower, s.upper, strict=True):
             end = max(high, y) if y >= 0 else min(low, y)
             axes.annotate(number(y, 3), (x, end), textcoords="offset points", xytext=(0, 2 if y >= 0 else -2), ha="center",
                           va="bottom" if y >= 0 else "top", fontsize=6.5)
@@ -95,7 +100,9 @@ def _draw_series(axes, s: Series) -> None:
         few = len(s.x) <= 12
         axes.plot(s.x, s.y, linestyle=DASHES.get(s.dash, "-"), color=colour, label=label, zorder=3,
                   marker=marker if few else None, markersize=4)
-        if s.low and s.high:
+        if s.gaps:
+            axes.errorbar(s.x, s.y, yerr=_errors(s.low, s.high, s.y), fmt="none", ecolor=colour, elinewidth=1, capsize=2.5)
+        elif s.low and s.high:
             axes.fill_between(s.x, s.low, s.high, color=colour, alpha=0.15, linewidth=0, zorder=1)
 
 
@@ -167,7 +174,7 @@ def draw(figure: Figure, columns: int | None = None, panel_width: float = PANEL_
     """
     columns = min(columns or 2, len(figure.panels))
     rows = math.ceil(len(figure.panels) / columns)
-    names = dict.fromkeys(_clean(s.label) for p in figure.panels for s in p.series
+    names = dict.fromkeys(_in_legend(s.label) for p in figure.panels for s in p.series
                           if s.legend and s.kind not in ("bars", "cloud", "faint"))
     room = 16 * panel_width * columns  # characters that fit across, with their lines
     across = max(1, min(len(names), int(room // (max(map(len, names), default=0) + 7))))

@@ -35,14 +35,21 @@ def rounded(values: Sequence[float | None] | None) -> list[float | None] | None:
     return [int(v) if v is not None and v.is_integer() and abs(v) < 1e9 else v for v in kept]
 
 
-def _hover(s: Series, panel: Panel) -> str:
+def _hover(s: Series, panel: Panel) -> str | list[str]:
+    """What a point says; one text a point where some have no interval."""
+    if not s.gaps:
+        return _said(s, panel, bool(s.low and s.high))
+    return [_said(s, panel, math.isfinite(v)) for v in s.low or []]
+
+
+def _said(s: Series, panel: Panel, bounded: bool) -> str:
     name = _text(panel.x_name or panel.x_label)
     x = f"{name} %{{x:,.6~g}}<br>" if panel.x_label and s.kind != "bars" else ""
     x = "%{text}<br>" if s.hover else x
     y = "%{y:.2%}" if panel.y_percent else "%{y:.4~g}"
     shape = ".2%" if panel.y_percent else ".4~g"
     low_high = f"%{{customdata[0]:{shape}}}, %{{customdata[1]:{shape}}}"
-    interval = f"<br>95 % [{low_high}]" if s.low and s.high else ""
+    interval = f"<br>95 % [{low_high}]" if bounded else ""
     counted = s.n and (s.highlight != "teacher" or s.n_of != "seed")
     seeds = f"<br>n = {s.n:,} {s.n_of}{'' if s.n == 1 else 's'}" if counted else ""
     if s.kind == "faint":
@@ -95,7 +102,9 @@ def _traces(s: Series, panel: Panel) -> list[dict[str, Any]]:
     trace |= {"mode": "lines+markers" if few else "lines",
               "line": {"color": colour, "dash": DASHES.get(s.dash, "solid"), "width": 2.2},
               "marker": {"symbol": s.marker or "circle", "size": 8, "color": colour}}
-    if not (s.low and s.high):
+    if s.gaps:
+        trace["error_y"] = _errors(s.y, s.low, s.high)
+    if s.gaps or not (s.low and s.high):
         return [trace]
     band = {"type": "scatter", "mode": "lines", "x": [], "y": [],  # the page's script has the ends from the line that follows
             "fill": "toself", "line": {"width": 0, "color": colour}, "fillcolor": colour, "opacity": 0.16, "hoverinfo": "skip",

@@ -47,7 +47,7 @@ def _by_code(found: Audit, what: str) -> list[Panel]:
             series.append(dots(model, [float(i) for i, _ in known], [v for _, v in known], names, shift))
     if not series:
         return []
-    top = max([1.0, *(v for s in series for v in (s.high or s.y))])
+    top = max([1.0, *(v for s in series for v in s.upper)])
     title, unit = WHAT[what]
     return [Panel(title, "", unit, series, [Mark(1.0, "all kept", dash="dot")], y_percent=True, y_range=(-0.03, top + 0.08),
                   **categories(list(TITLES.values())))]

@@ -128,7 +128,8 @@ def component_r2(found: Audit) -> Figure:
     if series:
         low = min([*series.y, 0.0])
         panels = [Panel("", "the teacher's component", "R²", [series], marks, x_log=True, can_log=True,
-                        y_range=(max(-0.3, low - 0.05), 1.03))]
+                        y_range=(max(-0.3, low - 0.05), 1.03),
+                        note="Components below −0.3 lie under the drawing." * (low < -0.3))]
     return Figure("component_r2", "What is recovered of each component",
                   "A cross-validated linear map from the student predicts each principal component of the teacher: 1 is all of "
                   "it, 0 is no better than its mean. Where the curve falls is what the student did not learn.", panels,

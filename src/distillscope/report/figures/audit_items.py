@@ -9,10 +9,10 @@ from dataclasses import replace
 import numpy as np
 
 from distillscope.measure.results import Audit, Curve, Value
-from distillscope.report.figures.figure import Figure, Mark, Panel, Series
+from distillscope.report.figures.figure import Figure, Mark, Panel, Series, ends
 from distillscope.report.page import AUDIT_FIGURES
 from distillscope.report.sentences.audit import ACCURACIES, RECALLS, capital
-from distillscope.report.sentences.audit_measures import accuracy_sentence, gallery_size, reach, told
+from distillscope.report.sentences.audit_measures import accuracy_sentence, gallery_size, of_ten, reach, told
 from distillscope.report.sentences.numbers import number
 from distillscope.report.sentences.stages import stage_titles
 from distillscope.results.models import MARKERS, NULL_COLOUR, STUDENT_COLOURS, TEACHER_COLOUR, Model, Setting
@@ -54,13 +54,17 @@ def _nats_kept(found: Audit) -> tuple[Panel | None, str]:
                                    low=ends and ends[1:], high=ends and ends[:1], marker=TEACHER_MODEL.marker,
                                    label="teacher against itself", n=own.n, **ITEMS))
     series.append(null_line(k, logs, "ceiling, log K"))
-    sentence = (f"Among {math.exp(ceiling.value):,.0f} candidates the student keeps {number(ceiling.value - value.value, 2)} "
-                f"of at most {number(ceiling.value, 2)} nats")
+    kept, among = ceiling.value - value.value, f"Among {math.exp(ceiling.value):,.0f} candidates the student"
+    sentence = f"{among} keeps {number(kept, 2)} of at most {number(ceiling.value, 2)} nats"
+    if kept <= 0:
+        sentence = (f"{among} keeps nothing: its loss of {number(value.value, 2)} nats is no less than the "
+                    f"{number(ceiling.value, 2)} of equal rows")
     retained = found.measured.get(SHARE)
-    if retained:
+    if retained and kept > 0:
         sentence += f": {told(retained, SHARE)}{reach(retained, SHARE)} of what the teacher keeps of itself"
+    least = min(0.0, *(1.08 * v for s in series for v in s.lower))
     return Panel("Nats kept: log K less the loss", "candidates K", "nats kept", series, x_log=True,
-                 y_range=(0.0, 1.08 * max(logs)), x_ticks=[(v, f"{v:,.0f}") for v in k]), f"{sentence}."
+                 y_range=(least, 1.08 * max(logs)), x_ticks=[(v, f"{v:,.0f}") for v in k]), f"{sentence}."
 
 
 def _over_temperature(found: Audit) -> tuple[Panel | None, str]:
@@ -105,7 +109,7 @@ def retrieval(found: Audit) -> Figure:
     findings = [f"{told(recall, key)}{reach(recall, key)} of the queries{how} find their own item first among {gallery:,}."
                 for key, how in RECALLS.items() if (recall := found.measured.get(key))]
     if overlap:
-        findings.append(f"Of the first 10 results in the student's own index, {number(10 * overlap.value, 1)} are the "
+        findings.append(f"Of the first 10 results in the student's own index, {of_ten(overlap.value)} are the "
                         "teacher's.")
     return Figure("retrieval", "Search",
                   "Student queries in the teacher's index of the same items: as they are, and after one cross-validated matrix "
@@ -133,7 +137,7 @@ def similarity(found: Audit) -> Figure:
                       if null.interval is None or v.value <= null.interval[1]]
             findings.append(f"No more than shuffled items give: {', '.join(inside)}." if inside else
                             "Every measure lies above what shuffled items give.")
-        low = min([0.0, *(v for s in series for v in (s.low or s.y))])
+        low = min([0.0, *(v for s in series for v in s.lower)])
         panels.append(Panel("", "", "similarity", series, y_range=(low - 0.03, 1.04), **categories(labels)))
     debiased = found.measured.get("similarity.linear_cka_debiased")
     if debiased:
@@ -156,12 +160,12 @@ def accuracy(found: Audit) -> Figure:
         sides = [dots(m, places, [found.measured[f"{h}.{m.student}.accuracy"] for h in heads], labels, shift)
                  for m, shift in ((TEACHER_MODEL, -0.1), (STUDENT_MODEL, 0.1))]
         kept = dots(STUDENT_MODEL, places, [found.measured[f"{h}.retention"] for h in heads], labels)
-        low, top = min(v for s in sides for v in (s.low or s.y)), max([1.0, *(kept.high or kept.y)])
+        low, top = min(v for s in sides for v in s.lower), max([1.0, *kept.upper])
         panels = [Panel("Accuracy", "", "accuracy", sides, y_percent=True, y_range=(max(-0.02, low - 0.1), 1.02),
                         **categories(labels)),
                   Panel("Retained of the teacher's", "", "student's over teacher's", [kept],
                         [Mark(1.0, "all retained", dash="dot")], y_percent=True,
-                        y_range=(max(-0.02, min(kept.low or kept.y) - 0.1), top + 0.08),
+                        y_range=(max(-0.02, min(kept.lower) - 0.1), top + 0.08),
                         **categories(labels))]
     return Figure("accuracy", "Accuracy on the labels",
                   "Each classifier is fitted to its own side and judged on the same items, so the exact McNemar test can "
@@ -205,11 +209,9 @@ def _over_stages(found: Audit, key: str, label: str, number: int, scale: float =
     known = [(float(i), v) for i, stage in enumerate(found.stages) if (v := stage.values.get(key))
              and not (cosine and 1 - v.value < 1e-12)]
     y = [1 - v.value if cosine else scale * v.value for _, v in known]
-    ends = [(scale * v.low, scale * v.high) for _, v in known if v.low is not None and v.high is not None]
-    bounded = len(ends) == len(known) and not cosine
+    bounds = {} if cosine else {name: side and [scale * v for v in side] for name, side in ends(v for _, v in known).items()}
     return Series.of(model, [x for x, _ in known], y, kind="points", marker=model.marker,
-                     low=[low for low, _ in ends] if bounded else None, high=[high for _, high in ends] if bounded else None,
-                     n=known[0][1].n if known else None, **ITEMS)
+                     n=known[0][1].n if known else None, **bounds, **ITEMS)
 
 
 MOST_POINTS = 400
@@ -257,11 +259,9 @@ def null_line(x: Iterable[float], y: Iterable[float], label: str, **more) -> Ser
 
 def dots(model: Model, places: list[float], values: list[Value], names: list[str], shift: float = 0.0, **more) -> Series:
     """A point per value with its interval; the hover says the measure, its interval and n."""
-    known = all(v.low is not None for v in values)
     hover = [f"{name.replace(chr(10), ' ')}, n = {v.n:,}" for name, v in zip(names, values, strict=True)]
     return Series.of(model, [p + shift for p in places], [v.value for v in values], kind="points", hover=hover,
-                     low=[v.low for v in values] if known else None, high=[v.high for v in values] if known else None,
-                     **{"marker": model.marker, **more})
+                     **ends(values), **{"marker": model.marker, **more})
 
 
 def absent(found: Audit, keys: tuple[str, ...], otherwise: str) -> str:

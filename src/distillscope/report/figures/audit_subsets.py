@@ -8,6 +8,7 @@ from distillscope.report.figures.figure import Figure, Mark, Panel
 from distillscope.report.page import AUDIT_FIGURES
 from distillscope.report.sentences.audit import ACCURACIES, capital
 from distillscope.report.sentences.audit_measures import reach, told
+from distillscope.report.sentences.numbers import alike, several
 
 MOST = 16
 """Classes that are drawn, the worst first; audit.json has them all."""
@@ -37,7 +38,7 @@ def _panel(kind: str, worst: list[Subset], what: str) -> Panel:
     values, names = [s.values[what] for s in worst], [s.name for s in worst]
     series = dots(STUDENT_MODEL, [float(i) for i in range(len(worst))], values, names)
     title = "Retained of the teacher's accuracy" if what == "retention" else "Right on the teacher, wrong on the student"
-    top = max([1.0 if what == "retention" else 0.0, *(min(v, 1.5) for v in series.high or series.y)])
+    top = max([1.0 if what == "retention" else 0.0, *series.y, *(min(v, 1.5) for v in series.upper)])
     marks = [Mark(1.0, "all retained", dash="dot")] if what == "retention" else []
     short = categories([name if len(name) <= 18 else f"{name[:17]}…" for name in names])
     return Panel(title, f"{kind}, the worst first", "share", [series], marks, y_percent=True,
@@ -46,8 +47,13 @@ def _panel(kind: str, worst: list[Subset], what: str) -> Panel:
 
 def _said(kind: str, classifier: str, worst: list[Subset]) -> str:
     first, kept = worst[0], worst[0].values["retention"]
+    same = [worst[i].name for i in alike([s.values["retention"].value for s in worst], kept.value)]
     shown = sum(1 for s in worst if (high := s.values["retention"].high) is not None and high < 1)
     lost = f"{shown:,} of them {'is' if shown == 1 else 'are'}" if shown else "none of them is"
-    return (f"{capital(ACCURACIES[classifier])}: of {len(worst):,} {PLURAL[kind]}, “{first.name}” keeps the least of the "
-            f"teacher's accuracy, {told(kept, 'retention')}{reach(kept, 'retention')} (n = {first.n:,}); "
-            f"{lost} shown to have lost something.")
+    who = (f"of {len(worst):,} {PLURAL[kind]}, “{first.name}” keeps the least of the teacher's accuracy, "
+           f"{told(kept, 'retention')}{reach(kept, 'retention')} (n = {first.n:,})")
+    if len(same) > 1:
+        who = f"of {len(worst):,} {PLURAL[kind]}, {several(same)} keep the least of the teacher's accuracy"
+        who = f"all {len(worst):,} {PLURAL[kind]} keep one share of the teacher's accuracy" if len(same) == len(worst) else who
+        who += f", {told(kept, 'retention')}"
+    return f"{capital(ACCURACIES[classifier])}: {who}; {lost} shown to have lost something."

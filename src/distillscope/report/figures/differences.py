@@ -13,7 +13,7 @@ from distillscope.report.figures.audit_items import STUDENT_MODEL, TEACHER_MODEL
 from distillscope.report.figures.figure import Figure, Mark, Panel, Series
 from distillscope.report.sentences.compare import difference_text, headline, interval_text, n_text, title_text
 from distillscope.report.sentences.numbers import shortened
-from distillscope.results.models import DASHES, MARKERS, STUDENT_COLOURS, Model, Setting
+from distillscope.results.models import DASHES, Model, Setting, look
 from distillscope.results.run import Run
 from distillscope.results.summary import Summary
 
@@ -26,8 +26,7 @@ def differences_figure(pairs: Sequence[Pair]) -> Figure:
     """Every tested difference with its interval; a model keeps its colour and marker, a further pair of runs is hollow."""
     known = [d for p in pairs for d in p.differences if d.known and d.quantity.tested]
     names, panels = list(dict.fromkeys(_who(d, pairs) for d in known)), []
-    looks = {p.second: (STUDENT_COLOURS[i % len(STUDENT_COLOURS)], MARKERS[i % len(MARKERS)])
-             for i, p in enumerate(pairs, start=1)}
+    looks = {p.second: look(i) for i, p in enumerate(pairs, start=1)}
     looks |= {_who(d, pairs): (d.match.first.colour, d.match.first.marker) for d in known if d.match}
     for title in dict.fromkeys(title_text(d) for d in known):
         here = [d for d in known if title_text(d) == title]
@@ -45,7 +44,7 @@ def differences_figure(pairs: Sequence[Pair]) -> Figure:
 
 def _around_zero(series: Sequence[Series]) -> tuple[float, float]:
     """An axis that holds every interval and zero, with room around them."""
-    ends = [0.0, *(v for s in series for v in (*(s.low or s.y), *(s.high or s.y)))]
+    ends = [0.0, *(v for s in series for v in (*s.lower, *s.upper))]
     room = 0.08 * (max(ends) - min(ends)) or 1.0
     return min(ends) - room, max(ends) + room
 
@@ -71,8 +70,8 @@ def _point(d: Difference, place: int, pairs: Sequence[Pair], colour: tuple[str, 
 
 def audit_models(sides: Sequence[AuditSide]) -> list[Model]:
     """One model an audit: its student, under the audit's label."""
-    return [replace(STUDENT_MODEL, label=s.label, highlight=s.label, colour=STUDENT_COLOURS[i % len(STUDENT_COLOURS)],
-                    marker=MARKERS[i % len(MARKERS)]) for i, s in enumerate(sides)]
+    return [replace(STUDENT_MODEL, label=s.label, highlight=s.label, colour=look(i)[0], marker=look(i)[1])
+            for i, s in enumerate(sides)]
 
 
 def audit_setting(sides: Sequence[AuditSide]) -> Setting:

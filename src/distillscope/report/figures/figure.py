@@ -2,16 +2,39 @@
 
 from __future__ import annotations
 
+import math
+from collections.abc import Iterable
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Protocol
 
 from distillscope.results.models import Model, mean_curve
 from distillscope.results.run import Run
 
 
+class Bounded(Protocol):
+    """What may have an interval; no end, or NaN: none is known."""
+
+    @property
+    def low(self) -> float | None: ...
+    @property
+    def high(self) -> float | None: ...
+
+
+def ends(values: Iterable[Bounded]) -> dict[str, list[float] | None]:
+    """``low`` and ``high`` of a series: NaN where one value has no interval, None where no value has one."""
+    known = [(v.low, v.high) if v.low is not None and v.high is not None and math.isfinite(v.low) else (math.nan, math.nan)
+             for v in values]
+    if all(math.isnan(low) for low, _ in known):
+        return {"low": None, "high": None}
+    return {"low": [low for low, _ in known], "high": [high for _, high in known]}
+
+
 @dataclass(frozen=True)
 class Series:
-    """One line, cloud of points or row of bars. ``low`` and ``high`` bound y; ``x_low`` and ``x_high`` bound x."""
+    """One line, cloud of points or row of bars. ``low`` and ``high`` bound y; ``x_low`` and ``x_high`` bound x.
+
+    An end is NaN where a point has no interval (one seed, or seeds that all gave one number); the others keep theirs.
+    """
 
     label: str
     highlight: str
@@ -32,6 +55,21 @@ class Series:
     arms: tuple[str, ...] = ()  # that it belongs to; none: to all of them
     groups: list[int] = field(default_factory=list)  # of a cloud: the class of each point
     written: str = ""  # beside a point
+
+    @property
+    def lower(self) -> list[float]:
+        """How far down each point reaches: the end of its interval, itself where it has none."""
+        return [y if math.isnan(v) else v for y, v in zip(self.y, self.low or self.y, strict=True)]
+
+    @property
+    def upper(self) -> list[float]:
+        """How far up each point reaches."""
+        return [y if math.isnan(v) else v for y, v in zip(self.y, self.high or self.y, strict=True)]
+
+    @property
+    def gaps(self) -> bool:
+        """Whether some points lack the interval that others have: a band over them all would not show which."""
+        return bool(self.low) and any(math.isnan(v) and math.isfinite(y) for v, y in zip(self.low or [], self.y, strict=True))
 
     @classmethod
     def of(cls, model: Model, x, y, **more) -> Series:
@@ -116,6 +154,12 @@ class Figure:
             shown += [s.label for s in panel.series if s.legend] + ([panel.grid.label] if panel.grid else [])
         names = ", ".join(dict.fromkeys(shown))
         return " ".join([f"{self.title}: {names}.", *self.findings]) if self.panels else self.absent
+
+
+def gaps_said(panels: Iterable[Panel]) -> str:
+    """Why lines have bars in place of a band, as a sentence to be added; empty where none has."""
+    some = any(s.gaps for p in panels for s in p.series)
+    return " Bars stand in place of a band where some points have no interval: one seed, or all seeds gave one number." * some
 
 
 def curve_over_seeds(run: Run, model: Model, key: str, **more: Any) -> Series | None:

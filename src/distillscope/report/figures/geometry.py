@@ -123,7 +123,7 @@ def rank_and_size(run: Run, settings: list[Setting], summary: Summary) -> Figure
                 series += _points(model, size, rank, rank.n_seeds)
         marks = _teacher_marks(setting, summary, "y")
         if series:
-            top = max([m.value for m in marks] + [v for s in series for v in (s.high or s.y)])
+            top = max([m.value for m in marks] + [v for s in series for v in s.upper])
             panels.append(Panel(panel_title(settings, setting), "parameters of the student", RANK_LABEL, series, marks,
                                 x_log=True, x_ticks=_size_ticks([s.x[0] for s in series]), y_range=(0.0, 1.08 * top)))
             named = {m.label for m in setting.named}
@@ -133,7 +133,8 @@ def rank_and_size(run: Run, settings: list[Setting], summary: Summary) -> Figure
     return Figure("effective_rank", "Effective rank against size",
                   "The number of directions that the embeddings fill evenly: exp of the entropy of p = s²/Σs², on centred test "
                   "embeddings. Bars are 95 % t intervals over seeds, faint points single seeds, the dashed line the teacher. A "
-                  "flat row of points means that more parameters did not buy more dimensions in this training.",
+                  "flat row of points shows no gain in dimensions by size in this training, which does not prove that there is "
+                  "none.",
                   panels, "" if panels else "This run has no effective rank with a number of parameters.", findings)
 
 

@@ -14,7 +14,7 @@ from distillscope.files.folders import is_archive
 from distillscope.report.figures.figure import Figure, Grid, Panel, Series
 from distillscope.report.figures.geometry import of_setting
 from distillscope.report.page import STUDY_FIGURES
-from distillscope.report.sentences.numbers import number, percent, shortened
+from distillscope.report.sentences.numbers import alike, number, percent, several, shortened
 from distillscope.results.keepsakes_file import Keepsakes, read_keepsakes
 from distillscope.results.models import Model, Setting, trials_of_model
 from distillscope.results.run import Run
@@ -171,9 +171,12 @@ def _widest_gap(albums: list[Kept], kept: Kept) -> list[str]:
         return []
     mean = np.mean(list(gaps.values()), axis=0)
     worst = int(np.nanargmax(mean))
+    same, where = alike(mean.tolist(), float(mean[worst])), of_setting([k.setting for k in albums], kept.setting)
+    if mean[worst] <= 0:
+        return [f"On no class are the students{where} below the teacher by the mean."]
     each = ", ".join(f"{label} {number(100 * gap[worst], 1)}" for label, gap in gaps.items())
-    return [(f"The widest gap to the teacher{of_setting([k.setting for k in albums], kept.setting)} is on "
-            f"“{kept.classes[worst]}”: {each} points.")]
+    points = f"{each} points" if len(same) == 1 else f"{number(100 * mean[worst], 1)} points by the mean of the students"
+    return [f"The widest gap to the teacher{where} is on {several([kept.classes[i] for i in same])}: {points}."]
 
 
 @STUDY_FIGURES.register("confusion", order=160)
@@ -203,8 +206,10 @@ def _new_confusions(albums: list[Kept], kept: Kept) -> list[str]:
         np.fill_diagonal(more, 0)
         true, taken = np.unravel_index(int(more.argmax()), more.shape)
         if more[true, taken] > 0:
+            more_pairs = len(alike(more.ravel().tolist(), float(more[true, taken]))) - 1
+            others = f" (as much for {more_pairs} other pair{'s' * (more_pairs > 1)} of classes)" if more_pairs else ""
             said.append(f"{album.model.label} takes “{kept.classes[true]}” for “{kept.classes[taken]}” in "
-                        f"{percent(album.confusion[true, taken])}, the teacher in {percent(teacher[true, taken])}")
+                        f"{percent(album.confusion[true, taken])}, the teacher in {percent(teacher[true, taken])}{others}")
     where = of_setting([k.setting for k in albums], kept.setting)
     return [f"Where confusion grew most{where}: {'; '.join(said)}."] if said else []
 

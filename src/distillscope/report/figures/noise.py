@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 
+from distillscope.measure.results import decimals
 from distillscope.report.sentences.numbers import interval_text, number, seeds_text
 from distillscope.results.models import Model, Setting
 from distillscope.results.rows import CLEAN, Condition
@@ -109,6 +110,10 @@ def sigma_units(run: Run, sigmas: list[float]) -> list[tuple[str, str, list[str]
             ("normalised", f"{SIGMA}, units of the normalised input\n{where}".strip(), [normalised for _, normalised in texts])]
 
 
+TIE = 1e-9
+"""Accuracies that differ by less are equal: the rest is rounding."""
+
+
 @dataclass(frozen=True)
 class Crossover:
     """The sigma at which the mean accuracies of two students are equal."""
@@ -138,20 +143,21 @@ def crossovers(setting: Setting, summary: Summary, key: str) -> list[Crossover]:
         a, b = summary.get(small, key, condition), summary.get(large, key, condition)
         if sigma is not None and a and b:
             points.append((sigma, a.mean - b.mean, condition))
-    found = []
-    for (s0, d0, _), (s1, d1, after) in pairwise(points):
-        if d0 * d1 >= 0 or d0 == d1:
+    found, apart = [], [p for p in points if abs(p[1]) > TIE]
+    for (s0, d0, _), (s1, d1, after) in pairwise(apart):
+        if d0 * d1 >= 0:
             continue
-        sigma = s0 + (s1 - s0) * d0 / (d0 - d1)
+        level = [s for s, _, _ in points if s0 < s < s1]  # measured, and equal there
+        sigma = float(np.mean(level)) if level else s0 + (s1 - s0) * d0 / (d0 - d1)
         up, down = (small, large) if d1 > 0 else (large, small)
         difference = summary.difference(up, down, key, after)
         evidence = ""
         if difference:
-            interval = interval_text(difference, 1, 100)
+            interval, lead = interval_text(difference, 1, 100), 100 * difference.mean
             unsure = " (includes zero)" if interval and difference.low <= 0 <= difference.high else ""
-            evidence = (f"; at σ {_short(s1)} it leads by {number(100 * difference.mean, 1)} points"
+            evidence = (f"; at σ {_short(s1)} it leads by {number(lead, decimals(lead, least=1))} points"
                         f"{' ' + interval if interval else ''}{unsure}, {seeds_text(difference.n_seeds)}")
         found.append(Crossover(sigma, f"{up.label} over {down.label}",
                                f"The means of {small.label} and {large.label} cross at σ ≈ {sigma:.2g}: beyond it "
-                               f"{up.label} is ahead{evidence}."))
+                               f"that of {up.label} is higher{evidence}."))
     return found

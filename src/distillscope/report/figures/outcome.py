@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 
-from distillscope.report.figures.figure import Figure, Mark, Panel, Series, curve_over_seeds
+from distillscope.report.figures.figure import Figure, Mark, Panel, Series, curve_over_seeds, ends, gaps_said
 from distillscope.report.figures.geometry import of_setting, panel_title
 from distillscope.report.figures.noise import SIGMA, crossovers, sigma_info, sigma_label, sigma_ticks, sigma_units
 from distillscope.report.page import STUDY_FIGURES
@@ -31,12 +31,11 @@ def _bars(models, summary: Summary, key: str) -> tuple[list[Series], list[tuple[
     for model in models:
         found = summary.get(model, key)
         if found:
-            known = math.isfinite(found.low)
             place = float(len(ticks))
             ticks.append((place, _tick(model, [m for m in models if m.arm == model.arm and not m.is_teacher],
                                        len(models) <= MOST_TICKS)))
             series.append(Series.of(model, [place], [found.mean], kind="bars", n=found.n_seeds,
-                                    low=[found.low] if known else None, high=[found.high] if known else None))
+                                    **ends([found])))
     return series, ticks
 
 
@@ -58,8 +57,9 @@ def information(run: Run, settings: list[Setting], summary: Summary) -> Figure:
                 panels.append(Panel(f"{prefix}InfoNCE", "", "nats (lower keeps more)", series, marks,
                                     x_ticks=ticks, y_range=(0.0, 1.2 * top), note=how))
                 if ceilings:
-                    kept = [f"{s.label} {number(ceilings[0] - s.y[0], 3)}" for s in series
-                            if s.label in {m.label for m in setting.named}]
+                    shown = [s for s in series if s.label in {m.label for m in setting.named}]
+                    kept = [f"{s.label} {number(ceilings[0] - s.y[0], 3) if s.y[0] < ceilings[0] else 'none (it is above)'}"
+                            for s in shown]
                     findings.append(f"Nats below the ceiling{of_setting(settings, setting)}: {', '.join(kept)}.")
         spread = first_known(UNIFORMITY, summary)
         if spread:
@@ -99,10 +99,8 @@ def robustness(run: Run, settings: list[Setting], summary: Summary) -> Figure:
             measured = [(c, s) for c in conditions if (s := summary.get(model, key, c))]
             points = [(c.sigma, s) for c, s in measured]
             if points:
-                known = all(math.isfinite(s.low) for _, s in points)
                 series.append(Series.of(model, [x for x, _ in points], [s.mean for _, s in points], marker=model.marker,
-                                        low=[s.low for _, s in points] if known else None,
-                                        high=[s.high for _, s in points] if known else None, n=points[0][1].n_seeds,
+                                        **ends(s for _, s in points), n=points[0][1].n_seeds,
                                         hover=["clean" if c == "clean" else sigma_info(run, c).text for c, _ in measured]))
         if not series:
             continue
@@ -117,7 +115,7 @@ def robustness(run: Run, settings: list[Setting], summary: Summary) -> Figure:
     return Figure("noise", title,
                   "Top-1 accuracy of a probe that was fitted on clean embeddings, as noise is added to the images. Bands are "
                   "95 % t intervals over seeds. The dotted line marks where the means of the smallest and the largest student "
-                  "cross.",
+                  "cross." + gaps_said(panels),
                   panels, "" if panels else "No accuracy was found for any model.", findings)
 
 
@@ -129,8 +127,8 @@ TRAINING = [("loss", "training loss", "loss", False),
 
 def _of_accuracy(series: list[Series]) -> tuple[float, float]:
     """An axis that holds every mean with room around it, and never leaves 0 to 100 % where an interval does."""
-    low = min(v for s in series for v in (s.low or s.y))
-    high = max(v for s in series for v in (s.high or s.y))
+    low = min(v for s in series for v in s.lower)
+    high = max(v for s in series for v in s.upper)
     room = 0.05 * max(high - low, 0.02)
     return max(-0.01, low - room), min(1.01, high + room)
 
@@ -155,10 +153,8 @@ def training(run: Run, settings: list[Setting], summary: Summary) -> Figure:
             for model in setting.students:
                 points = [(e, within_unit(s) if as_percent else s) for e, s in training_curve(log, model, column)]
                 if points:
-                    known = all(math.isfinite(s.low) for _, s in points)
                     series.append(Series.of(model, [e for e, _ in points], [s.mean for _, s in points],
-                                            low=[s.low for _, s in points] if known else None,
-                                            high=[s.high for _, s in points] if known else None, n=points[-1][1].n_seeds))
+                                            **ends(s for _, s in points), n=points[-1][1].n_seeds))
             if series:
                 title = panel_title(settings, setting)
                 name = (label[0].upper() + label[1:] if label[1:2].islower() else label) if not title else f"{title}: {label}"
@@ -168,5 +164,5 @@ def training(run: Run, settings: list[Setting], summary: Summary) -> Figure:
     seeds = max((s.n or 0 for p in panels for s in p.series), default=0)
     return Figure("training", "Training, epoch by epoch",
                   "Means over seeds with 95 % t intervals. A rank that still rises at the last epoch says that training was "
-                  "stopped, not that it had converged." + (f" Here {seeds_text(seeds)}." if seeds else ""),
+                  "stopped, not that it had converged." + (f" Here {seeds_text(seeds)}." if seeds else "") + gaps_said(panels),
                   panels, "" if panels else "This run has no training log.")

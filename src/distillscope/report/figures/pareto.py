@@ -12,7 +12,7 @@ from distillscope.report.figures.figure import Figure, Panel, Series
 from distillscope.report.page import STUDY_FIGURES
 from distillscope.report.recommendation import Advice
 from distillscope.report.sentences.numbers import number, percent
-from distillscope.results.models import MARKERS, NULL_COLOUR, STUDENT_COLOURS, TEACHER_COLOUR, Model, Setting
+from distillscope.results.models import MARKERS, NULL_COLOUR, TEACHER_COLOUR, Model, Setting, look
 from distillscope.visible import joined
 
 FRONT = "front"
@@ -41,11 +41,11 @@ def pareto(found: Sequence[Recommendation], models: Sequence[Model] = ()) -> Fig
         axes = {a.name: a for a in one.axes}
         named = f"{one.dataset}, {one.teacher}, " if len(found) > 1 else ""
         for place, ranking in enumerate(one.rankings):
-            look = looks.get(ranking.student, (STUDENT_COLOURS[place % len(STUDENT_COLOURS)], MARKERS[place % len(MARKERS)]))
+            drawn_as = looks.get(ranking.student, look(place))
             for key, members in ranking.fronts.items():
                 who = f"{named}{ranking.student}"
                 panels.append(_panel(f"{who}: clean accuracy and {_short(key)}", ranking, axes["accuracy"], axes[key], members,
-                                     look))
+                                     drawn_as))
                 names = joined(f"“{n}”" for n in members)
                 findings.append(f"{who}, on the front of clean accuracy and {_short(key)}: {names}.")
     return Figure("pareto", "What each arm trades",
@@ -60,14 +60,14 @@ def _short(axis: str) -> str:
     return "noise" if axis == "robustness" else "rank"
 
 
-def _panel(title: str, ranking: Ranking, clean: Axis, other: Axis, members: Sequence[str], look: Look) -> Panel:
+def _panel(title: str, ranking: Ranking, clean: Axis, other: Axis, members: Sequence[str], drawn_as: Look) -> Panel:
     scale = other.scale
     named = {ranking.plain, *members} if len(ranking.entries) > MOST_WRITTEN else {e.arm.name for e in ranking.entries}
     ends = [ranking.named(n).values for n in members]
     series = [Series(FRONT, "null", NULL_COLOUR, [scale * v[other.name] for v in ends], [v["accuracy"] for v in ends],
                      dash="dot")]
     order = sorted(ranking.entries, key=lambda e: e.arm.name != ranking.plain)  # the plain arm keeps the first colour
-    series += [_point(entry, i, ranking, other, look, entry.arm.name in named) for i, entry in enumerate(order)]
+    series += [_point(entry, i, ranking, other, drawn_as, entry.arm.name in named) for i, entry in enumerate(order)]
     unit, note = ", %" if other.name == "robustness" else "", ""
     if clean.teacher is not None and other.teacher is not None:
         teacher = Series("teacher", "teacher", TEACHER_COLOUR, [scale * other.teacher], [clean.teacher], kind="points",
@@ -91,10 +91,10 @@ def _near(teacher: Series, arms: Sequence[Series]) -> bool:
     return True
 
 
-def _point(entry: Entry, place: int, ranking: Ranking, other: Axis, look: Look, written: bool) -> Series:
+def _point(entry: Entry, place: int, ranking: Ranking, other: Axis, drawn_as: Look, written: bool) -> Series:
     """An arm's mean, with the intervals of its differences to the plain arm (none for the plain arm itself)."""
     x, y, scale = entry.values[other.name], entry.values["accuracy"], other.scale
-    colour, own = look
+    colour, own = drawn_as
     plain, rest = entry.arm.name == ranking.plain, [m for m in MARKERS if m not in (own, "x")]
     ends: dict[str, Any] = {}
     if not plain:

@@ -8,16 +8,17 @@ from dataclasses import replace
 
 import numpy as np
 
-from distillscope.report.figures.figure import Figure, Grid, Mark, Panel, Series, curve_over_seeds
+from distillscope.report.figures.figure import Figure, Grid, Mark, Panel, Series, curve_over_seeds, ends, gaps_said
 from distillscope.report.figures.geometry import of_setting, panel_title
 from distillscope.report.page import STUDY_FIGURES
-from distillscope.report.sentences.numbers import accuracy_of, number, percent
+from distillscope.report.sentences.numbers import accuracy_of, alike, bracket, percent
 from distillscope.results.keys import LATENCY
 from distillscope.results.models import Model, Setting, trials_of_model
 from distillscope.results.robustness import MEAN
 from distillscope.results.rows import Condition
 from distillscope.results.run import Run
 from distillscope.results.summary import Statistic, Summary
+from distillscope.visible import joined
 
 
 def not_run(name: str) -> str:
@@ -29,10 +30,8 @@ def _over(model: Model, summary: Summary, key: str, places: Sequence[tuple[float
     found = [(x, s) for x, c in places if (s := summary.get(model, key, c))]
     if not found:
         return None
-    known = all(math.isfinite(s.low) for _, s in found)
     return Series.of(model, [x for x, _ in found], [s.mean for _, s in found], marker=model.marker, n=found[0][1].n_seeds,
-                     low=[s.low for _, s in found] if known else None, high=[s.high for _, s in found] if known else None,
-                     **more)
+                     **ends(s for _, s in found), **more)
 
 
 @STUDY_FIGURES.register("bands", order=90)
@@ -53,14 +52,14 @@ def bands(run: Run, settings: list[Setting], summary: Summary) -> Figure:
             panels.append(Panel(f"{title}: σ {sigma:g}" if title else f"σ {sigma:g}{', added to the input' if where else ''}",
                                 "band, fractions of Nyquist", "accuracy", series, x_ticks=ticks, y_percent=True,
                                 y_range=(0.0, 1.02), x_range=(-0.35, len(own) - 0.65)))
-            deaf = [f"{s.label} {ticks[int(np.argmin(s.y))][1]} ({percent(min(s.y))})" for s in series if len(s.y) == len(own)
-                    and s.label in {m.label for m in setting.named}]
+            deaf = [f"{s.label} {joined(ticks[i][1] for i in alike(s.y, min(s.y)))} ({percent(min(s.y))})" for s in series
+                    if len(s.y) == len(own) and s.label in {m.label for m in setting.named}]
             if deaf:
                 findings.append(f"Most hurt at σ {sigma:g}{of_setting(settings, setting)} by the band: {', '.join(deaf)}.")
     return Figure("bands", "Noise, band by band",
                   "Noise of equal power, limited to a band of radial frequency of the stored image: 0 is flat, 1 is half a "
                   "cycle per pixel. A model whose accuracy stays up in the high bands ignores them, as a low-pass "
-                  "filter would.",
+                  "filter would." + gaps_said(panels),
                   panels, "" if panels else not_run("band_noise"), findings)
 
 
@@ -117,7 +116,7 @@ def _seeds(model: Model, summary: Summary, key: str) -> int | None:
 
 
 def _with_interval(s: Statistic) -> str:
-    return percent(s.mean) + (f" [{number(100 * s.low, 1)}, {number(100 * s.high, 1)}]" if math.isfinite(s.low) else "")
+    return percent(s.mean) + (f" {bracket(100 * s.low, 100 * s.high, 1)}" if math.isfinite(s.low) else "")
 
 
 @STUDY_FIGURES.register("fourier", order=110)
@@ -147,9 +146,9 @@ def fourier(run: Run, settings: list[Setting], summary: Summary) -> Figure:
     cells = [v for grid in grids for row in grid.values for v in row if v is not None]  # one scale for all
     panels = [replace(p, grid=replace(g, low=min(cells), high=max(cells))) for p, g in zip(panels, grids, strict=True)]
     return Figure("fourier", "Fourier heat map",
-                  "The error that one wave causes, for each frequency: slow waves in the middle, fast ones at the edge. A dark "
-                  "middle with pale edges is a model that responds to coarse shape; dark edges are a sensitivity to fine "
-                  "detail.",
+                  "The error that one wave causes, for each frequency: slow waves in the middle, fast ones at the edge. A "
+                  "strong colour is a high error: in the middle alone, of a model that responds to coarse shape; at the "
+                  "edges, a sensitivity to fine detail.",
                   panels, "" if panels else not_run("fourier"))
 
 
@@ -199,7 +198,7 @@ def top_k(run: Run, settings: list[Setting], summary: Summary) -> Figure:
     return Figure("top_k", "Robustness of fewer dimensions",
                   "The teacher cut to its k leading components, its probe refitted each time. If dimensions made it robust, "
                   "the noisy curve would climb with k; where it falls while the clean one climbs, the trailing components "
-                  "carry what noise destroys.",
+                  "carry what noise destroys." + gaps_said(panels),
                   panels, "" if panels else not_run("top_k"))
 
 
@@ -213,9 +212,8 @@ def latency(run: Run, settings: list[Setting], summary: Summary) -> Figure:
         for model in setting.models:
             time, score = summary.get(model, LATENCY), summary.get(model, key)
             if time and score:
-                known = [math.isfinite(s.low) for s in (time, score)]
                 series.append(Series.of(model, [time.mean], [score.mean], kind="points", marker=model.marker, n=score.n_seeds,
-                                        low=[score.low] if known[1] else None, high=[score.high] if known[1] else None))
+                                        **ends([score])))
         if series:
             panels.append(Panel(panel_title(settings, setting), "ms per image (batch 1, median)", "accuracy, clean", series,
                                 x_name="ms per image", x_log=True,

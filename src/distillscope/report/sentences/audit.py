@@ -6,7 +6,16 @@ from dataclasses import dataclass
 
 from distillscope.measure.results import Audit, Value
 from distillscope.measure.spectrum import ALL_EQUAL
-from distillscope.report.sentences.audit_measures import accuracy_sentence, between, gallery_size, p_text, reach, share, told
+from distillscope.report.sentences.audit_measures import (
+    accuracy_sentence,
+    between,
+    gallery_size,
+    of_ten,
+    p_text,
+    reach,
+    share,
+    told,
+)
 from distillscope.report.sentences.numbers import NBSP, number, percent
 from distillscope.report.sentences.stages import stages_headline
 
@@ -57,7 +66,7 @@ def _directions(found: Audit) -> Loss | None:
         clause = (f"the student uses {number(student.value, 1)} of the teacher's {number(teacher.value, 1)} effective "
                   f"dimensions ({share(min(kept, 1.0))})")
     sentence = (f"Directions: the student uses {number(student.value, 1)}{reach(student)} effective dimensions, the teacher "
-                f"{number(teacher.value, 1)}{reach(teacher)}: {percent(kept, 0)}"
+                f"{number(teacher.value, 1)}{reach(teacher)}: {share(kept)}"
                 f"{', which noise alone can cause' if kept > 1.02 else ''}{how} (n = {student.n:,}).")
     return Loss("the number of directions used", min(1.0, kept), clause, sentence)
 
@@ -170,11 +179,10 @@ def _matters(found: Audit, worst: Loss | None) -> str:
     if kept.value >= WHOLE and kept.low is not None and kept.low < LITTLE:
         return (f"on these labels no loss of accuracy is seen ({ACCURACIES[head]}: {against}), but {kept.n:,} items cannot "
                 f"rule one out (retained: 95{NBSP}% interval {between(kept, 'retention')}{NBSP}%)")
-    if kept.value > 1:
-        which = "it" if worst and worst.retained >= WHOLE else "that"
-        return (f"on these labels {which} does not matter, since {ACCURACIES[head]} does no worse on the student ({against})")
     if kept.value >= WHOLE:
-        return f"on these labels that does not matter, since {accuracies}"
+        said = f"{ACCURACIES[head]} does no worse on the student ({against})" if kept.value > 1 else accuracies
+        nothing = worst is not None and worst.retained >= WHOLE and _ceiling(found) >= HALF and not _other_coordinates(found)
+        return f"nor on these labels, where {said}" if nothing else f"on these labels that does not matter, since {said}"
     if kept.value >= LITTLE:
         return f"on these labels it matters little, since {accuracies}"
     return f"on these labels it matters{'' if kept.value >= SOME else ' a lot'}, since {accuracies}"
@@ -207,7 +215,7 @@ def _search(found: Audit) -> str:
     results = next((found[same] for same in RESULTS[key] if same in found.measured), None)
     if results is None:
         return f"in the teacher's index {finds}, and whether what comes next is alike was not measured"
-    how = f"{number(10 * results, 1)} of the first 10 results are the teacher's, and {finds}"
+    how = f"{of_ten(results)} of the first 10 results are the teacher's, and {finds}"
     if min(recall, results) >= LITTLE:
         return f"in a search index it can stand in for the teacher ({how})"
     return f"in a search index it gives {'most of' if results >= HALF else 'few of'} the teacher's results ({how})"
@@ -216,12 +224,12 @@ def _search(found: Audit) -> str:
 def does_it_matter(found: Audit) -> list[str]:
     """The sentences below the verdict: what it costs a classifier and a search index."""
     head = accuracy_head(found)
-    sentences = [f"{capital(ACCURACIES[head])}: {_against(found, head)} {accuracy_sentence(found, head)}"] if head else [
-        f"{capital(_unread(found))}." if _unread(found) else
+    sentences = [f"{capital(_unread(found))}."] if _unread(found) else [
+        f"{capital(ACCURACIES[head])}: {_against(found, head)} {accuracy_sentence(found, head)}" if head else
         f"No accuracy was measured{_why(found)}, so we cannot tell what a classifier would lose."]
     overlap = found.measured.get("retrieval.neighbour_overlap_10")
     if overlap:
-        sentences.append(f"In an index of the student's own, {number(10 * overlap.value, 1)} of the first 10 results are those "
+        sentences.append(f"In an index of the student's own, {of_ten(overlap.value)} of the first 10 results are those "
                          f"that the teacher would give{_tenths(overlap)}.")
     return sentences
 
@@ -246,7 +254,7 @@ def _against(found: Audit, head: str) -> str:
 
 
 def _tenths(value: Value) -> str:
-    return "" if value.interval is None else f" [{', '.join(number(10 * v, 1) for v in value.interval)}]"
+    return "" if value.interval is None else f" [{', '.join(of_ten(v) for v in value.interval)}]"
 
 
 def bands() -> str:

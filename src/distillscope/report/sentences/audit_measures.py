@@ -6,8 +6,8 @@ import math
 from collections.abc import Callable
 
 from distillscope.measure.pool import Settings
-from distillscope.measure.results import Audit, Line, Value, decimals
-from distillscope.report.sentences.numbers import number, percent
+from distillscope.measure.results import SAME, Audit, Line, Value, decimals
+from distillscope.report.sentences.numbers import alike, number, percent, several
 from distillscope.results.keys import NBSP, facts_of
 
 
@@ -105,8 +105,11 @@ def _decay(line: Line, found: Audit) -> str:
 
 
 def _mean_energy(line: Line, found: Audit) -> str:
-    value = line.known.value
-    return ("Most of the energy is one common mean, so cosines are high whatever the items." if value > 0.5 else
+    high = {side: v.value > 0.5 for side, v in (("teacher", line.teacher), ("student", line.student)) if v is not None}
+    if len(set(high.values())) > 1:
+        who = next(side for side, above in high.items() if above)
+        return f"Most of the {who}'s energy is one common mean, so its cosines are high whatever the items; not the other's."
+    return ("Most of the energy is one common mean, so cosines are high whatever the items." if any(high.values()) else
             "The common mean is a minor part of the energy.")
 
 
@@ -139,10 +142,12 @@ def _cosine(line: Line, found: Audit) -> str:
 
 
 def _top20(line: Line, found: Audit) -> str:
-    own = found["alignment.teacher_variance_top20"]
-    more = line.known.value > own
-    return (f"The teacher's own share there is {percent(own)}: the student "
-            f"{'leans more' if more else 'leans no more'} on the leading components than the teacher does.")
+    own, value = found["alignment.teacher_variance_top20"], line.known
+    more = value.value > own + SAME and (value.low is None or value.low > own)
+    less = value.value < own - SAME and (value.high is None or value.high < own)
+    leans = "more on the leading components than" if more else "less on the leading components than" if less else \
+        "about as much on the leading components as"
+    return f"The teacher's own share there is {percent(own)}: the student leans {leans} the teacher does."
 
 
 def _captured(line: Line, found: Audit) -> str:
@@ -151,8 +156,8 @@ def _captured(line: Line, found: Audit) -> str:
 
 
 def _r2(line: Line, found: Audit) -> str:
-    value = line.known.value
-    if value < 0.02:
+    value, low = line.known.value, line.known.low
+    if value < 0.02 and (value < SAME or low is None or low <= 0):
         return "Nothing of the teacher can be predicted linearly from the student."
     text = f"{share(value, 1)} of the teacher's variance can be predicted linearly from the student"
     most = found.measured.get("alignment.teacher_r2_ceiling")
@@ -169,7 +174,7 @@ def _against_null(line: Line, found: Audit) -> str:
     null = found.measured[f"{line.name}_null"]
     above = null.interval is not None and line.known.value > null.interval[1]
     where = "above" if above else "within or below"
-    return f"Shuffled items give {shown(null.value, null.unit, line.name)}; this lies {where} their range."
+    return f"Shuffled items give {told(null, line.name)}; this lies {where} their range."
 
 
 def _infonce(line: Line, found: Audit) -> str:
@@ -182,6 +187,9 @@ def _infonce(line: Line, found: Audit) -> str:
 def _retained(line: Line, found: Audit) -> str:
     if line.known.value <= 0:
         return "It keeps nothing of the nats by which the teacher distinguishes its own items: unrelated rows read below 0."
+    if line.known.value > 1.02:
+        return (f"It distinguishes the items by {number(line.known.value, 1)} times the nats by which the teacher does itself, "
+                "whose own rows lie close together.")
     return f"It keeps {share(line.known.value, 1)} of the nats by which the teacher distinguishes its own items."
 
 
@@ -198,7 +206,7 @@ def _recall(line: Line, found: Audit) -> str:
 
 
 def _overlap(line: Line, found: Audit) -> str:
-    return f"{number(10 * line.known.value, 1)} of the first 10 results of a student's index are the teacher's."
+    return f"{of_ten(line.known.value)} of the first 10 results of a student's index are the teacher's."
 
 
 def _gradient(line: Line, found: Audit) -> str:
@@ -221,8 +229,14 @@ def _worst(line: Line, found: Audit) -> str:
     known = [s for s in found.subsets if (s.kind, s.classifier) == (kind, head) and key in s.values]
     if not known:
         return ""
-    worst = (min if key == "retention" else max)(known, key=lambda s: s.values[key].value)
-    return (f"It is “{worst.name}” (n = {worst.n:,}). The interval is of the worst {kind}, whichever that truly is, since "
+    values = [s.values[key].value for s in known]
+    worst = [known[i] for i in alike(values, (min if key == "retention" else max)(values))]
+    who = f"It is “{worst[0].name}” (n = {worst[0].n:,})"
+    if len(worst) > 1:
+        who = f"It is {several([s.name for s in worst])} alike"
+    if len(worst) == len(known) > 1:
+        who = f"All {len(known):,} have it alike"
+    return (f"{who}. The interval is of the worst {kind}, whichever that truly is, since "
             f"those of all {len(known):,} hold together.")
 
 
@@ -327,12 +341,23 @@ def share(value: float, least: int = 0) -> str:
     return percent(value, decimals(100 * value, least=least, full=100.0, most=3))
 
 
+def of_ten(value: float) -> str:
+    """A share of the first ten results, as how many; fewer than ten do not read as ten.
+
+    >>> of_ten(0.39), of_ten(0.996), of_ten(1.0)
+    ('3.9', '9.96', '10.0')
+    """
+    return number(10 * value, decimals(10 * value, least=1, full=10.0, most=3))
+
+
 def p_text(p: float) -> str:
     """
-    >>> p_text(0.0321).split(NBSP), p_text(1e-12).split(NBSP)
-    (['p', '=', '0.032'], ['p', '<', '0.001'])
+    >>> p_text(0.0321).split(NBSP), p_text(1e-12).split(NBSP), p_text(0.0498).split(NBSP)
+    (['p', '=', '0.032'], ['p', '<', '0.001'], ['p', '=', '0.0498'])
     """
-    return f"p{NBSP}<{NBSP}0.001" if p < 0.001 else f"p{NBSP}={NBSP}{p:.3f}"
+    if p < 0.001:
+        return f"p{NBSP}<{NBSP}0.001"
+    return f"p{NBSP}={NBSP}{p:.{next((d for d in range(3, 7) if float(f'{p:.{d}f}') != 0.05), 3)}f}"
 
 
 def reach(value: Value | None, name: str = "") -> str:

@@ -6,7 +6,7 @@ import math
 from collections.abc import Sequence
 
 from distillscope.compare.differences import NO_PREDICTIONS, PAIRED, WELCH, Difference
-from distillscope.report.sentences.numbers import MISSING, count, number
+from distillscope.report.sentences.numbers import MISSING, bracket, count, number
 from distillscope.results.keys import NBSP
 from distillscope.results.rows import CLEAN, Condition
 from distillscope.visible import joined
@@ -48,7 +48,7 @@ def items_text(d: Difference) -> str:
 
 
 def _bracket(d: Difference, low: float, high: float) -> str:
-    return f"[{number(d.quantity.scale * low, d.quantity.digits)}, {number(d.quantity.scale * high, d.quantity.digits)}]"
+    return bracket(d.quantity.scale * low, d.quantity.scale * high, d.quantity.digits)
 
 
 def short_n(d: Difference) -> str:

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING
 
+from distillscope.measure.results import decimals
 from distillscope.results import keys
 from distillscope.results.keys import ACCURACIES, NBSP, facts_of, teacher_key
+from distillscope.visible import joined
 
 if TYPE_CHECKING:
     from distillscope.results.summary import Statistic, Summary
@@ -23,6 +25,23 @@ def accuracy_of(summary: Summary) -> tuple[str, str] | None:
     """(dotted key, its name) of the accuracy that this run can show; None without labels."""
     measures = summary.measures()
     return next(((k, facts_of(k).hint) for k in ACCURACIES if k in measures or teacher_key(k) in measures), None)
+
+
+def second_accuracy(summary: Summary) -> tuple[str, str] | None:
+    """(dotted key, its name) of an accuracy that was measured of teacher and students beside the one that is shown: the tuned
+    probe's, else that of neighbours. Only it says whether a loss is the student's, or that of a probe whose C does not fit it.
+    """
+    measures, first = summary.measures(), accuracy_of(summary)
+    return next(((k, facts_of(k).hint) for k in ACCURACIES
+                 if first and k != first[0] and {k, teacher_key(k)} <= measures), None)
+
+
+def by(hint: str) -> str:
+    """
+    >>> by("linear probe (tuned)"), by("nearest neighbours")
+    ('by a linear probe (tuned)', 'by nearest neighbours')
+    """
+    return f"by {'a ' if 'probe' in hint else ''}{hint}"
 
 
 def first_known(keys: Iterable[tuple], summary: Summary) -> tuple | None:
@@ -75,7 +94,47 @@ def interval_text(s: Statistic, digits: int = 2, scale: float = 1.0) -> str:
     """'[14.10, 17.90]', or nothing where one seed gives none."""
     if not math.isfinite(s.low):
         return ""
-    return f"[{number(scale * s.low, digits)}, {number(scale * s.high, digits)}]"
+    return bracket(scale * s.low, scale * s.high, digits)
+
+
+def bracket(low: float, high: float, digits: int = 2) -> str:
+    """An interval; an end that is not 0 does not read as 0, which would leave open on which side of 0 it lies.
+
+    >>> bracket(0.1, 1.4, 1), bracket(-0.02, 1.4, 1), bracket(0.0, 1.4, 1), bracket(1e-9, 1.4, 1)
+    ('[0.1, 1.4]', '[−0.02, 1.40]', '[0.0, 1.4]', '[0.0, 1.4]')
+    """
+    shown = decimals(low, low, high, least=digits)
+    return f"[{number(low, shown)}, {number(high, shown)}]"
+
+
+def quoted(names: Iterable[str]) -> str:
+    """
+    >>> quoted(["a", "b"])
+    '“a” and “b”'
+    """
+    return joined(f"“{n}”" for n in names)
+
+
+MOST_NAMES = 5
+"""Names that a sentence lists."""
+
+
+def several(names: Sequence[str]) -> str:
+    """
+    >>> several(["a", "b"]), several("abcdefg")
+    ('“a” and “b”', '“a”, “b”, “c”, “d”, “e” and 2 more')
+    """
+    kept, more = names[:MOST_NAMES], len(names) - MOST_NAMES
+    return joined([*(f"“{n}”" for n in kept), f"{more} more"]) if more > 0 else quoted(kept)
+
+
+def alike(values: Sequence[float], value: float) -> list[int]:
+    """The places of all values that equal one of them, up to rounding: the largest or the smallest may be several.
+
+    >>> alike([0.3, 0.1 + 0.2, 0.4], 0.3)
+    [0, 1]
+    """
+    return [i for i, v in enumerate(values) if math.isclose(v, value, rel_tol=1e-9, abs_tol=1e-12)]
 
 
 def shortened(name: str, room: int = 14) -> str:

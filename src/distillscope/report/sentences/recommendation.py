@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 from distillscope.advice.axes import PAPER, TUNED
 from distillscope.advice.rank import Entry, Ranking, Recommendation
-from distillscope.report.sentences.numbers import NBSP, number
+from distillscope.report.sentences.numbers import NBSP, bracket, number, quoted
 from distillscope.visible import joined
 
 if TYPE_CHECKING:
@@ -37,7 +37,7 @@ def gain(contrast: Contrast, scale: float = 1.0, digits: int = 1, interval: tupl
     low, high = interval or contrast.interval()
     if not math.isfinite(low):
         return f"{signed(scale * contrast.mean, digits)} [spread unknown]"
-    return f"{signed(scale * contrast.mean, digits)} [{number(scale * low, digits)}, {number(scale * high, digits)}]"
+    return f"{signed(scale * contrast.mean, digits)} {bracket(scale * low, scale * high, digits)}"
 
 
 def following_text(study: Mapping[str, Any]) -> str:
@@ -142,14 +142,6 @@ def beaten(ranking: Ranking) -> str:
     return f"{other_arms(ranking)} {'are' if len(ranking.entries) - len(ranking.leaders) == 2 else 'is'}"
 
 
-def quoted(names: Iterable[str]) -> str:
-    """
-    >>> quoted(["a", "b"])
-    '“a” and “b”'
-    """
-    return joined(f"“{n}”" for n in names)
-
-
 def undecided(ranking: Ranking) -> str:
     """Why no arm can be named though some lead: which arms are shown to be better than one that leads, and what beats them."""
     each = []
@@ -214,5 +206,6 @@ def _neighbours(found: Recommendation) -> str:
 def teacher_row(found: Recommendation) -> str:
     """The teacher's own values, and what the noisy accuracy is the mean of."""
     noisy = next((f" Noisy: mean over {', '.join(a.conditions)}." for a in found.axes if a.name == "robustness"), "")
-    known = [f"{a.title} {number(a.scale * a.teacher, 1)}" for a in found.axes if a.teacher is not None]
+    known = [f"{a.title} {number(a.scale * a.teacher, 1)}{NBSP}{'%' if a.unit == 'points' else a.unit}" for a in found.axes
+             if a.teacher is not None]
     return (f"Teacher: {'; '.join(known)}." if known else "The teacher's own values were not measured.") + noisy

@@ -7,8 +7,8 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from distillscope.measure.results import Audit, Stage, Value, WorstItem
-from distillscope.report.sentences.audit_measures import p_text
-from distillscope.report.sentences.numbers import NBSP, number, percent
+from distillscope.report.sentences.audit_measures import p_text, share
+from distillscope.report.sentences.numbers import NBSP, bracket, number
 
 WHAT = {"accuracy": "probe accuracy", "recall_at_1": "recall at 1 in the teacher's index",
         "mapped_recall_at_1": "recall at 1 in the teacher's index, after one fitted matrix"}
@@ -80,7 +80,7 @@ def value_text(value: Value) -> str:
 
 
 def _texts(unit: str) -> Callable[[float], str]:
-    return {"share": lambda v: number(100 * v, 1), "cosine": cosine_text, "bytes": lambda v: f"{v / 1e6:.3g}",
+    return {"share": lambda v: share(v, 1).removesuffix(f"{NBSP}%"), "cosine": cosine_text, "bytes": lambda v: f"{v / 1e6:.3g}",
             "ms": lambda v: f"{v:.3g}", "MiB": lambda v: number(v, 0)}.get(unit, lambda v: number(v, 1))
 
 
@@ -123,7 +123,7 @@ def points_text(lost: Value) -> str:
     >>> points_text(Value(0.021, 0.01, 0.034, 300, "", "share")).replace(NBSP, " ")
     '2.1 points [1.0, 3.4]'
     """
-    ends = "" if lost.interval is None else f" [{', '.join(number(100 * v, 1) for v in lost.interval)}]"
+    ends = "" if lost.interval is None else f" {bracket(100 * lost.interval[0], 100 * lost.interval[1], 1)}"
     return f"{number(100 * lost.value, 1)}{NBSP}points{ends}"
 
 
@@ -187,7 +187,7 @@ def _finding(stage: Stage, before: Stage) -> str:
         lost, won = values["negative_flips"], values["positive_flips"]
         n = lost.n
         parts.append(f"{round(n * lost.value):,} of {n:,} items were right before and are wrong after it "
-                     f"({percent(lost.value)}{_flip_interval(lost)}), {round(n * won.value):,} the other way round"
+                     f"({share(lost.value, 1)}{_flip_interval(lost)}), {round(n * won.value):,} the other way round"
                      if lost.value or won.value else f"none of {n:,} items changed between right and wrong")
     if "mean_cosine" in values:
         mean, least = (cosine_text(values[key].value) for key in ("mean_cosine", "worst_cosine"))
@@ -209,7 +209,7 @@ def _times(before: Stage, stage: Stage, key: str, less: str, more: str) -> str:
 
 
 def _flip_interval(value: Value) -> str:
-    return "" if value.interval is None else f" [{', '.join(number(100 * v, 1) for v in value.interval)}]"
+    return "" if value.interval is None else f" {bracket(100 * value.interval[0], 100 * value.interval[1], 1)}"
 
 
 def worst_measure(item: WorstItem) -> str:
