@@ -324,7 +324,7 @@ def test_clip_keeps_its_projection(tmp_path):
 @pytest.mark.slow
 def test_open_clip_from_a_local_file(tmp_path):
     library = pytest.importorskip("open_clip")
-    from distillscope.teachers.models import open_clip
+    from distillscope.teachers.clip import open_clip
 
     torch.save(library.create_model("ViT-B-32").state_dict(), tmp_path / "clip.pt")
     teacher = open_clip(model="ViT-B-32:openai", weights=tmp_path / "clip.pt").to(torch.device("cpu"))

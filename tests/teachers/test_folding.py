@@ -73,6 +73,7 @@ def test_what_older_embeddings_folded_wrongly_has_another_name_in_the_cache():
     right, wrong = (Encoder("mine", drawn(Pair(how)), 4, Preprocess(8), "0").to(torch.device("cpu"))
                     for how in ("in order", "norm first"))
     assert "unfolded" not in right.describe() and wrong.describe()["unfolded"] == 1
+    assert right.mark == "0" and wrong.mark.startswith("0, batch norms")
 
 
 def test_a_module_that_takes_no_such_images_is_left_as_it_is():

@@ -288,7 +288,8 @@ def same_items(work: Work, seen: Seen) -> None:
         differs = [k for k, mark in now.items() if isinstance(before, dict) and before.get(k, mark) != mark]
         if differs and own.items() <= done.items():
             raise UserError(f"--resume {work.run}", f"{differs[0]} as when it started",
-                            "another one under the same name", "Put the old ones back, or run into another --out.")
+                            f"another one under the same name{f' ({seen.encoder.revised})' if seen.encoder.revised else ''}",
+                            "Put the old ones back, or run into another --out.")
 
 
 @dataclass(frozen=True)

@@ -223,9 +223,10 @@ def noise_conditions(study: Study) -> dict[tuple[Condition, int], Noise]:
 def fingerprint(encoder: TeacherRows, splits: Splits) -> dict[str, str]:
     """Hashes of the data and the teacher's weights, by which studies that are judged together are held to be of the same.
 
-    Those of EVERY image are not in older results: what lacks them is compared by the others.
+    Those of EVERY image are not in older results: what lacks them is compared by the others. Weights that are computed with
+    otherwise than before are said to be others, so that no run goes on with two kinds of embeddings.
     """
-    weights = encoder.describe().get("weights")
+    weights = encoder.mark
     images = {f"{name} images": mark for name, mark in splits.marks.items()}
     images |= {f"{EVERY}{name} image": mark for name, mark in splits.contents.items()}
     return images | ({"teacher's weights": weights} if weights else {})

@@ -117,17 +117,21 @@ def begin(work: Work, out: Path, given: Given = Given(), *, keeps: bool = False)
         check_own(work.study.training_of(work.study.arms[0]), given.network)
     spec = work.study.students[0]
     named = functools.cache(lambda: load_teacher(teacher, work.device, work.precision))
-    look = OneLook(work, named if given.teacher is None else None,
-                   [(Preprocess(spec.image_size, spec.mean, spec.std), work.study.arms[0])], data.train_split)
+    seen = given.network.preprocess if given.network else Preprocess(spec.image_size, spec.mean, spec.std)
+    look = OneLook(work, named if given.teacher is None else None, [(seen, work.study.arms[0])], data.train_split)
     splits = load_untested(work.study, data, given.images, work.workers, look.reduced, look.keepers if keeps else no_keepers)
     check_data(work, splits)
     if not group.rank():
+        if given.network:
+            progress.say(visible(given.network.reading))
         _say_if_enlarged(work.study.students[0], splits)
     encoder = named() if given.teacher is None else given.made_of(splits)
     check_teacher(work, splits, encoder, teacher.title)
     request["fingerprint"] = fingerprint(encoder, splits)
     if given.network:
         request["fingerprint"]["student's first weights"] = given.network.fingerprint()
+    if seen.resize_mode != "shortest":  # a student of before 2026-11-28 was trained on other images
+        request["fingerprint"]["student's images"] = seen.resize_mode
     group.agreed(lambda: compare_request(out, request) if (out / REQUEST).is_file() else None)
     return Begun(work, splits, encoder, request)
 

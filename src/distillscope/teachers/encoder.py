@@ -30,6 +30,8 @@ ENCODE_BATCH, ENCODE_PIXELS = 256, 2**20
 """Images, and on a CPU pixels of them as the network takes them, that `encode` gives a network at once, where it is handed
 more: 256 of a wide network's first feature maps would fill 10 GiB at 224 px."""
 
+FOLDED = "batch norms folded only where they belong"
+
 
 class Perturbation(Protocol):
     """What is done to an image before a model sees it: an augmented view, or noise.
@@ -76,6 +78,8 @@ class TeacherRows(ABC):
     """Its own classifier, where it has one that takes its embeddings as they are."""
     reading: str = ""
     """What was decided about weights or a file that do not say it themselves, in one line for the user."""
+    revised: str = ""
+    """What is done otherwise than until 2026-11-28, so that embeddings of before are not taken for the same; mostly nothing."""
 
     @abstractmethod
     def describe(self) -> dict[str, Any]:
@@ -84,6 +88,12 @@ class TeacherRows(ABC):
     def lookup(self, source: Source) -> np.ndarray:
         """(n, dim) float32, row i for item i of ``source``; an `Encoder` makes its rows from the images instead."""
         raise UserError(f"teacher {self.name}", "a method `lookup` that gives its rows", "none", "Write one in its class.")
+
+    @property
+    def mark(self) -> str:
+        """The hash of its weights, and how they are used otherwise than before: what is judged together has the same."""
+        weights = str(self.describe().get("weights") or "")
+        return f"{weights}, {self.revised}" if weights and self.revised else weights
 
     @property
     def network(self) -> Encoder | None:
@@ -127,6 +137,7 @@ class Encoder(TeacherRows):
     device: torch.device = field(default_factory=lambda: torch.device("cpu"))
     num_parameters: int = 0
     reading: str = ""
+    revised: str = ""
     head: Head | None = field(default=None, repr=False, compare=False)
     unfolded: int = field(default=0, init=False, repr=False, compare=False)
     """Batch norms beside a convolution that is not theirs, once `to` has looked: older embeddings have them folded into it."""
@@ -146,6 +157,8 @@ class Encoder(TeacherRows):
         """Move it, make it frozen and fast: eval mode, channels last, batch norms folded into the convolutions."""
         module = self.module.eval().requires_grad_(False)
         self.unfolded = fold_batch_norms(module, lambda: self.preprocess(torch.zeros(1, 3, 32, 32, dtype=torch.uint8)))
+        if self.unfolded and FOLDED not in self.revised:
+            self.revised += f"{'; ' if self.revised else ''}{FOLDED}"
         self.module = module.to(device).to(memory_format=torch.channels_last)
         self.device, self.precision = device, precision or self.precision
         if device.type != "cpu":
@@ -236,6 +249,9 @@ def load_teacher(teacher: Teacher, device: str, precision: str | None) -> Teache
         if own == "float16_on_cuda":
             own = "float16" if chosen.type == "cuda" else "float32"
         found.network.to(chosen, precision or own)
+        if (seen := found.network.preprocess).resize_mode != "shortest":
+            said = f"images are {seen.in_words()}"
+            found.reading = f"{found.reading}; {said}" if found.reading else f"{found.name}: {said}"
         if found.reading:
             progress.say(found.reading)
     return found

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import hashlib
 import importlib
-import logging
-from collections.abc import Sequence
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +21,9 @@ from distillscope.inputs.embeddings import positions, read_embeddings
 from distillscope.inputs.formats import EMBEDDINGS, suffix_of
 from distillscope.registry import teachers
 from distillscope.teachers.encoder import Encoder, Head, TeacherRows, hash_state, load_state, read_state
+
+CROP_MODES = {"center": "shortest", "squash": "squash", "border": "border"}
+"""timm's crop_mode -> `Preprocess.resize_mode`."""
 
 
 @teachers.register("efficientnet_lite0")
@@ -137,15 +141,18 @@ def plain_timm(module: torch.nn.Module) -> tuple[torch.nn.Module, Preprocess | N
     >>> module(torch.zeros(1, 3, 160, 160)).shape[1], preprocess.size, said.partition(": ")[2]
     (96, 160, 'its head of 7 outputs is left out; pooled features are the embedding')
     """
+    from timm.data import resolve_model_data_config
+
     config = getattr(module, "pretrained_cfg", None)
     if not config or not hasattr(module, "reset_classifier"):
         return module, None, ""
     classes: Any = getattr(module, "num_classes", 0)
     own = classes == config.get("num_classes")  # else it was fine-tuned to say classes, a CLIP tower too
     head = _auto_head(str(config.get("architecture", "")), classes) if own else "drop"
-    encoder = _timm_encoder(type(module).__name__, module, head)
+    height, width = resolve_model_data_config(module)["input_size"][-2:]
+    encoder = _timm_encoder(type(module).__name__, module, head, image_size=None if height == width else width)
     left_out = f"{encoder.name}: its head of {classes} outputs is left out; pooled features are the embedding"
-    return encoder.module, encoder.preprocess, left_out if head == "drop" and classes else ""
+    return encoder.module, encoder.preprocess if height == width else None, left_out if head == "drop" and classes else ""
 
 
 def _head_weights(module: torch.nn.Module) -> list[str]:
@@ -188,10 +195,24 @@ def _timm_encoder(name: str, module: Any, head: str, crop_fraction: float | None
     dim = module.num_classes if head == "keep" else module.num_features
     if head == "drop" and getattr(module, "head_hidden_size", None):
         dim = module.head_hidden_size
-    preprocess = Preprocess(image_size or config["input_size"][-1], tuple(config["mean"]), tuple(config["std"]),
-                            config["interpolation"], crop_fraction or config["crop_pct"])
+    preprocess = _timm_sees(name, config, crop_fraction, image_size)
+    before = replace(preprocess, crop_fraction=crop_fraction or config["crop_pct"], resize_mode="shortest")
     return Encoder(name, module, dim, preprocess, hash_state(module.state_dict().items()), unit_norm=unit_norm,
-                   head=_head(classifier, dim))
+                   head=_head(classifier, dim),
+                   revised="" if preprocess == before else "images as timm shows them")
+
+
+def _timm_sees(name: str, config: Mapping[str, Any], crop_fraction: float | None, image_size: int | None) -> Preprocess:
+    """What timm's own transform for evaluation shows a model; one that it does not show square images of is refused."""
+    height, width = config["input_size"][-2:]
+    if image_size is None and height != width:
+        raise UserError(f"teacher {name}", "a model that takes square images", f"{height} x {width} px",
+                        "Set image_size, where the network can be built for another size.")
+    size, crop = image_size or width, crop_fraction or config["crop_pct"]
+    side = math.floor(size / crop)  # as timm counts; where rounding gives the same, the name in the cache stays
+    crop = crop if round(size / crop) == side else size / side
+    mode = CROP_MODES.get(str(config.get("crop_mode")), "shortest")  # timm takes what it does not know for "center"
+    return Preprocess(size, tuple(config["mean"]), tuple(config["std"]), config["interpolation"], crop, mode)
 
 
 def _head(classifier: Any, dim: int) -> Head | None:
@@ -201,80 +222,6 @@ def _head(classifier: Any, dim: int) -> Head | None:
     weights = classifier.weight.detach().cpu().float().numpy()
     bias = np.zeros(len(weights), np.float32) if classifier.bias is None else classifier.bias.detach().cpu().float().numpy()
     return Head(weights, bias)
-
-
-class _ImageTower(torch.nn.Module):
-    def __init__(self, clip: Any) -> None:
-        super().__init__()
-        self.visual = clip.visual
-
-    def forward(self, images: torch.Tensor) -> torch.Tensor:
-        return self.visual(images)
-
-
-@teachers.register("open_clip")
-def open_clip(*, model: str, weights: Path | None = None, unit_norm: bool = False) -> Encoder:
-    """Any open_clip image tower: `open_clip/ViT-B-32:openai` or ARCHITECTURE with a local weights file (extra open-clip)."""
-    clip = load_clip(model, weights)
-    tower = _ImageTower(clip)
-    size = clip.visual.image_size
-    preprocess = Preprocess(size[0] if isinstance(size, tuple) else size, tuple(clip.visual.image_mean),
-                            tuple(clip.visual.image_std), "bicubic", 1.0)
-    said = "" if weights is None else activation_read(model, f"{model}-quickgelu", _clip_models())
-    return Encoder(f"open_clip/{model}", tower, clip.visual.output_dim, preprocess, hash_state(tower.state_dict().items()),
-                   unit_norm=unit_norm, reading=f"open_clip/{model}: {said}" if said else "")
-
-
-def _clip_models() -> Sequence[str]:
-    import open_clip as library
-
-    return library.list_models()
-
-
-def load_clip(model: str, weights: Path | None = None) -> Any:
-    """Both towers of an open_clip model, ``ARCHITECTURE:TAG`` from the Hub or ARCHITECTURE with a local file."""
-    try:
-        import open_clip as library
-    except ImportError:
-        raise UserError(f"teacher open_clip/{model}", "the package open_clip_torch", "not installed",
-                        "pip install 'distillscope[open-clip]'.") from None
-    architecture, _, tag = model.partition(":")
-    where = f"teacher open_clip/{model}"
-    if architecture not in library.list_models():
-        raise UserError(where, "an architecture that open_clip knows", f"'{architecture}'",
-                        f"Known: {', '.join(library.list_models()[:8])}, ...")
-    if weights is None and not tag:
-        raise UserError(where, "ARCHITECTURE:WEIGHTS or a local weights file", f"'{model}'",
-                        f"For instance open_clip/{architecture}:openai.")
-    # OpenAI's weights were trained with QuickGELU, which open_clip switches on by the tag; a local file has no tag.
-    quick = {"force_quick_gelu": True} if tag == "openai" else {}
-    before = logging.root.manager.disable
-    if weights is not None:
-        logging.disable(logging.WARNING)  # it says that the weights are random, which are read from the file below
-    try:
-        clip = library.create_model(architecture, pretrained=None if weights else tag, **quick)
-    except Exception as error:
-        raise UserError(where, "weights from the Hub, or a local file", type(error).__name__,
-                        f"Go online once, or name a file: open_clip/{architecture}:FILE.safetensors.") from None
-    finally:
-        logging.disable(before)
-    if weights is not None:
-        load_state(clip, read_state(weights, f"{where} weights"), f"{where} weights {weights}")
-    return clip
-
-
-@torch.inference_mode()
-def class_text(model: str, class_names: Sequence[str], weights: Path | None = None,
-               template: str = "a photo of a {}.") -> np.ndarray:
-    """Embeddings (classes, d) float32 of the class names by an open_clip model's text tower, for zero-shot accuracy.
-
-    One prompt a class, Radford et al. (2021)'s plain one; their ensembles of prompts read a few points higher.
-    """
-    import open_clip as library
-
-    clip = load_clip(model, weights).eval()
-    prompts = [template.format(name.replace("_", " ")) for name in class_names]
-    return clip.encode_text(library.get_tokenizer(model.partition(":")[0])(prompts)).float().numpy()
 
 
 class ReadyEmbeddings(TeacherRows):
