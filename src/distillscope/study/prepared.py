@@ -98,7 +98,9 @@ def prepare_targets(study: Study, encoder: TeacherRows, splits: Splits, part: Pa
     What is there already is used where its checksum holds, else named and made again. The processes of a launcher embed a part
     each; then the first of them fits and writes, and the others find it.
     """
-    key = {"teacher": encoder.describe(), "target": part.model_dump(), "images": splits.contents}
+    key: dict[str, Any] = {"teacher": encoder.describe(), "target": part.model_dump(), "images": splits.contents}
+    if any(encoder.rescales(view) for _, view, _ in embedded_views(study, arms)):  # older targets hold other strengths
+        key["noise"] = "in pixels"
     digest = hashlib.blake2b(json.dumps(key, sort_keys=True, default=str).encode(), digest_size=8).hexdigest()
     folder = cache_root() / "targets" / digest
     if group.world() > 1:
@@ -254,6 +256,8 @@ def seen_view(arm: Arm, seed: int, epoch: Any) -> View | OnTop | None:
     then = View(part.name, registry.views.check(part.name, part.settings, where), seed, f"{epoch} on top")
     if then.where != view.where:
         raise UserError(f"{where}.where", f"{view.where}, as the view under it", then.where, f"Set {where}.where={view.where}.")
+    if view.std and then.std and view.std != then.std:
+        raise UserError(f"{where}.std", f"{list(view.std)}, as the view under it", f"{list(then.std)}", "Give both the same.")
     return OnTop(view, then)
 
 

@@ -19,6 +19,7 @@ from numpy.typing import NDArray
 
 from distillscope import progress, registry
 from distillscope.config.parts import Teacher
+from distillscope.data.noise import on_input, own_units
 from distillscope.data.preprocess import Names, Preprocess, gathered, names_of, ready
 from distillscope.data.source import Images, Source
 from distillscope.devices import autocast, choose_device
@@ -113,6 +114,10 @@ class TeacherRows(ABC):
                             "ready-made embeddings", "Leave noise out (noise.sigmas: []) and use arms without a view.")
         return self.lookup(source)
 
+    def rescales(self, perturbation: Perturbation | None) -> bool:
+        """Whether noise on its input counts in other units than its own: until 2026-11-28 it was stronger or weaker there."""
+        return False
+
     def num_missing(self, source: Source, perturbation: Perturbation | None = None) -> int:
         """How many images of ``source`` must still be embedded; nothing is."""
         return 0
@@ -165,6 +170,9 @@ class Encoder(TeacherRows):
             self.batch_size = max(self.batch_size, 256)
         return self
 
+    def rescales(self, perturbation: Perturbation | None) -> bool:
+        return isinstance(self.preprocess, Preprocess) and own_units(perturbation, self.preprocess.std) is not None
+
     @property
     def network(self) -> Encoder:
         """What embeds images again: itself."""
@@ -209,7 +217,7 @@ class Encoder(TeacherRows):
             images = images.to(self.device)
         inputs = self.preprocess(images).to(self.device)
         if perturbation is not None and perturbation.where == "input":
-            inputs = perturbation(inputs, ids)
+            inputs = on_input(perturbation, inputs, ids, self.preprocess.std)
         return self._rows_of(inputs, ids)
 
     @property

@@ -43,6 +43,9 @@ class Ensemble(Encoder):
         self.device, self.precision = device, precision or self.precision
         return self
 
+    def rescales(self, perturbation: Perturbation | None) -> bool:
+        return any(part.rescales(perturbation) for part in self.parts)
+
     @property
     def place(self) -> str:
         """The cache's entries for clean images."""
