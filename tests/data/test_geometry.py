@@ -121,3 +121,11 @@ def test_floats_and_bytes_are_resized_alike_and_kept_apart(mode):
     assert (reduced_for([seen])[0] is None) == (mode in ("longest", "border"))
     with pytest.raises(UserError):
         Preprocess(32, resize_mode="stretch")
+
+
+def test_a_file_that_resizes_refuses_what_it_cannot_do():
+    onnx = pytest.importorskip("onnx")
+    from distillscope.students.export.onnx_graph import resizing
+
+    with refused(where="export --input raw", got="bicubic, squash, 1", advice="--input sized"):
+        resizing(onnx.ModelProto(), Preprocess(24, resize_mode="squash"))

@@ -147,11 +147,6 @@ def test_raw_images_are_resized_as_in_training(interpolation, crop):
         assert np.abs(ours - theirs).max() <= 1 and (ours != theirs).mean() < 0.03
 
 
-def test_a_file_that_resizes_refuses_what_it_cannot_do():
-    with refused(where="export --input raw", got="bicubic, squash, 1", advice="--input sized"):
-        resizing(onnx.ModelProto(), Preprocess(24, resize_mode="squash"))
-
-
 def test_a_file_that_misses_its_bound_is_not_written_and_says_where(student, tmp_path, monkeypatch):
     known = runtimes.traced
 

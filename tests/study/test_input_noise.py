@@ -18,7 +18,7 @@ from distillscope.data.preprocess import Preprocess
 from distillscope.data.views import OnTop, View
 from distillscope.results.merge import merge_runs
 from distillscope.stress.frequencies import BandNoise
-from distillscope.study.input_noise import MARK, WEIGHTS
+from distillscope.study.marks import MARK, WEIGHTS
 from distillscope.study.prepared import seen_view
 from distillscope.study.run import run_study
 from distillscope.teachers.cache import entry_path

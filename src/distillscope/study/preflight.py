@@ -29,7 +29,7 @@ from distillscope.results.rundir import check_folder, check_names, json_object, 
 from distillscope.stress.subject import rehearse
 from distillscope.students.load import check_student
 from distillscope.students.networks import recompute
-from distillscope.study.input_noise import WEIGHTS, marks, of_students
+from distillscope.study.marks import WEIGHTS, marks, of_students
 from distillscope.study.prepared import asks_for_logits, embedded_views, rehearse_views
 from distillscope.targets.transforms import check_target, fit_target
 from distillscope.teachers.encoder import TeacherRows

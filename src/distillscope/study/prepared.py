@@ -39,13 +39,15 @@ TRANSFORM = "target.safetensors"
 class Prepared:
     """A folder of target embeddings (n, d) for one data set, teacher and target; ``common`` is that of the study's target.
 
-    ``taught`` is the file of what the teacher's probes say of the test items, on these embeddings.
+    ``taught`` is the file of what the teacher's probes say of the test items, on these embeddings; ``head`` names the teacher's
+    own classifier, where it has one.
     """
 
     folder: Path
     target_name: str
     common: Path | None = None
     taught: Path | None = None
+    head: str = ""
 
     @property
     def target(self) -> Target:
@@ -58,7 +60,7 @@ class Prepared:
 
     def logits(self, name: str) -> np.ndarray:
         """What the teacher's own head says of the images of "train" or a view (n, classes), where an arm asks for it."""
-        return self.rows(name + LOGITS)
+        return self.rows(f"{name}{LOGITS}-{self.head}")
 
     def rows_file(self, name: str) -> Path:
         """Where these rows stand."""
@@ -147,11 +149,12 @@ def _written(study: Study, encoder: TeacherRows, splits: Splits, part: Part, arm
     for arm in (arm for arm in arms if arm.view_target == "mean"):
         versions = [view_name(arm, 0, number) for number in range(arm.view_bank or 0)]
         keep_rows(folder / f"{mean_name(arm)}.npy", partial(_mean, [folder / f"{name}.npy" for name in versions]))
+    head = encoder.head.mark if encoder.head else ""
     if asking := [arm for arm in arms if asks_for_logits(arm)]:
         named: list[tuple[str, View | None, str]] = [("train", None, ""), *embedded_views(study, asking)]
         for name, shown, label in named:
-            keep_rows(folder / f"{name}{LOGITS}.npy", partial(said, shown, f"teacher {splits.title}, {label}"))
-    return Prepared(folder, target.name)
+            keep_rows(folder / f"{name}{LOGITS}-{head}.npy", partial(said, shown, f"teacher {splits.title}, {label}"))
+    return Prepared(folder, target.name, head=head)
 
 
 def _mean(paths: list[Path]) -> np.ndarray:

@@ -34,7 +34,7 @@ from distillscope.students.hub import CARD
 from distillscope.students.load import StudentEncoder, save_student
 from distillscope.students.networks import recompute
 from distillscope.students.own_network import OwnNetwork
-from distillscope.study.input_noise import of_students
+from distillscope.study.marks import HEAD, head_mark, of_students
 from distillscope.study.one_look import OneLook
 from distillscope.study.preflight import Work, check_data, check_study, check_teacher, say_parted
 from distillscope.study.prepared import EVERY, fingerprint, load_untested, prepare_targets
@@ -133,6 +133,7 @@ def begin(work: Work, out: Path, given: Given = Given(), *, keeps: bool = False)
         request["fingerprint"]["student's first weights"] = given.network.fingerprint()
     if seen.resize_mode != "shortest":  # a student of before 2026-11-28 was trained on other images
         request["fingerprint"]["student's images"] = seen.resize_mode
+    request["fingerprint"] |= head_mark(work.study, encoder)
     if of_students(work.study, encoder):
         request["fingerprint"]["noise on inputs"] = "in pixels"
     group.agreed(lambda: compare_request(out, request) if (out / REQUEST).is_file() else None)
@@ -222,7 +223,7 @@ def compare_request(out: Path, asked: dict[str, Any]) -> None:
         begun = {**begun, "settings": _at_defaults(begun["settings"])}
         known = begun.keys() & asked.keys()
         before, now = _flat({k: begun[k] for k in known}), _flat({k: asked[k] for k in known})
-        every = f"fingerprint.{EVERY}"
+        every = f"fingerprint.{EVERY}", f"fingerprint.{HEAD}"
         now = {k: v for k, v in now.items() if k in before or not k.startswith(every)}  # older folders have none
         recipe = before.get(ARM)
     elif (out / DESCRIPTION).is_file():

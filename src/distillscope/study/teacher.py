@@ -23,7 +23,7 @@ from distillscope.results.rows import CLEAN, TEACHER, Row, tidy
 from distillscope.results.rundir import is_complete, reference_folder, write_results
 from distillscope.stress.subject import Findings, Subject, run_stresses
 from distillscope.study.flips import by_noise
-from distillscope.study.input_noise import marks
+from distillscope.study.marks import marks
 from distillscope.study.measuring import (
     PREDICTIONS,
     PROBES,

@@ -64,6 +64,11 @@ class Head(NamedTuple):
         found: NDArray[np.float32] = np.asarray(embeddings, np.float32) @ self.weights.T + self.bias
         return found
 
+    @property
+    def mark(self) -> str:
+        """Names its weights, which the hash of the network below it does not hold."""
+        return hashlib.blake2b(self.weights.tobytes() + self.bias.tobytes(), digest_size=8).hexdigest()
+
 
 class TeacherRows(ABC):
     """A teacher that has rows and no network: it cannot embed views or noisy images. `Encoder` is the one that can.

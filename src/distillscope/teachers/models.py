@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import importlib
 import math
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -74,8 +75,9 @@ def timm(*, model: str, weights: Path | None = None, head: str = "auto", unit_no
          crop_fraction: float | None = None, image_size: int | None = None) -> Encoder:
     """Any timm model by its name (`timm/vit_base_patch32_clip_quickgelu_224.openai`), weights from the Hub or a file.
 
-    ``head``: "drop" gives pooled features, "keep" the head's output, "auto" keeps it for CLIP towers only, where it is
-    the projection into the shared space. ``image_size`` rebuilds a ViT for another input size (DINOv2's is 518).
+    ``head``: "drop" gives pooled features, "keep" the head's output, "auto" keeps it for architectures of CLIP only, where it
+    is the projection into the shared space and no classifier that was fine-tuned. ``image_size`` rebuilds a ViT for another
+    input size (DINOv2's is 518).
     """
     import timm as library
 
@@ -95,9 +97,10 @@ def timm(*, model: str, weights: Path | None = None, head: str = "auto", unit_no
         raise UserError(where, "weights from the Hub, or a local file", f"{type(error).__name__}",
                         f"Go online once, or download timm/{model} from the Hub and name the file: "
                         f"timm/{model}:FILE.safetensors.") from None
-    wish, reading = head, ""
+    wish = head
     if head == "auto":
-        head = _auto_head(architecture, module.num_classes)
+        head = _auto_head(module)
+    reading = f"timm/{model}: {said}" if (said := _head_text(module, head)) else ""
     if weights is not None:
         state = read_state(weights, f"{where} weights")
         if classes := _other_head(module, state):
@@ -108,7 +111,7 @@ def timm(*, model: str, weights: Path | None = None, head: str = "auto", unit_no
         elif head == "drop" and (heads := _head_weights(module)) and not any(k.startswith(tuple(heads)) for k in state):
             module.reset_classifier(0)  # a backbone saved without its head
         load_state(module, state, f"{where} weights {weights}")
-        if said := activation_read(model, architecture.replace("_clip_", "_clip_quickgelu_"), library.list_models()):
+        if said := activation_read(architecture, architecture.replace("_clip_", "_clip_quickgelu_"), library.list_models()):
             reading = f"{reading}; {said}" if reading else f"timm/{model}: {said}"
     encoder = _timm_encoder(f"timm/{model}", module, head, crop_fraction, unit_norm, image_size)
     encoder.reading = reading
@@ -128,9 +131,38 @@ def activation_read(model: str, twin: str, known: Sequence[str]) -> str:
     return f"computed with GELU; weights by OpenAI, MetaCLIP or DFN need QuickGELU: {twin}"
 
 
-def _auto_head(architecture: str, num_classes: int) -> str:
-    """A CLIP tower's head is the projection into the shared space; any other's says classes."""
-    return "keep" if "clip" in architecture and num_classes not in (0, 1000) else "drop"
+def _auto_head(module: Any) -> str:
+    """A CLIP tower's head is the projection into the shared space; any other's says classes, also of a tower fine-tuned to."""
+    return "keep" if "clip" in str(module.pretrained_cfg.get("architecture", "")) and _projects(module) else "drop"
+
+
+def _projects(module: Any) -> bool:
+    """Whether the head of a model of timm, as its weights have it, is CLIP's projection and no classifier."""
+    config = module.pretrained_cfg
+    return ("clip" in f"{config.get('architecture')}.{config.get('tag')}" and not _says_classes(config)
+            and module.num_classes == config.get("num_classes") and module.num_classes not in (0, 1000))
+
+
+def _says_classes(config: Mapping[str, Any]) -> bool:
+    """Whether timm's tag of the weights is of fine-tuning on labels of ImageNet.
+
+    >>> _says_classes({"tag": "laion2b_ft_in12k"}), _says_classes({"tag": "clip_laion2b_ft_320"}), _says_classes({})
+    (True, False, False)
+    """
+    return re.search(r"_ft_in\d+k", str(config.get("tag") or "")) is not None
+
+
+def _head_text(module: Any, head: str) -> str:
+    """What is taken for the embedding of weights that began as CLIP's, where it is not the projection; "" of all others."""
+    config, outputs = module.pretrained_cfg, module.num_classes
+    if _projects(module):
+        return "" if head == "keep" else (f"pooled features are the embedding, not its CLIP projection to {outputs} dimensions "
+                                          "(head: keep)")
+    if not outputs or not _says_classes(config) or "clip" not in f"{config.get('architecture')}.{config.get('tag')}":
+        return ""
+    return "CLIP fine-tuned on labels: " + (
+        f"the {outputs} outputs of its classifier are the embedding" if head == "keep" else
+        f"its classifier of {outputs} outputs is left out, pooled features are the embedding")
 
 
 def plain_timm(module: torch.nn.Module) -> tuple[torch.nn.Module, Preprocess | None, str]:
@@ -148,7 +180,7 @@ def plain_timm(module: torch.nn.Module) -> tuple[torch.nn.Module, Preprocess | N
         return module, None, ""
     classes: Any = getattr(module, "num_classes", 0)
     own = classes == config.get("num_classes")  # else it was fine-tuned to say classes, a CLIP tower too
-    head = _auto_head(str(config.get("architecture", "")), classes) if own else "drop"
+    head = _auto_head(module) if own else "drop"
     height, width = resolve_model_data_config(module)["input_size"][-2:]
     encoder = _timm_encoder(type(module).__name__, module, head, image_size=None if height == width else width)
     left_out = f"{encoder.name}: its head of {classes} outputs is left out; pooled features are the embedding"
@@ -189,7 +221,7 @@ def _timm_encoder(name: str, module: Any, head: str, crop_fraction: float | None
     from timm.data import resolve_model_data_config
 
     config = resolve_model_data_config(module)
-    classifier = module.get_classifier() if head == "drop" and not unit_norm else None
+    classifier = module.get_classifier() if head == "drop" and not unit_norm and not _projects(module) else None
     if head == "drop":
         module.reset_classifier(0)
     dim = module.num_classes if head == "keep" else module.num_features

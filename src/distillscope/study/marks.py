@@ -1,4 +1,7 @@
-"""Noise on models' own inputs is as strong in pixels for one as for another since 2026-11-28: what that makes of older runs."""
+"""What a run keeps of its images and its teacher, so that it does not go on with others, nor with ones that are used otherwise.
+
+Noise on models' own inputs is as strong in pixels for one as for another since 2026-11-28.
+"""
 
 from __future__ import annotations
 
@@ -10,10 +13,10 @@ from distillscope import registry
 from distillscope.config.parts import NoiseSpec, Part
 from distillscope.config.study import Study
 from distillscope.data.splits import Splits
-from distillscope.study.prepared import embedded_views, fingerprint
+from distillscope.study.prepared import asks_for_logits, embedded_views, fingerprint
 from distillscope.teachers.encoder import TeacherRows
 
-WEIGHTS = "teacher's weights"
+WEIGHTS, HEAD = "teacher's weights", "teacher's head"
 MARK = ", noise on inputs as strong in pixels"
 """After the weights in the fingerprint of what would have been run with noise of several strengths."""
 
@@ -23,7 +26,13 @@ def marks(study: Study, encoder: TeacherRows, splits: Splits) -> dict[str, str]:
     found = fingerprint(encoder, splits)
     if WEIGHTS in found and (of_teacher(study, encoder) or of_students(study, encoder)):
         found[WEIGHTS] += MARK
-    return found
+    return found | head_mark(study, encoder)
+
+
+def head_mark(study: Study, encoder: TeacherRows) -> dict[str, str]:
+    """The teacher's own classifier, where students learn from what it says; what is older than 2026-11-28 does not name it."""
+    asked = encoder.head is not None and any(asks_for_logits(arm) for arm in study.arms)
+    return {HEAD: encoder.head.mark} if asked and encoder.head else {}
 
 
 def of_teacher(study: Study, encoder: TeacherRows) -> bool:
