@@ -233,6 +233,9 @@ class Stand:
     def describe(self) -> dict[str, int]:
         return {"a": 1}
 
+    def rescales(self, perturbation) -> bool:
+        return False
+
 
 def test_cache_entries_have_the_names_that_they_had():
     spec = NoiseSpec(where="input", unit="pixel", clip=False, std=STD)

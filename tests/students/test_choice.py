@@ -146,7 +146,7 @@ def test_tuned_weights_lose_less_to_rounding_on_images_that_they_were_not_tuned_
 def test_the_teachers_embeddings_are_compared_with_where_the_cache_has_them(tmp_path, monkeypatch):
     student, source = made()
     (tmp_path / "student.json").write_text('{"teacher": "T"}')
-    teacher = SimpleNamespace(dim=8, num_missing=lambda part: 0, describe=dict, rows=lambda part: np.ones((len(part), 8)))
+    teacher = SimpleNamespace(dim=8, num_missing=lambda part: 0, mark="", rows=lambda part: np.ones((len(part), 8)))
     monkeypatch.setattr(fine_tune, "load_teacher", lambda *given: teacher)
 
     def found(**settings):

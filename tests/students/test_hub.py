@@ -282,14 +282,14 @@ def test_the_cards_code_needs_neither_torch_nor_this_package(made, tmp_path, fil
 
 
 @pytest.mark.parametrize("interpolation", ["nearest", "nearest-exact", "bilinear", "bicubic"])
-@pytest.mark.parametrize(("crop", "size"), [(0.875, (50, 31)), (1.0, (31, 50)), (0.6, (16, 17)), (1.0, (24, 24))])
-def test_the_cards_resizing_is_that_of_the_student(interpolation, crop, size):
+@pytest.mark.parametrize("mode", ["shortest", "squash", "longest", "border"])
+@pytest.mark.parametrize(("crop", "size"), [(0.875, (50, 31)), (1.0, (31, 50)), (0.6, (17, 15)), (1.0, (24, 24))])
+def test_the_cards_resizing_is_that_of_the_student(interpolation, crop, size, mode):
     """Pillow against torchvision: the same grid of pixels, at most one level apart where they blend."""
-    seen = Preprocess(16, interpolation=interpolation, crop_fraction=crop)
-    x, y = np.meshgrid(np.arange(size[0]), np.arange(size[1]))
-    pixels = np.stack([5 * x, 5 * y, 2 * (x + y)], axis=-1).astype(np.uint8)
-    held = {"np": np, "Image": Image, "image": Image.fromarray(pixels)}
-    exec(_resizing(seen), held)
+    seen = Preprocess(16, interpolation=interpolation, crop_fraction=crop, resize_mode=mode)
+    x, y = np.meshgrid(5 * np.arange(size[0]), 5 * np.arange(size[1]))
+    pixels = np.stack([x, y, (x + y) // 3], axis=-1).astype(np.uint8)
+    exec(_resizing(seen), held := {"np": np, "Image": Image, "image": Image.fromarray(pixels)})
     own = seen.resize(torch.from_numpy(pixels).permute(2, 0, 1)[None]).mul(255).round()[0].permute(1, 2, 0).numpy()
     assert np.abs(np.asarray(held["image"]).astype(int) - own).max() <= (0 if "nearest" in interpolation else 1)
 

@@ -132,7 +132,7 @@ def test_a_teacher_of_other_weights_under_the_same_path_is_not_compared_with(mad
     seen = []
     monkeypatch.setattr(fine_tune, "asked_of", lambda folder: asked)
     monkeypatch.setattr(fine_tune, "load_teacher", lambda named, *rest: seen.append(named) or type(
-        "Teacher", (), {"describe": lambda self: {"weights": "two"}})())
+        "Teacher", (), {"mark": "two"})())
     with refused(where="teacher", got="other ones under the same name"):
         fine_tune._cached_rows(made, None, None)
     assert seen[0].settings["weights"] == str(made.parent / "w.safetensors")

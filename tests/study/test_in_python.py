@@ -201,6 +201,31 @@ def test_an_own_network_is_copied_projected_and_loaded_with_its_code(dim, pixels
     assert "module=Network()" in (tmp_path / "s" / "README.md").read_text()
 
 
+@pytest.mark.parametrize(("steps", "mode", "said"), [
+    ([T.Resize((SIZE, SIZE))], "squash", f"squashed to {SIZE} x {SIZE} px"),
+    ([T.Resize((2 * SIZE, 2 * SIZE)), T.CenterCrop(SIZE)], "squash", f"squashed to {2 * SIZE} x {2 * SIZE} px, centre crop"),
+    ([T.Resize(2 * SIZE), T.CenterCrop(SIZE)], "shortest", f"resized by their shorter side to {2 * SIZE} px, centre crop of"),
+    ([T.Resize(SIZE)], "shortest", f"the transform has no CenterCrop({SIZE})")])
+def test_an_own_network_sees_photos_as_its_transform_shows_them_and_it_is_said(steps, mode, said, rows, tmp_path, capsys):
+    transform = T.Compose([*steps, T.ToTensor(), T.Normalize((0.5,) * 3, (0.25,) * 3)])
+    rng = np.random.default_rng(0)
+    photos = [Image.fromarray(rng.integers(0, 256, (9, 14, 3), dtype=np.uint8)).resize((61, 40)) for _ in rows]
+    student = distillscope.distill(rows, Network(), photos, student_preprocess=transform, out=tmp_path / "s", **QUICK)
+    assert student.preprocess.resize_mode == mode and said in capsys.readouterr().err
+    again = load_student(tmp_path / "s", "cpu", module=Network())
+    seen = again.preprocess(torch.from_numpy(np.array(photos[0])).permute(2, 0, 1)[None])[0]
+    theirs = T.CenterCrop(SIZE)(transform(photos[0]))
+    assert float((seen - theirs).abs().max()) * 0.25 * 255 < 2.5
+    assert f"'resize_mode': '{mode}'" in (tmp_path / "s" / "README.md").read_text() or mode == "shortest"
+
+
+@pytest.mark.parametrize("step", [T.Resize(SIZE, max_size=SIZE + 1), T.Resize((SIZE, SIZE + 2))])
+def test_a_resize_that_cannot_be_stored_is_refused(step, pixels, rows):
+    steps = T.Compose([step, T.CenterCrop(SIZE), T.ToTensor()])
+    with refused(where="student Network preprocess", got="Resize"):
+        distillscope.distill(rows, Network(), pixels, student_preprocess=steps, **QUICK)
+
+
 def test_images_of_several_sizes_without_labels_train_under_noise(rows):
     rng = np.random.default_rng(2)
     photos = [Image.fromarray(rng.integers(0, 256, (10 + i % 3, 12, 3), dtype=np.uint8)) for i in range(COUNT)]

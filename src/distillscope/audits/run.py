@@ -360,7 +360,7 @@ def _text(spec: str, images: Images) -> tuple[np.ndarray, dict[str, dict[str, An
     if not spec.startswith("open_clip/"):
         rows, reading = read_class_text(spec, names)
         return rows, {"text": reading.to_dict()} if reading is not None else {}
-    from distillscope.teachers.models import class_text
+    from distillscope.teachers.clip import class_text
 
     if names is None:
         raise UserError("--text", "--data with class names, since it names a model", "none", "Pass a file of embeddings.")

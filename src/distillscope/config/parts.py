@@ -263,8 +263,9 @@ class NoiseSpec(BaseModel):
     """Where noise is added, and in which unit its sigma counts.
 
     ``where``: "source" adds to the stored image before any resizing, so that teacher and student see the same noisy image;
-    "input" adds to the model's own normalised tensor, as the paper does. ``unit``: "pixel" counts in [0, 1] pixel values,
-    "normalised" in units of the per-channel ``std``. ``clip`` keeps a noisy source image in [0, 1].
+    "input" adds to the model's own normalised tensor, as the paper does, as strong in pixels whatever its std.
+    ``unit``: "pixel" counts in [0, 1] pixel values, "normalised" in units of the per-channel ``std``.
+    ``clip`` keeps a noisy source image in [0, 1].
 
     A part that takes it as a setting has its fields among its own settings, and the study's where it sets none.
     """

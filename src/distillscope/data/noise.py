@@ -45,6 +45,39 @@ def with_noise(images: torch.Tensor, normal: torch.Tensor, sigma: float | torch.
     return noisy.clamp_(0, 1) if spec.where == "source" and spec.clip else noisy
 
 
+def own_units(perturbation: Any, std: Sequence[float]) -> torch.Tensor | None:
+    """What values that a model normalised by ``std`` are times to be in units of the noise's own std, (channels, 1, 1).
+
+    None where they are so already (to 1e-4), where the noise is on stored images, and for what is no noise.
+
+    >>> own_units(Noise(0.1, NoiseSpec(where="input", std=(0.25, 0.25, 0.25))), (0.5, 0.5, 0.25)).flatten().tolist()
+    [2.0, 2.0, 1.0]
+    >>> own_units(Noise(0.1, NoiseSpec(where="input")), NoiseSpec().std)
+    """
+    own = getattr(perturbation, "std", None)
+    if own is None or perturbation.where != "input" or np.allclose(own, std, rtol=1e-4, atol=0):
+        return None
+    return torch.tensor([s / o for s, o in zip(std, own, strict=True)]).view(-1, 1, 1)
+
+
+def on_input(perturbation: Any, inputs: torch.Tensor, ids: Sequence[str] | np.ndarray, std: Sequence[float]) -> torch.Tensor:
+    """What a model sees of its ``inputs`` (b, c, h, w), normalised by ``std``: noise of one strength in pixels for all models.
+
+    >>> noise = Noise(0.1, NoiseSpec(where="input", std=(0.25, 0.25, 0.25)))
+    >>> zeros, ids = torch.zeros(1, 3, 4, 4), ["a"]
+    >>> other = on_input(noise, zeros, ids, (0.5, 0.5, 0.5)) * 0.5
+    >>> torch.allclose(other, on_input(noise, zeros, ids, (0.25, 0.25, 0.25)) * 0.25)
+    True
+    """
+    units = own_units(perturbation, std)
+    if units is None:
+        seen: torch.Tensor = perturbation(inputs, ids)
+        return seen
+    units = units.to(inputs.device)
+    changed: torch.Tensor = perturbation(inputs * units, ids)
+    return changed / units
+
+
 @dataclass(frozen=True)
 class Noise:
     """Adds sigma x N(0, 1) to each image; the same draw for every model, and for every sigma up to its scale."""
@@ -57,6 +90,11 @@ class Noise:
     @property
     def where(self) -> str:
         return self.spec.where
+
+    @property
+    def std(self) -> tuple[float, ...]:
+        """Of the values that its sigma counts in units of."""
+        return self.spec.std
 
     def __call__(self, images: Images, ids: Sequence[str] | np.ndarray) -> Images:
         noisy = []

@@ -26,19 +26,29 @@ TAKEN = "images: uint8 or floats in [0, 1], (b, 3, h, w) or (b, h, w, 3); PIL im
 
 LARGEST = 4096
 """Pixels a side."""
+BORDERS = {"longest": "black", "border": "mean-coloured"}
+"""Ways to resize that keep all of an image and its shape, and the border that then fills the square."""
+RESIZE_MODES = ("shortest", "squash", *BORDERS)
 
 
 @dataclass(frozen=True)
 class Preprocess:
-    """Resize the shorter side, centre crop, scale to [0, 1], normalise.
+    """Resize, centre crop, scale to [0, 1], normalise.
 
-    ``crop_fraction`` is timm's crop_pct: the shorter side is resized to size / crop_fraction before the crop of
-    ``size``. uint8 images are resized in uint8, as PIL does it; float images in [0, 1] are clamped after resizing,
-    since uint8 cannot overshoot either. A value that none of this can be done with is a `UserError`.
+    ``resize_mode`` says what becomes size / crop_fraction, rounded, before the crop of ``size``: the "shortest" side, which
+    keeps the shape and crops the longer one; both ("squash", the shape is lost); or the longest side, with a border that is
+    black ("longest", open_clip's) or of the mean colour ("border", timm's). uint8 images are resized in uint8, as PIL does it;
+    float images in [0, 1] are clamped after resizing, since uint8 cannot overshoot either. A value that none of this can be
+    done with is a `UserError`.
 
     >>> import torch
     >>> Preprocess(size=4, mean=(0.5,) * 3, std=(0.5,) * 3)(torch.full((1, 3, 2, 2), 255, dtype=torch.uint8)).unique()
     tensor([1.])
+    >>> wide = torch.arange(8, dtype=torch.uint8).expand(1, 3, 4, 8)
+    >>> Preprocess(4, interpolation="nearest").shown(wide)[0, 0, 0].tolist()
+    [2, 3, 4, 5]
+    >>> Preprocess(4, interpolation="nearest", resize_mode="squash").shown(wide)[0, 0, 0].tolist()
+    [0, 2, 4, 6]
     """
 
     size: int
@@ -46,6 +56,7 @@ class Preprocess:
     std: tuple[float, ...] = CLIP_STD
     interpolation: str = "bicubic"
     crop_fraction: float = 1.0
+    resize_mode: str = "shortest"
 
     def __post_init__(self) -> None:
         for key in ("mean", "std"):
@@ -54,7 +65,8 @@ class Preprocess:
         for key, fits, expected in (
                 ("size", isinstance(self.size, Integral) and 1 <= self.size <= LARGEST, f"pixels, from 1 to {LARGEST}"),
                 ("interpolation", self.interpolation in INTERPOLATIONS, f"one of {', '.join(INTERPOLATIONS)}"),
-                ("crop_fraction", isinstance(crop, Real) and 0.1 <= crop <= 10, "a number from 0.1 to 10")):
+                ("crop_fraction", isinstance(crop, Real) and 0.1 <= crop <= 10, "a number from 0.1 to 10"),
+                ("resize_mode", self.resize_mode in RESIZE_MODES, f"one of {', '.join(RESIZE_MODES)}")):
             if not fits:
                 raise UserError(f"preprocess.{key}", expected, repr(getattr(self, key)), "Correct the value.")
         object.__setattr__(self, "size", int(self.size))
@@ -75,10 +87,12 @@ class Preprocess:
         if isinstance(images, list):
             return torch.cat([self.shown(image[None]) for image in images])
         seen: torch.Tensor = images
-        shorter = round(self.size / self.crop_fraction)
-        if min(seen.shape[-2:]) != shorter:
-            mode = InterpolationMode(self.interpolation)
-            seen = F.resize(seen, [shorter], interpolation=mode, antialias=True)
+        height, width = seen.shape[-2:]
+        wanted = self._resized_to(height, width)
+        if wanted != ([min(height, width)] if len(wanted) == 1 else [height, width]):
+            seen = F.resize(seen, wanted, interpolation=InterpolationMode(self.interpolation), antialias=True)
+        if self.resize_mode in BORDERS:
+            seen = self._bordered(seen)
         if tuple(seen.shape[-2:]) != (self.size, self.size):
             seen = F.center_crop(seen, [self.size, self.size])
         return seen
@@ -90,8 +104,57 @@ class Preprocess:
         return images.sub(mean).mul_(scale).contiguous(memory_format=torch.channels_last)
 
     def describe(self) -> dict[str, Any]:
-        """Plain values that name this preprocessing, for cache keys and for the file beside a student's weights."""
-        return asdict(self)
+        """Plain values that name this preprocessing, for cache keys and for the file beside a student's weights.
+
+        ``resize_mode`` is left out where it is "shortest", the only one until 2026-11-28: names and files of before stay valid.
+        """
+        plain = asdict(self)
+        return plain if self.resize_mode != "shortest" else {k: v for k, v in plain.items() if k != "resize_mode"}
+
+    @property
+    def side(self) -> int:
+        """To how many pixels the side, or both, are resized before the crop."""
+        return round(self.size / self.crop_fraction)
+
+    @property
+    def border(self) -> tuple[int, ...]:
+        """The colour around an image that is resized to its longest side, 0 to 255."""
+        return tuple(round(255 * m) for m in self.mean) if self.resize_mode == "border" else (0, 0, 0)
+
+    def in_words(self) -> str:
+        """What becomes of an image's shape.
+
+        >>> Preprocess(224).in_words(), Preprocess(224, crop_fraction=0.875, resize_mode="squash").in_words()
+        ('resized by their shorter side to 224 px, centre crop of 224', 'squashed to 256 x 256 px, centre crop of 224')
+        """
+        side, crop = self.side, f", centre crop of {self.size}"
+        if self.resize_mode == "squash":
+            return f"squashed to {side} x {side} px" + (crop if side != self.size else "")
+        if self.resize_mode in BORDERS:
+            around = f"{BORDERS[self.resize_mode]} border" + (crop if side != self.size else "")
+            return f"resized by their longer side to {side} px, {around}"
+        return f"resized by their shorter side to {side} px{crop}"
+
+    def _resized_to(self, height: int, width: int) -> list[int]:
+        """What torchvision's resize is asked for: the shorter side, or both."""
+        if self.resize_mode == "shortest":
+            return [self.side]
+        if self.resize_mode == "squash":
+            return [self.side, self.side]
+        ratio = max(height, width) / self.side
+        return [max(1, round(height / ratio)), max(1, round(width / ratio))]
+
+    def _bordered(self, images: torch.Tensor) -> torch.Tensor:
+        """Filled up to ``size`` where a side is shorter, as timm and open_clip do it."""
+        spare = [max(0, self.size - side) for side in images.shape[-2:]]
+        if not any(spare):
+            return images
+        colour = torch.tensor(self.border, device=images.device, dtype=torch.uint8)
+        colour = colour if images.dtype == torch.uint8 else colour.to(images.dtype) / 255
+        (height, width), (top, left) = images.shape[-2:], (more // 2 for more in spare)
+        made = colour.view(1, 3, 1, 1).repeat(len(images), 1, height + spare[0], width + spare[1])
+        made[..., top : top + height, left : left + width] = images
+        return made
 
 
 def _colours(key: str, values: Any) -> tuple[float, ...]:
@@ -125,10 +188,9 @@ def reduced_for(models: Sequence[Preprocess]) -> tuple[int | None, list[int]]:
     >>> reduced_for([Preprocess(32, interpolation="nearest")])
     (None, [])
     """
-    if not models or any(model.interpolation not in SMOOTH for model in models):
+    if not models or any(model.interpolation not in SMOOTH or model.resize_mode in BORDERS for model in models):
         return None, []
-    sides = [round(model.size / model.crop_fraction) for model in models]
-    return max(LEAST_SIDE, REDUCED * max(sides)), sides
+    return max(LEAST_SIDE, REDUCED * max(m.side for m in models)), [m.side for m in models if m.resize_mode == "shortest"]
 
 
 def coarse_for(preprocess: Preprocess, decoding: Decoding | None) -> str:
@@ -143,7 +205,7 @@ def coarse_for(preprocess: Preprocess, decoding: Decoding | None) -> str:
     """
     if decoding is None or decoding.least_side is None:
         return ""
-    shorter, said = round(preprocess.size / preprocess.crop_fraction), f"JPEGs decoded to min_side {decoding.least_side}"
+    shorter, said = preprocess.side, f"JPEGs decoded to min_side {decoding.least_side}"
     if preprocess.interpolation not in SMOOTH:
         return f"{said}, which it resizes by {preprocess.interpolation}: it picks other pixels than of whole images"
     if decoding.least_side >= REDUCED * shorter:

@@ -76,6 +76,11 @@ class OnTop:
         """Where both are applied."""
         return self.first.where
 
+    @property
+    def std(self) -> tuple[float, ...] | None:
+        """That of the noise among them; of two they are one (`study.prepared.seen_view`)."""
+        return self.first.std or self.then.std
+
     def __call__(self, images: Images, ids: Sequence[str] | np.ndarray) -> Images:
         return self.then(self.first(images, ids), ids)
 
@@ -93,6 +98,13 @@ class View:
     def where(self) -> str:
         """"source": applied to the stored image; "input": to the model's own normalised tensor."""
         return self.settings.get("where", "source")
+
+    @property
+    def std(self) -> tuple[float, ...] | None:
+        """Of the values that noise counts in units of; None of a view that is none."""
+        if not views.takes(self.name, NoiseSpec):
+            return None
+        return tuple(self.settings.get("std", NoiseSpec().std))
 
     def __call__(self, images: Images, ids: Sequence[str] | np.ndarray) -> Images:
         view = partial(views.get(self.name), **views.arguments(self.name, self.settings))

@@ -14,6 +14,7 @@ import torch
 from torch.nn.modules.batchnorm import _BatchNorm
 
 from distillscope.config.parts import NoiseSpec
+from distillscope.data.noise import on_input
 from distillscope.data.source import Source, read_batches, stratified
 from distillscope.data.views import View
 from distillscope.devices import kept_memory
@@ -82,7 +83,8 @@ def bn_reestimated(student: StudentEncoder, items: Source, noise: Perturbation |
         if noise is not None and noise.where == "source":
             images = noise(images, ids)
         inputs = student.preprocess(images).to(student.device)
-        module(noise(inputs, ids) if noise is not None and noise.where == "input" else inputs)
+        on_it = noise is not None and noise.where == "input"
+        module(on_input(noise, inputs, ids, student.preprocess.std) if on_it else inputs)
     for norm, momentum in zip(norms, momenta, strict=True):
         norm.momentum = momentum
         norm.eval()

@@ -190,6 +190,10 @@ class BandNoise:
     def where(self) -> str:
         return self.spec.where
 
+    @property
+    def std(self) -> tuple[float, ...]:
+        return self.spec.std
+
     def __call__(self, images: Images, ids: Sequence[str] | np.ndarray) -> Images:
         if isinstance(images, list):
             return stack([self(image[None], [item])[0] for image, item in zip(images, ids, strict=True)])

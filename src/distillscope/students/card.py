@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import distillscope
 from distillscope.config.parts import DESCRIPTION, WEIGHTS, Part, Teacher
 from distillscope.config.study import Arm, Study, Training
-from distillscope.data.preprocess import Preprocess
+from distillscope.data.preprocess import BORDERS, Preprocess
 from distillscope.data.splits import Splits
 from distillscope.errors import UserError
 from distillscope.measure.results import Audit, Value
@@ -240,9 +240,18 @@ RESIZED = {"nearest-exact": "image.resize(size, Image.Resampling.NEAREST)",
 
 
 def _resizing(seen: Preprocess) -> str:
-    """Lines that resize the shorter side and crop the centre, as `Preprocess` does."""
-    shorter = round(seen.size / seen.crop_fraction)
-    return f"""size = [side * {shorter} // min(image.size) for side in image.size]
+    """Lines that resize and crop the centre, as `Preprocess` does."""
+    if seen.resize_mode in BORDERS:
+        return f"""size = [max(1, round(side / (max(image.size) / {seen.side}))) for side in image.size]
+image = {RESIZED[seen.interpolation]}
+corner = tuple(({seen.size} - side) // 2 if side < {seen.size} else -round((side - {seen.size}) / 2) for side in size)
+canvas = Image.new("RGB", ({seen.size}, {seen.size}), {seen.border})
+canvas.paste(image, corner)
+image = canvas
+"""
+    size = f"({seen.side}, {seen.side})" if seen.resize_mode == "squash" else (
+        f"[side * {seen.side} // min(image.size) for side in image.size]")
+    return f"""size = {size}
 image = {RESIZED[seen.interpolation]}
 left, top = (round((side - {seen.size}) / 2) for side in size)
 image = image.crop((left, top, left + {seen.size}, top + {seen.size}))

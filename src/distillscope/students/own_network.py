@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import copy
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -36,7 +36,10 @@ class OwnNetwork:
 
 
 def read_network(model: torch.nn.Module, preprocess: Any, image_size: int | None = None) -> OwnNetwork:
-    """The student that ``model`` is, copied; ``preprocess``, its attribute of that name, or timm's own says what it sees."""
+    """The student that ``model`` is, copied; ``preprocess``, its attribute of that name, or timm's own says what it sees.
+
+    ``reading`` says what becomes of its images, and what was decided about the model.
+    """
     label = type(model).__name__
     where = f"student {label}"
     module, own, reading = plain_timm(copy.deepcopy(model))
@@ -45,34 +48,45 @@ def read_network(model: torch.nn.Module, preprocess: Any, image_size: int | None
     given = preprocess if preprocess is not None else getattr(model, "preprocess", None) or own
     if given is None and image_size is not None:
         given = {"size": image_size}
-    seen = seen_by(given, where)
+    seen, notes = seen_by(given, where), [reading] if reading else []
     if isinstance(seen, PillowPreprocess):
-        seen = stored_form(seen, where)
+        seen, assumed = stored_form(seen, where)
+        notes += [assumed] if assumed else []
     if image_size is not None:
-        seen = Preprocess(**{**seen.describe(), "size": image_size})
+        seen = replace(seen, size=image_size)
+    notes.insert(0, f"student {label}: images are {seen.in_words()}, {seen.interpolation}")
     own_network(copy.deepcopy(module).cpu(), seen.size, 1, label)  # what it cannot take or give is said before any work
-    return OwnNetwork(module, seen, label, reading)
+    return OwnNetwork(module, seen, label, "; ".join(notes))
 
 
-def stored_form(seen: PillowPreprocess, where: str) -> Preprocess:
-    """The `Preprocess` that does what a Resize, CenterCrop, ToTensor, Normalize of torchvision or timm does.
+def stored_form(seen: PillowPreprocess, where: str) -> tuple[Preprocess, str]:
+    """The `Preprocess` that does what a Resize, CenterCrop, ToTensor, Normalize of torchvision or timm does, and what it adds.
+
+    Resize(n) resizes the shorter side, Resize((n, n)) squashes. What is added, in words, is a centre crop after a Resize(n)
+    that stands alone: it gives images of several shapes.
 
     >>> from torchvision import transforms as T
-    >>> steps = T.Compose([T.Resize(9), T.CenterCrop(8), T.ToTensor(), T.Normalize((0.5,) * 3, (0.2,) * 3)])
-    >>> stored_form(PillowPreprocess(steps), "student mine").describe()["size"]
-    8
+    >>> steps = [T.CenterCrop(8), T.ToTensor(), T.Normalize((0.5,) * 3, (0.2,) * 3)]
+    >>> stored_form(PillowPreprocess(T.Compose([T.Resize(9), *steps])), "student mine")[0].in_words()
+    'resized by their shorter side to 9 px, centre crop of 8'
+    >>> stored_form(PillowPreprocess(T.Compose([T.Resize((9, 9)), *steps])), "student mine")[0].in_words()
+    'squashed to 9 x 9 px, centre crop of 8'
     """
-    expected = "Resize(n), CenterCrop(n), ToTensor(), Normalize(mean, std), which can be stored with the student"
+    expected = ("Resize(n) or Resize((n, n)), CenterCrop(n), ToTensor(), Normalize(mean, std), which can be stored with the "
+                "student")
     found: dict[str, Any] = {"mean": (0.0,) * 3, "std": (1.0,) * 3}
     shorter = None
     for step in getattr(seen.transform, "transforms", [seen.transform]):
         kind = type(step).__name__
         if kind == "ImageClassification":  # what torchvision's weights bring
             shorter, found["size"] = _one(step.resize_size), _one(step.crop_size)
+            found["resize_mode"] = _mode(step.resize_size)
             found.update(interpolation=step.interpolation.value, mean=tuple(step.mean), std=tuple(step.std))
             continue
         if kind == "Resize" and "size" not in found:
-            shorter = _one(step.size)
+            if (shorter := _one(step.size)) is None or getattr(step, "max_size", None) is not None:
+                raise UserError(f"{where} preprocess", expected, f"{step}", "Give size, mean and std instead.")
+            found["resize_mode"] = _mode(step.size)
             found["interpolation"] = getattr(step.interpolation, "value", str(step.interpolation))
         elif kind == "CenterCrop":
             found["size"] = _one(step.size)
@@ -84,12 +98,18 @@ def stored_form(seen: PillowPreprocess, where: str) -> Preprocess:
     if size is None or len(found["mean"]) != 3:
         raise UserError(f"{where} preprocess", expected, f"{seen.transform}", "Give size, mean and std instead.")
     stored = Preprocess(**{**found, "size": size, "crop_fraction": 1.0 if shorter is None else size / shorter})
-    image = torch.from_numpy(np.random.default_rng(0).integers(0, 256, (1, 3, 2 * size, 2 * size + 1), dtype=np.uint8))
+    added = "size" not in found and stored.resize_mode == "shortest"
+    wide = 2 * size + 1 if added else 3 * size + 1
+    image = torch.from_numpy(np.random.default_rng(0).integers(0, 256, (1, 3, 2 * size, wide), dtype=np.uint8))
     apart = _apart(seen(image), stored(image))
     if not apart <= TOLERANCE / min(stored.std):
         raise UserError(f"{where} preprocess", expected, f"a transform that differs from that by {apart:.2g} on a random image",
                         "Give size, mean and std instead.")
-    return stored
+    return stored, f"the transform has no CenterCrop({size}), which images that are not square get" if added else ""
+
+
+def _mode(size: Any) -> str:
+    return "squash" if not isinstance(size, int) and len(size) == 2 else "shortest"
 
 
 def _one(size: Any) -> int | None:

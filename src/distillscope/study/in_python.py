@@ -130,7 +130,7 @@ def _student(student: Any, preprocess: Any, image_size: int | None) -> tuple[dic
         if preprocess is None:
             return {"name": student}, None
         known = preprocess.describe() if isinstance(preprocess, Preprocess) else preprocess
-        fixed = {key: value for key, value in Preprocess(1).describe().items() if key in ("interpolation", "crop_fraction")}
+        fixed = {"interpolation": "bicubic", "crop_fraction": 1.0, "resize_mode": "shortest"}
         if not isinstance(known, Mapping) or any(fixed.get(k) != known[k] for k in known if k not in ("size", "mean", "std")):
             raise UserError("student_preprocess", "size, mean and std of a student that is named, whose images are resized by "
                             "bicubic and keep their shorter side", f"{known}", "Give a mapping of these, or leave it out.")

@@ -29,7 +29,8 @@ from distillscope.results.rundir import check_folder, check_names, json_object, 
 from distillscope.stress.subject import rehearse
 from distillscope.students.load import check_student
 from distillscope.students.networks import recompute
-from distillscope.study.prepared import asks_for_logits, embedded_views, fingerprint, rehearse_views
+from distillscope.study.marks import WEIGHTS, marks, of_students
+from distillscope.study.prepared import asks_for_logits, embedded_views, rehearse_views
 from distillscope.targets.transforms import check_target, fit_target
 from distillscope.teachers.encoder import TeacherRows
 from distillscope.training.loop import check_tracker
@@ -282,13 +283,17 @@ def same_items(work: Work, seen: Seen) -> None:
     """A resumed run goes on with the images and the weights that it started with: others under their names are refused."""
     if work.run is None or not (work.run / "references").is_dir():
         return
-    own, now = {"dataset": seen.splits.title, "teacher": seen.teacher}, fingerprint(seen.encoder, seen.splits)
+    own, now = {"dataset": seen.splits.title, "teacher": seen.teacher}, marks(work.study, seen.encoder, seen.splits)
+    # what is finished of the teacher stays as it is: only students would be of two kinds
+    also = {} if of_students(work.study, seen.encoder) else {WEIGHTS: seen.encoder.mark}
     for done in (read_done(part) for part in sorted((work.run / "references").iterdir())):
         before = done.get("fingerprint")
-        differs = [k for k, mark in now.items() if isinstance(before, dict) and before.get(k, mark) != mark]
+        differs = [k for k, mark in now.items()
+                   if isinstance(before, dict) and before.get(k, mark) not in (mark, also.get(k, mark))]
         if differs and own.items() <= done.items():
             raise UserError(f"--resume {work.run}", f"{differs[0]} as when it started",
-                            "another one under the same name", "Put the old ones back, or run into another --out.")
+                            f"another one under the same name ({now[differs[0]]})",
+                            "Put the old ones back, or run into another --out.")
 
 
 @dataclass(frozen=True)

@@ -39,13 +39,15 @@ TRANSFORM = "target.safetensors"
 class Prepared:
     """A folder of target embeddings (n, d) for one data set, teacher and target; ``common`` is that of the study's target.
 
-    ``taught`` is the file of what the teacher's probes say of the test items, on these embeddings.
+    ``taught`` is the file of what the teacher's probes say of the test items, on these embeddings; ``head`` names the teacher's
+    own classifier, where it has one.
     """
 
     folder: Path
     target_name: str
     common: Path | None = None
     taught: Path | None = None
+    head: str = ""
 
     @property
     def target(self) -> Target:
@@ -58,7 +60,7 @@ class Prepared:
 
     def logits(self, name: str) -> np.ndarray:
         """What the teacher's own head says of the images of "train" or a view (n, classes), where an arm asks for it."""
-        return self.rows(name + LOGITS)
+        return self.rows(f"{name}{LOGITS}-{self.head}")
 
     def rows_file(self, name: str) -> Path:
         """Where these rows stand."""
@@ -98,7 +100,9 @@ def prepare_targets(study: Study, encoder: TeacherRows, splits: Splits, part: Pa
     What is there already is used where its checksum holds, else named and made again. The processes of a launcher embed a part
     each; then the first of them fits and writes, and the others find it.
     """
-    key = {"teacher": encoder.describe(), "target": part.model_dump(), "images": splits.contents}
+    key: dict[str, Any] = {"teacher": encoder.describe(), "target": part.model_dump(), "images": splits.contents}
+    if any(encoder.rescales(view) for _, view, _ in embedded_views(study, arms)):  # older targets hold other strengths
+        key["noise"] = "in pixels"
     digest = hashlib.blake2b(json.dumps(key, sort_keys=True, default=str).encode(), digest_size=8).hexdigest()
     folder = cache_root() / "targets" / digest
     if group.world() > 1:
@@ -145,11 +149,12 @@ def _written(study: Study, encoder: TeacherRows, splits: Splits, part: Part, arm
     for arm in (arm for arm in arms if arm.view_target == "mean"):
         versions = [view_name(arm, 0, number) for number in range(arm.view_bank or 0)]
         keep_rows(folder / f"{mean_name(arm)}.npy", partial(_mean, [folder / f"{name}.npy" for name in versions]))
+    head = encoder.head.mark if encoder.head else ""
     if asking := [arm for arm in arms if asks_for_logits(arm)]:
         named: list[tuple[str, View | None, str]] = [("train", None, ""), *embedded_views(study, asking)]
         for name, shown, label in named:
-            keep_rows(folder / f"{name}{LOGITS}.npy", partial(said, shown, f"teacher {splits.title}, {label}"))
-    return Prepared(folder, target.name)
+            keep_rows(folder / f"{name}{LOGITS}-{head}.npy", partial(said, shown, f"teacher {splits.title}, {label}"))
+    return Prepared(folder, target.name, head=head)
 
 
 def _mean(paths: list[Path]) -> np.ndarray:
@@ -248,9 +253,10 @@ def noise_conditions(study: Study) -> dict[tuple[Condition, int], Noise]:
 def fingerprint(encoder: TeacherRows, splits: Splits) -> dict[str, str]:
     """Hashes of the data and the teacher's weights, by which studies that are judged together are held to be of the same.
 
-    Those of EVERY image are not in older results: what lacks them is compared by the others.
+    Those of EVERY image are not in older results: what lacks them is compared by the others. Weights that are computed with
+    otherwise than before are said to be others, so that no run goes on with two kinds of embeddings.
     """
-    weights = encoder.describe().get("weights")
+    weights = encoder.mark
     images = {f"{name} images": mark for name, mark in splits.marks.items()}
     images |= {f"{EVERY}{name} image": mark for name, mark in splits.contents.items()}
     return images | ({"teacher's weights": weights} if weights else {})
@@ -278,6 +284,8 @@ def seen_view(arm: Arm, seed: int, epoch: Any) -> View | OnTop | None:
     then = View(part.name, registry.views.check(part.name, part.settings, where), seed, f"{epoch} on top")
     if then.where != view.where:
         raise UserError(f"{where}.where", f"{view.where}, as the view under it", then.where, f"Set {where}.where={view.where}.")
+    if view.std and then.std and view.std != then.std:
+        raise UserError(f"{where}.std", f"{list(view.std)}, as the view under it", f"{list(then.std)}", "Give both the same.")
     return OnTop(view, then)
 
 

@@ -35,6 +35,7 @@ from distillscope.students.hub import CARD
 from distillscope.students.load import StudentEncoder, save_student
 from distillscope.students.networks import recompute
 from distillscope.students.own_network import OwnNetwork
+from distillscope.study.marks import HEAD, head_mark, of_students
 from distillscope.study.one_look import OneLook
 from distillscope.study.preflight import Work, check_data, check_study, check_teacher, say_parted
 from distillscope.study.prepared import fingerprint, load_untested, prepare_targets
@@ -118,8 +119,8 @@ def begin(work: Work, out: Path, given: Given = Given(), *, keeps: bool = False)
         check_own(work.study.training_of(work.study.arms[0]), given.network)
     spec = work.study.students[0]
     named = functools.cache(lambda: load_teacher(teacher, work.device, work.precision))
-    look = OneLook(work, named if given.teacher is None else None,
-                   [(Preprocess(spec.image_size, spec.mean, spec.std), work.study.arms[0])], data.train_split)
+    seen = given.network.preprocess if given.network else Preprocess(spec.image_size, spec.mean, spec.std)
+    look = OneLook(work, named if given.teacher is None else None, [(seen, work.study.arms[0])], data.train_split)
     load = functools.partial(load_untested, work.study, workers=work.workers, reduced=look.reduced,
                              keepers=look.keepers if keeps else no_keepers)
     splits = load(data, given=given.images)
@@ -127,12 +128,19 @@ def begin(work: Work, out: Path, given: Given = Given(), *, keeps: bool = False)
         splits = _as_begun(data, splits, out, load)
     check_data(work, splits)
     if not group.rank():
+        if given.network:
+            progress.say(visible(given.network.reading))
         _say_if_enlarged(work.study.students[0], splits)
     encoder = named() if given.teacher is None else given.made_of(splits)
     check_teacher(work, splits, encoder, teacher.title)
     request["fingerprint"] = fingerprint(encoder, splits)
     if given.network:
         request["fingerprint"]["student's first weights"] = given.network.fingerprint()
+    if seen.resize_mode != "shortest":  # a student of before 2026-11-28 was trained on other images
+        request["fingerprint"]["student's images"] = seen.resize_mode
+    request["fingerprint"] |= head_mark(work.study, encoder)
+    if of_students(work.study, encoder):
+        request["fingerprint"]["noise on inputs"] = "in pixels"
     group.agreed(lambda: compare_request(out, request) if (out / REQUEST).is_file() else None)
     return Begun(work, splits, encoder, request)
 
@@ -239,7 +247,7 @@ def compare_request(out: Path, asked: dict[str, Any]) -> None:
         begun = {**begun, "settings": _at_defaults(begun["settings"])}
         known = begun.keys() & asked.keys()
         before, now = _flat({k: begun[k] for k in known}), _flat({k: asked[k] for k in known})
-        every = f"fingerprint.{EVERY}"
+        every = f"fingerprint.{EVERY}", f"fingerprint.{HEAD}"
         now = {k: v for k, v in now.items() if k in before or not k.startswith(every)}  # older folders have none
         recipe = before.get(ARM)
     elif (out / DESCRIPTION).is_file():

@@ -23,6 +23,7 @@ from distillscope.results.rows import CLEAN, TEACHER, Row, tidy
 from distillscope.results.rundir import NO_LABELS, is_complete, reference_folder, write_results
 from distillscope.stress.subject import Findings, Subject, run_stresses
 from distillscope.study.flips import by_noise
+from distillscope.study.marks import marks
 from distillscope.study.measuring import (
     PREDICTIONS,
     PROBES,
@@ -34,7 +35,7 @@ from distillscope.study.measuring import (
     save_predictions,
 )
 from distillscope.study.preflight import Work, check_teacher
-from distillscope.study.prepared import Prepared, Untransformed, fingerprint, noise_conditions, prepare_targets
+from distillscope.study.prepared import Prepared, Untransformed, noise_conditions, prepare_targets
 from distillscope.targets.transforms import Target
 from distillscope.teachers.encoder import TeacherRows
 
@@ -73,7 +74,7 @@ def run_reference(study: Study, teacher_title: str, encoder: TeacherRows, splits
             "student": TEACHER, "target": shown.target_name, "objective": "", "seed": None, "arm": ""}
     write_results(folder, tidy(head, rows), curves,
                   {"teacher": teacher_title, "dataset": splits.title, "target": shown.target_name, "skipped": skipped,
-                   "fingerprint": fingerprint(encoder, splits), "seconds": round(time.monotonic() - began, 1)})
+                   "fingerprint": marks(study, encoder, splits), "seconds": round(time.monotonic() - began, 1)})
 
 
 def _accuracies(study: Study, encoder: TeacherRows, splits: Splits, target: Target, train: np.ndarray, clean: np.ndarray,

@@ -52,6 +52,8 @@ MOST_SMALL = 16
 def entry_path(encoder: Encoder, perturbation: Perturbation | None, root: Path | None = None) -> tuple[Path, dict[str, Any]]:
     """The folder of an entry, and what its name was hashed from."""
     described = {**encoder.describe(), "perturbation": perturbation.describe() if perturbation else None}
+    if encoder.rescales(perturbation):  # older entries hold other strengths
+        described["noise"] = "in pixels"
     key = hashlib.blake2b(json.dumps(described, sort_keys=True, default=str).encode(), digest_size=6).hexdigest()
     slug = re.sub(r"[^A-Za-z0-9_.-]+", "_", encoder.name)[-60:]
     return (root or cache_root()) / "embeddings" / f"{slug}-{key}", described

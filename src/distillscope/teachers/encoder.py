@@ -16,19 +16,22 @@ from typing import Any, NamedTuple, Protocol
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from torch.nn.utils.fusion import fuse_conv_bn_weights
 
 from distillscope import progress, registry
 from distillscope.config.parts import Teacher
+from distillscope.data.noise import on_input, own_units
 from distillscope.data.preprocess import Names, Preprocess, gathered, names_of, ready
 from distillscope.data.source import Images, Source
 from distillscope.devices import autocast, choose_device
 from distillscope.errors import UserError
 from distillscope.teachers import cache
+from distillscope.teachers.folding import fold_batch_norms
 
 ENCODE_BATCH, ENCODE_PIXELS = 256, 2**20
 """Images, and on a CPU pixels of them as the network takes them, that `encode` gives a network at once, where it is handed
 more: 256 of a wide network's first feature maps would fill 10 GiB at 224 px."""
+
+FOLDED = "batch norms folded only where they belong"
 
 
 class Perturbation(Protocol):
@@ -61,6 +64,11 @@ class Head(NamedTuple):
         found: NDArray[np.float32] = np.asarray(embeddings, np.float32) @ self.weights.T + self.bias
         return found
 
+    @property
+    def mark(self) -> str:
+        """Names its weights, which the hash of the network below it does not hold."""
+        return hashlib.blake2b(self.weights.tobytes() + self.bias.tobytes(), digest_size=8).hexdigest()
+
 
 class TeacherRows(ABC):
     """A teacher that has rows and no network: it cannot embed views or noisy images. `Encoder` is the one that can.
@@ -76,6 +84,8 @@ class TeacherRows(ABC):
     """Its own classifier, where it has one that takes its embeddings as they are."""
     reading: str = ""
     """What was decided about weights or a file that do not say it themselves, in one line for the user."""
+    revised: str = ""
+    """What is done otherwise than until 2026-11-28, so that embeddings of before are not taken for the same; mostly nothing."""
 
     @abstractmethod
     def describe(self) -> dict[str, Any]:
@@ -84,6 +94,12 @@ class TeacherRows(ABC):
     def lookup(self, source: Source) -> np.ndarray:
         """(n, dim) float32, row i for item i of ``source``; an `Encoder` makes its rows from the images instead."""
         raise UserError(f"teacher {self.name}", "a method `lookup` that gives its rows", "none", "Write one in its class.")
+
+    @property
+    def mark(self) -> str:
+        """The hash of its weights, and how they are used otherwise than before: what is judged together has the same."""
+        weights = str(self.describe().get("weights") or "")
+        return f"{weights}, {self.revised}" if weights and self.revised else weights
 
     @property
     def network(self) -> Encoder | None:
@@ -102,6 +118,10 @@ class TeacherRows(ABC):
             raise UserError(f"teacher {self.name}", "a model, since views and noise need new embeddings",
                             "ready-made embeddings", "Leave noise out (noise.sigmas: []) and use arms without a view.")
         return self.lookup(source)
+
+    def rescales(self, perturbation: Perturbation | None) -> bool:
+        """Whether noise on its input counts in other units than its own: until 2026-11-28 it was stronger or weaker there."""
+        return False
 
     def num_missing(self, source: Source, perturbation: Perturbation | None = None) -> int:
         """How many images of ``source`` must still be embedded; nothing is."""
@@ -127,7 +147,10 @@ class Encoder(TeacherRows):
     device: torch.device = field(default_factory=lambda: torch.device("cpu"))
     num_parameters: int = 0
     reading: str = ""
+    revised: str = ""
     head: Head | None = field(default=None, repr=False, compare=False)
+    unfolded: int = field(default=0, init=False, repr=False, compare=False)
+    """Batch norms beside a convolution that is not theirs, once `to` has looked: older embeddings have them folded into it."""
 
     role = "teacher"
 
@@ -137,17 +160,23 @@ class Encoder(TeacherRows):
     def describe(self) -> dict[str, Any]:
         """Everything that decides its embeddings: the key of the cache."""
         return {"name": self.name, "weights": self.weights_hash, "dim": self.dim, "precision": self.precision,
-                "unit_norm": self.unit_norm, "preprocess": self.preprocess.describe()}
+                "unit_norm": self.unit_norm, "preprocess": self.preprocess.describe(),
+                **({"unfolded": self.unfolded} if self.unfolded else {})}
 
     def to(self, device: torch.device, precision: str | None = None) -> Encoder:
         """Move it, make it frozen and fast: eval mode, channels last, batch norms folded into the convolutions."""
         module = self.module.eval().requires_grad_(False)
-        fold_batch_norms(module)
+        self.unfolded = fold_batch_norms(module, lambda: self.preprocess(torch.zeros(1, 3, 32, 32, dtype=torch.uint8)))
+        if self.unfolded and FOLDED not in self.revised:
+            self.revised += f"{'; ' if self.revised else ''}{FOLDED}"
         self.module = module.to(device).to(memory_format=torch.channels_last)
         self.device, self.precision = device, precision or self.precision
         if device.type != "cpu":
             self.batch_size = max(self.batch_size, 256)
         return self
+
+    def rescales(self, perturbation: Perturbation | None) -> bool:
+        return isinstance(self.preprocess, Preprocess) and own_units(perturbation, self.preprocess.std) is not None
 
     @property
     def network(self) -> Encoder:
@@ -193,7 +222,7 @@ class Encoder(TeacherRows):
             images = images.to(self.device)
         inputs = self.preprocess(images).to(self.device)
         if perturbation is not None and perturbation.where == "input":
-            inputs = perturbation(inputs, ids)
+            inputs = on_input(perturbation, inputs, ids, self.preprocess.std)
         return self._rows_of(inputs, ids)
 
     @property
@@ -233,6 +262,9 @@ def load_teacher(teacher: Teacher, device: str, precision: str | None) -> Teache
         if own == "float16_on_cuda":
             own = "float16" if chosen.type == "cuda" else "float32"
         found.network.to(chosen, precision or own)
+        if (seen := found.network.preprocess).resize_mode != "shortest":
+            said = f"images are {seen.in_words()}"
+            found.reading = f"{found.reading}; {said}" if found.reading else f"{found.name}: {said}"
         if found.reading:
             progress.say(found.reading)
     return found
@@ -257,26 +289,6 @@ def hash_state(tensors: Iterable[tuple[str, torch.Tensor]]) -> str:
         digest.update(f"{name}|{tuple(tensor.shape)}|{tensor.dtype}".encode())
         digest.update(tensor.detach().cpu().contiguous().flatten().view(torch.uint8).numpy().data)
     return digest.hexdigest()
-
-
-def fold_batch_norms(module: torch.nn.Module) -> None:
-    """Fold each batch norm that directly follows a convolution into it, in place (eval mode only).
-
-    The embeddings change by float32 rounding; EfficientNet-Lite0 on a CPU gains about 1.4 times in speed.
-    """
-    for parent in list(module.modules()):
-        children = list(parent.named_children())
-        for (_, conv), (name, norm) in zip(children, children[1:], strict=False):
-            if not isinstance(conv, torch.nn.Conv2d) or not type(conv).__name__.startswith("Conv2d"):
-                continue
-            if not isinstance(norm, torch.nn.BatchNorm2d) or norm.running_mean is None or norm.running_var is None:
-                continue
-            if not norm.track_running_stats or conv.out_channels != norm.num_features:
-                continue
-            conv.weight, conv.bias = fuse_conv_bn_weights(
-                conv.weight, conv.bias, norm.running_mean, norm.running_var, norm.eps, norm.weight, norm.bias)
-            rest = [getattr(norm, k) for k in ("drop", "act") if hasattr(norm, k)]  # timm's norm carries its activation
-            setattr(parent, name, torch.nn.Sequential(*rest) if rest else torch.nn.Identity())
 
 
 def read_state(path: Path | str, where: str = "weights") -> dict[str, torch.Tensor]:

@@ -39,8 +39,12 @@ class Ensemble(Encoder):
         """Move each network, and make it fast."""
         for part in self.parts:
             part.to(device, precision)
+        self.revised = "; ".join(f"{part.name} {part.revised}" for part in self.parts if part.revised)
         self.device, self.precision = device, precision or self.precision
         return self
+
+    def rescales(self, perturbation: Perturbation | None) -> bool:
+        return any(part.rescales(perturbation) for part in self.parts)
 
     @property
     def place(self) -> str:

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import hashlib
 import importlib
-import logging
-from collections.abc import Sequence
+import math
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +23,9 @@ from distillscope.inputs.embeddings import positions, read_embeddings
 from distillscope.inputs.formats import EMBEDDINGS, suffix_of
 from distillscope.registry import teachers
 from distillscope.teachers.encoder import Encoder, Head, TeacherRows, hash_state, load_state, read_state
+
+CROP_MODES = {"center": "shortest", "squash": "squash", "border": "border"}
+"""timm's crop_mode -> `Preprocess.resize_mode`."""
 
 
 @teachers.register("efficientnet_lite0")
@@ -71,8 +76,9 @@ def timm(*, model: str, weights: Path | None = None, head: str = "auto", unit_no
          crop_fraction: float | None = None, image_size: int | None = None) -> Encoder:
     """Any timm model by its name (`timm/vit_base_patch32_clip_quickgelu_224.openai`), weights from the Hub or a file.
 
-    ``head``: "drop" gives pooled features, "keep" the head's output, "auto" keeps it for CLIP towers only, where it is
-    the projection into the shared space. ``image_size`` rebuilds a ViT for another input size (DINOv2's is 518).
+    ``head``: "drop" gives pooled features, "keep" the head's output, "auto" keeps it for architectures of CLIP only, where it
+    is the projection into the shared space and no classifier that was fine-tuned. ``image_size`` rebuilds a ViT for another
+    input size (DINOv2's is 518).
     """
     import timm as library
 
@@ -92,9 +98,10 @@ def timm(*, model: str, weights: Path | None = None, head: str = "auto", unit_no
         raise UserError(where, "weights from the Hub, or a local file", f"{type(error).__name__}",
                         f"Go online once, or download timm/{model} from the Hub and name the file: "
                         f"timm/{model}:FILE.safetensors.") from None
-    wish, reading = head, ""
+    wish = head
     if head == "auto":
-        head = _auto_head(architecture, module.num_classes)
+        head = _auto_head(module)
+    reading = f"timm/{model}: {said}" if (said := _head_text(module, head)) else ""
     if weights is not None:
         state = read_state(weights, f"{where} weights")
         if classes := _other_head(module, state):
@@ -105,7 +112,7 @@ def timm(*, model: str, weights: Path | None = None, head: str = "auto", unit_no
         elif head == "drop" and (heads := _head_weights(module)) and not any(k.startswith(tuple(heads)) for k in state):
             module.reset_classifier(0)  # a backbone saved without its head
         load_state(module, state, f"{where} weights {weights}")
-        if said := activation_read(model, architecture.replace("_clip_", "_clip_quickgelu_"), library.list_models()):
+        if said := activation_read(architecture, architecture.replace("_clip_", "_clip_quickgelu_"), library.list_models()):
             reading = f"{reading}; {said}" if reading else f"timm/{model}: {said}"
     encoder = _timm_encoder(f"timm/{model}", module, head, crop_fraction, unit_norm, image_size)
     encoder.reading = reading
@@ -125,9 +132,38 @@ def activation_read(model: str, twin: str, known: Sequence[str]) -> str:
     return f"computed with GELU; weights by OpenAI, MetaCLIP or DFN need QuickGELU: {twin}"
 
 
-def _auto_head(architecture: str, num_classes: int) -> str:
-    """A CLIP tower's head is the projection into the shared space; any other's says classes."""
-    return "keep" if "clip" in architecture and num_classes not in (0, 1000) else "drop"
+def _auto_head(module: Any) -> str:
+    """A CLIP tower's head is the projection into the shared space; any other's says classes, also of a tower fine-tuned to."""
+    return "keep" if "clip" in str(module.pretrained_cfg.get("architecture", "")) and _projects(module) else "drop"
+
+
+def _projects(module: Any) -> bool:
+    """Whether the head of a model of timm, as its weights have it, is CLIP's projection and no classifier."""
+    config = module.pretrained_cfg
+    return ("clip" in f"{config.get('architecture')}.{config.get('tag')}" and not _says_classes(config)
+            and module.num_classes == config.get("num_classes") and module.num_classes not in (0, 1000))
+
+
+def _says_classes(config: Mapping[str, Any]) -> bool:
+    """Whether timm's tag of the weights is of fine-tuning on labels of ImageNet.
+
+    >>> _says_classes({"tag": "laion2b_ft_in12k"}), _says_classes({"tag": "clip_laion2b_ft_320"}), _says_classes({})
+    (True, False, False)
+    """
+    return re.search(r"_ft_in\d+k", str(config.get("tag") or "")) is not None
+
+
+def _head_text(module: Any, head: str) -> str:
+    """What is taken for the embedding of weights that began as CLIP's, where it is not the projection; "" of all others."""
+    config, outputs = module.pretrained_cfg, module.num_classes
+    if _projects(module):
+        return "" if head == "keep" else (f"pooled features are the embedding, not its CLIP projection to {outputs} dimensions "
+                                          "(head: keep)")
+    if not outputs or not _says_classes(config) or "clip" not in f"{config.get('architecture')}.{config.get('tag')}":
+        return ""
+    return "CLIP fine-tuned on labels: " + (
+        f"the {outputs} outputs of its classifier are the embedding" if head == "keep" else
+        f"its classifier of {outputs} outputs is left out, pooled features are the embedding")
 
 
 def plain_timm(module: torch.nn.Module) -> tuple[torch.nn.Module, Preprocess | None, str]:
@@ -138,15 +174,18 @@ def plain_timm(module: torch.nn.Module) -> tuple[torch.nn.Module, Preprocess | N
     >>> module(torch.zeros(1, 3, 160, 160)).shape[1], preprocess.size, said.partition(": ")[2]
     (96, 160, 'its head of 7 outputs is left out; pooled features are the embedding')
     """
+    from timm.data import resolve_model_data_config
+
     config = getattr(module, "pretrained_cfg", None)
     if not config or not hasattr(module, "reset_classifier"):
         return module, None, ""
     classes: Any = getattr(module, "num_classes", 0)
     own = classes == config.get("num_classes")  # else it was fine-tuned to say classes, a CLIP tower too
-    head = _auto_head(str(config.get("architecture", "")), classes) if own else "drop"
-    encoder = _timm_encoder(type(module).__name__, module, head)
+    head = _auto_head(module) if own else "drop"
+    height, width = resolve_model_data_config(module)["input_size"][-2:]
+    encoder = _timm_encoder(type(module).__name__, module, head, image_size=None if height == width else width)
     left_out = f"{encoder.name}: its head of {classes} outputs is left out; pooled features are the embedding"
-    return encoder.module, encoder.preprocess, left_out if head == "drop" and classes else ""
+    return encoder.module, encoder.preprocess if height == width else None, left_out if head == "drop" and classes else ""
 
 
 def _head_weights(module: torch.nn.Module) -> list[str]:
@@ -183,16 +222,30 @@ def _timm_encoder(name: str, module: Any, head: str, crop_fraction: float | None
     from timm.data import resolve_model_data_config
 
     config = resolve_model_data_config(module)
-    classifier = module.get_classifier() if head == "drop" and not unit_norm else None
+    classifier = module.get_classifier() if head == "drop" and not unit_norm and not _projects(module) else None
     if head == "drop":
         module.reset_classifier(0)
     dim = module.num_classes if head == "keep" else module.num_features
     if head == "drop" and getattr(module, "head_hidden_size", None):
         dim = module.head_hidden_size
-    preprocess = Preprocess(image_size or config["input_size"][-1], tuple(config["mean"]), tuple(config["std"]),
-                            config["interpolation"], crop_fraction or config["crop_pct"])
+    preprocess = _timm_sees(name, config, crop_fraction, image_size)
+    before = replace(preprocess, crop_fraction=crop_fraction or config["crop_pct"], resize_mode="shortest")
     return Encoder(name, module, dim, preprocess, hash_state(module.state_dict().items()), unit_norm=unit_norm,
-                   head=_head(classifier, dim))
+                   head=_head(classifier, dim),
+                   revised="" if preprocess == before else "images as timm shows them")
+
+
+def _timm_sees(name: str, config: Mapping[str, Any], crop_fraction: float | None, image_size: int | None) -> Preprocess:
+    """What timm's own transform for evaluation shows a model; one that it does not show square images of is refused."""
+    height, width = config["input_size"][-2:]
+    if image_size is None and height != width:
+        raise UserError(f"teacher {name}", "a model that takes square images", f"{height} x {width} px",
+                        "Set image_size, where the network can be built for another size.")
+    size, crop = image_size or width, crop_fraction or config["crop_pct"]
+    side = math.floor(size / crop)  # as timm counts; where rounding gives the same, the name in the cache stays
+    crop = crop if round(size / crop) == side else size / side
+    mode = CROP_MODES.get(str(config.get("crop_mode")), "shortest")  # timm takes what it does not know for "center"
+    return Preprocess(size, tuple(config["mean"]), tuple(config["std"]), config["interpolation"], crop, mode)
 
 
 def _head(classifier: Any, dim: int) -> Head | None:
@@ -202,80 +255,6 @@ def _head(classifier: Any, dim: int) -> Head | None:
     weights = classifier.weight.detach().cpu().float().numpy()
     bias = np.zeros(len(weights), np.float32) if classifier.bias is None else classifier.bias.detach().cpu().float().numpy()
     return Head(weights, bias)
-
-
-class _ImageTower(torch.nn.Module):
-    def __init__(self, clip: Any) -> None:
-        super().__init__()
-        self.visual = clip.visual
-
-    def forward(self, images: torch.Tensor) -> torch.Tensor:
-        return self.visual(images)
-
-
-@teachers.register("open_clip")
-def open_clip(*, model: str, weights: Path | None = None, unit_norm: bool = False) -> Encoder:
-    """Any open_clip image tower: `open_clip/ViT-B-32:openai` or ARCHITECTURE with a local weights file (extra open-clip)."""
-    clip = load_clip(model, weights)
-    tower = _ImageTower(clip)
-    size = clip.visual.image_size
-    preprocess = Preprocess(size[0] if isinstance(size, tuple) else size, tuple(clip.visual.image_mean),
-                            tuple(clip.visual.image_std), "bicubic", 1.0)
-    said = "" if weights is None else activation_read(model, f"{model}-quickgelu", _clip_models())
-    return Encoder(f"open_clip/{model}", tower, clip.visual.output_dim, preprocess, hash_state(tower.state_dict().items()),
-                   unit_norm=unit_norm, reading=f"open_clip/{model}: {said}" if said else "")
-
-
-def _clip_models() -> Sequence[str]:
-    import open_clip as library
-
-    return library.list_models()
-
-
-def load_clip(model: str, weights: Path | None = None) -> Any:
-    """Both towers of an open_clip model, ``ARCHITECTURE:TAG`` from the Hub or ARCHITECTURE with a local file."""
-    try:
-        import open_clip as library
-    except ImportError:
-        raise UserError(f"teacher open_clip/{model}", "the package open_clip_torch", "not installed",
-                        "pip install 'distillscope[open-clip]'.") from None
-    architecture, _, tag = model.partition(":")
-    where = f"teacher open_clip/{model}"
-    if architecture not in library.list_models():
-        raise UserError(where, "an architecture that open_clip knows", f"'{architecture}'",
-                        f"Known: {', '.join(library.list_models()[:8])}, ...")
-    if weights is None and not tag:
-        raise UserError(where, "ARCHITECTURE:WEIGHTS or a local weights file", f"'{model}'",
-                        f"For instance open_clip/{architecture}:openai.")
-    # OpenAI's weights were trained with QuickGELU, which open_clip switches on by the tag; a local file has no tag.
-    quick = {"force_quick_gelu": True} if tag == "openai" else {}
-    before = logging.root.manager.disable
-    if weights is not None:
-        logging.disable(logging.WARNING)  # it says that the weights are random, which are read from the file below
-    try:
-        clip = library.create_model(architecture, pretrained=None if weights else tag, **quick)
-    except Exception as error:
-        raise UserError(where, "weights from the Hub, or a local file", type(error).__name__,
-                        f"Go online once, or name a file: open_clip/{architecture}:FILE.safetensors.") from None
-    finally:
-        logging.disable(before)
-    if weights is not None:
-        load_state(clip, read_state(weights, f"{where} weights"), f"{where} weights {weights}")
-    return clip
-
-
-@torch.inference_mode()
-def class_text(model: str, class_names: Sequence[str], weights: Path | None = None,
-               template: str = "a photo of a {}.") -> np.ndarray:
-    """Embeddings (classes, d) float32 of the class names by an open_clip model's text tower, for zero-shot accuracy.
-
-    One prompt a class, Radford et al. (2021)'s plain one; their ensembles of prompts read a few points higher.
-    """
-    import open_clip as library
-
-    clip = load_clip(model, weights).eval()
-    prompts = [template.format(name.replace("_", " ")) for name in class_names]
-    return clip.encode_text(library.get_tokenizer(model.partition(":")[0])(prompts)).float().numpy()
 
 
 class ReadyEmbeddings(TeacherRows):

@@ -18,6 +18,7 @@ import torch
 
 from distillscope import group
 from distillscope.config.study import Arm, Training
+from distillscope.data.noise import on_input
 from distillscope.data.source import Source, read_batches
 from distillscope.data.views import OnTop, View
 from distillscope.devices import kept_memory
@@ -352,7 +353,7 @@ class _Loop:
             images = view(images, ids)
         inputs: Any = self.student.preprocess(_to(images, self.student.device))
         if view and view.where == "input":
-            inputs = view(inputs, ids)
+            inputs = on_input(view, inputs, ids, self.student.preprocess.std)
         with self.accelerator.autocast():
             return self.module(inputs).float()
 

@@ -46,6 +46,8 @@ def entry_of(preprocess: Preprocess) -> Entry:
     size = preprocess.size
     described = {"kind": "images", "size": size, "interpolation": preprocess.interpolation,
                  "resized_by": f"torchvision {torchvision.__version__.partition('+')[0]}"}
+    if preprocess.resize_mode != "shortest":
+        described |= {"resize_mode": preprocess.resize_mode, "border": preprocess.border}
     key = hashlib.blake2b(json.dumps(described, sort_keys=True).encode(), digest_size=6).hexdigest()
     path = cache_root() / "images" / f"{size}px-{key}"
     return _entries.setdefault(path, Entry(path, described, kind="images", shape=(size, size, 3),

@@ -102,6 +102,7 @@ class NotebookNoise:
     """Noise from the notebook's global stream, in the order in which the test images come."""
 
     where = "input"
+    std = AS_DRAWN.std
 
     def __init__(self, noise: Noise, streams: NotebookStreams, index: int, count: int, num_items: int) -> None:
         self.declared, self.streams, self.index, self.count, self.num_items = noise, streams, index, count, num_items

@@ -171,7 +171,7 @@ def _cached_rows(folder: Path, student: StudentEncoder, source: Source) -> np.nd
     if len(named) != 1 or any(t and t != "none" and t.get("name") != "none" for t in targets):
         raise UserError("teacher", "one that the student learned from directly", "none, or through a transform")
     teacher = load_teacher(named[0], "cpu", asked.get("precision"))
-    weights, now = asked.get("teacher's weights"), teacher.describe().get("weights")
+    weights, now = asked.get("teacher's weights"), teacher.mark
     if weights and now and weights != now:
         raise UserError("teacher", "the weights that the student learned from", "other ones under the same name")
     if teacher.dim != student.dim:

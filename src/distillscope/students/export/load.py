@@ -53,6 +53,6 @@ def check_same_student(artefact: Artefact, student: StudentEncoder, where: str) 
                         f"one of {facts.student} ({facts.weights_hash[:12]})", "Export it from this student again.")
     said, seen = (replace(p, mean=tuple(p.mean), std=tuple(p.std)) for p in (facts.preprocessing, student.preprocess))
     if said != seen:
-        key = next(k for k, v in seen.describe().items() if said.describe()[k] != v)
-        raise UserError(f"{where} preprocessing.{key}", f"{seen.describe()[key]}, the student's", f"{said.describe()[key]}",
+        key = next(k for k, v in vars(seen).items() if getattr(said, k) != v)
+        raise UserError(f"{where} preprocessing.{key}", f"{getattr(seen, key)}, the student's", f"{getattr(said, key)}",
                         "Export it from this student again.")

@@ -8,7 +8,7 @@ import torch
 
 from distillscope.students.load import StudentEncoder
 from distillscope.students.networks import Transform
-from distillscope.teachers.encoder import fold_batch_norms
+from distillscope.teachers.folding import fold_batch_norms
 
 
 class PixelNetwork(torch.nn.Module):
@@ -24,7 +24,7 @@ class PixelNetwork(torch.nn.Module):
     def __init__(self, student: StudentEncoder, dtype: torch.dtype = torch.float32) -> None:
         super().__init__()
         network = copy.deepcopy(student.module).cpu().eval().requires_grad_(False)
-        fold_batch_norms(network)
+        fold_batch_norms(network, lambda: torch.zeros(1, 3, student.preprocess.size, student.preprocess.size))
         self.network = network.to(memory_format=torch.contiguous_format).to(dtype)
         for part in self.network.modules():
             if isinstance(part, Transform):

@@ -78,9 +78,11 @@ def resizing(graph: ModelProto, preprocess: Preprocess) -> ModelProto:
     """
     from onnx import ModelProto
 
-    if preprocess.interpolation not in ("bicubic", "bilinear") or preprocess.crop_fraction > 1:
-        raise UserError("export --input raw", "a student whose images are resized bicubic or bilinear, crop_fraction up to 1",
-                        f"{preprocess.interpolation}, {preprocess.crop_fraction:g}", "Use --input sized.")
+    smooth, mode = preprocess.interpolation in ("bicubic", "bilinear"), preprocess.resize_mode
+    if not smooth or preprocess.crop_fraction > 1 or mode != "shortest":
+        raise UserError("export --input raw", "a student whose images are resized bicubic or bilinear by their shorter side, "
+                        "crop_fraction up to 1", f"{preprocess.interpolation}, {mode}, {preprocess.crop_fraction:g}",
+                        "Use --input sized.")
     head = _resize_and_crop(preprocess, graph.ir_version)
     made = ModelProto()
     made.CopyFrom(graph)
@@ -110,7 +112,7 @@ def _resize_and_crop(preprocess: Preprocess, ir_version: int) -> ModelProto:
     """The graph from images of any size (b, h, w, 3) to the network's size, both uint8."""
     import onnx.parser
 
-    shorter = round(preprocess.size / preprocess.crop_fraction)
+    shorter = preprocess.side
     mode = {"bicubic": "cubic", "bilinear": "linear"}[preprocess.interpolation]
     # A side is floor(side x shorter / min), as torchvision counts; the crop starts at round(spare / 2), halves to even.
     return onnx.parser.parse_model(f"""
