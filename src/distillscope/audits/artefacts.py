@@ -30,6 +30,8 @@ SECONDS = 1.0
 """Of timing each stage."""
 ANOTHER = 0.9
 """Mean cosine with the student below which it is asked whether the file is this student's."""
+LEAST_R2 = 0.5
+"""R2 of the student's embeddings below which a high cosine is said to hide something."""
 
 
 @dataclass(frozen=True)
@@ -115,10 +117,20 @@ def _opened(spec: str, shown: Mapping[str, Any], where: str) -> Encoder:
 
 def doubts(found: Audit) -> list[str]:
     """A line for each file that embeds these images otherwise than its student does."""
-    return [(f"{stage.name}: its mean cosine with the student is {cosine.value:.3f}. Was it made of another student, does it "
-             "want another preprocessing, or was it calibrated on images of another kind?")
-            for stage in found.stages if stage.kind == "artefact" and (cosine := stage.values.get("mean_cosine"))
-            and cosine.value < ANOTHER]
+    files = [stage for stage in found.stages if stage.kind == "artefact"]
+    return [line for stage in files if (line := _doubt(stage))]
+
+
+def _doubt(stage: Stage) -> str:
+    cosine, r2 = stage.values.get("mean_cosine"), stage.values.get("student_r2")
+    if cosine is not None and not cosine.value >= ANOTHER:
+        return (f"{stage.name}: its mean cosine with the student is {cosine.value:.3f}. Was it made of another student, does "
+                "it want another preprocessing, or was it calibrated on images of another kind?")
+    if cosine is not None and r2 is not None and not r2.value >= LEAST_R2:
+        return (f"{stage.name}: its mean cosine with the student is {cosine.value:.3f}, but R2 of the student's embeddings "
+                f"from its own is {r2.value:.3f} (a constant gives 0): they are of another scale, or the student's nearly all "
+                "point one way, and what differs between images is lost.")
+    return ""
 
 
 def add_costs(stages: Sequence[Stage], teacher: str | None, student: str, files: Files, shown: Mapping[str, Any],
