@@ -144,8 +144,10 @@ def _doubt(stage: Stage) -> str:
 
 def add_costs(stages: Sequence[Stage], teacher: str | None, student: str, files: Files, shown: Mapping[str, Any],
               timed: bool) -> None:
-    """Size, and where they are ``timed`` in turn latency and memory, of every stage that is a model; ``shown`` is for a
-    teacher's file."""
+    """What names each file's content, and of every stage that is a model size, and where they are ``timed`` in turn latency
+    and memory; ``shown`` is for a teacher's file."""
+    for stage in stages[2:]:
+        stage.content = files.encoders[stage.name].weights_hash
     stages_of = {student: [stages[1]], **{files.specs[stage.name]: [stage] for stage in stages[2:]}}
     models: dict[str, Any] = {student: files.student, **{files.specs[name]: found for name, found in files.encoders.items()}}
     paths = [spec for spec, model in models.items() if isinstance(model, (StudentEncoder, Artefact))]
