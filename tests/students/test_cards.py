@@ -37,10 +37,10 @@ def test_the_audits_teacher_is_named_and_another_one_is_said(student):
     student.described = {**student.described, "teacher": "efficientnet_lite0"}
     own = model_card(student, "here", audit=audited(student))
     assert "against efficientnet_lite0." in own and "is called" not in own and "(95 % interval" in own
-    for spec, title in (("timm/resnet18", "resnet18"), ("hf-hub:ann/large@v2", "large"), ("made/teacher.onnx", "teacher.onnx")):
+    for spec, title in (("timm/resnet18", "resnet18"), ("made/t.onnx", "t.onnx"), ("hf-hub:ann/large@v2", "large@v2")):
         other = model_card(student, "here", audit=audited(student, spec))
         assert f"against {title}" in other and f"The audit's teacher is called {title}" in other
-        assert f"(teacher {title}, 95 %" in other.replace("\n", " ").replace("  ", " ")
+        assert f"(teacher {title}," in other
 
 
 def test_a_file_that_was_made_again_is_not_the_one_that_was_audited(student, tmp_path):

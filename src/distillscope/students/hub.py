@@ -164,7 +164,7 @@ def _audit_of(given: Any, student: StudentEncoder, artefacts: Sequence[Artefact]
     stages = {stage.name: stage for stage in found.stages if stage.kind == "artefact"}
     for artefact in artefacts:
         stage = stages.get(artefact.path.name)
-        size = stage and stage.values.get("size_bytes")
+        size = stage.values.get("size_bytes") if stage else None
         if size is not None and size.value != artefact.size_bytes:
             raise UserError(f"{where}, {artefact.path.name}", f"{artefact.size_bytes:,} bytes, as the file has",
                             f"{size.value:,.0f}", "Audit this file: --artefact FILE.")
