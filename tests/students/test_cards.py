@@ -2,7 +2,13 @@
 
 from __future__ import annotations
 
+import re
+import shutil
+from pathlib import Path
+
+import numpy as np
 import pytest
+from PIL import Image
 
 from builders import refused
 from builders.tiny import small_files, small_student
@@ -55,3 +61,32 @@ def test_a_file_that_was_made_again_is_not_the_one_that_was_audited(student, tmp
     for content in ("", artefact.weights_hash):  # audits from before it was kept hold none
         stage = Stage("artefact", "s.onnx", values, content=content)
         student.save_pretrained(tmp_path / "card", artefacts=[path], audit=audited(student, stage=stage))
+
+
+KINDS = {"photo": ("RGB", "JPEG"), "grey": ("L", "JPEG"), "print": ("CMYK", "JPEG"), "see-through": ("RGBA", "PNG"),
+         "palette": ("P", "PNG"), "half": ("LA", "PNG")}
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_the_cards_and_the_documents_code_see_an_image_as_the_student_does(student, tmp_path, monkeypatch, kind):
+    """Turned by EXIF, grey, in a palette, from print, and with what is transparent on white: to the pixel."""
+    mode, form = KINDS[kind]
+    x, y = np.meshgrid(np.arange(53), np.arange(38))
+    image = Image.fromarray(np.stack([4 * x, 5 * y, 2 * (x + y), 3 * x + y], axis=-1).astype(np.uint8), "RGBA")
+    image = image.convert(mode) if mode in ("RGBA", "LA") else image.convert("RGB").convert(mode)
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    image.save(tmp_path / "photo.jpg", form, exif=exif)
+    shutil.copy(small_files() / "s.onnx", tmp_path / "student.onnx")
+    shutil.copy(small_files() / "s.onnx", tmp_path / "s.onnx")
+    monkeypatch.chdir(tmp_path)
+    own = load_artefact("s.onnx", student).encode(["photo.jpg"])
+    page = (Path(__file__).parents[2] / "docs" / "ship.md").read_text()
+    for text in (page, model_card(student, "here", artefacts=[load_artefact("s.onnx", student)])):
+        held = {}
+        exec(next(b for b in re.findall(r"```python\n(.*?)```", text, re.DOTALL) if "onnxruntime" in b), held)
+        assert np.linalg.norm(held["embeddings"] - own) < 1e-2 * np.linalg.norm(own)
+        Image.fromarray(np.full((20, 30), 40_000, np.uint16)).save("photo.png")
+        deep = next(b for b in re.findall(r"```python\n(.*?)```", text, re.DOTALL) if "onnxruntime" in b)
+        with pytest.raises(AssertionError, match="16 bits"):
+            exec(deep.replace("photo.jpg", "photo.png"), {})

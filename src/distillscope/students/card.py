@@ -244,7 +244,10 @@ from PIL import Image, ImageOps
 
 file = {visible(repr(graph.path.name))}    # it lies beside this card
 session = onnxruntime.InferenceSession(file, providers=["CPUExecutionProvider"])
-image = ImageOps.exif_transpose(Image.open("photo.jpg")).convert("RGB")
+image = ImageOps.exif_transpose(Image.open("photo.jpg"))
+assert image.mode[0] not in "IF", "scale 16 bits, or floats, to 8 bits first"
+image = image.convert("RGBA")
+image = Image.alpha_composite(Image.new("RGBA", image.size, "white"), image).convert("RGB")    # transparent becomes white
 {sized}pixels = np.asarray(image)[None]    # (1, height, width, 3) uint8
 embeddings = session.run(None, {{"images": pixels}})[0]    # (1, {graph.dim}) float32
 ```
