@@ -141,3 +141,21 @@ def test_the_interval_of_a_loss_is_agresti_and_mins():
     middle = 8 / 102
     reach = 1.959963984540054 * np.sqrt(17 / 102 - middle**2) / np.sqrt(102)
     assert loss_interval(before, after) == pytest.approx((middle - reach, middle + reach))
+
+
+@pytest.mark.parametrize("by", [1.0, 1e-200])
+def test_r2_of_a_file_shows_what_cosines_do_not(sides, by):
+    """A cone's constant, another scale, and noise, by the definition; all have a cosine near 1 with a collapsed student."""
+    teacher, student, _ = sides
+    cone = (1 + 0.01 * student) * by
+    noisy = cone + 0.005 * by * np.random.default_rng(2).normal(size=cone.shape)
+    constant = cone.mean(0) + 1e-9 * by * student
+    files = {"noisy": noisy, "scaled": 2 * cone, "constant": constant}
+    found = audit(teacher, cone, artefacts=files, groups={"alignment"}).stages
+    spread = np.square(cone / by - (cone / by).mean(0)).sum()
+    for stage, rows in zip(found[2:], files.values(), strict=True):
+        value = stage.values["student_r2"]
+        assert stage.values["mean_cosine"].value > 0.99
+        assert value.value == pytest.approx(1 - np.square((rows - cone) / by).sum() / spread, abs=1e-6)
+        assert value.low - 1e-6 <= value.value <= value.high + 1e-6
+    assert "student_r2" not in found[1].values

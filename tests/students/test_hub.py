@@ -311,11 +311,12 @@ def test_the_card_holds_the_audits_figures_and_the_hub_reads_them(made, audited,
     card = ModelCard.load(tmp_path / "card" / "README.md")
     assert (card.data.license, card.data.library_name) == ("mit", "distillscope")
     assert card.data.pipeline_tag == "image-feature-extraction" and "onnx" in card.data.tags
-    held = {r.metric_name.split(" (95")[0]: r for r in card.data.eval_results}
+    held = {re.split(r" \((?:95|teacher)", r.metric_name)[0]: r for r in card.data.eval_results}
     cosine, knn = held["mean cosine"], held["accuracy, nearest neighbours"]
     value = audited.measured["alignment.mean_cosine"]
     assert cosine.metric_value == pytest.approx(value.value, abs=1e-6) and cosine.metric_type == "alignment.mean_cosine"
-    assert cosine.metric_name == f"mean cosine (95 % interval {value.low:.4g} to {value.high:.4g}, n 80)"
+    assert cosine.metric_name == f"mean cosine (teacher hub-other, 95 % interval {value.low:.4g} to {value.high:.4g}, n 80)"
+    assert "against hub-other. " in card.text and "teacher is called hub-other" in card.text
     assert (knn.dataset_name, knn.dataset_split, knn.metric_type) == ("digits", "test", "accuracy")
     assert held["s.onnx: mean cosine to the student"].metric_value == pytest.approx(1, abs=1e-4)
     assert f"| mean cosine | cosine |  | {value.value:.4g} |" in card.text

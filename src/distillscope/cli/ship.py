@@ -64,10 +64,10 @@ def export(
     if "fine_tuning" in found[0].decided:
         _print_tuning(found[0].decided["fine_tuning"], found[0].images, len(found[0].agreement.ids))
     rows = [(made.path.name, f"{made.size_bytes / 1000:,.1f}", made.batch or "any", f"{made.agreement.mean:.6f}",
-             f"{made.agreement.worst:.6f}") for made in found]
+             f"{made.agreement.worst:.6f}", f"{made.agreement.r2:.6f}") for made in found]
     not_run = found[0].decided.get("not_run")
     print_table(f"{'Its source verified' if not_run else 'Verified'} on {len(found[0].agreement.ids)} images of "
-                f"{found[0].images}: cosine to the network", ["file", "kB", "batch", "mean", "worst"], rows)
+                f"{found[0].images}: cosine to the network", ["file", "kB", "batch", "mean", "worst", "R²"], rows)
     if not_run:
         tell(f"{found[0].path.name}: {not_run}")
 

@@ -126,7 +126,8 @@ class Stage:
 
     ``values`` are under short keys (``accuracy``, ``accuracy_lost``, ``mean_cosine``, ``latency_ms``, ...), ``left_out`` says
     why one is missing. ``p`` are exact McNemar p of the losses, Holm-adjusted over all steps of the audit, what tells most
-    first. ``worst`` are the items that the step changed most, most changed first.
+    first. ``worst`` are the items that the step changed most, most changed first. ``content`` is a hash of the file that was
+    opened.
     """
 
     kind: Literal["teacher", "student", "artefact"]
@@ -135,6 +136,7 @@ class Stage:
     left_out: dict[str, str] = field(default_factory=dict)
     p: dict[str, float] = field(default_factory=dict)
     worst: list[WorstItem] = field(default_factory=list)
+    content: str = ""
 
     def __repr__(self) -> str:
         """

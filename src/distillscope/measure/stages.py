@@ -26,6 +26,7 @@ from distillscope.measure.pool import Side
 from distillscope.measure.probe import LinearProbe, Map
 from distillscope.measure.results import NotMeasured, Stage, Value, WorstItem
 from distillscope.measure.spectrum import effective_rank
+from distillscope.measure.threads import over_blocks
 
 MOST_WORST = 12
 SHIFTED = 0.05
@@ -41,6 +42,8 @@ DEFINITIONS: dict[str, tuple[str, str]] = {
     "mean_cosine": ("cosine", "Mean cosine of an item's embedding with that of the stage before."),
     "worst_cosine": ("cosine", "The smallest of these cosines."),
     "teacher_cosine": ("cosine", "Mean cosine of an item's embedding with the teacher's."),
+    "student_r2": ("R2", ("How much of what differs between the student's embeddings the file's hold, item by item and in the "
+                          "same scale: 1 is all of it, a constant gives 0.")),
     "teacher_cosine_lost": ("cosine", "Mean cosine of the stage before with the teacher, less this one's."),
     "effective_rank": ("dims", "exp of the entropy of the centred embeddings' spectrum."),
     "negative_flips": ("share", "Share of the items that were right before the step and are wrong after it."),
@@ -109,6 +112,11 @@ def _telling_recall(pool: LabelledPair) -> str:
         return "recall_at_1"
     gained = float(np.mean(distinct.mapped_found_at_1)) - float(np.mean(distinct.found_at_1))
     return "mapped_recall_at_1" if gained > SHIFTED else "recall_at_1"
+
+
+def _share_kept(errors: np.ndarray, spreads: np.ndarray) -> float:
+    """1 less the mean squared error over the mean squared distance from the mean."""
+    return 1 - float(np.mean(errors) / np.mean(spreads))
 
 
 class _Made:
@@ -182,6 +190,8 @@ class _Made:
             self._flips(before.right[telling], self.right[telling], telling)
         if "alignment" in self.groups:
             self._measured("mean_cosine", lambda: self._cosines(before))
+            if self.stage.kind == "artefact":
+                self._measured("student_r2", lambda: self._r2(before))
         if self.stage.kind == "artefact" and "retrieval" in self.groups:
             self._measured("student_recall_at_1", lambda: self._in_students_index(before))
         self._worst(before, telling)
@@ -211,6 +221,24 @@ class _Made:
             self._measured("teacher_cosine_lost", lambda: mean("teacher_cosine_lost",
                                                                before.pool.paired_cosines - pool.paired_cosines))
         return self.stage.values["mean_cosine"]
+
+    def _r2(self, before: _Made) -> Value:
+        """Of a file's rows as they are: what stands in for the student's embeddings has their scale too."""
+        student, own, mean = before.pool.student, self.pool.student, before.pool.student.mean
+        errors, spreads = np.empty(own.rows.count), np.empty(own.rows.count)
+
+        def measure(where: slice) -> None:
+            exact = student.rows.take(where)
+            off = np.ldexp(own.rows.take(where), student.exponent - own.exponent) - exact
+            errors[where], spreads[where] = np.einsum("ij,ij->i", off, off), np.square(exact - mean).sum(1)
+
+        over_blocks(measure, own.rows.parts())
+        if not spreads.sum() > 0:
+            raise NotMeasured("the student's embeddings do not differ")
+        items = self.pool.row_items if self.pool.teacher.items.repeated else None
+        interval = (bootstrap_interval(_share_kept, [errors, spreads], items=items, seed=self.pool.settings.seed)
+                    if self.intervals else (None, None))
+        return self._value("student_r2", _share_kept(errors, spreads), interval, len(errors))
 
     def _step(self, before: _Made) -> Pair:
         """Both ends of the step as a pair."""

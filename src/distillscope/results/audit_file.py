@@ -33,7 +33,7 @@ def audit_of(content: bytes | str, where: str) -> Audit:
         raise UserError(error.where, "the values of an audit", f"a file without them ({error.expected}, got {error.got})",
                         MAKE_AUDIT) from None
     curves = {key: Curve(c.x, c.y, c.low, c.high, c.unit, c.definition) for key, c in held.curves.items()}
-    stages = [Stage(s.kind, s.name, _values(s.values), s.left_out, s.p) for s in held.stages]
+    stages = [Stage(s.kind, s.name, _values(s.values), s.left_out, s.p, content=s.content) for s in held.stages]
     subsets = [Subset(s.kind, s.classifier, s.name, s.n, _values(s.values)) for s in held.subsets]
     return Audit(_values(held.measures), curves, held.left_out, held.notes, held.inputs, labels=held.labels, doubt=held.doubt,
                  stages=stages, subsets=subsets)
@@ -84,6 +84,7 @@ class _Stage(BaseModel):
     values: dict[str, _Value] = {}
     left_out: dict[str, str] = {}
     p: dict[str, float] = {}
+    content: str = ""
 
 
 class _Subset(BaseModel):

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import distillscope
-from distillscope.config.parts import DESCRIPTION, WEIGHTS, Part, Teacher
+from distillscope.config.parts import DESCRIPTION, WEIGHTS, Part, Teacher, on_hub
 from distillscope.config.study import Arm, Study, Training
 from distillscope.data.preprocess import BORDERS, Preprocess
 from distillscope.data.splits import Splits
@@ -61,7 +61,7 @@ embeddings.{follows}
 
 {table}{command}
 {chr(10).join(code)}
-{_lost(audit, artefacts)}"""
+{_lost(student, audit, artefacts)}"""
 
 
 def training_rows(study: Study, splits: Splits, history: Sequence[Mapping[str, Any]]) -> dict[str, str]:
@@ -111,7 +111,7 @@ def _metadata(student: StudentEncoder, audit: Audit | None, artefacts: Sequence[
     tags = ["distillscope", TASK, "knowledge-distillation", *({"onnx"} & {a.path.suffix.lower()[1:] for a in artefacts})]
     results: dict[str, Any] = {}
     if audit is not None:
-        results = {"model_name": markdown_text(student.name), "eval_results": _results(audit, artefacts)}
+        results = {"model_name": markdown_text(student.name), "eval_results": _results(student, audit, artefacts)}
     return ModelCardData(license=_licence(licence), library_name="distillscope", pipeline_tag=TASK, tags=tags,
                          base_model=bases or None, **results).to_yaml()
 
@@ -123,15 +123,18 @@ def _licence(text: str) -> str:
     return text
 
 
-def _results(audit: Audit, artefacts: Sequence[Artefact]) -> list[Any]:
+def _results(student: StudentEncoder, audit: Audit, artefacts: Sequence[Artefact]) -> list[Any]:
     """The figures as the Hub's model-index has them, each with its interval and n in its name."""
     from huggingface_hub import EvalResult
 
     data, split = _images(audit)
-    of_files = [(f"{stage}: {OF_FILES[key]}", key, value) for stage, key, value in _of_files(audit, artefacts)]
+    teacher = _other_teacher(student, audit)
+    against = f"teacher {teacher}, " if teacher else ""
+    figures = [(f"{title} ({against}{_said(value)})", key, value) for title, key, value in _figures(audit)]
+    figures += [(f"{stage}: {OF_FILES[key]} ({_said(value)})", key, value) for stage, key, value in _of_files(audit, artefacts)]
     return [EvalResult(task_type=TASK, dataset_type=data, dataset_name=data, dataset_split=split,
                        metric_type="accuracy" if key.endswith("accuracy") else key, metric_value=round(value.value, 6),
-                       metric_name=f"{title} ({_said(value)})") for title, key, value in [*_figures(audit), *of_files]]
+                       metric_name=title) for title, key, value in figures]
 
 
 def _said(value: Value) -> str:
@@ -169,7 +172,7 @@ def _images(audit: Audit) -> tuple[str, str | None]:
     return Path(data).name or "images", split or None
 
 
-def _lost(audit: Audit | None, artefacts: Sequence[Artefact]) -> str:
+def _lost(student: StudentEncoder, audit: Audit | None, artefacts: Sequence[Artefact]) -> str:
     """What the audit found, in tables, with what a reader must know of it."""
     if audit is None:
         return ("## What it lost\n\nBeyond these figures that has not been measured: run a study, or an audit, on data that it "
@@ -179,18 +182,35 @@ def _lost(audit: Audit | None, artefacts: Sequence[Artefact]) -> str:
     files = [(name, OF_FILES[key], f"{value.value:.6g}", _between(value), f"{value.n:,}")
              for name, key, value in _of_files(audit, artefacts)]
     where = markdown_text("/".join(filter(None, _images(audit))))
-    notes = "".join(f"- {markdown_text(note)}\n" for note in [*_doubts(audit), *audit.notes])
-    return (f"## What it lost\n\nBy `distillscope audit` on {where}, {audit.num_items:,} items. Intervals are over items, of "
-            "the student where there are two sides.\n\n"
+    notes = "".join(f"- {markdown_text(note)}\n" for note in [*_doubts(student, audit), *audit.notes])
+    return (f"## What it lost\n\nBy `distillscope audit` on {where}, {audit.num_items:,} items, against "
+            f"{markdown_text(visible(_teacher(audit)))}. Intervals are over items, of the student where there are two sides."
+            "\n\n"
             + _table(("", "unit", "teacher", "student", "95 % interval", "n"), rows)
             + ("\n" + _table(("file", "", "value", "95 % interval", "n"), files) if files else "")
             + (f"\n{notes}" if notes else ""))
 
 
-def _doubts(audit: Audit) -> list[str]:
+def _teacher(audit: Audit) -> str:
+    """What the audit's teacher is called."""
+    said = audit.inputs.get("teacher", {})
+    spec = str(said.get("file") or "rows in memory")
+    named = on_hub(spec)
+    return Path(named.title if named else Teacher.model_validate(spec).title if said.get("weights") else spec).name
+
+
+def _other_teacher(student: StudentEncoder, audit: Audit) -> str:
+    """The same, where the student calls the one that it was distilled from otherwise; else nothing."""
+    own, found = str((student.described or {}).get("teacher") or ""), _teacher(audit)
+    return "" if not own or Path(own).name == found else visible(found)
+
+
+def _doubts(student: StudentEncoder, audit: Audit) -> list[str]:
     """Whether rows belong together, and whether they are this student's, where the audit cannot know."""
-    said = audit.inputs.get("student", {})
+    said, teacher = audit.inputs.get("student", {}), _other_teacher(student, audit)
     doubts = [audit.doubt] if audit.doubt else []
+    if teacher:
+        doubts.append(f"The audit's teacher is called {teacher}, but the one that this student was distilled from is not.")
     if not said.get("weights"):
         read = Path(str(said.get("file") or "rows in memory")).name
         doubts.append(f"The audit read {read} as the student's embeddings; that they are this student's was not checked.")
@@ -224,7 +244,10 @@ from PIL import Image, ImageOps
 
 file = {visible(repr(graph.path.name))}    # it lies beside this card
 session = onnxruntime.InferenceSession(file, providers=["CPUExecutionProvider"])
-image = ImageOps.exif_transpose(Image.open("photo.jpg")).convert("RGB")
+image = ImageOps.exif_transpose(Image.open("photo.jpg"))
+assert image.mode[0] not in "IF", "scale 16 bits, or floats, to 8 bits first"
+image = image.convert("RGBA")
+image = Image.alpha_composite(Image.new("RGBA", image.size, "white"), image).convert("RGB")    # transparent becomes white
 {sized}pixels = np.asarray(image)[None]    # (1, height, width, 3) uint8
 embeddings = session.run(None, {{"images": pixels}})[0]    # (1, {graph.dim}) float32
 ```

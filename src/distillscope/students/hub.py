@@ -13,7 +13,7 @@ from types import NoneType
 from typing import TYPE_CHECKING, Any
 
 from distillscope import progress
-from distillscope.config.parts import COMMIT, DESCRIPTION, HUB, MODEL_FILES, WEIGHTS, OnHub, on_hub
+from distillscope.config.parts import COMMIT, DESCRIPTION, HUB, MODEL_FILES, WEIGHTS, OnHub, model_file, on_hub
 from distillscope.errors import UserError
 from distillscope.files.writing import said_of, write_atomic, write_text
 from distillscope.inputs.formats import split_key
@@ -156,12 +156,21 @@ def _audit_of(given: Any, student: StudentEncoder, artefacts: Sequence[Artefact]
     if said and said != own:
         raise UserError(where, f"an audit of student {student.name} ({own[:12]})", f"one of other weights ({str(said)[:12]})",
                         "Audit this student: `distillscope audit --teacher T --student DIR --data D --json FILE`.")
-    stages = {stage.name: stage.values.get("size_bytes") for stage in found.stages if stage.kind == "artefact"}
+    read = found.inputs.get("student", {})
+    if said and model_file(str(read.get("file", ""))):
+        raise UserError(where, "an audit of the student's own weights, whose figures the card shows",
+                        f"one of its file {Path(str(read['file'])).name}", "Audit both: `distillscope audit --teacher T "
+                        "--student DIR --artefact FILE --data D --json FILE`.")
+    stages = {stage.name: stage for stage in found.stages if stage.kind == "artefact"}
     for artefact in artefacts:
-        size = stages.get(artefact.path.name)
+        stage = stages.get(artefact.path.name)
+        size = stage.values.get("size_bytes") if stage else None
         if size is not None and size.value != artefact.size_bytes:
             raise UserError(f"{where}, {artefact.path.name}", f"{artefact.size_bytes:,} bytes, as the file has",
                             f"{size.value:,.0f}", "Audit this file: --artefact FILE.")
+        if stage and stage.content and stage.content != artefact.weights_hash:
+            raise UserError(f"{where}, {artefact.path.name}", f"an audit of this file ({artefact.weights_hash[:12]})",
+                            f"one of another of its name ({stage.content[:12]})", "Audit this file: --artefact FILE.")
     return found
 
 

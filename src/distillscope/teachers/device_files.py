@@ -86,18 +86,21 @@ def executorch(*, path: Path, output: str | None = None, pool: Pooling | None = 
 
 
 class ExecuTorchNetwork(FileNetwork):
-    """A program's method "forward"; its threads are the runtime's own."""
+    """A program's method "forward". The runtime has one pool of threads for all programs, of the processor's cores by itself:
+    it is made as large as torch's whenever one is opened."""
 
     runtime = "executorch"
 
     def __init__(self, path: Path, where: str, shown: Shown) -> None:
         super().__init__(path, where, shown)
         try:
+            from executorch.extension.pybindings import portable_lib
             from executorch.runtime import Runtime
         except ImportError:
             raise UserError(where, "the package executorch", "not installed",
                             "pip install 'distillscope[executorch]'.") from None
         try:
+            portable_lib._unsafe_reset_threadpool(torch.get_num_threads())  # unsafe while a program runs; none does here
             self.program = Runtime.get().load_program(path.read_bytes())
             self.method = self.program.load_method("forward")
             given = self.method.metadata.input_tensor_meta(0)

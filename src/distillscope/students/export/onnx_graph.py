@@ -118,7 +118,7 @@ def _resize_and_crop(preprocess: Preprocess, ir_version: int) -> ModelProto:
     return onnx.parser.parse_model(f"""
       <ir_version: {ir_version}, opset_import: ["" : {OPSET}]>
       head (uint8[batch, height, width, 3] images) => (uint8[batch, {preprocess.size}, {preprocess.size}, 3] sized)
-      <int64[1] c0 = {{0}}, int64[1] c2 = {{2}}, int64[1] c3 = {{3}}, int64[1] c4 = {{4}}, int64[1] shorter = {{{shorter}}},
+      <int64[1] c0 = {{0}}, int64[1] c2 = {{2}}, int64[1] c4 = {{4}}, int64[1] shorter = {{{shorter}}},
        int64[2] size = {{{preprocess.size}, {preprocess.size}}}, float half = {{0.5}}, int64[2] places = {{2, 3}}>
       {{
         first = Transpose<perm = [0, 3, 1, 2]>(images)
@@ -159,14 +159,25 @@ def with_batch(graph: ModelProto, batch: int) -> ModelProto:
 
 def signed(graph: ModelProto, facts: Facts) -> ModelProto:
     """The same graph with the facts as its metadata, in place of the exporter's own notes."""
+    made = _plain(graph)
+    made.producer_name, made.producer_version = "distillscope", facts.distillscope
+    for key, value in facts.text().items():
+        made.metadata_props.add(key=key, value=value)
+    return made
+
+
+def bytes_of_graph(graph: ModelProto) -> int:
+    """Bytes of the file that a graph becomes, but for its metadata: the exporter's notes do not go along."""
+    return len(_plain(graph).SerializeToString())
+
+
+def _plain(graph: ModelProto) -> ModelProto:
+    """The same graph without notes."""
     from onnx import ModelProto
 
     made = ModelProto()
     made.CopyFrom(graph)
-    made.producer_name, made.producer_version = "distillscope", facts.distillscope
     del made.metadata_props[:]
-    for key, value in facts.text().items():
-        made.metadata_props.add(key=key, value=value)
     for holder in (made.graph, *made.graph.node, *made.graph.input, *made.graph.output, *made.graph.value_info,
                    *made.graph.initializer):
         del holder.metadata_props[:]

@@ -12,7 +12,7 @@ import numpy as np
 
 from distillscope import progress
 from distillscope.errors import UserError
-from distillscope.students.export.onnx_graph import EMBEDDINGS, IMAGES, needed, quiet, scopes
+from distillscope.students.export.onnx_graph import EMBEDDINGS, IMAGES, bytes_of_graph, needed, quiet, scopes
 from distillscope.students.export.verify import BATCH, cosines
 from distillscope.teachers.encoder import plain_line
 
@@ -75,7 +75,7 @@ class Quantiser:
         from onnxruntime.quantization.quant_utils import add_infer_metadata
 
         inside = scopes(self.graph)
-        self.float_bytes = len(self.graph.SerializeToString())
+        self.float_bytes = bytes_of_graph(self.graph)
         self.outside = [n.name for n in self.graph.graph.node if n.output[0] not in inside and n.output[0] != EMBEDDINGS]
         held = {t.name: int(np.prod(t.dims)) for t in self.graph.graph.initializer}
         nodes = [n for n in self.graph.graph.node if n.op_type in WEIGHTED and n.name not in self.outside]
@@ -147,7 +147,7 @@ class Quantiser:
         if key not in self.points:
             made = self.quantised(method, weight_bits, in_float)
             found = cosines(run(made, self.choosing, self.name), self.rows)
-            size = len(made.SerializeToString())
+            size = bytes_of_graph(made)
             self.points[key] = Point(*key, float(np.nanmean(found)), float(np.nanmin(found)), size)
         return self.points[key]
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -23,15 +23,35 @@ if TYPE_CHECKING:
 
 BOUNDS = {"float32": 0.9999, "float16": 0.999}
 """The worst cosine that a file of each precision may have; of int8 the user bounds the mean."""
+KEPT = {"float32": 0.999, "float16": 0.99, "int8": 0.5}
+"""The least R2 of the network's embeddings from a file's, item by item: cosines alone show no wrong scale, and hardly anything
+of embeddings that all point one way."""
+ROUNDING = 1e-4
+"""A difference of this share of an embedding's norm is none between two images."""
 BATCH = 32
 
 
 @dataclass(frozen=True)
 class Agreement:
-    """Cosines (n,) between a file's embeddings and the network's, an image each, with the images' ids (n,)."""
+    """Of n images with these ``ids``: ``cosines`` between a file's embeddings and the network's, ``errors``, the squared
+    distances between them, and ``spreads``, those of the network's embeddings from their mean."""
 
     cosines: np.ndarray
     ids: np.ndarray
+    errors: np.ndarray
+    spreads: np.ndarray
+
+    @classmethod
+    def of(cls, found: np.ndarray, rows: np.ndarray, ids: np.ndarray) -> Agreement:
+        """Of a file's embeddings ``found`` (n, d), where the network's are ``rows``."""
+        exact = rows.astype(np.float64)
+        spreads = np.square(exact - exact.mean(0)).sum(1) + ROUNDING**2 * np.square(exact).sum(1)
+        return cls(cosines(found, rows), ids, np.square(found - exact).sum(1), spreads)
+
+    @property
+    def r2(self) -> float:
+        """How much of what differs between the network's embeddings the file's hold: 1 is all of it, a constant gives 0."""
+        return 1 - float(self.errors.sum() / self.spreads.sum())
 
     @property
     def mean(self) -> float:
@@ -43,7 +63,7 @@ class Agreement:
 
     def joined(self, other: Agreement) -> Agreement:
         """Both together."""
-        return Agreement(np.concatenate([self.cosines, other.cosines]), np.concatenate([self.ids, other.ids]))
+        return Agreement(*(np.concatenate([getattr(self, f.name), getattr(other, f.name)]) for f in fields(self)))
 
     def below(self, bound: float) -> list[str]:
         """Ids of the images below a bound, the worst first."""
@@ -75,7 +95,7 @@ def agreement(artefact: Artefact, source: Source, pixels: np.ndarray, rows: np.n
         spare = -len(pixels) % (artefact.batch or 1)
         filled = np.concatenate([pixels, pixels[:1].repeat(spare, axis=0)]) if spare else pixels
         found = np.concatenate([artefact.call(filled[i : i + batch]) for i in range(0, len(filled), batch)])[: len(pixels)]
-    return Agreement(cosines(found, rows), source.ids)
+    return Agreement.of(found, rows, source.ids)
 
 
 def held(found: Agreement, precision: str, where: str, explain: Callable[[str, float], str]) -> None:
@@ -88,6 +108,15 @@ def held(found: Agreement, precision: str, where: str, explain: Callable[[str, f
         raise UserError(where, f"cosine {bound} to the network or more for each of {len(found.ids)} images",
                         f"{found.worst:.6f} for {', '.join(bad[:3])}{more}; first to deviate: {explain(bad[0], bound)}",
                         f"Nothing was written. {advice}")
+
+
+def spread_held(found: Agreement, precision: str, where: str) -> None:
+    """Refuse a file that does not tell images from one another as the network does, whatever its cosines are."""
+    if not found.r2 >= KEPT[precision]:
+        advice = {"float32": "Report it.", "float16": "Export it in float32.",
+                  "int8": "Use a --min-cosine nearer to 1, or --precision float16."}[precision]
+        raise UserError(where, f"R2 {KEPT[precision]} or more of the network's embeddings of {len(found.ids)} images (0: a "
+                        "constant)", f"{found.r2:.4f}, at a mean cosine of {found.mean:.6f}", f"Nothing was written. {advice}")
 
 
 def first_deviation(graph: ModelProto, student: StudentEncoder, preprocess: Preprocess, source: Source, item: str,

@@ -30,7 +30,7 @@ from distillscope.students.export.images import (
 )
 from distillscope.students.export.load import load_artefact, name_of_weights
 from distillscope.students.export.runtimes import INPUTS, PRECISIONS, RUNTIMES, Converted, Job, Runtime
-from distillscope.students.export.verify import BOUNDS, Agreement, agreement, cosines, held, network_rows
+from distillscope.students.export.verify import BOUNDS, Agreement, agreement, held, network_rows, spread_held
 from distillscope.students.hub import named_by_hub, student_folder
 from distillscope.students.load import load_student
 from distillscope.teachers.artefacts import Facts
@@ -55,8 +55,8 @@ class Exported:
     def plain(self) -> dict[str, Any]:
         """Plain values, for JSON."""
         return {"path": str(self.path), "bytes": self.size_bytes, "batch": self.batch, "mean_cosine": self.agreement.mean,
-                "worst_cosine": self.agreement.worst, "images": self.images, "n": len(self.agreement.ids),
-                "metadata": self.facts.text(), **self.decided}
+                "worst_cosine": self.agreement.worst, "r2": self.agreement.r2, "images": self.images,
+                "n": len(self.agreement.ids), "metadata": self.facts.text(), **self.decided}
 
 
 def export_student(folder: Path | str, out: Path | str, *, to: str = "onnx", precision: str = "float32", input: str = "sized",
@@ -67,9 +67,10 @@ def export_student(folder: Path | str, out: Path | str, *, to: str = "onnx", pre
 
     The images are the student's own unless ``calibrate`` names others (``split`` of them, by default train; ``corrupt``:
     "skip" leaves out what cannot be decoded): 256 are shown to the file's runtime and to the network, and nothing is written
-    where a cosine falls below the bound: worst 0.9999 in float32, 0.999 in float16. In int8 the *mean* must reach
-    ``min_cosine`` (0.99); calibration and choices are made on other images than those. ``qat``: before that the weights are
-    tuned to being rounded, for ``qat_steps`` (300), towards the student's own embeddings.
+    where a cosine falls below the bound (worst 0.9999 in float32, 0.999 in float16; in int8 the *mean* must reach
+    ``min_cosine``, 0.99), or R2 of the network's embeddings (0.999, 0.99, 0.5). In int8 calibration and choices are made on
+    other images than those. ``qat``: before that the weights are tuned to being rounded, for ``qat_steps`` (300), towards the
+    student's own embeddings.
     ``to``: onnx, openvino, executorch, litert or coreml; ``precision``: float32, float16 or int8;
     ``input``: "sized", uint8 (b, size, size, 3), or "raw", any size; ``licence`` goes into the metadata. What the file's
     runtime does not bear out is a `UserError`, and nothing is left of it.
@@ -177,8 +178,9 @@ def _verified(job: Job, made: Converted) -> Exported:
     pixels = pixels_of(job.verification, job.student.preprocess)
     rows, images = network_rows(job.student, pixels), f"{job.verification.name}/{job.verification.split}"
     if made.source is not None:
-        found = Agreement(cosines(made.source(pixels), rows), job.verification.ids)
+        found = Agreement.of(made.source(pixels), rows, job.verification.ids)
         held(found, job.facts.precision, f"export {made.path.name}", made.explain)
+        spread_held(found, job.facts.precision, f"export {made.path.name}")
         size = sum(f.stat().st_size for f in made.path.rglob("*") if f.is_file())
         return Exported(made.path, job.facts.but(batch="1", layout="RGB image"), 1, size, found, images, made.decided)
     artefact = load_artefact(made.path, job.student)
@@ -193,6 +195,7 @@ def _verified(job: Job, made: Converted) -> Exported:
     elif not found.mean >= job.min_cosine:
         raise UserError(where, f"mean cosine {job.min_cosine} to the network on {len(found.ids)} images kept apart",
                         f"{found.mean:.6f}", "Nothing was written. Give more images (--calibrate), or a lower --min-cosine.")
+    spread_held(found, precision, where)
     return Exported(made.path, artefact.facts, artefact.batch, artefact.size_bytes, found, images, made.decided)
 
 
