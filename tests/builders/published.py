@@ -334,15 +334,18 @@ def second_look():
 
 
 def frontier_recipe():
-    yield [None] * 13  # what each arm is
-    yield [None] * 6  # what is asked
+    yield from ([None] * 13, [None] * 6)  # what each arm is, and what is asked
     folder, page = unpacked("2026-11-27-frontier"), script("2026-11-27-frontier", "frontier")
-    if not (folder / "frontier").is_dir():
-        return  # a protocol until its run is packed beside it
     screens, runs = ([one for name in (f"frontier{what}", f"frontier{what}-ensemble") if (one := folder / name).is_dir()]
                      for what in ("-screen", ""))
-    for rows in (page.screened(screens)[0], page.run_rows(runs), page.loss_alone(runs), page.condition_rows(runs)):
-        yield [[None if isinstance(value, str) and re.search(r"\d", value) else [value] for value in row[1:]] for row in rows]
+    yield [[*([v] if v == v else [] for v in row[1:]), *[None] * 4] for row in page.screened(screens)[0]]
+    yield [[[v] for v in row[1:]] for row in page.run_rows(runs)]
+    won = {(arm, end): values for arm, end, *values in page.loss_alone(runs)}
+    arms, ends = (list(dict.fromkeys(names)) for names in zip(*won, strict=True))
+    yield [*([won[arm, end][:3] for arm in arms] for end in ends), [won[arm, "tuned probe, clean"][3:] for arm in arms]]
+    found = {(arm, line): values for arm, line, *values in page.condition_rows(runs)}
+    arms, lines = (list(dict.fromkeys(names)) for names in zip(*found, strict=True))
+    yield [[found[arm, line] for arm in arms] for line in lines]
 
 
 def geometry():
