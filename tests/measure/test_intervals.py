@@ -346,6 +346,7 @@ def test_where_nothing_pairs_the_rows_the_first_sentence_asks(case, with_labels)
                   settings=Settings())
     assert found.doubt.startswith(ASKED) and headline(found).startswith(ASKED) and question(found) == found.to_dict()["doubt"]
     assert "effective rank" in found.doubt and ("vote of 10 neighbours" in found.doubt) == with_labels
+    assert ("labels fit the student's rows, not the teacher's" in found.doubt) == (with_labels and "labels" in case)
 
 
 @pytest.mark.parametrize("case", PAIRED)

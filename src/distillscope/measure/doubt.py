@@ -29,18 +29,20 @@ def question(found: Audit) -> str:
     if known := _both(found, "{}.effective_rank"):
         healthy.append(f"effective rank {known[0]:.1f} and {known[1]:.1f}")
     votes = _both(found, "knn.{}.accuracy")
-    if votes and _fits(found):
-        fit = "both" if votes[1] > votes[0] / 2 else "the teacher's rows, not the student's"
+    fits = [side for side in ("teacher", "student") if votes and _fits(found, side)]
+    if votes and fits:
+        fit = ("the student's rows, not the teacher's" if "teacher" not in fits else "both" if votes[1] > votes[0] / 2 else
+               "the teacher's rows, not the student's")
         healthy.append(f"the labels fit {fit}: a vote of 10 neighbours is right on {votes[0]:.1%} and {votes[1]:.1%}")
     alone = f", though each side has a structure of its own ({'; '.join(healthy)})" if healthy else ""
     return ("Are these the same items in the same order? Nothing pairs the rows of the two sides: "
             f"{_listed([text for text, _ in at_null])} are no more than shuffled items give{alone}.")
 
 
-def _fits(found: Audit) -> bool:
-    """Whether the labels say anything of the teacher's rows: more than always guessing the largest class."""
-    guess, teacher = found.labels.get("largest_share"), found.measured["knn.teacher.accuracy"]
-    return guess is None or (teacher.value if teacher.low is None else teacher.low) > guess
+def _fits(found: Audit, side: str) -> bool:
+    """Whether the labels say anything of that side's rows: more than always guessing the largest class."""
+    guess, vote = found.labels.get("largest_share"), found.measured[f"knn.{side}.accuracy"]
+    return guess is None or (vote.value if vote.low is None else vote.low) > guess
 
 
 def _both(found: Audit, key: str) -> tuple[float, float] | None:
