@@ -9,6 +9,7 @@ import numpy as np
 
 from distillscope.config.parts import Teacher, model_file
 from distillscope.config.resolve import named_dataset
+from distillscope.data.decode import Decoding
 from distillscope.data.preprocess import Preprocess
 from distillscope.data.source import Source
 from distillscope.data.splits import load_split
@@ -39,11 +40,13 @@ def embed_model(spec: str, data: str | Source, split: str = "test", *, limit: in
         student = load_student(spec, device, precision or "float32")
         weights = name_of_weights(student)
         rows = student.rows(source, label=f"{name}, {source.name}/{split}", workers=workers)
+        remarks = _otherwise(student.decoding, source)
     else:
         encoder = load_teacher(model_teacher(spec, preprocess), device, precision)
         rows = encoder.rows(source, label=f"{name}, {source.name}/{split}", workers=workers)
         remarks = (encoder.reading.partition(": ")[2],) if encoder.reading else ()
         own = encoder.network
+        remarks += _otherwise(own.decoding, source) if isinstance(own, Artefact) else ()
         weights = own.facts.weights_hash if isinstance(own, Artefact) else own.weights_hash if own else ""
     labels, images = source.labels, shown or f"{source.name}/{split}"
     count, dims = rows.shape
@@ -51,6 +54,19 @@ def embed_model(spec: str, data: str | Source, split: str = "test", *, limit: in
                       unlabelled=0 if labels is None else int(np.ma.getmaskarray(labels).sum()), weights=weights)
     return Embeddings(rows, strings(source.ids, f"{source.name}/{split} ids"), source.labels, name, reading,
                       named=True)
+
+
+def _otherwise(known: Decoding, source: Source) -> tuple[str, ...]:
+    """What is said where the images are decoded in another way than those that the student was distilled on.
+
+    >>> _otherwise(Decoding("black"), Source("a", "test", np.array(["0"]), lambda i: None, decoding=Decoding()))
+    ('the student was distilled on images decoded with background: black, and these are with background: white',)
+    """
+    if source.decoding is None:
+        return ()
+    differ = [k for k in ("background", "exif") if getattr(known, k) != getattr(source.decoding, k)]
+    learned, now = (", ".join(f"{k}: {str(getattr(one, k)).lower()}" for k in differ) for one in (known, source.decoding))
+    return (f"the student was distilled on images decoded with {learned}, and these are with {now}",) if differ else ()
 
 
 def load_images(data: str, split: str, limit: int | None, corrupt: str = "error", option: str = "--split",

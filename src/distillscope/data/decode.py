@@ -90,6 +90,11 @@ class Decoding:
         """How short the shorter side of a reduced JPEG may be; None where all are decoded whole."""
         return self.min_side if isinstance(self.min_side, int) else None
 
+    @property
+    def whole(self) -> Decoding:
+        """The same with whole JPEGs."""
+        return Decoding(self.background, self.exif)
+
     def for_models(self, least_side: int | None, sides: Iterable[int] = ()) -> Decoding:
         """The same for models that see nearly the same of JPEGs reduced to ``least_side``, unless something else was asked.
 

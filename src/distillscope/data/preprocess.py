@@ -253,9 +253,11 @@ def gathered(images: Any) -> torch.Tensor | list[Any]:
     return [images] if one else list(images)
 
 
-def ready(items: torch.Tensor | list[Any], start: int) -> Images:
+def ready(items: torch.Tensor | list[Any], start: int, decoding: Decoding) -> Images:
     """A part of what `gathered` gave, from item ``start`` on, as models are shown it."""
-    return items if isinstance(items, torch.Tensor) else stack([_image(item, start + i) for i, item in enumerate(items)])
+    if isinstance(items, torch.Tensor):
+        return items
+    return stack([_image(item, start + i, decoding) for i, item in enumerate(items)])
 
 
 def names_of(items: torch.Tensor | list[Any], ids: Names | str | None) -> Names:
@@ -268,18 +270,18 @@ def names_of(items: torch.Tensor | list[Any], ids: Names | str | None) -> Names:
     return ids
 
 
-def _image(item: Any, index: int) -> torch.Tensor:
+def _image(item: Any, index: int, decoding: Decoding) -> torch.Tensor:
     """One image as (3, h, w)."""
     from PIL import Image
 
     named = str(item) if isinstance(item, (str, Path)) else f"image {index}"
     try:
         if isinstance(item, (str, Path)):
-            return torch.from_numpy(decode(read_file(Path(item).expanduser()))[0]).permute(2, 0, 1)
+            return torch.from_numpy(decode(read_file(Path(item).expanduser()), decoding)[0]).permute(2, 0, 1)
         if isinstance(item, bytes):
-            return torch.from_numpy(decode(item)[0]).permute(2, 0, 1)
+            return torch.from_numpy(decode(item, decoding)[0]).permute(2, 0, 1)
         if isinstance(item, Image.Image):
-            return torch.from_numpy(to_rgb(item, Decoding())[0]).permute(2, 0, 1)
+            return torch.from_numpy(to_rgb(item, decoding)[0]).permute(2, 0, 1)
     except BrokenImage as error:
         raise UserError(f"encode {named}", "an image that can be decoded", str(error), "Fix it, or leave it out.") from None
     if isinstance(item, (np.ndarray, torch.Tensor)):

@@ -237,6 +237,8 @@ def _onnx_code(graph: Artefact) -> str:
     """Code that runs the file with NumPy, Pillow and ONNX Runtime alone, and prepares images as it was trained."""
     seen = graph.facts.preprocessing
     sized = "" if graph.facts.input == "raw" else _resizing(seen)
+    opened, background = 'Image.open("photo.jpg")', graph.facts.background
+    opened = f"ImageOps.exif_transpose({opened})" if graph.facts.exif else f"{opened}    # as stored, whatever EXIF says"
     return f"""```python
 import numpy as np
 import onnxruntime
@@ -244,10 +246,10 @@ from PIL import Image, ImageOps
 
 file = {visible(repr(graph.path.name))}    # it lies beside this card
 session = onnxruntime.InferenceSession(file, providers=["CPUExecutionProvider"])
-image = ImageOps.exif_transpose(Image.open("photo.jpg"))
+image = {opened}
 assert image.mode[0] not in "IF", "scale 16 bits, or floats, to 8 bits first"
 image = image.convert("RGBA")
-image = Image.alpha_composite(Image.new("RGBA", image.size, "white"), image).convert("RGB")    # transparent becomes white
+image = Image.alpha_composite(Image.new("RGBA", image.size, {background!r}), image).convert("RGB")    # transparency
 {sized}pixels = np.asarray(image)[None]    # (1, height, width, 3) uint8
 embeddings = session.run(None, {{"images": pixels}})[0]    # (1, {graph.dim}) float32
 ```

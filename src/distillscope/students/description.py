@@ -54,6 +54,14 @@ class Seen(BaseModel):
     crop_fraction: Annotated[float, Field(ge=0.1, le=10)] = 1.0
 
 
+class Decoded(BaseModel):
+    """How the images that a student was distilled on were decoded, where that was not as usual."""
+
+    model_config = ConfigDict(strict=True, extra="forbid")
+    background: str = "white"
+    exif: bool = True
+
+
 class Description(BaseModel):
     """What student.json holds, as far as it is needed to build the student."""
 
@@ -64,6 +72,7 @@ class Description(BaseModel):
     preprocess: Seen
     label: str | None = None
     transform: Last | None = None
+    decoding: Decoded = Decoded()
     weights_hash: str = ""
     teacher: str = ""
     teacher_id: str = ""

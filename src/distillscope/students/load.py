@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 
 from distillscope import progress
 from distillscope.config.parts import DESCRIPTION, HUB, WEIGHTS, on_hub
-from distillscope.data.decode import files_in, is_image
+from distillscope.data.decode import Decoding, files_in, is_image
 from distillscope.data.preprocess import Preprocess, gathered
 from distillscope.data.source import Source, read_batches
 from distillscope.devices import kept_memory
@@ -221,7 +221,9 @@ def save_student(student: StudentEncoder, folder: Path, extra: dict[str, Any] | 
 
     state = {k: v.detach().cpu().contiguous() for k, v in student.module.state_dict().items()}
     write_atomic(folder / WEIGHTS, lambda p: save_file(state, p))
-    write_json(folder / DESCRIPTION, {**(student.described or {}), "label": student.name,
+    read = {k: getattr(student.decoding, k) for k in ("background", "exif")}
+    own = {"decoding": read} if student.decoding != Decoding() else {}
+    write_json(folder / DESCRIPTION, {**(student.described or {}), "label": student.name, **own,
                                       "weights_hash": hash_state(state.items()), **(extra or {})})
 
 
@@ -292,5 +294,7 @@ def load_student(folder: Path | str, device: str = "auto", precision: str = "flo
                         f"(weights_hash {described.weights_hash[:12]})", "others", AGAIN)
     load_state(student.module, state, str(weights))
     student.described, student.weights_hash = written, described.weights_hash
+    with _named(str(description)):
+        student.decoding = Decoding(described.decoding.background, described.decoding.exif)
     student.module.eval()
     return student

@@ -213,6 +213,8 @@ def _distil(begun: Begun, written: Arm, out: Path, given: Given, command: str) -
         prepared = prepare_targets(study, begun.encoder, splits, study.target_of(arm), [arm])
         student, streams = fresh_student(study, arm, spec, trial.seed, prepared, begun.work.device,
                                          begun.work.precision or "float32", given.network)
+        if splits.whole_train.decoding:
+            student.decoding = splits.whole_train.decoding.whole
         seen = seen_by(student.preprocess, splits, arm, begun.work.keep_images)
         with progress.task(f"student {spec.label}", settings.num_seen(len(splits.train))) as advance:
             history = distill(student, training_set(arm, trial.seed, seen, prepared), arm, settings, streams, out,

@@ -46,6 +46,8 @@ def run_trial(study: Study, trial: Trial, splits: Splits, prepared: Prepared, fo
     settings = study.training_of(arm)
     make_folder(folder)
     student, streams = fresh_student(study, arm, spec, trial.seed, prepared, device, precision)
+    if splits.whole_train.decoding:
+        student.decoding = splits.whole_train.decoding.whole
     seen = seen_by(student.preprocess, splits, arm, keep_images)
     history = distill(student, training_set(arm, trial.seed, seen, prepared), arm, settings, streams, folder,
                       make_health(seen, prepared), track=track, advance=advance)

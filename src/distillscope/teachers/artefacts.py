@@ -13,6 +13,7 @@ import torch
 from numpy.typing import NDArray
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
+from distillscope.data.decode import Decoding
 from distillscope.data.preprocess import Names, Preprocess, gathered
 from distillscope.data.source import Images, Source
 from distillscope.errors import UserError
@@ -29,7 +30,7 @@ class Facts(BaseModel):
 
     ``input``: "sized" takes images at the student's size, "raw" of any size, resized in the file as in training. Both take
     uint8 (b, h, w, 3) and give float32 (b, dimension). ``weights_hash`` names the student's weights, ``fine_tuning`` says
-    how they were moved before they were rounded.
+    how they were moved before they were rounded. ``background`` and ``exif`` are how its images were decoded (`Decoding`).
     """
 
     model_config = ConfigDict(frozen=True, extra="ignore")
@@ -45,6 +46,8 @@ class Facts(BaseModel):
     layout: Literal["NHWC", "RGB image"] = "NHWC"
     batch: Literal["any", "1"] = "any"
     fine_tuning: str = "none"
+    background: str = "white"
+    exif: bool = True
     preprocessing: Preprocess
 
     def but(self, **changes: Any) -> Facts:
@@ -53,7 +56,8 @@ class Facts(BaseModel):
 
     def text(self) -> dict[str, str]:
         """Every value as text, as metadata hold it."""
-        plain = {k: str(v) for k, v in self.model_dump(exclude={"preprocessing"}).items()}
+        usual = {k for k in ("background", "exif") if getattr(self, k) == Facts.model_fields[k].default}
+        plain = {k: str(v) for k, v in self.model_dump(exclude={"preprocessing", *usual}).items()}
         return {**plain, "preprocessing": json.dumps(self.preprocessing.describe())}
 
     @classmethod
@@ -162,7 +166,7 @@ def opened(name: str, network: FileNetwork, fingerprint: str) -> Encoder:
         raise UserError(network.where, f"{facts.dimension}-d embeddings, as its metadata say", f"{tried.shape[1]}-d ones",
                         "Export it again.")
     made = Artefact(name, network, facts.dimension, preprocess, fingerprint, unit_norm=shown.unit_norm, facts=facts,
-                    path=network.path)
+                    path=network.path, decoding=Decoding(facts.background, facts.exif))
     how = "any size, resized in the file" if facts.input == "raw" else f"resized to {own.size} px"
     made.reading = (f"{name}: exported from student {facts.student} ({facts.weights_hash[:12]}) in {facts.precision}; images "
                     f"{how} ({own.interpolation}, crop {own.crop_fraction:g}), mean and std in the file")

@@ -19,6 +19,7 @@ from numpy.typing import NDArray
 
 from distillscope import progress, registry
 from distillscope.config.parts import Teacher
+from distillscope.data.decode import Decoding
 from distillscope.data.noise import on_input, own_units
 from distillscope.data.preprocess import Names, Preprocess, gathered, names_of, ready
 from distillscope.data.source import Images, Source
@@ -151,6 +152,8 @@ class Encoder(TeacherRows):
     head: Head | None = field(default=None, repr=False, compare=False)
     unfolded: int = field(default=0, init=False, repr=False, compare=False)
     """Batch norms beside a convolution that is not theirs, once `to` has looked: older embeddings have them folded into it."""
+    decoding: Decoding = field(default=Decoding(), repr=False, compare=False)
+    """How `encode` reads files and Pillow images: of a student as those that it was distilled on were."""
 
     role = "teacher"
 
@@ -206,7 +209,7 @@ class Encoder(TeacherRows):
         items = gathered(images)
         names, size = names_of(items, ids), self._at_once()
         with torch.inference_mode():
-            found = [self._encode(ready(items[i : i + size], i), names[i : i + size], perturbation)
+            found = [self._encode(ready(items[i : i + size], i, self.decoding), names[i : i + size], perturbation)
                      for i in range(0, len(items), size)]
         return found[0] if len(found) == 1 else np.concatenate([np.empty((0, self.dim), dtype=np.float32), *found])
 

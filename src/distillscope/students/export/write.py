@@ -114,7 +114,8 @@ def _job(folder: Path, precision: str, images: str, licence: str, named: Callabl
     facts = Facts.model_validate({
         "distillscope": distillscope.__version__, "student": student.name, "teacher": str(said.get("teacher", "")),
         "dataset": str(said.get("dataset", "")), "weights_hash": name_of_weights(student), "licence": licence,
-        "dimension": student.dim, "precision": precision, "input": images, "preprocessing": student.preprocess})
+        "dimension": student.dim, "precision": precision, "input": images, "preprocessing": student.preprocess,
+        "background": student.decoding.background, "exif": student.decoding.exif})
     own = _own(folder) if named is not None and precision == "int8" else None
     tuning = None
     if qat_steps is not None:
