@@ -129,7 +129,8 @@ def ranked_study(folder: Path) -> Path:
 def older_study(folder: Path) -> Path:
     """A run that a real study left."""
     with tarfile.open(OLDER_RUN) as archive:
-        archive.extractall(folder, filter="data")
+        archive.extraction_filter = getattr(tarfile, "data_filter", None)  # no argument of it before Python 3.11.4
+        archive.extractall(folder)
     return study_page.write_report(folder / "run")
 
 

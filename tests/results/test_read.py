@@ -145,7 +145,8 @@ KEYS = ["dataset", "teacher", "arm", "student", "seed", "split", "measure", "con
 def older(tmp_path, monkeypatch):
     """The run, and beside it the teacher's weights that its study names."""
     with tarfile.open(ARCHIVE) as archive:
-        archive.extractall(tmp_path, filter="data")
+        archive.extraction_filter = getattr(tarfile, "data_filter", None)  # no argument of it before Python 3.11.4
+        archive.extractall(tmp_path)
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(0)
         weights = timm.create_model("test_resnet", pretrained=False).state_dict()
