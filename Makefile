@@ -14,7 +14,7 @@ quickstart: $(VENV)/.installed
 	$(BIN)/distillscope run quickstart --resume
 
 test: $(VENV)/.installed-test browser
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n $(JOBS) --dist loadfile
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n $(JOBS) --dist loadfile --no-loadscope-reorder
 
 # Attacks on the program, with the counts of what held (docs/recovery.md). SHORT=1 takes minutes; ATTACKS="kills names", ROUNDS=20, INPUTS=2000,
 # SEED=1, MINUTES=10 choose; WORK is where it goes on from, MARKDOWN where the counts are written as a page.

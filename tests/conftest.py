@@ -37,6 +37,15 @@ def pytest_collection(session):
         gc.set_threshold(20_000, 20, 20)
 
 
+FORKS = "processes/test_workers.py", "torture/test_smoke.py"
+"""Their forked processes train, which torch refuses where the process that forks has begun autograd's threads before."""
+
+
+def pytest_collection_modifyitems(items):
+    """What forks comes first (`make test` keeps this order)."""
+    items.sort(key=lambda item: not item.path.as_posix().endswith(FORKS))
+
+
 def pytest_unconfigure(config):
     if folder := getattr(config, "distillscope_scratch", None):
         shutil.rmtree(folder, ignore_errors=True)

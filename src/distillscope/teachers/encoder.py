@@ -152,7 +152,7 @@ class Encoder(TeacherRows):
     head: Head | None = field(default=None, repr=False, compare=False)
     unfolded: int = field(default=0, init=False, repr=False, compare=False)
     """Batch norms beside a convolution that is not theirs, once `to` has looked: older embeddings have them folded into it."""
-    decoding: Decoding = field(default=Decoding(), repr=False, compare=False)
+    decoding: Decoding = field(default_factory=Decoding, repr=False, compare=False)
     """How `encode` reads files and Pillow images: of a student as those that it was distilled on were."""
 
     role = "teacher"
